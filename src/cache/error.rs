@@ -1,0 +1,51 @@
+//! Why a load gave nothing, split by what the caller does next.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A load that failed. Its text names no secret: it is for logs and for answers alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoadError {
+    /// The source failed, or answered with something that is no value.
+    Failed(String),
+    /// The source did not answer within its deadline.
+    TooSlow(String),
+    /// The source's quota is spent, here or by its own word; it comes back after the given time.
+    Spent {
+        /// Which source.
+        what: String,
+        /// How long until it may be asked again.
+        retry_after: Duration,
+    },
+    /// Too many loads run and wait already; none was begun.
+    Overloaded,
+}
+
+impl LoadError {
+    /// How long until it makes sense to ask again, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            LoadError::Spent { retry_after, .. } => Some(*retry_after),
+            LoadError::Overloaded => Some(Duration::from_secs(1)),
+            LoadError::Failed(_) | LoadError::TooSlow(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoadError::Failed(what) | LoadError::TooSlow(what) => f.write_str(what),
+            LoadError::Spent { what, retry_after } => {
+                write!(
+                    f,
+                    "{what}: quota spent, back in {}s",
+                    retry_after.as_secs_f64().ceil()
+                )
+            }
+            LoadError::Overloaded => f.write_str("too many loads are waiting"),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}

@@ -1,0 +1,5 @@
+//! larder: a caching API server.
+
+pub mod cache;
+pub mod quantity;
+pub mod secret;

@@ -1,0 +1,65 @@
+//! A string that must not be shown: an upstream key, a password in a URL.
+//!
+//! Promise: neither `Debug` nor `Display` prints it. Refuses to compare itself with `==`, since that would tell an attacker
+//! by its timing how much of a guess was right: see [`Secret::matches`].
+
+use std::fmt;
+
+/// A secret string. Printing it shows `***`.
+#[derive(Clone, Default)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps `text` from being printed.
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The text itself, for the one place that has to send it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `guess` is the secret, in a time that depends on the length of `guess` alone.
+    pub fn matches(&self, guess: &str) -> bool {
+        let (secret, guess) = (self.0.as_bytes(), guess.as_bytes());
+        let mut difference = u8::from(secret.len() != guess.len());
+        for (i, byte) in guess.iter().enumerate() {
+            difference |= byte ^ secret.get(i % secret.len().max(1)).copied().unwrap_or(0);
+        }
+        difference == 0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Secret;
+
+    #[test]
+    fn is_not_printed() {
+        let secret = Secret::new("hunter2");
+        assert_eq!(format!("{secret} {secret:?}"), "*** ***");
+    }
+
+    #[test]
+    fn matches_only_itself() {
+        let secret = Secret::new("abc");
+        assert!(secret.matches("abc"));
+        for wrong in ["", "ab", "abd", "abcabc", "abca"] {
+            assert!(!secret.matches(wrong), "{wrong}");
+        }
+        assert!(!Secret::default().matches("a"));
+    }
+}
