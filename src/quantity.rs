@@ -67,7 +67,7 @@ pub fn format_size(bytes: u64) -> String {
     let (unit, factor) = SIZE_UNITS
         .iter()
         .rev()
-        .find(|(_, factor)| bytes != 0 && bytes % factor == 0)
+        .find(|(_, factor)| bytes != 0 && bytes.is_multiple_of(*factor))
         .unwrap_or(&SIZE_UNITS[0]);
     format!("{}{unit}", bytes / factor)
 }

@@ -49,3 +49,60 @@ impl fmt::Display for LoadError {
 }
 
 impl std::error::Error for LoadError {}
+
+impl LoadError {
+    /// One line for other replicas that waited for this load.
+    pub(crate) fn to_wire(&self) -> String {
+        match self {
+            LoadError::Failed(what) => format!("failed 0 {what}"),
+            LoadError::TooSlow(what) => format!("slow 0 {what}"),
+            LoadError::Spent { what, retry_after } => {
+                format!("spent {} {what}", retry_after.as_millis())
+            }
+            LoadError::Overloaded => "overloaded 0 ".to_owned(),
+        }
+    }
+
+    /// What [`LoadError::to_wire`] wrote; a failure for anything else.
+    pub(crate) fn from_wire(line: &str) -> LoadError {
+        let mut parts = line.splitn(3, ' ');
+        let (kind, number) = (
+            parts.next().unwrap_or_default(),
+            parts.next().unwrap_or_default(),
+        );
+        let what = parts.next().unwrap_or_default().to_owned();
+        match kind {
+            "slow" => LoadError::TooSlow(what),
+            "spent" => LoadError::Spent {
+                what,
+                retry_after: Duration::from_millis(number.parse().unwrap_or(1000)),
+            },
+            "overloaded" => LoadError::Overloaded,
+            _ => LoadError::Failed(what),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goes_over_the_wire_and_back() {
+        for error in [
+            LoadError::Failed("newsapi: 500 oh no".into()),
+            LoadError::TooSlow("guardian: 5s".into()),
+            LoadError::Spent {
+                what: "newsapi".into(),
+                retry_after: Duration::from_millis(1500),
+            },
+            LoadError::Overloaded,
+        ] {
+            assert_eq!(LoadError::from_wire(&error.to_wire()), error);
+        }
+        assert_eq!(
+            LoadError::from_wire("nonsense"),
+            LoadError::Failed(String::new())
+        );
+    }
+}

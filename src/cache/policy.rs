@@ -1,6 +1,12 @@
-//! How long a value may be served, and from where.
+//! How long a value may be served: pure decisions, without a clock of their own.
+//!
+//! A value's life has two ends. Until `memory_until` a replica serves its copy without asking anyone; until `fresh_until` the
+//! copy in Redis is an answer. What lies past its end is stale, and may still be served as far as [`StaleRules`] go; then it is
+//! dead. Freshness only decays: a later moment never makes a value fresher.
 
 use std::time::Duration;
+
+use super::clock::{Micros, micros};
 
 /// What one resource allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,4 +34,196 @@ pub struct StaleRules {
     pub if_error: Duration,
     /// Values from before Redis lost its data are stale rather than dead.
     pub on_reset: bool,
+}
+
+/// How much of its TTL a value is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// All of it.
+    Full,
+    /// A tenth: something is missing from it that may be back soon.
+    Tenth,
+}
+
+/// What may be done with a copy now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Freshness {
+    /// Serve it.
+    Fresh,
+    /// Serve it, and renew it in the background.
+    Revalidate,
+    /// Serve it only if it cannot be renewed.
+    IfError,
+    /// Never serve it.
+    Dead,
+}
+
+/// The two ends of a value's fresh life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// Memory serves it without asking until then.
+    pub memory_until: Micros,
+    /// Redis's copy is an answer until then.
+    pub fresh_until: Micros,
+}
+
+impl Policy {
+    /// How long a value lives in Redis after its load, and in memory where Redis is off. `jitter` is any number: it shortens the
+    /// life by up to a tenth, so that what was filled together does not expire together.
+    pub fn fresh_for(&self, absent: bool, life: Life, jitter: u64) -> Duration {
+        let ttl = if absent {
+            self.absent
+        } else if self.redis.is_zero() {
+            self.memory
+        } else {
+            self.redis
+        };
+        shorten(ttl, life, jitter)
+    }
+
+    /// The ends for a copy that comes into memory at `now` of a value that is fresh until `fresh_until`.
+    pub fn ends(
+        &self,
+        absent: bool,
+        life: Life,
+        jitter: u64,
+        fresh_until: Micros,
+        now: Micros,
+    ) -> Ends {
+        let memory = if absent {
+            self.absent.min(self.memory)
+        } else {
+            self.memory
+        };
+        let memory_until = now.saturating_add(micros(shorten(memory, life, jitter)));
+        Ends {
+            memory_until: memory_until.min(fresh_until),
+            fresh_until,
+        }
+    }
+
+    /// How long after the end of its fresh life a value can still be of use.
+    pub fn longest_stale(&self, absent: bool) -> Duration {
+        if absent {
+            Duration::ZERO
+        } else {
+            self.stale.while_revalidate.max(self.stale.if_error)
+        }
+    }
+
+    /// What may be done at `now` with a copy whose fresh life ends at `until`.
+    pub fn judge(&self, absent: bool, until: Micros, now: Micros) -> Freshness {
+        if now < until {
+            return Freshness::Fresh;
+        }
+        let past = now - until;
+        if absent {
+            Freshness::Dead
+        } else if past < micros(self.stale.while_revalidate) {
+            Freshness::Revalidate
+        } else if past < micros(self.stale.if_error) {
+            Freshness::IfError
+        } else {
+            Freshness::Dead
+        }
+    }
+
+    /// What may be done at `now` with a copy from before Redis lost its data, loaded at `loaded_at`.
+    pub fn judge_after_reset(&self, absent: bool, loaded_at: Micros, now: Micros) -> Freshness {
+        if self.stale.on_reset {
+            self.judge(absent, loaded_at, now)
+        } else {
+            Freshness::Dead
+        }
+    }
+}
+
+fn shorten(ttl: Duration, life: Life, jitter: u64) -> Duration {
+    let ttl = match life {
+        Life::Full => ttl,
+        Life::Tenth => ttl / 10,
+    };
+    ttl - ttl / 1000 * (jitter % 101) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const S: u64 = 1_000_000;
+
+    fn policy() -> Policy {
+        Policy {
+            memory: Duration::from_secs(30),
+            redis: Duration::from_secs(300),
+            absent: Duration::from_secs(5),
+            stale: StaleRules {
+                while_revalidate: Duration::from_secs(60),
+                if_error: Duration::from_secs(3600),
+                on_reset: false,
+            },
+            soft_timeout: None,
+            blind_ttl: None,
+        }
+    }
+
+    #[test]
+    fn stale_windows_follow_the_end_of_the_fresh_life() {
+        let p = policy();
+        let at = |now| p.judge(false, 100 * S, now);
+        assert_eq!(at(99 * S), Freshness::Fresh);
+        assert_eq!(at(100 * S), Freshness::Revalidate);
+        assert_eq!(at(160 * S), Freshness::IfError);
+        assert_eq!(at(3700 * S), Freshness::Dead);
+        assert_eq!(
+            p.judge(true, 100 * S, 100 * S),
+            Freshness::Dead,
+            "absence is never stale"
+        );
+    }
+
+    #[test]
+    fn values_from_before_a_reset_are_dead_unless_the_resource_says_otherwise() {
+        let mut p = policy();
+        assert_eq!(
+            p.judge_after_reset(false, 100 * S, 100 * S),
+            Freshness::Dead
+        );
+        p.stale.on_reset = true;
+        assert_eq!(
+            p.judge_after_reset(false, 100 * S, 100 * S),
+            Freshness::Revalidate
+        );
+    }
+
+    #[test]
+    fn memory_never_outlives_redis() {
+        let p = policy();
+        assert_eq!(p.ends(false, Life::Full, 0, 10 * S, 0).memory_until, 10 * S);
+        assert_eq!(
+            p.ends(false, Life::Full, 0, 300 * S, 0).memory_until,
+            30 * S
+        );
+        assert_eq!(
+            p.ends(false, Life::Tenth, 0, 300 * S, 0).memory_until,
+            3 * S
+        );
+        assert_eq!(p.ends(true, Life::Full, 0, 300 * S, 0).memory_until, 5 * S);
+    }
+
+    proptest! {
+        #[test]
+        fn freshness_only_decays(until in 0..10_000 * S, a in 0..20_000 * S, b in 0..20_000 * S, absent: bool) {
+            let p = policy();
+            let (early, late) = (a.min(b), a.max(b));
+            prop_assert!(p.judge(absent, until, early) <= p.judge(absent, until, late));
+        }
+
+        #[test]
+        fn jitter_shortens_by_at_most_a_tenth(jitter: u64) {
+            let life = policy().fresh_for(false, Life::Full, jitter);
+            prop_assert!(life >= Duration::from_secs(270) && life <= Duration::from_secs(300));
+        }
+    }
 }

@@ -1,0 +1,92 @@
+//! The time of this replica: microseconds that never run backwards, and what Redis's clock shows at the same moment.
+//!
+//! Promise: [`Clock::now`] is monotonic. It begins at the system's time of day and from then on follows the monotonic clock, so
+//! setting the system's clock ends no TTL. Ages of values that another replica loaded are reckoned on Redis's time, which every
+//! replica knows by its own offset: the clocks of two machines are never compared.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Microseconds since 1970 by this process's own reckoning.
+pub type Micros = u64;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Clock {
+    start: Instant,
+    start_micros: Micros,
+    /// Redis's time less ours, in microseconds.
+    redis_offset: AtomicI64,
+}
+
+impl Default for Clock {
+    fn default() -> Clock {
+        Clock::new()
+    }
+}
+
+impl Clock {
+    /// A clock that begins now.
+    pub fn new() -> Clock {
+        let since_1970 = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Clock {
+            start: Instant::now(),
+            start_micros: micros(since_1970),
+            redis_offset: AtomicI64::new(0),
+        }
+    }
+
+    /// The present moment.
+    pub fn now(&self) -> Micros {
+        self.start_micros + micros(self.start.elapsed())
+    }
+
+    /// When `instant` was or will be.
+    pub fn at(&self, instant: Instant) -> Micros {
+        match instant.checked_duration_since(self.start) {
+            Some(after) => self.start_micros + micros(after),
+            None => self.start_micros,
+        }
+    }
+
+    /// Takes over what Redis's clock showed between `sent` and now.
+    pub(crate) fn heard_redis(&self, redis_time: Micros, sent: Micros) {
+        let middle = sent + (self.now().saturating_sub(sent)) / 2;
+        self.redis_offset
+            .store(redis_time.wrapping_sub(middle) as i64, Ordering::Relaxed);
+    }
+
+    /// A moment of ours on Redis's clock.
+    pub(crate) fn redis_of_local(&self, local: Micros) -> Micros {
+        local.wrapping_add_signed(self.redis_offset.load(Ordering::Relaxed))
+    }
+
+    /// A moment of Redis's on our clock.
+    pub(crate) fn local_of_redis(&self, redis: Micros) -> Micros {
+        redis.wrapping_sub(self.redis_offset.load(Ordering::Relaxed) as u64)
+    }
+}
+
+/// A duration in whole microseconds, at most `u64::MAX` of them.
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redis_time_goes_both_ways() {
+        let clock = Clock::new();
+        let now = clock.now();
+        for redis in [now - 5_000_000, now, now + 7_000_000] {
+            clock.heard_redis(redis, clock.now());
+            assert_eq!(clock.local_of_redis(clock.redis_of_local(now)), now);
+            let apart = clock.redis_of_local(now).abs_diff(redis);
+            assert!(apart < 1_000_000, "{apart}");
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! Composition: a value made from other entries, each with its own life.
+//!
+//! The parts are looked up side by side and the whole is made by whoever brings the last one. The whole lives in memory only, as
+//! long as its shortest part is fresh; Redis and leases are the parts' business. A part that failed costs the whole nine tenths
+//! of its life, unless the part's source has merely spent its quota: asking again soon would not bring it back.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::clock::micros;
+use super::coherence::Epoch;
+use super::core::Core;
+use super::entry::{Entry, hash};
+use super::error::LoadError;
+use super::flight::{Ending, Landing, Ticket};
+use super::outcome::{Answer, Outcome, Staleness, Trace};
+use super::policy::{Ends, Freshness, Life};
+use super::request::{Compose, Composition, LastResort, Loaded, Subject};
+
+/// What stays the same while the parts come in.
+struct Whole {
+    core: Arc<Core>,
+    subject: Subject,
+    labels: Vec<Arc<str>>,
+    compose: Compose,
+    began: Instant,
+}
+
+/// The parts that are in, and the duty to end the flight when all are.
+struct Gathering {
+    endings: Mutex<Vec<Option<Ending>>>,
+    missing: AtomicUsize,
+    last: Mutex<Option<(Landing, Option<LastResort>)>>,
+    in_memory: Option<Arc<Entry>>,
+}
+
+/// Looks up the parts and ends the flight when they are all there. Does not block.
+pub(crate) fn start(
+    core: &Arc<Core>,
+    landing: Landing,
+    in_memory: Option<Arc<Entry>>,
+    subject: Subject,
+    composition: Composition,
+) {
+    let whole = Arc::new(Whole {
+        core: core.clone(),
+        subject,
+        labels: composition
+            .parts
+            .iter()
+            .map(|part| part.subject.label.clone())
+            .collect(),
+        compose: composition.compose,
+        began: Instant::now(),
+    });
+    let tickets: Arc<[Ticket]> = composition
+        .parts
+        .into_iter()
+        .map(|part| core.fetch_part(part))
+        .collect();
+    let (stand_in, copies) = (whole.clone(), tickets.clone());
+    landing.set_fallback(move || stand_in.make_from_copies(&copies));
+    let count = tickets.len();
+    let gathering = Arc::new(Gathering {
+        endings: Mutex::new(vec![None; count]),
+        missing: AtomicUsize::new(count),
+        last: Mutex::new(Some((landing, composition.last_resort))),
+        in_memory,
+    });
+    for (at, ticket) in tickets.iter().enumerate() {
+        let (whole, gathering) = (whole.clone(), gathering.clone());
+        ticket.on_answer(move |ending| {
+            gathering
+                .endings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)[at] = Some(ending);
+            if gathering.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
+                whole.gathered(&gathering);
+            }
+        });
+    }
+}
+
+impl Whole {
+    /// All parts are in.
+    fn gathered(self: &Arc<Self>, gathering: &Gathering) {
+        let Some((landing, last_resort)) = gathering
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        else {
+            return;
+        };
+        let endings: Vec<Ending> = std::mem::take(
+            &mut *gathering
+                .endings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+        .into_iter()
+        .map(|ending| ending.unwrap_or(Err(LoadError::Overloaded)))
+        .collect();
+        self.tell(&endings);
+        if let Some(answer) = self.make(&endings) {
+            return landing.end(Ok(answer));
+        }
+        let error = together(endings.into_iter().filter_map(Result::err));
+        let usable = |entry: &&Arc<Entry>| {
+            self.core.judge_stale(entry, &self.subject.policy) != Freshness::Dead
+        };
+        if let Some(stale) = gathering.in_memory.as_ref().filter(usable) {
+            self.core
+                .hold(&self.subject.key, stale, &self.subject.policy, &error);
+            return landing.end(Ok(self.answer(
+                stale.clone(),
+                Outcome::Stale(reason(&error)),
+                Trace::default(),
+            )));
+        }
+        let Some(last_resort) = last_resort else {
+            return landing.end(Err(error));
+        };
+        let whole = self.clone();
+        let loaders = self.core.loaders.clone();
+        match loaders.place() {
+            Some(place) => place.run(Box::new(move || match last_resort() {
+                Some(loaded) => {
+                    let answer = whole.keep_last_resort(loaded, &error);
+                    landing.end(Ok(answer));
+                }
+                None => landing.end(Err(error)),
+            })),
+            None => landing.end(Err(error)),
+        }
+    }
+
+    /// The whole from what became of the parts, kept in memory; `None` if no part is there.
+    fn make(&self, endings: &[Ending]) -> Option<Answer> {
+        let parts: Vec<&Answer> = endings
+            .iter()
+            .filter_map(|ending| ending.as_ref().ok())
+            .collect();
+        if parts.is_empty() {
+            return None;
+        }
+        let loaded = (self.compose)(endings)?;
+        let failed = endings.iter().any(
+            |ending| matches!(ending, Err(error) if !matches!(error, LoadError::Spent { .. })),
+        );
+        let life = if failed { Life::Tenth } else { loaded.life };
+        let entry = Arc::new(self.entry(Loaded { life, ..loaded }, &parts));
+        self.core.memory.fill(
+            self.subject.key.clone(),
+            entry.clone(),
+            &self.subject.policy,
+            &self.core.clock,
+        );
+        let waited_in_vain = endings
+            .iter()
+            .any(|e| matches!(e, Err(error) if !matches!(error, LoadError::Spent { .. })));
+        let outcomes = parts.iter().map(|part| part.outcome);
+        let outcome = Outcome::of_parts(outcomes.chain(waited_in_vain.then_some(Outcome::Loaded)));
+        let trace = parts
+            .iter()
+            .fold(Trace::default(), |trace, part| trace.beside(part.trace));
+        Some(self.answer(entry, outcome, trace))
+    }
+
+    fn entry(&self, loaded: Loaded, parts: &[&Answer]) -> Entry {
+        let (now, jitter) = (self.core.clock.now(), self.core.jitter());
+        let entries = || parts.iter().map(|part| &part.entry);
+        let stale = |part: &&&Answer| matches!(part.outcome, Outcome::Stale(_));
+        // Fresh as long as its shortest part; a part that is stale already makes the whole stale from the moment it became so.
+        let fresh_until = parts
+            .iter()
+            .map(|part| {
+                let ends = part.entry.ends;
+                if stale(&part) {
+                    ends.memory_until.min(now)
+                } else {
+                    ends.fresh_until
+                }
+            })
+            .min()
+            .unwrap_or(now);
+        let holds = parts
+            .iter()
+            .filter(stale)
+            .map(|part| part.entry.hold.or(self.held_by(part)));
+        let hold = holds
+            .min_by_key(|hold| hold.map_or(0, |(until, _)| until))
+            .flatten();
+        let epoch = parts
+            .first()
+            .map_or(self.core.mirror.epoch(), |part| part.entry.epoch);
+        let one_history = entries().all(|entry| entry.epoch == epoch);
+        Entry {
+            hash: hash(loaded.value.bytes()),
+            load_id: self.core.random(),
+            // Parts of two histories make a whole of none.
+            epoch: if one_history { epoch } else { Epoch(0) },
+            load_clock: entries()
+                .map(|entry| entry.load_clock)
+                .min()
+                .unwrap_or_default(),
+            loaded_at: entries().map(|entry| entry.loaded_at).min().unwrap_or(now),
+            load_time: entries()
+                .map(|entry| entry.load_time)
+                .max()
+                .unwrap_or_default(),
+            life: loaded.life,
+            tags: self.subject.tags.clone(),
+            ends: self.subject.policy.ends(
+                loaded.value.is_absent(),
+                loaded.life,
+                jitter,
+                fresh_until,
+                now,
+            ),
+            hold,
+            value: loaded.value,
+        }
+    }
+
+    /// Until when a part whose renewal just failed is not tried again.
+    fn held_by(&self, part: &Answer) -> Option<(u64, Staleness)> {
+        let pause = match part.outcome {
+            Outcome::Stale(Staleness::IfError | Staleness::Held) => self.subject.policy.memory / 10,
+            Outcome::Stale(Staleness::Spent) => self.subject.policy.memory,
+            _ => return None,
+        };
+        let reason = if part.outcome == Outcome::Stale(Staleness::Spent) {
+            Staleness::Spent
+        } else {
+            Staleness::Held
+        };
+        Some((self.core.clock.now() + micros(pause), reason))
+    }
+
+    fn keep_last_resort(&self, loaded: Loaded, error: &LoadError) -> Answer {
+        let core = &self.core;
+        let spent = matches!(error, LoadError::Spent { .. });
+        let life = if spent { Life::Full } else { Life::Tenth };
+        let (now, jitter) = (core.clock.now(), core.jitter());
+        let (epoch, load_clock) = core.mirror.stamp();
+        let entry = Arc::new(Entry {
+            hash: hash(loaded.value.bytes()),
+            load_id: core.random(),
+            epoch,
+            load_clock,
+            loaded_at: now,
+            load_time: self.began.elapsed(),
+            life,
+            tags: self.subject.tags.clone(),
+            // Never fresh: served again only as long as a new attempt would make no sense.
+            ends: Ends {
+                memory_until: now,
+                fresh_until: now,
+            },
+            hold: None,
+            value: loaded.value,
+        });
+        let memory_until = self
+            .subject
+            .policy
+            .ends(false, life, jitter, u64::MAX, now)
+            .memory_until;
+        let kept = Entry {
+            ends: Ends {
+                memory_until,
+                fresh_until: memory_until,
+            },
+            ..(*entry).clone()
+        };
+        core.memory.fill(
+            self.subject.key.clone(),
+            Arc::new(kept),
+            &self.subject.policy,
+            &core.clock,
+        );
+        self.answer(entry, Outcome::Stale(reason(error)), Trace::default())
+    }
+
+    /// The whole from the copies that are there before the parts have landed, for a reader who will wait no longer.
+    fn make_from_copies(&self, tickets: &[Ticket]) -> Option<Answer> {
+        let copies: Option<Vec<Ending>> = tickets
+            .iter()
+            .map(|ticket| ticket.answer_or_stale().map(Ok))
+            .collect();
+        let copies = copies?;
+        let loaded = (self.compose)(&copies)?;
+        let parts: Vec<&Answer> = copies
+            .iter()
+            .filter_map(|copy| copy.as_ref().ok())
+            .collect();
+        let entry = Arc::new(self.entry(loaded, &parts));
+        Some(self.answer(
+            entry,
+            Outcome::Stale(Staleness::SoftTimeout),
+            Trace::default(),
+        ))
+    }
+
+    fn answer(&self, entry: Arc<Entry>, outcome: Outcome, trace: Trace) -> Answer {
+        Answer {
+            entry,
+            outcome,
+            trace,
+        }
+    }
+
+    /// Counts and logs, if a source was asked for any part.
+    fn tell(&self, endings: &[Ending]) {
+        let asked = |ending: &Ending| match ending {
+            Ok(answer) => answer.outcome == Outcome::Loaded || answer.trace.source.is_some(),
+            Err(LoadError::Spent { .. } | LoadError::Overloaded) => false,
+            Err(_) => true,
+        };
+        let failed = endings.iter().any(Result::is_err);
+        if endings.iter().any(asked) {
+            self.subject.tally.count_load();
+        } else if !failed {
+            return;
+        }
+        let mut line = format!(
+            "miss {} {}ms",
+            self.subject.key,
+            self.began.elapsed().as_millis()
+        );
+        for (label, ending) in self.labels.iter().zip(endings) {
+            use std::fmt::Write;
+            // Writing to a String cannot fail.
+            let _ = match ending {
+                Ok(Answer {
+                    trace:
+                        Trace {
+                            source: Some(took), ..
+                        },
+                    outcome: Outcome::Stale(_),
+                    ..
+                }) => {
+                    write!(line, " {label}=stale after {}ms", took.as_millis())
+                }
+                Ok(Answer {
+                    trace:
+                        Trace {
+                            source: Some(took), ..
+                        },
+                    ..
+                }) => {
+                    write!(line, " {label}={}ms", took.as_millis())
+                }
+                Ok(Answer { outcome, .. }) => write!(line, " {label}={}", outcome.word()),
+                Err(error) => write!(line, " {label}=failed ({error})"),
+            };
+        }
+        if failed {
+            log::warn!("{line}")
+        } else {
+            log::info!("{line}")
+        }
+    }
+}
+
+fn reason(error: &LoadError) -> Staleness {
+    if matches!(error, LoadError::Spent { .. }) {
+        Staleness::Spent
+    } else {
+        Staleness::IfError
+    }
+}
+
+/// One error for parts that all failed. What is true of each is true of the whole; else it simply failed.
+fn together(errors: impl Iterator<Item = LoadError>) -> LoadError {
+    let errors: Vec<LoadError> = errors.collect();
+    let text = errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ");
+    let soonest = errors.iter().filter_map(LoadError::retry_after).min();
+    let all = |is: fn(&LoadError) -> bool| !errors.is_empty() && errors.iter().all(is);
+    if all(|error| matches!(error, LoadError::Spent { .. })) {
+        let what = errors
+            .iter()
+            .filter_map(|error| {
+                if let LoadError::Spent { what, .. } = error {
+                    Some(what.as_str())
+                } else {
+                    None
+                }
+            })
+            .collect::<Vec<_>>()
+            .join(", ");
+        LoadError::Spent {
+            what,
+            retry_after: soonest.unwrap_or(Duration::from_secs(1)),
+        }
+    } else if all(|error| matches!(error, LoadError::Overloaded)) {
+        LoadError::Overloaded
+    } else if all(|error| matches!(error, LoadError::TooSlow(_))) {
+        LoadError::TooSlow(text)
+    } else {
+        LoadError::Failed(text)
+    }
+}

@@ -1,0 +1,68 @@
+//! An entry: a value, where it stands in the history of changes, and until when it may be served.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::clock::Micros;
+use super::coherence::Epoch;
+use super::key::Tag;
+use super::outcome::Staleness;
+use super::policy::{Ends, Life};
+
+/// What a source said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// There is a value: these bytes.
+    Present(Bytes),
+    /// There is no such thing.
+    Absent,
+}
+
+impl Value {
+    /// The bytes; empty where there is no value.
+    pub fn bytes(&self) -> &Bytes {
+        static NOTHING: Bytes = Bytes::new();
+        match self {
+            Value::Present(bytes) => bytes,
+            Value::Absent => &NOTHING,
+        }
+    }
+
+    /// Whether there is no such thing.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Value::Absent)
+    }
+}
+
+/// One stored answer. Immutable; memory holds it behind an `Arc`.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The value itself.
+    pub value: Value,
+    /// A hash of the value: its entity tag.
+    pub hash: u64,
+    /// Which load made it.
+    pub load_id: u64,
+    /// The history of changes in which it was loaded.
+    pub epoch: Epoch,
+    /// The clock of that history when its load began: what was invalidated later is not in it.
+    pub load_clock: u64,
+    /// When its load ended: ages and TTLs count from here.
+    pub loaded_at: Micros,
+    /// How long its load took.
+    pub load_time: Duration,
+    /// How much of its TTL it was given.
+    pub life: Life,
+    /// The names it depends on besides its own key.
+    pub tags: Box<[Tag]>,
+    /// Until when it is fresh.
+    pub ends: Ends,
+    /// A stale entry whose renewal failed is served without a new attempt until then, for this reason.
+    pub hold: Option<(Micros, Staleness)>,
+}
+
+/// The hash that entity tags are made of (XXH3, 64 bits).
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
+}

@@ -1,0 +1,201 @@
+//! Entry <-> bytes in Redis; versioned, checksummed, never panics on any bytes.
+//!
+//! Layout, integers little-endian: `LDR` and the version (4 bytes), the load's id (8), XXH3 of all that follows (8), flags (1),
+//! epoch (8), load clock (8), moment of the load on Redis's clock (8, microseconds), fresh life (8, microseconds), duration of the
+//! load (8, microseconds), number of tags (2), each tag as length (2) and text, then the body to the end.
+//!
+//! Rolling deployments: a replica reads its own version only and takes any other for a miss, so two versions side by side cost
+//! loads, never wrong answers. The load's id stays where it is in every version, since the lease script compares it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::clock::Clock;
+use super::coherence::Epoch;
+use super::entry::{Entry, Value, hash};
+use super::key::Tag;
+use super::policy::{Life, Policy};
+
+const HEAD: &[u8; 4] = b"LDR\x01";
+const SUMMED_FROM: usize = 20;
+const ABSENT: u8 = 1;
+const TENTH: u8 = 2;
+
+/// The bytes that stand for `entry` in Redis.
+pub(crate) fn encode(entry: &Entry, fresh_for: Duration, clock: &Clock) -> Vec<u8> {
+    let body = entry.value.bytes();
+    let tags: usize = entry.tags.iter().map(|tag| 2 + tag.as_str().len()).sum();
+    let mut out = Vec::with_capacity(SUMMED_FROM + 43 + tags + body.len());
+    out.extend_from_slice(HEAD);
+    out.extend_from_slice(&entry.load_id.to_le_bytes());
+    out.extend_from_slice(&[0; 8]);
+    let absent = if entry.value.is_absent() { ABSENT } else { 0 };
+    out.push(absent | if entry.life == Life::Tenth { TENTH } else { 0 });
+    for number in [
+        entry.epoch.0,
+        entry.load_clock,
+        clock.redis_of_local(entry.loaded_at),
+        super::clock::micros(fresh_for),
+        super::clock::micros(entry.load_time),
+    ] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    out.extend_from_slice(&(entry.tags.len() as u16).to_le_bytes());
+    for tag in &entry.tags {
+        out.extend_from_slice(&(tag.as_str().len() as u16).to_le_bytes());
+        out.extend_from_slice(tag.as_str().as_bytes());
+    }
+    out.extend_from_slice(body);
+    let sum = hash(&out[SUMMED_FROM..]);
+    out[12..SUMMED_FROM].copy_from_slice(&sum.to_le_bytes());
+    out
+}
+
+/// The entry that `bytes` stand for, with its ends by this replica's `policy`; `None` for bytes that are no envelope of this
+/// version, or a damaged one.
+pub(crate) fn decode(bytes: &Bytes, policy: &Policy, jitter: u64, clock: &Clock) -> Option<Entry> {
+    if bytes.get(..4)? != HEAD || hash(bytes.get(SUMMED_FROM..)?) != number(bytes, 12)? {
+        return None;
+    }
+    let flags = *bytes.get(SUMMED_FROM)?;
+    let [epoch, load_clock, loaded_at, fresh_for, load_time] =
+        [0, 1, 2, 3, 4].map(|i| number(bytes, SUMMED_FROM + 1 + 8 * i));
+    let mut at = SUMMED_FROM + 41;
+    let count = short(bytes, &mut at)?;
+    let mut tags = Vec::with_capacity(count.min(64));
+    for _ in 0..count {
+        let length = short(bytes, &mut at)?;
+        let text = bytes.get(at..at.checked_add(length)?)?;
+        tags.push(Tag::new(std::str::from_utf8(text).ok()?));
+        at += length;
+    }
+    let value = if flags & ABSENT == 0 {
+        Value::Present(bytes.slice(at..))
+    } else {
+        Value::Absent
+    };
+    let life = if flags & TENTH == 0 {
+        Life::Full
+    } else {
+        Life::Tenth
+    };
+    let loaded_at = clock.local_of_redis(loaded_at?);
+    let fresh_until = loaded_at.checked_add(fresh_for?)?;
+    Some(Entry {
+        hash: hash(value.bytes()),
+        load_id: number(bytes, 4)?,
+        epoch: Epoch(epoch?),
+        load_clock: load_clock?,
+        loaded_at,
+        load_time: Duration::from_micros(load_time?),
+        life,
+        tags: tags.into(),
+        ends: policy.ends(value.is_absent(), life, jitter, fresh_until, clock.now()),
+        hold: None,
+        value,
+    })
+}
+
+/// The id of the load that made the envelope, where the lease script finds it: empty for bytes too short to have one.
+pub(crate) fn load_id(bytes: &[u8]) -> &[u8] {
+    bytes.get(4..12).unwrap_or_default()
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(
+        bytes.get(at..at.checked_add(8)?)?.try_into().ok()?,
+    ))
+}
+
+fn short(bytes: &[u8], at: &mut usize) -> Option<usize> {
+    let two = bytes.get(*at..*at + 2)?;
+    *at += 2;
+    Some(usize::from(u16::from_le_bytes([two[0], two[1]])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::policy::{Ends, StaleRules};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn policy() -> Policy {
+        Policy {
+            memory: Duration::from_secs(30),
+            redis: Duration::from_secs(300),
+            absent: Duration::from_secs(5),
+            stale: StaleRules::default(),
+            soft_timeout: None,
+            blind_ttl: None,
+        }
+    }
+
+    fn entry(body: Option<Vec<u8>>, tags: Vec<String>, clock: &Clock) -> Entry {
+        let value = body.map_or(Value::Absent, |body| Value::Present(body.into()));
+        Entry {
+            hash: hash(value.bytes()),
+            value,
+            load_id: 7,
+            epoch: Epoch(8),
+            load_clock: 9,
+            loaded_at: clock.now(),
+            load_time: Duration::from_millis(12),
+            life: Life::Tenth,
+            tags: tags.iter().map(|tag| Tag::new(tag)).collect(),
+            ends: Ends {
+                memory_until: 0,
+                fresh_until: 0,
+            },
+            hold: None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(body: Option<Vec<u8>>, tags in proptest::collection::vec(".{0,20}", 0..5)) {
+            let clock = Clock::new();
+            clock.heard_redis(clock.now() + 3_000_000, clock.now());
+            let before = entry(body, tags, &clock);
+            let bytes = Bytes::from(encode(&before, Duration::from_secs(60), &clock));
+            prop_assert_eq!(load_id(&bytes), 7u64.to_le_bytes());
+            let after = decode(&bytes, &policy(), 0, &clock).unwrap();
+            prop_assert_eq!(&after.value, &before.value);
+            prop_assert_eq!(&after.tags, &before.tags);
+            prop_assert_eq!(
+                (after.hash, after.load_id, after.epoch, after.load_clock, after.loaded_at, after.load_time, after.life),
+                (before.hash, before.load_id, before.epoch, before.load_clock, before.loaded_at, before.load_time, before.life)
+            );
+            prop_assert_eq!(after.ends.fresh_until, before.loaded_at + 60_000_000);
+        }
+
+        #[test]
+        fn survives_any_bytes(bytes: Vec<u8>) {
+            prop_assert!(decode(&bytes.into(), &policy(), 0, &Clock::new()).is_none());
+        }
+
+        #[test]
+        fn refuses_a_damaged_envelope(body: Vec<u8>, at: prop::sample::Index, flip in 1..=255u8) {
+            let clock = Clock::new();
+            let mut bytes = encode(&entry(Some(body), vec!["t".into()], &clock), Duration::from_secs(1), &clock);
+            // All but the load's id is covered by the checksum or compared.
+            let at = at.index(bytes.len() - 8);
+            let at = if at < 4 { at } else { at + 8 };
+            bytes[at] ^= flip;
+            prop_assert!(decode(&bytes.into(), &policy(), 0, &clock).is_none());
+        }
+
+        #[test]
+        fn survives_a_body_that_ends_early(body: Vec<u8>, cut: prop::sample::Index) {
+            let clock = Clock::new();
+            let mut bytes = encode(&entry(Some(body), vec![], &clock), Duration::from_secs(1), &clock);
+            bytes.truncate(cut.index(bytes.len()));
+            // Also with a checksum that fits the rest: the lengths inside must not be believed.
+            if bytes.len() > SUMMED_FROM {
+                let sum = hash(&bytes[SUMMED_FROM..]);
+                bytes[12..SUMMED_FROM].copy_from_slice(&sum.to_le_bytes());
+            }
+            let _ = decode(&bytes.into(), &policy(), 0, &clock);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The memory tier: moka, weighed in bytes.
+//!
+//! Promise: it holds at most the configured bytes, give or take moka's own buffers, and keeps an entry as long as it can be of
+//! any use, stale time included. It refuses to decide what may be served: it gives what it has.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
+
+use super::clock::Clock;
+use super::entry::Entry;
+use super::key::Key;
+use super::policy::Policy;
+use super::settings::{Eviction, MemorySettings};
+
+/// What an entry costs besides its key and body: moka's own nodes, the `Arc`, the entry's fields.
+const BOOKKEEPING: usize = 400;
+
+type Map = moka::sync::Cache<Key, Kept, foldhash::fast::RandomState>;
+
+#[derive(Clone)]
+struct Kept {
+    entry: Arc<Entry>,
+    keep_for: Duration,
+}
+
+/// See the module.
+pub(crate) struct MemoryTier {
+    map: Map,
+    evictions: Arc<AtomicU64>,
+}
+
+struct Expiry;
+
+impl moka::Expiry<Key, Kept> for Expiry {
+    fn expire_after_create(&self, _: &Key, kept: &Kept, _: Instant) -> Option<Duration> {
+        Some(kept.keep_for)
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &Key,
+        kept: &Kept,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(kept.keep_for)
+    }
+}
+
+impl MemoryTier {
+    /// An empty tier.
+    pub(crate) fn new(settings: &MemorySettings) -> MemoryTier {
+        let evictions = Arc::new(AtomicU64::new(0));
+        let counter = evictions.clone();
+        let map = moka::sync::Cache::builder()
+            .max_capacity(settings.max_bytes)
+            .weigher(|key: &Key, kept: &Kept| {
+                let tags: usize = kept
+                    .entry
+                    .tags
+                    .iter()
+                    .map(|tag| tag.as_str().len() + 16)
+                    .sum();
+                let bytes =
+                    key.as_str().len() + kept.entry.value.bytes().len() + tags + BOOKKEEPING;
+                u32::try_from(bytes).unwrap_or(u32::MAX)
+            })
+            .expire_after(Expiry)
+            .eviction_policy(match settings.eviction {
+                Eviction::Lru => EvictionPolicy::lru(),
+                Eviction::TinyLfu => EvictionPolicy::tiny_lfu(),
+            })
+            .eviction_listener(move |_, _, cause| {
+                if cause == RemovalCause::Size {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+            .build_with_hasher(foldhash::fast::RandomState::default());
+        MemoryTier { map, evictions }
+    }
+
+    /// What is kept under the key with this text.
+    pub(crate) fn get(&self, key: &str) -> Option<Arc<Entry>> {
+        self.map.get(key).map(|kept| kept.entry)
+    }
+
+    /// Keeps `entry` while `policy` can make any use of it. One that is of no use is not kept, and drops what was there.
+    pub(crate) fn fill(&self, key: Key, entry: Arc<Entry>, policy: &Policy, clock: &Clock) {
+        let absent = entry.value.is_absent();
+        let now = clock.now();
+        let longest = super::clock::micros(policy.longest_stale(absent));
+        let until = entry.ends.memory_until.saturating_add(longest);
+        if policy.memory.is_zero() || until <= now {
+            self.map.invalidate(&key);
+            return;
+        }
+        let keep_for = Duration::from_micros(until - now);
+        self.map.insert(key, Kept { entry, keep_for });
+    }
+
+    /// Drops everything.
+    pub(crate) fn clear(&self) {
+        self.map.invalidate_all();
+    }
+
+    /// Entries, their weight in bytes, and how many were evicted for room so far.
+    pub(crate) fn size(&self) -> (u64, u64, u64) {
+        self.map.run_pending_tasks();
+        (
+            self.map.entry_count(),
+            self.map.weighted_size(),
+            self.evictions.load(Ordering::Relaxed),
+        )
+    }
+}

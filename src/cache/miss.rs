@@ -1,0 +1,428 @@
+//! The miss: flight -> Redis -> lease -> source -> fill Redis -> fill memory.
+//!
+//! A [`Miss`] is one flight on this way. It is moved from stage to stage, and with it the landing, so that wherever it is lost the
+//! flight ends. No stage waits for another replica on a thread: it comes back to the Redis readers' queue after a pause.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::clock::micros;
+use super::coherence::Epoch;
+use super::core::Core;
+use super::entry::{Entry, hash};
+use super::envelope;
+use super::error::LoadError;
+use super::flight::Landing;
+use super::key::Key;
+use super::outcome::{Answer, Outcome, Staleness, Trace};
+use super::policy::{Freshness, Policy};
+use super::redis_tier::{Lease, Read};
+use super::request::{Load, Loaded, Subject};
+
+/// The first and the longest pause between two looks for what another replica is loading.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(100));
+/// How much longer than its load a lease lives: the time to fill.
+const LEASE_MARGIN: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(crate) struct Miss {
+    pub(crate) core: Arc<Core>,
+    pub(crate) landing: Landing,
+    pub(crate) subject: Subject,
+    /// Whether a look-up of its own, not a part of another one.
+    pub(crate) whole: bool,
+    pub(crate) load: Load,
+    pub(crate) progress: Progress,
+}
+
+/// What a miss has come to know on its way.
+pub(crate) struct Progress {
+    began: Instant,
+    /// The best copy that is past its TTL.
+    stale: Option<Arc<Entry>>,
+    offered: bool,
+    /// The id of the load whose envelope was seen in Redis.
+    seen: Bytes,
+    /// The token of the lease that another replica's load holds.
+    waited_for: Option<String>,
+    pause: Duration,
+    redis: Option<Duration>,
+}
+
+impl Progress {
+    pub(crate) fn new(in_memory: Option<Arc<Entry>>) -> Progress {
+        Progress {
+            began: Instant::now(),
+            stale: in_memory,
+            offered: false,
+            seen: Bytes::new(),
+            waited_for: None,
+            pause: PAUSES.0,
+            redis: None,
+        }
+    }
+}
+
+impl Miss {
+    /// The first stage. Does not block.
+    pub(crate) fn start(self) {
+        if self.subject.policy.redis.is_zero() {
+            self.without_redis()
+        } else {
+            self.ask_redis(Duration::ZERO)
+        }
+    }
+
+    fn ask_redis(mut self, pause: Duration) {
+        let (core, key) = (self.core.clone(), self.subject.key.clone());
+        let asked = Instant::now() + pause;
+        let then = move |read| {
+            if !matches!(read, Read::Down) {
+                let took = Instant::now().saturating_duration_since(asked);
+                self.progress.redis = Some(self.progress.redis.unwrap_or_default() + took);
+            }
+            match read {
+                Read::Hit(bytes) => self.found(bytes),
+                Read::Miss | Read::Down => self.without_redis(),
+            }
+        };
+        if pause.is_zero() {
+            core.redis.read(&key, then)
+        } else {
+            core.redis.read_later(pause, &key, then)
+        }
+    }
+
+    fn found(mut self, bytes: Bytes) {
+        match self.look_into(&bytes) {
+            Some(answer) => self.landing.end(Ok(answer)),
+            None => {
+                self.offer_stale();
+                self.submit();
+            }
+        }
+    }
+
+    /// The answer that these bytes give, if they are fresh. If not, what they are good for is noted.
+    fn look_into(&mut self, bytes: &Bytes) -> Option<Answer> {
+        self.progress.seen = Bytes::copy_from_slice(envelope::load_id(bytes));
+        let core = &self.core;
+        let entry = Arc::new(envelope::decode(
+            bytes,
+            &self.subject.policy,
+            core.jitter(),
+            &core.clock,
+        )?);
+        match core.judge(&entry, entry.ends.fresh_until, &self.subject.policy) {
+            Freshness::Fresh => {
+                core.memory.fill(
+                    self.subject.key.clone(),
+                    entry.clone(),
+                    &self.subject.policy,
+                    &core.clock,
+                );
+                let waited = self.progress.waited_for.is_some();
+                let outcome = if waited {
+                    Outcome::Collapsed
+                } else {
+                    Outcome::RedisHit
+                };
+                Some(self.answer(entry, outcome))
+            }
+            Freshness::Dead => None,
+            Freshness::Revalidate | Freshness::IfError => {
+                let newer = |old: &Arc<Entry>| old.loaded_at <= entry.loaded_at;
+                if self.progress.stale.as_ref().is_none_or(newer) {
+                    self.progress.stale = Some(entry);
+                }
+                None
+            }
+        }
+    }
+
+    fn without_redis(mut self) {
+        self.offer_stale();
+        self.submit();
+    }
+
+    /// Serves the stale copy to those who wait, as far as policy allows.
+    fn offer_stale(&mut self) {
+        let Some(entry) = &self.progress.stale else {
+            return;
+        };
+        if self.progress.offered {
+            return;
+        }
+        match self.core.judge_stale(entry, &self.subject.policy) {
+            Freshness::Fresh | Freshness::Revalidate => {
+                self.progress.offered = true;
+                let past = self
+                    .core
+                    .clock
+                    .now()
+                    .saturating_sub(entry.ends.memory_until);
+                let left = self
+                    .subject
+                    .policy
+                    .stale
+                    .while_revalidate
+                    .saturating_sub(Duration::from_micros(past));
+                let answer = self.answer(entry.clone(), Outcome::Stale(Staleness::WhileRevalidate));
+                self.landing
+                    .offer(answer, left.max(Duration::from_millis(1)));
+            }
+            Freshness::IfError => {
+                let answer = self.answer(entry.clone(), Outcome::Stale(Staleness::SoftTimeout));
+                self.landing.set_fallback(move || Some(answer.clone()));
+            }
+            Freshness::Dead => self.progress.stale = None,
+        }
+    }
+
+    fn submit(self) {
+        let loaders = self.core.loaders.clone();
+        match loaders.place() {
+            Some(place) => place.run(Box::new(move || self.run())),
+            None => self.failed(LoadError::Overloaded, None),
+        }
+    }
+
+    /// The stages that may block, on a loader's thread.
+    fn run(mut self) {
+        let token = format!("{:016x}", self.core.random());
+        let (epoch, clock) = match self.take_lease(&token) {
+            Right::Granted { epoch, clock } => (epoch, clock),
+            Right::Answered(answer) => return self.landing.end(Ok(answer)),
+            Right::Elsewhere => {
+                // Another replica loads it. Waiting takes no thread; each look is a full read.
+                self.offer_stale();
+                let pause = self.progress.pause;
+                self.progress.pause = (pause * 2).min(PAUSES.1);
+                return self.ask_redis(pause);
+            }
+            Right::Failed(error) => return self.failed(error, None),
+        };
+        if self.whole || self.progress.offered {
+            self.subject.tally.count_load();
+        }
+        let began = Instant::now();
+        let deadline = began + self.load.limit;
+        let work = std::mem::replace(
+            &mut self.load,
+            Load {
+                limit: Duration::ZERO,
+                run: Box::new(|_| Err(LoadError::Overloaded)),
+            },
+        );
+        let loaded = catch_unwind(AssertUnwindSafe(|| (work.run)(deadline))).unwrap_or_else(|_| {
+            log::error!("the load of {} panicked", self.subject.key);
+            Err(LoadError::Failed("the load panicked".into()))
+        });
+        let took = began.elapsed();
+        match loaded {
+            Ok(loaded) => self.loaded(loaded, (epoch, clock), &token, took),
+            Err(error) => {
+                if self.uses_redis() {
+                    // A lease that cannot be given back runs out by itself.
+                    let _ = self.core.redis.release(&self.subject.key, &token, &error);
+                }
+                self.failed(error, Some(took));
+            }
+        }
+    }
+
+    fn uses_redis(&self) -> bool {
+        !self.subject.policy.redis.is_zero()
+    }
+
+    fn take_lease(&mut self, token: &str) -> Right {
+        let alone = |core: &Core| {
+            let (epoch, clock) = core.mirror.stamp();
+            Right::Granted { epoch, clock }
+        };
+        if !self.uses_redis() {
+            return alone(&self.core);
+        }
+        let ttl = self.load.limit + LEASE_MARGIN;
+        // Twice, since what another load filled meanwhile can be stale already; it is not the same value a second time.
+        for _ in 0..2 {
+            let waited_for = self.progress.waited_for.as_deref();
+            match self.core.redis.lease(
+                &self.subject.key,
+                token,
+                ttl,
+                &self.progress.seen,
+                waited_for,
+            ) {
+                Ok(Lease::Won { epoch, clock }) => return Right::Granted { epoch, clock },
+                Ok(Lease::Held(holder)) => {
+                    self.progress.waited_for = Some(holder);
+                    return Right::Elsewhere;
+                }
+                Ok(Lease::Failed(error)) => return Right::Failed(error),
+                Ok(Lease::Newer(bytes)) => {
+                    if self.progress.waited_for.is_none() {
+                        // It was loaded while this look-up was under way.
+                        self.progress.waited_for = Some(String::new());
+                    }
+                    if let Some(answer) = self.look_into(&bytes) {
+                        return Right::Answered(answer);
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        alone(&self.core)
+    }
+
+    fn loaded(
+        mut self,
+        loaded: Loaded,
+        (epoch, load_clock): (Epoch, u64),
+        token: &str,
+        took: Duration,
+    ) {
+        let core = self.core.clone();
+        let (now, jitter) = (core.clock.now(), core.jitter());
+        let absent = loaded.value.is_absent();
+        let fresh_for = self.subject.policy.fresh_for(absent, loaded.life, jitter);
+        let entry = Arc::new(Entry {
+            hash: hash(loaded.value.bytes()),
+            load_id: core.random(),
+            epoch,
+            load_clock,
+            loaded_at: now,
+            load_time: took,
+            life: loaded.life,
+            tags: std::mem::take(&mut self.subject.tags),
+            ends: self.subject.policy.ends(
+                absent,
+                loaded.life,
+                jitter,
+                now + micros(fresh_for),
+                now,
+            ),
+            hold: None,
+            value: loaded.value,
+        });
+        let mut stored = false;
+        if self.uses_redis() && !fresh_for.is_zero() {
+            let bytes = envelope::encode(&entry, fresh_for, &core.clock);
+            let ttl = fresh_for + self.subject.policy.longest_stale(absent);
+            stored = core
+                .redis
+                .fill(&self.subject.key, token, &bytes, ttl)
+                .unwrap_or(false);
+        }
+        core.memory.fill(
+            self.subject.key.clone(),
+            entry.clone(),
+            &self.subject.policy,
+            &core.clock,
+        );
+        let mut answer = self.answer(entry, Outcome::Loaded);
+        answer.trace.source = Some(took);
+        answer.trace.stored = stored;
+        self.log(Some(took), None);
+        self.landing.end(Ok(answer));
+    }
+
+    fn failed(self, error: LoadError, took: Option<Duration>) {
+        self.subject.tally.count_load_error();
+        self.log(took, Some(&error));
+        let usable = |entry: &Arc<Entry>| {
+            self.core.judge_stale(entry, &self.subject.policy) != Freshness::Dead
+        };
+        let Some(stale) = self.progress.stale.clone().filter(usable) else {
+            return self.landing.end(Err(error));
+        };
+        let reason = match error {
+            LoadError::Spent { .. } => Staleness::Spent,
+            _ => Staleness::IfError,
+        };
+        self.core
+            .hold(&self.subject.key, &stale, &self.subject.policy, &error);
+        let mut answer = self.answer(stale, Outcome::Stale(reason));
+        answer.trace.source = took;
+        self.landing.end(Ok(answer));
+    }
+
+    fn answer(&self, entry: Arc<Entry>, outcome: Outcome) -> Answer {
+        let trace = Trace {
+            redis: self.progress.redis,
+            source: None,
+            stored: false,
+        };
+        Answer {
+            entry,
+            outcome,
+            trace,
+        }
+    }
+
+    /// One line for a load that a reader waits for; a part's is told by its whole.
+    fn log(&self, took: Option<Duration>, error: Option<&LoadError>) {
+        let offered = self.progress.offered;
+        if !self.whole && !offered {
+            return;
+        }
+        let kind = if offered { "refresh" } else { "miss" };
+        let (all, label) = (
+            self.progress.began.elapsed().as_millis(),
+            &self.subject.label,
+        );
+        match error {
+            Some(error) => log::warn!(
+                "{kind} {} {all}ms {label}=failed ({error})",
+                self.subject.key
+            ),
+            None => log::info!(
+                "{kind} {} {all}ms {label}={}ms",
+                self.subject.key,
+                took.unwrap_or_default().as_millis()
+            ),
+        }
+    }
+}
+
+/// Whether this replica is to load.
+enum Right {
+    Granted { epoch: Epoch, clock: u64 },
+    Answered(Answer),
+    Elsewhere,
+    Failed(LoadError),
+}
+
+impl Core {
+    /// What may be done now with a copy whose fresh life ends at `until`.
+    pub(crate) fn judge(&self, entry: &Entry, until: u64, policy: &Policy) -> Freshness {
+        let (absent, now) = (entry.value.is_absent(), self.clock.now());
+        if entry.epoch == self.mirror.epoch() {
+            policy.judge(absent, until, now)
+        } else {
+            policy.judge_after_reset(absent, entry.loaded_at, now)
+        }
+    }
+
+    /// The same for a copy at hand that no tier calls fresh: one from Redis past its life there, or one that was in memory.
+    pub(crate) fn judge_stale(&self, entry: &Entry, policy: &Policy) -> Freshness {
+        self.judge(entry, entry.ends.memory_until, policy)
+    }
+
+    /// Keeps a stale copy for a while without a new attempt, after one that failed.
+    pub(crate) fn hold(&self, key: &Key, stale: &Entry, policy: &Policy, error: &LoadError) {
+        let (reason, pause) = match error {
+            LoadError::Spent { retry_after, .. } => {
+                (Staleness::Spent, policy.memory.min(*retry_after))
+            }
+            _ => (Staleness::Held, policy.memory / 10),
+        };
+        let mut held = stale.clone();
+        held.hold = Some((self.clock.now() + micros(pause), reason));
+        self.memory
+            .fill(key.clone(), Arc::new(held), policy, &self.clock);
+    }
+}

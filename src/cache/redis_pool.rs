@@ -1,0 +1,378 @@
+//! Connections to Redis: r2d2 over a manager of larder's own.
+//!
+//! Promise: nothing here waits longer than the configured times, and while Redis is down nothing waits at all: a watcher thread
+//! asks for it in the background and lets traffic through again once it has an answer. A connection is used only after it has
+//! compared Redis's history with the one that this replica knows, and never again after an I/O error.
+//!
+//! Refuses: r2d2's PING on every checkout (a second round trip for each read), and the manager that the redis crate brings
+//! (it connects without a limit of time, and a connection that timed out still calls itself open).
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use redis::{ConnectionLike, RedisError, RedisResult, Script};
+
+use super::breaker::Breaker;
+use super::clock::Clock;
+use super::coherence::{Epoch, HISTORY_LUA, Mirror, Seen};
+use super::settings::RedisSettings;
+
+/// The first and the longest pause between two looks for a Redis that is down.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Redis gave no answer that can be used. Counted where it happened; the caller goes on without.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisDown {
+    /// It cannot be reached, or did not answer in time.
+    Unreachable,
+    /// It answered with this error: no memory, read-only, loading, not permitted.
+    Refused(String),
+}
+
+impl fmt::Display for RedisDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RedisDown::Unreachable => f.write_str("Redis cannot be reached"),
+            RedisDown::Refused(why) => write!(f, "Redis refused: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for RedisDown {}
+
+/// A pool of checked connections. Cheap to clone.
+#[derive(Clone)]
+pub struct RedisPool(Arc<Inner>);
+
+struct Inner {
+    pool: r2d2::Pool<Manager>,
+    manager: Manager,
+    breaker: Breaker,
+    errors: AtomicU64,
+    configured: bool,
+    /// How often the watcher has looked, and whether it should stop. Its condition tells of a breaker that opened.
+    watch: Mutex<Watch>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Watch {
+    looks: u64,
+    stop: bool,
+}
+
+#[derive(Clone)]
+struct Manager(Arc<ManagerParts>);
+
+struct ManagerParts {
+    client: redis::Client,
+    connect_timeout: Duration,
+    timeout: Duration,
+    state_key: String,
+    history: Script,
+    mirror: Arc<Mirror>,
+    clock: Arc<Clock>,
+    /// Told when a connection saw a history that was not the known one.
+    saw: Box<dyn Fn(Seen) + Send + Sync>,
+}
+
+struct Checked {
+    connection: redis::Connection,
+    generation: u32,
+    broken: bool,
+}
+
+impl r2d2::ManageConnection for Manager {
+    type Connection = Checked;
+    type Error = RedisError;
+
+    fn connect(&self) -> Result<Checked, RedisError> {
+        let parts = &*self.0;
+        let mut connection = parts
+            .client
+            .get_connection_with_timeout(parts.connect_timeout)?;
+        // Compared under the time that a connection may take, then the time that a reply may take.
+        connection.set_read_timeout(Some(parts.connect_timeout))?;
+        connection.set_write_timeout(Some(parts.connect_timeout))?;
+        self.compare_history(&mut connection)?;
+        connection.set_read_timeout(Some(parts.timeout))?;
+        connection.set_write_timeout(Some(parts.timeout))?;
+        Ok(Checked {
+            connection,
+            generation: u32::MAX,
+            broken: false,
+        })
+    }
+
+    fn is_valid(&self, checked: &mut Checked) -> Result<(), RedisError> {
+        redis::cmd("PING").exec(&mut checked.connection)
+    }
+
+    fn has_broken(&self, checked: &mut Checked) -> bool {
+        checked.broken || !checked.connection.is_open()
+    }
+}
+
+impl Manager {
+    fn compare_history(&self, connection: &mut redis::Connection) -> RedisResult<()> {
+        let parts = &*self.0;
+        let sent = parts.clock.now();
+        let (epoch, clock, time): (String, u64, u64) = parts
+            .history
+            .key(&parts.state_key)
+            .arg(Epoch::random().to_string())
+            .invoke(connection)?;
+        let epoch = Epoch::parse(&epoch).ok_or((
+            redis::ErrorKind::UnexpectedReturnType,
+            "the epoch in Redis is not one of larder's",
+        ))?;
+        parts.clock.heard_redis(time, sent);
+        let seen = parts.mirror.saw(epoch, clock);
+        if seen != Seen::Same {
+            (parts.saw)(seen);
+        }
+        Ok(())
+    }
+}
+
+impl RedisPool {
+    /// A pool for the Redis of these settings, or for one at the default address. Connects in the background.
+    ///
+    /// # Errors
+    /// If the URL is none that Redis understands, or no thread can be started.
+    pub(crate) fn start(
+        settings: &RedisSettings,
+        mirror: Arc<Mirror>,
+        clock: Arc<Clock>,
+        saw: Box<dyn Fn(Seen) + Send + Sync>,
+    ) -> Result<RedisPool, String> {
+        let url = settings
+            .url
+            .as_ref()
+            .map_or(RedisSettings::DEFAULT_URL, |url| url.reveal());
+        // The error's text could quote the URL, and the URL can hold a password.
+        let client =
+            redis::Client::open(url).map_err(|_| "the Redis URL is not valid".to_owned())?;
+        let manager = Manager(Arc::new(ManagerParts {
+            client,
+            connect_timeout: settings.connect_timeout,
+            timeout: settings.timeout,
+            state_key: format!("{{{}:bus}}:state", settings.prefix),
+            history: Script::new(HISTORY_LUA),
+            mirror,
+            clock,
+            saw,
+        }));
+        let pool = r2d2::Pool::builder()
+            .max_size(settings.pool)
+            .min_idle(Some(0))
+            .test_on_check_out(false)
+            .connection_timeout(settings.connect_timeout)
+            .error_handler(Box::new(r2d2::NopErrorHandler))
+            .build_unchecked(manager.clone());
+        let inner = Arc::new(Inner {
+            pool,
+            manager,
+            breaker: Breaker::new(),
+            errors: AtomicU64::new(0),
+            configured: settings.url.is_some(),
+            watch: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let watched = Arc::downgrade(&inner);
+        std::thread::Builder::new()
+            .name("redis-watch".into())
+            .spawn(move || watch(&watched))
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
+        Ok(RedisPool(inner))
+    }
+
+    /// Runs `work`, one command or one script, on a connection.
+    ///
+    /// # Errors
+    /// [`RedisDown`] if there is none to be had in time, or the work failed.
+    pub fn run<T>(
+        &self,
+        work: impl FnOnce(&mut redis::Connection) -> RedisResult<T>,
+    ) -> Result<T, RedisDown> {
+        let inner = &*self.0;
+        if inner.breaker.is_open() {
+            return Err(RedisDown::Unreachable);
+        }
+        let mut checked = inner.checkout()?;
+        match work(&mut checked.connection) {
+            Ok(value) => {
+                inner.breaker.succeeded();
+                Ok(value)
+            }
+            Err(error) => {
+                inner.errors.fetch_add(1, Ordering::Relaxed);
+                let io = error.is_io_error() || error.is_connection_dropped() || error.is_timeout();
+                if !io {
+                    return Err(RedisDown::Refused(error.to_string()));
+                }
+                checked.broken = true;
+                let opened = if error.is_timeout() {
+                    inner.breaker.timed_out()
+                } else {
+                    inner.breaker.open()
+                };
+                if opened {
+                    inner.lost(&error.to_string());
+                }
+                Err(RedisDown::Unreachable)
+            }
+        }
+    }
+
+    /// Whether Redis answers, as far as is known.
+    pub fn is_up(&self) -> bool {
+        !self.0.breaker.is_open()
+    }
+
+    /// Whether a URL was configured, so that its absence is an outage.
+    pub fn is_configured(&self) -> bool {
+        self.0.configured
+    }
+
+    /// Host and port, for logs.
+    pub fn address(&self) -> String {
+        self.0
+            .manager
+            .0
+            .client
+            .get_connection_info()
+            .addr()
+            .to_string()
+    }
+
+    /// Calls that failed so far.
+    pub fn errors(&self) -> u64 {
+        self.0.errors.load(Ordering::Relaxed)
+    }
+
+    /// Waits until Redis is up, or the watcher has looked for it once, or `limit` has passed. Returns whether it is up.
+    pub fn wait_first_look(&self, limit: Duration) -> bool {
+        let watch = self.0.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self
+            .0
+            .changed
+            .wait_timeout_while(watch, limit, |watch| watch.looks == 0);
+        self.is_up()
+    }
+
+    /// Waits until Redis is up or `limit` has passed. Returns whether it is up.
+    pub fn wait_up(&self, limit: Duration) -> bool {
+        let watch = self.0.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self
+            .0
+            .changed
+            .wait_timeout_while(watch, limit, |_| self.0.breaker.is_open());
+        self.is_up()
+    }
+}
+
+impl Inner {
+    fn checkout(&self) -> Result<r2d2::PooledConnection<Manager>, RedisDown> {
+        let deadline = Instant::now() + self.manager.0.connect_timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(mut checked) = self.pool.get_timeout(left) else {
+                self.errors.fetch_add(1, Ordering::Relaxed);
+                // A pool that is merely busy is no outage; one that has nothing open cannot connect.
+                if self.pool.state().connections == 0 && self.breaker.open() {
+                    self.lost("no connection can be opened");
+                }
+                return Err(RedisDown::Unreachable);
+            };
+            let generation = self.breaker.generation();
+            if checked.generation == u32::MAX {
+                checked.generation = generation;
+            }
+            if checked.generation == generation {
+                return Ok(checked);
+            }
+            // Opened before the last outage: its other end is gone, and finding that out would look like a new outage.
+            checked.broken = true;
+        }
+    }
+
+    fn lost(&self, why: &str) {
+        log::warn!("Redis lost: {why}; answering without it");
+        let _watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        self.changed.notify_all();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.watch
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stop = true;
+        self.changed.notify_all();
+    }
+}
+
+/// Looks for a Redis that is down, and sleeps while it is up. Ends with the pool.
+fn watch(pool: &Weak<Inner>) {
+    use r2d2::ManageConnection;
+    let mut pause = PAUSES.0;
+    let mut told = false;
+    loop {
+        let Some(inner) = pool.upgrade() else { return };
+        let watch = inner.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        if watch.stop {
+            return;
+        }
+        if !inner.breaker.is_open() {
+            pause = PAUSES.0;
+            // Wakes up now and then, so that a pool that is dropped meanwhile is let go.
+            drop(
+                inner
+                    .changed
+                    .wait_timeout_while(watch, PAUSES.1, |_| !inner.breaker.is_open()),
+            );
+            continue;
+        }
+        drop(watch);
+        let found = inner.manager.connect();
+        let mut watch = inner.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.looks += 1;
+        match found {
+            Ok(_) => {
+                inner.breaker.close();
+                inner.changed.notify_all();
+                told = true;
+                log::info!(
+                    "Redis is up at {}",
+                    inner.manager.0.client.get_connection_info().addr()
+                );
+            }
+            Err(error) => {
+                if !told {
+                    told = true;
+                    tell_absent(&inner, &error);
+                }
+                inner.changed.notify_all();
+                drop(inner.changed.wait_timeout(watch, pause));
+                pause = (pause * 2).min(PAUSES.1);
+            }
+        }
+    }
+}
+
+fn tell_absent(inner: &Inner, error: &RedisError) {
+    let address = inner.manager.0.client.get_connection_info().addr();
+    if inner.configured {
+        log::warn!(
+            "Redis does not answer at {address}: {error}; answering without it until it does"
+        );
+    } else {
+        log::info!(
+            "no Redis is configured and none answers at {address}: standalone until one appears there"
+        );
+    }
+}

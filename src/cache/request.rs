@@ -1,0 +1,74 @@
+//! What a look-up asks for: a key, what its resource allows, and how to make the value when no tier has it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::entry::Value;
+use super::error::LoadError;
+use super::flight::Ending;
+use super::key::{Key, Tag};
+use super::policy::{Life, Policy};
+use super::stats::Tally;
+
+/// See the module.
+pub struct Request {
+    /// What it is about.
+    pub subject: Subject,
+    /// How the value is made.
+    pub making: Making,
+}
+
+/// What a look-up is about.
+pub struct Subject {
+    /// What is asked for.
+    pub key: Key,
+    /// How long it may be served.
+    pub policy: Arc<Policy>,
+    /// The names that the value depends on.
+    pub tags: Box<[Tag]>,
+    /// How its source is named in a log line: `newsapi`.
+    pub label: Arc<str>,
+    /// Where its loads are counted.
+    pub tally: Arc<Tally>,
+}
+
+/// How a value is made.
+pub enum Making {
+    /// By asking a source.
+    Load(Load),
+    /// From other entries.
+    Compose(Composition),
+}
+
+/// The work of asking a source; done on a blocking thread until the instant given, which is `limit` from its start.
+pub struct Load {
+    /// How long the work may take.
+    pub limit: Duration,
+    /// The work.
+    pub run: Box<dyn FnOnce(Instant) -> Result<Loaded, LoadError> + Send>,
+}
+
+/// What a source gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The value, or that there is none.
+    pub value: Value,
+    /// How much of its TTL it deserves.
+    pub life: Life,
+}
+
+/// A value made from other entries, which have lives of their own. The whole is kept in memory only, as long as its shortest
+/// part is fresh.
+pub struct Composition {
+    /// The parts, looked up side by side.
+    pub parts: Vec<Request>,
+    /// Makes the whole from what became of the parts, in their order; called when at least one of them is there.
+    pub compose: Compose,
+    /// What to answer when no part is there and no older whole either. Done on a blocking thread.
+    pub last_resort: Option<LastResort>,
+}
+
+/// Makes a whole from its parts. `None`: it cannot be made.
+pub type Compose = Arc<dyn Fn(&[Ending]) -> Option<Loaded> + Send + Sync>;
+/// Makes a value when all else failed. `None`: it cannot.
+pub type LastResort = Box<dyn FnOnce() -> Option<Loaded> + Send>;

@@ -1,0 +1,130 @@
+//! Counters of one resource's look-ups on this replica since it started.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::flight::Ending;
+use super::outcome::Outcome;
+
+/// See the module. A look-up is counted once, by how it ended.
+#[derive(Debug, Default)]
+pub struct Tally {
+    memory_hits: AtomicU64,
+    redis_hits: AtomicU64,
+    /// Of the look-ups that memory had nothing for, those that Redis was asked for and had nothing for either.
+    redis_misses: AtomicU64,
+    /// Stale answers for which nobody waited: hits.
+    stale_hits: AtomicU64,
+    /// Stale answers after a wait: misses.
+    stale_misses: AtomicU64,
+    led: AtomicU64,
+    collapsed: AtomicU64,
+    failed: AtomicU64,
+    loads: AtomicU64,
+    load_errors: AtomicU64,
+}
+
+/// What a [`Tally`] shows, or the sum of several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Answers that did not wait for a source, stale ones included.
+    pub hits: u64,
+    /// The others, failures included.
+    pub misses: u64,
+    /// Answers from memory.
+    pub memory_hits: u64,
+    /// Look-ups that memory had no fresh copy for.
+    pub memory_misses: u64,
+    /// Answers from Redis.
+    pub redis_hits: u64,
+    /// Look-ups that Redis was asked for and had no fresh copy for.
+    pub redis_misses: u64,
+    /// Loads from the source, those in the background included.
+    pub loads: u64,
+    /// Loads that failed, in whole or in part.
+    pub load_errors: u64,
+    /// Look-ups that waited for another one's load.
+    pub collapsed: u64,
+    /// Answers past their TTL.
+    pub stale_served: u64,
+}
+
+impl Tally {
+    /// Counts a look-up.
+    pub fn count(&self, ending: &Ending) {
+        let counter = match ending {
+            Ok(answer) => {
+                if answer.trace.redis.is_some() && answer.outcome != Outcome::RedisHit {
+                    add(&self.redis_misses);
+                }
+                match answer.outcome {
+                    Outcome::MemoryHit => &self.memory_hits,
+                    Outcome::RedisHit => &self.redis_hits,
+                    Outcome::Loaded => &self.led,
+                    Outcome::Collapsed => &self.collapsed,
+                    Outcome::Stale(_) if answer.outcome.waited() => &self.stale_misses,
+                    Outcome::Stale(_) => &self.stale_hits,
+                }
+            }
+            Err(_) => &self.failed,
+        };
+        add(counter);
+    }
+
+    /// Counts a hit in memory: the short way for the one case that must cost nothing more.
+    pub fn count_memory_hit(&self) {
+        add(&self.memory_hits);
+    }
+
+    pub(crate) fn count_load(&self) {
+        add(&self.loads);
+    }
+
+    pub(crate) fn count_load_error(&self) {
+        add(&self.load_errors);
+    }
+
+    /// What has been counted so far.
+    pub fn totals(&self) -> Totals {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (memory, redis, stale) = (
+            get(&self.memory_hits),
+            get(&self.redis_hits),
+            get(&self.stale_hits),
+        );
+        let misses =
+            get(&self.led) + get(&self.collapsed) + get(&self.failed) + get(&self.stale_misses);
+        Totals {
+            hits: memory + redis + stale,
+            misses,
+            memory_hits: memory,
+            memory_misses: redis + stale + misses,
+            redis_hits: redis,
+            redis_misses: get(&self.redis_misses),
+            loads: get(&self.loads),
+            load_errors: get(&self.load_errors),
+            collapsed: get(&self.collapsed),
+            stale_served: stale + get(&self.stale_misses),
+        }
+    }
+}
+
+impl std::iter::Sum for Totals {
+    fn sum<I: Iterator<Item = Totals>>(parts: I) -> Totals {
+        parts.fold(Totals::default(), |a, b| Totals {
+            hits: a.hits + b.hits,
+            misses: a.misses + b.misses,
+            memory_hits: a.memory_hits + b.memory_hits,
+            memory_misses: a.memory_misses + b.memory_misses,
+            redis_hits: a.redis_hits + b.redis_hits,
+            redis_misses: a.redis_misses + b.redis_misses,
+            loads: a.loads + b.loads,
+            load_errors: a.load_errors + b.load_errors,
+            collapsed: a.collapsed + b.collapsed,
+            stale_served: a.stale_served + b.stale_served,
+        })
+    }
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
