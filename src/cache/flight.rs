@@ -311,3 +311,129 @@ impl Future for Ticket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Epoch;
+    use crate::cache::entry::{Entry, Value};
+    use crate::cache::outcome::Trace;
+    use crate::cache::policy::{Ends, Life};
+    use std::sync::mpsc;
+
+    fn answer(body: &'static str, outcome: Outcome) -> Answer {
+        let entry = Entry {
+            value: Value::Present(body.into()),
+            hash: 0,
+            load_id: 0,
+            epoch: Epoch(1),
+            load_clock: 0,
+            loaded_at: 0,
+            load_time: Duration::ZERO,
+            life: Life::Full,
+            tags: Box::default(),
+            ends: Ends {
+                memory_until: 0,
+                fresh_until: 0,
+            },
+            hold: None,
+        };
+        Answer {
+            entry: Arc::new(entry),
+            outcome,
+            trace: Trace::default(),
+        }
+    }
+
+    fn body(ending: &Ending) -> &[u8] {
+        ending.as_ref().unwrap().entry.value.bytes()
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn one_leads_and_the_others_get_what_it_brings() {
+        let flights = Arc::new(Flights::new());
+        let key = Key::new(1, "a");
+        let (leader, landing) = flights.join(&key);
+        let followers: Vec<_> = (0..20)
+            .map(|_| {
+                let (ticket, landing) = flights.join(&key);
+                assert!(landing.is_none());
+                std::thread::spawn(move || ticket.wait(LONG))
+            })
+            .collect();
+        landing.unwrap().end(Ok(answer("x", Outcome::Loaded)));
+        assert_eq!(leader.wait(LONG).unwrap().outcome, Outcome::Loaded);
+        for follower in followers {
+            let ending = follower.join().unwrap();
+            assert_eq!(
+                (body(&ending), ending.as_ref().unwrap().outcome),
+                (&b"x"[..], Outcome::Collapsed)
+            );
+        }
+        assert!(
+            flights.join(&key).1.is_some(),
+            "a flight that has landed is not joined"
+        );
+    }
+
+    #[test]
+    fn a_landing_that_is_lost_frees_the_key_and_its_readers() {
+        let flights = Arc::new(Flights::new());
+        let key = Key::new(1, "a");
+        let (_, landing) = flights.join(&key);
+        let (follower, _) = flights.join(&key);
+        let panicked = std::thread::spawn(move || {
+            let _landing = landing;
+            panic!("a load may panic");
+        });
+        assert!(panicked.join().is_err());
+        assert!(matches!(follower.wait(LONG), Err(LoadError::Failed(_))));
+        assert!(flights.join(&key).1.is_some());
+    }
+
+    #[test]
+    fn an_offer_is_served_while_the_flight_goes_on() {
+        let flights = Arc::new(Flights::new());
+        let key = Key::new(1, "a");
+        let (leader, landing) = flights.join(&key);
+        let landing = landing.unwrap();
+        let (told, heard) = mpsc::channel();
+        leader.on_answer(move |ending| told.send(ending).unwrap());
+        landing.offer(
+            answer("old", Outcome::Stale(Staleness::WhileRevalidate)),
+            LONG,
+        );
+        assert_eq!(body(&heard.recv().unwrap()), b"old");
+        assert_eq!(
+            body(&flights.join(&key).0.wait(LONG)),
+            b"old",
+            "who joins later gets it, too"
+        );
+        landing.offer(
+            answer("old", Outcome::Stale(Staleness::WhileRevalidate)),
+            Duration::ZERO,
+        );
+        let (late, _) = flights.join(&key);
+        landing.end(Ok(answer("new", Outcome::Loaded)));
+        assert_eq!(body(&late.wait(LONG)), b"new", "an offer has its time");
+    }
+
+    #[test]
+    fn who_will_wait_no_longer_gets_the_copy_at_hand() {
+        let flights = Arc::new(Flights::new());
+        let (ticket, landing) = flights.join(&Key::new(1, "a"));
+        assert!(ticket.stale().is_none());
+        landing
+            .as_ref()
+            .unwrap()
+            .set_fallback(|| Some(answer("old", Outcome::MemoryHit)));
+        let copy = ticket.stale().unwrap();
+        assert_eq!(copy.outcome, Outcome::Stale(Staleness::SoftTimeout));
+        assert!(matches!(
+            ticket.wait(Duration::from_millis(1)),
+            Err(LoadError::TooSlow(_))
+        ));
+    }
+}

@@ -30,7 +30,7 @@ struct Inner {
 struct State {
     queue: VecDeque<Job>,
     threads: usize,
-    idle: usize,
+    running: usize,
 }
 
 impl Loaders {
@@ -46,8 +46,12 @@ impl Loaders {
     pub(crate) fn place(&self) -> Option<Place<'_>> {
         let inner = &self.0;
         let mut state = inner.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let spare = state.idle > state.queue.len();
-        if !spare && state.threads < inner.limits.max_loads {
+        // Counted together: a job can still be in the queue while the thread that was started for it wakes up.
+        let jobs = state.running + state.queue.len();
+        if jobs >= inner.limits.max_loads + inner.limits.max_queue {
+            return None;
+        }
+        if jobs >= state.threads && state.threads < inner.limits.max_loads {
             let mine = inner.clone();
             match std::thread::Builder::new()
                 .name("load".into())
@@ -62,8 +66,6 @@ impl Loaders {
                     }
                 }
             }
-        } else if !spare && state.queue.len() >= inner.limits.max_queue {
-            return None;
         }
         Some(Place { inner, state })
     }
@@ -89,21 +91,21 @@ impl Inner {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(job) = state.queue.pop_front() {
+                state.running += 1;
                 drop(state);
                 // The job's own guard tells its waiters; all that is left to do is to keep the thread.
                 if catch_unwind(AssertUnwindSafe(job)).is_err() {
                     log::error!("a load panicked");
                 }
                 state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.running -= 1;
                 continue;
             }
-            state.idle += 1;
             let (next, waited) = self
                 .work
                 .wait_timeout(state, IDLE)
                 .unwrap_or_else(PoisonError::into_inner);
             state = next;
-            state.idle -= 1;
             if waited.timed_out() && state.queue.is_empty() {
                 state.threads -= 1;
                 return;

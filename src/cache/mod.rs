@@ -28,6 +28,8 @@ mod redis_tier;
 mod request;
 mod settings;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

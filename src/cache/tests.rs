@@ -1,0 +1,317 @@
+//! The cache as a whole in one process, with no Redis: what needs one is tested against a real one in `tests/`.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, mpsc};
+use std::time::{Duration, Instant};
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn cache() -> Cache {
+    // A port that nobody listens on: reserved, and closed again.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let redis = RedisSettings {
+        url: Some(crate::secret::Secret::new(format!(
+            "redis://127.0.0.1:{port}"
+        ))),
+        ..RedisSettings::default()
+    };
+    Cache::start(
+        &MemorySettings::default(),
+        &redis,
+        &LoadSettings {
+            max_loads: 4,
+            max_queue: 4,
+        },
+    )
+    .unwrap()
+}
+
+fn policy(memory: Duration, while_revalidate: Duration, if_error: Duration) -> Arc<Policy> {
+    Arc::new(Policy {
+        memory,
+        redis: memory,
+        absent: memory,
+        stale: StaleRules {
+            while_revalidate,
+            if_error,
+            on_reset: false,
+        },
+        soft_timeout: None,
+        blind_ttl: None,
+    })
+}
+
+fn subject(name: &str, policy: &Arc<Policy>) -> Subject {
+    Subject {
+        key: Key::new(1, name),
+        policy: policy.clone(),
+        tags: Box::default(),
+        label: "test".into(),
+        tally: Arc::default(),
+    }
+}
+
+fn loading(
+    name: &str,
+    policy: &Arc<Policy>,
+    run: impl FnOnce() -> Result<Loaded, LoadError> + Send + 'static,
+) -> Request {
+    let load = Load {
+        limit: LONG,
+        run: Box::new(|_| run()),
+    };
+    Request {
+        subject: subject(name, policy),
+        making: Making::Load(load),
+    }
+}
+
+fn present(body: &str) -> Result<Loaded, LoadError> {
+    Ok(Loaded {
+        value: Value::Present(body.to_owned().into()),
+        life: Life::Full,
+    })
+}
+
+fn failed() -> Result<Loaded, LoadError> {
+    Err(LoadError::Failed("no".into()))
+}
+
+fn text(ending: &Ending) -> (String, Outcome) {
+    let answer = ending.as_ref().unwrap();
+    (
+        String::from_utf8(answer.entry.value.bytes().to_vec()).unwrap(),
+        answer.outcome,
+    )
+}
+
+fn hour() -> Arc<Policy> {
+    policy(Duration::from_secs(3600), Duration::ZERO, Duration::ZERO)
+}
+
+#[test]
+fn a_thousand_readers_of_one_cold_key_make_one_load() {
+    let (cache, policy) = (cache(), hour());
+    let loads = Arc::new(AtomicUsize::new(0));
+    let start = Arc::new(Barrier::new(50));
+    let readers: Vec<_> = (0..50)
+        .map(|_| {
+            let (cache, policy, loads, start) =
+                (cache.clone(), policy.clone(), loads.clone(), start.clone());
+            std::thread::spawn(move || {
+                start.wait();
+                for _ in 0..20 {
+                    let loads = loads.clone();
+                    let request = loading("k", &policy, move || {
+                        loads.fetch_add(1, Ordering::SeqCst);
+                        present("v")
+                    });
+                    assert_eq!(text(&cache.get_or_load(request, LONG)).0, "v");
+                }
+            })
+        })
+        .collect();
+    readers
+        .into_iter()
+        .for_each(|reader| reader.join().unwrap());
+    assert_eq!(loads.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn stale_is_served_at_once_and_renewed_behind() {
+    let cache = cache();
+    let brief = policy(Duration::from_millis(1), LONG, LONG);
+    assert_eq!(
+        text(&cache.get_or_load(loading("k", &brief, || present("1")), LONG)).1,
+        Outcome::Loaded
+    );
+    let deadline = Instant::now() + LONG;
+    while cache.get(Key::new(1, "k").as_str(), &brief).is_some() {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    let (release, gate) = mpsc::channel::<()>();
+    let renewal = loading("k", &brief, move || {
+        gate.recv().unwrap();
+        present("2")
+    });
+    let stale = Outcome::Stale(Staleness::WhileRevalidate);
+    assert_eq!(text(&cache.get_or_load(renewal, LONG)), ("1".into(), stale));
+    release.send(()).unwrap();
+    loop {
+        // Each of these may begin the next renewal, which brings the same.
+        let next = cache.get_or_load(loading("k", &brief, || present("2")), LONG);
+        if text(&next).0 == "2" {
+            break;
+        }
+        assert!(Instant::now() < deadline);
+    }
+}
+
+#[test]
+fn a_load_that_fails_falls_back_to_the_stale_copy_and_is_not_tried_again_at_once() {
+    let cache = cache();
+    let brief = policy(Duration::from_millis(200), Duration::ZERO, LONG);
+    cache
+        .get_or_load(loading("k", &brief, || present("1")), LONG)
+        .unwrap();
+    let key = Key::new(1, "k");
+    let deadline = Instant::now() + LONG;
+    while cache.get(key.as_str(), &brief).is_some() {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    let ending = cache.get_or_load(loading("k", &brief, failed), LONG);
+    assert_eq!(
+        text(&ending),
+        ("1".into(), Outcome::Stale(Staleness::IfError))
+    );
+    let other = cache.get_or_load(loading("other", &brief, failed), LONG);
+    assert_eq!(
+        other.unwrap_err(),
+        LoadError::Failed("no".into()),
+        "without a copy it is an error"
+    );
+}
+
+#[test]
+fn absence_is_remembered_and_a_panicking_load_frees_its_readers() {
+    let (cache, policy) = (cache(), hour());
+    let absent = || {
+        Ok(Loaded {
+            value: Value::Absent,
+            life: Life::Full,
+        })
+    };
+    assert!(
+        cache
+            .get_or_load(loading("k", &policy, absent), LONG)
+            .unwrap()
+            .entry
+            .value
+            .is_absent()
+    );
+    let again = cache
+        .get_or_load(loading("k", &policy, || present("never")), LONG)
+        .unwrap();
+    assert!(again.entry.value.is_absent() && again.outcome == Outcome::MemoryHit);
+
+    let ending = cache.get_or_load(loading("p", &policy, || panic!("a load may panic")), LONG);
+    assert!(matches!(ending, Err(LoadError::Failed(_))));
+    assert_eq!(
+        text(&cache.get_or_load(loading("p", &policy, || present("v")), LONG)).0,
+        "v"
+    );
+}
+
+#[test]
+fn past_the_queue_a_load_is_refused() {
+    let (cache, policy) = (cache(), hour());
+    let (started, running) = mpsc::channel();
+    let gates: Vec<_> = (0..8)
+        .map(|i| {
+            let (release, gate) = mpsc::channel::<()>();
+            let started = started.clone();
+            let ticket = cache.fetch(loading(&format!("k{i}"), &policy, move || {
+                started.send(()).unwrap();
+                gate.recv().unwrap();
+                present("v")
+            }));
+            (release, ticket)
+        })
+        .collect();
+    (0..4).for_each(|_| running.recv().unwrap());
+    let refused = cache.get_or_load(loading("late", &policy, || present("v")), LONG);
+    assert_eq!(refused.unwrap_err(), LoadError::Overloaded);
+    for (release, ticket) in gates {
+        release.send(()).unwrap();
+        assert_eq!(text(&ticket.wait(LONG)).0, "v");
+    }
+}
+
+fn composed(
+    policy: &Arc<Policy>,
+    a: impl FnOnce() -> Result<Loaded, LoadError> + Send + 'static,
+    b: impl FnOnce() -> Result<Loaded, LoadError> + Send + 'static,
+    last_resort: Option<LastResort>,
+) -> Request {
+    let compose: Compose = Arc::new(|parts: &[Ending]| {
+        let texts: Vec<_> = parts
+            .iter()
+            .map(|part| part.as_ref().map_or("-".into(), |_| text(part).0))
+            .collect();
+        present(&texts.join("+")).ok()
+    });
+    let parts = vec![loading("part-a", policy, a), loading("part-b", policy, b)];
+    Request {
+        subject: subject("whole", policy),
+        making: Making::Compose(Composition {
+            parts,
+            compose,
+            last_resort,
+        }),
+    }
+}
+
+#[test]
+fn a_whole_is_made_of_its_parts_and_kept() {
+    let (cache, policy) = (cache(), hour());
+    let first = cache.get_or_load(
+        composed(&policy, || present("a"), || present("b"), None),
+        LONG,
+    );
+    assert_eq!(text(&first), ("a+b".into(), Outcome::Loaded));
+    let second = cache.get_or_load(composed(&policy, failed, failed, None), LONG);
+    assert_eq!(text(&second), ("a+b".into(), Outcome::MemoryHit));
+}
+
+#[test]
+fn a_whole_that_lacks_a_part_lives_a_tenth_and_spares_the_part_that_is_there() {
+    let cache = cache();
+    let policy = policy(Duration::from_secs(300), Duration::ZERO, Duration::ZERO);
+    let partial = cache.get_or_load(composed(&policy, failed, || present("b"), None), LONG);
+    assert_eq!(text(&partial), ("-+b".into(), Outcome::Loaded));
+    let entry = partial.unwrap().entry;
+    let left = Duration::from_micros(entry.ends.memory_until - cache.clock().now());
+    assert!(
+        left <= Duration::from_secs(30) && left > Duration::from_secs(20),
+        "{left:?}"
+    );
+    assert_eq!(
+        text(&cache.get_or_load(loading("part-b", &policy, failed), LONG)).0,
+        "b"
+    );
+}
+
+#[test]
+fn a_spent_quota_shortens_nothing() {
+    let cache = cache();
+    let policy = policy(Duration::from_secs(300), Duration::ZERO, Duration::ZERO);
+    let spent = || {
+        Err(LoadError::Spent {
+            what: "a".into(),
+            retry_after: Duration::from_secs(60),
+        })
+    };
+    let partial = cache
+        .get_or_load(composed(&policy, spent, || present("b"), None), LONG)
+        .unwrap();
+    let left = Duration::from_micros(partial.entry.ends.memory_until - cache.clock().now());
+    assert!(left > Duration::from_secs(200), "{left:?}");
+}
+
+#[test]
+fn without_any_part_the_last_resort_answers_and_without_that_the_errors() {
+    let (cache, policy) = (cache(), hour());
+    let ending = cache.get_or_load(composed(&policy, failed, failed, None), LONG);
+    assert_eq!(ending.unwrap_err(), LoadError::Failed("no; no".into()));
+    let archive: LastResort = Box::new(|| present("archived").ok());
+    let ending = cache.get_or_load(composed(&policy, failed, failed, Some(archive)), LONG);
+    assert_eq!(text(&ending).0, "archived");
+}
