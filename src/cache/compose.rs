@@ -356,6 +356,7 @@ impl Whole {
                 Err(error) => write!(line, " {label}=failed ({error})"),
             };
         }
+        line.push_str(&self.subject.note);
         if failed {
             log::warn!("{line}")
         } else {

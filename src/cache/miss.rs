@@ -370,18 +370,14 @@ impl Miss {
             return;
         }
         let kind = if offered { "refresh" } else { "miss" };
-        let (all, label) = (
-            self.progress.began.elapsed().as_millis(),
-            &self.subject.label,
-        );
+        let all = self.progress.began.elapsed().as_millis();
+        let Subject {
+            key, label, note, ..
+        } = &self.subject;
         match error {
-            Some(error) => log::warn!(
-                "{kind} {} {all}ms {label}=failed ({error})",
-                self.subject.key
-            ),
+            Some(error) => log::warn!("{kind} {key} {all}ms {label}=failed ({error}){note}"),
             None => log::info!(
-                "{kind} {} {all}ms {label}={}ms",
-                self.subject.key,
+                "{kind} {key} {all}ms {label}={}ms{note}",
                 took.unwrap_or_default().as_millis()
             ),
         }

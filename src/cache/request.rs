@@ -28,6 +28,8 @@ pub struct Subject {
     pub tags: Box<[Tag]>,
     /// How its source is named in a log line: `newsapi`.
     pub label: Arc<str>,
+    /// What the log line of a load ends with, such as the identity of the request that led to it.
+    pub note: Box<str>,
     /// Where its loads are counted.
     pub tally: Arc<Tally>,
 }

@@ -53,6 +53,7 @@ fn subject(name: &str, policy: &Arc<Policy>) -> Subject {
         policy: policy.clone(),
         tags: Box::default(),
         label: "test".into(),
+        note: Box::default(),
         tally: Arc::default(),
     }
 }

@@ -1,0 +1,208 @@
+//! FLOOR 3: what the operator declared: path, parameters, key, tags, policy, source.
+//!
+//! A [`Resource`] turns the arguments of a request into the canonical key of an entry and, when no tier has that entry, into the
+//! request that makes it. It knows nothing of HTTP: a path is a text, a bad parameter a value.
+
+mod archivist;
+mod news;
+mod parameter;
+pub mod settings;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use regex_lite::Regex;
+
+use crate::cache::{Cache, KeyText, Policy, Request, Subject, Tag, Tally, Ticket, escape_into};
+
+use self::settings::{ParamSettings, ResourceSettings, SourceSettings, TagPiece};
+
+pub use self::archivist::Archivist;
+pub use self::news::{News, NewsView};
+pub use self::parameter::{Arguments, Argument, BadParameter, Wrong, valid};
+
+/// Changes whenever the stored form of any value does, so that replicas of two versions never read each other's entries.
+const FORM: u32 = 1;
+
+/// One declared resource.
+pub struct Resource {
+    settings: ResourceSettings,
+    policy: Arc<Policy>,
+    fingerprint: u64,
+    /// Those that make the key, in the order in which they stand in it.
+    key_params: Vec<(ParamSettings, Option<Regex>)>,
+    /// Those that select from what is loaded.
+    view_params: Vec<(ParamSettings, Option<Regex>)>,
+    source: News,
+    tally: Arc<Tally>,
+}
+
+/// What may be found at the path of a request.
+pub struct Found<'r, 'q> {
+    /// What is served there.
+    pub resource: &'r Arc<Resource>,
+    /// The parameters that stand in the path, name and value, still escaped.
+    pub path_arguments: Vec<(&'q str, &'q str)>,
+}
+
+/// All declared resources, found by path.
+#[derive(Default)]
+pub struct Resources {
+    router: matchit::Router<usize>,
+    all: Vec<Arc<Resource>>,
+}
+
+impl Resources {
+    /// The resources of these settings over `news`. The counters of those that `before` had go on.
+    ///
+    /// # Errors
+    /// If a path cannot be routed or a source is unknown: a configuration that was checked has neither.
+    pub fn build(settings: &[ResourceSettings], news: &News, before: Option<&Resources>) -> Result<Resources, String> {
+        let tallies: HashMap<&str, &Arc<Tally>> =
+            before.iter().flat_map(|before| &before.all).map(|old| (old.name(), &old.tally)).collect();
+        let mut built = Resources::default();
+        for settings in settings {
+            let tally = tallies.get(settings.name.as_str()).map(|tally| (*tally).clone()).unwrap_or_default();
+            let resource = Resource::build(settings.clone(), news, tally)?;
+            if let Some(path) = &settings.path {
+                let at = built.all.len();
+                built.router.insert(path, at).map_err(|error| format!("the path {path} cannot be served: {error}"))?;
+            }
+            built.all.push(Arc::new(resource));
+        }
+        Ok(built)
+    }
+
+    /// What is served at `path`.
+    pub fn find<'r, 'q>(&'r self, path: &'q str) -> Option<Found<'r, 'q>>
+    where
+        'r: 'q,
+    {
+        let found = self.router.at(path).ok()?;
+        let resource = self.all.get(*found.value)?;
+        Some(Found { resource, path_arguments: found.params.iter().collect() })
+    }
+
+    /// Every resource, in the order of the configuration.
+    pub fn all(&self) -> &[Arc<Resource>] {
+        &self.all
+    }
+}
+
+impl Resource {
+    fn build(settings: ResourceSettings, news: &News, tally: Arc<Tally>) -> Result<Resource, String> {
+        let SourceSettings::News(upstreams) = &settings.source;
+        let source = news.of(upstreams)?;
+        let compiled = |param: &ParamSettings| -> Result<_, String> {
+            let pattern = match &param.kind {
+                settings::ParamKind::Text { pattern: Some(pattern), .. } => {
+                    Some(Regex::new(&format!("^(?:{pattern})$")).map_err(|error| error.to_string())?)
+                }
+                _ => None,
+            };
+            Ok((param.clone(), pattern))
+        };
+        let (view_params, mut key_params): (Vec<_>, Vec<_>) =
+            settings.params.iter().map(compiled).collect::<Result<Vec<_>, _>>()?.into_iter().partition(|(param, _)| param.view);
+        key_params.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        let tags = &settings.tags;
+        let what = format!("{FORM} {} {} {key_params:?} {tags:?}", settings.name, source.identity());
+        Ok(Resource {
+            fingerprint: xxhash_rust::xxh3::xxh3_64(what.as_bytes()),
+            policy: Arc::new(settings.policy.clone()),
+            settings,
+            key_params,
+            view_params,
+            source,
+            tally,
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// What the operator declared.
+    pub fn settings(&self) -> &ResourceSettings {
+        &self.settings
+    }
+
+    /// How long its values may be served.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Its counters.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Checks all arguments, writes the canonical key into `key` and returns what the view is to show. Allocates nothing for
+    /// plain arguments.
+    ///
+    /// # Errors
+    /// The first argument that is not within what is declared.
+    pub fn key<'q>(&'q self, arguments: Arguments<'q>, key: &mut KeyText) -> Result<NewsView<'q>, BadParameter> {
+        key.begin(self.fingerprint, &self.settings.name);
+        for (param, pattern) in &self.key_params {
+            if let Some(argument) = parameter::read(param, pattern.as_ref(), arguments)? {
+                argument.with_text(|text| key.parameter(&param.name, text));
+            }
+        }
+        let mut view = NewsView::default();
+        for (param, pattern) in &self.view_params {
+            if let Some(argument) = parameter::read(param, pattern.as_ref(), arguments)? {
+                view.set(&param.name, argument);
+            }
+        }
+        Ok(view)
+    }
+
+    /// Starts the look-up that memory had no answer for, under the key that [`Resource::key`] wrote from the same arguments.
+    /// `note` is added to the log line of a load.
+    ///
+    /// # Errors
+    /// As [`Resource::key`].
+    pub fn fetch(&self, cache: &Cache, arguments: Arguments<'_>, key: &KeyText, note: String) -> Result<Ticket, BadParameter> {
+        let mut values: Vec<(&str, String)> = Vec::with_capacity(self.key_params.len());
+        for (param, pattern) in &self.key_params {
+            if let Some(argument) = parameter::read(param, pattern.as_ref(), arguments)? {
+                values.push((&param.name, argument.with_text(str::to_owned)));
+            }
+        }
+        let subject = Subject {
+            key: key.key(),
+            policy: self.policy.clone(),
+            tags: self.settings.tags.iter().map(|template| render(template, &values)).collect(),
+            label: "news".into(),
+            note: note.into(),
+            tally: self.tally.clone(),
+        };
+        let category = values.into_iter().find(|(name, _)| *name == "category").map(|(_, value)| value);
+        let making = self.source.making(&subject, &self.settings.name, self.fingerprint, category);
+        Ok(cache.fetch(Request { subject, making }))
+    }
+
+    /// How long a look-up may take in all: the slowest source, a load of another replica before it, and room to queue.
+    pub fn limit(&self) -> Duration {
+        self.source.limit() * 2 + Duration::from_secs(10)
+    }
+}
+
+/// The tag of `template` for these values. A parameter that is not given leaves its place empty: no value does.
+fn render(template: &settings::TagTemplate, values: &[(&str, String)]) -> Tag {
+    let mut text = String::new();
+    for piece in &template.pieces {
+        match piece {
+            TagPiece::Literal(literal) => text.push_str(literal),
+            TagPiece::Param(name) => {
+                if let Some((_, value)) = values.iter().find(|(known, _)| known == name) {
+                    escape_into(&mut text, value);
+                }
+            }
+        }
+    }
+    Tag::new(&text)
+}

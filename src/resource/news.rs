@@ -1,0 +1,167 @@
+//! The news: a whole of one part per upstream.
+//!
+//! Each upstream's articles are an entry of their own in both tiers, so that an upstream that fails, or has spent its quota, costs
+//! no call to another one. The whole is their merge, and every view of it is cut on the way out. When no upstream answers and no
+//! copy is left, the archive in the database is asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::{
+    Composition, Ending, Key, LastResort, Life, Load, Loaded, Making, Request, Subject, Value, escape_into,
+};
+use crate::database::Database;
+use crate::source::news::{Flags, Item, Listing, NewsUpstream};
+
+use super::archivist::Archivist;
+use super::parameter::Argument;
+
+/// What stands for no category at an upstream and in the archive.
+const GENERAL: &str = "general";
+/// Articles that an answer from the archive is made of, at most: what one load brings from both upstreams.
+const ARCHIVED: u32 = 150;
+
+/// Upstreams to ask, and the database that keeps what they said. Cheap to clone.
+#[derive(Clone)]
+pub struct News {
+    upstreams: Vec<Arc<NewsUpstream>>,
+    archivist: Archivist,
+    database: Database,
+}
+
+/// Which of the articles a request wants to see.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewsView<'q> {
+    /// Those of this source; `None`: of any.
+    pub source: Option<std::borrow::Cow<'q, str>>,
+    /// So many at most; `None`: all.
+    pub limit: Option<usize>,
+}
+
+impl<'q> NewsView<'q> {
+    pub(super) fn set(&mut self, name: &str, argument: Argument<'q>) {
+        match (name, argument) {
+            ("source", Argument::Text(source)) => self.source = Some(source),
+            ("limit", Argument::Integer(limit)) => self.limit = usize::try_from(limit).ok(),
+            // A checked configuration declares no other view of news.
+            _ => {}
+        }
+    }
+
+    /// Appends the answer's JSON to `out`, cut from the bytes of an entry: `{"articles":[…],"total":N,…,"cached":…}`. Bytes that
+    /// are no listing show no articles.
+    pub fn write(&self, bytes: &[u8], cached: bool, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"articles\":[");
+        let listing = Listing::read(bytes);
+        let limit = self.limit.unwrap_or(usize::MAX);
+        let total = listing.as_ref().map_or(0, |listing| listing.view(self.source.as_deref(), limit, out));
+        let flags = listing.map(|listing| listing.flags()).unwrap_or_default();
+        out.extend_from_slice(b"],\"total\":");
+        out.extend_from_slice(total.to_string().as_bytes());
+        for (set, name) in [(flags.partial, "partial"), (flags.archived, "archived"), (flags.sandbox, "sandbox")] {
+            if set {
+                out.extend_from_slice(b",\"");
+                out.extend_from_slice(name.as_bytes());
+                out.extend_from_slice(b"\":true");
+            }
+        }
+        out.extend_from_slice(if cached { b",\"cached\":true}" } else { b",\"cached\":false}" });
+    }
+
+    /// What tells this view's representation from those of other views of the same entry.
+    pub fn tell_apart(&self, hash: u64) -> u64 {
+        let mut told = hash;
+        if let Some(source) = &self.source {
+            told = told.rotate_left(7) ^ xxhash_rust::xxh3::xxh3_64(source.as_bytes());
+        }
+        told.rotate_left(9) ^ self.limit.map_or(0, |limit| limit as u64 + 1)
+    }
+}
+
+impl News {
+    /// The news of `upstreams`, kept in `database`.
+    pub fn new(upstreams: Vec<Arc<NewsUpstream>>, archivist: Archivist, database: Database) -> News {
+        News { upstreams, archivist, database }
+    }
+
+    /// The news of the upstreams with these names.
+    pub(super) fn of(&self, names: &[String]) -> Result<News, String> {
+        let upstreams = names.iter().map(|name| {
+            let known = self.upstreams.iter().find(|upstream| upstream.name() == name);
+            known.cloned().ok_or_else(|| format!("there is no upstream {name}"))
+        });
+        Ok(News { upstreams: upstreams.collect::<Result<_, _>>()?, ..self.clone() })
+    }
+
+    /// What makes its values, for the fingerprint.
+    pub(super) fn identity(&self) -> String {
+        self.upstreams.iter().map(|upstream| upstream.identity()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// How long its slowest upstream may take.
+    pub(super) fn limit(&self) -> Duration {
+        self.upstreams.iter().map(|upstream| upstream.timeout()).max().unwrap_or_default()
+    }
+
+    /// How the articles of `category` come to be, for the resource `name`.
+    pub(super) fn making(&self, subject: &Subject, name: &str, fingerprint: u64, category: Option<String>) -> Making {
+        let category: Arc<str> = category.as_deref().unwrap_or(GENERAL).into();
+        let parts = self.upstreams.iter().map(|upstream| {
+            let mut key = format!("{name}.{}?category=", upstream.name());
+            escape_into(&mut key, &category);
+            let (asked, archivist, wanted) = (upstream.clone(), self.archivist.clone(), category.clone());
+            let run = Box::new(move |deadline| {
+                let bytes = asked.fetch(Some(&wanted), deadline)?;
+                archivist.keep(&wanted, &bytes);
+                Ok(Loaded { value: Value::Present(bytes.into()), life: Life::Full })
+            });
+            Request {
+                subject: Subject {
+                    key: Key::new(fingerprint, &key),
+                    policy: subject.policy.clone(),
+                    tags: subject.tags.clone(),
+                    label: upstream.name().into(),
+                    note: subject.note.clone(),
+                    tally: subject.tally.clone(),
+                },
+                making: Making::Load(Load { limit: upstream.timeout(), run }),
+            }
+        });
+        let parts = parts.collect();
+        Making::Compose(Composition {
+            parts,
+            compose: Arc::new(merge),
+            last_resort: Some(archived(self.database.clone(), category)),
+        })
+    }
+}
+
+fn merge(parts: &[Ending]) -> Option<Loaded> {
+    let listings: Vec<Listing<'_>> = parts
+        .iter()
+        .filter_map(|part| part.as_ref().ok())
+        .filter_map(|answer| Listing::read(answer.entry.value.bytes()))
+        .collect();
+    let flags = Flags { partial: listings.len() < parts.len(), ..Flags::default() };
+    (!listings.is_empty())
+        .then(|| Loaded { value: Value::Present(Listing::merge(&listings, flags).into()), life: Life::Full })
+}
+
+fn archived(database: Database, category: Arc<str>) -> LastResort {
+    Box::new(move || {
+        let found = database.archive().newest(Some(&category), ARCHIVED);
+        let articles = found.map_err(|error| log::warn!("the archive cannot be read: {error}")).ok()?;
+        if articles.is_empty() {
+            return None;
+        }
+        let items = articles.iter().map(|article| Item {
+            url: &article.url,
+            source: &article.source,
+            published_at: article.published_at,
+            json: article.json.as_bytes(),
+            fields: 0,
+        });
+        let listing = Listing::of_items(items, Flags { archived: true, ..Flags::default() });
+        Some(Loaded { value: Value::Present(listing.into()), life: Life::Full })
+    })
+}

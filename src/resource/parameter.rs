@@ -1,0 +1,299 @@
+//! Parameters: from the text of a request to values that are within what is declared.
+//!
+//! Promise: nothing is allocated for a request whose parameters are plain. Unknown query parameters are ignored; a declared one
+//! that is repeated, empty or out of its limits is an error that names it and says what is valid.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::settings::{ParamKind, ParamSettings, ParamValue};
+
+/// Where the parameters of one request are read from.
+#[derive(Clone, Copy)]
+pub struct Arguments<'q> {
+    /// Name and still escaped value of each part of the path that is a parameter.
+    pub path: &'q [(&'q str, &'q str)],
+    /// The query, without its question mark, still escaped.
+    pub query: &'q str,
+}
+
+/// A value within what is declared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Argument<'q> {
+    /// Text.
+    Text(Cow<'q, str>),
+    /// A whole number.
+    Integer(i64),
+    /// Yes or no.
+    Boolean(bool),
+}
+
+/// A parameter that is not within what is declared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadParameter {
+    /// Which.
+    pub name: String,
+    /// What is wrong with it.
+    pub wrong: Wrong,
+    /// What would be right.
+    pub valid: String,
+}
+
+/// What is wrong with a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// It is needed and not there.
+    Missing,
+    /// It is there more than once.
+    Repeated,
+    /// It is there without a value.
+    Empty,
+    /// Its value is not UTF-8 when unescaped.
+    NotText,
+    /// Its value is not one of the declared.
+    NotValid,
+}
+
+impl fmt::Display for BadParameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wrong = match self.wrong {
+            Wrong::Missing => "is missing",
+            Wrong::Repeated => "is given more than once",
+            Wrong::Empty => "is empty",
+            Wrong::NotText => "is not valid UTF-8",
+            Wrong::NotValid => "is not valid",
+        };
+        write!(f, "parameter `{}` {wrong}; valid: {}", self.name, self.valid)
+    }
+}
+
+impl std::error::Error for BadParameter {}
+
+impl Argument<'_> {
+    /// The one way of writing this value, given to `then`.
+    pub fn with_text<T>(&self, then: impl FnOnce(&str) -> T) -> T {
+        match self {
+            Argument::Text(text) => then(text),
+            Argument::Integer(number) => {
+                let mut digits = [0u8; 20];
+                then(write_integer(*number, &mut digits))
+            }
+            Argument::Boolean(true) => then("true"),
+            Argument::Boolean(false) => then("false"),
+        }
+    }
+}
+
+/// The value that `settings` declares, in the request's arguments or by default.
+pub(crate) fn read<'q>(
+    settings: &'q ParamSettings,
+    pattern: Option<&regex_lite::Regex>,
+    arguments: Arguments<'q>,
+) -> Result<Option<Argument<'q>>, BadParameter> {
+    let bad = |wrong| BadParameter { name: settings.name.clone(), wrong, valid: valid(settings) };
+    let Some(text) = find(&settings.name, arguments).map_err(bad)? else {
+        return match &settings.default {
+            Some(ParamValue::Text(text)) => Ok(Some(Argument::Text(text.as_str().into()))),
+            Some(ParamValue::Integer(number)) => Ok(Some(Argument::Integer(*number))),
+            Some(ParamValue::Boolean(yes)) => Ok(Some(Argument::Boolean(*yes))),
+            None if settings.required => Err(bad(Wrong::Missing)),
+            None => Ok(None),
+        };
+    };
+    if text.is_empty() {
+        return Err(bad(Wrong::Empty));
+    }
+    let argument = match &settings.kind {
+        ParamKind::Integer { min, max } => {
+            let digits = text.strip_prefix('-').unwrap_or(&text);
+            let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            let number = text.parse::<i64>().ok().filter(|number| plain && min <= number && number <= max);
+            number.map(Argument::Integer)
+        }
+        ParamKind::Boolean => match &*text {
+            "true" => Some(Argument::Boolean(true)),
+            "false" => Some(Argument::Boolean(false)),
+            _ => None,
+        },
+        ParamKind::Text { one_of, max_len, .. } => {
+            let listed = one_of.is_empty() || one_of.iter().any(|one| *one == text);
+            let fits = text.chars().count() <= *max_len && !text.contains(char::is_control);
+            let matches = pattern.is_none_or(|pattern| pattern.is_match(&text));
+            (listed && fits && matches).then_some(Argument::Text(text))
+        }
+    };
+    argument.map(Some).ok_or_else(|| bad(Wrong::NotValid))
+}
+
+/// What a parameter may be, in words.
+pub fn valid(settings: &ParamSettings) -> String {
+    match &settings.kind {
+        ParamKind::Integer { min: i64::MIN, max: i64::MAX } => "a whole number".to_owned(),
+        ParamKind::Integer { min, max: i64::MAX } => format!("a whole number from {min}"),
+        ParamKind::Integer { min: i64::MIN, max } => format!("a whole number up to {max}"),
+        ParamKind::Integer { min, max } => format!("a whole number from {min} to {max}"),
+        ParamKind::Boolean => "true or false".to_owned(),
+        ParamKind::Text { one_of, .. } if !one_of.is_empty() => format!("one of {}", one_of.join(", ")),
+        ParamKind::Text { pattern: Some(pattern), max_len, .. } => {
+            format!("text that matches {pattern}, of at most {max_len} characters")
+        }
+        ParamKind::Text { max_len, .. } => format!("text of 1 to {max_len} characters, once"),
+    }
+}
+
+/// The unescaped value of the parameter `name`, if it is there, and there once.
+fn find<'q>(name: &str, arguments: Arguments<'q>) -> Result<Option<Cow<'q, str>>, Wrong> {
+    if let Some((_, value)) = arguments.path.iter().find(|(known, _)| *known == name) {
+        return unescape(value, Plus::Itself).map(Some).ok_or(Wrong::NotText);
+    }
+    let mut found = None;
+    for pair in arguments.query.split('&') {
+        let (raw, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let same = raw == name
+            || (raw.contains(['%', '+']) && unescape(raw, Plus::Space).is_some_and(|unescaped| unescaped == name));
+        if same && found.replace(value).is_some() {
+            return Err(Wrong::Repeated);
+        }
+    }
+    match found {
+        None => Ok(None),
+        Some(value) => unescape(value, Plus::Space).map(Some).ok_or(Wrong::NotText),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Plus {
+    Itself,
+    Space,
+}
+
+/// Percent-decoding (RFC 3986, section 2.1); in a query `+` is a space, as forms write it. A `%` that no two digits follow is
+/// taken as it is. `None` if the result is not UTF-8.
+fn unescape(text: &str, plus: Plus) -> Option<Cow<'_, str>> {
+    let escaped = |byte: &u8| *byte == b'%' || (*byte == b'+' && plus == Plus::Space);
+    if !text.as_bytes().iter().any(|byte| escaped(byte)) {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        match (first, tail) {
+            (b'%', [high, low, after @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                let digit = |byte: u8| (byte as char).to_digit(16).unwrap_or_default() as u8;
+                bytes.push(digit(*high) << 4 | digit(*low));
+                rest = after;
+            }
+            (b'+', _) if plus == Plus::Space => bytes.push(b' '),
+            (byte, _) => bytes.push(*byte),
+        }
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+fn write_integer(number: i64, digits: &mut [u8; 20]) -> &str {
+    let mut rest = number.unsigned_abs();
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        at -= 1;
+        digits[at] = b'-';
+    }
+    std::str::from_utf8(&digits[at..]).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(kind: ParamKind) -> ParamSettings {
+        ParamSettings { name: "p".into(), kind, default: None, required: false, view: false }
+    }
+
+    fn text(one_of: &[&str]) -> ParamSettings {
+        let one_of = one_of.iter().map(|one| one.to_string()).collect();
+        settings(ParamKind::Text { one_of, pattern: None, max_len: 5 })
+    }
+
+    fn of_query<'q>(settings: &'q ParamSettings, query: &'q str) -> Result<Option<Argument<'q>>, Wrong> {
+        read(settings, None, Arguments { path: &[], query }).map_err(|bad| bad.wrong)
+    }
+
+    #[test]
+    fn takes_what_is_declared_however_it_is_written() {
+        let p = text(&[]);
+        let is = |query: &str, expected: &str| {
+            assert_eq!(of_query(&p, query), Ok(Some(Argument::Text(expected.into()))), "{query}");
+        };
+        is("p=a", "a");
+        is("x=1&p=a&y", "a");
+        is("%70=%61", "a");
+        is("p=a+b%2Bc", "a b+c");
+        is("p=%zz", "%zz");
+        assert_eq!(of_query(&p, "q=a"), Ok(None));
+        assert_eq!(of_query(&p, ""), Ok(None));
+    }
+
+    #[test]
+    fn refuses_what_is_not() {
+        let p = text(&["ab", "cd"]);
+        for (query, wrong) in [
+            ("p=x", Wrong::NotValid),
+            ("p=", Wrong::Empty),
+            ("p", Wrong::Empty),
+            ("p=ab&p=ab", Wrong::Repeated),
+            ("p=ab&%70=cd", Wrong::Repeated),
+            ("p=%ff", Wrong::NotText),
+        ] {
+            assert_eq!(of_query(&p, query), Err(wrong), "{query}");
+        }
+        let p = text(&[]);
+        assert_eq!(of_query(&p, "p=abcdef"), Err(Wrong::NotValid));
+        assert_eq!(of_query(&p, "p=a%0Ab"), Err(Wrong::NotValid));
+        let p = ParamSettings { required: true, ..p };
+        assert_eq!(of_query(&p, ""), Err(Wrong::Missing));
+    }
+
+    #[test]
+    fn whole_numbers_have_one_form() {
+        let p = settings(ParamKind::Integer { min: -5, max: 100 });
+        for (query, number) in [("p=7", 7), ("p=007", 7), ("p=-5", -5), ("p=100", 100), ("p=-0", 0)] {
+            let argument = of_query(&p, query).unwrap().unwrap();
+            assert_eq!(argument, Argument::Integer(number));
+            argument.with_text(|text| assert_eq!(text, number.to_string()));
+        }
+        for query in ["p=101", "p=-6", "p=1.5", "p=+7", "p=%2B7", "p=7x", "p=-", "p=99999999999999999999"] {
+            assert_eq!(of_query(&p, query), Err(Wrong::NotValid), "{query}");
+        }
+        let mut digits = [0; 20];
+        assert_eq!(write_integer(i64::MIN, &mut digits), i64::MIN.to_string());
+    }
+
+    #[test]
+    fn a_path_keeps_its_plus_and_defaults_stand_in() {
+        let p = text(&[]);
+        let arguments = Arguments { path: &[("p", "a+%62")], query: "p=zzz" };
+        assert_eq!(read(&p, None, arguments).unwrap(), Some(Argument::Text("a+b".into())));
+        let p = ParamSettings { default: Some(ParamValue::Text("d".into())), ..p };
+        assert_eq!(of_query(&p, ""), Ok(Some(Argument::Text("d".into()))));
+    }
+
+    #[test]
+    fn patterns_hold_for_the_whole_value() {
+        let p = settings(ParamKind::Text { one_of: vec![], pattern: Some("[A-Z]+".into()), max_len: 9 });
+        let pattern = regex_lite::Regex::new("^(?:[A-Z]+)$").unwrap();
+        let read = |query| read(&p, Some(&pattern), Arguments { path: &[], query }).map_err(|bad| bad.to_string());
+        assert!(read("p=ABC").is_ok());
+        assert_eq!(
+            read("p=ABc").unwrap_err(),
+            "parameter `p` is not valid; valid: text that matches [A-Z]+, of at most 9 characters"
+        );
+    }
+}
