@@ -6,11 +6,22 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    unreachable_pub,
-    clippy::print_stdout
+    clippy::print_stdout,
+    unreachable_pub
 )]
 
 mod support;
 
+mod articles;
 mod floors;
+mod headers;
+mod keys;
+mod lifecycle;
+mod parameters;
+mod quota;
+mod redis_faults;
+mod secrets;
+mod stampede;
 mod support_works;
+mod upstream_faults;
+mod views;

@@ -1,6 +1,6 @@
 //! A small HTTP/1.1 client: one connection per request, any header, any path as it is written, and no status is an error.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -103,8 +103,34 @@ impl Pending {
     }
 }
 
-/// Reads one answer. For tests that keep a connection open and write their requests themselves.
-pub fn read_answer(reader: &mut impl BufRead, no_body: bool) -> io::Result<Answer> {
+/// A connection that is kept open for one request after another.
+pub struct Session {
+    address: SocketAddr,
+    stream: BufReader<TcpStream>,
+}
+
+impl Session {
+    pub fn connect(address: SocketAddr) -> io::Result<Session> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Session {
+            address,
+            stream: BufReader::new(stream),
+        })
+    }
+
+    pub fn get(&mut self, target: &str, key: &str) -> io::Result<Answer> {
+        let head = format!(
+            "GET {target} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {key}\r\n\r\n",
+            self.address
+        );
+        self.stream.get_mut().write_all(head.as_bytes())?;
+        read_answer(&mut self.stream, false)
+    }
+}
+
+fn read_answer(reader: &mut impl BufRead, no_body: bool) -> io::Result<Answer> {
     let malformed = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut line = || -> io::Result<String> {
         let mut line = String::new();

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -58,11 +59,6 @@ impl LarderOptions {
         self
     }
 
-    pub fn config(mut self, config: &str) -> LarderOptions {
-        self.config = Some(config.to_owned());
-        self
-    }
-
     /// Runs in this folder, where a larder before it may have left its database.
     pub fn in_folder(mut self, folder: &Arc<TempDir>) -> LarderOptions {
         self.folder = Some(Arc::clone(folder));
@@ -74,10 +70,10 @@ impl LarderOptions {
             .folder
             .clone()
             .unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
-        // Replicas may share the folder, and each has its own file.
-        let config = folder
-            .path()
-            .join(format!("config-{}.toml", free_address().port()));
+        // Replicas may share the folder, and each has a file of its own.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let config = folder.path().join(format!("config-{number}.toml"));
         if let Some(text) = &self.config {
             fs::write(&config, text).unwrap();
         }
@@ -109,7 +105,8 @@ impl LarderOptions {
 pub struct Larder {
     address: SocketAddr,
     config: PathBuf,
-    folder: Arc<TempDir>,
+    /// Gone when the last larder in it is.
+    _folder: Arc<TempDir>,
     process: Process,
 }
 
@@ -143,7 +140,7 @@ impl Larder {
         Larder {
             address,
             config,
-            folder,
+            _folder: folder,
             process,
         }
     }
@@ -160,10 +157,6 @@ impl Larder {
 
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    pub fn folder(&self) -> &Arc<TempDir> {
-        &self.folder
     }
 
     pub fn pid(&self) -> u32 {
@@ -216,9 +209,9 @@ impl Larder {
         self.ended()
     }
 
-    /// Asks it to end, and returns at once.
-    pub fn terminate(&self) {
-        self.process.signal(Signal::TERM);
+    /// Sends a signal and returns at once.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     #[track_caller]
@@ -230,15 +223,6 @@ impl Larder {
     pub fn kill(&mut self) {
         self.process.signal(Signal::KILL);
         self.process.wait(SOON);
-    }
-
-    /// Freezes it, as a suspended machine.
-    pub fn pause(&self) {
-        self.process.signal(Signal::STOP);
-    }
-
-    pub fn resume(&self) {
-        self.process.signal(Signal::CONT);
     }
 
     /// Puts another text in its configuration file and has it read that.

@@ -14,6 +14,22 @@ use super::upstream::{Behaviour, FakeUpstream, Request, Response};
 pub const NEWSAPI_KEY: &str = "newsapi-key-5f2c9a71d0e84b36";
 pub const GUARDIAN_KEY: &str = "guardian-key-8e417c02-63b5-4f9d";
 
+/// The categories that there are.
+pub const CATEGORIES: [&str; 7] = [
+    "business",
+    "entertainment",
+    "general",
+    "health",
+    "science",
+    "sports",
+    "technology",
+];
+
+/// Where the articles of a category are.
+pub fn path(category: &str) -> String {
+    format!("/articles?category={category}")
+}
+
 /// How many articles each upstream has for a category, unless a test says otherwise.
 pub const ARTICLES: usize = 5;
 
@@ -176,8 +192,8 @@ pub struct NewsConfig {
     pub if_error: &'static str,
     pub soft_timeout: &'static str,
     pub client_ttl: Option<&'static str>,
-    pub blind_ttl: Option<&'static str>,
     pub upstream_timeout: &'static str,
+    /// Empty: none, and not the one that the upstream's free key has.
     pub newsapi_quota: &'static [&'static str],
     pub guardian_quota: &'static [&'static str],
     pub redis_timeout: &'static str,
@@ -187,8 +203,6 @@ pub struct NewsConfig {
     pub public: bool,
     /// Lines of the table `[server]`.
     pub server: &'static str,
-    /// Tables after all others.
-    pub more: &'static str,
 }
 
 impl Default for NewsConfig {
@@ -200,7 +214,6 @@ impl Default for NewsConfig {
             if_error: "1d",
             soft_timeout: "10s",
             client_ttl: None,
-            blind_ttl: None,
             upstream_timeout: "10s",
             newsapi_quota: &[],
             guardian_quota: &[],
@@ -211,20 +224,12 @@ impl Default for NewsConfig {
             rate: "600/1m",
             public: false,
             server: "",
-            more: "",
         }
     }
 }
 
 impl NewsConfig {
     pub fn text(&self, news: &News) -> String {
-        let quota = |rates: &[&str]| match rates {
-            [] => String::new(),
-            rates => format!("quota = {rates:?}"),
-        };
-        let optional = |name: &str, value: Option<&str>| {
-            value.map_or(String::new(), |value| format!("{name} = \"{value}\""))
-        };
         let NewsConfig {
             memory,
             redis,
@@ -232,21 +237,21 @@ impl NewsConfig {
             if_error,
             soft_timeout,
             upstream_timeout,
+            newsapi_quota,
+            guardian_quota,
             redis_timeout,
             redis_required,
             patience,
             rate,
             public,
             server,
-            more,
             ..
         } = self;
         let newsapi = news.newsapi.address();
         let guardian = news.guardian.address();
-        let newsapi_quota = quota(self.newsapi_quota);
-        let guardian_quota = quota(self.guardian_quota);
-        let client_ttl = optional("client_ttl", self.client_ttl);
-        let blind_ttl = optional("blind_ttl", self.blind_ttl);
+        let client_ttl = self
+            .client_ttl
+            .map_or(String::new(), |ttl| format!("client_ttl = \"{ttl}\""));
         format!(
             r#"
 [server]
@@ -268,28 +273,26 @@ rate = "{rate}"
 base_url = "http://{newsapi}/v2"
 key_env = "NEWSAPI_KEY"
 timeout = "{upstream_timeout}"
-{newsapi_quota}
+quota = {newsapi_quota:?}
 
 [upstream.guardian]
 base_url = "http://{guardian}"
 key_env = "GUARDIAN_API_KEY"
 timeout = "{upstream_timeout}"
-{guardian_quota}
+quota = {guardian_quota:?}
 
 [resource.articles]
 path = "/articles"
 source = {{ news = ["newsapi", "guardian"] }}
-params.category = {{ type = "string", one_of = ["business", "entertainment", "general", "health", "science", "sports", "technology"] }}
+params.category = {{ type = "string", one_of = {CATEGORIES:?} }}
 params.source = {{ type = "string", view = true }}
 params.limit = {{ type = "integer", min = 1, max = 100, default = 20, view = true }}
 ttl = {{ memory = "{memory}", redis = "{redis}" }}
 stale = {{ while_revalidate = "{while_revalidate}", if_error = "{if_error}", on_reset = true }}
 soft_timeout = "{soft_timeout}"
 {client_ttl}
-{blind_ttl}
 public = {public}
 tags = ["articles", "category:{{category}}"]
-{more}
 "#
         )
     }

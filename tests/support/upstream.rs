@@ -4,7 +4,7 @@
 //! A thread per connection: it keeps up with hundreds, and a silent one costs nothing.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
@@ -19,6 +19,7 @@ pub struct Request {
     /// What follows the `?`, as it was sent.
     pub query: String,
     pub headers: Vec<(String, String)>,
+    pub at: Instant,
 }
 
 impl Request {
@@ -360,6 +361,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
         path: path.to_owned(),
         query: query.to_owned(),
         headers: Vec::new(),
+        at: Instant::now(),
     };
     loop {
         let mut line = String::new();
