@@ -1,0 +1,39 @@
+# larder as a small image: built here, run as nobody in particular, with its database in /var/lib/larder.
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /build
+# Dependencies first, against an empty crate: this layer is built again only when Cargo.toml or Cargo.lock changes.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir -p src tests \
+ && echo 'fn main() {}' | tee src/main.rs > tests/main.rs \
+ && touch src/lib.rs \
+ && cargo build --release --locked \
+ && rm -rf src tests
+COPY config.toml ./
+COPY sql sql
+COPY src src
+# Cargo goes by time stamps, and those of the real files may be older than the empty crate. It wants every target's file.
+RUN mkdir tests && echo 'fn main() {}' > tests/main.rs \
+ && touch src/main.rs src/lib.rs \
+ && cargo build --release --locked \
+ && strip target/release/larder
+
+FROM debian:bookworm-slim
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --system --uid 10001 --home-dir /var/lib/larder --create-home --shell /usr/sbin/nologin larder
+COPY --from=build /build/target/release/larder /usr/local/bin/larder
+COPY config.toml /etc/larder/config.toml
+USER larder
+# SQLite's larder.db lands here when no DATABASE_URL is given.
+WORKDIR /var/lib/larder
+VOLUME /var/lib/larder
+ENV LARDER_CONFIG=/etc/larder/config.toml \
+    LARDER_BIND=0.0.0.0:8000
+EXPOSE 8000
+# The process drains on SIGTERM; see server.shutdown_grace.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=15s --retries=3 CMD ["larder", "health"]
+ENTRYPOINT ["larder"]
+CMD ["serve"]

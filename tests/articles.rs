@@ -1,0 +1,300 @@
+//! Where an answer comes from, what stands in it, and how it ages.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::larder::Larder;
+use crate::support::news::{GUARDIAN_KEY, NEWSAPI_KEY, News, NewsConfig, titles};
+use crate::support::redis::RedisServer;
+use crate::support::upstream::{Behaviour, Response};
+use crate::support::{SOON, until};
+
+#[test]
+fn comes_from_the_source_then_from_memory_and_elsewhere_from_redis() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let replicas = Larder::start_many(2, &NewsConfig::default().options(&news, &redis));
+    let path = "/articles?category=technology";
+
+    let first = replicas[0].get(path).expect(200);
+    assert_eq!(first.json()["cached"], false);
+    assert_eq!(
+        first.the("Cache-Status"),
+        "larder-redis; fwd=miss; stored, larder-memory; fwd=miss"
+    );
+
+    let second = replicas[0].get(path).expect(200);
+    assert_eq!(second.json()["cached"], true);
+    assert!(
+        second
+            .the("Cache-Status")
+            .starts_with("larder-memory; hit; ttl="),
+        "{second}"
+    );
+
+    let elsewhere = replicas[1].get(path).expect(200);
+    assert_eq!(elsewhere.json()["cached"], true);
+    let status = elsewhere.the("Cache-Status");
+    assert!(status.starts_with("larder-redis; hit; ttl="), "{elsewhere}");
+    assert!(status.ends_with(", larder-memory; fwd=miss"), "{elsewhere}");
+
+    for other in [&second, &elsewhere] {
+        assert_eq!(other.json()["articles"], first.json()["articles"]);
+        assert!(other.text().ends_with("\"cached\":true}"), "{other}");
+    }
+    assert_eq!(news.calls(), (1, 1));
+    // One place for each upstream's part, and none for what is composed of them.
+    assert_eq!(redis.keys("larder:v:*").len(), 2);
+
+    let counted = |replica: &Larder| {
+        let stats = replica.stats();
+        let articles = &stats["resources"]["articles"];
+        assert_eq!(articles["hits"], stats["hits"], "{stats}");
+        (stats["hits"].clone(), stats["misses"].clone())
+    };
+    assert_eq!(counted(&replicas[0]), (json!(1), json!(1)));
+    assert_eq!(counted(&replicas[1]), (json!(1), json!(0)));
+    assert_eq!(replicas[0].stats()["hit_rate_percent"], 50.0);
+}
+
+#[test]
+fn has_the_common_form_newest_first() {
+    let (redis, news) = (RedisServer::start(), News::with(3));
+    let larder = NewsConfig::default().start(&news, &redis);
+    let answer = larder.get("/articles?category=technology").expect(200);
+    assert!(answer.the("Content-Type").starts_with("application/json"));
+    let body = answer.json();
+    assert_eq!(
+        titles(&body),
+        [
+            "newsapi technology 0 r1",
+            "guardian technology 0 r1",
+            "newsapi technology 1 r1",
+            "guardian technology 1 r1",
+            "newsapi technology 2 r1",
+            "guardian technology 2 r1",
+        ]
+    );
+    assert_eq!(body["total"], 6);
+    for exception in ["partial", "archived", "sandbox"] {
+        assert!(
+            body.get(exception).is_none_or(|flag| flag == false),
+            "{answer}"
+        );
+    }
+    let guardian = body["articles"][1].as_object().unwrap();
+    let mut fields: Vec<&str> = guardian.keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    let mut expected = [
+        "title",
+        "description",
+        "url",
+        "image",
+        "author",
+        "source",
+        "published_at",
+        "category",
+    ];
+    expected.sort_unstable();
+    assert_eq!(fields, expected);
+    // The HTML of the upstream is gone.
+    assert_eq!(guardian["description"], "What happened & why");
+    assert_eq!(guardian["author"], "B. Byline");
+    assert_eq!(guardian["source"], "guardian");
+    assert_eq!(guardian["category"], "technology");
+    assert_eq!(guardian["url"], "https://www.theguardian.com/technology/0");
+    assert_eq!(
+        guardian["image"],
+        "https://media.guim.co.uk/technology/0.jpg"
+    );
+    let published = guardian["published_at"].as_str().unwrap();
+    published.parse::<jiff::Timestamp>().unwrap();
+    assert!(published.ends_with('Z'), "{published}");
+    assert_eq!(body["articles"][0]["source"], "the-wire");
+}
+
+#[test]
+fn keeps_one_of_each_url_and_nothing_without_one() {
+    let (redis, news) = (RedisServer::start(), News::with(1));
+    let shared = "https://www.theguardian.com/science/0";
+    let article = |url: Value, title: Value, source: Value| {
+        json!({
+            "source": source, "author": null, "title": title, "description": null, "url": url,
+            "urlToImage": "javascript:alert(1)", "publishedAt": "2026-01-01T00:00:00Z", "content": null,
+        })
+    };
+    let named = |name: &str| json!({"id": null, "name": name});
+    let articles = json!([
+        article(json!(shared), json!("The same again"), named("Elsewhere")),
+        article(
+            json!("https://e.com/removed"),
+            json!("[Removed]"),
+            named("[Removed]")
+        ),
+        article(Value::Null, json!("No address"), named("X")),
+        article(json!("https://e.com/untitled"), Value::Null, named("X")),
+        article(json!("javascript:alert(1)"), json!("A trap"), named("X")),
+        article(json!("https://e.com/1"), json!("Kept"), named("BBC News")),
+        article(
+            json!("https://e.com/1"),
+            json!("Kept twice"),
+            named("BBC News")
+        ),
+    ]);
+    let answer = json!({"status": "ok", "totalResults": 7, "articles": articles});
+    news.newsapi
+        .behave(Behaviour::always(Response::json(200, &answer)));
+    let larder = NewsConfig::default().start(&news, &redis);
+    let body = larder.get("/articles?category=science").expect(200).json();
+    let articles = body["articles"].as_array().unwrap();
+    let mut urls: Vec<&str> = articles
+        .iter()
+        .map(|a| a["url"].as_str().unwrap())
+        .collect();
+    urls.sort_unstable();
+    assert_eq!(urls, ["https://e.com/1", shared]);
+    let kept = articles
+        .iter()
+        .find(|a| a["url"] == "https://e.com/1")
+        .unwrap();
+    assert_eq!(kept["source"], "bbc-news");
+    assert!(!body.to_string().contains("javascript:"), "{body}");
+}
+
+#[test]
+fn asks_each_upstream_in_its_own_way() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let larder = NewsConfig::default().start(&news, &redis);
+    for (path, category, section) in [
+        ("/articles?category=sports", "sports", "sport|football"),
+        (
+            "/articles?category=health",
+            "health",
+            "society|lifeandstyle",
+        ),
+        ("/articles", "general", "world|uk-news|us-news"),
+    ] {
+        larder.get(path).expect(200);
+        let newsapi = news.newsapi.requests().pop().unwrap();
+        assert_eq!(newsapi.path, "/v2/top-headlines");
+        assert_eq!(newsapi.param("category").as_deref(), Some(category));
+        assert_eq!(newsapi.param("pageSize").as_deref(), Some("100"));
+        assert_eq!(newsapi.header("X-Api-Key"), Some(NEWSAPI_KEY));
+        assert!(!newsapi.query.contains(NEWSAPI_KEY), "{newsapi:?}");
+        assert!(newsapi.header("User-Agent").unwrap().starts_with("larder/"));
+
+        let guardian = news.guardian.requests().pop().unwrap();
+        assert_eq!(guardian.path, "/search");
+        assert_eq!(guardian.param("section").as_deref(), Some(section));
+        assert_eq!(guardian.param("page-size").as_deref(), Some("50"));
+        assert_eq!(guardian.param("order-by").as_deref(), Some("newest"));
+        assert_eq!(
+            guardian.param("show-fields").as_deref(),
+            Some("trailText,byline,thumbnail")
+        );
+        assert_eq!(guardian.param("api-key").as_deref(), Some(GUARDIAN_KEY));
+    }
+    assert_eq!(news.calls(), (3, 3));
+}
+
+#[test]
+fn is_loaded_again_when_it_has_expired() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let config = NewsConfig {
+        memory: "1s",
+        redis: "2s",
+        ..NewsConfig::default()
+    };
+    let larder = config.start(&news, &redis);
+    let began = Instant::now();
+    larder.get("/articles?category=health").expect(200);
+    news.publish();
+    until(SOON, "the new articles are served", || {
+        let body = larder.get("/articles?category=health").expect(200).json();
+        titles(&body)[0].ends_with("r2")
+    });
+    // The jitter takes a tenth at most.
+    assert!(began.elapsed() >= Duration::from_millis(1800));
+    assert_eq!(news.calls(), (2, 2));
+}
+
+#[test]
+fn is_served_stale_while_it_is_renewed() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let config = NewsConfig {
+        memory: "1s",
+        redis: "1s",
+        while_revalidate: "1h",
+        ..NewsConfig::default()
+    };
+    let larder = config.start(&news, &redis);
+    let path = "/articles?category=health";
+    larder.get(path).expect(200);
+    news.publish();
+    news.newsapi.hold();
+    news.guardian.hold();
+    until(SOON, "it is stale", || {
+        let answer = larder.get(path).expect(200);
+        assert_eq!(answer.json()["cached"], true, "{answer}");
+        assert!(titles(&answer.json())[0].ends_with("r1"), "{answer}");
+        answer.the("Cache-Status").contains("fwd=stale")
+    });
+    until(SOON, "it is renewed behind the answers", || {
+        news.calls() == (2, 2)
+    });
+    news.newsapi.release();
+    news.guardian.release();
+    until(SOON, "the new articles are served", || {
+        titles(&larder.get(path).expect(200).json())[0].ends_with("r2")
+    });
+}
+
+#[test]
+fn is_waited_for_no_longer_than_the_soft_timeout() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let config = NewsConfig {
+        memory: "1s",
+        redis: "1s",
+        soft_timeout: "300ms",
+        ..NewsConfig::default()
+    };
+    let larder = config.start(&news, &redis);
+    let path = "/articles?category=health";
+    larder.get(path).expect(200);
+    news.publish();
+    news.newsapi.hold();
+    news.guardian.hold();
+    until(SOON, "it is stale", || {
+        let began = Instant::now();
+        let answer = larder.get(path).expect(200);
+        let stale = answer.the("Cache-Status").contains("fwd=stale");
+        assert!(
+            !stale || began.elapsed() >= Duration::from_millis(290),
+            "{answer}"
+        );
+        assert!(titles(&answer.json())[0].ends_with("r1"), "{answer}");
+        stale
+    });
+    news.newsapi.release();
+    news.guardian.release();
+    until(SOON, "the load that went on is served", || {
+        titles(&larder.get(path).expect(200).json())[0].ends_with("r2")
+    });
+}
+
+#[test]
+fn comes_from_the_sandbox_where_there_is_no_key() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let options = NewsConfig::default().options(&news, &redis);
+    for missing in [&["NEWSAPI_KEY"][..], &["NEWSAPI_KEY", "GUARDIAN_API_KEY"]] {
+        let keys = missing
+            .iter()
+            .fold(options.clone(), |all, key| all.without_env(key));
+        let larder = Larder::start(&keys);
+        let body = larder.get("/articles?category=business").expect(200).json();
+        assert_eq!(body["sandbox"], true, "{body}");
+        assert!(body["total"].as_u64().unwrap() > 0, "{body}");
+        assert!(larder.log().contains("sandbox"), "{}", larder.log());
+    }
+    assert_eq!(news.newsapi.calls(), 0);
+}

@@ -1,0 +1,176 @@
+//! What stands in the headers of an answer, and in which order a request is refused.
+
+use crate::support::client::Answer;
+use crate::support::larder::{ADMIN_KEY, Larder};
+use crate::support::news::{News, NewsConfig, titles};
+use crate::support::redis::RedisServer;
+use crate::support::{SOON, until};
+
+const PATH: &str = "/articles?category=science";
+
+fn one(config: &NewsConfig) -> (RedisServer, News, Larder) {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let larder = config.start(&news, &redis);
+    (redis, news, larder)
+}
+
+#[test]
+fn a_client_that_has_it_gets_304() {
+    let (_redis, _news, larder) = one(&NewsConfig::default());
+    let tag = until_memory_hit(&larder);
+    assert_eq!(ask(&larder, "\"something-else\"").status, 200);
+    for tags in [
+        &tag,
+        &format!("\"something-else\", {tag}"),
+        &format!("W/{}", tag.trim_start_matches("W/")),
+    ] {
+        let unchanged = ask(&larder, tags).expect(304);
+        assert!(unchanged.body.is_empty(), "{tags}");
+        assert_eq!(unchanged.the("ETag"), tag);
+        assert_eq!(unchanged.the("Cache-Control"), "private, no-cache");
+    }
+}
+
+#[test]
+fn a_client_that_has_an_old_one_gets_the_new_one() {
+    let (_redis, news, larder) = one(&NewsConfig {
+        memory: "1s",
+        redis: "1s",
+        ..NewsConfig::default()
+    });
+    let tag = until_memory_hit(&larder);
+    news.publish();
+    until(SOON, "a changed answer is sent whole", || {
+        let answer = ask(&larder, &tag);
+        answer.status == 200 && titles(&answer.json())[0].ends_with("r2")
+    });
+    assert_ne!(until_memory_hit(&larder), tag);
+}
+
+/// The answer to a client that has these.
+fn ask(larder: &Larder, tags: &str) -> Answer {
+    let call = larder.call("GET", PATH).key(ADMIN_KEY);
+    call.header("If-None-Match", tags).send()
+}
+
+/// The entity tag that an answer from memory has.
+fn until_memory_hit(larder: &Larder) -> String {
+    let mut tag = String::new();
+    until(SOON, "an answer comes from memory", || {
+        let answer = larder.get(PATH).expect(200);
+        tag = answer.the("ETag").to_owned();
+        assert!(tag.starts_with('"') || tag.starts_with("W/\""), "{answer}");
+        answer.the("Cache-Status").starts_with("larder-memory; hit")
+    });
+    tag
+}
+
+#[test]
+fn a_client_asks_again_unless_the_resource_lets_it_keep() {
+    let (_redis, _news, larder) = one(&NewsConfig::default());
+    for _ in 0..2 {
+        let answer = larder.get(PATH).expect(200);
+        assert_eq!(answer.the("Cache-Control"), "private, no-cache");
+        assert!(answer.the("Age").parse::<u32>().unwrap() < 30, "{answer}");
+    }
+
+    let (_redis, _news, larder) = one(&NewsConfig {
+        client_ttl: Some("10s"),
+        ..NewsConfig::default()
+    });
+    for _ in 0..2 {
+        let answer = larder.get(PATH).expect(200);
+        let age: u32 = answer.the("Age").parse().unwrap();
+        let keep = answer
+            .the("Cache-Control")
+            .strip_prefix("private, max-age=");
+        let keep: u32 = keep.unwrap_or_else(|| panic!("{answer}")).parse().unwrap();
+        assert!(keep > 0 && keep <= age + 10, "{answer}");
+    }
+}
+
+#[test]
+fn a_miss_says_where_its_time_went() {
+    let (_redis, _news, larder) = one(&NewsConfig::default());
+    let miss = larder.get(PATH).expect(200);
+    let timing = miss.the("Server-Timing");
+    for part in ["memory;dur=", "redis;dur=", "source;dur="] {
+        assert!(timing.contains(part), "{miss}");
+    }
+    let hit = larder.get(PATH).expect(200);
+    assert_eq!(hit.header("Server-Timing"), None, "{hit}");
+}
+
+#[test]
+fn a_key_is_told_what_it_has_left() {
+    let (_redis, _news, larder) = one(&NewsConfig::default());
+    let (_, key) = larder.create_key(&serde_json::json!({"name": "reader", "rate": "50/1m"}));
+    let answer = larder.call("GET", PATH).key(&key).send().expect(200);
+    assert!(answer.the("RateLimit-Policy").contains("50"), "{answer}");
+    assert!(answer.the("RateLimit").contains("49"), "{answer}");
+}
+
+#[test]
+fn a_request_has_an_id() {
+    let (_redis, _news, larder) = one(&NewsConfig::default());
+    let given = larder
+        .call("GET", PATH)
+        .key(ADMIN_KEY)
+        .header("X-Request-Id", "from-the-caller-7421")
+        .send();
+    assert_eq!(given.the("X-Request-Id"), "from-the-caller-7421");
+    until(SOON, "the id is logged", || {
+        larder.log().contains("from-the-caller-7421")
+    });
+    let made: Vec<String> = (0..2)
+        .map(|_| larder.get(PATH).the("X-Request-Id").to_owned())
+        .collect();
+    assert!(!made[0].is_empty());
+    assert_ne!(made[0], made[1]);
+    // An error has one too.
+    assert!(
+        !larder
+            .call("GET", PATH)
+            .send()
+            .the("X-Request-Id")
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_request_is_refused_for_the_first_reason_in_order() {
+    let (_redis, news, larder) = one(&NewsConfig::default());
+    let (_, reader) = larder.create_key(&serde_json::json!({"name": "reader", "rate": "1/1h"}));
+    let status = |method, target: &str, key: Option<&str>| {
+        let mut call = larder.call(method, target);
+        if let Some(key) = key {
+            call = call.key(key);
+        }
+        let answer = call.send();
+        answer.problem(answer.status);
+        (answer.status, answer)
+    };
+    // An unknown route before the method, the method before the key, the key before what it may do.
+    assert_eq!(status("GET", "/nowhere", None).0, 404);
+    assert_eq!(status("DELETE", "/nowhere", Some("wrong")).0, 404);
+    let (refused, answer) = status("POST", "/articles?category=politics", None);
+    assert_eq!(refused, 405);
+    assert!(answer.the("Allow").contains("GET"), "{answer}");
+    let (refused, answer) = status("GET", "/articles?category=politics", None);
+    assert_eq!((refused, answer.the("WWW-Authenticate")), (401, "Bearer"));
+    assert_eq!(status("GET", "/cache/stats", Some("wrong")).0, 401);
+    assert_eq!(status("GET", "/cache/stats", Some(&reader)).0, 403);
+    assert_eq!(
+        status("GET", "/articles?category=politics", Some(ADMIN_KEY)).0,
+        400
+    );
+    assert_eq!(news.calls(), (0, 0));
+    // The rate before the parameters: whether or not a refusal costs one of them, the second is over it.
+    larder.call("GET", PATH).key(&reader).send();
+    let (refused, answer) = status("GET", "/articles?category=politics", Some(&reader));
+    assert_eq!(refused, 429);
+    assert!(
+        answer.the("Retry-After").parse::<u32>().unwrap() > 0,
+        "{answer}"
+    );
+}

@@ -1,0 +1,359 @@
+//! API keys: who may do what and how often, and how soon a revoked one is refused.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
+use crate::support::news::{News, NewsConfig};
+use crate::support::postgres::PostgresServer;
+use crate::support::redis::RedisServer;
+use crate::support::{SOON, free_address, until};
+
+const PATH: &str = "/articles?category=science";
+
+/// The bound of `NewsConfig`'s default.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+fn status(larder: &Larder, key: &str) -> u16 {
+    larder.call("GET", PATH).key(key).send().status
+}
+
+#[test]
+fn who_has_none_is_refused() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let larder = NewsConfig::default().start(&news, &redis);
+    let (id, key) = larder.create_key(&json!({"name": "reader"}));
+    assert_eq!(status(&larder, &key), 200);
+
+    let secret = key.rsplit('_').next().unwrap();
+    let other = key.replace(secret, &secret.chars().rev().collect::<String>());
+    let longer = format!("{key}x");
+    for authorization in [
+        None,
+        Some("Bearer".to_owned()),
+        Some("Bearer ".to_owned()),
+        Some("Bearer nonsense".to_owned()),
+        Some("Bearer lk_".to_owned()),
+        Some(format!("Bearer {id}")),
+        Some(format!("Bearer {other}")),
+        Some(format!("Bearer {longer}")),
+        Some(format!("Bearer {}", &key[..key.len() - 1])),
+        Some(format!("Basic {key}")),
+        Some(key.clone()),
+        Some(format!("Bearer {}", &ADMIN_KEY[1..])),
+    ] {
+        let mut call = larder.call("GET", PATH);
+        if let Some(value) = &authorization {
+            call = call.header("Authorization", value);
+        }
+        let answer = call.send();
+        answer.problem(401);
+        assert_eq!(
+            answer.the("WWW-Authenticate"),
+            "Bearer",
+            "{authorization:?}"
+        );
+        assert!(!answer.mentions(secret), "{answer}");
+    }
+    // What anyone may see needs none.
+    for open in ["/healthz", "/readyz"] {
+        larder.call("GET", open).send().expect(200);
+    }
+}
+
+#[test]
+fn who_is_no_admin_may_only_read() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let larder = NewsConfig::default().start(&news, &redis);
+    let (reader_id, reader) = larder.create_key(&json!({"name": "reader"}));
+    let (_, admin) = larder.create_key(&json!({"name": "second admin", "admin": true}));
+    for (method, target) in [
+        ("GET", "/cache/stats"),
+        ("GET", "/keys"),
+        ("POST", "/keys"),
+        ("DELETE", &format!("/keys/{reader_id}")),
+    ] {
+        let call = larder.call(method, target).key(&reader);
+        call.json(&json!({"name": "x"})).send().problem(403);
+    }
+    let list = larder.call("GET", "/keys").key(&admin).send().expect(200);
+    assert!(
+        list.mentions("second admin") && list.mentions(&reader_id),
+        "{list}"
+    );
+    assert_eq!(status(&larder, &reader), 200);
+}
+
+#[test]
+fn a_public_resource_needs_none() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let config = NewsConfig {
+        public: true,
+        ..NewsConfig::default()
+    };
+    let larder = config.start(&news, &redis);
+    larder.call("GET", PATH).send().expect(200);
+    larder.call("GET", "/keys").send().problem(401);
+}
+
+#[test]
+fn one_is_made_shown_once_and_listed() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let larder = NewsConfig::default().start(&news, &redis);
+    let answer = larder
+        .post("/keys", &json!({"name": "the app", "rate": "7/1s"}))
+        .expect(201);
+    let made = answer.json();
+    let (id, key) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());
+    assert_eq!(made["name"], "the app");
+    assert!(key.starts_with(&format!("lk_{id}_")), "{made}");
+
+    let listed = || {
+        let list = larder.get("/keys").expect(200).json();
+        let keys = list["keys"].as_array().unwrap().clone();
+        keys.into_iter().find(|entry| entry["id"] == id)
+    };
+    let entry = listed().unwrap();
+    assert_eq!(
+        (&entry["name"], &entry["rate"]),
+        (&json!("the app"), &json!("7/1s"))
+    );
+    assert_eq!(entry["admin"], false);
+    assert!(
+        !entry["created_at"].is_null() && entry["last_used_at"].is_null(),
+        "{entry}"
+    );
+    let secret = key.rsplit('_').next().unwrap();
+    assert!(!larder.get("/keys").mentions(secret));
+
+    larder.delete(&format!("/keys/{id}")).expect(204);
+    assert!(listed().is_none());
+    larder.delete(&format!("/keys/{id}")).problem(404);
+}
+
+#[test]
+fn a_request_for_one_that_does_not_fit_is_refused() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let larder = NewsConfig::default().start(&news, &redis);
+    let before = larder.get("/keys").expect(200).json();
+    for body in [
+        json!({}),
+        json!([]),
+        json!({"name": 7}),
+        json!({"name": ""}),
+        json!({"name": "x".repeat(101)}),
+        json!({"name": "a\u{1b}[31mred"}),
+        json!({"name": "x", "rate": "fast"}),
+        json!({"name": "x", "rate": "0/1m"}),
+        json!({"name": "x", "admin": "yes"}),
+    ] {
+        larder.post("/keys", &body).problem(422);
+    }
+    let post = || larder.call("POST", "/keys").key(ADMIN_KEY);
+    let cut = post()
+        .header("Content-Type", "application/json")
+        .body("{\"name\":");
+    cut.send().problem(400);
+    let text = post()
+        .header("Content-Type", "text/plain")
+        .body("{\"name\":\"x\"}");
+    text.send().problem(415);
+    assert_eq!(larder.get("/keys").expect(200).json(), before);
+}
+
+#[test]
+fn one_has_a_rate_of_its_own() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let config = NewsConfig {
+        rate: "4/1h",
+        ..NewsConfig::default()
+    };
+    let larder = config.start(&news, &redis);
+    let allowed = |body: serde_json::Value| {
+        let (_, key) = larder.create_key(&body);
+        let mut allowed = 0;
+        for _ in 0..10 {
+            let answer = larder.call("GET", PATH).key(&key).send();
+            if answer.status == 200 {
+                allowed += 1;
+                continue;
+            }
+            answer.problem(429);
+            let wait: u32 = answer.the("Retry-After").parse().unwrap();
+            assert!((1..=3600).contains(&wait), "{answer}");
+        }
+        allowed
+    };
+    assert_eq!(allowed(json!({"name": "by default"})), 4);
+    assert_eq!(allowed(json!({"name": "slow", "rate": "2/1h"})), 2);
+    assert_eq!(allowed(json!({"name": "fast", "rate": "100/1m"})), 10);
+    assert_eq!(allowed(json!({"name": "free", "rate": "unlimited"})), 10);
+}
+
+/// Revokes on one replica, and looks when another one refuses.
+fn revoked_here_at_once_and_there_within_patience(options: &LarderOptions) {
+    let replicas = Larder::start_many(2, options);
+    // A key made here works there as soon as that replica has heard of it.
+    let (id, key) = replicas[0].create_key(&json!({"name": "reader"}));
+    assert_eq!(status(&replicas[0], &key), 200);
+    until(SOON, "the other replica knows the key", || {
+        status(&replicas[1], &key) == 200
+    });
+
+    replicas[0].delete(&format!("/keys/{id}")).expect(204);
+    let acknowledged = Instant::now();
+    assert_eq!(status(&replicas[0], &key), 401);
+    loop {
+        let began = acknowledged.elapsed();
+        let status = status(&replicas[1], &key);
+        if status == 401 {
+            break;
+        }
+        assert!(
+            began <= PATIENCE,
+            "{status} for a request {began:?} after the key was revoked"
+        );
+    }
+}
+
+/// A Redis that is configured and that nobody runs.
+fn no_redis() -> String {
+    format!("redis://{}", free_address())
+}
+
+#[test]
+fn a_revoked_one_is_refused_with_postgres_and_redis() {
+    let (redis, news, postgres) = (RedisServer::start(), News::start(), PostgresServer::start());
+    let options = NewsConfig::default().options(&news, &redis);
+    revoked_here_at_once_and_there_within_patience(&options.env("DATABASE_URL", &postgres.url()));
+}
+
+#[test]
+fn a_revoked_one_is_refused_with_postgres_and_no_redis() {
+    let (news, postgres) = (News::start(), PostgresServer::start());
+    let options = NewsConfig::default().options_at(&news, &no_redis());
+    revoked_here_at_once_and_there_within_patience(&options.env("DATABASE_URL", &postgres.url()));
+}
+
+#[test]
+fn a_revoked_one_is_refused_with_one_sqlite_file_and_redis() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let options = NewsConfig::default()
+        .options(&news, &redis)
+        .in_folder(&folder);
+    revoked_here_at_once_and_there_within_patience(&options);
+}
+
+#[test]
+fn a_revoked_one_is_refused_with_one_sqlite_file_and_no_redis() {
+    let news = News::start();
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let options = NewsConfig::default()
+        .options_at(&news, &no_redis())
+        .in_folder(&folder);
+    revoked_here_at_once_and_there_within_patience(&options);
+}
+
+#[test]
+fn the_commands_do_the_same_beside_a_running_server() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let options = NewsConfig::default()
+        .options(&news, &redis)
+        .in_folder(&folder);
+    let larder = Larder::start(&options);
+    let run = |arguments: &[&str]| {
+        let output = options.run(arguments);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        (
+            output.status.code().unwrap(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    };
+
+    let (code, out, err) = run(&[
+        "key",
+        "create",
+        "--name",
+        "from the shell",
+        "--rate",
+        "3/1h",
+    ]);
+    assert_eq!(code, 0, "{err}");
+    let key = out.trim_end();
+    assert!(key.starts_with("lk_") && key.lines().count() == 1, "{out}");
+    assert!(!err.contains(key), "{err}");
+    until(SOON, "the server knows the key", || {
+        status(&larder, key) == 200
+    });
+
+    let (code, list, _) = run(&["key", "list"]);
+    let id = key.split('_').nth(1).unwrap();
+    let secret = key.split('_').nth(2).unwrap();
+    let line = list.lines().find(|line| line.contains(id));
+    let line = line.unwrap_or_else(|| panic!("{list}"));
+    assert!(
+        code == 0 && line.contains("from the shell") && line.contains("3/1h"),
+        "{list}"
+    );
+    assert!(!list.contains(secret), "{list}");
+
+    assert_eq!(run(&["key", "revoke", id]).0, 0);
+    until(PATIENCE * 2, "the server refuses the key", || {
+        status(&larder, key) == 401
+    });
+    assert_eq!(run(&["key", "revoke", id]).0, 1);
+    for wrong in [
+        &["key", "create"][..],
+        &["key", "create", "--name", "x", "--rate", "fast"],
+        &[
+            "key",
+            "create",
+            "--name",
+            "x",
+            "--rate",
+            "1/1s",
+            "--unlimited",
+        ],
+        &["key"],
+    ] {
+        assert_eq!(run(wrong).0, 2, "{wrong:?}");
+    }
+}
+
+#[test]
+fn those_that_are_known_work_while_the_database_is_down() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let mut postgres = PostgresServer::start();
+    let options = NewsConfig::default().options(&news, &redis);
+    let larder = Larder::start(&options.env("DATABASE_URL", &postgres.url()));
+    let (_, key) = larder.create_key(&json!({"name": "reader"}));
+    assert_eq!(status(&larder, &key), 200);
+    let ready = || larder.call("GET", "/readyz").send().status;
+
+    postgres.stop();
+    until(SOON, "not ready without its database", || ready() == 503);
+    assert_eq!(status(&larder, &key), 200);
+    assert_eq!(
+        status(&larder, "lk_000000000000_00000000000000000000000000000000"),
+        401
+    );
+    // Not in the cache: loaded, though it cannot be archived.
+    let other = larder.call("GET", "/articles?category=health").key(&key);
+    other.send().expect(200);
+    let refused = larder.post("/keys", &json!({"name": "x"}));
+    assert!(refused.status >= 500, "{refused}");
+    refused.problem(refused.status);
+    assert!(
+        !refused.mentions("SELECT") && !refused.mentions("INSERT"),
+        "{refused}"
+    );
+
+    postgres.restart();
+    until(SOON, "ready with it", || ready() == 200);
+    larder.create_key(&json!({"name": "y"}));
+}

@@ -1,0 +1,27 @@
+//! The integration tests: real servers, the real binary, and every fault that a TCP proxy and a scripted upstream can make.
+//!
+//! One binary, so that it links once. A topic is a file; what the topics share is `support`. A test starts every server that it
+//! needs and shares none with another test, so any of them runs alone and all of them run at once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    unreachable_pub
+)]
+
+mod support;
+
+mod articles;
+mod floors;
+mod headers;
+mod keys;
+mod lifecycle;
+mod parameters;
+mod quota;
+mod redis_faults;
+mod secrets;
+mod stampede;
+mod support_works;
+mod upstream_faults;
+mod views;

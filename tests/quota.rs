@@ -1,0 +1,202 @@
+//! What an upstream allows is kept to by all replicas together, and a spent quota is no error as long as there is something to
+//! serve.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crate::support::larder::Larder;
+use crate::support::news::{CATEGORIES, News, NewsConfig, guardian_error, path, titles};
+use crate::support::redis::RedisServer;
+use crate::support::upstream::{Behaviour, FakeUpstream, Request};
+use crate::support::{SOON, until};
+
+#[test]
+fn two_replicas_share_one() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let config = NewsConfig {
+        newsapi_quota: &["4/1h"],
+        guardian_quota: &["5/1h", "100/1d"],
+        ..NewsConfig::default()
+    };
+    let replicas = Larder::start_many(2, &config.options(&news, &redis));
+    let answers: Vec<_> = thread::scope(|scope| {
+        let asks: Vec<_> = (0..28)
+            .map(|i| {
+                let replica = &replicas[i % 2];
+                scope.spawn(move || replica.get(&path(CATEGORIES[i / 2 % 7])))
+            })
+            .collect();
+        asks.into_iter().map(|ask| ask.join().unwrap()).collect()
+    });
+    assert_eq!(news.calls(), (4, 5));
+    for answer in &answers {
+        match answer.status {
+            200 => {}
+            // Nothing was ever loaded for this one, and nothing may be.
+            status => {
+                answer.problem(status);
+                assert!(matches!(status, 502 | 503), "{answer}");
+            }
+        }
+    }
+    assert!(answers.iter().any(|answer| answer.status == 200));
+    // It stays like this.
+    for category in CATEGORIES {
+        for replica in &replicas {
+            replica.get(&path(category));
+        }
+    }
+    assert_eq!(news.calls(), (4, 5));
+}
+
+#[test]
+fn it_holds_when_redis_comes_back_empty() {
+    let (mut redis, news) = (RedisServer::start(), News::start());
+    let config = NewsConfig {
+        newsapi_quota: &["2/1h"],
+        guardian_quota: &["2/1h"],
+        ..NewsConfig::default()
+    };
+    let larder = config.start(&news, &redis);
+    for category in &CATEGORIES[..2] {
+        larder.get(&path(category)).expect(200);
+    }
+    redis.kill();
+    larder.get(&path(CATEGORIES[2]));
+    redis.restart();
+    until(SOON, "redis is up", || {
+        larder.stats()["redis"]["up"] == true
+    });
+    for category in CATEGORIES {
+        larder.get(&path(category));
+    }
+    assert_eq!(news.calls(), (2, 2));
+}
+
+#[test]
+fn spent_by_one_upstream_is_a_partial_answer_that_lives_its_whole_time() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let config = NewsConfig {
+        memory: "100s",
+        redis: "100s",
+        newsapi_quota: &["1/1h"],
+        ..NewsConfig::default()
+    };
+    let larder = config.start(&news, &redis);
+    larder.get(&path("science")).expect(200);
+    let body = larder.get(&path("health")).expect(200).json();
+    assert_eq!(body["partial"], true, "{body}");
+    assert!(
+        titles(&body)
+            .iter()
+            .all(|title| title.starts_with("guardian ")),
+        "{body}"
+    );
+    // To ask again sooner would bring nothing: it is spent for an hour.
+    let hit = larder.get(&path("health")).expect(200);
+    let ttl = hit
+        .the("Cache-Status")
+        .strip_prefix("larder-memory; hit; ttl=");
+    let ttl: u32 = ttl.unwrap_or_else(|| panic!("{hit}")).parse().unwrap();
+    assert!(ttl > 60, "{hit}");
+    assert_eq!(news.calls(), (1, 2));
+}
+
+#[test]
+fn spent_warm_is_a_stale_answer() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let config = NewsConfig {
+        memory: "1s",
+        redis: "1s",
+        newsapi_quota: &["1/1h"],
+        guardian_quota: &["1/1h"],
+        ..NewsConfig::default()
+    };
+    let larder = config.start(&news, &redis);
+    larder.get(&path("science")).expect(200);
+    news.publish();
+    until(SOON, "it is stale", || {
+        let answer = larder.get(&path("science")).expect(200);
+        assert!(titles(&answer.json())[0].ends_with("r1"), "{answer}");
+        answer.the("Cache-Status").contains("fwd=stale")
+    });
+    assert_eq!(news.calls(), (1, 1));
+}
+
+#[test]
+fn spent_cold_with_an_archive_is_the_archive() {
+    let news = News::start();
+    let (redis, other_redis) = (RedisServer::start(), RedisServer::start());
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let free = NewsConfig::default();
+    let larder = Larder::start(&free.options(&news, &redis).in_folder(&folder));
+    larder.get(&path("science")).expect(200);
+
+    let tight = NewsConfig {
+        newsapi_quota: &["1/1h"],
+        guardian_quota: &["1/1h"],
+        ..NewsConfig::default()
+    };
+    let cold = Larder::start(&tight.options(&news, &other_redis).in_folder(&folder));
+    cold.get(&path("health")).expect(200);
+    until(SOON, "the archive is served", || {
+        let answer = cold.get(&path("science"));
+        answer.status == 200 && answer.json()["archived"] == true
+    });
+    assert_eq!(news.calls(), (2, 2));
+}
+
+#[test]
+fn one_that_comes_back_in_time_is_waited_for() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let config = NewsConfig {
+        guardian_quota: &["1/1s"],
+        ..NewsConfig::default()
+    };
+    let larder = config.start(&news, &redis);
+    thread::scope(|scope| {
+        for category in &CATEGORIES[..4] {
+            let larder = &larder;
+            scope.spawn(move || {
+                let body = larder.get(&path(category)).expect(200).json();
+                assert_eq!(titles(&body).len(), 10, "{body}");
+            });
+        }
+    });
+    let mut at: Vec<_> = times(&news.guardian);
+    at.sort();
+    for pair in at.windows(2) {
+        // They leave a second apart; the last few milliseconds are the way.
+        assert!(pair[1] - pair[0] >= Duration::from_millis(900), "{at:?}");
+    }
+}
+
+fn times(upstream: &FakeUpstream) -> Vec<std::time::Instant> {
+    upstream
+        .requests()
+        .iter()
+        .map(|request: &Request| request.at)
+        .collect()
+}
+
+#[test]
+fn the_upstreams_own_word_counts_too() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let spent = guardian_error(429, "API rate limit exceeded").with("Retry-After", "3600");
+    news.guardian.behave(Behaviour::always(spent));
+    let config = NewsConfig {
+        memory: "100s",
+        redis: "100s",
+        ..NewsConfig::default()
+    };
+    let larder = config.start(&news, &redis);
+    let body = larder.get(&path("science")).expect(200).json();
+    assert_eq!(body["partial"], true, "{body}");
+    let hit = larder.get(&path("science")).expect(200);
+    assert!(
+        hit.the("Cache-Status").starts_with("larder-memory; hit"),
+        "{hit}"
+    );
+    assert_eq!(news.calls(), (1, 1));
+}

@@ -1,0 +1,166 @@
+//! A Postgres of one test: a real server in a temporary folder, with nothing in it.
+//!
+//! It refuses to run as root, so for root it runs as the user `postgres` that its package makes. `initdb` without `fsync` takes
+//! half a second, so every server has a folder of its own and none is copied.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use postgres::{Client, NoTls};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::{SOON, free_address, until};
+
+const INSTALL: &str = "apt-get install postgresql";
+
+/// The password of the role that [`PostgresServer::url`] names. Local connections are trusted, so it is there to be looked for in logs.
+pub const PASSWORD: &str = "a-postgres-password-that-nobody-may-see";
+
+pub struct PostgresServer {
+    folder: TempDir,
+    address: SocketAddr,
+    databases: AtomicU32,
+    process: Option<Process>,
+}
+
+impl PostgresServer {
+    pub fn start() -> PostgresServer {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let data = folder.path().join("data");
+        fs::create_dir(&data).unwrap();
+        if let Some((user, group)) = other_user() {
+            chown(&data, Some(user), Some(group)).unwrap();
+        }
+        let made = program("initdb")
+            .current_dir(&data)
+            .arg("--pgdata")
+            .arg(&data)
+            .args(["--no-sync", "--auth=trust", "--username=larder"])
+            .args(["--no-locale", "--encoding=UTF8"])
+            .output()
+            .unwrap_or_else(|error| panic!("cannot run initdb ({error}): {INSTALL}"));
+        assert!(
+            made.status.success(),
+            "initdb: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        let mut server = PostgresServer {
+            folder,
+            address: free_address(),
+            databases: AtomicU32::new(0),
+            process: None,
+        };
+        server.restart();
+        server
+    }
+
+    /// The database that is always there.
+    pub fn url(&self) -> String {
+        self.url_of("postgres")
+    }
+
+    /// Makes an empty database and gives its URL.
+    pub fn new_database(&self) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.connect(&self.url())
+            .batch_execute(&format!("CREATE DATABASE {name}"))
+            .unwrap();
+        self.url_of(&name)
+    }
+
+    pub fn connect(&self, url: &str) -> Client {
+        Client::connect(url, NoTls).unwrap()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends it if it runs, and starts it again at the same port with the same data.
+    pub fn restart(&mut self) {
+        self.stop();
+        let data = self.folder.path().join("data");
+        let mut command = program("postgres");
+        command
+            .current_dir(&data)
+            .arg("-D")
+            .arg(&data)
+            .arg("-p")
+            .arg(self.address.port().to_string())
+            .args(["-c", "listen_addresses=127.0.0.1"])
+            .args(["-c", "unix_socket_directories="])
+            .args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
+        let log = self.folder.path().join("postgres.log");
+        // SIGQUIT ends its children with it; SIGKILL would leave them to find out by themselves.
+        let mut process = Process::spawn(command, &log, INSTALL).ended_by(Signal::QUIT);
+        until(SOON, "postgres answers", || {
+            process.must_run();
+            Client::connect(&self.url(), NoTls).is_ok()
+        });
+        self.process = Some(process);
+    }
+
+    /// Ends it at once, with every connection to it.
+    pub fn stop(&mut self) {
+        self.process = None;
+    }
+
+    fn url_of(&self, database: &str) -> String {
+        format!("postgres://larder:{PASSWORD}@{}/{database}", self.address)
+    }
+}
+
+/// A program of Postgres, as the user that may run it.
+fn program(name: &str) -> Command {
+    let mut command = Command::new(binaries().join(name));
+    if let Some((user, group)) = other_user() {
+        command.uid(user).gid(group);
+    }
+    command
+}
+
+/// Where `initdb` and `postgres` are: Debian keeps them out of the path.
+fn binaries() -> PathBuf {
+    let mut folders = Vec::new();
+    if let Ok(answer) = Command::new("pg_config").arg("--bindir").output() {
+        folders.push(PathBuf::from(
+            String::from_utf8_lossy(&answer.stdout).trim(),
+        ));
+    }
+    if let Ok(versions) = fs::read_dir("/usr/lib/postgresql") {
+        let mut versions: Vec<PathBuf> = versions.flatten().map(|entry| entry.path()).collect();
+        versions.sort();
+        folders.extend(versions.iter().rev().map(|version| version.join("bin")));
+    }
+    if let Some(path) = std::env::var_os("PATH") {
+        folders.extend(std::env::split_paths(&path));
+    }
+    let found = folders
+        .into_iter()
+        .find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists());
+    found.unwrap_or_else(|| panic!("Postgres is not installed, and these tests need it: {INSTALL}"))
+}
+
+/// The user and group to run it as, if this is root.
+fn other_user() -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let users = fs::read_to_string(Path::new("/etc/passwd")).unwrap();
+    let line = users
+        .lines()
+        .find(|line| line.starts_with("postgres:"))
+        .unwrap_or_else(|| {
+            panic!("there is no user `postgres`, and Postgres does not run as root: {INSTALL}")
+        });
+    let mut fields = line.split(':').skip(2).map(|field| field.parse().unwrap());
+    Some((fields.next().unwrap(), fields.next().unwrap()))
+}

@@ -1,0 +1,282 @@
+//! A TCP proxy that fails on demand: between larder and Redis, Postgres or an upstream.
+//!
+//! Promise: when a fault's method returns, the fault holds, for the connections that are open and for new ones. Nothing spins:
+//! threads wait in `accept`, in `read`, or on one condition variable.
+//!
+//! Invariant: while it is cut, nobody listens at its address, so a new connection is refused as by a host whose server is down.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::free_address;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// Every connection closed, new ones refused.
+    Cut,
+    /// Open, and silent both ways.
+    Stall,
+    /// Open; what the client sends arrives, what the server answers does not.
+    StallToClient,
+}
+
+struct State {
+    fault: Fault,
+    delay: Duration,
+    target: SocketAddr,
+    listening: bool,
+    ended: bool,
+    next_id: u64,
+    open: HashMap<u64, [TcpStream; 2]>,
+    accepted: u64,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+pub struct FaultProxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Option<thread::JoinHandle<()>>,
+}
+
+impl FaultProxy {
+    pub fn start(target: SocketAddr) -> FaultProxy {
+        let address = free_address();
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                fault: Fault::None,
+                delay: Duration::ZERO,
+                target,
+                listening: false,
+                ended: false,
+                next_id: 0,
+                open: HashMap::new(),
+                accepted: 0,
+            }),
+            changed: Condvar::new(),
+        });
+        let acceptor = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.listen(address)
+        });
+        let proxy = FaultProxy {
+            address,
+            shared,
+            acceptor: Some(acceptor),
+        };
+        proxy.wait_listening(true);
+        proxy
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Closes every connection and refuses new ones.
+    pub fn cut(&self) {
+        self.set_fault(Fault::Cut);
+        // `accept` returns only for a connection, so it gets one.
+        let _ = TcpStream::connect(self.address);
+        self.wait_listening(false);
+    }
+
+    /// Closes every connection; new ones are taken.
+    pub fn close_all(&self) {
+        self.shared.lock().close_all();
+        self.shared.changed.notify_all();
+    }
+
+    /// Keeps everything open and passes nothing on, in either direction, until [`FaultProxy::restore`].
+    pub fn stall(&self) {
+        self.set_fault(Fault::Stall);
+    }
+
+    /// Passes on what clients send and withholds every answer: the half-open connection.
+    pub fn stall_to_client(&self) {
+        self.set_fault(Fault::StallToClient);
+    }
+
+    /// Passes each piece on this much later, in either direction.
+    pub fn delay(&self, delay: Duration) {
+        self.shared.lock().delay = delay;
+        self.shared.changed.notify_all();
+    }
+
+    /// Ends every fault. What was withheld arrives now.
+    pub fn restore(&self) {
+        self.delay(Duration::ZERO);
+        self.set_fault(Fault::None);
+        self.wait_listening(true);
+    }
+
+    /// Sends new connections elsewhere; those that are open stay.
+    pub fn set_target(&self, target: SocketAddr) {
+        self.shared.lock().target = target;
+    }
+
+    /// How many connections it has taken so far.
+    pub fn accepted(&self) -> u64 {
+        self.shared.lock().accepted
+    }
+
+    fn set_fault(&self, fault: Fault) {
+        let mut state = self.shared.lock();
+        state.fault = fault;
+        if fault == Fault::Cut {
+            state.close_all();
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+    }
+
+    fn wait_listening(&self, wanted: bool) {
+        let state = self.shared.lock();
+        let (state, late) = self
+            .shared
+            .changed
+            .wait_timeout_while(state, super::SOON, |state| state.listening != wanted)
+            .unwrap();
+        drop(state);
+        assert!(!late.timed_out(), "the proxy does not switch its listener");
+    }
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.ended = true;
+        state.close_all();
+        drop(state);
+        self.shared.changed.notify_all();
+        let _ = TcpStream::connect(self.address);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+    }
+}
+
+impl State {
+    fn close_all(&mut self) {
+        for pair in self.open.drain() {
+            for stream in pair.1 {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn set_listening(&self, listening: bool) {
+        self.lock().listening = listening;
+        self.changed.notify_all();
+    }
+
+    /// The acceptor: listens while it is not cut, and waits for that otherwise.
+    fn listen(self: Arc<Self>, address: SocketAddr) {
+        loop {
+            let state = self.lock();
+            let state = self
+                .changed
+                .wait_while(state, |state| state.fault == Fault::Cut && !state.ended)
+                .unwrap();
+            if state.ended {
+                return;
+            }
+            drop(state);
+            let listener = TcpListener::bind(address).unwrap();
+            self.set_listening(true);
+            for client in listener.incoming() {
+                let state = self.lock();
+                if state.ended || state.fault == Fault::Cut {
+                    break;
+                }
+                drop(state);
+                if let Ok(client) = client {
+                    let shared = Arc::clone(&self);
+                    thread::spawn(move || shared.join(client));
+                }
+            }
+            drop(listener);
+            self.set_listening(false);
+        }
+    }
+
+    /// Connects one client with the target, and returns when either side has closed.
+    fn join(self: Arc<Self>, client: TcpStream) {
+        let target = self.lock().target;
+        // A target that is down closes the client's connection, which says as much as a proxy can say of it.
+        let Ok(server) = TcpStream::connect(target) else {
+            return;
+        };
+        for stream in [&client, &server] {
+            let _ = stream.set_nodelay(true);
+        }
+        let [from_client, to_server, from_server, to_client] =
+            [&client, &server, &server, &client].map(|stream| stream.try_clone().unwrap());
+        let id = {
+            let mut state = self.lock();
+            // It may have been cut since the client was accepted.
+            if state.ended || state.fault == Fault::Cut {
+                return;
+            }
+            state.next_id += 1;
+            state.accepted += 1;
+            let id = state.next_id;
+            state.open.insert(id, [client, server]);
+            id
+        };
+        let shared = Arc::clone(&self);
+        let back = thread::spawn(move || {
+            shared.pump(id, from_server, to_client, |fault| {
+                matches!(fault, Fault::Stall | Fault::StallToClient)
+            });
+        });
+        self.pump(id, from_client, to_server, |fault| fault == Fault::Stall);
+        let _ = back.join();
+    }
+
+    fn pump(&self, id: u64, mut from: TcpStream, mut to: TcpStream, held_by: fn(Fault) -> bool) {
+        let mut buffer = [0; 64 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            let arrived = Instant::now();
+            let mut state = self.lock();
+            loop {
+                if state.ended || !state.open.contains_key(&id) {
+                    break;
+                }
+                if held_by(state.fault) {
+                    state = self.changed.wait(state).unwrap();
+                    continue;
+                }
+                let left = state.delay.saturating_sub(arrived.elapsed());
+                if left.is_zero() {
+                    break;
+                }
+                state = self.changed.wait_timeout(state, left).unwrap().0;
+            }
+            let closed = state.ended || !state.open.contains_key(&id);
+            drop(state);
+            if closed || to.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+        }
+        let mut state = self.lock();
+        if let Some(pair) = state.open.remove(&id) {
+            for stream in pair {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+    }
+}

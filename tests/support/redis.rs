@@ -1,0 +1,229 @@
+//! A Redis of one test: a real `redis-server` in a temporary folder, empty, without persistence.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use redis::{Connection, ConnectionLike, FromRedisValue};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::tls::Certificates;
+use super::{SOON, free_address, until};
+
+/// The name and the password of the user that [`RedisServer::start_with_tls_and_user`] makes.
+pub const USER: (&str, &str) = ("larder", "a-redis-password-that-nobody-may-see");
+
+/// The password of the user `default` where there is a named one: for the test itself.
+const TEST_PASSWORD: &str = "the-test-itself";
+
+pub struct RedisServer {
+    folder: TempDir,
+    address: SocketAddr,
+    tls: Option<(SocketAddr, Certificates)>,
+    process: Option<Process>,
+}
+
+impl RedisServer {
+    pub fn start() -> RedisServer {
+        RedisServer::start_at(free_address())
+    }
+
+    /// One at a given address, for the test of the default port.
+    pub fn start_at(address: SocketAddr) -> RedisServer {
+        RedisServer::launch(address, false)
+    }
+
+    /// One that also listens with TLS, and lets only a user of the access list in.
+    pub fn start_with_tls_and_user() -> RedisServer {
+        RedisServer::launch(free_address(), true)
+    }
+
+    fn launch(address: SocketAddr, secured: bool) -> RedisServer {
+        let folder = tempfile::tempdir().unwrap();
+        let tls = secured.then(|| (free_address(), Certificates::write(folder.path())));
+        let mut server = RedisServer {
+            folder,
+            address,
+            tls,
+            process: None,
+        };
+        server.restart();
+        server
+    }
+
+    /// What larder is given as `REDIS_URL`.
+    pub fn url(&self) -> String {
+        let (user, password) = USER;
+        match &self.tls {
+            None => format!("redis://{}", self.address),
+            Some((address, _)) => {
+                format!("rediss://{user}:{password}@localhost:{}", address.port())
+            }
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What a client has to trust, where it listens with TLS.
+    pub fn certificates(&self) -> &Certificates {
+        &self.tls.as_ref().expect("started with TLS").1
+    }
+
+    /// Ends it if it runs, and starts it again at the same port, empty.
+    pub fn restart(&mut self) {
+        self.kill();
+        let mut command = Command::new("redis-server");
+        command
+            .current_dir(self.folder.path())
+            .args(["--bind", "127.0.0.1", "--port"])
+            .arg(self.address.port().to_string())
+            .args(["--protected-mode", "no", "--save", "", "--appendonly", "no"]);
+        if let Some((address, certificates)) = &self.tls {
+            let (user, password) = USER;
+            let users = self.folder.path().join("users.acl");
+            let rules = format!(
+                "user default on >{TEST_PASSWORD} ~* &* +@all\nuser {user} on >{password} ~larder* ~{{larder* &* +@all -@admin\n"
+            );
+            fs::write(&users, rules).unwrap();
+            command
+                .arg("--aclfile")
+                .arg(&users)
+                .arg("--tls-port")
+                .arg(address.port().to_string())
+                .arg("--tls-cert-file")
+                .arg(&certificates.certificate)
+                .arg("--tls-key-file")
+                .arg(&certificates.key)
+                .arg("--tls-ca-cert-file")
+                .arg(&certificates.authority)
+                .args(["--tls-auth-clients", "no"]);
+        }
+        let log = self.folder.path().join("redis.log");
+        let mut process = Process::spawn(command, &log, "apt-get install redis-server");
+        until(SOON, "redis-server answers", || {
+            process.must_run();
+            self.try_connect()
+                .is_some_and(|mut connection| connection.check_connection())
+        });
+        self.process = Some(process);
+    }
+
+    /// Ends it at once, as `kill -9` does. It loses everything.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Asks it to end, and waits.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.signal(Signal::TERM);
+            process.wait(SOON);
+        }
+    }
+
+    /// Freezes it: connections stay open and nothing is answered.
+    pub fn pause(&self) {
+        self.running().signal(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.running().signal(Signal::CONT);
+    }
+
+    fn running(&self) -> &Process {
+        self.process.as_ref().expect("redis-server runs")
+    }
+
+    fn try_connect(&self) -> Option<Connection> {
+        let client = match &self.tls {
+            None => redis::Client::open(format!("redis://{}", self.address)),
+            Some(_) => redis::Client::open(format!("redis://:{TEST_PASSWORD}@{}", self.address)),
+        };
+        let connection = client
+            .unwrap()
+            .get_connection_with_timeout(Duration::from_secs(2));
+        connection.ok()
+    }
+
+    pub fn connect(&self) -> Connection {
+        self.try_connect().expect("redis-server takes a connection")
+    }
+
+    /// Runs one command, as `redis-cli` would: `cli(&["SET", "a", "1"])`.
+    #[track_caller]
+    pub fn cli<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(*word);
+        }
+        command
+            .query(&mut self.connect())
+            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// Every key that matches `pattern`, sorted.
+    pub fn keys(&self, pattern: &str) -> Vec<String> {
+        let mut keys: Vec<String> = self.cli(&["KEYS", pattern]);
+        keys.sort();
+        keys
+    }
+
+    /// Every key and value as raw bytes, whatever their type: for looking whether something stands in them.
+    pub fn everything(&self) -> Vec<u8> {
+        let mut connection = self.connect();
+        let mut all = Vec::new();
+        for key in self.keys("*") {
+            all.extend_from_slice(key.as_bytes());
+            all.push(b'\n');
+            let kind: String = redis::cmd("TYPE").arg(&key).query(&mut connection).unwrap();
+            let mut read = match kind.as_str() {
+                "string" => redis::cmd("GET"),
+                "hash" => redis::cmd("HGETALL"),
+                "list" => redis::cmd("LRANGE"),
+                "set" => redis::cmd("SMEMBERS"),
+                "zset" => redis::cmd("ZRANGE"),
+                "stream" => redis::cmd("XRANGE"),
+                // It went between the two commands.
+                "none" => continue,
+                other => panic!("a key of the type {other}: {key}"),
+            };
+            read.arg(&key);
+            match kind.as_str() {
+                "list" | "zset" => {
+                    read.arg(0).arg(-1);
+                }
+                "stream" => {
+                    read.arg("-").arg("+");
+                }
+                _ => {}
+            }
+            let value: redis::Value = read.query(&mut connection).unwrap();
+            flatten(&value, &mut all);
+        }
+        all
+    }
+}
+
+fn flatten(value: &redis::Value, into: &mut Vec<u8>) {
+    match value {
+        redis::Value::BulkString(bytes) => into.extend_from_slice(bytes),
+        redis::Value::Array(items) | redis::Value::Set(items) => {
+            for item in items {
+                flatten(item, into);
+            }
+        }
+        redis::Value::Map(pairs) => {
+            for (key, value) in pairs {
+                flatten(key, into);
+                flatten(value, into);
+            }
+        }
+        other => into.extend_from_slice(format!("{other:?}").as_bytes()),
+    }
+    into.push(b'\n');
+}
