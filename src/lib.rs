@@ -1,5 +1,6 @@
 //! larder: a caching API server.
 
 pub mod cache;
+pub mod database;
 pub mod quantity;
 pub mod secret;

@@ -1,0 +1,1 @@
+UPDATE api_keys_version SET version = version + 1

@@ -1,0 +1,1 @@
+DELETE FROM archived_articles WHERE stored_at < :before

@@ -1,0 +1,66 @@
+//! Databases for tests: a SQLite file and a Postgres database, each empty, each gone afterwards.
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::postgres_server::PostgresServer;
+use super::{Database, DatabaseSettings};
+use crate::secret::Secret;
+
+/// An empty database that nobody has opened.
+#[derive(Clone)]
+pub(crate) struct Place {
+    url: String,
+    _folder: Option<Arc<TempDir>>,
+}
+
+impl Place {
+    /// A SQLite file.
+    pub(crate) fn sqlite() -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("larder.db").display());
+        Place {
+            url,
+            _folder: Some(Arc::new(folder)),
+        }
+    }
+
+    /// A database on the Postgres server that the tests share.
+    pub(crate) fn postgres() -> Place {
+        Place {
+            url: PostgresServer::shared().new_database(),
+            _folder: None,
+        }
+    }
+
+    pub(crate) fn settings(&self) -> DatabaseSettings {
+        DatabaseSettings {
+            url: Some(Secret::new(self.url.as_str())),
+            ..DatabaseSettings::default()
+        }
+    }
+
+    /// Opens it with a pool of its own, as one more replica would.
+    pub(crate) fn open(&self) -> Database {
+        Database::open(&self.settings()).unwrap()
+    }
+
+    /// Opens it with the schema in place.
+    pub(crate) fn migrated(&self) -> Database {
+        let database = self.open();
+        database.migrate().unwrap();
+        database
+    }
+}
+
+/// Runs a test on an empty database of each kind.
+pub(crate) fn each_bare(test: impl Fn(&Place)) {
+    test(&Place::sqlite());
+    test(&Place::postgres());
+}
+
+/// Runs a test on a database of each kind that has the schema.
+pub(crate) fn each(test: impl Fn(&Database)) {
+    each_bare(|place| test(&place.migrated()));
+}

@@ -1,0 +1,431 @@
+//! API keys as the database keeps them.
+//!
+//! Promise: the key itself is shown once, when it is made; the database has its SHA-256, which is enough for a secret of 190
+//! random bits. Every change of the keys changes one version number in the same transaction, so a replica that reads an
+//! unchanged version has the keys as they are. The first admin key is made once per database, however many replicas start.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use super::error::DatabaseError;
+use super::session::Transaction;
+use super::value::{Row, Value};
+use super::{Database, unix_ms};
+use crate::quantity::{RATE_FORM, Rate};
+use crate::secret::Secret;
+
+const PREFIX: &str = "lk_";
+const ID_LENGTH: usize = 12;
+const SECRET_LENGTH: usize = 32;
+const KEY_LENGTH: usize = PREFIX.len() + ID_LENGTH + 1 + SECRET_LENGTH;
+const LONGEST_NAME: usize = 100;
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// How often a key may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyRate {
+    /// As the configuration says for keys that name no rate.
+    #[default]
+    Configured,
+    /// At this rate.
+    Limited(Rate),
+    /// As often as one likes.
+    Unlimited,
+}
+
+impl KeyRate {
+    /// Reads `unlimited` or a rate such as `600/1m`.
+    pub fn parse(text: &str) -> Result<KeyRate, DatabaseError> {
+        match text {
+            "unlimited" => Ok(KeyRate::Unlimited),
+            _ => text.parse().map(KeyRate::Limited).map_err(|()| {
+                DatabaseError::Invalid(format!("{text:?} is neither \"unlimited\" nor {RATE_FORM}"))
+            }),
+        }
+    }
+
+    /// The text that [`KeyRate::parse`] reads; `None` for the configured one.
+    pub fn text(&self) -> Option<String> {
+        match self {
+            KeyRate::Configured => None,
+            KeyRate::Limited(rate) => Some(rate.to_string()),
+            KeyRate::Unlimited => Some("unlimited".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for KeyRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text().as_deref().unwrap_or("default"))
+    }
+}
+
+/// What a new key is to be.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    /// 1 to 100 characters, none of them a control character.
+    pub name: String,
+    /// How often it may be used.
+    pub rate: KeyRate,
+    /// Whether it may do what admins may.
+    pub admin: bool,
+}
+
+/// A key that was just made.
+#[derive(Clone, Debug)]
+pub struct CreatedKey {
+    /// What it is called from now on.
+    pub id: String,
+    /// The key, which is nowhere else.
+    pub key: Secret,
+}
+
+/// A key as the database has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRow {
+    /// What it is called.
+    pub id: String,
+    /// Who has it, in the words of whoever made it.
+    pub name: String,
+    /// [`key_hash`] of the key.
+    pub hash: String,
+    /// How often it may be used.
+    pub rate: KeyRate,
+    /// Whether it may do what admins may.
+    pub admin: bool,
+    /// When it was made, in milliseconds since 1970.
+    pub created_at: i64,
+    /// When it was last used, in milliseconds since 1970; kept to within a minute or so.
+    pub last_used_at: Option<i64>,
+}
+
+/// The id within a presented key; `None` if the text does not have the form of a key.
+pub fn key_id(key: &str) -> Option<&str> {
+    if key.len() != KEY_LENGTH || !key.is_ascii() {
+        return None;
+    }
+    let (id, secret) = key.strip_prefix(PREFIX)?.split_at(ID_LENGTH);
+    let base62 = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    (base62(id) && base62(secret.strip_prefix('_')?)).then_some(id)
+}
+
+/// What the database keeps of a key: SHA-256 in hex.
+pub fn key_hash(key: &str) -> String {
+    Sha256::digest(key.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// The keys of a database.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys<'a>(pub(super) &'a Database);
+
+impl Keys<'_> {
+    /// Makes a key. Errors with [`DatabaseError::Invalid`] if its name is not one.
+    pub fn create(&self, new: &NewKey) -> Result<CreatedKey, DatabaseError> {
+        check_name(&new.name)?;
+        self.0.transaction(|tx| {
+            tx.execute("api_key_bump", &[])?;
+            insert(tx, new)
+        })
+    }
+
+    /// Makes an admin key without a limit, named `admin`, unless any key was ever made in this database.
+    pub fn create_first_admin(&self) -> Result<Option<CreatedKey>, DatabaseError> {
+        let new = NewKey {
+            name: "admin".to_owned(),
+            rate: KeyRate::Unlimited,
+            admin: true,
+        };
+        self.0
+            .transaction(|tx| match tx.execute("api_key_bump_first", &[])? {
+                0 => Ok(None),
+                _ => insert(tx, &new).map(Some),
+            })
+    }
+
+    /// All of them, the oldest first.
+    pub fn list(&self) -> Result<Vec<KeyRow>, DatabaseError> {
+        self.0
+            .query("api_key_list", &[])?
+            .iter()
+            .map(read)
+            .collect()
+    }
+
+    /// Removes a key; false if there is none with this id.
+    pub fn revoke(&self, id: &str) -> Result<bool, DatabaseError> {
+        self.0.transaction(|tx| {
+            let found = tx.execute("api_key_delete", &[("id", id.into())])? > 0;
+            if found {
+                tx.execute("api_key_bump", &[])?;
+            }
+            Ok(found)
+        })
+    }
+
+    /// A number that is another one after each change. Read it before the keys: a change in between is then seen next time.
+    pub fn version(&self) -> Result<i64, DatabaseError> {
+        let rows = self.0.query("api_key_version", &[])?;
+        rows.first()
+            .ok_or_else(|| {
+                DatabaseError::Misconfigured("the table api_keys_version is empty".to_owned())
+            })?
+            .int("version")
+    }
+
+    /// Whether there is a key at all.
+    pub fn any(&self) -> Result<bool, DatabaseError> {
+        Ok(self
+            .0
+            .query("api_key_any", &[])?
+            .first()
+            .map_or(Ok(0), |row| row.int("keys"))?
+            > 0)
+    }
+
+    /// Notes when keys were last used, in milliseconds since 1970. A later time that is there already stays.
+    pub fn touch(&self, used: &[(&str, i64)]) -> Result<(), DatabaseError> {
+        let mut used = used.to_vec();
+        // Two replicas that lock rows in different orders would wait for each other.
+        used.sort_unstable();
+        self.0.transaction(|tx| {
+            for (id, at) in used {
+                tx.execute("api_key_touch", &[("id", id.into()), ("at", at.into())])?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn insert(tx: &mut Transaction<'_>, new: &NewKey) -> Result<CreatedKey, DatabaseError> {
+    let id = random_base62(ID_LENGTH)?;
+    let key = format!("{PREFIX}{id}_{}", random_base62(SECRET_LENGTH)?);
+    tx.execute(
+        "api_key_insert",
+        &[
+            ("id", id.as_str().into()),
+            ("name", new.name.as_str().into()),
+            ("hash", key_hash(&key).into()),
+            ("rate", Value::from(new.rate.text())),
+            ("admin", new.admin.into()),
+            ("created_at", unix_ms().into()),
+        ],
+    )?;
+    Ok(CreatedKey {
+        id,
+        key: Secret::new(key),
+    })
+}
+
+fn read(row: &Row) -> Result<KeyRow, DatabaseError> {
+    let id = row.text("id")?.to_owned();
+    let rate = match row.optional_text("rate")? {
+        None => KeyRate::Configured,
+        // Edited by hand, perhaps: one such row is no reason to lose every other key.
+        Some(text) => KeyRate::parse(text).unwrap_or_else(|error| {
+            log::warn!("API key {id} has the default rate: {error}");
+            KeyRate::Configured
+        }),
+    };
+    Ok(KeyRow {
+        name: row.text("name")?.to_owned(),
+        hash: row.text("hash")?.to_owned(),
+        rate,
+        admin: row.bool("admin")?,
+        created_at: row.int("created_at")?,
+        last_used_at: row.optional_int("last_used_at")?,
+        id,
+    })
+}
+
+fn check_name(name: &str) -> Result<(), DatabaseError> {
+    let length = name.chars().count();
+    if length == 0 || length > LONGEST_NAME || name.trim().is_empty() {
+        return Err(DatabaseError::Invalid(format!(
+            "the name of a key has 1 to {LONGEST_NAME} characters"
+        )));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(DatabaseError::Invalid(
+            "the name of a key has no control characters".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn random_base62(length: usize) -> Result<String, DatabaseError> {
+    let mut text = String::with_capacity(length);
+    let mut bytes = [0; 64];
+    while text.len() < length {
+        getrandom::fill(&mut bytes)
+            .map_err(|error| DatabaseError::Failed(format!("no randomness: {error}")))?;
+        // 248 is the last multiple of 62 in a byte: past it some digits would be likelier than others.
+        let digits = bytes
+            .iter()
+            .filter(|byte| **byte < 248)
+            .map(|byte| char::from(BASE62[usize::from(byte % 62)]));
+        text.extend(digits.take(length - text.len()));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+
+    fn named(name: &str) -> NewKey {
+        NewKey {
+            name: name.to_owned(),
+            rate: KeyRate::Configured,
+            admin: false,
+        }
+    }
+
+    #[test]
+    fn a_key_is_listed_until_it_is_revoked_and_each_change_changes_the_version() {
+        fixture::each(|database| {
+            let keys = database.keys();
+            assert!(!keys.any().unwrap());
+            let mut versions = vec![keys.version().unwrap()];
+            let rate = KeyRate::parse("600/1m").unwrap();
+            let first = keys
+                .create(&NewKey {
+                    name: "web — é".to_owned(),
+                    rate,
+                    admin: true,
+                })
+                .unwrap();
+            versions.push(keys.version().unwrap());
+            let second = keys.create(&named("two")).unwrap();
+            versions.push(keys.version().unwrap());
+            assert!(keys.any().unwrap());
+
+            let list = keys.list().unwrap();
+            assert_eq!(list.len(), 2);
+            let row = list.iter().find(|row| row.id == first.id).unwrap();
+            assert_eq!(
+                (row.name.as_str(), row.rate, row.admin),
+                ("web — é", rate, true)
+            );
+            assert_eq!(row.hash, key_hash(first.key.reveal()));
+            assert_eq!(
+                (row.last_used_at, key_id(first.key.reveal())),
+                (None, Some(first.id.as_str()))
+            );
+            assert!((unix_ms() - row.created_at).abs() < 60_000);
+
+            assert!(keys.revoke(&first.id).unwrap());
+            versions.push(keys.version().unwrap());
+            assert!(!keys.revoke(&first.id).unwrap());
+            assert_eq!(keys.version().unwrap(), versions[3], "nothing changed");
+            assert_eq!(
+                keys.list()
+                    .unwrap()
+                    .iter()
+                    .map(|row| &row.id)
+                    .collect::<Vec<_>>(),
+                [&second.id]
+            );
+            versions.dedup();
+            assert_eq!(versions.len(), 4, "{versions:?}");
+        });
+    }
+
+    #[test]
+    fn the_first_admin_is_made_once_however_many_start() {
+        fixture::each(|database| {
+            let replicas: Vec<_> = (0..6)
+                .map(|_| {
+                    let database = database.clone();
+                    std::thread::spawn(move || database.keys().create_first_admin().unwrap())
+                })
+                .collect();
+            let made: Vec<CreatedKey> = replicas
+                .into_iter()
+                .filter_map(|r| r.join().unwrap())
+                .collect();
+            assert_eq!(made.len(), 1);
+            let list = database.keys().list().unwrap();
+            assert!(list.len() == 1 && list[0].admin && list[0].rate == KeyRate::Unlimited);
+            assert!(database.keys().revoke(&made[0].id).unwrap());
+            assert!(
+                database.keys().create_first_admin().unwrap().is_none(),
+                "a key was made here before"
+            );
+        });
+    }
+
+    #[test]
+    fn the_last_use_only_moves_forward() {
+        fixture::each(|database| {
+            let keys = database.keys();
+            let (a, b) = (
+                keys.create(&named("a")).unwrap().id,
+                keys.create(&named("b")).unwrap().id,
+            );
+            let version = keys.version().unwrap();
+            keys.touch(&[(&a, 2_000), (&b, 5), ("gone", 1)]).unwrap();
+            keys.touch(&[(&a, 1_000), (&b, 6)]).unwrap();
+            let used = |id: &str| {
+                keys.list()
+                    .unwrap()
+                    .into_iter()
+                    .find(|row| row.id == id)
+                    .unwrap()
+                    .last_used_at
+            };
+            assert_eq!((used(&a), used(&b)), (Some(2_000), Some(6)));
+            assert_eq!(
+                keys.version().unwrap(),
+                version,
+                "a use is no change of the keys"
+            );
+        });
+    }
+
+    #[test]
+    fn a_name_is_short_and_printable() {
+        for wrong in ["", " ", "a\nb", "\u{1b}[31m", &"x".repeat(101)] {
+            assert!(
+                matches!(check_name(wrong), Err(DatabaseError::Invalid(_))),
+                "{wrong:?}"
+            );
+        }
+        check_name(&"é".repeat(100)).unwrap();
+    }
+
+    #[test]
+    fn only_the_form_of_a_key_has_an_id() {
+        let key = format!("lk_{}_{}", "a".repeat(12), "B".repeat(32));
+        assert_eq!(key_id(&key), Some("aaaaaaaaaaaa"));
+        let short = &key[..46];
+        let odd = key.replace('B', "-");
+        let wide = format!("lk_{}_{}", "é".repeat(6), "B".repeat(32));
+        for wrong in [
+            "",
+            "lk_",
+            short,
+            &odd,
+            &wide,
+            &key.to_uppercase(),
+            &key.replace("_B", "BB"),
+        ] {
+            assert_eq!(key_id(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn random_text_is_of_its_length_and_differs() {
+        let made: std::collections::HashSet<String> =
+            (0..100).map(|_| random_base62(32).unwrap()).collect();
+        assert_eq!(made.len(), 100);
+        assert!(
+            made.iter()
+                .all(|text| text.len() == 32 && text.bytes().all(|b| BASE62.contains(&b)))
+        );
+    }
+}

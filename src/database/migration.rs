@@ -1,0 +1,186 @@
+//! The schema: numbered files of SQL, each run once in each database.
+//!
+//! Promise: any number of replicas may start together; one does the work, the others wait and find it done. All the files that
+//! are missing run in one transaction, so that a failure leaves the schema as it was. Refuses a database whose schema is newer
+//! than this program.
+
+use std::time::Duration;
+
+use super::error::DatabaseError;
+use super::query::Query;
+use super::session::{Session, Transaction};
+use super::sqlite_pool::BUSY;
+use super::value::Value;
+use super::{DatabaseKind, unix_ms};
+
+struct Migration {
+    name: &'static str,
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+macro_rules! files {
+    ($($name:literal),* $(,)?) => {
+        &[$(Migration {
+            name: $name,
+            sqlite: include_str!(concat!("../../sql/sqlite/", $name, ".sql")),
+            postgres: include_str!(concat!("../../sql/postgres/", $name, ".sql")),
+        }),*]
+    };
+}
+
+/// In the order of their numbers, which begin at 1: the version of a schema is how many of these it has. Only ever added to.
+const MIGRATIONS: &[Migration] = files!["0001_keys", "0002_archive"];
+
+/// How long to wait for another replica that is at it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS larder_migrations (
+    version BIGINT PRIMARY KEY, name TEXT NOT NULL, applied_at BIGINT NOT NULL)";
+
+/// Brings the schema up to date and returns how many files that took.
+pub(super) fn run(session: Session<'_>) -> Result<usize, DatabaseError> {
+    match session {
+        Session::Sqlite(connection) => {
+            connection.busy_timeout(PATIENCE)?;
+            let done = Session::Sqlite(connection)
+                .transaction(|tx| apply(tx, DatabaseKind::Sqlite, MIGRATIONS));
+            connection.busy_timeout(BUSY)?;
+            done
+        }
+        postgres => postgres.transaction(|tx| apply(tx, DatabaseKind::Postgres, MIGRATIONS)),
+    }
+}
+
+fn apply(
+    tx: &mut Transaction<'_>,
+    kind: DatabaseKind,
+    all: &[Migration],
+) -> Result<usize, DatabaseError> {
+    if kind == DatabaseKind::Postgres {
+        // Two replicas that CREATE TABLE IF NOT EXISTS together can both try, and one fails; so the lock comes first. Its
+        // number is the text "larder" and ends with the transaction. BEGIN IMMEDIATE is that lock for SQLite.
+        tx.batch(&format!(
+            "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {}; SELECT pg_advisory_xact_lock({})",
+            PATIENCE.as_millis(),
+            i64::from_be_bytes(*b"\0\0larder"),
+        ))?;
+    }
+    tx.batch(TABLE)?;
+    let newest = Query::parse(
+        "schema version",
+        "SELECT coalesce(max(version), 0) AS version FROM larder_migrations",
+    )?;
+    let note =
+        "INSERT INTO larder_migrations (version, name, applied_at) VALUES (:version, :name, :now)";
+    let note = Query::parse("schema note", note)?;
+    let rows = tx.query_this(&newest, &[])?;
+    let version = rows.first().map_or(Ok(0), |row| row.int("version"))?;
+    let missing = usize::try_from(version).ok().and_then(|version| all.get(version..)).ok_or_else(|| {
+        DatabaseError::Misconfigured(format!(
+            "the database has schema version {version} and this larder knows {} only: it needs a newer larder",
+            all.len()
+        ))
+    })?;
+    for (migration, version) in missing.iter().zip(version + 1..) {
+        let sql = match kind {
+            DatabaseKind::Postgres => migration.postgres,
+            DatabaseKind::Sqlite => migration.sqlite,
+        };
+        tx.batch(sql).map_err(|error| {
+            DatabaseError::Misconfigured(format!(
+                "migration {} failed, nothing was changed: {error}",
+                migration.name
+            ))
+        })?;
+        let given = [
+            ("version", Value::Int(version)),
+            ("name", migration.name.into()),
+            ("now", unix_ms().into()),
+        ];
+        tx.execute_this(&note, &given)?;
+    }
+    Ok(missing.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+
+    #[test]
+    fn the_files_are_all_there_and_numbered() {
+        for folder in ["sqlite", "postgres"] {
+            let folder = format!("{}/sql/{folder}", env!("CARGO_MANIFEST_DIR"));
+            let mut names: Vec<String> = std::fs::read_dir(folder)
+                .unwrap()
+                .map(|file| file.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            let listed: Vec<String> = MIGRATIONS
+                .iter()
+                .map(|m| format!("{}.sql", m.name))
+                .collect();
+            assert_eq!(names, listed);
+        }
+        for (number, migration) in (1..).zip(MIGRATIONS) {
+            assert!(
+                migration.name.starts_with(&format!("{number:04}_")),
+                "{}",
+                migration.name
+            );
+        }
+    }
+
+    #[test]
+    fn replicas_that_start_together_migrate_once() {
+        fixture::each_bare(|database| {
+            let replicas: Vec<_> = (0..6)
+                .map(|_| {
+                    let database = database.clone();
+                    std::thread::spawn(move || database.open().migrate().unwrap())
+                })
+                .collect();
+            let done: Vec<usize> = replicas
+                .into_iter()
+                .map(|replica| replica.join().unwrap())
+                .collect();
+            assert_eq!(done.iter().sum::<usize>(), MIGRATIONS.len(), "{done:?}");
+            assert_eq!(database.open().migrate().unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn a_failure_changes_nothing_and_a_newer_schema_is_refused() {
+        fixture::each_bare(|database| {
+            let database = database.open();
+            let kind = database.kind();
+            let first = "CREATE TABLE one (id BIGINT)";
+            let all = |second: &'static str| {
+                [("0001_one", first), ("0002_two", second)].map(|(name, sql)| Migration {
+                    name,
+                    sqlite: sql,
+                    postgres: sql,
+                })
+            };
+            let run = |all: &[Migration]| database.transaction(|tx| apply(tx, kind, all));
+
+            let error = run(&all(
+                "CREATE TABLE two (id BIGINT); CREATE TABLE one (id BIGINT)",
+            ))
+            .unwrap_err();
+            assert!(error.to_string().contains("0002_two"), "{error}");
+            assert_eq!(
+                run(&all("CREATE TABLE two (id BIGINT)")).unwrap(),
+                2,
+                "table one is not left over"
+            );
+
+            let error = run(&all(first)[..1]).unwrap_err();
+            assert!(
+                matches!(&error, DatabaseError::Misconfigured(what) if what.contains("newer")),
+                "{error}"
+            );
+        });
+    }
+}

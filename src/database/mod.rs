@@ -1,0 +1,373 @@
+//! Postgres, or SQLite when none is configured: pools, migrations, named queries, and what larder itself keeps there.
+//!
+//! Promise: every call ends within a bound, with a value or a [`DatabaseError`] that says what to do next: [`CHECKOUT`] for a
+//! connection, [`STATEMENT`] for a statement. Invariant: values travel as parameters, never as SQL. Refuses to be used on an
+//! async worker: the Postgres client panics there, so call it from plain or blocking threads. A `Database` may be dropped anywhere.
+
+mod archive;
+mod error;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod keys;
+mod migration;
+mod postgres_pool;
+#[cfg(test)]
+mod postgres_server;
+mod query;
+mod session;
+mod sqlite_pool;
+mod tls;
+mod value;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use r2d2::ManageConnection;
+
+use crate::secret::Secret;
+
+pub use archive::{Archive, ArchivedArticle};
+pub use error::DatabaseError;
+pub use keys::{CreatedKey, KeyRate, KeyRow, Keys, NewKey, key_hash, key_id};
+pub use query::{Parameter, Query};
+pub use session::Transaction;
+pub use value::{Row, Value};
+
+use postgres_pool::{PostgresManager, PostgresPool};
+use session::Session;
+use sqlite_pool::SqliteManager;
+
+/// How long to wait for a connection of the pool.
+pub const CHECKOUT: Duration = Duration::from_secs(2);
+/// How long Postgres may work on one statement.
+pub const STATEMENT: Duration = Duration::from_secs(10);
+/// How long [`Database::ping`] waits for the answer.
+const PING: Duration = Duration::from_secs(1);
+/// The database of a larder that is told of none.
+const DEFAULT_URL: &str = "sqlite://larder.db";
+
+/// Which database, and how much of it.
+#[derive(Clone, Debug)]
+pub struct DatabaseSettings {
+    /// `postgres://…` or `sqlite://…`; `None` is a file in the working directory.
+    pub url: Option<Secret>,
+    /// Connections at one time; at least 1.
+    pub pool: u32,
+    /// How long an article stays in the archive after a source listed it last.
+    pub archive: Duration,
+}
+
+impl Default for DatabaseSettings {
+    fn default() -> DatabaseSettings {
+        DatabaseSettings {
+            url: None,
+            pool: 8,
+            archive: Duration::from_secs(30 * 86_400),
+        }
+    }
+}
+
+/// The databases that larder speaks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatabaseKind {
+    /// A Postgres server, which replicas share.
+    Postgres,
+    /// A file, for one machine.
+    Sqlite,
+}
+
+impl DatabaseKind {
+    /// What a URL's scheme asks for; `None` if that is neither.
+    pub fn of_url(url: &str) -> Option<DatabaseKind> {
+        match url.split_once("://")?.0 {
+            "postgres" | "postgresql" => Some(DatabaseKind::Postgres),
+            "sqlite" => Some(DatabaseKind::Sqlite),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for DatabaseKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DatabaseKind::Postgres => "postgres",
+            DatabaseKind::Sqlite => "sqlite",
+        })
+    }
+}
+
+enum Pool {
+    Postgres(PostgresPool),
+    Sqlite(r2d2::Pool<SqliteManager>),
+}
+
+struct Inner {
+    pool: Pool,
+    opened: Instant,
+    /// When a statement last gave an answer, in milliseconds after `opened`.
+    answered: AtomicU64,
+}
+
+/// A pool of connections. Cheap to clone.
+#[derive(Clone)]
+pub struct Database(Arc<Inner>);
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Database({})", self.kind())
+    }
+}
+
+impl Database {
+    /// Connects, within five seconds, and says plainly why it cannot.
+    pub fn open(settings: &DatabaseSettings) -> Result<Database, DatabaseError> {
+        let url = settings.url.as_ref().map_or(DEFAULT_URL, Secret::reveal);
+        let pool = match DatabaseKind::of_url(url) {
+            Some(DatabaseKind::Postgres) => {
+                let manager = PostgresManager::new(url, STATEMENT)?;
+                // By hand first: the pool would try again until its time is up, and then not tell a wrong password apart.
+                drop(manager.connect()?);
+                Pool::Postgres(PostgresPool::new(pool(manager, settings.pool)))
+            }
+            Some(DatabaseKind::Sqlite) => {
+                Pool::Sqlite(pool(SqliteManager::new(url)?, settings.pool))
+            }
+            None => {
+                return Err(DatabaseError::Misconfigured(
+                    "the database URL begins with neither postgres:// nor sqlite://".to_owned(),
+                ));
+            }
+        };
+        Ok(Database(Arc::new(Inner {
+            pool,
+            opened: Instant::now(),
+            answered: AtomicU64::new(0),
+        })))
+    }
+
+    /// Which database this is.
+    pub fn kind(&self) -> DatabaseKind {
+        match self.0.pool {
+            Pool::Postgres(_) => DatabaseKind::Postgres,
+            Pool::Sqlite(_) => DatabaseKind::Sqlite,
+        }
+    }
+
+    /// Brings the schema up to date and returns how many migrations that took. Errors with [`DatabaseError::Misconfigured`] if the
+    /// database has a newer schema than this program.
+    pub fn migrate(&self) -> Result<usize, DatabaseError> {
+        self.with(migration::run)
+    }
+
+    /// Whether the database answers, within four seconds. While every connection is at work it counts as answering if one of
+    /// them got an answer lately: a busy database is not a dead one.
+    pub fn ping(&self) -> Result<(), DatabaseError> {
+        let result = match &self.0.pool {
+            Pool::Postgres(pool) => {
+                let pool = pool.pool()?;
+                match pool.get_timeout(PING) {
+                    Ok(mut connection) => Ok(connection.prove(PING)?),
+                    Err(_) if self.is_busy(&pool.state(), pool.max_size()) => return Ok(()),
+                    Err(error) => Err(checkout(&error)),
+                }
+            }
+            Pool::Sqlite(pool) => match pool.get_timeout(PING) {
+                Ok(connection) => Ok(connection.query_row(
+                    "SELECT count(*) FROM sqlite_schema",
+                    [],
+                    |_| Ok(()),
+                )?),
+                Err(_) if self.is_busy(&pool.state(), pool.max_size()) => return Ok(()),
+                Err(error) => Err(checkout(&error)),
+            },
+        };
+        if result.is_ok() {
+            self.note_answer();
+        }
+        result
+    }
+
+    /// The rows that larder's own query `name` gives.
+    pub fn query(
+        &self,
+        name: &'static str,
+        given: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, DatabaseError> {
+        let query = query::own(name, self.kind())?;
+        self.with(|mut session| session.query(query, given))
+    }
+
+    /// Runs larder's own query `name` by itself and returns how many rows it changed.
+    pub fn execute(
+        &self,
+        name: &'static str,
+        given: &[Parameter<'_>],
+    ) -> Result<u64, DatabaseError> {
+        let query = query::own(name, self.kind())?;
+        self.with(|mut session| session.execute(query, given))
+    }
+
+    /// Runs `work` in a transaction: all that it does, or nothing where it fails.
+    pub fn transaction<T>(
+        &self,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        self.with(|session| session.transaction(work))
+    }
+
+    /// The API keys.
+    pub fn keys(&self) -> Keys<'_> {
+        Keys(self)
+    }
+
+    /// The articles of the past.
+    pub fn archive(&self) -> Archive<'_> {
+        Archive(self)
+    }
+
+    fn with<T>(
+        &self,
+        work: impl FnOnce(Session<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let result = match &self.0.pool {
+            Pool::Postgres(pool) => {
+                let mut connection = pool.pool()?.get().map_err(|error| checkout(&error))?;
+                work(Session::Postgres(&mut connection))
+            }
+            Pool::Sqlite(pool) => {
+                let connection = pool.get().map_err(|error| checkout(&error))?;
+                work(Session::Sqlite(&connection))
+            }
+        };
+        if !matches!(result, Err(DatabaseError::Unavailable(_))) {
+            self.note_answer();
+        }
+        result
+    }
+
+    fn is_busy(&self, state: &r2d2::State, size: u32) -> bool {
+        let answered = Duration::from_millis(self.0.answered.load(Ordering::Relaxed));
+        state.connections == size
+            && state.idle_connections == 0
+            && self.0.opened.elapsed() < answered + STATEMENT
+    }
+
+    fn note_answer(&self) {
+        let now = u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.answered.store(now, Ordering::Relaxed);
+    }
+}
+
+fn pool<M: ManageConnection>(manager: M, size: u32) -> r2d2::Pool<M> {
+    r2d2::Pool::builder()
+        .max_size(size.max(1))
+        .min_idle(Some(1))
+        .connection_timeout(CHECKOUT)
+        // Its logger would write a line for every attempt while the database is away; the callers report it.
+        .error_handler(Box::new(r2d2::NopErrorHandler))
+        .build_unchecked(manager)
+}
+
+/// r2d2's own text is "timed out waiting for connection", with the last error behind it if there was one.
+fn checkout(error: &r2d2::Error) -> DatabaseError {
+    let text = error.to_string();
+    DatabaseError::Unavailable(match text.split_once(": ") {
+        Some((_, why)) => format!("no connection to the database: {why}"),
+        None => "no connection to the database: all of them are at work".to_owned(),
+    })
+}
+
+/// Milliseconds since 1970.
+fn unix_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::fixture::{self, Place};
+    use super::*;
+
+    #[test]
+    fn a_url_says_which_database() {
+        assert_eq!(
+            DatabaseKind::of_url("postgresql://h/d"),
+            Some(DatabaseKind::Postgres)
+        );
+        assert_eq!(
+            DatabaseKind::of_url("sqlite://f"),
+            Some(DatabaseKind::Sqlite)
+        );
+        assert_eq!(DatabaseKind::of_url("mysql://u:hunter2@h/d"), None);
+        let settings = DatabaseSettings {
+            url: Some(Secret::new("mysql://u:hunter2@h/d")),
+            ..DatabaseSettings::default()
+        };
+        let error = Database::open(&settings).unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+        assert!(!format!("{settings:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_database_that_is_all_at_work_is_not_dead() {
+        fixture::each_bare(|place| {
+            let database = Database::open(&DatabaseSettings {
+                pool: 1,
+                ..place.settings()
+            })
+            .unwrap();
+            database.ping().unwrap();
+            let (begun, wait_begun) = mpsc::channel();
+            let (end, wait_end) = mpsc::channel::<()>();
+            let other = database.clone();
+            let busy = std::thread::spawn(move || {
+                other.transaction(|_| {
+                    begun.send(()).unwrap();
+                    let _ = wait_end.recv();
+                    Ok(())
+                })
+            });
+            wait_begun.recv().unwrap();
+            database.ping().unwrap();
+            let error = database.keys().version().unwrap_err();
+            assert!(
+                matches!(&error, DatabaseError::Unavailable(what) if what.contains("at work")),
+                "{error}"
+            );
+            drop(end);
+            busy.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn writers_to_one_file_wait_for_each_other() {
+        let place = Place::sqlite();
+        place.migrated();
+        let writers: Vec<_> = (0..4)
+            .map(|_| {
+                let place = place.clone();
+                std::thread::spawn(move || {
+                    let database = place.open();
+                    for _ in 0..25 {
+                        let new = NewKey {
+                            name: "n".to_owned(),
+                            rate: KeyRate::Configured,
+                            admin: false,
+                        };
+                        database.keys().create(&new).unwrap();
+                    }
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        assert_eq!(place.open().keys().version(), Ok(100));
+    }
+}

@@ -1,0 +1,497 @@
+//! Connections to Postgres: how they are opened, tested and closed.
+//!
+//! Promise: opening one takes at most `CONNECT`, also from a server that accepts and then says nothing. A connection that lay
+//! idle is asked whether it still lives before it is handed out; one that was used a moment ago is not, since that would cost
+//! every query a second round trip. Refuses to be dropped on an async worker: the client ends its connection with a blocking
+//! call, which panics there, so the pool is handed to a thread of its own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use postgres::config::SslMode;
+use postgres::{Client, Config, Statement};
+use r2d2::ManageConnection;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::error::DatabaseError;
+use super::tls::{self, Proof};
+
+/// How long opening a connection may take, handshake included.
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
+/// How long a connection may lie idle and still be handed out untested.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+/// How long an idle connection may take to say that it lives.
+const PROOF_OF_LIFE: Duration = Duration::from_millis(500);
+/// Attempts that may hang at one time in handshakes with a server that is silent.
+const MOST_HANGING: usize = 4;
+
+/// A connection and the statements that it has prepared.
+pub(super) struct PostgresConnection {
+    pub(super) client: Client,
+    pub(super) statements: HashMap<String, Statement>,
+    pub(super) last_used: Instant,
+    /// A transaction could not be ended: whoever had it next would write into it.
+    pub(super) spoilt: bool,
+}
+
+impl PostgresConnection {
+    /// Errors unless the server answers within `limit`.
+    pub(super) fn prove(&mut self, limit: Duration) -> Result<(), postgres::Error> {
+        self.client.is_valid(limit)?;
+        self.last_used = Instant::now();
+        Ok(())
+    }
+}
+
+/// Opens connections for the pool.
+pub(super) struct PostgresManager {
+    config: Config,
+    tls: MakeRustlsConnect,
+    hanging: Arc<AtomicUsize>,
+    session: String,
+}
+
+impl PostgresManager {
+    /// Reads `postgres://` URLs. `statement_timeout` is the server's limit on one statement.
+    pub(super) fn new(
+        url: &str,
+        statement_timeout: Duration,
+    ) -> Result<PostgresManager, DatabaseError> {
+        let (mut config, proof) = parse(url)?;
+        config.connect_timeout(CONNECT);
+        // A host that vanished: unacknowledged data, or silence on an idle connection, ends it within a quarter of a minute.
+        config.tcp_user_timeout(Duration::from_secs(15));
+        config.keepalives_idle(Duration::from_secs(10));
+        config.keepalives_interval(Duration::from_secs(2));
+        config.keepalives_retries(3);
+        if config.get_application_name().is_none() {
+            config.application_name("larder");
+        }
+        // Set once connected and not as startup options, which connection poolers refuse.
+        let session = format!(
+            "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = 30000",
+            statement_timeout.as_millis()
+        );
+        Ok(PostgresManager {
+            config,
+            tls: tls::connector(&proof)?,
+            hanging: Arc::default(),
+            session,
+        })
+    }
+}
+
+impl ManageConnection for PostgresManager {
+    type Connection = PostgresConnection;
+    type Error = DatabaseError;
+
+    /// On a thread of its own, since the client's timeout covers the TCP connect alone and a server that accepts and then is
+    /// silent would hold the pool's few threads for good.
+    fn connect(&self) -> Result<PostgresConnection, DatabaseError> {
+        let silent = || {
+            DatabaseError::Unavailable(
+                "the server accepts connections but does not answer".to_owned(),
+            )
+        };
+        let hanging = Hanging(self.hanging.clone());
+        if hanging.0.fetch_add(1, Ordering::Relaxed) >= MOST_HANGING {
+            return Err(silent());
+        }
+        let (config, tls, session) = (self.config.clone(), self.tls.clone(), self.session.clone());
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let attempt = move || {
+            let opened = config
+                .connect(tls)
+                .map_err(|error| DatabaseError::connecting(&error));
+            let opened = opened.and_then(|mut client| {
+                client.batch_execute(&session)?;
+                Ok(client)
+            });
+            drop(hanging);
+            // The receiver may have given up; the client is then dropped here, on a plain thread.
+            let _ = sender.send(opened);
+        };
+        thread::Builder::new()
+            .name("larder-postgres-connect".to_owned())
+            .spawn(attempt)
+            .map_err(|error| DatabaseError::Unavailable(error.to_string()))?;
+        let client = receiver.recv_timeout(CONNECT).map_err(|_| silent())??;
+        Ok(PostgresConnection {
+            client,
+            statements: HashMap::new(),
+            last_used: Instant::now(),
+            spoilt: false,
+        })
+    }
+
+    fn is_valid(&self, connection: &mut PostgresConnection) -> Result<(), DatabaseError> {
+        if connection.last_used.elapsed() < TRUSTED_IDLE {
+            return Ok(());
+        }
+        Ok(connection.prove(PROOF_OF_LIFE)?)
+    }
+
+    fn has_broken(&self, connection: &mut PostgresConnection) -> bool {
+        connection.spoilt || connection.client.is_closed()
+    }
+}
+
+/// Counts an attempt until it ends, also by a panic.
+struct Hanging(Arc<AtomicUsize>);
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The pool, dropped on a plain thread wherever its last owner is.
+pub(super) struct PostgresPool(Option<r2d2::Pool<PostgresManager>>);
+
+impl PostgresPool {
+    pub(super) fn new(pool: r2d2::Pool<PostgresManager>) -> PostgresPool {
+        PostgresPool(Some(pool))
+    }
+
+    pub(super) fn pool(&self) -> Result<&r2d2::Pool<PostgresManager>, DatabaseError> {
+        self.0
+            .as_ref()
+            .ok_or_else(|| DatabaseError::Unavailable("the pool is closed".to_owned()))
+    }
+}
+
+impl Drop for PostgresPool {
+    fn drop(&mut self) {
+        let pool = self.0.take();
+        // Where no thread can be had the process is past caring about an orderly goodbye.
+        let _ = thread::Builder::new().spawn(move || drop(pool));
+    }
+}
+
+/// Takes `sslmode` and `sslrootcert` out of the URL, since the client knows fewer modes than libpq, and leaves it the rest.
+fn parse(url: &str) -> Result<(Config, Proof), DatabaseError> {
+    let wrong = |what: &str| DatabaseError::Misconfigured(format!("the database URL: {what}"));
+    let (address, options) = url.split_once('?').unwrap_or((url, ""));
+    // A second @ means that the first was part of the password, and what follows it would be quoted as a host name.
+    if url.matches('@').count() > 1 {
+        return Err(wrong(
+            "write @ : / ? # in a user name or password as %40 %3A %2F %3F %23",
+        ));
+    }
+    let (mut mode, mut root) = ("prefer", None);
+    let mut kept = String::new();
+    for option in options.split('&').filter(|option| !option.is_empty()) {
+        match option.split_once('=') {
+            Some(("sslmode", value)) => mode = value,
+            Some(("sslrootcert", value)) => {
+                root = Some(value.replace("%2F", "/").replace("%2f", "/"))
+            }
+            _ => {
+                kept.push(if kept.is_empty() { '?' } else { '&' });
+                kept.push_str(option);
+            }
+        }
+    }
+    // The parser's own text is not shown: it could quote a part of a password that was not escaped.
+    let mut config: Config = format!("{address}{kept}")
+        .parse()
+        .map_err(|_| wrong("not of the form postgres://user:password@host:5432/name?option=value, or an unknown option"))?;
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        return Err(wrong("it names no host"));
+    }
+    let (mode, proof) = match mode {
+        "disable" => (SslMode::Disable, Proof::Unasked),
+        "prefer" => (SslMode::Prefer, Proof::Unasked),
+        "require" => (
+            SslMode::Require,
+            root.map_or(Proof::Unasked, Proof::RootFile),
+        ),
+        "verify-ca" | "verify-full" => (
+            SslMode::Require,
+            match root {
+                Some(path) if path != "system" => Proof::RootFile(path),
+                _ => Proof::SystemRoots,
+            },
+        ),
+        _ => {
+            return Err(wrong(
+                "sslmode is one of disable, prefer, require, verify-ca, verify-full",
+            ));
+        }
+    };
+    config.ssl_mode(mode);
+    Ok((config, proof))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::super::postgres_server::{self, PostgresServer};
+    use super::super::{Database, DatabaseSettings};
+    use super::*;
+    use crate::secret::Secret;
+
+    #[test]
+    fn sslmode_says_whether_to_encrypt_and_whom_to_trust() {
+        for (options, mode, proof) in [
+            ("", SslMode::Prefer, Proof::Unasked),
+            ("?sslmode=disable", SslMode::Disable, Proof::Unasked),
+            ("?sslmode=require", SslMode::Require, Proof::Unasked),
+            ("?sslmode=verify-full", SslMode::Require, Proof::SystemRoots),
+            (
+                "?sslmode=verify-full&sslrootcert=system",
+                SslMode::Require,
+                Proof::SystemRoots,
+            ),
+            (
+                "?sslrootcert=%2Fca.pem&connect_timeout=3&sslmode=verify-ca",
+                SslMode::Require,
+                Proof::RootFile("/ca.pem".to_owned()),
+            ),
+        ] {
+            let (config, found) = parse(&format!("postgres://u:p%40w@h/d{options}")).unwrap();
+            assert_eq!((config.get_ssl_mode(), found), (mode, proof), "{options}");
+            assert_eq!(config.get_password(), Some(&b"p@w"[..]));
+            assert_eq!(config.get_dbname(), Some("d"));
+        }
+    }
+
+    #[test]
+    fn a_wrong_url_is_refused_without_its_password() {
+        for url in [
+            "postgres://u:hunter2@x@h/d",
+            "postgres://u:hunter2/x@h/d@",
+            "postgres://u:hunter2@h:port/d",
+            "postgres://u:hunter2@h/d?ssl=true",
+            "postgres://u:hunter2@h/d?sslmode=allow",
+            "postgres://u:hunter2@/d",
+            "postgres://",
+        ] {
+            let Err(DatabaseError::Misconfigured(what)) = parse(url) else {
+                panic!("{url}")
+            };
+            assert!(!what.contains("hunter2"), "{what}");
+        }
+    }
+
+    fn settings(url: impl Into<String>) -> DatabaseSettings {
+        DatabaseSettings {
+            url: Some(Secret::new(url)),
+            pool: 2,
+            ..DatabaseSettings::default()
+        }
+    }
+
+    #[test]
+    fn a_connection_that_lay_idle_is_asked_whether_it_lives() {
+        let server = PostgresServer::start(&[]);
+        let manager =
+            PostgresManager::new(&server.url("postgres"), Duration::from_secs(5)).unwrap();
+        let mut connection = manager.connect().unwrap();
+        let long_ago = Instant::now() - TRUSTED_IDLE;
+        connection.last_used = long_ago;
+        manager.is_valid(&mut connection).unwrap();
+        assert!(
+            connection.last_used > long_ago,
+            "its answer counts as a use"
+        );
+        server.cut_connections();
+        manager.is_valid(&mut connection).unwrap();
+        connection.last_used = long_ago;
+        assert!(manager.is_valid(&mut connection).is_err());
+        assert!(manager.has_broken(&mut connection));
+    }
+
+    #[test]
+    fn a_server_that_went_away_is_unavailable_within_a_bound() {
+        let server = PostgresServer::start(&[]);
+        let database = Database::open(&settings(server.new_database())).unwrap();
+        database.migrate().unwrap();
+        database.ping().unwrap();
+        drop(server);
+        let begun = Instant::now();
+        assert!(matches!(
+            database.ping(),
+            Err(DatabaseError::Unavailable(_))
+        ));
+        assert!(matches!(
+            database.keys().version(),
+            Err(DatabaseError::Unavailable(_))
+        ));
+        assert!(
+            begun.elapsed() < Duration::from_secs(7),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_at_once_and_without_the_password() {
+        let server = PostgresServer::shared();
+        let url = server.url("postgres");
+        for (url, wanted) in [
+            (
+                url.replace("hunter2", "hunter3"),
+                "password authentication failed",
+            ),
+            (url.replace("/postgres?", "/nowhere?"), "does not exist"),
+            (url.replace("sslmode=disable", "sslmode=require"), "TLS"),
+        ] {
+            let begun = Instant::now();
+            let error = Database::open(&settings(url)).unwrap_err().to_string();
+            assert!(
+                error.contains(wanted) && !error.contains("hunter"),
+                "{error}"
+            );
+            assert!(begun.elapsed() < CONNECT, "{error}");
+        }
+        let free = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let error =
+            Database::open(&settings(format!("postgres://u:hunter2@{free}/d"))).unwrap_err();
+        assert!(
+            error.to_string().contains("refused") && !error.to_string().contains("hunter2"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_silent_server_costs_five_seconds_and_few_threads() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("postgres://u:p@{}/d", silent.local_addr().unwrap());
+        let manager = PostgresManager::new(&url, Duration::from_secs(1)).unwrap();
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            let attempts: Vec<_> = (0..MOST_HANGING + 4)
+                .map(|_| scope.spawn(|| manager.connect()))
+                .collect();
+            for attempt in attempts {
+                assert!(matches!(
+                    attempt.join().unwrap(),
+                    Err(DatabaseError::Unavailable(_))
+                ));
+            }
+        });
+        assert!(
+            begun.elapsed() < CONNECT + Duration::from_secs(2),
+            "{:?}",
+            begun.elapsed()
+        );
+        assert!(
+            matches!(manager.connect(), Err(DatabaseError::Unavailable(what)) if what.contains("not answer"))
+        );
+        assert!(
+            begun.elapsed() < CONNECT + Duration::from_secs(2),
+            "the last one did not wait"
+        );
+        // The attempts end with the server, and their places are free again.
+        drop(silent);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while manager.hanging.load(Ordering::Relaxed) > 0 {
+            assert!(Instant::now() < deadline);
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn the_last_owner_may_be_an_async_worker() {
+        let server = PostgresServer::shared();
+        let database = Database::open(&settings(server.new_database())).unwrap();
+        actix_web::rt::System::new().block_on(async move { drop(database) });
+    }
+
+    #[test]
+    fn a_statement_that_takes_too_long_is_ended_by_the_server() {
+        let server = PostgresServer::shared();
+        let manager =
+            PostgresManager::new(&server.url("postgres"), Duration::from_millis(50)).unwrap();
+        let error = manager
+            .connect()
+            .unwrap()
+            .client
+            .batch_execute("SELECT pg_sleep(30)")
+            .unwrap_err();
+        assert!(matches!(
+            DatabaseError::from(error),
+            DatabaseError::TooSlow(_)
+        ));
+    }
+
+    #[test]
+    fn tls_encrypts_and_proves_what_it_is_asked_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name).display().to_string();
+        let (certificate, key) = (file("cert.pem"), file("key.pem"));
+        let made = std::process::Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-days",
+                "2",
+            ])
+            .args([
+                "-subj",
+                "/CN=localhost",
+                "-addext",
+                "subjectAltName=DNS:localhost",
+            ])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .args(["-keyout", &key, "-out", &certificate])
+            .output()
+            .unwrap();
+        assert!(
+            made.status.success(),
+            "openssl: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        for path in [folder.path(), certificate.as_ref(), key.as_ref()] {
+            postgres_server::own(path);
+        }
+        let server = PostgresServer::start(&[
+            "ssl=on",
+            &format!("ssl_cert_file={certificate}"),
+            &format!("ssl_key_file={key}"),
+        ]);
+        let url = |host: &str, options: &str| {
+            server
+                .url("postgres")
+                .replace("127.0.0.1", host)
+                .replace("sslmode=disable", options)
+        };
+        let encrypted = |url: String| {
+            let manager = PostgresManager::new(&url, Duration::from_secs(5)).unwrap();
+            let row = manager.connect()?.client.query_one(
+                "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+                &[],
+            )?;
+            Ok::<bool, DatabaseError>(row.get(0))
+        };
+        assert_eq!(encrypted(url("127.0.0.1", "sslmode=disable")), Ok(false));
+        assert_eq!(encrypted(url("127.0.0.1", "sslmode=prefer")), Ok(true));
+        assert_eq!(encrypted(url("127.0.0.1", "sslmode=require")), Ok(true));
+        let proven = format!("sslmode=verify-full&sslrootcert={certificate}");
+        assert_eq!(encrypted(url("localhost", &proven)), Ok(true));
+        for (host, options) in [
+            ("127.0.0.1", proven.as_str()),
+            ("localhost", "sslmode=verify-full"),
+        ] {
+            let error = encrypted(url(host, options)).unwrap_err();
+            assert!(
+                error.to_string().contains("certificate"),
+                "{host} {options}: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! A Postgres server for the tests of this floor: in a temporary folder, on a free port, killed when it is dropped.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const PASSWORD: &str = "hunter2";
+
+/// A running server.
+pub(super) struct PostgresServer {
+    child: Child,
+    port: u16,
+    folder: TempDir,
+    databases: AtomicUsize,
+}
+
+impl PostgresServer {
+    /// The server that the tests of this process share. A static is never dropped, so a shell that waits for this process to end,
+    /// however it ends, stops the server and removes its folder.
+    pub(super) fn shared() -> &'static PostgresServer {
+        const REAPER: &str = "read _; kill -QUIT $0; for _ in 1 2 3 4 5 6 7 8 9 10; do \
+                              kill -0 $0 2>/dev/null && sleep 0.2; done; rm -rf \"$1\"";
+        static SHARED: OnceLock<(PostgresServer, Child)> = OnceLock::new();
+        let (server, _) = SHARED.get_or_init(|| {
+            let server = PostgresServer::start(&[]);
+            let reaper = Command::new("sh")
+                .args(["-c", REAPER, &server.child.id().to_string()])
+                .arg(server.folder.path())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .process_group(0)
+                .spawn()
+                .unwrap();
+            (server, reaper)
+        });
+        server
+    }
+
+    /// Starts one with these settings (`name=value`) on top.
+    pub(super) fn start(settings: &[&str]) -> PostgresServer {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let secret = folder.path().join("password");
+        fs::write(&secret, PASSWORD).unwrap();
+        own(folder.path());
+        own(&secret);
+        let made = as_postgres("initdb")
+            .args([
+                "--no-sync",
+                "--auth=scram-sha-256",
+                "--username=larder",
+                "--encoding=UTF8",
+                "--no-locale",
+            ])
+            .arg("--pwfile")
+            .args([&secret, &data])
+            .output()
+            .unwrap();
+        assert!(
+            made.status.success(),
+            "initdb: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let port_setting = format!("port={port}");
+        let base = [
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "fsync=off",
+            &port_setting,
+        ];
+        let child = as_postgres("postgres")
+            .arg("-D")
+            .arg(&data)
+            .args(
+                base.iter()
+                    .chain(settings)
+                    .flat_map(|setting| ["-c", setting]),
+            )
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut server = PostgresServer {
+            child,
+            port,
+            folder,
+            databases: AtomicUsize::new(0),
+        };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while server.connect().is_err() {
+            let log = || fs::read_to_string(server.folder.path().join("log")).unwrap_or_default();
+            assert!(
+                server.child.try_wait().unwrap().is_none(),
+                "postgres ended: {}",
+                log()
+            );
+            assert!(
+                Instant::now() < deadline,
+                "postgres did not start: {}",
+                log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server
+    }
+
+    fn connect(&self) -> Result<postgres::Client, postgres::Error> {
+        postgres::Client::connect(&self.url("postgres"), postgres::NoTls)
+    }
+
+    pub(super) fn url(&self, database: &str) -> String {
+        format!(
+            "postgres://larder:{PASSWORD}@127.0.0.1:{}/{database}?sslmode=disable",
+            self.port
+        )
+    }
+
+    /// Makes an empty database and returns its URL.
+    pub(super) fn new_database(&self) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.connect()
+            .unwrap()
+            .batch_execute(&format!("CREATE DATABASE {name}"))
+            .unwrap();
+        self.url(&name)
+    }
+
+    /// Closes every connection but the one that asks, as a restart would.
+    pub(super) fn cut_connections(&self) {
+        let others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
+                      WHERE pid <> pg_backend_pid() AND usename = 'larder'";
+        self.connect().unwrap().batch_execute(others).unwrap();
+    }
+}
+
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        // QUIT, not KILL: its children end with it.
+        let quit = Command::new("kill")
+            .args(["-QUIT", &self.child.id().to_string()])
+            .status();
+        if !quit.is_ok_and(|status| status.success()) {
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// The program, from wherever this system keeps it, run as somebody that Postgres agrees to run as.
+fn as_postgres(program: &str) -> Command {
+    let path = folders()
+        .map(|folder| folder.join(program))
+        .find(|path| path.exists());
+    let mut command =
+        Command::new(path.unwrap_or_else(|| panic!("the tests need {program} of PostgreSQL")));
+    if let Some((user, group)) = other_user() {
+        command.uid(user).gid(group);
+    }
+    command.current_dir("/");
+    command
+}
+
+fn folders() -> impl Iterator<Item = PathBuf> {
+    let asked = Command::new("pg_config").arg("--bindir").output().ok();
+    let asked = asked.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    let installed = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
+    asked
+        .into_iter()
+        .chain(installed.map(|version| version.path().join("bin")))
+}
+
+/// Postgres refuses to run as root; then it runs as the user `postgres`.
+fn other_user() -> Option<(u32, u32)> {
+    let id = |args: &[&str]| {
+        let output = Command::new("id").args(args).output().ok()?;
+        String::from_utf8_lossy(&output.stdout)
+            .trim()
+            .parse::<u32>()
+            .ok()
+    };
+    (id(&["-u"]) == Some(0)).then(|| {
+        let user = id(&["-u", "postgres"]).expect("as root the tests need a user called postgres");
+        (user, id(&["-g", "postgres"]).unwrap_or(user))
+    })
+}
+
+pub(super) fn own(path: &Path) {
+    if let Some((user, group)) = other_user() {
+        chown(path, Some(user), Some(group)).unwrap();
+    }
+}

@@ -1,0 +1,112 @@
+//! TLS to Postgres, with the meaning that libpq gives `sslmode`.
+//!
+//! Promise: `verify-full` proves who the server is, by the system's roots or by `sslrootcert`. `prefer` and `require` encrypt
+//! without that proof, as they do for every other client: managed servers and Debian's default have certificates that no public
+//! root signed. Refuses `allow`, which would send the password in the clear first; `verify-ca` checks the name as well.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::error::DatabaseError;
+
+/// Whether the server has to prove who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// No: encryption alone.
+    Unasked,
+    /// By the roots of the operating system.
+    SystemRoots,
+    /// By the certificates in this PEM file.
+    RootFile(String),
+}
+
+/// A connector that asks for `proof`.
+pub(super) fn connector(proof: &Proof) -> Result<MakeRustlsConnect, DatabaseError> {
+    let wrong = |what: String| DatabaseError::Misconfigured(format!("TLS to the database: {what}"));
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong(error.to_string()))?;
+    let config = match proof {
+        Proof::Unasked => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+            .with_no_client_auth(),
+        Proof::SystemRoots | Proof::RootFile(_) => {
+            let mut roots = RootCertStore::empty();
+            match proof {
+                Proof::RootFile(path) => {
+                    let certificates = CertificateDer::pem_file_iter(path)
+                        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+                        .map_err(|error| wrong(format!("sslrootcert {path}: {error}")))?;
+                    roots.add_parsable_certificates(certificates);
+                }
+                _ => {
+                    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                }
+            }
+            if roots.is_empty() {
+                return Err(wrong(
+                    "no root certificate was found; name a file with sslrootcert".to_owned(),
+                ));
+            }
+            builder.with_root_certificates(roots).with_no_client_auth()
+        }
+    };
+    Ok(MakeRustlsConnect::new(config))
+}
+
+/// Takes any certificate, but still has the server sign the handshake with it.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
