@@ -3,3 +3,4 @@
 pub mod cache;
 pub mod quantity;
 pub mod secret;
+pub mod source;

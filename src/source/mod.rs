@@ -1,0 +1,3 @@
+//! FLOOR 2: where a value comes from on a miss.
+
+pub mod news;
