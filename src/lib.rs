@@ -4,3 +4,4 @@ pub mod cache;
 pub mod database;
 pub mod quantity;
 pub mod secret;
+pub mod source;

@@ -1,0 +1,12 @@
+//! FLOOR 2: where a value comes from on a miss.
+
+mod error;
+pub mod http;
+pub mod news;
+pub mod quota;
+mod settings;
+#[cfg(test)]
+mod tiny_server;
+
+pub use error::SourceError;
+pub use settings::{NEWS_UPSTREAMS, UpstreamSettings};

@@ -1,0 +1,474 @@
+//! A list of articles in bytes, its articles already JSON: a view of it is a selection and a copy, nothing is parsed.
+//!
+//! Invariant of what is written here: newest first, articles of one time in the order they were given in, one article per story.
+//!
+//! Promise: reading never panics, whatever the bytes. It checks that every length fits, not that the JSON is JSON: whoever
+//! keeps the bytes keeps them whole (the envelope has a checksum).
+//!
+//! The form, numbers little-endian: magic (4), flags (1), zeros (3), count (4), length of the JSON (4); per article a record:
+//! published at (i64, Unix seconds), end of its JSON (u32), end of its URL and of its source (u32 each), fields (u32); then
+//! the JSON, `{..},{..}`; then the names, each URL followed by its source. Ends count from the start of their part.
+
+use std::collections::HashMap;
+
+use super::article::{Article, source_name};
+use super::same_story::story;
+
+const MAGIC: &[u8; 4] = b"lrn1";
+const HEAD: usize = 16;
+const RECORD: usize = 24;
+
+const PARTIAL: u8 = 1;
+const ARCHIVED: u8 = 2;
+const SANDBOX: u8 = 4;
+
+/// What is to be known of a list as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// An upstream that should have been asked gave nothing.
+    pub partial: bool,
+    /// Some of it comes from the archive, since no upstream answered.
+    pub archived: bool,
+    /// Some of it was made up by the sandbox.
+    pub sandbox: bool,
+}
+
+impl Flags {
+    /// What holds for a list made of two lists.
+    pub fn or(self, other: Flags) -> Flags {
+        Flags {
+            partial: self.partial || other.partial,
+            archived: self.archived || other.archived,
+            sandbox: self.sandbox || other.sandbox,
+        }
+    }
+
+    fn to_byte(self) -> u8 {
+        let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+        bit(self.partial, PARTIAL) | bit(self.archived, ARCHIVED) | bit(self.sandbox, SANDBOX)
+    }
+
+    fn from_byte(byte: u8) -> Option<Flags> {
+        (byte & !(PARTIAL | ARCHIVED | SANDBOX) == 0).then_some(Flags {
+            partial: byte & PARTIAL != 0,
+            archived: byte & ARCHIVED != 0,
+            sandbox: byte & SANDBOX != 0,
+        })
+    }
+}
+
+/// One article of a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item<'a> {
+    /// Its URL.
+    pub url: &'a str,
+    /// Its source, as [`source_name`] writes it.
+    pub source: &'a str,
+    /// When it was published, in Unix seconds.
+    pub published_at: i64,
+    /// How many of its optional fields are there; zero where that is not known.
+    pub fields: u8,
+    /// The article as a JSON object.
+    pub json: &'a [u8],
+}
+
+/// A listing in bytes that were checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Listing<'a> {
+    flags: Flags,
+    records: &'a [[u8; RECORD]],
+    json: &'a [u8],
+    names: &'a [u8],
+}
+
+impl<'a> Listing<'a> {
+    /// Writes a listing of articles in any order.
+    pub fn encode(articles: &[Article], flags: Flags) -> Vec<u8> {
+        let json: Vec<Vec<u8>> = articles
+            .iter()
+            // Strings and a time cannot fail to become JSON; an empty object would be left out below.
+            .map(|article| serde_json::to_vec(article).unwrap_or_default())
+            .collect();
+        let items = articles.iter().zip(&json).map(|(article, json)| Item {
+            url: &article.url,
+            source: &article.source,
+            published_at: article.published_at.as_second(),
+            fields: article.fields(),
+            json,
+        });
+        Listing::of_items(items, flags)
+    }
+
+    /// Writes a listing of items in any order, such as the archive keeps. Items with empty JSON are left out.
+    pub fn of_items<'i>(items: impl IntoIterator<Item = Item<'i>>, flags: Flags) -> Vec<u8> {
+        let mut kept: Vec<Item<'i>> = Vec::new();
+        let mut stories: HashMap<String, usize> = HashMap::new();
+        for item in items.into_iter().filter(|item| !item.json.is_empty()) {
+            match stories.entry(story(item.url)) {
+                std::collections::hash_map::Entry::Occupied(at) => {
+                    let first = &mut kept[*at.get()];
+                    if item.fields > first.fields {
+                        *first = item;
+                    }
+                }
+                std::collections::hash_map::Entry::Vacant(place) => {
+                    place.insert(kept.len());
+                    kept.push(item);
+                }
+            }
+        }
+        kept.sort_by_key(|item| std::cmp::Reverse(item.published_at));
+        write(&kept, flags)
+    }
+
+    /// Writes one listing of several: the flags are those given and those of any part.
+    pub fn merge(parts: &[Listing<'_>], flags: Flags) -> Vec<u8> {
+        let flags = parts.iter().fold(flags, |flags, part| flags.or(part.flags));
+        Listing::of_items(parts.iter().flat_map(Listing::items), flags)
+    }
+
+    /// Reads a listing; `None` if the bytes are not one.
+    pub fn read(bytes: &'a [u8]) -> Option<Listing<'a>> {
+        let (head, rest) = bytes.split_at_checked(HEAD)?;
+        if &head[..4] != MAGIC || head[5..8] != [0, 0, 0] {
+            return None;
+        }
+        let flags = Flags::from_byte(head[4])?;
+        let count = number(head, 8);
+        let (records, rest) = rest.split_at_checked(count.checked_mul(RECORD)?)?;
+        let (json, names) = rest.split_at_checked(number(head, 12))?;
+        let (records, _) = records.as_chunks::<RECORD>();
+        let listing = Listing {
+            flags,
+            records,
+            json,
+            names,
+        };
+        // `json_end` is one past the comma that follows the last article, were there one.
+        let (mut json_start, mut name_start) = (0, 0);
+        for record in records {
+            let (json_end, url_end, source_end) = ends(record);
+            if json_end <= json_start || url_end < name_start || source_end < url_end {
+                return None;
+            }
+            (json_start, name_start) = (json_end + 1, source_end);
+        }
+        (json_start.saturating_sub(1) == json.len() && name_start == names.len()).then_some(listing)
+    }
+
+    /// What holds for the whole of it.
+    pub fn flags(&self) -> Flags {
+        self.flags
+    }
+
+    /// How many articles it has.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Its articles, newest first.
+    pub fn items(&self) -> impl Iterator<Item = Item<'a>> + use<'a> {
+        let Listing { json, names, .. } = *self;
+        let (mut json_start, mut name_start) = (0, 0);
+        self.records.iter().map(move |record| {
+            let (json_end, url_end, source_end) = ends(record);
+            let name = |from, to| {
+                let bytes = names.get(from..to).unwrap_or_default();
+                std::str::from_utf8(bytes).unwrap_or_default()
+            };
+            let item = Item {
+                url: name(name_start, url_end),
+                source: name(url_end, source_end),
+                published_at: published_at(record),
+                fields: record[20],
+                json: json.get(json_start..json_end).unwrap_or_default(),
+            };
+            (json_start, name_start) = (json_end + 1, source_end);
+            item
+        })
+    }
+
+    /// Appends the first `limit` articles, of `source` alone if one is named, as `{..},{..}`; returns how many.
+    pub fn view(&self, source: Option<&str>, limit: usize, out: &mut Vec<u8>) -> usize {
+        match source {
+            None => {
+                let count = limit.min(self.records.len());
+                let end = match count.checked_sub(1) {
+                    Some(last) => ends(&self.records[last]).0,
+                    None => 0,
+                };
+                out.extend_from_slice(self.json.get(..end).unwrap_or_default());
+                count
+            }
+            Some(source) => {
+                let source = source_name(source);
+                let mut count = 0;
+                for item in self
+                    .items()
+                    .filter(|item| item.source == source)
+                    .take(limit)
+                {
+                    if count > 0 {
+                        out.push(b',');
+                    }
+                    out.extend_from_slice(item.json);
+                    count += 1;
+                }
+                count
+            }
+        }
+    }
+}
+
+/// Past `u32` an end would not fit its record: items that would go there are left out. An upstream's answer ends far below.
+fn write(items: &[Item<'_>], flags: Flags) -> Vec<u8> {
+    const MOST: usize = 1 << 30;
+    let (mut json, mut names, mut records) = (Vec::new(), Vec::new(), Vec::new());
+    let mut count = 0_u32;
+    for item in items {
+        let name = item.url.len() + item.source.len();
+        if json.len() + item.json.len() >= MOST || names.len() + name >= MOST {
+            break;
+        }
+        if count > 0 {
+            json.push(b',');
+        }
+        json.extend_from_slice(item.json);
+        names.extend_from_slice(item.url.as_bytes());
+        let url_end = names.len();
+        names.extend_from_slice(item.source.as_bytes());
+        records.extend_from_slice(&item.published_at.to_le_bytes());
+        records.extend_from_slice(&end(json.len()));
+        records.extend_from_slice(&end(url_end));
+        records.extend_from_slice(&end(names.len()));
+        records.extend_from_slice(&u32::from(item.fields).to_le_bytes());
+        count += 1;
+    }
+    let mut bytes = Vec::with_capacity(HEAD + records.len() + json.len() + names.len());
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&[flags.to_byte(), 0, 0, 0]);
+    bytes.extend_from_slice(&count.to_le_bytes());
+    bytes.extend_from_slice(&end(json.len()));
+    bytes.extend_from_slice(&records);
+    bytes.extend_from_slice(&json);
+    bytes.extend_from_slice(&names);
+    bytes
+}
+
+fn end(at: usize) -> [u8; 4] {
+    u32::try_from(at).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+fn number(bytes: &[u8], at: usize) -> usize {
+    let four = bytes.get(at..).and_then(<[u8]>::first_chunk::<4>);
+    four.map_or(0, |four| u32::from_le_bytes(*four) as usize)
+}
+
+fn ends(record: &[u8; RECORD]) -> (usize, usize, usize) {
+    (number(record, 8), number(record, 12), number(record, 16))
+}
+
+fn published_at(record: &[u8; RECORD]) -> i64 {
+    record
+        .first_chunk::<8>()
+        .map_or(0, |eight| i64::from_le_bytes(*eight))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    fn article(url: &str, source: &str, at: i64) -> Article {
+        Article {
+            title: format!("title of {url}"),
+            description: None,
+            url: url.to_owned(),
+            image: None,
+            author: None,
+            source: source.to_owned(),
+            published_at: Timestamp::from_second(at).unwrap(),
+            category: "general".to_owned(),
+        }
+    }
+
+    fn view(bytes: &[u8], source: Option<&str>, limit: usize) -> (usize, Vec<String>) {
+        let mut out = b"[".to_vec();
+        let count = Listing::read(bytes).unwrap().view(source, limit, &mut out);
+        out.push(b']');
+        let articles: Vec<serde_json::Value> = serde_json::from_slice(&out).unwrap();
+        let urls = articles
+            .iter()
+            .map(|article| article["url"].as_str().unwrap().to_owned());
+        (count, urls.collect())
+    }
+
+    #[test]
+    fn newest_first_and_cut_to_the_limit() {
+        let bytes = Listing::encode(
+            &[
+                article("https://a/1", "x", 10),
+                article("https://a/2", "y", 30),
+                article("https://a/3", "x", 20),
+                article("https://a/4", "y", 20),
+            ],
+            Flags::default(),
+        );
+        let all = ["https://a/2", "https://a/3", "https://a/4", "https://a/1"];
+        for limit in 0..6 {
+            let (count, urls) = view(&bytes, None, limit);
+            assert_eq!(urls, all[..limit.min(4)]);
+            assert_eq!(count, urls.len());
+        }
+        assert_eq!(view(&bytes, Some("x"), 9).1, ["https://a/3", "https://a/1"]);
+        assert_eq!(
+            view(&bytes, Some(" Y"), 1),
+            (1, vec!["https://a/2".to_owned()])
+        );
+        assert_eq!(view(&bytes, Some("z"), 9), (0, vec![]));
+        assert_eq!(view(&bytes, Some("x"), 0), (0, vec![]));
+    }
+
+    #[test]
+    fn an_empty_one() {
+        let bytes = Listing::encode(&[], Flags::default());
+        let listing = Listing::read(&bytes).unwrap();
+        assert!(listing.is_empty());
+        assert_eq!(view(&bytes, None, 5), (0, vec![]));
+    }
+
+    #[test]
+    fn one_article_per_story_the_fuller_one_else_the_first() {
+        let mut fuller = article("http://A/1/?utm_source=rss", "second", 5);
+        fuller.author = Some("someone".to_owned());
+        let first = Listing::encode(
+            &[
+                article("https://a/1", "first", 5),
+                article("https://a/2", "first", 9),
+            ],
+            Flags::default(),
+        );
+        let second = Listing::encode(
+            &[fuller, article("https://a/2#x", "second", 1)],
+            Flags::default(),
+        );
+        let parts = [
+            Listing::read(&first).unwrap(),
+            Listing::read(&second).unwrap(),
+        ];
+        let merged = Listing::merge(&parts, Flags::default());
+        let kept: Vec<(&str, &str)> = Listing::read(&merged)
+            .unwrap()
+            .items()
+            .map(|item| (item.url, item.source))
+            .collect();
+        assert_eq!(
+            kept,
+            [
+                ("https://a/2", "first"),
+                ("http://A/1/?utm_source=rss", "second")
+            ]
+        );
+    }
+
+    #[test]
+    fn a_merge_says_of_itself_what_holds_for_a_part() {
+        let sandbox = Flags {
+            sandbox: true,
+            ..Flags::default()
+        };
+        let partial = Flags {
+            partial: true,
+            ..Flags::default()
+        };
+        let part = Listing::encode(&[], sandbox);
+        let merged = Listing::merge(&[Listing::read(&part).unwrap()], partial);
+        assert_eq!(Listing::read(&merged).unwrap().flags(), sandbox.or(partial));
+    }
+
+    #[test]
+    fn the_archive_can_give_items_back() {
+        let bytes = Listing::encode(&[article("https://a/1", "x", 7)], Flags::default());
+        let items: Vec<Item<'_>> = Listing::read(&bytes).unwrap().items().collect();
+        let again = Listing::of_items(items.iter().copied(), Flags::default());
+        assert_eq!(again, bytes);
+        assert_eq!(items[0].published_at, 7);
+    }
+
+    #[test]
+    fn every_shortened_listing_is_refused() {
+        let bytes = Listing::encode(
+            &[
+                article("https://a/1", "x", 1),
+                article("https://a/2", "y", 2),
+            ],
+            Flags::default(),
+        );
+        for length in 0..bytes.len() {
+            assert!(Listing::read(&bytes[..length]).is_none(), "{length}");
+        }
+        let longer = [&bytes[..], b"x"].concat();
+        assert!(Listing::read(&longer).is_none());
+    }
+
+    /// Reads everything there is to read.
+    fn exercise(bytes: &[u8]) {
+        if let Some(listing) = Listing::read(bytes) {
+            let mut out = Vec::new();
+            for limit in [0, 1, 2, usize::MAX] {
+                listing.view(None, limit, &mut out);
+                listing.view(Some("x"), limit, &mut out);
+            }
+            Listing::merge(&[listing, listing], Flags::default());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            exercise(&bytes);
+            exercise(&[&b"lrn1\0\0\0\0"[..], &bytes].concat());
+        }
+
+        #[test]
+        fn damage_is_survived(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut bytes = Listing::encode(
+                &[article("https://a/1", "x", 1), article("https://é/2", "y", 2)],
+                Flags::default(),
+            );
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            exercise(&bytes);
+        }
+
+        #[test]
+        fn any_articles_come_back(
+            articles in proptest::collection::vec(("[a-z]{1,3}", "[a-c]", -99_i64..99, ".*"), 0..20),
+            limit in 0_usize..25,
+        ) {
+            let articles: Vec<Article> = articles
+                .into_iter()
+                .map(|(path, source, at, title)| Article {
+                    title,
+                    ..article(&format!("https://a/{path}"), &source, at)
+                })
+                .collect();
+            let bytes = Listing::encode(&articles, Flags::default());
+            let listing = Listing::read(&bytes).unwrap();
+            let times: Vec<i64> = listing.items().map(|item| item.published_at).collect();
+            prop_assert!(times.is_sorted_by(|newer, older| newer >= older));
+            let stories: std::collections::HashSet<String> = articles.iter().map(|one| story(&one.url)).collect();
+            prop_assert_eq!(listing.len(), stories.len());
+            let (count, urls) = view(&bytes, None, limit);
+            prop_assert_eq!(count, limit.min(stories.len()));
+            let items: Vec<String> = listing.items().take(limit).map(|item| item.url.to_owned()).collect();
+            prop_assert_eq!(urls, items);
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! The news aggregator: two upstreams with formats of their own, one common form.
+//!
+//! Promise: a load makes one call to one upstream, booked on its quota, and gives a [`Listing`] or the reason why not. What was
+//! built from the sandbox's answers says so.
+
+mod article;
+mod guardian;
+mod html;
+mod listing;
+mod newsapi;
+mod refusal;
+mod same_story;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use article::{Article, source_name};
+pub use listing::{Flags, Item, Listing};
+
+use super::error::{SourceError, shown};
+use super::http::{Get, HttpAnswer, HttpClient};
+use super::quota::Quota;
+use crate::cache::LoadError;
+use crate::secret::Secret;
+use refusal::Refusal;
+
+/// The header by which an answer says that the sandbox made it up.
+pub const SANDBOX_HEADER: &str = "Larder-Sandbox";
+
+/// Whose format an upstream speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NewsFormat {
+    /// NewsAPI's.
+    NewsApi,
+    /// The Guardian's.
+    Guardian,
+}
+
+impl NewsFormat {
+    /// Both.
+    pub const ALL: [NewsFormat; 2] = [NewsFormat::NewsApi, NewsFormat::Guardian];
+
+    /// What the upstream is called in the configuration, in keys and in errors.
+    pub const fn name(self) -> &'static str {
+        match self {
+            NewsFormat::NewsApi => "newsapi",
+            NewsFormat::Guardian => "guardian",
+        }
+    }
+
+    /// The format of the upstream that is called `name`.
+    pub fn of_upstream(name: &str) -> Option<NewsFormat> {
+        NewsFormat::ALL
+            .into_iter()
+            .find(|format| format.name() == name)
+    }
+}
+
+/// One upstream: where it is, what it wants, what it has left.
+#[derive(Clone, Debug)]
+pub struct NewsUpstream {
+    /// Whose format it speaks.
+    pub format: NewsFormat,
+    /// What its paths are added to, without a slash at the end.
+    pub base_url: String,
+    /// Its API key. Without one it is asked without.
+    pub key: Option<Secret>,
+    /// Its client.
+    pub http: HttpClient,
+    /// Its quota; `None` has none.
+    pub quota: Option<Arc<Quota>>,
+}
+
+impl NewsUpstream {
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        self.format.name()
+    }
+
+    /// Loads the newest articles of a category, or of no particular one, as the bytes of a [`Listing`].
+    ///
+    /// Blocks until `deadline` at the latest, also for a place in the quota. `Spent` if that comes too late or the upstream says
+    /// so itself, after which nobody here asks it again before the time it named.
+    pub fn fetch(&self, category: Option<&str>, deadline: Instant) -> Result<Vec<u8>, LoadError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(LoadError::TooSlow(format!(
+                "no time was left to ask {}",
+                self.name()
+            )));
+        }
+        if let Some(quota) = &self.quota {
+            // A place at the very deadline would be spent on a call that has no time to be answered.
+            let latest = deadline - (left / 2).min(Duration::from_secs(1));
+            quota.book(latest).map_err(|spent| LoadError::Spent {
+                what: self.name().to_owned(),
+                retry_after: spent.retry_after,
+            })?;
+        }
+        let outcome = self.ask(category, deadline);
+        if let (Err(SourceError::Spent { retry_after, .. }), Some(quota)) = (&outcome, &self.quota)
+        {
+            quota.hold(*retry_after);
+        }
+        Ok(outcome?)
+    }
+
+    fn ask(&self, category: Option<&str>, deadline: Instant) -> Result<Vec<u8>, SourceError> {
+        let key = self.key.as_ref().map(Secret::reveal);
+        let mut headers = Vec::new();
+        let (path, mut query) = match self.format {
+            NewsFormat::NewsApi => (newsapi::PATH, newsapi::query(category)),
+            NewsFormat::Guardian => (guardian::PATH, guardian::query(category)),
+        };
+        match (self.format, key) {
+            (NewsFormat::NewsApi, Some(key)) => headers.push(("X-Api-Key", key)),
+            (NewsFormat::Guardian, Some(key)) => query.push(("api-key", key)),
+            (_, None) => {}
+        }
+        let answer = self.http.get(
+            &Get {
+                url: &format!("{}{path}", self.base_url.trim_end_matches('/')),
+                query: &query,
+                headers: &headers,
+                secret: self.key.as_ref(),
+            },
+            deadline,
+        )?;
+        let read = match self.format {
+            NewsFormat::NewsApi => newsapi::read(answer.status, &answer.body, category),
+            NewsFormat::Guardian => guardian::read(answer.status, &answer.body, category),
+        };
+        let articles = read.map_err(|refusal| self.refused(&answer, &refusal))?;
+        let flags = Flags {
+            sandbox: answer.header(SANDBOX_HEADER) == Some("true"),
+            ..Flags::default()
+        };
+        Ok(Listing::encode(&articles, flags))
+    }
+
+    fn refused(&self, answer: &HttpAnswer, refusal: &Refusal) -> SourceError {
+        let (name, status) = (self.name(), answer.status);
+        let words = shown(&refusal.words(), self.key.as_ref());
+        let what = match (words.is_empty(), status) {
+            (false, _) => format!("{name} answered {status}: {words}"),
+            (true, 200) => format!("{name} answered 200 with what is no list of articles"),
+            (true, _) => format!("{name} answered {status}"),
+        };
+        if refusal.spent || status == 429 {
+            SourceError::Spent {
+                what,
+                retry_after: answer.retry_after(),
+            }
+        } else {
+            SourceError::Failed(what)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::http::HttpSettings;
+    use crate::source::tiny_server::{TinyServer, respond};
+
+    const KEY: &str = "s3cr3t-k3y";
+    const NEWSAPI_OK: &str = r#"{"status":"ok","articles":[{"title":"T","url":"https://a.example/1","publishedAt":"2022-10-21T14:06:14Z"}]}"#;
+    const GUARDIAN_OK: &str = r#"{"response":{"status":"ok","results":[{"webTitle":"T","webUrl":"https://a.example/1","webPublicationDate":"2022-10-21T14:06:14Z"}]}}"#;
+
+    fn upstream(format: NewsFormat, server: &TinyServer) -> NewsUpstream {
+        NewsUpstream {
+            format,
+            base_url: format!("{}/v2/", server.base_url()),
+            key: Some(Secret::new(KEY)),
+            http: HttpClient::new(HttpSettings::new(format.name(), Duration::from_secs(10))),
+            quota: Some(Arc::new(Quota::new(format.name(), Vec::new(), None))),
+        }
+    }
+
+    fn answering(
+        status: &'static str,
+        headers: &'static [&'static str],
+        body: &'static str,
+    ) -> TinyServer {
+        TinyServer::start(move |mut stream, _| {
+            respond(&mut stream, status, headers, body.as_bytes())
+        })
+    }
+
+    fn fetch(upstream: &NewsUpstream, category: Option<&str>) -> Result<Vec<u8>, LoadError> {
+        let outcome = upstream.fetch(category, Instant::now() + Duration::from_secs(10));
+        if let Err(error) = &outcome {
+            assert!(
+                !format!("{error} {error:?} {upstream:?}").contains(KEY),
+                "{error}"
+            );
+        }
+        outcome
+    }
+
+    #[test]
+    fn asks_newsapi_with_the_key_in_a_header() {
+        let server = TinyServer::start(|mut stream, request| {
+            let request = request.to_lowercase();
+            assert!(
+                request.starts_with(
+                    "get /v2/top-headlines?category=general&pagesize=100 http/1.1\r\n"
+                ),
+                "{request}"
+            );
+            assert!(
+                request.contains("\r\nx-api-key: s3cr3t-k3y\r\n"),
+                "{request}"
+            );
+            respond(&mut stream, "200 OK", &[], NEWSAPI_OK.as_bytes());
+        });
+        let bytes = fetch(&upstream(NewsFormat::NewsApi, &server), None).unwrap();
+        let listing = Listing::read(&bytes).unwrap();
+        assert_eq!((listing.len(), listing.flags()), (1, Flags::default()));
+    }
+
+    #[test]
+    fn asks_the_guardian_with_the_key_in_the_query() {
+        let server = TinyServer::start(|mut stream, request| {
+            let line = request.lines().next().unwrap().to_owned();
+            assert_eq!(
+                line.replace("%7C", "|").replace("%2C", ","),
+                "GET /v2/search?section=sport|football&order-by=newest&page-size=50&show-fields=trailText,byline,thumbnail&api-key=s3cr3t-k3y HTTP/1.1"
+            );
+            respond(
+                &mut stream,
+                "200 OK",
+                &["Larder-Sandbox: true"],
+                GUARDIAN_OK.as_bytes(),
+            );
+        });
+        let bytes = fetch(&upstream(NewsFormat::Guardian, &server), Some("sports")).unwrap();
+        let listing = Listing::read(&bytes).unwrap();
+        assert_eq!(listing.len(), 1);
+        assert!(listing.flags().sandbox);
+        assert_eq!(listing.items().next().unwrap().source, "guardian");
+    }
+
+    #[test]
+    fn a_spent_quota_is_told_and_not_asked_again() {
+        for (format, status, headers, body, wait, says) in [
+            (
+                NewsFormat::NewsApi,
+                "429 Too Many Requests",
+                &["Retry-After: 120"][..],
+                r#"{"status":"error","code":"rateLimited","message":"Slow down, s3cr3t-k3y."}"#,
+                120,
+                "newsapi answered 429: rateLimited: Slow down, ***.",
+            ),
+            (
+                NewsFormat::NewsApi,
+                "401 Unauthorized",
+                &[],
+                r#"{"status":"error","code":"apiKeyExhausted","message":"No more."}"#,
+                60,
+                "newsapi answered 401: apiKeyExhausted: No more.",
+            ),
+            (
+                NewsFormat::Guardian,
+                "429 Too Many Requests",
+                &[],
+                r#"{"message":"API rate limit exceeded"}"#,
+                60,
+                "guardian answered 429: API rate limit exceeded",
+            ),
+            (
+                NewsFormat::Guardian,
+                "429 Too Many Requests",
+                &[],
+                "<html>",
+                60,
+                "guardian answered 429",
+            ),
+        ] {
+            let server = answering(status, headers, body);
+            let upstream = upstream(format, &server);
+            let spent = LoadError::Spent {
+                what: says.to_owned(),
+                retry_after: Duration::from_secs(wait),
+            };
+            assert_eq!(fetch(&upstream, None), Err(spent));
+            let again = fetch(&upstream, None).unwrap_err();
+            assert!(
+                again.retry_after().unwrap() > Duration::from_secs(wait - 10),
+                "{again}"
+            );
+            assert_eq!(server.requests(), 1);
+        }
+    }
+
+    #[test]
+    fn other_refusals_are_failures_in_the_upstreams_words() {
+        for (format, status, body, says) in [
+            (
+                NewsFormat::NewsApi,
+                "401 Unauthorized",
+                r#"{"status":"error","code":"apiKeyInvalid","message":"Your key s3cr3t-k3y is\r\nno key"}"#,
+                "newsapi answered 401: apiKeyInvalid: Your key *** is no key",
+            ),
+            (
+                NewsFormat::NewsApi,
+                "200 OK",
+                r#"{"status":"error","code":"unexpectedError","message":"Oops"}"#,
+                "newsapi answered 200: unexpectedError: Oops",
+            ),
+            (
+                NewsFormat::NewsApi,
+                "500 Oops",
+                "Internal <b>error</b>",
+                "newsapi answered 500",
+            ),
+            (
+                NewsFormat::NewsApi,
+                "200 OK",
+                "garbage",
+                "newsapi answered 200 with what is no list of articles",
+            ),
+            (
+                NewsFormat::Guardian,
+                "403 Forbidden",
+                r#"{"message":"Unauthorized"}"#,
+                "guardian answered 403: Unauthorized",
+            ),
+            // The other one's answer, from a base URL that was mixed up.
+            (
+                NewsFormat::Guardian,
+                "200 OK",
+                NEWSAPI_OK,
+                "guardian answered 200 with what is no list of articles",
+            ),
+        ] {
+            let server = answering(status, &[], body);
+            assert_eq!(
+                fetch(&upstream(format, &server), None),
+                Err(LoadError::Failed(says.to_owned()))
+            );
+        }
+    }
+
+    #[test]
+    fn a_quota_without_a_place_in_time_calls_nobody() {
+        let server = answering("200 OK", &[], NEWSAPI_OK);
+        let mut upstream = upstream(NewsFormat::NewsApi, &server);
+        upstream.quota = Some(Arc::new(Quota::new(
+            "newsapi",
+            vec!["1/1d".parse().unwrap()],
+            None,
+        )));
+        fetch(&upstream, None).unwrap();
+        let spent = fetch(&upstream, None).unwrap_err();
+        assert!(
+            spent
+                .to_string()
+                .starts_with("newsapi: quota spent, back in 86"),
+            "{spent}"
+        );
+        assert_eq!(server.requests(), 1);
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_costs_no_quota() {
+        let server = answering("200 OK", &[], NEWSAPI_OK);
+        let mut upstream = upstream(NewsFormat::NewsApi, &server);
+        upstream.quota = Some(Arc::new(Quota::new(
+            "newsapi",
+            vec!["1/1d".parse().unwrap()],
+            None,
+        )));
+        let late = upstream.fetch(None, Instant::now());
+        assert!(matches!(late, Err(LoadError::TooSlow(_))), "{late:?}");
+        fetch(&upstream, None).unwrap();
+    }
+}

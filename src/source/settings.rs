@@ -1,0 +1,85 @@
+//! What an operator sets for an upstream. The defaults are those of the documentation.
+
+use std::time::Duration;
+
+use crate::quantity::Rate;
+use crate::secret::Secret;
+
+/// The news upstreams, each with a format of its own. Their defaults: [`UpstreamSettings::news`].
+pub const NEWS_UPSTREAMS: [&str; 2] = ["newsapi", "guardian"];
+
+/// Where an upstream is and what it is kept to.
+#[derive(Clone, Debug)]
+pub struct UpstreamSettings {
+    /// What sources and errors call it.
+    pub name: String,
+    /// What its paths are added to.
+    pub base_url: String,
+    /// The environment variable that holds its key; empty: it wants none.
+    pub key_env: String,
+    /// Its key, if the environment had one.
+    pub key: Option<Secret>,
+    /// The longest that a call may take.
+    pub timeout: Duration,
+    /// Calls in a time; all of them are kept to.
+    pub quota: Vec<Rate>,
+}
+
+impl UpstreamSettings {
+    /// The default settings of one of [`NEWS_UPSTREAMS`], without a key; `None` for any other.
+    pub fn news(name: &str) -> Option<UpstreamSettings> {
+        const SECOND: Duration = Duration::from_secs(1);
+        const DAY: Duration = Duration::from_secs(86_400);
+        let (base_url, key_env, quota) = match name {
+            "newsapi" => (
+                "https://newsapi.org/v2",
+                "NEWSAPI_KEY",
+                vec![Rate {
+                    count: 100,
+                    per: DAY,
+                }],
+            ),
+            "guardian" => (
+                "https://content.guardianapis.com",
+                "GUARDIAN_API_KEY",
+                vec![
+                    Rate {
+                        count: 1,
+                        per: SECOND,
+                    },
+                    Rate {
+                        count: 500,
+                        per: DAY,
+                    },
+                ],
+            ),
+            _ => return None,
+        };
+        Some(UpstreamSettings {
+            name: name.to_owned(),
+            base_url: base_url.to_owned(),
+            key_env: key_env.to_owned(),
+            key: None,
+            timeout: Duration::from_secs(5),
+            quota,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::news::NewsFormat;
+
+    #[test]
+    fn every_news_upstream_has_defaults_and_a_format() {
+        assert_eq!(NEWS_UPSTREAMS, NewsFormat::ALL.map(NewsFormat::name));
+        for name in NEWS_UPSTREAMS {
+            assert_eq!(UpstreamSettings::news(name).unwrap().name, name);
+        }
+        let quota = UpstreamSettings::news("guardian").unwrap().quota;
+        let quota: Vec<String> = quota.iter().map(Rate::to_string).collect();
+        assert_eq!(quota, ["1/1s", "500/1d"]);
+        assert!(UpstreamSettings::news("quotes").is_none());
+    }
+}
