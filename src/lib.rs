@@ -3,5 +3,6 @@
 pub mod cache;
 pub mod database;
 pub mod quantity;
+pub mod resource;
 pub mod secret;
 pub mod source;

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use crate::database::{ArchivedArticle, Database};
 use crate::source::news::Listing;
 
+use super::news::made_up_shelf;
+
 /// Batches that may wait.
 const WAITING: usize = 256;
 /// How often what is too old is removed.
@@ -48,7 +50,11 @@ impl Archivist {
 
     /// Has the articles of a listing written under `category`. Does not block.
     pub fn keep(&self, category: &str, listing: &[u8]) {
-        let taken = self.0.batches.try_send((category.to_owned(), listing.to_vec())).is_ok();
+        let taken = self
+            .0
+            .batches
+            .try_send((category.to_owned(), listing.to_vec()))
+            .is_ok();
         if !taken && !self.0.full.swap(true, Ordering::Relaxed) {
             log::warn!("the archive falls behind: some articles are not kept");
         } else if taken {
@@ -58,7 +64,15 @@ impl Archivist {
 
     /// Writes what waits, at most for `limit`.
     pub fn finish(&self, limit: Duration) {
-        let Some(thread) = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let Some(thread) = self
+            .0
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        else {
+            return;
+        };
         // An empty batch is the sign to stop.
         let deadline = Instant::now() + limit;
         let mut stop = (String::new(), Vec::new());
@@ -81,11 +95,17 @@ fn work(database: &Database, waiting: &Receiver<Batch>, keep: Duration) {
     loop {
         let left = prune_at.saturating_duration_since(Instant::now());
         let done = match waiting.recv_timeout(left) {
-            Ok((category, listing)) if !category.is_empty() => {
-                let articles: Vec<ArchivedArticle> =
-                    Listing::read(&listing).map(|listing| articles(&listing)).unwrap_or_default();
-                database.archive().store(Some(&category), &articles)
-            }
+            Ok((category, listing)) if !category.is_empty() => match Listing::read(&listing) {
+                None => Ok(()),
+                Some(listing) => {
+                    let shelf = if listing.flags().sandbox {
+                        made_up_shelf(&category)
+                    } else {
+                        category
+                    };
+                    database.archive().store(Some(&shelf), &articles(&listing))
+                }
+            },
             Err(RecvTimeoutError::Timeout) => {
                 prune_at = Instant::now() + PRUNE_EVERY;
                 database.archive().prune(keep).map(|_| ())
@@ -94,18 +114,14 @@ fn work(database: &Database, waiting: &Receiver<Batch>, keep: Duration) {
         };
         match done {
             Ok(()) if failing => log::info!("the archive is written again"),
-            Err(error) if !failing => log::warn!("the archive cannot be written: {error}"),
+            Err(ref error) if !failing => log::warn!("the archive cannot be written: {error}"),
             _ => {}
         }
         failing = done.is_err();
     }
 }
 
-/// What the archive keeps of a listing. The sandbox makes its articles up: they have no place in it.
 fn articles(listing: &Listing<'_>) -> Vec<ArchivedArticle> {
-    if listing.flags().sandbox {
-        return Vec::new();
-    }
     let kept = listing.items().map(|item| ArchivedArticle {
         url: item.url.to_owned(),
         source: item.source.to_owned(),

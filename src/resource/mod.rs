@@ -19,8 +19,8 @@ use crate::cache::{Cache, KeyText, Policy, Request, Subject, Tag, Tally, Ticket,
 use self::settings::{ParamSettings, ResourceSettings, SourceSettings, TagPiece};
 
 pub use self::archivist::Archivist;
-pub use self::news::{News, NewsView};
-pub use self::parameter::{Arguments, Argument, BadParameter, Wrong, valid};
+pub use self::news::{News, NewsSource, NewsView};
+pub use self::parameter::{Argument, Arguments, BadParameter, Wrong};
 
 /// Changes whenever the stored form of any value does, so that replicas of two versions never read each other's entries.
 const FORM: u32 = 1;
@@ -58,16 +58,29 @@ impl Resources {
     ///
     /// # Errors
     /// If a path cannot be routed or a source is unknown: a configuration that was checked has neither.
-    pub fn build(settings: &[ResourceSettings], news: &News, before: Option<&Resources>) -> Result<Resources, String> {
-        let tallies: HashMap<&str, &Arc<Tally>> =
-            before.iter().flat_map(|before| &before.all).map(|old| (old.name(), &old.tally)).collect();
+    pub fn build(
+        settings: &[ResourceSettings],
+        news: &News,
+        before: Option<&Resources>,
+    ) -> Result<Resources, String> {
+        let tallies: HashMap<&str, &Arc<Tally>> = before
+            .iter()
+            .flat_map(|before| &before.all)
+            .map(|old| (old.name(), &old.tally))
+            .collect();
         let mut built = Resources::default();
         for settings in settings {
-            let tally = tallies.get(settings.name.as_str()).map(|tally| (*tally).clone()).unwrap_or_default();
+            let tally = tallies
+                .get(settings.name.as_str())
+                .map(|tally| (*tally).clone())
+                .unwrap_or_default();
             let resource = Resource::build(settings.clone(), news, tally)?;
             if let Some(path) = &settings.path {
                 let at = built.all.len();
-                built.router.insert(path, at).map_err(|error| format!("the path {path} cannot be served: {error}"))?;
+                built
+                    .router
+                    .insert(path, at)
+                    .map_err(|error| format!("the path {path} cannot be served: {error}"))?;
             }
             built.all.push(Arc::new(resource));
         }
@@ -81,7 +94,10 @@ impl Resources {
     {
         let found = self.router.at(path).ok()?;
         let resource = self.all.get(*found.value)?;
-        Some(Found { resource, path_arguments: found.params.iter().collect() })
+        Some(Found {
+            resource,
+            path_arguments: found.params.iter().collect(),
+        })
     }
 
     /// Every resource, in the order of the configuration.
@@ -91,23 +107,37 @@ impl Resources {
 }
 
 impl Resource {
-    fn build(settings: ResourceSettings, news: &News, tally: Arc<Tally>) -> Result<Resource, String> {
+    fn build(
+        settings: ResourceSettings,
+        news: &News,
+        tally: Arc<Tally>,
+    ) -> Result<Resource, String> {
         let SourceSettings::News(upstreams) = &settings.source;
         let source = news.of(upstreams)?;
         let compiled = |param: &ParamSettings| -> Result<_, String> {
             let pattern = match &param.kind {
-                settings::ParamKind::Text { pattern: Some(pattern), .. } => {
-                    Some(Regex::new(&format!("^(?:{pattern})$")).map_err(|error| error.to_string())?)
-                }
+                settings::ParamKind::Text {
+                    pattern: Some(pattern),
+                    ..
+                } => Some(settings::whole_value(pattern).map_err(|error| error.to_string())?),
                 _ => None,
             };
             Ok((param.clone(), pattern))
         };
-        let (view_params, mut key_params): (Vec<_>, Vec<_>) =
-            settings.params.iter().map(compiled).collect::<Result<Vec<_>, _>>()?.into_iter().partition(|(param, _)| param.view);
+        let (view_params, mut key_params): (Vec<_>, Vec<_>) = settings
+            .params
+            .iter()
+            .map(compiled)
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .partition(|(param, _)| param.view);
         key_params.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         let tags = &settings.tags;
-        let what = format!("{FORM} {} {} {key_params:?} {tags:?}", settings.name, source.identity());
+        let what = format!(
+            "{FORM} {} {} {key_params:?} {tags:?}",
+            settings.name,
+            source.identity()
+        );
         Ok(Resource {
             fingerprint: xxhash_rust::xxh3::xxh3_64(what.as_bytes()),
             policy: Arc::new(settings.policy.clone()),
@@ -144,7 +174,11 @@ impl Resource {
     ///
     /// # Errors
     /// The first argument that is not within what is declared.
-    pub fn key<'q>(&'q self, arguments: Arguments<'q>, key: &mut KeyText) -> Result<NewsView<'q>, BadParameter> {
+    pub fn key<'q>(
+        &'q self,
+        arguments: Arguments<'q>,
+        key: &mut KeyText,
+    ) -> Result<NewsView<'q>, BadParameter> {
         key.begin(self.fingerprint, &self.settings.name);
         for (param, pattern) in &self.key_params {
             if let Some(argument) = parameter::read(param, pattern.as_ref(), arguments)? {
@@ -165,7 +199,13 @@ impl Resource {
     ///
     /// # Errors
     /// As [`Resource::key`].
-    pub fn fetch(&self, cache: &Cache, arguments: Arguments<'_>, key: &KeyText, note: String) -> Result<Ticket, BadParameter> {
+    pub fn fetch(
+        &self,
+        cache: &Cache,
+        arguments: Arguments<'_>,
+        key: &KeyText,
+        note: String,
+    ) -> Result<Ticket, BadParameter> {
         let mut values: Vec<(&str, String)> = Vec::with_capacity(self.key_params.len());
         for (param, pattern) in &self.key_params {
             if let Some(argument) = parameter::read(param, pattern.as_ref(), arguments)? {
@@ -175,13 +215,23 @@ impl Resource {
         let subject = Subject {
             key: key.key(),
             policy: self.policy.clone(),
-            tags: self.settings.tags.iter().map(|template| render(template, &values)).collect(),
+            tags: self
+                .settings
+                .tags
+                .iter()
+                .map(|template| render(template, &values))
+                .collect(),
             label: "news".into(),
             note: note.into(),
             tally: self.tally.clone(),
         };
-        let category = values.into_iter().find(|(name, _)| *name == "category").map(|(_, value)| value);
-        let making = self.source.making(&subject, &self.settings.name, self.fingerprint, category);
+        let category = values
+            .into_iter()
+            .find(|(name, _)| *name == "category")
+            .map(|(_, value)| value);
+        let making = self
+            .source
+            .making(&subject, &self.settings.name, self.fingerprint, category);
         Ok(cache.fetch(Request { subject, making }))
     }
 
@@ -194,11 +244,11 @@ impl Resource {
 /// The tag of `template` for these values. A parameter that is not given leaves its place empty: no value does.
 fn render(template: &settings::TagTemplate, values: &[(&str, String)]) -> Tag {
     let mut text = String::new();
-    for piece in &template.pieces {
+    for piece in template.pieces() {
         match piece {
             TagPiece::Literal(literal) => text.push_str(literal),
             TagPiece::Param(name) => {
-                if let Some((_, value)) = values.iter().find(|(known, _)| known == name) {
+                if let Some((_, value)) = values.iter().find(|(known, _)| *known == name.as_str()) {
                     escape_into(&mut text, value);
                 }
             }

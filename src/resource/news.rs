@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::{
-    Composition, Ending, Key, LastResort, Life, Load, Loaded, Making, Request, Subject, Value, escape_into,
+    Composition, Ending, Key, LastResort, Life, Load, Loaded, Making, Request, Subject, Value,
+    escape_into,
 };
 use crate::database::Database;
 use crate::source::news::{Flags, Item, Listing, NewsUpstream};
@@ -21,10 +22,21 @@ const GENERAL: &str = "general";
 /// Articles that an answer from the archive is made of, at most: what one load brings from both upstreams.
 const ARCHIVED: u32 = 150;
 
+/// One upstream to ask.
+#[derive(Clone)]
+pub struct NewsSource {
+    /// How it is asked.
+    pub upstream: Arc<NewsUpstream>,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// Whether it is this process's own sandbox, which stands for the same everywhere, wherever it listens.
+    pub made_up: bool,
+}
+
 /// Upstreams to ask, and the database that keeps what they said. Cheap to clone.
 #[derive(Clone)]
 pub struct News {
-    upstreams: Vec<Arc<NewsUpstream>>,
+    sources: Vec<NewsSource>,
     archivist: Archivist,
     database: Database,
 }
@@ -54,18 +66,28 @@ impl<'q> NewsView<'q> {
         out.extend_from_slice(b"{\"articles\":[");
         let listing = Listing::read(bytes);
         let limit = self.limit.unwrap_or(usize::MAX);
-        let total = listing.as_ref().map_or(0, |listing| listing.view(self.source.as_deref(), limit, out));
+        let total = listing.as_ref().map_or(0, |listing| {
+            listing.view(self.source.as_deref(), limit, out)
+        });
         let flags = listing.map(|listing| listing.flags()).unwrap_or_default();
         out.extend_from_slice(b"],\"total\":");
         out.extend_from_slice(total.to_string().as_bytes());
-        for (set, name) in [(flags.partial, "partial"), (flags.archived, "archived"), (flags.sandbox, "sandbox")] {
+        for (set, name) in [
+            (flags.partial, "partial"),
+            (flags.archived, "archived"),
+            (flags.sandbox, "sandbox"),
+        ] {
             if set {
                 out.extend_from_slice(b",\"");
                 out.extend_from_slice(name.as_bytes());
                 out.extend_from_slice(b"\":true");
             }
         }
-        out.extend_from_slice(if cached { b",\"cached\":true}" } else { b",\"cached\":false}" });
+        out.extend_from_slice(if cached {
+            b",\"cached\":true}"
+        } else {
+            b",\"cached\":false}"
+        });
     }
 
     /// What tells this view's representation from those of other views of the same entry.
@@ -79,41 +101,76 @@ impl<'q> NewsView<'q> {
 }
 
 impl News {
-    /// The news of `upstreams`, kept in `database`.
-    pub fn new(upstreams: Vec<Arc<NewsUpstream>>, archivist: Archivist, database: Database) -> News {
-        News { upstreams, archivist, database }
+    /// The news of `sources`, kept in `database`.
+    pub fn new(sources: Vec<NewsSource>, archivist: Archivist, database: Database) -> News {
+        News {
+            sources,
+            archivist,
+            database,
+        }
     }
 
     /// The news of the upstreams with these names.
     pub(super) fn of(&self, names: &[String]) -> Result<News, String> {
-        let upstreams = names.iter().map(|name| {
-            let known = self.upstreams.iter().find(|upstream| upstream.name() == name);
-            known.cloned().ok_or_else(|| format!("there is no upstream {name}"))
+        let sources = names.iter().map(|name| {
+            let known = self
+                .sources
+                .iter()
+                .find(|source| source.upstream.name() == name);
+            known
+                .cloned()
+                .ok_or_else(|| format!("there is no upstream {name}"))
         });
-        Ok(News { upstreams: upstreams.collect::<Result<_, _>>()?, ..self.clone() })
+        Ok(News {
+            sources: sources.collect::<Result<_, _>>()?,
+            ..self.clone()
+        })
     }
 
     /// What makes its values, for the fingerprint.
     pub(super) fn identity(&self) -> String {
-        self.upstreams.iter().map(|upstream| upstream.identity()).collect::<Vec<_>>().join(" ")
+        let one = |source: &NewsSource| {
+            let place = if source.made_up {
+                "sandbox"
+            } else {
+                &source.upstream.base_url
+            };
+            format!("{}@{place}", source.upstream.name())
+        };
+        self.sources.iter().map(one).collect::<Vec<_>>().join(" ")
     }
 
     /// How long its slowest upstream may take.
     pub(super) fn limit(&self) -> Duration {
-        self.upstreams.iter().map(|upstream| upstream.timeout()).max().unwrap_or_default()
+        self.sources
+            .iter()
+            .map(|source| source.timeout)
+            .max()
+            .unwrap_or_default()
     }
 
     /// How the articles of `category` come to be, for the resource `name`.
-    pub(super) fn making(&self, subject: &Subject, name: &str, fingerprint: u64, category: Option<String>) -> Making {
+    pub(super) fn making(
+        &self,
+        subject: &Subject,
+        name: &str,
+        fingerprint: u64,
+        category: Option<String>,
+    ) -> Making {
         let category: Arc<str> = category.as_deref().unwrap_or(GENERAL).into();
-        let parts = self.upstreams.iter().map(|upstream| {
+        let parts = self.sources.iter().map(|source| {
+            let upstream = &source.upstream;
             let mut key = format!("{name}.{}?category=", upstream.name());
             escape_into(&mut key, &category);
-            let (asked, archivist, wanted) = (upstream.clone(), self.archivist.clone(), category.clone());
+            let (asked, archivist, wanted) =
+                (upstream.clone(), self.archivist.clone(), category.clone());
             let run = Box::new(move |deadline| {
                 let bytes = asked.fetch(Some(&wanted), deadline)?;
                 archivist.keep(&wanted, &bytes);
-                Ok(Loaded { value: Value::Present(bytes.into()), life: Life::Full })
+                Ok(Loaded {
+                    value: Value::Present(bytes.into()),
+                    life: Life::Full,
+                })
             });
             Request {
                 subject: Subject {
@@ -124,7 +181,10 @@ impl News {
                     note: subject.note.clone(),
                     tally: subject.tally.clone(),
                 },
-                making: Making::Load(Load { limit: upstream.timeout(), run }),
+                making: Making::Load(Load {
+                    limit: source.timeout,
+                    run,
+                }),
             }
         });
         let parts = parts.collect();
@@ -136,21 +196,42 @@ impl News {
     }
 }
 
+/// Where the archive keeps what the sandbox made up for `category`: apart, so that it never stands beside real news.
+pub(super) fn made_up_shelf(category: &str) -> String {
+    format!("sandbox:{category}")
+}
+
 fn merge(parts: &[Ending]) -> Option<Loaded> {
     let listings: Vec<Listing<'_>> = parts
         .iter()
         .filter_map(|part| part.as_ref().ok())
         .filter_map(|answer| Listing::read(answer.entry.value.bytes()))
         .collect();
-    let flags = Flags { partial: listings.len() < parts.len(), ..Flags::default() };
-    (!listings.is_empty())
-        .then(|| Loaded { value: Value::Present(Listing::merge(&listings, flags).into()), life: Life::Full })
+    let flags = Flags {
+        partial: listings.len() < parts.len(),
+        ..Flags::default()
+    };
+    (!listings.is_empty()).then(|| Loaded {
+        value: Value::Present(Listing::merge(&listings, flags).into()),
+        life: Life::Full,
+    })
 }
 
 fn archived(database: Database, category: Arc<str>) -> LastResort {
     Box::new(move || {
-        let found = database.archive().newest(Some(&category), ARCHIVED);
-        let articles = found.map_err(|error| log::warn!("the archive cannot be read: {error}")).ok()?;
+        let newest = |shelf: &str| {
+            let found = database.archive().newest(Some(shelf), ARCHIVED);
+            found
+                .map_err(|error| log::warn!("the archive cannot be read: {error}"))
+                .unwrap_or_default()
+        };
+        let articles = newest(&category);
+        let sandbox = articles.is_empty();
+        let articles = if sandbox {
+            newest(&made_up_shelf(&category))
+        } else {
+            articles
+        };
         if articles.is_empty() {
             return None;
         }
@@ -161,7 +242,17 @@ fn archived(database: Database, category: Arc<str>) -> LastResort {
             json: article.json.as_bytes(),
             fields: 0,
         });
-        let listing = Listing::of_items(items, Flags { archived: true, ..Flags::default() });
-        Some(Loaded { value: Value::Present(listing.into()), life: Life::Full })
+        let listing = Listing::of_items(
+            items,
+            Flags {
+                archived: true,
+                sandbox,
+                ..Flags::default()
+            },
+        );
+        Some(Loaded {
+            value: Value::Present(listing.into()),
+            life: Life::Full,
+        })
     })
 }

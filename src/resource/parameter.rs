@@ -63,7 +63,11 @@ impl fmt::Display for BadParameter {
             Wrong::NotText => "is not valid UTF-8",
             Wrong::NotValid => "is not valid",
         };
-        write!(f, "parameter `{}` {wrong}; valid: {}", self.name, self.valid)
+        write!(
+            f,
+            "parameter `{}` {wrong}; valid: {}",
+            self.name, self.valid
+        )
     }
 }
 
@@ -90,7 +94,11 @@ pub(crate) fn read<'q>(
     pattern: Option<&regex_lite::Regex>,
     arguments: Arguments<'q>,
 ) -> Result<Option<Argument<'q>>, BadParameter> {
-    let bad = |wrong| BadParameter { name: settings.name.clone(), wrong, valid: valid(settings) };
+    let bad = |wrong| BadParameter {
+        name: settings.name.clone(),
+        wrong,
+        valid: settings.kind.to_string(),
+    };
     let Some(text) = find(&settings.name, arguments).map_err(bad)? else {
         return match &settings.default {
             Some(ParamValue::Text(text)) => Ok(Some(Argument::Text(text.as_str().into()))),
@@ -107,7 +115,10 @@ pub(crate) fn read<'q>(
         ParamKind::Integer { min, max } => {
             let digits = text.strip_prefix('-').unwrap_or(&text);
             let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-            let number = text.parse::<i64>().ok().filter(|number| plain && min <= number && number <= max);
+            let number = text
+                .parse::<i64>()
+                .ok()
+                .filter(|number| plain && min <= number && number <= max);
             number.map(Argument::Integer)
         }
         ParamKind::Boolean => match &*text {
@@ -115,7 +126,9 @@ pub(crate) fn read<'q>(
             "false" => Some(Argument::Boolean(false)),
             _ => None,
         },
-        ParamKind::Text { one_of, max_len, .. } => {
+        ParamKind::Text {
+            one_of, max_len, ..
+        } => {
             let listed = one_of.is_empty() || one_of.iter().any(|one| *one == text);
             let fits = text.chars().count() <= *max_len && !text.contains(char::is_control);
             let matches = pattern.is_none_or(|pattern| pattern.is_match(&text));
@@ -125,32 +138,19 @@ pub(crate) fn read<'q>(
     argument.map(Some).ok_or_else(|| bad(Wrong::NotValid))
 }
 
-/// What a parameter may be, in words.
-pub fn valid(settings: &ParamSettings) -> String {
-    match &settings.kind {
-        ParamKind::Integer { min: i64::MIN, max: i64::MAX } => "a whole number".to_owned(),
-        ParamKind::Integer { min, max: i64::MAX } => format!("a whole number from {min}"),
-        ParamKind::Integer { min: i64::MIN, max } => format!("a whole number up to {max}"),
-        ParamKind::Integer { min, max } => format!("a whole number from {min} to {max}"),
-        ParamKind::Boolean => "true or false".to_owned(),
-        ParamKind::Text { one_of, .. } if !one_of.is_empty() => format!("one of {}", one_of.join(", ")),
-        ParamKind::Text { pattern: Some(pattern), max_len, .. } => {
-            format!("text that matches {pattern}, of at most {max_len} characters")
-        }
-        ParamKind::Text { max_len, .. } => format!("text of 1 to {max_len} characters, once"),
-    }
-}
-
 /// The unescaped value of the parameter `name`, if it is there, and there once.
 fn find<'q>(name: &str, arguments: Arguments<'q>) -> Result<Option<Cow<'q, str>>, Wrong> {
     if let Some((_, value)) = arguments.path.iter().find(|(known, _)| *known == name) {
-        return unescape(value, Plus::Itself).map(Some).ok_or(Wrong::NotText);
+        return unescape(value, Plus::Itself)
+            .map(Some)
+            .ok_or(Wrong::NotText);
     }
     let mut found = None;
     for pair in arguments.query.split('&') {
         let (raw, value) = pair.split_once('=').unwrap_or((pair, ""));
         let same = raw == name
-            || (raw.contains(['%', '+']) && unescape(raw, Plus::Space).is_some_and(|unescaped| unescaped == name));
+            || (raw.contains(['%', '+'])
+                && unescape(raw, Plus::Space).is_some_and(|unescaped| unescaped == name));
         if same && found.replace(value).is_some() {
             return Err(Wrong::Repeated);
         }
@@ -171,7 +171,7 @@ enum Plus {
 /// taken as it is. `None` if the result is not UTF-8.
 fn unescape(text: &str, plus: Plus) -> Option<Cow<'_, str>> {
     let escaped = |byte: &u8| *byte == b'%' || (*byte == b'+' && plus == Plus::Space);
-    if !text.as_bytes().iter().any(|byte| escaped(byte)) {
+    if !text.as_bytes().iter().any(escaped) {
         return Some(Cow::Borrowed(text));
     }
     let mut bytes = Vec::with_capacity(text.len());
@@ -179,7 +179,9 @@ fn unescape(text: &str, plus: Plus) -> Option<Cow<'_, str>> {
     while let [first, tail @ ..] = rest {
         rest = tail;
         match (first, tail) {
-            (b'%', [high, low, after @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+            (b'%', [high, low, after @ ..])
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
                 let digit = |byte: u8| (byte as char).to_digit(16).unwrap_or_default() as u8;
                 bytes.push(digit(*high) << 4 | digit(*low));
                 rest = after;
@@ -214,15 +216,28 @@ mod tests {
     use super::*;
 
     fn settings(kind: ParamKind) -> ParamSettings {
-        ParamSettings { name: "p".into(), kind, default: None, required: false, view: false }
+        ParamSettings {
+            name: "p".into(),
+            kind,
+            default: None,
+            required: false,
+            view: false,
+        }
     }
 
     fn text(one_of: &[&str]) -> ParamSettings {
         let one_of = one_of.iter().map(|one| one.to_string()).collect();
-        settings(ParamKind::Text { one_of, pattern: None, max_len: 5 })
+        settings(ParamKind::Text {
+            one_of,
+            pattern: None,
+            max_len: 5,
+        })
     }
 
-    fn of_query<'q>(settings: &'q ParamSettings, query: &'q str) -> Result<Option<Argument<'q>>, Wrong> {
+    fn of_query<'q>(
+        settings: &'q ParamSettings,
+        query: &'q str,
+    ) -> Result<Option<Argument<'q>>, Wrong> {
         read(settings, None, Arguments { path: &[], query }).map_err(|bad| bad.wrong)
     }
 
@@ -230,7 +245,11 @@ mod tests {
     fn takes_what_is_declared_however_it_is_written() {
         let p = text(&[]);
         let is = |query: &str, expected: &str| {
-            assert_eq!(of_query(&p, query), Ok(Some(Argument::Text(expected.into()))), "{query}");
+            assert_eq!(
+                of_query(&p, query),
+                Ok(Some(Argument::Text(expected.into()))),
+                "{query}"
+            );
         };
         is("p=a", "a");
         is("x=1&p=a&y", "a");
@@ -257,19 +276,37 @@ mod tests {
         let p = text(&[]);
         assert_eq!(of_query(&p, "p=abcdef"), Err(Wrong::NotValid));
         assert_eq!(of_query(&p, "p=a%0Ab"), Err(Wrong::NotValid));
-        let p = ParamSettings { required: true, ..p };
+        let p = ParamSettings {
+            required: true,
+            ..p
+        };
         assert_eq!(of_query(&p, ""), Err(Wrong::Missing));
     }
 
     #[test]
     fn whole_numbers_have_one_form() {
         let p = settings(ParamKind::Integer { min: -5, max: 100 });
-        for (query, number) in [("p=7", 7), ("p=007", 7), ("p=-5", -5), ("p=100", 100), ("p=-0", 0)] {
+        for (query, number) in [
+            ("p=7", 7),
+            ("p=007", 7),
+            ("p=-5", -5),
+            ("p=100", 100),
+            ("p=-0", 0),
+        ] {
             let argument = of_query(&p, query).unwrap().unwrap();
             assert_eq!(argument, Argument::Integer(number));
             argument.with_text(|text| assert_eq!(text, number.to_string()));
         }
-        for query in ["p=101", "p=-6", "p=1.5", "p=+7", "p=%2B7", "p=7x", "p=-", "p=99999999999999999999"] {
+        for query in [
+            "p=101",
+            "p=-6",
+            "p=1.5",
+            "p=+7",
+            "p=%2B7",
+            "p=7x",
+            "p=-",
+            "p=99999999999999999999",
+        ] {
             assert_eq!(of_query(&p, query), Err(Wrong::NotValid), "{query}");
         }
         let mut digits = [0; 20];
@@ -279,17 +316,32 @@ mod tests {
     #[test]
     fn a_path_keeps_its_plus_and_defaults_stand_in() {
         let p = text(&[]);
-        let arguments = Arguments { path: &[("p", "a+%62")], query: "p=zzz" };
-        assert_eq!(read(&p, None, arguments).unwrap(), Some(Argument::Text("a+b".into())));
-        let p = ParamSettings { default: Some(ParamValue::Text("d".into())), ..p };
+        let arguments = Arguments {
+            path: &[("p", "a+%62")],
+            query: "p=zzz",
+        };
+        assert_eq!(
+            read(&p, None, arguments).unwrap(),
+            Some(Argument::Text("a+b".into()))
+        );
+        let p = ParamSettings {
+            default: Some(ParamValue::Text("d".into())),
+            ..p
+        };
         assert_eq!(of_query(&p, ""), Ok(Some(Argument::Text("d".into()))));
     }
 
     #[test]
     fn patterns_hold_for_the_whole_value() {
-        let p = settings(ParamKind::Text { one_of: vec![], pattern: Some("[A-Z]+".into()), max_len: 9 });
+        let p = settings(ParamKind::Text {
+            one_of: vec![],
+            pattern: Some("[A-Z]+".into()),
+            max_len: 9,
+        });
         let pattern = regex_lite::Regex::new("^(?:[A-Z]+)$").unwrap();
-        let read = |query| read(&p, Some(&pattern), Arguments { path: &[], query }).map_err(|bad| bad.to_string());
+        let read = |query| {
+            read(&p, Some(&pattern), Arguments { path: &[], query }).map_err(|bad| bad.to_string())
+        };
         assert!(read("p=ABC").is_ok());
         assert_eq!(
             read("p=ABc").unwrap_err(),
