@@ -15,6 +15,7 @@ use super::entry::{Entry, hash};
 use super::error::LoadError;
 use super::flight::{Ending, Landing, Ticket};
 use super::outcome::{Answer, Outcome, Staleness, Trace};
+use super::random::random;
 use super::policy::{Ends, Freshness, Life};
 use super::request::{Compose, Composition, LastResort, Loaded, Subject};
 
@@ -169,7 +170,7 @@ impl Whole {
     }
 
     fn entry(&self, loaded: Loaded, parts: &[&Answer]) -> Entry {
-        let (now, jitter) = (self.core.clock.now(), self.core.jitter());
+        let (now, jitter) = (self.core.clock.now(), random());
         let entries = || parts.iter().map(|part| &part.entry);
         let stale = |part: &&&Answer| matches!(part.outcome, Outcome::Stale(_));
         // Fresh as long as its shortest part; a part that is stale already makes the whole stale from the moment it became so.
@@ -198,7 +199,7 @@ impl Whole {
         let one_history = entries().all(|entry| entry.epoch == epoch);
         Entry {
             hash: hash(loaded.value.bytes()),
-            load_id: self.core.random(),
+            load_id: random(),
             // Parts of two histories make a whole of none.
             epoch: if one_history { epoch } else { Epoch(0) },
             load_clock: entries()
@@ -243,11 +244,11 @@ impl Whole {
         let core = &self.core;
         let spent = matches!(error, LoadError::Spent { .. });
         let life = if spent { Life::Full } else { Life::Tenth };
-        let (now, jitter) = (core.clock.now(), core.jitter());
+        let (now, jitter) = (core.clock.now(), random());
         let (epoch, load_clock) = core.mirror.stamp();
         let entry = Arc::new(Entry {
             hash: hash(loaded.value.bytes()),
-            load_id: core.random(),
+            load_id: random(),
             epoch,
             load_clock,
             loaded_at: now,

@@ -1,6 +1,5 @@
 //! What the stages of a look-up share.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use super::clock::Clock;
@@ -101,23 +100,5 @@ impl Core {
             }
         }
         ticket
-    }
-
-    /// A number for jitter; a new one each time.
-    pub(crate) fn jitter(&self) -> u64 {
-        self.random()
-    }
-
-    /// A number that no other process draws: an identity of a load.
-    pub(crate) fn random(&self) -> u64 {
-        thread_local!(static STATE: Cell<u64> = Cell::new(super::coherence::Epoch::random().0));
-        // SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014), seeded by the system.
-        STATE.with(|state| {
-            let next = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-            state.set(next);
-            let mixed = (next ^ (next >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            mixed ^ (mixed >> 31)
-        })
     }
 }

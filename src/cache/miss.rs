@@ -18,6 +18,7 @@ use super::error::LoadError;
 use super::flight::Landing;
 use super::key::Key;
 use super::outcome::{Answer, Outcome, Staleness, Trace};
+use super::random::random;
 use super::policy::{Freshness, Policy};
 use super::redis_tier::{Lease, Read};
 use super::request::{Load, Loaded, Subject};
@@ -113,7 +114,7 @@ impl Miss {
         let entry = Arc::new(envelope::decode(
             bytes,
             &self.subject.policy,
-            core.jitter(),
+            random(),
             &core.clock,
         )?);
         match core.judge(&entry, entry.ends.fresh_until, &self.subject.policy) {
@@ -192,7 +193,7 @@ impl Miss {
 
     /// The stages that may block, on a loader's thread.
     fn run(mut self) {
-        let token = format!("{:016x}", self.core.random());
+        let token = format!("{:016x}", random());
         let (epoch, clock) = match self.take_lease(&token) {
             Right::Granted { epoch, clock } => (epoch, clock),
             Right::Answered(answer) => return self.landing.end(Ok(answer)),
@@ -286,12 +287,12 @@ impl Miss {
         took: Duration,
     ) {
         let core = self.core.clone();
-        let (now, jitter) = (core.clock.now(), core.jitter());
+        let (now, jitter) = (core.clock.now(), random());
         let absent = loaded.value.is_absent();
         let fresh_for = self.subject.policy.fresh_for(absent, loaded.life, jitter);
         let entry = Arc::new(Entry {
             hash: hash(loaded.value.bytes()),
-            load_id: core.random(),
+            load_id: random(),
             epoch,
             load_clock,
             loaded_at: now,

@@ -23,6 +23,7 @@ mod memory_tier;
 mod miss;
 mod outcome;
 mod policy;
+mod random;
 mod redis_pool;
 mod redis_tier;
 mod request;
@@ -49,6 +50,7 @@ pub use self::flight::{Ending, Ticket};
 pub use self::key::{Key, KeyText, Tag, escape_into};
 pub use self::outcome::{Answer, Outcome, Staleness, Trace};
 pub use self::policy::{Ends, Freshness, Life, Policy, StaleRules};
+pub use self::random::random;
 pub use self::redis_pool::{RedisDown, RedisPool};
 pub use self::request::{Compose, Composition, LastResort, Load, Loaded, Making, Request, Subject};
 pub use self::settings::{

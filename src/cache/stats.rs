@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::flight::Ending;
-use super::outcome::Outcome;
+use super::outcome::{Answer, Outcome};
 
 /// See the module. A look-up is counted once, by how it ended.
 #[derive(Debug, Default)]
@@ -70,9 +70,9 @@ impl Tally {
         add(counter);
     }
 
-    /// Counts a hit in memory: the short way for the one case that must cost nothing more.
-    pub fn count_memory_hit(&self) {
-        add(&self.memory_hits);
+    /// Counts an answer that memory gave: the short way for the case that must cost nothing more.
+    pub fn count_hit(&self, answer: &Answer) {
+        add(if answer.outcome == Outcome::MemoryHit { &self.memory_hits } else { &self.stale_hits });
     }
 
     pub(crate) fn count_load(&self) {

@@ -1,0 +1,105 @@
+//! Who may ask, and how often.
+//!
+//! Promise: nothing here blocks. A route says whom it is for; the order of refusal is 401, 403, 429.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::HttpRequest;
+use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+
+use super::key_table::KeyTable;
+use super::limiter::Decision;
+use super::problem::Problem;
+
+/// Limits of the caller's quota (draft-ietf-httpapi-ratelimit-headers-10).
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+/// The policy behind them.
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// Whom a route is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// Anyone; a key that is given is not looked at.
+    Anyone,
+    /// Anyone with a key.
+    Keys,
+    /// Admins.
+    Admins,
+}
+
+/// The gate. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Access {
+    pub(crate) table: Arc<KeyTable>,
+    /// Whether resources need a key at all.
+    pub(crate) required: bool,
+}
+
+/// A request that may pass, and what to tell its caller of what is left.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Admission(Option<Decision>);
+
+/// A request that may not.
+pub(crate) struct Refused {
+    problem: Problem,
+    admission: Admission,
+}
+
+impl Access {
+    /// Lets the request through, or says why not.
+    pub(crate) fn check(&self, request: &HttpRequest, audience: Audience) -> Result<Admission, Refused> {
+        let refused = |problem| Refused { problem, admission: Admission::default() };
+        let open = audience == Audience::Anyone || (audience == Audience::Keys && !self.required);
+        let Some(header) = request.headers().get(AUTHORIZATION) else {
+            let none = "Send an API key: Authorization: Bearer KEY.";
+            return if open { Ok(Admission::default()) } else { Err(refused(Problem::NoKey(none))) };
+        };
+        if audience == Audience::Anyone {
+            return Ok(Admission::default());
+        }
+        let Some(record) = bearer(header).and_then(|key| self.table.lookup(key)) else {
+            return Err(refused(Problem::NoKey("The API key is not known: it may have been revoked.")));
+        };
+        if audience == Audience::Admins && !record.is_admin() {
+            return Err(refused(Problem::NotAdmin));
+        }
+        let decision = record.check();
+        match decision {
+            Some(Decision { allowed: false, retry_after, .. }) => {
+                Err(Refused { problem: Problem::TooOften { retry_after }, admission: Admission(decision) })
+            }
+            _ => Ok(Admission(decision)),
+        }
+    }
+}
+
+impl Refused {
+    /// The answer that says so.
+    pub(crate) fn answer(&self) -> actix_web::HttpResponse {
+        let mut answer = self.problem.answer();
+        self.admission.tell(answer.headers_mut());
+        answer
+    }
+}
+
+impl Admission {
+    /// Adds what is left of the caller's rate.
+    pub(crate) fn tell(&self, headers: &mut HeaderMap) {
+        let Some(decision) = self.0 else { return };
+        let whole = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        let limit = format!("\"default\";r={};t={}", decision.remaining, whole(decision.reset));
+        let policy = format!("\"default\";q={};w={}", decision.limit, whole(decision.window));
+        for (name, text) in [(RATE_LIMIT, limit), (RATE_LIMIT_POLICY, policy)] {
+            if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(text)) {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// The key in `Authorization: Bearer KEY` (RFC 6750, section 2.1); the scheme in any case.
+fn bearer(header: &HeaderValue) -> Option<&str> {
+    let (scheme, key) = header.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}

@@ -1,0 +1,44 @@
+//! The bridge from async to blocking: the one place where a request waits for something that a thread does.
+//!
+//! A request that waits for a load waits as a future: a thousand requests for one cold key occupy one blocking thread.
+
+use std::time::Duration;
+
+use actix_web::rt::time::timeout;
+use actix_web::web;
+
+use crate::cache::{Ending, LoadError, Ticket};
+use crate::database::{Database, DatabaseError};
+
+use super::problem::Problem;
+
+/// Waits for the answer: for `soft` only, if there is a stale copy to give instead, and never longer than `limit`.
+pub(crate) async fn answer(mut ticket: Ticket, soft: Option<Duration>, limit: Duration) -> Ending {
+    if let Some(soft) = soft.filter(|soft| *soft < limit) {
+        if let Ok(ending) = timeout(soft, &mut ticket).await {
+            return ending;
+        }
+        if let Some(stale) = ticket.stale() {
+            return Ok(stale);
+        }
+    }
+    match timeout(limit, ticket).await {
+        Ok(ending) => ending,
+        Err(_) => Err(LoadError::TooSlow("the answer did not come in time".to_owned())),
+    }
+}
+
+/// Asks the database on a blocking thread.
+pub(crate) async fn database<T: Send + 'static>(
+    database: &Database,
+    work: impl FnOnce(&Database) -> Result<T, DatabaseError> + Send + 'static,
+) -> Result<T, Problem> {
+    let database = database.clone();
+    match web::block(move || work(&database)).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(DatabaseError::Invalid(detail))) => Err(Problem::BadField { field: "body".to_owned(), valid: detail }),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(Problem::Database),
+    }
+}
+

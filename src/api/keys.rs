@@ -1,0 +1,131 @@
+//! API keys over HTTP: `POST /keys`, `GET /keys`, `DELETE /keys/{id}`.
+
+use std::sync::Arc;
+
+use actix_web::http::header::{CACHE_CONTROL, LOCATION};
+use actix_web::{HttpRequest, HttpResponse, web};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::database::{Database, DatabaseError, KeyRate, KeyRow, NewKey};
+use crate::quantity::RATE_FORM;
+
+use super::access::{Access, Admission, Audience};
+use super::key_table::KeyTable;
+use super::problem::Problem;
+use super::{body, bridge};
+
+/// What managing keys takes.
+pub(crate) struct KeyRoutes {
+    pub(crate) database: Database,
+    pub(crate) access: Access,
+}
+
+impl KeyRoutes {
+    /// Admits admins only, and adds to the answer what is left of their rate.
+    async fn guarded<F>(&self, request: &HttpRequest, work: impl FnOnce() -> F) -> HttpResponse
+    where
+        F: Future<Output = Result<HttpResponse, Problem>>,
+    {
+        let admission: Admission = match self.access.check(request, Audience::Admins) {
+            Ok(admission) => admission,
+            Err(refused) => return refused.answer(),
+        };
+        let mut answer = work().await.unwrap_or_else(|problem| problem.answer());
+        admission.tell(answer.headers_mut());
+        answer
+    }
+}
+
+/// `POST /keys {"name","rate","admin"}`: 201 with the key, this once.
+pub(crate) async fn create(request: HttpRequest, mut payload: web::Payload, routes: web::Data<KeyRoutes>) -> HttpResponse {
+    let work = || async {
+        let new = new_key(body::object(&request, &mut payload).await?)?;
+        let (name, table) = (new.name.clone(), routes.access.table.clone());
+        let created = bridge::database(&routes.database, move |database| {
+            let created = database.keys().create(&new)?;
+            refresh(&table, database);
+            Ok(created)
+        });
+        let created = created.await?;
+        Ok(HttpResponse::Created()
+            .insert_header((LOCATION, format!("/keys/{}", created.id)))
+            .insert_header((CACHE_CONTROL, "no-store"))
+            .json(json!({"id": created.id, "name": name, "key": created.key.reveal()})))
+    };
+    routes.guarded(&request, work).await
+}
+
+/// `GET /keys`.
+pub(crate) async fn list(request: HttpRequest, routes: web::Data<KeyRoutes>) -> HttpResponse {
+    let work = || async {
+        let rows = bridge::database(&routes.database, |database| database.keys().list()).await?;
+        let keys: Vec<Value> = rows.iter().map(shown).collect();
+        Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(json!({"keys": keys})))
+    };
+    routes.guarded(&request, work).await
+}
+
+/// `DELETE /keys/{id}`: 204, and from then on the key opens nothing here; elsewhere within `patience`.
+pub(crate) async fn revoke(request: HttpRequest, id: web::Path<String>, routes: web::Data<KeyRoutes>) -> HttpResponse {
+    let work = || async {
+        let (id, table) = (id.into_inner(), routes.access.table.clone());
+        let found = bridge::database(&routes.database, move |database| {
+            let found = database.keys().revoke(&id)?;
+            table.forget(&id);
+            refresh(&table, database);
+            Ok(found)
+        });
+        match found.await? {
+            true => Ok(HttpResponse::NoContent().finish()),
+            false => Err(Problem::NotFound("There is no key with this id.")),
+        }
+    };
+    routes.guarded(&request, work).await
+}
+
+/// What was just written is to hold here at once. If it cannot be read now, the refresher reads it.
+fn refresh(table: &Arc<KeyTable>, database: &Database) {
+    let read: Result<bool, DatabaseError> = table.refresh(database);
+    if let Err(error) = read {
+        log::warn!("the API keys cannot be read again: {error}");
+    }
+}
+
+fn new_key(mut body: Map<String, Value>) -> Result<NewKey, Problem> {
+    let bad = |field: &str, valid: &str| Problem::BadField { field: field.to_owned(), valid: valid.to_owned() };
+    let name = match body.remove("name") {
+        Some(Value::String(name)) => name,
+        _ => return Err(bad("name", "text of 1 to 100 characters")),
+    };
+    if name.is_empty() || name.chars().count() > 100 || name.contains(char::is_control) {
+        return Err(bad("name", "text of 1 to 100 characters, none of them a control character"));
+    }
+    let rate_form = format!("{RATE_FORM}, \"unlimited\", or null for the default");
+    let rate = match body.remove("rate") {
+        None | Some(Value::Null) => KeyRate::Configured,
+        Some(Value::String(text)) => KeyRate::parse(&text).map_err(|_| bad("rate", &rate_form))?,
+        Some(_) => return Err(bad("rate", &rate_form)),
+    };
+    let admin = match body.remove("admin") {
+        None => false,
+        Some(Value::Bool(admin)) => admin,
+        Some(_) => return Err(bad("admin", "true or false")),
+    };
+    match body.keys().next() {
+        Some(unknown) => Err(bad(unknown, "the fields are name, rate and admin")),
+        None => Ok(NewKey { name, rate, admin }),
+    }
+}
+
+fn shown(row: &KeyRow) -> Value {
+    let time = |ms: i64| Timestamp::from_millisecond(ms).map(|time| time.to_string()).ok();
+    json!({
+        "id": row.id,
+        "name": row.name,
+        "rate": row.rate.text(),
+        "admin": row.admin,
+        "created_at": time(row.created_at),
+        "last_used_at": row.last_used_at.and_then(time),
+    })
+}

@@ -1,0 +1,221 @@
+//! Problems: every answer that is not what was asked for, as `application/problem+json` (RFC 9457).
+//!
+//! Promise: a problem says what was wrong and what would be right, and nothing of how the server is made: no SQL, no stack trace,
+//! no key.
+
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+use serde_json::json;
+
+use crate::cache::LoadError;
+use crate::database::DatabaseError;
+use crate::resource::BadParameter;
+
+/// Why a request is refused, or failed.
+#[derive(Clone, Debug)]
+pub(crate) enum Problem {
+    /// 404: nothing is served at this path, or there is no such thing.
+    NotFound(&'static str),
+    /// 405: the path is served, but not by this method.
+    MethodNotAllowed { allow: &'static str },
+    /// 401: no key, or one that is nobody's.
+    NoKey(&'static str),
+    /// 403: a key that may not do this.
+    NotAdmin,
+    /// 429: the key's rate is used up.
+    TooOften { retry_after: Duration },
+    /// 413: more than so many bytes.
+    TooLarge { limit: usize },
+    /// 415: a body that is not JSON.
+    NotJson,
+    /// 400: a body that says it is JSON and is not.
+    BadJson(String),
+    /// 400: a parameter that is not within what is declared.
+    BadParameter(BadParameter),
+    /// 422: a body whose field does not fit.
+    BadField { field: String, valid: String },
+    /// 502, 503 or 504: there is no value to be had.
+    Load(LoadError),
+    /// 503: the database gave no answer.
+    Database,
+}
+
+impl Problem {
+    fn parts(&self) -> (StatusCode, &'static str, &'static str, String) {
+        match self {
+            Problem::NotFound(detail) => {
+                (StatusCode::NOT_FOUND, "not-found", "Not found", (*detail).to_owned())
+            }
+            Problem::MethodNotAllowed { allow } => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "Method not allowed",
+                format!("This path takes {allow}."),
+            ),
+            Problem::NoKey(detail) => {
+                (StatusCode::UNAUTHORIZED, "no-key", "A valid API key is needed", (*detail).to_owned())
+            }
+            Problem::NotAdmin => (
+                StatusCode::FORBIDDEN,
+                "not-admin",
+                "An admin key is needed",
+                "The API key is valid, but it is not an admin's.".to_owned(),
+            ),
+            Problem::TooOften { retry_after } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too-many-requests",
+                "Too many requests",
+                format!("The rate of this API key is used up; ask again in {} s.", seconds(*retry_after)),
+            ),
+            Problem::TooLarge { limit } => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                "Body too large",
+                format!("The body may have at most {limit} bytes."),
+            ),
+            Problem::NotJson => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "not-json",
+                "Unsupported media type",
+                "The body must be JSON, with Content-Type: application/json.".to_owned(),
+            ),
+            Problem::BadJson(detail) => {
+                (StatusCode::BAD_REQUEST, "bad-json", "Malformed JSON", detail.clone())
+            }
+            Problem::BadParameter(bad) => {
+                (StatusCode::BAD_REQUEST, "bad-parameter", "Bad parameter", bad.to_string())
+            }
+            Problem::BadField { field, valid } => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "bad-field",
+                "A field of the body does not fit",
+                format!("`{field}` does not fit; valid: {valid}"),
+            ),
+            Problem::Load(LoadError::TooSlow(_)) => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "source-too-slow",
+                "The source is too slow",
+                self.load_detail(),
+            ),
+            Problem::Load(LoadError::Overloaded) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "Too many loads are waiting",
+                "The server loads as much as it can; ask again in a moment.".to_owned(),
+            ),
+            Problem::Load(_) => {
+                (StatusCode::BAD_GATEWAY, "source-failed", "The source failed", self.load_detail())
+            }
+            Problem::Database => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "database-down",
+                "The database gave no answer",
+                "The request could not be carried out; ask again in a moment.".to_owned(),
+            ),
+        }
+    }
+
+    fn load_detail(&self) -> String {
+        match self {
+            Problem::Load(error) => error.to_string(),
+            _ => String::new(),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Problem::TooOften { retry_after } => Some(*retry_after),
+            Problem::Load(error) => error.retry_after(),
+            Problem::Database => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+
+    /// The answer that says so.
+    pub(crate) fn answer(&self) -> HttpResponse {
+        let (status, kind, title, detail) = self.parts();
+        let mut body = json!({
+            "type": format!("urn:larder:problem:{kind}"),
+            "title": title,
+            "status": status.as_u16(),
+            "detail": detail,
+        });
+        match self {
+            Problem::BadParameter(bad) => {
+                body["parameter"] = json!(bad.name);
+                body["valid"] = json!(bad.valid);
+            }
+            Problem::BadField { field, valid } => {
+                body["field"] = json!(field);
+                body["valid"] = json!(valid);
+            }
+            _ => {}
+        }
+        let mut answer = HttpResponse::build(status);
+        answer.insert_header((header::CONTENT_TYPE, "application/problem+json"));
+        answer.insert_header((header::CACHE_CONTROL, "no-store"));
+        if let Some(wait) = self.retry_after() {
+            answer.insert_header((header::RETRY_AFTER, HeaderValue::from(seconds(wait))));
+        }
+        match self {
+            Problem::MethodNotAllowed { allow } => {
+                answer.insert_header((header::ALLOW, *allow));
+            }
+            Problem::NoKey(_) => {
+                answer.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"larder\""));
+            }
+            _ => {}
+        }
+        answer.body(body.to_string())
+    }
+}
+
+impl From<LoadError> for Problem {
+    fn from(error: LoadError) -> Problem {
+        Problem::Load(error)
+    }
+}
+
+impl From<BadParameter> for Problem {
+    fn from(bad: BadParameter) -> Problem {
+        Problem::BadParameter(bad)
+    }
+}
+
+impl From<DatabaseError> for Problem {
+    fn from(error: DatabaseError) -> Problem {
+        log::warn!("the database: {error}");
+        Problem::Database
+    }
+}
+
+/// Whole seconds, at least one: what `Retry-After` takes.
+fn seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_rounded_up() {
+        for (ms, whole) in [(0, 1), (1, 1), (1000, 1), (1001, 2)] {
+            assert_eq!(seconds(Duration::from_millis(ms)), whole);
+        }
+    }
+
+    #[test]
+    fn a_refusal_tells_what_would_be_right() {
+        let answer = Problem::MethodNotAllowed { allow: "GET, HEAD" }.answer();
+        assert_eq!(answer.status(), 405);
+        assert_eq!(answer.headers().get("allow").unwrap(), "GET, HEAD");
+        assert!(Problem::NoKey("").answer().headers().contains_key("www-authenticate"));
+        let spent = LoadError::Spent { what: "newsapi".into(), retry_after: Duration::from_secs(9) };
+        let answer = Problem::from(spent).answer();
+        assert_eq!((answer.status().as_u16(), answer.headers().get("retry-after").unwrap().as_bytes()), (502, &b"9"[..]));
+    }
+}

@@ -1,0 +1,137 @@
+//! The handler of the declared resources: the read line, from the path of a request to the bytes of its answer.
+//!
+//! A memory hit runs from top to bottom on the actix worker: it blocks nowhere and allocates for the answer only.
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpRequest, HttpResponse, web};
+use arc_swap::ArcSwap;
+
+use crate::cache::{Answer, Cache, KeyText};
+use crate::resource::{Arguments, NewsView, Resource, Resources};
+
+use super::access::{Access, Audience};
+use super::lifecycle::Lifecycle;
+use super::problem::Problem;
+use super::{bridge, headers, request_id};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// What serving a resource takes.
+pub(crate) struct Front {
+    pub(crate) cache: Cache,
+    pub(crate) resources: ArcSwap<Resources>,
+    pub(crate) access: Access,
+    pub(crate) lifecycle: Lifecycle,
+}
+
+/// Serves whatever the operator declared; everything else is not found.
+pub(crate) async fn serve(request: HttpRequest, front: web::Data<Front>) -> HttpResponse {
+    let id = request_id::of(&request);
+    let mut answer = match look_up(&request, &front, &id).await {
+        Ok(answer) => answer,
+        Err(refused) => refused,
+    };
+    request_id::tell(id, answer.headers_mut());
+    if front.lifecycle.is_closing() {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
+async fn look_up(request: &HttpRequest, front: &Front, id: &HeaderValue) -> Result<HttpResponse, HttpResponse> {
+    let began = Instant::now();
+    let resources = front.resources.load();
+    let Some(found) = resources.find(request.uri().path()) else {
+        return Err(Problem::NotFound("Nothing is served at this path.").answer());
+    };
+    let resource = found.resource;
+    if *request.method() != Method::GET && *request.method() != Method::HEAD {
+        return Err(Problem::MethodNotAllowed { allow: "GET, HEAD" }.answer());
+    }
+    let audience = if resource.settings().public { Audience::Anyone } else { Audience::Keys };
+    let admission = front.access.check(request, audience).map_err(|refused| refused.answer())?;
+    let arguments = Arguments { path: &found.path_arguments, query: request.query_string() };
+    let told = |problem: Problem| {
+        let mut answer = problem.answer();
+        admission.tell(answer.headers_mut());
+        answer
+    };
+
+    thread_local!(static KEY: RefCell<KeyText> = RefCell::default());
+    let (view, memory) = KEY
+        .with_borrow_mut(|key| {
+            let view = resource.key(arguments, key)?;
+            Ok((view, front.cache.get(key.as_str(), resource.policy())))
+        })
+        .map_err(|bad| told(Problem::BadParameter(bad)))?;
+    let (answer, memory_took) = match memory {
+        Some(answer) => {
+            resource.tally().count_hit(&answer);
+            (answer, None)
+        }
+        None => {
+            let took = began.elapsed();
+            let ticket = KEY
+                .with_borrow(|key| resource.fetch(&front.cache, arguments, key, request_id::note(id)))
+                .map_err(|bad| told(Problem::BadParameter(bad)))?;
+            let ending = bridge::answer(ticket, resource.policy().soft_timeout, resource.limit()).await;
+            resource.tally().count(&ending);
+            (ending.map_err(|error| told(error.into()))?, Some(took))
+        }
+    };
+    if answer.entry.value.is_absent() {
+        return Err(told(Problem::NotFound("There is no such thing.")));
+    }
+    let mut response = respond(request, front, resource, &view, &answer, memory_took);
+    admission.tell(response.headers_mut());
+    Ok(response)
+}
+
+fn respond(
+    request: &HttpRequest,
+    front: &Front,
+    resource: &Resource,
+    view: &NewsView<'_>,
+    answer: &Answer,
+    memory_took: Option<std::time::Duration>,
+) -> HttpResponse {
+    let entry = &answer.entry;
+    let now = front.cache.clock().now();
+    let age = now.saturating_sub(entry.loaded_at) / 1_000_000;
+    let mut text = String::with_capacity(96);
+    let mut value = |write: &mut dyn FnMut(&mut String)| {
+        text.clear();
+        write(&mut text);
+        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
+    };
+    // Weak: the last field of the body says whether this very answer came from the cache.
+    let tag = format!("W/\"{:016x}\"", view.tell_apart(entry.hash));
+    let given = request.headers().get(header::IF_NONE_MATCH).and_then(|given| given.to_str().ok());
+    let unchanged = given.is_some_and(|given| headers::none_match(given, &tag));
+    let mut response = if unchanged {
+        HttpResponse::new(StatusCode::NOT_MODIFIED)
+    } else {
+        let mut body = Vec::with_capacity(view.room(entry.value.bytes()));
+        view.write(entry.value.bytes(), !answer.outcome.waited(), &mut body);
+        let mut response = HttpResponse::Ok().body(body);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    };
+    let map = response.headers_mut();
+    map.insert(CACHE_STATUS, value(&mut |out| headers::cache_status(answer, now, out)));
+    map.insert(header::AGE, HeaderValue::from(age));
+    let client_ttl = resource.settings().client_ttl;
+    map.insert(header::CACHE_CONTROL, value(&mut |out| headers::cache_control(answer, client_ttl, age, now, out)));
+    if let Some(memory) = memory_took {
+        map.insert(SERVER_TIMING, value(&mut |out| headers::server_timing(answer, memory, out)));
+    }
+    if let Ok(tag) = HeaderValue::from_maybe_shared(bytes::Bytes::from(tag)) {
+        map.insert(header::ETAG, tag);
+    }
+    response
+}
