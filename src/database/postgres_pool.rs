@@ -25,7 +25,7 @@ pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// How long a connection may lie idle and still be handed out untested.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// How long an idle connection may take to say that it lives.
-const PROOF_OF_LIFE: Duration = Duration::from_millis(500);
+const PROOF_OF_LIFE: Duration = Duration::from_millis(250);
 /// Attempts that may hang at one time in handshakes with a server that is silent.
 const MOST_HANGING: usize = 4;
 
