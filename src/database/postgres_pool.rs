@@ -403,7 +403,15 @@ mod tests {
     #[test]
     fn the_last_owner_may_be_an_async_worker() {
         let server = PostgresServer::shared();
-        let database = Database::open(&settings(server.new_database())).unwrap();
+        // A pool of one: while a thread of the pool opened one more, that thread would be the last owner.
+        let settings = settings(server.new_database());
+        let database = Database::open(&DatabaseSettings {
+            pool: 1,
+            ..settings
+        })
+        .unwrap();
+        database.migrate().unwrap();
+        database.ping().unwrap();
         actix_web::rt::System::new().block_on(async move { drop(database) });
     }
 
