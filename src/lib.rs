@@ -1,6 +1,8 @@
 //! larder: a caching API server.
 
+pub mod api;
 pub mod cache;
+pub mod cli;
 pub mod database;
 pub mod quantity;
 pub mod resource;

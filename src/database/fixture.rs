@@ -64,3 +64,8 @@ pub(crate) fn each_bare(test: impl Fn(&Place)) {
 pub(crate) fn each(test: impl Fn(&Database)) {
     each_bare(|place| test(&place.migrated()));
 }
+
+/// Runs any SQL.
+pub(crate) fn batch(database: &Database, sql: &str) {
+    database.transaction(|tx| tx.batch(sql)).unwrap();
+}

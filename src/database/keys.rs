@@ -78,7 +78,7 @@ pub struct CreatedKey {
     /// What it is called from now on.
     pub id: String,
     /// The key, which is nowhere else.
-    pub key: Secret,
+    pub secret: Secret,
 }
 
 /// A key as the database has it.
@@ -216,7 +216,7 @@ fn insert(tx: &mut Transaction<'_>, new: &NewKey) -> Result<CreatedKey, Database
     )?;
     Ok(CreatedKey {
         id,
-        key: Secret::new(key),
+        secret: Secret::new(key),
     })
 }
 
@@ -311,9 +311,9 @@ mod tests {
                 (row.name.as_str(), row.rate, row.admin),
                 ("web — é", rate, true)
             );
-            assert_eq!(row.hash, key_hash(first.key.reveal()));
+            assert_eq!(row.hash, key_hash(first.secret.reveal()));
             assert_eq!(
-                (row.last_used_at, key_id(first.key.reveal())),
+                (row.last_used_at, key_id(first.secret.reveal())),
                 (None, Some(first.id.as_str()))
             );
             assert!((unix_ms() - row.created_at).abs() < 60_000);

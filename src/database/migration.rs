@@ -105,6 +105,8 @@ fn apply(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Barrier};
+
     use super::super::fixture;
     use super::*;
 
@@ -135,10 +137,16 @@ mod tests {
     #[test]
     fn replicas_that_start_together_migrate_once() {
         fixture::each_bare(|database| {
+            let together = Arc::new(Barrier::new(6));
             let replicas: Vec<_> = (0..6)
                 .map(|_| {
-                    let database = database.clone();
-                    std::thread::spawn(move || database.open().migrate().unwrap())
+                    let (database, together) = (database.clone(), together.clone());
+                    std::thread::spawn(move || {
+                        let database = database.open();
+                        database.ping().unwrap();
+                        together.wait();
+                        database.migrate().unwrap()
+                    })
                 })
                 .collect();
             let done: Vec<usize> = replicas

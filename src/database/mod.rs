@@ -1,8 +1,12 @@
 //! Postgres, or SQLite when none is configured: pools, migrations, named queries, and what larder itself keeps there.
 //!
-//! Promise: every call ends within a bound, with a value or a [`DatabaseError`] that says what to do next: [`CHECKOUT`] for a
-//! connection, [`STATEMENT`] for a statement. Invariant: values travel as parameters, never as SQL. Refuses to be used on an
-//! async worker: the Postgres client panics there, so call it from plain or blocking threads. A `Database` may be dropped anywhere.
+//! Promise: every call ends with a value or a [`DatabaseError`] that says what to do next, and every wait has a bound: [`CHECKOUT`]
+//! for a connection (and a quarter of a second for each that turns out dead), [`STATEMENT`] for a statement, a quarter of a minute
+//! for a host that vanished. One is missing: a server that freezes within a statement while its host lives on holds those who
+//! wait for it, as many as the pool is large, since the client has no timeout of its own; the others get `Unavailable`.
+//!
+//! Invariant: values travel as parameters, never as SQL. Refuses to be used on an async worker: the Postgres client panics
+//! there, so call it from plain or blocking threads. A `Database` may be dropped anywhere.
 
 mod archive;
 mod error;

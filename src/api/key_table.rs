@@ -1,0 +1,557 @@
+//! The API keys as this replica knows them: who presents one, and how often they may.
+//!
+//! Promise: a look-up neither blocks nor asks the database, and hashes only what no one has presented successfully before. A key
+//! that is revoked anywhere is refused here within `patience`, as long as the database can be read; while it cannot, the keys
+//! stay as they were. What a key has used of its rate survives every refresh. Refuses to know of HTTP.
+//!
+//! Invariant: a text that is accepted hashes to what the database has for its id, or is the fixed admin key.
+
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+
+use super::limiter::{Decision, Limiter};
+use crate::database::{Database, DatabaseError, KeyRate, KeyRow, key_hash, key_id};
+use crate::quantity::Rate;
+use crate::secret::Secret;
+
+/// How often the times of last use go to the database.
+const FLUSH: Duration = Duration::from_secs(60);
+
+/// One key: what it may do, and what of that it has done.
+#[derive(Debug)]
+pub struct KeyRecord {
+    id: String,
+    name: String,
+    admin: bool,
+    rate: KeyRate,
+    hash: String,
+    /// The key itself, once it was presented and its hash was right; nothing else can be right after that.
+    verified: OnceLock<Secret>,
+    limiter: Option<Arc<Limiter>>,
+    /// Since the refresher looked last. A flag and no time, since a clock costs more than all the rest of a look-up.
+    used: AtomicBool,
+}
+
+impl KeyRecord {
+    fn new(row: &KeyRow, default_rate: Rate, before: Option<&Arc<KeyRecord>>) -> Arc<KeyRecord> {
+        let rate = match row.rate {
+            KeyRate::Configured => Some(default_rate),
+            KeyRate::Limited(rate) => Some(rate),
+            KeyRate::Unlimited => None,
+        };
+        let before = before.filter(|before| before.hash == row.hash);
+        let limiter = rate.map(
+            |rate| match before.and_then(|before| before.limiter.as_ref()) {
+                Some(limiter) if limiter.rate() == rate => limiter.clone(),
+                _ => Arc::new(Limiter::new(rate)),
+            },
+        );
+        if let Some(before) = before {
+            let same_limiter = match (&before.limiter, &limiter) {
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+                (None, None) => true,
+                _ => false,
+            };
+            if same_limiter
+                && before.name == row.name
+                && before.admin == row.admin
+                && before.rate == row.rate
+            {
+                return before.clone();
+            }
+        }
+        let verified = before.and_then(|before| before.verified.get().cloned());
+        Arc::new(KeyRecord {
+            id: row.id.clone(),
+            name: row.name.clone(),
+            admin: row.admin,
+            rate: row.rate,
+            hash: row.hash.clone(),
+            verified: verified.map_or_else(OnceLock::new, OnceLock::from),
+            limiter,
+            used: AtomicBool::new(
+                before.is_some_and(|before| before.used.swap(false, Ordering::Relaxed)),
+            ),
+        })
+    }
+
+    /// What the key is called; `admin` for the fixed one.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Who has it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it may do what admins may.
+    pub fn is_admin(&self) -> bool {
+        self.admin
+    }
+
+    /// Counts one request, if the rate allows it; `None` for a key without a limit.
+    pub fn check(&self) -> Option<Decision> {
+        self.limiter
+            .as_ref()
+            .map(|limiter| limiter.check(Instant::now()))
+    }
+
+    fn accepts(&self, presented: &str) -> bool {
+        match self.verified.get() {
+            Some(verified) => same(verified.reveal(), presented),
+            None if same(&self.hash, &key_hash(presented)) => {
+                let _ = self.verified.set(Secret::new(presented));
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn note_use(&self) {
+        // Read first: a line of memory that every worker writes for each request would move between their caches.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether two texts are the same, in a time that depends on their lengths alone. Every key and every hash has one length.
+fn same(a: &str, b: &str) -> bool {
+    a.len() == b.len()
+        && black_box(
+            a.bytes()
+                .zip(b.bytes())
+                .fold(0, |difference, (a, b)| difference | (a ^ b)),
+        ) == 0
+}
+
+/// The keys of one moment.
+#[derive(Debug, Default)]
+struct Snapshot {
+    /// `None` before the first refresh.
+    version: Option<i64>,
+    records: HashMap<String, Arc<KeyRecord>>,
+}
+
+/// All keys that are valid here.
+#[derive(Debug)]
+pub struct KeyTable {
+    snapshot: ArcSwap<Snapshot>,
+    /// The key of the environment; it is in no database.
+    fixed: Option<(Secret, Arc<KeyRecord>)>,
+    /// The rate of keys that name none. Its lock is held by whoever replaces the snapshot, so that of two that do the later
+    /// does not put back what the earlier has read.
+    default_rate: Mutex<Rate>,
+}
+
+impl KeyTable {
+    /// A table that knows `admin_key` (`LARDER_ADMIN_KEY`, an admin without a limit) and no other until it is refreshed.
+    pub fn new(default_rate: Rate, admin_key: Option<Secret>) -> KeyTable {
+        let record = || KeyRecord {
+            id: "admin".to_owned(),
+            name: "LARDER_ADMIN_KEY".to_owned(),
+            admin: true,
+            rate: KeyRate::Unlimited,
+            hash: String::new(),
+            verified: OnceLock::new(),
+            limiter: None,
+            used: AtomicBool::new(false),
+        };
+        KeyTable {
+            snapshot: ArcSwap::default(),
+            // An empty variable is no key that anybody could present by presenting nothing.
+            fixed: admin_key
+                .filter(|key| !key.reveal().is_empty())
+                .map(|key| (key, Arc::new(record()))),
+            default_rate: Mutex::new(default_rate),
+        }
+    }
+
+    /// Whose key this is; `None` if it is nobody's.
+    pub fn lookup(&self, presented: &str) -> Option<Arc<KeyRecord>> {
+        if let Some(id) = key_id(presented)
+            && let Some(record) = self.snapshot.load().records.get(id)
+            && record.accepts(presented)
+        {
+            record.note_use();
+            return Some(record.clone());
+        }
+        let (key, record) = self.fixed.as_ref()?;
+        key.matches(presented).then(|| record.clone())
+    }
+
+    /// Reads the keys if they changed since the last time, and returns whether they did. For a thread that may block.
+    pub fn refresh(&self, database: &Database) -> Result<bool, DatabaseError> {
+        let rate = self.lock();
+        let keys = database.keys();
+        // The version first: a change between the two reads is then read again next time, and never missed.
+        let version = keys.version()?;
+        let before = self.snapshot.load();
+        if before.version == Some(version) {
+            return Ok(false);
+        }
+        let rows = keys.list()?;
+        self.replace(Some(version), &rows, *rate, &before);
+        Ok(true)
+    }
+
+    /// Changes the rate of the keys that name none. What they have used of the old one is forgotten.
+    pub fn set_default_rate(&self, new: Rate) {
+        let mut rate = self.lock();
+        if *rate == new {
+            return;
+        }
+        *rate = new;
+        let before = self.snapshot.load();
+        let rows: Vec<KeyRow> = before.records.values().map(|record| record.row()).collect();
+        self.replace(before.version, &rows, new, &before);
+    }
+
+    /// The keys that were used since the last call, with the time of this one.
+    fn take_used(&self) -> Vec<(String, i64)> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis();
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let snapshot = self.snapshot.load();
+        let used = snapshot
+            .records
+            .values()
+            .filter(|record| record.used.swap(false, Ordering::Relaxed));
+        used.map(|record| (record.id.clone(), now)).collect()
+    }
+
+    fn replace(&self, version: Option<i64>, rows: &[KeyRow], rate: Rate, before: &Snapshot) {
+        let records = rows.iter().map(|row| {
+            let record = KeyRecord::new(row, rate, before.records.get(&row.id));
+            (row.id.clone(), record)
+        });
+        self.snapshot.store(Arc::new(Snapshot {
+            version,
+            records: records.collect(),
+        }));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Rate> {
+        // Whoever panicked with it had not stored anything by halves: the snapshot is replaced whole.
+        self.default_rate
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl KeyRecord {
+    fn row(&self) -> KeyRow {
+        KeyRow {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            hash: self.hash.clone(),
+            rate: self.rate,
+            admin: self.admin,
+            created_at: 0,
+            last_used_at: None,
+        }
+    }
+}
+
+/// The thread that keeps a table up to date. Dropped it stops, once it has written the times of last use.
+#[derive(Debug)]
+pub struct Refresher {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Refresher {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Keeps `table` as the database has it. Every half of `patience` it looks for a change, which leaves the other half for the
+/// database to answer. Dropping the guard waits for the thread: do it where blocking is allowed.
+pub fn spawn_refresher(
+    table: Arc<KeyTable>,
+    database: Database,
+    patience: Duration,
+) -> std::io::Result<Refresher> {
+    spawn_with(
+        table,
+        database,
+        (patience / 2).max(Duration::from_millis(10)),
+        FLUSH,
+    )
+}
+
+fn spawn_with(
+    table: Arc<KeyTable>,
+    database: Database,
+    every: Duration,
+    flush: Duration,
+) -> std::io::Result<Refresher> {
+    let (stop, stopped) = mpsc::channel::<()>();
+    let run = move || {
+        let mut readable = true;
+        let mut unwritten = HashMap::new();
+        let mut written = Instant::now();
+        loop {
+            let stop = !matches!(stopped.recv_timeout(every), Err(RecvTimeoutError::Timeout));
+            if !stop {
+                report(table.refresh(&database), &mut readable);
+            }
+            unwritten.extend(table.take_used());
+            if !unwritten.is_empty() && (stop || written.elapsed() >= flush) {
+                let used: Vec<(&str, i64)> = unwritten
+                    .iter()
+                    .map(|(id, at)| (id.as_str(), *at))
+                    .collect();
+                written = Instant::now();
+                // What cannot be written is kept for the next time; why, the look for changes reports.
+                if database.keys().touch(&used).is_ok() {
+                    unwritten.clear();
+                }
+            }
+            if stop {
+                return;
+            }
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .name("larder-keys".to_owned())
+        .spawn(run)?;
+    Ok(Refresher {
+        stop: Some(stop),
+        thread: Some(thread),
+    })
+}
+
+/// Logs that the database has become readable or unreadable, not each attempt.
+fn report(result: Result<bool, DatabaseError>, readable: &mut bool) {
+    match result {
+        Ok(_) if !*readable => log::info!("API keys can be read from the database again"),
+        Err(ref error) if *readable => {
+            log::warn!(
+                "API keys cannot be read from the database, those known here stay valid: {error}"
+            );
+        }
+        _ => {}
+    }
+    *readable = result.is_ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::NewKey;
+    use crate::database::fixture::{self, Place};
+
+    const RATE: &str = "5/1h";
+
+    fn table() -> KeyTable {
+        KeyTable::new(
+            RATE.parse().unwrap(),
+            Some(Secret::new("an-admin-key-of-24-chars")),
+        )
+    }
+
+    fn create(database: &Database, rate: KeyRate) -> Secret {
+        database
+            .keys()
+            .create(&NewKey {
+                name: "k".to_owned(),
+                rate,
+                admin: false,
+            })
+            .unwrap()
+            .secret
+    }
+
+    fn until(what: &str, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !condition() {
+            assert!(Instant::now() < deadline, "not in time: {what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_key_is_known_as_long_as_it_is_in_the_database() {
+        let database = Place::sqlite().migrated();
+        let table = table();
+        let key = create(&database, KeyRate::Configured);
+        assert!(table.lookup(key.reveal()).is_none(), "not read yet");
+        assert!(table.refresh(&database).unwrap());
+        assert!(!table.refresh(&database).unwrap(), "nothing changed");
+
+        let record = table.lookup(key.reveal()).unwrap();
+        assert_eq!((record.name(), record.is_admin()), ("k", false));
+        assert_eq!(key_id(key.reveal()), Some(record.id()));
+        // Twice: the second time it is compared with the key that was seen, not hashed.
+        for _ in 0..2 {
+            let mut wrong = key.reveal().to_owned();
+            let last = wrong.pop().unwrap();
+            wrong.push(if last == 'x' { 'y' } else { 'x' });
+            assert!(table.lookup(&wrong).is_none());
+            assert!(table.lookup(&key.reveal()[..46]).is_none());
+            assert!(table.lookup(key.reveal()).is_some());
+        }
+        assert!(
+            !format!("{table:?}").contains(key.reveal()),
+            "the key is not printed"
+        );
+
+        assert!(database.keys().revoke(record.id()).unwrap());
+        assert!(table.refresh(&database).unwrap());
+        assert!(table.lookup(key.reveal()).is_none());
+    }
+
+    #[test]
+    fn a_wrong_key_that_comes_first_does_not_lock_the_right_one_out() {
+        let database = Place::sqlite().migrated();
+        let table = table();
+        let key = create(&database, KeyRate::Configured);
+        table.refresh(&database).unwrap();
+        let wrong = format!("{}{}", &key.reveal()[..16], "0".repeat(32));
+        assert!(key_id(&wrong).is_some() && table.lookup(&wrong).is_none());
+        assert!(table.lookup(key.reveal()).is_some());
+        assert!(table.lookup(&wrong).is_none());
+    }
+
+    #[test]
+    fn the_fixed_admin_key_needs_no_database_and_an_empty_one_is_none() {
+        let admin = table().lookup("an-admin-key-of-24-chars").unwrap();
+        assert!(admin.is_admin());
+        assert_eq!(admin.check(), None, "no limit");
+        assert!(table().lookup("an-admin-key-of-24-char").is_none());
+        let empty = KeyTable::new(RATE.parse().unwrap(), Some(Secret::new("")));
+        assert!(empty.lookup("").is_none());
+        assert!(
+            KeyTable::new(RATE.parse().unwrap(), None)
+                .lookup("")
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn what_was_used_of_a_rate_survives_a_refresh() {
+        let database = Place::sqlite().migrated();
+        let table = table();
+        let (usual, own) = (
+            create(&database, KeyRate::Configured),
+            create(&database, KeyRate::parse("2/1h").unwrap()),
+        );
+        let free = create(&database, KeyRate::Unlimited);
+        let remaining = |key: &Secret| {
+            table
+                .lookup(key.reveal())
+                .unwrap()
+                .check()
+                .map(|d| (d.limit, d.remaining))
+        };
+        table.refresh(&database).unwrap();
+        assert_eq!(
+            (remaining(&usual), remaining(&own), remaining(&free)),
+            (Some((5, 4)), Some((2, 1)), None)
+        );
+
+        create(&database, KeyRate::Configured);
+        assert!(table.refresh(&database).unwrap());
+        assert_eq!(
+            (remaining(&usual), remaining(&own)),
+            (Some((5, 3)), Some((2, 0)))
+        );
+
+        table.set_default_rate("9/1h".parse().unwrap());
+        assert_eq!(
+            (remaining(&usual), remaining(&own)),
+            (Some((9, 8)), Some((2, 0))),
+            "the new rate, for those it is for"
+        );
+        assert!(!table.lookup(own.reveal()).unwrap().check().unwrap().allowed);
+        assert!(
+            !table.refresh(&database).unwrap(),
+            "the rate is no change of the keys"
+        );
+    }
+
+    #[test]
+    fn the_refresher_follows_the_database_and_writes_the_last_use_when_it_stops() {
+        let database = Place::sqlite().migrated();
+        let table = Arc::new(table());
+        let (key, unused) = (
+            create(&database, KeyRate::Configured),
+            create(&database, KeyRate::Configured),
+        );
+        let hour = Duration::from_secs(3_600);
+        let refresher = spawn_with(
+            table.clone(),
+            database.clone(),
+            Duration::from_millis(5),
+            hour,
+        )
+        .unwrap();
+        until("the key is known", || table.lookup(key.reveal()).is_some());
+        let used = |key: &Secret| {
+            let rows = database.keys().list().unwrap();
+            rows.into_iter()
+                .find(|row| Some(row.id.as_str()) == key_id(key.reveal()))
+                .unwrap()
+                .last_used_at
+        };
+        assert_eq!(used(&key), None, "not before the hour is over");
+        drop(refresher);
+        assert!(used(&key).is_some());
+        assert_eq!(used(&unused), None);
+    }
+
+    #[test]
+    fn the_refresher_writes_the_last_use_from_time_to_time() {
+        let database = Place::sqlite().migrated();
+        let table = Arc::new(table());
+        let key = create(&database, KeyRate::Configured);
+        let short = Duration::from_millis(5);
+        let _refresher = spawn_with(table.clone(), database.clone(), short, short).unwrap();
+        until("the key is known", || table.lookup(key.reveal()).is_some());
+        until("its use is written", || {
+            database.keys().list().unwrap()[0].last_used_at.is_some()
+        });
+    }
+
+    #[test]
+    fn a_database_that_fails_leaves_the_keys_as_they_were() {
+        let database = Place::sqlite().migrated();
+        let table = Arc::new(table());
+        let key = create(&database, KeyRate::Configured);
+        table.refresh(&database).unwrap();
+        let rename = |from: &str, to: &str| {
+            let sql = format!("ALTER TABLE {from} RENAME TO {to}");
+            fixture::batch(&database, &sql);
+        };
+        rename("api_keys_version", "away");
+        assert!(table.refresh(&database).is_err());
+        assert!(table.lookup(key.reveal()).is_some());
+
+        let _refresher =
+            spawn_refresher(table.clone(), database.clone(), Duration::from_millis(20)).unwrap();
+        assert!(table.lookup(key.reveal()).is_some());
+        rename("away", "api_keys_version");
+        database
+            .keys()
+            .revoke(key_id(key.reveal()).unwrap())
+            .unwrap();
+        until("the thread lives and sees the key go", || {
+            table.lookup(key.reveal()).is_none()
+        });
+    }
+}

@@ -1,0 +1,264 @@
+//! `larder key`: makes, lists and revokes API keys, straight in the database.
+//!
+//! Promise: a new key is alone on standard output, so that a script can take it from there; everything else goes to standard
+//! error. A key that is revoked here stops working on every replica that serves from the same database.
+
+use std::io::{self, Write};
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+
+use crate::database::{Database, DatabaseError, KeyRate, KeyRow, NewKey};
+use crate::quantity::Rate;
+
+/// What to do with API keys.
+#[derive(Clone, Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make an API key and print it, this once
+    Create(CreateKey),
+    /// List the API keys, without the keys themselves
+    List,
+    /// Revoke an API key, on every replica
+    Revoke {
+        /// The id of the key, as `list` shows it
+        id: String,
+    },
+}
+
+/// The key that is to be made.
+#[derive(Args, Clone, Debug)]
+pub struct CreateKey {
+    /// Who or what the key is for
+    #[arg(long)]
+    pub name: String,
+    /// How often it may be used, such as 600/1m [default: auth.rate of the configuration]
+    #[arg(long, value_parser = rate, conflicts_with = "unlimited")]
+    pub rate: Option<Rate>,
+    /// Let it be used as often as one likes
+    #[arg(long)]
+    pub unlimited: bool,
+    /// Let it do what admins may: write, invalidate, and manage keys
+    #[arg(long)]
+    pub admin: bool,
+}
+
+fn rate(text: &str) -> Result<Rate, String> {
+    text.parse()
+        .map_err(|()| format!("want {}", crate::quantity::RATE_FORM))
+}
+
+/// Runs one command on a database whose schema is in place. Returns the exit code: 0 done, 1 failed, 2 used wrongly.
+pub fn run(
+    database: &Database,
+    command: &KeyCommand,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<u8> {
+    let result = match command {
+        KeyCommand::Create(new) => create(database, new, out, err)?,
+        KeyCommand::List => list(database, out, err)?,
+        KeyCommand::Revoke { id } => match database.keys().revoke(id) {
+            Ok(true) => {
+                writeln!(err, "revoked {id}")?;
+                Ok(())
+            }
+            Ok(false) => Err(DatabaseError::Failed(format!(
+                "there is no key with the id {id:?}"
+            ))),
+            Err(error) => Err(error),
+        },
+    };
+    out.flush()?;
+    match result {
+        Ok(()) => Ok(0),
+        Err(error) => {
+            writeln!(err, "larder: {error}")?;
+            Ok(if matches!(error, DatabaseError::Invalid(_)) {
+                2
+            } else {
+                1
+            })
+        }
+    }
+}
+
+type Outcome = io::Result<Result<(), DatabaseError>>;
+
+fn create(
+    database: &Database,
+    new: &CreateKey,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Outcome {
+    let rate = match new.rate {
+        Some(rate) => KeyRate::Limited(rate),
+        None if new.unlimited => KeyRate::Unlimited,
+        None => KeyRate::Configured,
+    };
+    let new = NewKey {
+        name: new.name.clone(),
+        rate,
+        admin: new.admin,
+    };
+    let created = match database.keys().create(&new) {
+        Ok(created) => created,
+        Err(error) => return Ok(Err(error)),
+    };
+    let admin = if new.admin { "admin " } else { "" };
+    writeln!(
+        err,
+        "made the {admin}key {} for {:?}, rate {rate}; it is shown only now:",
+        created.id, new.name
+    )?;
+    writeln!(out, "{}", created.secret.reveal())?;
+    Ok(Ok(()))
+}
+
+fn list(database: &Database, out: &mut dyn Write, err: &mut dyn Write) -> Outcome {
+    let rows = match database.keys().list() {
+        Ok(rows) => rows,
+        Err(error) => return Ok(Err(error)),
+    };
+    if rows.is_empty() {
+        writeln!(
+            err,
+            "there are no keys; make one with: larder key create --name NAME"
+        )?;
+        return Ok(Ok(()));
+    }
+    out.write_all(table(&rows).as_bytes())?;
+    Ok(Ok(()))
+}
+
+fn table(rows: &[KeyRow]) -> String {
+    let head = ["ID", "NAME", "RATE", "ADMIN", "CREATED", "LAST USED"].map(str::to_owned);
+    let lines: Vec<[String; 6]> = std::iter::once(head)
+        .chain(rows.iter().map(|row| {
+            [
+                row.id.clone(),
+                row.name.clone(),
+                row.rate.to_string(),
+                if row.admin { "yes" } else { "no" }.to_owned(),
+                time(row.created_at),
+                row.last_used_at.map_or_else(|| "never".to_owned(), time),
+            ]
+        }))
+        .collect();
+    let width = |column: usize| {
+        lines
+            .iter()
+            .map(|line| line[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: [usize; 6] = std::array::from_fn(width);
+    let mut text = String::new();
+    for line in &lines {
+        let cells: Vec<String> = line
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Milliseconds since 1970 as a time in UTC, to the second.
+fn time(ms: i64) -> String {
+    Timestamp::from_second(ms.div_euclid(1_000))
+        .map_or_else(|_| "?".to_owned(), |at| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::fixture::Place;
+    use crate::database::key_id;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: KeyCommand,
+    }
+
+    fn larder_key(database: &Database, line: &[&str]) -> (u8, String, String) {
+        let line = Line::try_parse_from([&["key"], line].concat()).unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = run(database, &line.command, &mut out, &mut err).unwrap();
+        (
+            code,
+            String::from_utf8(out).unwrap(),
+            String::from_utf8(err).unwrap(),
+        )
+    }
+
+    #[test]
+    fn a_key_is_made_listed_and_revoked() {
+        let database = Place::sqlite().migrated();
+        let (code, out, err) = larder_key(
+            &database,
+            &["create", "--name", "the web", "--rate", "600/1m", "--admin"],
+        );
+        let key = out.strip_suffix('\n').unwrap();
+        let id = key_id(key).unwrap();
+        assert_eq!(code, 0);
+        assert!(err.contains(id) && !err.contains(key), "{err}");
+        larder_key(&database, &["create", "--name", "batch", "--unlimited"]);
+        larder_key(&database, &["create", "--name", "é"]);
+        database.keys().touch(&[(id, 1_772_366_400_999)]).unwrap();
+
+        let (code, out, err) = larder_key(&database, &["list"]);
+        assert_eq!((code, err.as_str()), (0, ""));
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!(lines.len(), 4);
+        let used_at = lines[0].find("LAST USED").unwrap();
+        let of = |name: &str| *lines.iter().find(|line| line.contains(name)).unwrap();
+        assert!(
+            of("the web").starts_with(id) && of("the web")[used_at..] == *"2026-03-01T12:00:00Z",
+            "{out}"
+        );
+        assert!(
+            of("the web").contains("600/1m") && of("the web").contains("yes"),
+            "{out}"
+        );
+        assert!(
+            of("batch").contains("unlimited") && of("batch")[used_at..] == *"never",
+            "{out}"
+        );
+        assert!(of("é").contains("default"), "{out}");
+
+        assert_eq!(larder_key(&database, &["revoke", id]).0, 0);
+        let (code, out, err) = larder_key(&database, &["revoke", id]);
+        assert_eq!((code, out.as_str()), (1, ""));
+        assert!(err.contains(id), "{err}");
+        assert_eq!(database.keys().list().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn wrong_usage_is_said_and_makes_nothing() {
+        let database = Place::sqlite().migrated();
+        let (code, out, err) = larder_key(&database, &["create", "--name", "a\nb"]);
+        assert_eq!((code, out.as_str()), (2, ""));
+        assert!(err.contains("control"), "{err}");
+        for line in [
+            vec!["key", "create"],
+            vec!["key", "create", "--name", "a", "--rate", "often"],
+            vec![
+                "key",
+                "create",
+                "--name",
+                "a",
+                "--rate",
+                "1/1s",
+                "--unlimited",
+            ],
+            vec!["key", "revoke"],
+        ] {
+            assert!(Line::try_parse_from(&line).is_err(), "{line:?}");
+        }
+        assert!(!database.keys().any().unwrap());
+    }
+}
