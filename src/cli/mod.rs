@@ -1,0 +1,3 @@
+//! FLOOR 6: the commands; puts the floors together.
+
+pub mod sandbox;
