@@ -48,27 +48,45 @@ pub(crate) struct Refused {
 
 impl Access {
     /// Lets the request through, or says why not.
-    pub(crate) fn check(&self, request: &HttpRequest, audience: Audience) -> Result<Admission, Refused> {
-        let refused = |problem| Refused { problem, admission: Admission::default() };
+    pub(crate) fn check(
+        &self,
+        request: &HttpRequest,
+        audience: Audience,
+    ) -> Result<Admission, Refused> {
+        let refused = |problem| Refused {
+            problem,
+            admission: Admission::default(),
+        };
         let open = audience == Audience::Anyone || (audience == Audience::Keys && !self.required);
         let Some(header) = request.headers().get(AUTHORIZATION) else {
             let none = "Send an API key: Authorization: Bearer KEY.";
-            return if open { Ok(Admission::default()) } else { Err(refused(Problem::NoKey(none))) };
+            return if open {
+                Ok(Admission::default())
+            } else {
+                Err(refused(Problem::NoKey(none)))
+            };
         };
         if audience == Audience::Anyone {
             return Ok(Admission::default());
         }
         let Some(record) = bearer(header).and_then(|key| self.table.lookup(key)) else {
-            return Err(refused(Problem::NoKey("The API key is not known: it may have been revoked.")));
+            return Err(refused(Problem::NoKey(
+                "The API key is not known: it may have been revoked.",
+            )));
         };
         if audience == Audience::Admins && !record.is_admin() {
             return Err(refused(Problem::NotAdmin));
         }
         let decision = record.check();
         match decision {
-            Some(Decision { allowed: false, retry_after, .. }) => {
-                Err(Refused { problem: Problem::TooOften { retry_after }, admission: Admission(decision) })
-            }
+            Some(Decision {
+                allowed: false,
+                retry_after,
+                ..
+            }) => Err(Refused {
+                problem: Problem::TooOften { retry_after },
+                admission: Admission(decision),
+            }),
             _ => Ok(Admission(decision)),
         }
     }
@@ -88,8 +106,16 @@ impl Admission {
     pub(crate) fn tell(&self, headers: &mut HeaderMap) {
         let Some(decision) = self.0 else { return };
         let whole = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
-        let limit = format!("\"default\";r={};t={}", decision.remaining, whole(decision.reset));
-        let policy = format!("\"default\";q={};w={}", decision.limit, whole(decision.window));
+        let limit = format!(
+            "\"default\";r={};t={}",
+            decision.remaining,
+            whole(decision.reset)
+        );
+        let policy = format!(
+            "\"default\";q={};w={}",
+            decision.limit,
+            whole(decision.window)
+        );
         for (name, text) in [(RATE_LIMIT, limit), (RATE_LIMIT_POLICY, policy)] {
             if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(text)) {
                 headers.insert(name, value);

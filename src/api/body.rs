@@ -1,8 +1,8 @@
 //! The JSON body of a request, read within bounds.
 
-use actix_web::web::{self, BytesMut};
 use actix_web::HttpRequest;
 use actix_web::http::header::CONTENT_TYPE;
+use actix_web::web::{self, BytesMut};
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
@@ -11,8 +11,14 @@ use super::problem::Problem;
 pub(crate) const LIMIT: usize = 64 << 10;
 
 /// The body as a JSON object. Errors in the order of the statuses: 413, 415, 400, 422.
-pub(crate) async fn object(request: &HttpRequest, payload: &mut web::Payload) -> Result<Map<String, Value>, Problem> {
-    let declared = request.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+pub(crate) async fn object(
+    request: &HttpRequest,
+    payload: &mut web::Payload,
+) -> Result<Map<String, Value>, Problem> {
+    let declared = request
+        .headers()
+        .get("content-length")
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > LIMIT as u64) {
         return Err(Problem::TooLarge { limit: LIMIT });
     }
@@ -26,19 +32,30 @@ pub(crate) async fn object(request: &HttpRequest, payload: &mut web::Payload) ->
             None => break,
             Some(Ok(chunk)) if body.len() + chunk.len() <= LIMIT => body.extend_from_slice(&chunk),
             Some(Ok(_)) => return Err(Problem::TooLarge { limit: LIMIT }),
-            Some(Err(_)) => return Err(Problem::BadJson("The body ended before it was whole.".to_owned())),
+            Some(Err(_)) => {
+                return Err(Problem::BadJson(
+                    "The body ended before it was whole.".to_owned(),
+                ));
+            }
         }
     }
-    let is_json = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).is_some_and(|kind| {
-        let essence = kind.split(';').next().unwrap_or_default().trim();
-        essence.eq_ignore_ascii_case("application/json")
-    });
+    let is_json = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .is_some_and(|kind| {
+            let essence = kind.split(';').next().unwrap_or_default().trim();
+            essence.eq_ignore_ascii_case("application/json")
+        });
     if !is_json {
         return Err(Problem::NotJson);
     }
     match serde_json::from_slice(&body) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(Problem::BadField { field: "body".to_owned(), valid: "a JSON object".to_owned() }),
+        Ok(_) => Err(Problem::BadField {
+            field: "body".to_owned(),
+            valid: "a JSON object".to_owned(),
+        }),
         Err(error) => Err(Problem::BadJson(format!("The body is not JSON: {error}."))),
     }
 }

@@ -24,7 +24,9 @@ pub(crate) async fn answer(mut ticket: Ticket, soft: Option<Duration>, limit: Du
     }
     match timeout(limit, ticket).await {
         Ok(ending) => ending,
-        Err(_) => Err(LoadError::TooSlow("the answer did not come in time".to_owned())),
+        Err(_) => Err(LoadError::TooSlow(
+            "the answer did not come in time".to_owned(),
+        )),
     }
 }
 
@@ -36,9 +38,11 @@ pub(crate) async fn database<T: Send + 'static>(
     let database = database.clone();
     match web::block(move || work(&database)).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(DatabaseError::Invalid(detail))) => Err(Problem::BadField { field: "body".to_owned(), valid: detail }),
+        Ok(Err(DatabaseError::Invalid(detail))) => Err(Problem::BadField {
+            field: "body".to_owned(),
+            valid: detail,
+        }),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(Problem::Database),
     }
 }
-

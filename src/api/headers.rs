@@ -14,12 +14,20 @@ pub(crate) fn cache_status(answer: &Answer, now: Micros, out: &mut String) {
     let _ = match answer.outcome {
         Outcome::MemoryHit => write!(out, "larder-memory; hit; ttl={}", left(ends.memory_until)),
         Outcome::RedisHit => {
-            write!(out, "larder-redis; hit; ttl={}, larder-memory; fwd=miss", left(ends.fresh_until))
+            write!(
+                out,
+                "larder-redis; hit; ttl={}, larder-memory; fwd=miss",
+                left(ends.fresh_until)
+            )
         }
         Outcome::Loaded => {
             if asked_redis {
                 out.push_str("larder-redis; fwd=miss");
-                out.push_str(if answer.trace.stored { "; stored, " } else { ", " });
+                out.push_str(if answer.trace.stored {
+                    "; stored, "
+                } else {
+                    ", "
+                });
             }
             write!(out, "larder-memory; fwd=miss")
         }

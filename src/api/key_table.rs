@@ -203,6 +203,16 @@ impl KeyTable {
         Ok(true)
     }
 
+    /// Refuses a key from now on, whether or not the database can be read: it was just revoked here.
+    pub fn forget(&self, id: &str) {
+        let rate = self.lock();
+        let before = self.snapshot.load();
+        let records = before.records.values().filter(|record| record.id != id);
+        let rows: Vec<KeyRow> = records.map(|record| record.row()).collect();
+        // Without a version, so that the next refresh reads what the database has by then.
+        self.replace(None, &rows, *rate, &before);
+    }
+
     /// Changes the rate of the keys that name none. What they have used of the old one is forgotten.
     pub fn set_default_rate(&self, new: Rate) {
         let mut rate = self.lock();

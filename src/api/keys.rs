@@ -38,7 +38,11 @@ impl KeyRoutes {
 }
 
 /// `POST /keys {"name","rate","admin"}`: 201 with the key, this once.
-pub(crate) async fn create(request: HttpRequest, mut payload: web::Payload, routes: web::Data<KeyRoutes>) -> HttpResponse {
+pub(crate) async fn create(
+    request: HttpRequest,
+    mut payload: web::Payload,
+    routes: web::Data<KeyRoutes>,
+) -> HttpResponse {
     let work = || async {
         let new = new_key(body::object(&request, &mut payload).await?)?;
         let (name, table) = (new.name.clone(), routes.access.table.clone());
@@ -51,7 +55,7 @@ pub(crate) async fn create(request: HttpRequest, mut payload: web::Payload, rout
         Ok(HttpResponse::Created()
             .insert_header((LOCATION, format!("/keys/{}", created.id)))
             .insert_header((CACHE_CONTROL, "no-store"))
-            .json(json!({"id": created.id, "name": name, "key": created.key.reveal()})))
+            .json(json!({"id": created.id, "name": name, "key": created.secret.reveal()})))
     };
     routes.guarded(&request, work).await
 }
@@ -61,13 +65,19 @@ pub(crate) async fn list(request: HttpRequest, routes: web::Data<KeyRoutes>) -> 
     let work = || async {
         let rows = bridge::database(&routes.database, |database| database.keys().list()).await?;
         let keys: Vec<Value> = rows.iter().map(shown).collect();
-        Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(json!({"keys": keys})))
+        Ok(HttpResponse::Ok()
+            .insert_header((CACHE_CONTROL, "no-store"))
+            .json(json!({"keys": keys})))
     };
     routes.guarded(&request, work).await
 }
 
 /// `DELETE /keys/{id}`: 204, and from then on the key opens nothing here; elsewhere within `patience`.
-pub(crate) async fn revoke(request: HttpRequest, id: web::Path<String>, routes: web::Data<KeyRoutes>) -> HttpResponse {
+pub(crate) async fn revoke(
+    request: HttpRequest,
+    id: web::Path<String>,
+    routes: web::Data<KeyRoutes>,
+) -> HttpResponse {
     let work = || async {
         let (id, table) = (id.into_inner(), routes.access.table.clone());
         let found = bridge::database(&routes.database, move |database| {
@@ -93,13 +103,19 @@ fn refresh(table: &Arc<KeyTable>, database: &Database) {
 }
 
 fn new_key(mut body: Map<String, Value>) -> Result<NewKey, Problem> {
-    let bad = |field: &str, valid: &str| Problem::BadField { field: field.to_owned(), valid: valid.to_owned() };
+    let bad = |field: &str, valid: &str| Problem::BadField {
+        field: field.to_owned(),
+        valid: valid.to_owned(),
+    };
     let name = match body.remove("name") {
         Some(Value::String(name)) => name,
         _ => return Err(bad("name", "text of 1 to 100 characters")),
     };
     if name.is_empty() || name.chars().count() > 100 || name.contains(char::is_control) {
-        return Err(bad("name", "text of 1 to 100 characters, none of them a control character"));
+        return Err(bad(
+            "name",
+            "text of 1 to 100 characters, none of them a control character",
+        ));
     }
     let rate_form = format!("{RATE_FORM}, \"unlimited\", or null for the default");
     let rate = match body.remove("rate") {
@@ -119,7 +135,11 @@ fn new_key(mut body: Map<String, Value>) -> Result<NewKey, Problem> {
 }
 
 fn shown(row: &KeyRow) -> Value {
-    let time = |ms: i64| Timestamp::from_millisecond(ms).map(|time| time.to_string()).ok();
+    let time = |ms: i64| {
+        Timestamp::from_millisecond(ms)
+            .map(|time| time.to_string())
+            .ok()
+    };
     json!({
         "id": row.id,
         "name": row.name,

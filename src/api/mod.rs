@@ -53,10 +53,19 @@ impl Api {
         keys_required: bool,
         redis_required: bool,
     ) -> Api {
-        let access = Access { table, required: keys_required };
+        let access = Access {
+            table,
+            required: keys_required,
+        };
         Api {
-            keys: web::Data::new(KeyRoutes { database: database.clone(), access: access.clone() }),
-            health: web::Data::new(Health { database, redis_required }),
+            keys: web::Data::new(KeyRoutes {
+                database: database.clone(),
+                access: access.clone(),
+            }),
+            health: web::Data::new(Health {
+                database,
+                redis_required,
+            }),
             front: web::Data::new(Front {
                 cache,
                 resources: ArcSwap::from_pointee(resources),

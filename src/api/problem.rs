@@ -46,18 +46,24 @@ pub(crate) enum Problem {
 impl Problem {
     fn parts(&self) -> (StatusCode, &'static str, &'static str, String) {
         match self {
-            Problem::NotFound(detail) => {
-                (StatusCode::NOT_FOUND, "not-found", "Not found", (*detail).to_owned())
-            }
+            Problem::NotFound(detail) => (
+                StatusCode::NOT_FOUND,
+                "not-found",
+                "Not found",
+                (*detail).to_owned(),
+            ),
             Problem::MethodNotAllowed { allow } => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method-not-allowed",
                 "Method not allowed",
                 format!("This path takes {allow}."),
             ),
-            Problem::NoKey(detail) => {
-                (StatusCode::UNAUTHORIZED, "no-key", "A valid API key is needed", (*detail).to_owned())
-            }
+            Problem::NoKey(detail) => (
+                StatusCode::UNAUTHORIZED,
+                "no-key",
+                "A valid API key is needed",
+                (*detail).to_owned(),
+            ),
             Problem::NotAdmin => (
                 StatusCode::FORBIDDEN,
                 "not-admin",
@@ -68,7 +74,10 @@ impl Problem {
                 StatusCode::TOO_MANY_REQUESTS,
                 "too-many-requests",
                 "Too many requests",
-                format!("The rate of this API key is used up; ask again in {} s.", seconds(*retry_after)),
+                format!(
+                    "The rate of this API key is used up; ask again in {} s.",
+                    seconds(*retry_after)
+                ),
             ),
             Problem::TooLarge { limit } => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -82,12 +91,18 @@ impl Problem {
                 "Unsupported media type",
                 "The body must be JSON, with Content-Type: application/json.".to_owned(),
             ),
-            Problem::BadJson(detail) => {
-                (StatusCode::BAD_REQUEST, "bad-json", "Malformed JSON", detail.clone())
-            }
-            Problem::BadParameter(bad) => {
-                (StatusCode::BAD_REQUEST, "bad-parameter", "Bad parameter", bad.to_string())
-            }
+            Problem::BadJson(detail) => (
+                StatusCode::BAD_REQUEST,
+                "bad-json",
+                "Malformed JSON",
+                detail.clone(),
+            ),
+            Problem::BadParameter(bad) => (
+                StatusCode::BAD_REQUEST,
+                "bad-parameter",
+                "Bad parameter",
+                bad.to_string(),
+            ),
             Problem::BadField { field, valid } => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "bad-field",
@@ -106,9 +121,12 @@ impl Problem {
                 "Too many loads are waiting",
                 "The server loads as much as it can; ask again in a moment.".to_owned(),
             ),
-            Problem::Load(_) => {
-                (StatusCode::BAD_GATEWAY, "source-failed", "The source failed", self.load_detail())
-            }
+            Problem::Load(_) => (
+                StatusCode::BAD_GATEWAY,
+                "source-failed",
+                "The source failed",
+                self.load_detail(),
+            ),
             Problem::Database => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "database-down",
@@ -213,9 +231,23 @@ mod tests {
         let answer = Problem::MethodNotAllowed { allow: "GET, HEAD" }.answer();
         assert_eq!(answer.status(), 405);
         assert_eq!(answer.headers().get("allow").unwrap(), "GET, HEAD");
-        assert!(Problem::NoKey("").answer().headers().contains_key("www-authenticate"));
-        let spent = LoadError::Spent { what: "newsapi".into(), retry_after: Duration::from_secs(9) };
+        assert!(
+            Problem::NoKey("")
+                .answer()
+                .headers()
+                .contains_key("www-authenticate")
+        );
+        let spent = LoadError::Spent {
+            what: "newsapi".into(),
+            retry_after: Duration::from_secs(9),
+        };
         let answer = Problem::from(spent).answer();
-        assert_eq!((answer.status().as_u16(), answer.headers().get("retry-after").unwrap().as_bytes()), (502, &b"9"[..]));
+        assert_eq!(
+            (
+                answer.status().as_u16(),
+                answer.headers().get("retry-after").unwrap().as_bytes()
+            ),
+            (502, &b"9"[..])
+        );
     }
 }

@@ -20,7 +20,8 @@ pub(crate) fn of(request: &HttpRequest) -> HeaderValue {
     });
     given.cloned().unwrap_or_else(|| {
         let text = format!("{:016x}", random());
-        HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static("-"))
+        HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
+            .unwrap_or(HeaderValue::from_static("-"))
     })
 }
 

@@ -38,12 +38,18 @@ pub(crate) async fn serve(request: HttpRequest, front: web::Data<Front>) -> Http
     };
     request_id::tell(id, answer.headers_mut());
     if front.lifecycle.is_closing() {
-        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        answer
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     answer
 }
 
-async fn look_up(request: &HttpRequest, front: &Front, id: &HeaderValue) -> Result<HttpResponse, HttpResponse> {
+async fn look_up(
+    request: &HttpRequest,
+    front: &Front,
+    id: &HeaderValue,
+) -> Result<HttpResponse, HttpResponse> {
     let began = Instant::now();
     let resources = front.resources.load();
     let Some(found) = resources.find(request.uri().path()) else {
@@ -53,9 +59,19 @@ async fn look_up(request: &HttpRequest, front: &Front, id: &HeaderValue) -> Resu
     if *request.method() != Method::GET && *request.method() != Method::HEAD {
         return Err(Problem::MethodNotAllowed { allow: "GET, HEAD" }.answer());
     }
-    let audience = if resource.settings().public { Audience::Anyone } else { Audience::Keys };
-    let admission = front.access.check(request, audience).map_err(|refused| refused.answer())?;
-    let arguments = Arguments { path: &found.path_arguments, query: request.query_string() };
+    let audience = if resource.settings().public {
+        Audience::Anyone
+    } else {
+        Audience::Keys
+    };
+    let admission = front
+        .access
+        .check(request, audience)
+        .map_err(|refused| refused.answer())?;
+    let arguments = Arguments {
+        path: &found.path_arguments,
+        query: request.query_string(),
+    };
     let told = |problem: Problem| {
         let mut answer = problem.answer();
         admission.tell(answer.headers_mut());
@@ -77,9 +93,12 @@ async fn look_up(request: &HttpRequest, front: &Front, id: &HeaderValue) -> Resu
         None => {
             let took = began.elapsed();
             let ticket = KEY
-                .with_borrow(|key| resource.fetch(&front.cache, arguments, key, request_id::note(id)))
+                .with_borrow(|key| {
+                    resource.fetch(&front.cache, arguments, key, request_id::note(id))
+                })
                 .map_err(|bad| told(Problem::BadParameter(bad)))?;
-            let ending = bridge::answer(ticket, resource.policy().soft_timeout, resource.limit()).await;
+            let ending =
+                bridge::answer(ticket, resource.policy().soft_timeout, resource.limit()).await;
             resource.tally().count(&ending);
             (ending.map_err(|error| told(error.into()))?, Some(took))
         }
@@ -111,7 +130,10 @@ fn respond(
     };
     // Weak: the last field of the body says whether this very answer came from the cache.
     let tag = format!("W/\"{:016x}\"", view.tell_apart(entry.hash));
-    let given = request.headers().get(header::IF_NONE_MATCH).and_then(|given| given.to_str().ok());
+    let given = request
+        .headers()
+        .get(header::IF_NONE_MATCH)
+        .and_then(|given| given.to_str().ok());
     let unchanged = given.is_some_and(|given| headers::none_match(given, &tag));
     let mut response = if unchanged {
         HttpResponse::new(StatusCode::NOT_MODIFIED)
@@ -119,16 +141,28 @@ fn respond(
         let mut body = Vec::with_capacity(view.room(entry.value.bytes()));
         view.write(entry.value.bytes(), !answer.outcome.waited(), &mut body);
         let mut response = HttpResponse::Ok().body(body);
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
         response
     };
     let map = response.headers_mut();
-    map.insert(CACHE_STATUS, value(&mut |out| headers::cache_status(answer, now, out)));
+    map.insert(
+        CACHE_STATUS,
+        value(&mut |out| headers::cache_status(answer, now, out)),
+    );
     map.insert(header::AGE, HeaderValue::from(age));
     let client_ttl = resource.settings().client_ttl;
-    map.insert(header::CACHE_CONTROL, value(&mut |out| headers::cache_control(answer, client_ttl, age, now, out)));
+    map.insert(
+        header::CACHE_CONTROL,
+        value(&mut |out| headers::cache_control(answer, client_ttl, age, now, out)),
+    );
     if let Some(memory) = memory_took {
-        map.insert(SERVER_TIMING, value(&mut |out| headers::server_timing(answer, memory, out)));
+        map.insert(
+            SERVER_TIMING,
+            value(&mut |out| headers::server_timing(answer, memory, out)),
+        );
     }
     if let Ok(tag) = HeaderValue::from_maybe_shared(bytes::Bytes::from(tag)) {
         map.insert(header::ETAG, tag);

@@ -51,7 +51,11 @@ pub(crate) async fn ready(front: web::Data<Front>, health: web::Data<Health>) ->
         "database": {"state": if database_up { "up" } else { "down" }, "kind": health.database.kind().to_string()},
         "redis": {"state": redis_state, "required": health.redis_required},
     });
-    let mut answer = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    let mut answer = if ready {
+        HttpResponse::Ok()
+    } else {
+        HttpResponse::ServiceUnavailable()
+    };
     if !ready {
         answer.insert_header(("Retry-After", "1"));
     }
@@ -65,7 +69,11 @@ pub(crate) async fn stats(request: HttpRequest, front: web::Data<Front>) -> Http
         Err(refused) => return refused.answer(),
     };
     let resources = front.resources.load();
-    let all: Totals = resources.all().iter().map(|resource| resource.tally().totals()).sum();
+    let all: Totals = resources
+        .all()
+        .iter()
+        .map(|resource| resource.tally().totals())
+        .sum();
     let memory = front.cache.memory_size();
     let redis = front.cache.redis();
     let mut by_resource = Map::new();
@@ -93,11 +101,17 @@ pub(crate) async fn stats(request: HttpRequest, front: web::Data<Front>) -> Http
 
 fn rates(totals: &Totals) -> Value {
     let lookups = totals.hits + totals.misses;
-    let percent = if lookups == 0 { 0.0 } else { totals.hits as f64 * 100.0 / lookups as f64 };
+    let percent = if lookups == 0 {
+        0.0
+    } else {
+        totals.hits as f64 * 100.0 / lookups as f64
+    };
     json!({"hits": totals.hits, "misses": totals.misses, "hit_rate_percent": (percent * 100.0).round() / 100.0})
 }
 
 fn fresh(mut answer: HttpResponse) -> HttpResponse {
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }

@@ -15,8 +15,8 @@ use super::entry::{Entry, hash};
 use super::error::LoadError;
 use super::flight::{Ending, Landing, Ticket};
 use super::outcome::{Answer, Outcome, Staleness, Trace};
-use super::random::random;
 use super::policy::{Ends, Freshness, Life};
+use super::random::random;
 use super::request::{Compose, Composition, LastResort, Loaded, Subject};
 
 /// What stays the same while the parts come in.

@@ -18,8 +18,8 @@ use super::error::LoadError;
 use super::flight::Landing;
 use super::key::Key;
 use super::outcome::{Answer, Outcome, Staleness, Trace};
-use super::random::random;
 use super::policy::{Freshness, Policy};
+use super::random::random;
 use super::redis_tier::{Lease, Read};
 use super::request::{Load, Loaded, Subject};
 

@@ -23,7 +23,10 @@ mod tests {
     fn threads_draw_different_numbers() {
         let draw = || (0..100).map(|_| super::random()).collect::<Vec<_>>();
         let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(draw)).collect();
-        let drawn: HashSet<u64> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        let drawn: HashSet<u64> = threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect();
         assert_eq!(drawn.len(), 400);
     }
 }

@@ -72,7 +72,11 @@ impl Tally {
 
     /// Counts an answer that memory gave: the short way for the case that must cost nothing more.
     pub fn count_hit(&self, answer: &Answer) {
-        add(if answer.outcome == Outcome::MemoryHit { &self.memory_hits } else { &self.stale_hits });
+        add(if answer.outcome == Outcome::MemoryHit {
+            &self.memory_hits
+        } else {
+            &self.stale_hits
+        });
     }
 
     pub(crate) fn count_load(&self) {

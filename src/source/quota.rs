@@ -12,11 +12,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::{RedisResult, Script};
 
+use crate::cache::{RedisDown, RedisPool};
 use crate::quantity::Rate;
 
 /// No place is free in time; nothing was booked.
@@ -40,6 +42,27 @@ pub struct QuotaStore {
 }
 
 impl QuotaStore {
+    /// A store in the cache's Redis, its keys beginning with `prefix`.
+    pub fn in_redis(pool: RedisPool, prefix: impl Into<String>) -> QuotaStore {
+        let refusing = AtomicBool::new(false);
+        QuotaStore::new(prefix, move |ask| {
+            let outcome = pool.run(|connection| ask(connection));
+            match &outcome {
+                Ok(_) => refusing.store(false, Ordering::Relaxed),
+                // The pool tells of an outage itself.
+                Err(RedisDown::Unreachable) => {}
+                Err(RedisDown::Refused(why)) => {
+                    if !refusing.swap(true, Ordering::Relaxed) {
+                        log::warn!(
+                            "Redis refuses to keep quotas, so each replica may spend all of one: {why}"
+                        );
+                    }
+                }
+            }
+            outcome.ok()
+        })
+    }
+
     /// A store whose keys begin with `prefix`. `run` lends a connection to its argument and returns what that returns, or
     /// `None`, soon, while there is no Redis.
     pub fn new(
@@ -217,7 +240,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::process::{Child, Command, Stdio};
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -392,6 +415,25 @@ mod tests {
         });
         assert_eq!(booked.into_inner(), 7);
         assert_eq!(redis.log("7/1d").len(), 7);
+    }
+
+    #[test]
+    fn the_caches_own_pool_will_do() {
+        let redis = Redis::start();
+        let cache = crate::cache::Cache::start(
+            &crate::cache::MemorySettings::default(),
+            &crate::cache::RedisSettings {
+                url: Some(crate::secret::Secret::new(redis.url())),
+                ..crate::cache::RedisSettings::default()
+            },
+            &crate::cache::LoadSettings::default(),
+        )
+        .unwrap();
+        assert!(cache.redis().wait_up(Duration::from_secs(20)));
+        let store = QuotaStore::in_redis(cache.redis().clone(), "test");
+        let quota = Quota::new("newsapi", rates(&["1/1d"]), Some(store));
+        quota.book(soon() + DAY / 48).unwrap();
+        assert_eq!(redis.log("1/1d").len(), 1);
     }
 
     #[test]

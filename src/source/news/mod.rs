@@ -10,6 +10,7 @@ mod listing;
 mod newsapi;
 mod refusal;
 mod same_story;
+pub mod sandbox;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
