@@ -3,6 +3,7 @@
 pub mod api;
 pub mod cache;
 pub mod cli;
+pub mod config;
 pub mod database;
 pub mod quantity;
 pub mod resource;

@@ -23,15 +23,16 @@ pub(crate) struct KeyRoutes {
 
 impl KeyRoutes {
     /// Admits admins only, and adds to the answer what is left of their rate.
-    async fn guarded<F>(&self, request: &HttpRequest, work: impl FnOnce() -> F) -> HttpResponse
-    where
-        F: Future<Output = Result<HttpResponse, Problem>>,
-    {
+    async fn guarded(
+        &self,
+        request: &HttpRequest,
+        work: impl Future<Output = Result<HttpResponse, Problem>>,
+    ) -> HttpResponse {
         let admission: Admission = match self.access.check(request, Audience::Admins) {
             Ok(admission) => admission,
             Err(refused) => return refused.answer(),
         };
-        let mut answer = work().await.unwrap_or_else(|problem| problem.answer());
+        let mut answer = work.await.unwrap_or_else(|problem| problem.answer());
         admission.tell(answer.headers_mut());
         answer
     }
@@ -43,7 +44,7 @@ pub(crate) async fn create(
     mut payload: web::Payload,
     routes: web::Data<KeyRoutes>,
 ) -> HttpResponse {
-    let work = || async {
+    let work = async {
         let new = new_key(body::object(&request, &mut payload).await?)?;
         let (name, table) = (new.name.clone(), routes.access.table.clone());
         let created = bridge::database(&routes.database, move |database| {
@@ -62,7 +63,7 @@ pub(crate) async fn create(
 
 /// `GET /keys`.
 pub(crate) async fn list(request: HttpRequest, routes: web::Data<KeyRoutes>) -> HttpResponse {
-    let work = || async {
+    let work = async {
         let rows = bridge::database(&routes.database, |database| database.keys().list()).await?;
         let keys: Vec<Value> = rows.iter().map(shown).collect();
         Ok(HttpResponse::Ok()
@@ -78,7 +79,7 @@ pub(crate) async fn revoke(
     id: web::Path<String>,
     routes: web::Data<KeyRoutes>,
 ) -> HttpResponse {
-    let work = || async {
+    let work = async {
         let (id, table) = (id.into_inner(), routes.access.table.clone());
         let found = bridge::database(&routes.database, move |database| {
             let found = database.keys().revoke(&id)?;

@@ -34,7 +34,7 @@ impl Default for MemorySettings {
 /// The Redis tier and the pool behind it.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// Where it is, as `redis://` or `rediss://` with user and password. `None`: not configured; see [`RedisSettings::default_url`].
+    /// Where it is, as `redis://` or `rediss://` with user and password. `None`: not configured; see [`RedisSettings::DEFAULT_URL`].
     pub url: Option<Secret>,
     /// Refuse to start, and to be ready, without it.
     pub required: bool,

@@ -1,4 +1,212 @@
 //! FLOOR 6: the commands; puts the floors together.
 
+pub mod check;
+mod health;
 pub mod key;
+mod log;
 pub mod sandbox;
+mod serve;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, process_environment};
+use crate::database::Database;
+use crate::quantity::{DURATION_FORM, parse_duration};
+
+/// A caching API server: slow endpoints answered from memory, then Redis, then their source.
+#[derive(Debug, Parser)]
+#[command(
+    name = "larder",
+    version,
+    about,
+    propagate_version = true,
+    arg_required_else_help = false
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve (what larder does without a command)
+    Serve(ServeArguments),
+    /// Say whether a configuration is valid, and print its resources
+    Check(ConfigArgument),
+    /// Make, list and revoke API keys
+    Key {
+        #[command(subcommand)]
+        command: key::KeyCommand,
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
+    /// Stand in for NewsAPI and The Guardian, for trying, testing and load
+    Sandbox(SandboxArguments),
+    /// Exit with 0 when the server says that it is ready
+    Health {
+        /// Where the server is [default: server.bind of the configuration]
+        #[arg(long)]
+        url: Option<String>,
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
+}
+
+#[derive(Args, Debug, Default)]
+struct ConfigArgument {
+    /// The configuration [default: LARDER_CONFIG, else ./config.toml, else the built-in one]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug, Default)]
+struct ServeArguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Where to listen, such as 127.0.0.1:8000 [default: server.bind of the configuration]
+    #[arg(long, value_name = "ADDR", value_parser = bind_address)]
+    bind: Option<String>,
+}
+
+#[derive(Args, Debug)]
+struct SandboxArguments {
+    /// Where to listen
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9100")]
+    bind: SocketAddr,
+    /// How long an answer takes
+    #[arg(long, default_value = "700ms", value_parser = duration)]
+    latency: Duration,
+    /// The share of answers that are errors, from 0.0 to 1.0
+    #[arg(long, default_value = "0.0", value_parser = share)]
+    error_rate: f64,
+}
+
+fn bind_address(text: &str) -> Result<String, String> {
+    let valid = crate::config::is_bind(text);
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("want {}", crate::config::BIND_FORM))
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| format!("want {DURATION_FORM}"))
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text
+        .parse::<f64>()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "want a number from 0.0 to 1.0".to_owned())
+}
+
+/// Runs the command that the process was started with. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+pub fn run() -> ExitCode {
+    let CommandLine { command, serve } = CommandLine::parse();
+    if log::start().is_err() {
+        say_error(&"larder: this process logs already");
+        return ExitCode::FAILURE;
+    }
+    match command {
+        None => serve::run(serve.config.config, serve.bind),
+        Some(Command::Serve(arguments)) => serve::run(
+            arguments.config.config.or(serve.config.config),
+            arguments.bind.or(serve.bind),
+        ),
+        Some(Command::Check(arguments)) => check::run(arguments.config.as_deref()),
+        Some(Command::Key { command, config }) => keys(&command, config.config),
+        Some(Command::Sandbox(arguments)) => {
+            let SandboxArguments {
+                bind,
+                latency,
+                error_rate,
+            } = arguments;
+            match sandbox::run(bind, latency, error_rate) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    say_error(&format!("larder: the sandbox on {bind}: {error}"));
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Some(Command::Health { url, config }) => health::run(url, config.config),
+    }
+}
+
+fn keys(command: &key::KeyCommand, file: Option<PathBuf>) -> ExitCode {
+    let config = match Config::load(file.as_deref(), &process_environment) {
+        Ok((config, _)) => config,
+        Err(errors) => {
+            say_error(&errors);
+            return ExitCode::from(2);
+        }
+    };
+    let opened =
+        Database::open(&config.database).and_then(|database| database.migrate().map(|_| database));
+    match opened {
+        Ok(database) => {
+            let done = key::run(
+                &database,
+                command,
+                &mut io::stdout().lock(),
+                &mut io::stderr().lock(),
+            );
+            done.map_or(ExitCode::FAILURE, ExitCode::from)
+        }
+        Err(error) => {
+            say_error(&format!("larder: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Where this machine reaches a server that listens on `bind`.
+fn own_url(bind: &str) -> String {
+    let host = bind.rsplit_once(':').map_or(bind, |(host, _)| host);
+    let port = bind.rsplit_once(':').map_or("", |(_, port)| port);
+    match host {
+        "0.0.0.0" => format!("http://127.0.0.1:{port}"),
+        "[::]" => format!("http://[::1]:{port}"),
+        _ => format!("http://{host}:{port}"),
+    }
+}
+
+/// Prints to standard output. A reader that went away is no reason to stop serving.
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// Prints to standard error.
+fn say_error(text: &dyn Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn a_server_on_all_addresses_is_reached_on_loopback() {
+        assert_eq!(own_url("0.0.0.0:8000"), "http://127.0.0.1:8000");
+        assert_eq!(own_url("[::]:8000"), "http://[::1]:8000");
+        assert_eq!(own_url("localhost:80"), "http://localhost:80");
+    }
+}

@@ -6,7 +6,7 @@
 mod archivist;
 mod news;
 mod parameter;
-pub mod settings;
+mod settings;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,11 +16,14 @@ use regex_lite::Regex;
 
 use crate::cache::{Cache, KeyText, Policy, Request, Subject, Tag, Tally, Ticket, escape_into};
 
-use self::settings::{ParamSettings, ResourceSettings, SourceSettings, TagPiece};
-
 pub use self::archivist::Archivist;
 pub use self::news::{News, NewsSource, NewsView};
 pub use self::parameter::{Argument, Arguments, BadParameter, Wrong};
+pub(crate) use self::settings::whole_value;
+pub use self::settings::{
+    ParamKind, ParamSettings, ParamValue, ResourceSettings, SourceSettings, TagError, TagPiece,
+    TagTemplate,
+};
 
 /// Changes whenever the stored form of any value does, so that replicas of two versions never read each other's entries.
 const FORM: u32 = 1;

@@ -1,0 +1,328 @@
+//! `larder serve`: puts the floors together and serves until it is told to stop.
+//!
+//! The order of the end: not ready any more, connections still taken for `drain_delay`; then no new ones, and what is under way
+//! has `shutdown_grace`; then the archive and the times of last use are written.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use actix_web::rt::signal::unix::{SignalKind, signal};
+use actix_web::rt::{System, spawn, time};
+use actix_web::{App, HttpServer};
+
+use crate::api::Api;
+use crate::api::key_table::{self, KeyTable};
+use crate::cache::Cache;
+use crate::config::{Config, ConfigErrors, process_environment};
+use crate::database::Database;
+use crate::resource::{Archivist, News, NewsSource, Resources, SourceSettings};
+use crate::source::UpstreamSettings;
+use crate::source::http::{HttpClient, HttpSettings};
+use crate::source::news::{NewsFormat, NewsUpstream};
+use crate::source::quota::{Quota, QuotaStore};
+
+use super::sandbox;
+
+/// How long a required Redis may take to appear at the start.
+const REDIS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the archive may take to be written at the end.
+const ARCHIVE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the server did not start.
+enum Refusal {
+    /// The configuration is not valid.
+    Configuration(ConfigErrors),
+    /// Something that it needs is not there.
+    Failed(String),
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Refusal {
+        Refusal::Failed(why)
+    }
+}
+
+/// Serves with the configuration of `file`, or the one that is found, on `bind` if that is given.
+pub(super) fn run(file: Option<PathBuf>, bind: Option<String>) -> ExitCode {
+    match start(file, bind) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Refusal::Configuration(errors)) => {
+            super::say_error(&errors);
+            ExitCode::from(2)
+        }
+        Err(Refusal::Failed(why)) => {
+            super::say_error(&format!("larder: {why}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
+    let (mut config, origin) =
+        Config::load(file.as_deref(), &process_environment).map_err(Refusal::Configuration)?;
+    if let Some(bind) = bind {
+        config.server.bind = bind;
+    }
+    log::info!("larder {} with {origin}", env!("CARGO_PKG_VERSION"));
+    let database = open_database(&config)?;
+    let cache = Cache::start(&config.memory, &config.redis, &config.loads)?;
+    let redis = cache.redis();
+    if config.redis.required && !redis.wait_up(REDIS_PATIENCE) {
+        return Err(format!(
+            "Redis is required and does not answer at {}",
+            redis.address()
+        )
+        .into());
+    }
+    // The first requests are to find Redis, if there is one; a slow one is picked up later.
+    redis.wait_first_look(config.redis.connect_timeout);
+
+    let table = Arc::new(KeyTable::new(
+        config.auth.rate,
+        config.auth.admin_key.clone(),
+    ));
+    table
+        .refresh(&database)
+        .map_err(|error| format!("the API keys cannot be read: {error}"))?;
+    let archivist = Archivist::start(database.clone(), config.database.archive)
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    let news = News::new(
+        news_sources(&config, &cache)?,
+        archivist.clone(),
+        database.clone(),
+    );
+    let resources = Resources::build(&config.resources, &news, None)?;
+    let api = Api::new(
+        cache,
+        resources,
+        database.clone(),
+        table.clone(),
+        config.auth.required,
+        config.redis.required,
+    );
+    if config.auth.admin_key.is_none() {
+        print_first_key(&database, &config)?;
+    }
+    table
+        .refresh(&database)
+        .map_err(|error| format!("the API keys cannot be read: {error}"))?;
+    let refresher = key_table::spawn_refresher(table.clone(), database, config.coherence.patience)
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+
+    let served = System::new().block_on(serve(
+        Reload {
+            file,
+            config,
+            news,
+            table,
+        },
+        api,
+    ));
+    drop(refresher);
+    archivist.finish(ARCHIVE_PATIENCE);
+    served.map_err(Refusal::Failed)
+}
+
+fn open_database(config: &Config) -> Result<Database, String> {
+    let database = Database::open(&config.database).map_err(|error| error.to_string())?;
+    let applied = database
+        .migrate()
+        .map_err(|error| format!("the database cannot be brought up to date: {error}"))?;
+    if applied > 0 {
+        log::info!(
+            "{applied} migrations applied to the {} database",
+            database.kind()
+        );
+    }
+    Ok(database)
+}
+
+/// Each upstream that a resource names, with the sandbox in place of one that has no key and no address of its own.
+fn news_sources(config: &Config, cache: &Cache) -> Result<Vec<NewsSource>, String> {
+    let mut sandbox_at = None;
+    let mut sources = Vec::new();
+    let named = |name: &str| {
+        config.resources.iter().any(|resource| {
+            let SourceSettings::News(upstreams) = &resource.source;
+            upstreams.iter().any(|upstream| upstream == name)
+        })
+    };
+    for settings in config
+        .upstreams
+        .iter()
+        .filter(|settings| named(&settings.name))
+    {
+        let Some(format) = NewsFormat::of_upstream(&settings.name) else {
+            continue;
+        };
+        let official = UpstreamSettings::news(&settings.name)
+            .is_some_and(|usual| usual.base_url == settings.base_url);
+        let made_up = settings.key.is_none() && official;
+        let base_url = if made_up {
+            let at = match sandbox_at {
+                Some(at) => at,
+                None => sandbox::spawn(
+                    SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+                    Duration::ZERO,
+                    0.0,
+                )
+                .map_err(|error| format!("the sandbox cannot start: {error}"))?,
+            };
+            sandbox_at = Some(at);
+            log::warn!(
+                "{} is not set: the sandbox makes up the news of {}",
+                settings.key_env,
+                settings.name
+            );
+            match format {
+                NewsFormat::NewsApi => format!("http://{at}/v2"),
+                NewsFormat::Guardian => format!("http://{at}"),
+            }
+        } else {
+            if settings.key.is_none() {
+                log::warn!(
+                    "{} is not set: {} is asked without a key",
+                    settings.key_env,
+                    settings.name
+                );
+            }
+            settings.base_url.clone()
+        };
+        let store = QuotaStore::in_redis(cache.redis().clone(), &config.redis.prefix);
+        let rates = if made_up {
+            Vec::new()
+        } else {
+            settings.quota.clone()
+        };
+        sources.push(NewsSource {
+            upstream: Arc::new(NewsUpstream {
+                format,
+                base_url,
+                key: settings.key.clone(),
+                http: HttpClient::new(HttpSettings::new(&settings.name, settings.timeout)),
+                quota: Some(Arc::new(Quota::new(&settings.name, rates, Some(store)))),
+            }),
+            timeout: settings.timeout,
+            made_up,
+        });
+    }
+    Ok(sources)
+}
+
+/// Makes the first admin key of a new database and prints it, this once.
+fn print_first_key(database: &Database, config: &Config) -> Result<(), String> {
+    let made = database
+        .keys()
+        .create_first_admin()
+        .map_err(|error| format!("the first API key cannot be made: {error}"))?;
+    let Some(created) = made else { return Ok(()) };
+    let path = config
+        .resources
+        .iter()
+        .find_map(|resource| resource.path.as_deref())
+        .unwrap_or("/cache/stats");
+    let url = super::own_url(&config.server.bind);
+    super::say(&format!(
+        "A first admin API key, which is shown only this once:\n\n    {key}\n\nTry it:\n\n    curl -H 'Authorization: Bearer {key}' '{url}{path}'\n",
+        key = created.secret.reveal(),
+    ));
+    Ok(())
+}
+
+/// What a reload of the configuration takes.
+struct Reload {
+    file: Option<PathBuf>,
+    config: Config,
+    news: News,
+    table: Arc<KeyTable>,
+}
+
+async fn serve(mut reload: Reload, api: Api) -> Result<(), String> {
+    let settings = reload.config.server.clone();
+    let routes = api.clone();
+    let mut server = HttpServer::new(move || App::new().configure(|config| routes.routes(config)))
+        .disable_signals()
+        .shutdown_timeout(settings.shutdown_grace.as_secs().max(1));
+    if settings.workers > 0 {
+        server = server.workers(settings.workers);
+    }
+    let server = server
+        .bind(&settings.bind)
+        .map_err(|error| format!("cannot listen on {}: {error}", settings.bind))?;
+    for address in server.addrs() {
+        log::info!("listening on http://{address}");
+    }
+    let server = server.run();
+    let handle = server.handle();
+    let signals = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
+    let (mut terminate, mut interrupt) = (
+        signals(SignalKind::terminate())?,
+        signals(SignalKind::interrupt())?,
+    );
+    let mut hangup = signals(SignalKind::hangup())?;
+
+    let lifecycle = api.lifecycle().clone();
+    spawn(async move {
+        while hangup.recv().await.is_some() {
+            reload.run(&api);
+        }
+    });
+    spawn(async move {
+        std::future::poll_fn(|context| {
+            let told =
+                terminate.poll_recv(context).is_ready() || interrupt.poll_recv(context).is_ready();
+            if told { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        lifecycle.drain();
+        log::info!("draining: not ready from now on");
+        time::sleep(settings.drain_delay).await;
+        lifecycle.close();
+        log::info!(
+            "stopping: {} for what is under way",
+            crate::quantity::format_duration(settings.shutdown_grace)
+        );
+        handle.stop(true).await;
+    });
+    server
+        .await
+        .map_err(|error| format!("the server stopped: {error}"))
+}
+
+impl Reload {
+    /// Takes over what can be taken over, or says what is wrong and changes nothing.
+    fn run(&mut self, api: &Api) {
+        let (mut config, origin) = match Config::load(self.file.as_deref(), &process_environment) {
+            Ok(found) => found,
+            Err(errors) => {
+                log::error!("the configuration is not valid; nothing is changed:\n{errors}");
+                return;
+            }
+        };
+        // The command line wins over the file, then as now.
+        config.server.bind = self.config.server.bind.clone();
+        let frozen = self.config.changes_needing_restart(&config);
+        let resources =
+            match Resources::build(&config.resources, &self.news, Some(&api.resources())) {
+                Ok(resources) => resources,
+                Err(why) => {
+                    log::error!(
+                        "the configuration cannot be taken over; nothing is changed: {why}"
+                    );
+                    return;
+                }
+            };
+        api.replace_resources(resources);
+        self.table.set_default_rate(config.auth.rate);
+        log::info!("{origin} is taken over");
+        if !frozen.is_empty() {
+            log::warn!("these changes take a restart: {}", frozen.join(", "));
+        }
+        self.config.resources = config.resources;
+        self.config.auth.rate = config.auth.rate;
+    }
+}
