@@ -476,6 +476,27 @@ mod tests {
     }
 
     #[test]
+    fn no_booking_goes_before_one_that_is_to_come() {
+        let redis = Redis::start();
+        let (first, _) = redis.quota(rates(&["9/1d"]));
+        let (second, _) = redis.quota(rates(&["9/1d"]));
+        let latest = soon() + Duration::from_secs(600);
+        first.hold(Duration::from_secs(300));
+        let held = first.reserve(latest).unwrap();
+        // In the shared book the other replica comes after it.
+        let after = second.reserve(latest).unwrap();
+        assert!(
+            after - Duration::from_secs(290) > Instant::now(),
+            "{after:?}"
+        );
+        assert!(redis.log("9/1d").is_sorted());
+        // And in that replica's own, once it is alone.
+        drop(redis);
+        assert!(second.reserve(latest).unwrap() >= after.max(held) - Duration::from_secs(1));
+        assert!(second.lock().entries.iter().is_sorted());
+    }
+
+    #[test]
     fn an_emptied_redis_gives_no_second_budget() {
         let redis = Redis::start();
         let (quota, _) = redis.quota(rates(&["2/1d"]));

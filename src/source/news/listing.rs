@@ -417,6 +417,24 @@ mod tests {
         assert!(Listing::read(&longer).is_none());
     }
 
+    #[test]
+    fn lengths_that_overlap_are_refused() {
+        let bytes = Listing::encode(
+            &[
+                article("https://a/1", "x", 1),
+                article("https://a/2", "y", 2),
+            ],
+            Flags::default(),
+        );
+        // In the first record and in the second: an end before its own start.
+        for (record, end, wrong) in [(0, 8, 0), (0, 16, 3), (1, 8, 1), (1, 12, 5), (1, 16, 12)] {
+            let mut bytes = bytes.clone();
+            let at = HEAD + record * RECORD + end;
+            bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(wrong));
+            assert!(Listing::read(&bytes).is_none(), "{record} {end} {wrong}");
+        }
+    }
+
     /// Reads everything there is to read.
     fn exercise(bytes: &[u8]) {
         if let Some(listing) = Listing::read(bytes) {
