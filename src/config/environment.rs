@@ -1,0 +1,80 @@
+//! The environment, as a function that tests can replace.
+//!
+//! Invariant: a variable that is empty is one that is not set, since that is what `VAR=${VAR:-}` of a compose file makes of it.
+
+use super::reader::Value;
+use crate::secret::Secret;
+
+/// Looks a variable up.
+pub type Lookup<'e> = &'e dyn Fn(&str) -> Option<String>;
+
+/// Looks a variable of this process up. What is not Unicode comes out damaged rather than unseen.
+pub fn process_environment(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Environment<'e>(pub(super) Lookup<'e>);
+
+/// What [`Environment::key`] accepts.
+const KEY_FORM: &str = "the key alone, without spaces";
+
+impl Environment<'_> {
+    /// A variable that is set and not empty.
+    pub(super) fn get(self, name: &str) -> Option<String> {
+        (self.0)(name).filter(|value| !value.is_empty())
+    }
+
+    /// A key that will be sent in a header. Spaces and line ends around it are no part of it.
+    pub(super) fn key(self, name: &str) -> Result<Option<Secret>, (&'static str, &'static str)> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        let key = value.trim();
+        if key.is_empty() || key.bytes().any(|byte| !byte.is_ascii_graphic()) {
+            return Err((
+                "has a character that no key has, or nothing but spaces",
+                KEY_FORM,
+            ));
+        }
+        Ok(Some(Secret::new(key)))
+    }
+
+    /// `text` with each `${VAR}` replaced by the variable. Reports at `value` what is wrong, all of it, without showing the text.
+    pub(super) fn fill(self, value: &Value<'_>, text: &str) -> Option<String> {
+        let mut filled = String::with_capacity(text.len());
+        let mut whole = true;
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("${") {
+            filled.push_str(before);
+            let Some((name, after)) = after.split_once('}') else {
+                value.fault("has a \"${\" without its \"}\"", "${NAME}");
+                return None;
+            };
+            rest = after;
+            if !is_variable(name) {
+                value.fault(
+                    "has a \"${}\" around something that is no variable's name",
+                    "${NAME}",
+                );
+                whole = false;
+            } else if let Some(found) = self.get(name) {
+                filled.push_str(&found);
+            } else {
+                value.fault(
+                    format!("names ${{{name}}}, which is missing from the environment"),
+                    format!("with {name} set in the environment"),
+                );
+                whole = false;
+            }
+        }
+        filled.push_str(rest);
+        whole.then_some(filled)
+    }
+}
+
+/// Whether a shell could set it.
+pub(super) fn is_variable(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}

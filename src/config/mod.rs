@@ -1,0 +1,197 @@
+//! FLOOR 4: config.toml, and what the environment adds to it, as a [`Config`] that is wholly valid.
+//!
+//! Promise: a `Config` breaks no rule of the documentation, and a file that breaks some is answered with every fault at once,
+//! each with its line, its key and what would be valid. The environment wins over the file. Refuses to guess: a key that it does
+//! not know, or a value of another form, is a fault and never ignored.
+
+mod address;
+mod environment;
+mod error;
+mod news;
+mod params;
+mod paths;
+mod reader;
+mod report;
+mod resources;
+mod restart;
+mod sections;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod upstreams;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::cache::{CoherenceSettings, LoadSettings, MemorySettings, RedisSettings};
+use crate::database::DatabaseSettings;
+use crate::resource::ResourceSettings;
+use crate::source::UpstreamSettings;
+
+pub use address::{BIND_FORM, is_bind};
+pub use environment::{Lookup, process_environment};
+pub use error::{ConfigError, ConfigErrors, Place};
+pub use sections::{AuthSettings, ServerSettings};
+pub use summary::table;
+
+/// The file that ships with larder, and what it does where there is none.
+const BUILT_IN: &str = include_str!("../../config.toml");
+/// The file that is looked for in the working directory.
+const FILE: &str = "config.toml";
+
+/// Everything that an operator sets; valid as a whole.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[server]`, but for the loads.
+    pub server: ServerSettings,
+    /// `[memory]`
+    pub memory: MemorySettings,
+    /// `[redis]`
+    pub redis: RedisSettings,
+    /// `[coherence]`
+    pub coherence: CoherenceSettings,
+    /// `max_loads` and `max_queue` of `[server]`.
+    pub loads: LoadSettings,
+    /// `[database]`
+    pub database: DatabaseSettings,
+    /// `[auth]`
+    pub auth: AuthSettings,
+    /// `[upstream.*]`: every news upstream, whether or not the file names it.
+    pub upstreams: Vec<UpstreamSettings>,
+    /// `[resource.*]`, in the order of the file.
+    pub resources: Vec<ResourceSettings>,
+}
+
+/// Which configuration was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigOrigin {
+    /// This file, named on the command line.
+    CommandLine(PathBuf),
+    /// This file, named by `LARDER_CONFIG`.
+    Environment(PathBuf),
+    /// `config.toml` in the working directory.
+    WorkingDirectory(PathBuf),
+    /// None: the one that is built in.
+    BuiltIn,
+}
+
+impl ConfigOrigin {
+    /// The file, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            ConfigOrigin::CommandLine(path)
+            | ConfigOrigin::Environment(path)
+            | ConfigOrigin::WorkingDirectory(path) => Some(path),
+            ConfigOrigin::BuiltIn => None,
+        }
+    }
+}
+
+impl fmt::Display for ConfigOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path() {
+            Some(path) => path.display().fmt(f),
+            None => f.write_str("the built-in configuration"),
+        }
+    }
+}
+
+impl Config {
+    /// Finds and reads the configuration: the file `explicit`, else the one that `LARDER_CONFIG` names, else `./config.toml` if
+    /// there is one, else the built-in one. A file that is named and cannot be read is a fault, not a reason to look further.
+    pub fn load(
+        explicit: Option<&Path>,
+        env: Lookup<'_>,
+    ) -> Result<(Config, ConfigOrigin), ConfigErrors> {
+        Config::load_beside(Path::new(""), explicit, env)
+    }
+
+    /// [`Config::load`] with another working directory.
+    fn load_beside(
+        directory: &Path,
+        explicit: Option<&Path>,
+        env: Lookup<'_>,
+    ) -> Result<(Config, ConfigOrigin), ConfigErrors> {
+        let named = environment::Environment(env).get("LARDER_CONFIG");
+        let origin = match (explicit, named) {
+            (Some(path), _) => ConfigOrigin::CommandLine(path.to_owned()),
+            (None, Some(path)) => ConfigOrigin::Environment(path.into()),
+            (None, None) => ConfigOrigin::WorkingDirectory(directory.join(FILE)),
+        };
+        let file = origin.to_string();
+        let bytes = match origin.path().map(std::fs::read) {
+            Some(Ok(bytes)) => bytes,
+            Some(Err(error))
+                if error.kind() == std::io::ErrorKind::NotFound
+                    && matches!(origin, ConfigOrigin::WorkingDirectory(_)) =>
+            {
+                let config = Config::parse(BUILT_IN, "built-in config.toml", env)?;
+                return Ok((config, ConfigOrigin::BuiltIn));
+            }
+            Some(Err(error)) => {
+                let valid = "a file that can be read";
+                return Err(fault(
+                    &file,
+                    Place::File,
+                    format!("cannot be read: {error}"),
+                    valid,
+                ));
+            }
+            None => BUILT_IN.into(),
+        };
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let valid_bytes = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = valid_bytes.iter().filter(|byte| **byte == b'\n').count() + 1;
+            fault(
+                &file,
+                Place::Line(line),
+                "is not UTF-8".to_owned(),
+                "a file in UTF-8",
+            )
+        })?;
+        Ok((Config::parse(&text, &file, env)?, origin))
+    }
+
+    /// Reads a configuration from its text; `file` is what faults call it.
+    pub fn parse(text: &str, file: &str, env: Lookup<'_>) -> Result<Config, ConfigErrors> {
+        let errors = |errors| ConfigErrors {
+            file: file.to_owned(),
+            errors,
+        };
+        let env = environment::Environment(env);
+        let document = report::parse_document(text).map_err(errors)?;
+        let report = report::Report::new(text);
+        let root = reader::Table::root(&report, document.get_ref());
+        let (server, loads) = sections::server(&root, env);
+        let config = Config {
+            server,
+            memory: sections::memory(&root),
+            redis: sections::redis(&root, env),
+            coherence: sections::coherence(&root),
+            loads,
+            database: sections::database(&root, env),
+            auth: sections::auth(&root, env),
+            upstreams: upstreams::read(&root, env),
+            resources: resources::read(&root),
+        };
+        root.close();
+        let found = report.into_errors();
+        if found.is_empty() {
+            Ok(config)
+        } else {
+            Err(errors(found))
+        }
+    }
+}
+
+fn fault(file: &str, place: Place, problem: String, valid: &str) -> ConfigErrors {
+    ConfigErrors {
+        file: file.to_owned(),
+        errors: vec![ConfigError {
+            place,
+            key: String::new(),
+            problem,
+            valid: valid.to_owned(),
+        }],
+    }
+}

@@ -1,0 +1,147 @@
+//! What a resource from the news aggregator may look like: it is loaded by category, and cut by source and by number.
+
+use super::params::Declared;
+use super::reader::{Table, Value, unknown};
+use crate::resource::{ParamKind, ParamValue, SourceSettings};
+use crate::source::NEWS_UPSTREAMS;
+
+/// The categories that both upstreams have.
+const CATEGORIES: [&str; 7] = [
+    "business",
+    "entertainment",
+    "general",
+    "health",
+    "science",
+    "sports",
+    "technology",
+];
+const PARAMS: [&str; 3] = ["category", "source", "limit"];
+const SOURCE_FORM: &str = "{ news = [\"newsapi\", \"guardian\"] }";
+/// Kinds of source that are documented, and that this version does not serve.
+const NOT_SERVED: [&str; 3] = ["sql", "http", "parts"];
+
+/// Where a resource's value comes from; `None` where that has a fault.
+pub(super) fn source(resource: &Table<'_>) -> Option<SourceSettings> {
+    let value = resource.need("source", SOURCE_FORM)?;
+    if value.as_text().is_some() {
+        value.wrong(SOURCE_FORM);
+        return None;
+    }
+    let table = value.table()?;
+    if let Some((kind, _)) = table
+        .entries()
+        .iter()
+        .find(|(kind, _)| NOT_SERVED.contains(kind))
+    {
+        // Its other keys are not judged: they may be just right for a version that serves it.
+        value.fault(
+            format!("is of kind {kind}, not served by this version"),
+            SOURCE_FORM,
+        );
+        return None;
+    }
+    let news = table.need("news", "[\"newsapi\", \"guardian\"]");
+    let upstreams = news.and_then(|news| upstreams(&news));
+    table.close();
+    upstreams.map(SourceSettings::News)
+}
+
+fn upstreams(news: &Value<'_>) -> Option<Vec<String>> {
+    let form = format!("an array of at least one of {}", NEWS_UPSTREAMS.join(", "));
+    let items = news.list(&form)?;
+    if items.is_empty() {
+        news.fault("is empty", &form);
+        return None;
+    }
+    let mut names: Vec<String> = Vec::new();
+    for item in items {
+        let Some(name) = item.text(&form) else {
+            continue;
+        };
+        if !NEWS_UPSTREAMS.contains(&name) {
+            item.fault(
+                format!(
+                    "names {}, which {}",
+                    item.shown(),
+                    unknown("upstream", name, &NEWS_UPSTREAMS)
+                ),
+                NEWS_UPSTREAMS.join(", "),
+            );
+        } else if names.iter().any(|known| known == name) {
+            item.fault(
+                format!("names {} twice", item.shown()),
+                "each upstream once",
+            );
+        } else {
+            names.push(name.to_owned());
+        }
+    }
+    Some(names)
+}
+
+/// Judges the parameters of a resource from the news aggregator.
+pub(super) fn judge(params: &mut [Declared<'_>]) {
+    for param in params {
+        let Declared {
+            name,
+            value,
+            settings,
+            ..
+        } = param;
+        if !PARAMS.contains(name) {
+            value.fault(
+                unknown("parameter of a news source", name, &PARAMS),
+                PARAMS.join(", "),
+            );
+            continue;
+        }
+        let Some(settings) = settings else {
+            continue;
+        };
+        match (*name, &mut settings.kind, settings.view) {
+            ("category", ParamKind::Text { one_of, .. }, false) => {
+                // Only where some were read: another fault of it is told already.
+                let items = value.inner("one_of").filter(|_| !one_of.is_empty());
+                let items = items.and_then(|value| value.list(""));
+                for item in items.unwrap_or_default() {
+                    let name = item.as_text().unwrap_or_default();
+                    if one_of.iter().any(|known| known == name) && !CATEGORIES.contains(&name) {
+                        item.fault(
+                            format!(
+                                "has {}, which {}",
+                                item.shown(),
+                                unknown("category", name, &CATEGORIES)
+                            ),
+                            CATEGORIES.join(", "),
+                        );
+                    }
+                }
+            }
+            ("source", ParamKind::Text { .. }, true) => {}
+            ("limit", ParamKind::Integer { min, max }, true) => {
+                if *min == i64::MIN {
+                    *min = 1;
+                }
+                let default = match settings.default {
+                    Some(ParamValue::Integer(default)) => default,
+                    _ => *min,
+                };
+                if *min < 0 || *max < *min || default < *min {
+                    value.fault("allows a limit that no list has", "min = 1 or more");
+                }
+            }
+            ("category", ..) => value.fault(
+                "is what the news are loaded by",
+                "type = \"string\", without view = true",
+            ),
+            ("source", ..) => value.fault(
+                "is cut from the loaded news",
+                "type = \"string\", view = true",
+            ),
+            _ => value.fault(
+                "is cut from the loaded news",
+                "type = \"integer\", view = true",
+            ),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What a running server cannot take over from a new configuration.
+//!
+//! Every struct is taken apart whole, so a new setting does not compile until it is decided here whether it changes live.
+
+use super::{AuthSettings, Config, ServerSettings};
+use crate::cache::{CoherenceSettings, LoadSettings, MemorySettings, RedisSettings};
+use crate::database::DatabaseSettings;
+use crate::secret::Secret;
+use crate::source::UpstreamSettings;
+
+fn text(secret: &Option<Secret>) -> Option<&str> {
+    secret.as_ref().map(Secret::reveal)
+}
+
+impl Config {
+    /// The paths of the keys whose change from `self` to `new` takes a restart to have an effect; a section for an upstream's. The
+    /// resources and `auth.rate` change live.
+    pub fn changes_needing_restart(&self, new: &Config) -> Vec<&'static str> {
+        let Config {
+            server,
+            memory,
+            redis,
+            coherence,
+            loads,
+            database,
+            auth,
+            upstreams,
+            resources: _,
+        } = self;
+        let mut changed = Vec::new();
+        let mut note = |path: &'static str, same: bool| {
+            if !same {
+                changed.push(path);
+            }
+        };
+
+        let ServerSettings {
+            bind,
+            workers,
+            drain_delay,
+            shutdown_grace,
+            open_metrics,
+        } = server;
+        note("server.bind", *bind == new.server.bind);
+        note("server.workers", *workers == new.server.workers);
+        let LoadSettings {
+            max_loads,
+            max_queue,
+        } = loads;
+        note("server.max_loads", *max_loads == new.loads.max_loads);
+        note("server.max_queue", *max_queue == new.loads.max_queue);
+        note("server.drain_delay", *drain_delay == new.server.drain_delay);
+        note(
+            "server.shutdown_grace",
+            *shutdown_grace == new.server.shutdown_grace,
+        );
+        note(
+            "server.open_metrics",
+            *open_metrics == new.server.open_metrics,
+        );
+
+        let MemorySettings {
+            max_bytes,
+            eviction,
+        } = memory;
+        note("memory.max_size", *max_bytes == new.memory.max_bytes);
+        note("memory.eviction", *eviction == new.memory.eviction);
+
+        let RedisSettings {
+            url,
+            required,
+            pool,
+            connect_timeout,
+            timeout,
+            prefix,
+        } = redis;
+        note("redis.url", text(url) == text(&new.redis.url));
+        note("redis.required", *required == new.redis.required);
+        note("redis.pool", *pool == new.redis.pool);
+        note(
+            "redis.connect_timeout",
+            *connect_timeout == new.redis.connect_timeout,
+        );
+        note("redis.timeout", *timeout == new.redis.timeout);
+        note("redis.prefix", *prefix == new.redis.prefix);
+
+        let CoherenceSettings {
+            patience,
+            log_length,
+        } = coherence;
+        note("coherence.patience", *patience == new.coherence.patience);
+        note(
+            "coherence.log_length",
+            *log_length == new.coherence.log_length,
+        );
+
+        let DatabaseSettings { url, pool, archive } = database;
+        note("database.url", text(url) == text(&new.database.url));
+        note("database.pool", *pool == new.database.pool);
+        note("database.archive_days", *archive == new.database.archive);
+
+        let AuthSettings {
+            required,
+            rate: _,
+            admin_key,
+        } = auth;
+        note("auth.required", *required == new.auth.required);
+        note(
+            "LARDER_ADMIN_KEY",
+            text(admin_key) == text(&new.auth.admin_key),
+        );
+
+        for upstream in upstreams {
+            let path = match upstream.name.as_ref() {
+                "newsapi" => "upstream.newsapi",
+                "guardian" => "upstream.guardian",
+                _ => "upstream",
+            };
+            let other = new.upstreams.iter().find(|u| u.name == upstream.name);
+            note(
+                path,
+                other.is_some_and(|other| same_upstream(upstream, other)),
+            );
+        }
+        changed
+    }
+}
+
+fn same_upstream(old: &UpstreamSettings, new: &UpstreamSettings) -> bool {
+    let UpstreamSettings {
+        name,
+        base_url,
+        key_env,
+        key,
+        timeout,
+        quota,
+    } = old;
+    *name == new.name
+        && *base_url == new.base_url
+        && *key_env == new.key_env
+        && text(key) == text(&new.key)
+        && *timeout == new.timeout
+        && *quota == new.quota
+}

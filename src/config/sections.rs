@@ -1,0 +1,260 @@
+//! The sections about larder itself: server, memory, Redis, coherence, database, keys.
+//!
+//! What the environment overrides is not looked at in the file, beyond that its key is a known one.
+
+use std::time::Duration;
+
+use super::address::{self, BIND_FORM};
+use super::environment::Environment;
+use super::reader::Table;
+use crate::cache::{CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisSettings};
+use crate::database::DatabaseSettings;
+use crate::quantity::{Rate, SIZE_FORM, format_size, parse_size};
+use crate::secret::Secret;
+
+/// How larder serves HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Host and port to listen on.
+    pub bind: String,
+    /// Threads that answer; zero: one per core.
+    pub workers: usize,
+    /// How long connections are still taken after the signal to stop.
+    pub drain_delay: Duration,
+    /// How long requests in flight may take after that.
+    pub shutdown_grace: Duration,
+    /// Metrics without an admin key.
+    pub open_metrics: bool,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        ServerSettings {
+            bind: "127.0.0.1:8000".to_owned(),
+            workers: 0,
+            drain_delay: Duration::ZERO,
+            shutdown_grace: Duration::from_secs(10),
+            open_metrics: false,
+        }
+    }
+}
+
+/// Who may ask, and how often.
+#[derive(Clone, Debug)]
+pub struct AuthSettings {
+    /// Resources that are not public need a key.
+    pub required: bool,
+    /// The rate of keys that name none.
+    pub rate: Rate,
+    /// An admin key without a rate limit, beside those of the database.
+    pub admin_key: Option<Secret>,
+}
+
+impl Default for AuthSettings {
+    fn default() -> Self {
+        AuthSettings {
+            required: true,
+            rate: Rate {
+                count: 600,
+                per: Duration::from_secs(60),
+            },
+            admin_key: None,
+        }
+    }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+const SMALLEST_MEMORY: u64 = 1 << 20;
+const LARGEST_MEMORY: u64 = 1 << 40;
+const SHORTEST_ADMIN_KEY: usize = 24;
+const EVICTION_FORM: &str = "\"lru\" or \"tiny_lfu\"";
+const PREFIX_FORM: &str = "1 to 64 letters, digits, \"-\", \"_\", \".\" or \":\"";
+
+pub(super) fn server(root: &Table<'_>, env: Environment<'_>) -> (ServerSettings, LoadSettings) {
+    let table = root.table("server");
+    let (default, loads) = (ServerSettings::default(), LoadSettings::default());
+    let bind = table.get("bind");
+    let bind = match env.get("LARDER_BIND") {
+        Some(bind) => {
+            if !address::is_bind(&bind) {
+                table
+                    .report
+                    .environment("LARDER_BIND", format!("is {bind:?}"), BIND_FORM);
+            }
+            Some(bind)
+        }
+        None => bind.and_then(|value| {
+            value.parse(BIND_FORM, |text| {
+                address::is_bind(text).then(|| text.to_owned())
+            })
+        }),
+    };
+    let server = ServerSettings {
+        bind: bind.unwrap_or(default.bind),
+        workers: table.integer("workers", 0..=1024, default.workers),
+        drain_delay: table.duration("drain_delay", default.drain_delay),
+        shutdown_grace: table.duration("shutdown_grace", default.shutdown_grace),
+        open_metrics: table.boolean("open_metrics", default.open_metrics),
+    };
+    let loads = LoadSettings {
+        max_loads: table.integer("max_loads", 1..=10_000, loads.max_loads),
+        max_queue: table.integer("max_queue", 0..=1_000_000, loads.max_queue),
+    };
+    table.close();
+    (server, loads)
+}
+
+pub(super) fn memory(root: &Table<'_>) -> MemorySettings {
+    let table = root.table("memory");
+    let default = MemorySettings::default();
+    let max_bytes = table.get("max_size").and_then(|value| {
+        let bytes = value.parse(SIZE_FORM, parse_size)?;
+        let range = SMALLEST_MEMORY..=LARGEST_MEMORY;
+        if !range.contains(&bytes) {
+            value.fault(
+                format!("is {}", value.shown()),
+                format!(
+                    "a size from {} to {}",
+                    format_size(SMALLEST_MEMORY),
+                    format_size(LARGEST_MEMORY)
+                ),
+            );
+        }
+        Some(bytes)
+    });
+    let eviction = table.get("eviction").and_then(|value| {
+        value.parse(EVICTION_FORM, |text| match text {
+            "lru" => Some(Eviction::Lru),
+            "tiny_lfu" => Some(Eviction::TinyLfu),
+            _ => None,
+        })
+    });
+    table.close();
+    MemorySettings {
+        max_bytes: max_bytes.unwrap_or(default.max_bytes),
+        eviction: eviction.unwrap_or(default.eviction),
+    }
+}
+
+/// The URL at `table.url`, or the one of the variable, which wins.
+fn url(
+    table: &Table<'_>,
+    env: Environment<'_>,
+    variable: &str,
+    form: &str,
+    check: fn(&str) -> Result<(), address::Wrong>,
+) -> Option<Secret> {
+    let value = table.get("url");
+    if let Some(url) = env.get(variable) {
+        if let Err((problem, valid)) = check(&url) {
+            table.report.environment(variable, problem, valid);
+        }
+        return Some(Secret::new(url));
+    }
+    let value = value?;
+    let Some(text) = value.as_text() else {
+        value.fault("is no text", form);
+        return None;
+    };
+    let url = env.fill(&value, text)?;
+    if let Err((problem, valid)) = check(&url) {
+        value.fault(problem, valid);
+    }
+    Some(Secret::new(url))
+}
+
+pub(super) fn redis(root: &Table<'_>, env: Environment<'_>) -> RedisSettings {
+    let table = root.table("redis");
+    let default = RedisSettings::default();
+    let url = url(
+        &table,
+        env,
+        "REDIS_URL",
+        "\"redis://host:6379\"",
+        address::check_redis,
+    );
+    let prefix = table.get("prefix").and_then(|value| {
+        value.parse(PREFIX_FORM, |text| {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
+            // Braces above all: in a cluster they would choose the slot.
+            ((1..=64).contains(&text.len()) && text.bytes().all(plain)).then(|| text.to_owned())
+        })
+    });
+    let redis = RedisSettings {
+        url,
+        required: table.boolean("required", default.required),
+        pool: table.integer("pool", 1..=1024, default.pool),
+        connect_timeout: table.some_time("connect_timeout", default.connect_timeout),
+        timeout: table.some_time("timeout", default.timeout),
+        prefix: prefix.unwrap_or(default.prefix),
+    };
+    table.close();
+    redis
+}
+
+pub(super) fn coherence(root: &Table<'_>) -> CoherenceSettings {
+    let table = root.table("coherence");
+    let default = CoherenceSettings::default();
+    // Four pings go into one patience: below 20 ms the pings would be the load.
+    let patience = table.get("patience").and_then(|value| {
+        value.duration_within(Duration::from_millis(20)..=Duration::from_secs(3600))
+    });
+    let coherence = CoherenceSettings {
+        patience: patience.unwrap_or(default.patience),
+        log_length: table.integer("log_length", 1..=100_000_000, default.log_length),
+    };
+    table.close();
+    coherence
+}
+
+pub(super) fn database(root: &Table<'_>, env: Environment<'_>) -> DatabaseSettings {
+    let table = root.table("database");
+    let default = DatabaseSettings::default();
+    let url = url(
+        &table,
+        env,
+        "DATABASE_URL",
+        "\"sqlite://larder.db\" or \"postgres://user:password@host/name\"",
+        address::check_database,
+    );
+    let days = table
+        .get("archive_days")
+        .and_then(|value| value.integer(1..=36_500))
+        .and_then(|days| u32::try_from(days).ok());
+    let database = DatabaseSettings {
+        url,
+        pool: table.integer("pool", 1..=1024, default.pool),
+        archive: days.map_or(default.archive, |days| DAY * days),
+    };
+    table.close();
+    database
+}
+
+pub(super) fn auth(root: &Table<'_>, env: Environment<'_>) -> AuthSettings {
+    let table = root.table("auth");
+    let report = table.report;
+    let default = AuthSettings::default();
+    let rate = table.get("rate").and_then(|value| address::rate(&value));
+    let admin_key = match env.key("LARDER_ADMIN_KEY") {
+        Ok(Some(key)) if key.reveal().len() < SHORTEST_ADMIN_KEY => {
+            report.environment(
+                "LARDER_ADMIN_KEY",
+                format!("has {} characters", key.reveal().len()),
+                format!("at least {SHORTEST_ADMIN_KEY} characters"),
+            );
+            None
+        }
+        Ok(key) => key,
+        Err((problem, valid)) => {
+            report.environment("LARDER_ADMIN_KEY", problem, valid);
+            None
+        }
+    };
+    let auth = AuthSettings {
+        required: table.boolean("required", default.required),
+        rate: rate.unwrap_or(default.rate),
+        admin_key,
+    };
+    table.close();
+    auth
+}

@@ -1,0 +1,127 @@
+//! A configuration's resources as a table for people.
+
+use crate::cache::StaleRules;
+use crate::quantity::format_duration;
+use crate::resource::{ParamSettings, ResourceSettings, SourceSettings};
+
+use super::Config;
+
+const HEADINGS: [&str; 7] = [
+    "RESOURCE",
+    "PATH",
+    "PARAMETERS",
+    "MEMORY",
+    "REDIS",
+    "STALE",
+    "SOURCE",
+];
+
+/// The resources, one a line under a line of headings: name, path, parameters, the TTL in either tier, what may be served
+/// stale, and the source. A parameter's default stands behind it, and `?` if it may be missing; a view is in brackets.
+pub fn table(config: &Config) -> String {
+    if config.resources.is_empty() {
+        return "no resources are declared\n".to_owned();
+    }
+    let rows: Vec<[String; 7]> = std::iter::once(HEADINGS.map(str::to_owned))
+        .chain(
+            config
+                .resources
+                .iter()
+                .map(|resource| row(config, resource)),
+        )
+        .collect();
+    let mut widths = [0; 7];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            line.push_str(&format!("{cell:<width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn row(config: &Config, resource: &ResourceSettings) -> [String; 7] {
+    let tier = |ttl: std::time::Duration| {
+        if ttl.is_zero() {
+            "off".to_owned()
+        } else {
+            format_duration(ttl)
+        }
+    };
+    let path = resource.path.as_deref().unwrap_or("internal");
+    let public = if resource.public { " (public)" } else { "" };
+    let params: Vec<String> = resource.params.iter().map(param).collect();
+    [
+        resource.name.clone(),
+        format!("{path}{public}"),
+        or_dash(params.join(", ")),
+        tier(resource.policy.memory),
+        tier(resource.policy.redis),
+        or_dash(stale(&resource.policy.stale)),
+        source(config, &resource.source),
+    ]
+}
+
+fn or_dash(text: String) -> String {
+    if text.is_empty() {
+        "-".to_owned()
+    } else {
+        text
+    }
+}
+
+fn param(param: &ParamSettings) -> String {
+    let text = match &param.default {
+        Some(default) => format!("{}={default}", param.name),
+        None if param.required => param.name.clone(),
+        None => format!("{}?", param.name),
+    };
+    if param.view {
+        format!("[{text}]")
+    } else {
+        text
+    }
+}
+
+fn stale(rules: &StaleRules) -> String {
+    let mut parts = Vec::new();
+    if !rules.while_revalidate.is_zero() {
+        parts.push(format!(
+            "revalidate {}",
+            format_duration(rules.while_revalidate)
+        ));
+    }
+    if !rules.if_error.is_zero() {
+        parts.push(format!("error {}", format_duration(rules.if_error)));
+    }
+    if rules.on_reset {
+        parts.push("reset".to_owned());
+    }
+    parts.join(", ")
+}
+
+fn source(config: &Config, source: &SourceSettings) -> String {
+    let SourceSettings::News(names) = source;
+    let names: Vec<String> = names
+        .iter()
+        .map(|name| {
+            let keyless = config
+                .upstreams
+                .iter()
+                .find(|u| u.name == *name && u.key.is_none());
+            match keyless {
+                Some(upstream) => format!("{name} (no {})", upstream.key_env),
+                None => name.clone(),
+            }
+        })
+        .collect();
+    format!("news: {}", names.join(", "))
+}

@@ -1,0 +1,880 @@
+//! Whole files against the rules.
+
+use std::time::Duration;
+
+use super::*;
+use crate::cache::{Eviction, Policy, StaleRules};
+use crate::resource::{ParamKind, ParamSettings, ParamValue, SourceSettings, TagTemplate};
+
+fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    parse_with(text, &[])
+}
+
+fn parse_with(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    Config::parse(text, "config.toml", &|name| {
+        let found = env.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| (*value).to_owned())
+    })
+}
+
+fn faults(text: &str) -> Vec<String> {
+    faults_with(text, &[])
+}
+
+fn faults_with(text: &str, env: &[(&str, &str)]) -> Vec<String> {
+    let errors = parse_with(text, env).expect_err(text).to_string();
+    errors.lines().map(str::to_owned).collect()
+}
+
+/// The one fault of a file that is `[resource.news]` with this changed.
+fn fault_of_resource(change: impl Fn(String) -> String) -> String {
+    let good = r#"[resource.news]
+path = "/news"
+source = { news = ["newsapi"] }
+params.category = { type = "string" }
+params.source = { type = "string", view = true }
+params.limit = { type = "integer", view = true }
+ttl = { memory = "30s", redis = "5m" }
+stale = { if_error = "1d" }
+tags = ["news"]
+"#;
+    parse(good).expect("the resource without the change is valid");
+    let text = change(good.to_owned());
+    let faults = faults(&text);
+    assert_eq!(faults.len(), 1, "{faults:#?}");
+    faults[0].clone()
+}
+
+fn replaced(from: &str, to: &str) -> String {
+    fault_of_resource(|text| {
+        assert!(text.contains(from), "{from}");
+        text.replace(from, to)
+    })
+}
+
+fn added(line: &str) -> String {
+    fault_of_resource(|text| text + line)
+}
+
+#[test]
+fn the_shipped_file_is_the_built_in_default() {
+    let shipped = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config.toml"));
+    let shipped = parse(&shipped.unwrap()).unwrap();
+    assert_eq!(
+        format!("{shipped:?}"),
+        format!("{:?}", parse(BUILT_IN).unwrap())
+    );
+    // Every key that it shows has the value that leaving the key out gives.
+    let empty = parse("").unwrap();
+    assert!(empty.resources.is_empty());
+    let resources = shipped.resources.clone();
+    assert_eq!(
+        format!("{shipped:?}"),
+        format!("{:?}", Config { resources, ..empty })
+    );
+    assert_eq!(shipped.server, ServerSettings::default());
+    assert_eq!(shipped.memory, MemorySettings::default());
+    assert_eq!(shipped.coherence, CoherenceSettings::default());
+    assert_eq!(shipped.loads, LoadSettings::default());
+    assert_eq!(
+        format!("{:?}", (&shipped.redis, &shipped.database, &shipped.auth)),
+        format!(
+            "{:?}",
+            (
+                RedisSettings::default(),
+                DatabaseSettings::default(),
+                AuthSettings::default()
+            )
+        )
+    );
+    let upstreams: Vec<String> = shipped
+        .upstreams
+        .iter()
+        .map(|u| {
+            let quota: Vec<String> = u.quota.iter().map(|rate| rate.to_string()).collect();
+            assert!(u.key.is_none());
+            format!(
+                "{} {} {} {:?} {quota:?}",
+                u.name, u.base_url, u.key_env, u.timeout
+            )
+        })
+        .collect();
+    assert_eq!(
+        upstreams,
+        [
+            r#"newsapi https://newsapi.org/v2 NEWSAPI_KEY 5s ["100/1d"]"#,
+            r#"guardian https://content.guardianapis.com GUARDIAN_API_KEY 5s ["1/1s", "500/1d"]"#,
+        ]
+    );
+}
+
+#[test]
+fn the_shipped_resource_is_read_whole() {
+    let text = |one_of: &[&str]| ParamKind::Text {
+        one_of: one_of.iter().map(|s| (*s).to_owned()).collect(),
+        pattern: None,
+        max_len: 200,
+    };
+    let param = |name: &str, kind, default, view| ParamSettings {
+        name: name.to_owned(),
+        kind,
+        default,
+        required: false,
+        view,
+    };
+    let categories = [
+        "business",
+        "entertainment",
+        "general",
+        "health",
+        "science",
+        "sports",
+        "technology",
+    ];
+    let expected = ResourceSettings {
+        name: "articles".to_owned(),
+        path: Some("/articles".to_owned()),
+        params: vec![
+            param("category", text(&categories), None, false),
+            param("source", text(&[]), None, true),
+            param(
+                "limit",
+                ParamKind::Integer { min: 1, max: 100 },
+                Some(ParamValue::Integer(20)),
+                true,
+            ),
+        ],
+        source: SourceSettings::News(vec!["newsapi".to_owned(), "guardian".to_owned()]),
+        policy: Policy {
+            memory: Duration::from_secs(30),
+            redis: Duration::from_secs(300),
+            absent: Duration::from_secs(5),
+            stale: StaleRules {
+                while_revalidate: Duration::from_secs(60),
+                if_error: Duration::from_secs(86_400),
+                on_reset: true,
+            },
+            soft_timeout: Some(Duration::from_millis(800)),
+            blind_ttl: None,
+        },
+        client_ttl: Some(Duration::from_secs(30)),
+        tags: vec![
+            TagTemplate::parse("articles").unwrap(),
+            TagTemplate::parse("category:{category}").unwrap(),
+        ],
+        public: false,
+    };
+    assert_eq!(parse(BUILT_IN).unwrap().resources, [expected]);
+}
+
+#[test]
+fn the_table_shows_what_is_declared() {
+    let mut config = parse_with(BUILT_IN, &[("NEWSAPI_KEY", "k")]).unwrap();
+    config.resources[0].policy.memory = Duration::ZERO;
+    config.resources[0].public = true;
+    let table = table(&config);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "RESOURCE  PATH                PARAMETERS                        MEMORY  REDIS  STALE                           SOURCE",
+            "articles  /articles (public)  category?, [source?], [limit=20]  off     5m     revalidate 1m, error 1d, reset  news: newsapi, guardian (no GUARDIAN_API_KEY)",
+        ]
+    );
+}
+
+#[test]
+fn every_documented_key_is_read() {
+    let config = parse_with(
+        r#"
+[server]
+bind = "0.0.0.0:8080"
+workers = 3
+max_loads = 5
+max_queue = 6
+drain_delay = "7s"
+shutdown_grace = "8s"
+open_metrics = true
+[memory]
+max_size = "9MiB"
+eviction = "tiny_lfu"
+[redis]
+url = "rediss://u:${PASSWORD}@cache:6380/1"
+required = true
+pool = 10
+connect_timeout = "11ms"
+timeout = "12ms"
+prefix = "other"
+[coherence]
+patience = "13s"
+log_length = 14
+[database]
+url = "postgres://u:${PASSWORD}@db/name"
+pool = 15
+archive_days = 16
+[auth]
+required = false
+rate = "17/1s"
+[upstream.newsapi]
+base_url = "http://127.0.0.1:9000/${VERSION}/"
+key_env = "OTHER_KEY"
+timeout = "18s"
+quota = []
+[upstream.guardian]
+quota = ["2/1s", "19/1d"]
+[resource.news]
+path = "/news/{category}"
+params.category = { type = "string", pattern = "[a-z]+", max_length = 20 }
+source = { news = ["guardian"] }
+ttl = { memory = "0s", redis = "21s", absent = "22s" }
+blind_ttl = "0s"
+public = true
+client_ttl = "0s"
+[resource.part]
+source = { news = ["newsapi"] }
+params.category = { type = "string", required = true }
+params.limit = { type = "integer", view = true, max = 0x10 }
+ttl = { memory = "1s", redis = "0s" }
+"#,
+        &[
+            ("PASSWORD", "hunter2"),
+            ("VERSION", "v2"),
+            ("OTHER_KEY", " key\n"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(
+        config.server,
+        ServerSettings {
+            bind: "0.0.0.0:8080".to_owned(),
+            workers: 3,
+            drain_delay: Duration::from_secs(7),
+            shutdown_grace: Duration::from_secs(8),
+            open_metrics: true,
+        }
+    );
+    assert_eq!((config.loads.max_loads, config.loads.max_queue), (5, 6));
+    assert_eq!(config.memory.max_bytes, 9 << 20);
+    assert_eq!(config.memory.eviction, Eviction::TinyLfu);
+    let redis = &config.redis;
+    assert_eq!(
+        redis.url.as_ref().unwrap().reveal(),
+        "rediss://u:hunter2@cache:6380/1"
+    );
+    assert_eq!((redis.required, redis.pool), (true, 10));
+    assert_eq!(redis.connect_timeout, Duration::from_millis(11));
+    assert_eq!(redis.timeout, Duration::from_millis(12));
+    assert_eq!(redis.prefix, "other");
+    assert_eq!(config.coherence.patience, Duration::from_secs(13));
+    assert_eq!(config.coherence.log_length, 14);
+    assert_eq!(
+        config.database.url.as_ref().unwrap().reveal(),
+        "postgres://u:hunter2@db/name"
+    );
+    assert_eq!(config.database.pool, 15);
+    assert_eq!(config.database.archive, Duration::from_secs(16 * 86_400));
+    assert!(!config.auth.required);
+    assert_eq!(config.auth.rate.to_string(), "17/1s");
+    let newsapi = &config.upstreams[0];
+    assert_eq!(newsapi.base_url, "http://127.0.0.1:9000/v2");
+    assert_eq!(newsapi.key_env, "OTHER_KEY");
+    assert_eq!(newsapi.key.as_ref().unwrap().reveal(), "key");
+    assert_eq!(newsapi.timeout, Duration::from_secs(18));
+    assert!(newsapi.quota.is_empty());
+    assert_eq!(config.upstreams[1].quota.len(), 2);
+    let [news, part] = config.resources.as_slice() else {
+        panic!("two resources");
+    };
+    assert!(news.public && news.client_ttl.is_none());
+    assert!(news.params[0].required);
+    assert_eq!(
+        news.params[0].kind,
+        ParamKind::Text {
+            one_of: vec![],
+            pattern: Some("[a-z]+".to_owned()),
+            max_len: 20
+        }
+    );
+    assert_eq!(news.policy.absent, Duration::from_secs(22));
+    assert_eq!(news.policy.blind_ttl, Some(Duration::ZERO));
+    assert_eq!(part.path, None);
+    assert!(part.params[0].required);
+    assert_eq!(part.params[1].kind, ParamKind::Integer { min: 1, max: 16 });
+    assert_eq!(part.policy.absent, Duration::from_secs(1));
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn the_environment_wins() {
+    let text = "[server]\nbind = \"bad\"\n[redis]\nurl = \"${MISSING}\"\n[database]\nurl = \"sqlite://a\"\n";
+    let config = parse_with(
+        text,
+        &[
+            ("LARDER_BIND", "127.0.0.1:1"),
+            ("REDIS_URL", "redis://r"),
+            ("DATABASE_URL", "sqlite://b"),
+            ("NEWSAPI_KEY", "n"),
+            ("GUARDIAN_API_KEY", "g"),
+            ("LARDER_ADMIN_KEY", "123456789012345678901234"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.server.bind, "127.0.0.1:1");
+    let text = |secret: &Option<crate::secret::Secret>| secret.clone().unwrap().reveal().to_owned();
+    assert_eq!(text(&config.redis.url), "redis://r");
+    assert_eq!(text(&config.database.url), "sqlite://b");
+    assert_eq!(text(&config.upstreams[0].key), "n");
+    assert_eq!(text(&config.upstreams[1].key), "g");
+    assert_eq!(text(&config.auth.admin_key), "123456789012345678901234");
+    let unset = parse_with("", &[("REDIS_URL", ""), ("LARDER_ADMIN_KEY", "")]).unwrap();
+    assert!(unset.redis.url.is_none() && unset.auth.admin_key.is_none());
+}
+
+#[test]
+fn faults_of_the_environment_show_no_secret() {
+    let faults = faults_with(
+        "",
+        &[
+            ("LARDER_BIND", "nowhere"),
+            ("REDIS_URL", "http://:hunter2@r"),
+            ("DATABASE_URL", "mysql://u:hunter2@d/n"),
+            ("LARDER_ADMIN_KEY", "hunter2"),
+            ("NEWSAPI_KEY", "hunter2 hunter2"),
+        ],
+    );
+    assert_eq!(faults.len(), 5, "{faults:#?}");
+    let starts = [
+        "environment: LARDER_BIND: is \"nowhere\"; valid: a host and a port",
+        "environment: REDIS_URL: is a http:// URL; valid: redis://",
+        "environment: DATABASE_URL: is a mysql:// URL; valid: sqlite://",
+        "environment: LARDER_ADMIN_KEY: has 7 characters; valid: at least 24 characters",
+        "environment: NEWSAPI_KEY: has a character that no key has",
+    ];
+    for (fault, start) in faults.iter().zip(starts) {
+        assert!(fault.starts_with(start), "{fault}");
+        assert!(!fault.contains("hunter2"), "{fault}");
+    }
+}
+
+#[test]
+fn one_bad_file_gives_all_its_faults_at_once() {
+    let text = r#"[server]
+bind = "127.0.0.1"
+worker = 2
+max_loads = 0
+drain_delay = "5"
+open_metrics = "yes"
+
+[memory]
+max_size = "1KiB"
+eviction = "fifo"
+
+[redis]
+url = "redis://:hunter2@host/zero"
+pool = 0
+timeout = "0s"
+prefix = "a{b}"
+
+[coherence]
+patience = "1ms"
+log_length = 1.5
+
+[database]
+url = "mysql://u:hunter2@host/name"
+archive_days = "30"
+
+[auth]
+rate = "0/1m"
+
+[upstream.newsapi]
+base_url = "https://u:hunter2@newsapi.org"
+key_env = "hunter2-hunter2"
+quota = ["100/1d", "5/1d", "6"]
+
+[upstream.guardain]
+timeout = "1s"
+
+[resource.articles]
+path = "/articles"
+source = { news = ["newsapi", "gardian"] }
+params.category = { type = "string", one_of = ["sport"] }
+params.limit = { type = "integer", min = 5, max = 1, view = true }
+params.source = { type = "strin", view = true }
+params.page = { type = "integer" }
+ttl = { memory = "1h", redis = "5m", abscent = "1s" }
+stale = { while_revalidate = "1d", if_error = "1m" }
+soft_timeout = "0s"
+tags = [
+  "articles",
+  "source:{source}",
+  "x:{nothing}",
+]
+
+[resource.user]
+path = "/users/{id}"
+source = { sql = "user_by_id" }
+ttl = { memory = "0s", redis = "0s" }
+write.PUT = { sql = "user_update" }
+
+[cache]
+"#;
+    let expected = [
+        "2: server.bind: is \"127.0.0.1\"; valid: a host and a port such as \"127.0.0.1:8000\", \"[::1]:8000\" or \"localhost:8000\"",
+        "3: server.worker: is an unknown key, did you mean \"workers\"?; valid: bind, drain_delay, max_loads, max_queue, open_metrics, shutdown_grace, workers",
+        "4: server.max_loads: is 0; valid: a whole number from 1 to 10000",
+        "5: server.drain_delay: is \"5\"; valid: a duration such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"1d\"",
+        "6: server.open_metrics: is \"yes\"; valid: true or false",
+        "9: memory.max_size: is \"1KiB\"; valid: a size from 1MiB to 1024GiB",
+        "10: memory.eviction: is \"fifo\"; valid: \"lru\" or \"tiny_lfu\"",
+        "13: redis.url: is no URL of a Redis; valid: redis://user:password@host:6379/0, or rediss:// for TLS, with special characters percent-encoded",
+        "14: redis.pool: is 0; valid: a whole number from 1 to 1024",
+        "15: redis.timeout: is \"0s\"; valid: a duration such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"1d\", of at least 1ms",
+        "16: redis.prefix: is \"a{b}\"; valid: 1 to 64 letters, digits, \"-\", \"_\", \".\" or \":\"",
+        "19: coherence.patience: is \"1ms\"; valid: a duration from 20ms to 1h",
+        "20: coherence.log_length: is 1.5; valid: a whole number from 1 to 100000000",
+        "23: database.url: is a mysql:// URL; valid: sqlite://FILE or postgres://user:password@host:5432/name",
+        "24: database.archive_days: is \"30\"; valid: a whole number from 1 to 36500",
+        "27: auth.rate: is \"0/1m\"; valid: a rate such as \"600/1m\": a count, a slash and a duration",
+        "30: upstream.newsapi.base_url: has a user or a password in it, where logs would show them; valid: http:// or https://, a host and perhaps a path",
+        "31: upstream.newsapi.key_env: is no name of an environment variable; valid: \"NEWSAPI_KEY\", with the key in that variable",
+        "32: upstream.newsapi.quota: has two rates for one window of 1d; valid: one rate for each window",
+        "32: upstream.newsapi.quota: is \"6\"; valid: a rate such as \"600/1m\": a count, a slash and a duration",
+        "34: upstream.guardain: is an unknown upstream, did you mean \"guardian\"?; valid: newsapi, guardian",
+        "39: resource.articles.source.news: names \"gardian\", which is an unknown upstream, did you mean \"guardian\"?; valid: newsapi, guardian",
+        "40: resource.articles.params.category.one_of: has \"sport\", which is an unknown category, did you mean \"sports\"?; valid: business, entertainment, general, health, science, sports, technology",
+        "41: resource.articles.params.limit.max: is 1, less than min 5; valid: at least min",
+        "42: resource.articles.params.source.type: is an unknown type, did you mean \"string\"?; valid: \"string\", \"integer\" or \"boolean\"",
+        "43: resource.articles.params.page: is an unknown parameter of a news source; valid: category, source, limit",
+        "44: resource.articles.ttl.memory: is \"1h\", longer than ttl.redis \"5m\"; valid: at most ttl.redis",
+        "44: resource.articles.ttl.abscent: is an unknown key, did you mean \"absent\"?; valid: absent, memory, redis",
+        "45: resource.articles.stale.while_revalidate: is \"1d\", longer than stale.if_error \"1m\"; valid: at most stale.if_error",
+        "46: resource.articles.soft_timeout: is \"0s\"; valid: a duration such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"1d\", of at least 1ms",
+        "49: resource.articles.tags: has \"source:{source}\", but source is a view, so no part of what is invalidated; valid: a tag with no other parameters than category, page",
+        "50: resource.articles.tags: has \"x:{nothing}\", but nothing is no parameter of this resource; valid: a tag with no other parameters than category, page",
+        "53: resource.user.params.id: is missing, but the path has it; valid: id = { type = \"string\" }",
+        "55: resource.user.source: is of kind sql, not served by this version; valid: { news = [\"newsapi\", \"guardian\"] }",
+        "56: resource.user.ttl: has both tiers switched off; valid: memory or redis longer than \"0s\"",
+        "57: resource.user.write: is not served by this version; valid: a resource without writes",
+        "59: cache: is an unknown key; valid: auth, coherence, database, memory, redis, resource, server, upstream",
+    ];
+    let found = faults(text);
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(*found, format!("config.toml:{expected}"));
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    assert!(!found.join("").contains("hunter2"));
+}
+
+#[test]
+fn what_is_no_toml_is_told_with_line_and_column() {
+    let found = faults(
+        "[server]\nbind = 127.0.0.1:8000\n\n[redis]\nurl = \"redis://:hunter2@x\nä = [1,,]\n",
+    );
+    assert!(found[0].starts_with("config.toml:2:"), "{found:#?}");
+    assert!(found.len() >= 3, "{found:#?}");
+    for fault in &found {
+        assert!(!fault.contains("hunter2"), "{found:#?}");
+        assert_eq!(
+            fault
+                .split(':')
+                .take(3)
+                .filter_map(|n| n.parse::<u32>().ok())
+                .count(),
+            2
+        );
+    }
+    let twice = faults("[server]\nworkers = 1\nworkers = 2\n");
+    assert_eq!(twice, ["config.toml:3:1: duplicate key"]);
+    let column = faults("[server]\r\nbind = \"ä\" x\r\n");
+    assert!(column[0].starts_with("config.toml:2:12: "), "{column:?}");
+}
+
+#[test]
+fn secrets_are_filled_in() {
+    let url = |text: &str| format!("[redis]\nurl = \"{text}\"\n");
+    assert_eq!(
+        faults(&url("redis://:${A}@${B}")),
+        [
+            "config.toml:2: redis.url: names ${A}, which is missing from the environment; valid: with A set in the environment",
+            "config.toml:2: redis.url: names ${B}, which is missing from the environment; valid: with B set in the environment",
+        ]
+    );
+    assert_eq!(
+        faults(&url("redis://:hunter2${A")),
+        ["config.toml:2: redis.url: has a \"${\" without its \"}\"; valid: ${NAME}"]
+    );
+    assert_eq!(
+        faults(&url("redis://:${hunter2-}@x")),
+        [
+            "config.toml:2: redis.url: has a \"${}\" around something that is no variable's name; valid: ${NAME}"
+        ]
+    );
+}
+
+#[test]
+fn what_a_resource_needs() {
+    assert_eq!(
+        faults("\n[resource.a]\n"),
+        [
+            "config.toml:2: resource.a.source: is missing; valid: { news = [\"newsapi\", \"guardian\"] }",
+            "config.toml:2: resource.a.ttl: is missing; valid: { memory = \"30s\", redis = \"5m\" }",
+        ]
+    );
+    assert!(replaced("[resource.news]", "[resource.\"n w\"]").contains("is no name of a resource"));
+    assert!(replaced("memory = \"30s\", ", "").contains("ttl.memory: is missing"));
+    assert!(replaced(", redis = \"5m\"", "").contains("ttl.redis: is missing"));
+    assert!(faults("resource = 5")[0].contains("resource: is 5; valid: a table"));
+    assert!(faults("[resource]\na = 5")[0].contains("resource.a: is 5; valid: a table"));
+    assert!(added("ttl_ms = 5").contains(":10: resource.news.ttl_ms: is an unknown key"));
+    assert!(added("public = 1").contains("public: is 1; valid: true or false"));
+    assert!(added("client_ttl = 30").contains("client_ttl: is 30; valid: a duration"));
+}
+
+#[test]
+fn sources_of_a_resource() {
+    let source = |to| replaced("{ news = [\"newsapi\"] }", to);
+    assert!(source("\"news\"").contains("source: is \"news\"; valid: { news"));
+    assert!(source("{}").contains("source.news: is missing"));
+    assert!(source("{ news = [] }").contains("news: is empty; valid: an array"));
+    assert!(source("{ news = \"newsapi\" }").contains("news: is \"newsapi\"; valid: an array"));
+    assert!(source("{ news = [5] }").contains("news: is 5; valid: an array"));
+    assert!(source("{ news = [\"newsapi\", \"newsapi\"] }").contains("\"newsapi\" twice"));
+    assert!(source("{ news = [\"newsapi\"], extra = 1 }").contains("source.extra: is an unknown"));
+    for other in [
+        "{ sql = \"q\" }",
+        "{ http = \"https://x\", headers = { X = \"${Y}\" }, upstream = \"z\" }",
+        "{ parts = { a = \"b\" } }",
+    ] {
+        let fault = source(other);
+        assert!(
+            fault.contains("not served by this version; valid: { news = ["),
+            "{fault}"
+        );
+    }
+}
+
+#[test]
+fn paths_of_resources() {
+    let path = |to: &str| replaced("\"/news\"", to);
+    assert!(path("\"news\"").contains("path: is \"news\", which does not begin with"));
+    assert!(path("5").contains("path: is 5; valid: \"/articles\""));
+    assert!(path("\"/keys\"").contains("path: is \"/keys\", which is larder's own"));
+    let second = |path: &str| {
+        format!(
+            "[resource.b]\npath = \"{path}\"\nsource = {{ news = [\"newsapi\"] }}\nttl = {{ memory = \"0s\", redis = \"1s\" }}\n"
+        )
+    };
+    assert_eq!(
+        fault_of_resource(|text| text + &second("/news")),
+        "config.toml:11: resource.b.path: is \"/news\", which resource.news has already as \"/news\"; valid: a path that no other resource has"
+    );
+    let twin = |path: &str, param: &str| {
+        second(path).replace("resource.b", &format!("resource.{param}"))
+            + &format!("params.{param} = {{ type = \"string\" }}\n")
+    };
+    let twins = faults(&(twin("/x/{category}", "category") + &twin("/x/{source}", "source")));
+    assert_eq!(
+        twins[0],
+        "config.toml:7: resource.source.path: is \"/x/{source}\", which resource.category has already as \"/x/{category}\"; valid: a path that no other resource has"
+    );
+}
+
+#[test]
+fn parameters_of_a_path() {
+    let path = |category: &str| {
+        fault_of_resource(|text| {
+            text.replace("\"/news\"", "\"/news/{category}\"")
+                .replace("category = { type = \"string\" }", category)
+        })
+    };
+    assert!(
+        path("category = { type = \"string\", default = \"a\" }")
+            .contains("category.default: is there, but")
+    );
+    assert!(
+        path("category = { type = \"string\", required = false }")
+            .contains("category.required: is false, but")
+    );
+    let undeclared = fault_of_resource(|text| text.replace("\"/news\"", "\"/news/{id}\""));
+    assert!(undeclared.contains("resource.news.params.id: is missing, but the path has it"));
+}
+
+#[test]
+fn parameters() {
+    let category = |to: &str| replaced("category = { type = \"string\" }", to);
+    let limit = |to: &str| replaced("limit = { type = \"integer\", view = true }", to);
+    for (to, expected) in [
+        ("category = 5", "category: is 5; valid: a table"),
+        (
+            "category = {}",
+            "category.type: is missing; valid: \"string\"",
+        ),
+        ("category = { type = 5 }", "type: is 5; valid: \"string\""),
+        (
+            "category = { type = \"string\", min = 1 }",
+            "min: does not apply to type \"string\"",
+        ),
+        (
+            "category = { type = \"string\", one_of = [] }",
+            "one_of: is empty",
+        ),
+        (
+            "category = { type = \"string\", one_of = \"a\" }",
+            "one_of: is \"a\"; valid: an array",
+        ),
+        (
+            "category = { type = \"string\", one_of = [\"\"] }",
+            "one_of: has \"\"; valid: text of 1",
+        ),
+        (
+            "category = { type = \"string\", one_of = [\"health\", \"health\"] }",
+            "\"health\" twice",
+        ),
+        (
+            "category = { type = \"string\", pattern = \"[a\" }",
+            "pattern: is \"[a\", no regular expression",
+        ),
+        (
+            "category = { type = \"string\", max_length = 0 }",
+            "max_length: is 0; valid: a whole number from 1",
+        ),
+        (
+            "category = { type = \"string\", default = 5 }",
+            "default: is 5; valid: text of 1 to 200",
+        ),
+        (
+            "category = { type = \"string\", one_of = [\"health\"], default = \"sports\" }",
+            "default: is \"sports\"; valid: one of health",
+        ),
+        (
+            "category = { type = \"string\", pattern = \"[a-z]\", default = \"ab\" }",
+            "valid: text that matches [a-z]",
+        ),
+        (
+            "category = { type = \"string\", required = true, default = \"a\" }",
+            "required: is true, but with a default",
+        ),
+        (
+            "category = { type = \"string\", view = true }",
+            "category: is what the news are loaded by",
+        ),
+        (
+            "category = { type = \"boolean\" }",
+            "category: is what the news are loaded by",
+        ),
+        (
+            "category = { type = \"string\", kind = 1 }",
+            "category.kind: is an unknown key",
+        ),
+    ] {
+        let fault = category(to);
+        assert!(fault.contains(expected), "{to}: {fault}");
+    }
+    for (to, expected) in [
+        (
+            "limit = { type = \"integer\" }",
+            "limit: is cut from the loaded news; valid: type = \"integer\", view = true",
+        ),
+        (
+            "limit = { type = \"string\", view = true }",
+            "limit: is cut from the loaded news",
+        ),
+        (
+            "limit = { type = \"integer\", view = true, min = -1 }",
+            "limit: allows a limit that no list has",
+        ),
+        (
+            "limit = { type = \"integer\", view = true, default = 0 }",
+            "limit: allows a limit that no list has",
+        ),
+        (
+            "limit = { type = \"integer\", view = true, max = 9, default = 10 }",
+            "default: is 10; valid: a whole number of at most 9",
+        ),
+        (
+            "limit = { type = \"integer\", view = true, one_of = [1] }",
+            "one_of: does not apply to type \"integer\"",
+        ),
+        (
+            "limit = { type = \"integer\", view = 1 }",
+            "view: is 1; valid: true or false",
+        ),
+    ] {
+        let fault = if to.contains("view = 1 ") {
+            // A view that is none is judged as one too: both are told.
+            faults(&format!("[resource.a]\nsource = {{ news = [\"newsapi\"] }}\nttl = {{ memory = \"1s\", redis = \"1s\" }}\nparams.{to}\n")).join("\n")
+        } else {
+            limit(to)
+        };
+        assert!(fault.contains(expected), "{to}: {fault}");
+    }
+    assert!(
+        replaced(
+            "source = { type = \"string\", view = true }",
+            "source = { type = \"string\" }"
+        )
+        .contains("source: is cut from the loaded news; valid: type = \"string\", view = true")
+    );
+    let typo =
+        fault_of_resource(|text| text + "params.lmit = { type = \"integer\", view = true }\n");
+    assert!(
+        typo.contains(
+            "params.lmit: is an unknown parameter of a news source, did you mean \"limit\"?"
+        ),
+        "{typo}"
+    );
+}
+
+#[test]
+fn times_of_a_resource() {
+    let ttl = |to| replaced("{ memory = \"30s\", redis = \"5m\" }", to);
+    assert!(ttl("{ memory = \"6m\", redis = \"5m\" }").ends_with(
+        ":7: resource.news.ttl.memory: is \"6m\", longer than ttl.redis \"5m\"; valid: at most ttl.redis"
+    ));
+    assert!(ttl("{ memory = \"0s\", redis = \"0s\" }").contains("both tiers switched off"));
+    assert!(ttl("\"30s\"").contains("ttl: is \"30s\"; valid: a table"));
+    assert!(ttl("{ memory = \"30\", redis = \"5m\" }").contains("ttl.memory: is \"30\""));
+    let stale = |to| replaced("{ if_error = \"1d\" }", to);
+    assert!(
+        stale("{ while_revalidate = \"2d\", if_error = \"1d\" }")
+            .contains("at most stale.if_error")
+    );
+    assert!(stale("{ on_reset = \"yes\" }").contains("stale.on_reset: is \"yes\""));
+    assert!(stale("{ iferror = \"1d\" }").contains("did you mean \"if_error\"?"));
+    assert!(added("blind_ttl = \"31s\"").contains(
+        "blind_ttl: is \"31s\", longer than ttl.memory \"30s\"; valid: at most ttl.memory"
+    ));
+    // With Redis switched off there is nothing for memory to exceed, and revalidation needs no if_error.
+    let alone = "[resource.a]\nsource = { news = [\"newsapi\"] }\nttl = { memory = \"1h\", redis = \"0s\" }\nstale = { while_revalidate = \"1m\" }\n";
+    assert_eq!(parse(alone).unwrap().resources.len(), 1);
+}
+
+#[test]
+fn tags_of_a_resource() {
+    let tags = |to| replaced("[\"news\"]", to);
+    assert!(tags("\"news\"").contains("tags: is \"news\"; valid: an array of tags"));
+    assert!(tags("[5]").contains("tags: is 5; valid: a tag such as"));
+    assert!(tags("[\"a b\"]").contains("has \"a b\", which has a space"));
+    assert!(tags("[\"*\"]").contains("which is \"*\", the name of everything"));
+    assert!(tags("[\"a:{category\"]").contains("which has a brace without its other half"));
+    assert!(tags("[\"a\", \"a\"]").contains("has \"a\" twice"));
+    assert!(tags("[\"a:{limit}\"]").contains("limit is a view"));
+    assert!(tags("[\"a:{x}\"]").contains(
+        "x is no parameter of this resource; valid: a tag with no other parameters than category"
+    ));
+}
+
+#[test]
+fn the_file_is_looked_for_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, workers: usize| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, format!("[server]\nworkers = {workers}\n")).unwrap();
+        path
+    };
+    let load = |explicit: Option<&Path>, env: Option<&Path>| {
+        Config::load_beside(directory.path(), explicit, &|name| {
+            let env = env.filter(|_| name == "LARDER_CONFIG")?;
+            Some(env.to_str().unwrap().to_owned())
+        })
+        .map(|(config, origin)| (config.server.workers, origin))
+    };
+    let (_, origin) = load(None, None).unwrap();
+    assert_eq!(origin, ConfigOrigin::BuiltIn);
+    assert_eq!(origin.path(), None);
+    let here = write("config.toml", 1);
+    let named = write("named.toml", 2);
+    let explicit = write("explicit.toml", 3);
+    assert_eq!(
+        load(None, None),
+        Ok((1, ConfigOrigin::WorkingDirectory(here)))
+    );
+    assert_eq!(
+        load(None, Some(&named)),
+        Ok((2, ConfigOrigin::Environment(named.clone())))
+    );
+    assert_eq!(
+        load(Some(&explicit), Some(&named)),
+        Ok((3, ConfigOrigin::CommandLine(explicit.clone())))
+    );
+    // A file that is named is not passed over.
+    let missing = directory.path().join("missing.toml");
+    for (explicit, env) in [
+        (Some(missing.as_path()), None),
+        (None, Some(missing.as_path())),
+    ] {
+        let error = load(explicit, env).unwrap_err();
+        assert_eq!(error.errors[0].place, Place::File);
+        assert!(
+            error.to_string().contains("missing.toml: cannot be read: "),
+            "{error}"
+        );
+    }
+    std::fs::write(&explicit, b"[server]\n# \xff\n").unwrap();
+    let error = load(Some(&explicit), None).unwrap_err().to_string();
+    assert!(
+        error.ends_with("explicit.toml:2: is not UTF-8; valid: a file in UTF-8"),
+        "{error}"
+    );
+}
+
+#[test]
+fn changes_that_need_a_restart() {
+    let old = parse_with(BUILT_IN, &[("REDIS_URL", "redis://a")]).unwrap();
+    let live = "[auth]\nrate = \"1/1s\"\n[redis]\nurl = \"redis://a\"\n";
+    assert_eq!(old.changes_needing_restart(&old), [""; 0]);
+    assert_eq!(old.changes_needing_restart(&parse(live).unwrap()), [""; 0]);
+    let new = r#"
+server = { bind = "a:1", workers = 1, max_loads = 1, max_queue = 1, drain_delay = "1s", shutdown_grace = "1s", open_metrics = true }
+memory = { max_size = "1MiB", eviction = "tiny_lfu" }
+redis = { url = "redis://b", required = true, pool = 1, connect_timeout = "1s", timeout = "1s", prefix = "p" }
+coherence = { patience = "2s", log_length = 1 }
+database = { url = "sqlite://a", pool = 1, archive_days = 1 }
+auth = { required = false }
+upstream = { newsapi = { timeout = "1s" }, guardian = { quota = [] } }
+"#;
+    let key = [("LARDER_ADMIN_KEY", "123456789012345678901234")];
+    assert_eq!(
+        old.changes_needing_restart(&parse_with(new, &key).unwrap()),
+        [
+            "server.bind",
+            "server.workers",
+            "server.max_loads",
+            "server.max_queue",
+            "server.drain_delay",
+            "server.shutdown_grace",
+            "server.open_metrics",
+            "memory.max_size",
+            "memory.eviction",
+            "redis.url",
+            "redis.required",
+            "redis.pool",
+            "redis.connect_timeout",
+            "redis.timeout",
+            "redis.prefix",
+            "coherence.patience",
+            "coherence.log_length",
+            "database.url",
+            "database.pool",
+            "database.archive_days",
+            "auth.required",
+            "LARDER_ADMIN_KEY",
+            "upstream.newsapi",
+            "upstream.guardian",
+        ]
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_is_too_strange(text in "\\PC{0,40}", cut in 0usize..4000, bytes in "[ \"\\[\\]{}=.,\\na-z0-9$]{0,12}") {
+        let _ = parse(&text);
+        let mut cut = cut.min(BUILT_IN.len());
+        while !BUILT_IN.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        if let Err(errors) = parse(&format!("{}{bytes}{}", &BUILT_IN[..cut], &BUILT_IN[cut..])) {
+            assert!(!errors.errors.is_empty());
+        }
+    }
+}

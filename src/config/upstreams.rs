@@ -1,0 +1,87 @@
+//! The upstreams: where each one is, its key, how long it may take and how often it may be asked.
+
+use super::address;
+use super::environment::{Environment, is_variable};
+use super::reader::{Table, unknown};
+use crate::quantity::{Rate, format_duration};
+use crate::source::{NEWS_UPSTREAMS, UpstreamSettings};
+
+/// Every news upstream, whether or not the file names it.
+pub(super) fn read(root: &Table<'_>, env: Environment<'_>) -> Vec<UpstreamSettings> {
+    let section = root.table("upstream");
+    for (name, value) in section.entries() {
+        if !NEWS_UPSTREAMS.contains(&name) {
+            value.fault(
+                unknown("upstream", name, &NEWS_UPSTREAMS),
+                NEWS_UPSTREAMS.join(", "),
+            );
+        }
+    }
+    NEWS_UPSTREAMS
+        .iter()
+        .filter_map(|name| Some((section.table(name), UpstreamSettings::news(name)?)))
+        .map(|(table, default)| upstream(table, default, env))
+        .collect()
+}
+
+fn upstream(table: Table<'_>, default: UpstreamSettings, env: Environment<'_>) -> UpstreamSettings {
+    let base_url = table.get("base_url").and_then(|value| {
+        let Some(text) = value.as_text() else {
+            value.fault("is no text", format!("{:?}", default.base_url));
+            return None;
+        };
+        address::base_url(&env.fill(&value, text)?)
+            .map_err(|(problem, valid)| value.fault(problem, valid))
+            .ok()
+    });
+    let key_env = table.get("key_env").and_then(|value| {
+        let name = value.as_text().filter(|name| is_variable(name));
+        if name.is_none() {
+            // Not shown: it may be the key itself, pasted in the wrong place.
+            value.fault(
+                "is no name of an environment variable",
+                format!("{:?}, with the key in that variable", default.key_env),
+            );
+        }
+        name.map(str::to_owned)
+    });
+    let key_env = key_env.unwrap_or(default.key_env);
+    let key = env.key(&key_env).unwrap_or_else(|(problem, valid)| {
+        table.report.environment(&key_env, problem, valid);
+        None
+    });
+    let settings = UpstreamSettings {
+        name: default.name,
+        base_url: base_url.unwrap_or(default.base_url),
+        key_env,
+        key,
+        timeout: table.some_time("timeout", default.timeout),
+        quota: quota(&table).unwrap_or(default.quota),
+    };
+    table.close();
+    settings
+}
+
+fn quota(table: &Table<'_>) -> Option<Vec<Rate>> {
+    let items = table
+        .get("quota")?
+        .list("an array of rates such as [\"1/1s\", \"500/1d\"]")?;
+    let mut rates: Vec<Rate> = Vec::new();
+    for item in items {
+        let Some(rate) = address::rate(&item) else {
+            continue;
+        };
+        if rates.iter().any(|known| known.per == rate.per) {
+            item.fault(
+                format!(
+                    "has two rates for one window of {}",
+                    format_duration(rate.per)
+                ),
+                "one rate for each window",
+            );
+        } else {
+            rates.push(rate);
+        }
+    }
+    Some(rates)
+}
