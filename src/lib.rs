@@ -1,6 +1,7 @@
 //! larder: a caching API server.
 
 pub mod cache;
+pub mod cli;
 pub mod config;
 pub mod database;
 pub mod quantity;

@@ -1,0 +1,79 @@
+//! `larder check`: says whether a configuration is valid, and what it declares.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config::{self, Config, Lookup};
+
+/// Checks the configuration that `serve` would take. Prints the table of its resources on standard output and returns 0, or
+/// prints every fault on standard error and returns 2.
+pub fn run(path: Option<&Path>) -> ExitCode {
+    let env = &config::process_environment;
+    let written = check(
+        path,
+        env,
+        &mut io::stdout().lock(),
+        &mut io::stderr().lock(),
+    );
+    // A reader that went away is not a fault of the configuration, but nobody was told the outcome either.
+    written.map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+fn check(
+    path: Option<&Path>,
+    env: Lookup<'_>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<u8> {
+    match Config::load(path, env) {
+        Ok((config, origin)) => {
+            out.write_all(config::table(&config).as_bytes())?;
+            out.flush()?;
+            writeln!(err, "{origin}: valid")?;
+            Ok(0)
+        }
+        Err(errors) => {
+            writeln!(err, "{errors}")?;
+            Ok(2)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_file(text: &str) -> (u8, String, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.toml");
+        std::fs::write(&path, text).unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = check(Some(&path), &|_| None, &mut out, &mut err).unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let err = text(err).replace(path.to_str().unwrap(), "x.toml");
+        (code, text(out), err)
+    }
+
+    #[test]
+    fn a_valid_file_gives_its_table() {
+        let (code, out, err) = check_file(include_str!("../../config.toml"));
+        assert_eq!(code, 0);
+        assert!(out.contains("/articles"), "{out}");
+        assert_eq!(err, "x.toml: valid\n");
+    }
+
+    #[test]
+    fn a_wrong_file_gives_every_fault() {
+        let (code, out, err) = check_file("[server]\nworkers = -1\nbind = 5\n");
+        assert_eq!((code, out.as_str()), (2, ""));
+        assert_eq!(
+            err,
+            format!(
+                "x.toml:2: server.workers: is -1; valid: a whole number from 0 to 1024\n\
+                 x.toml:3: server.bind: is 5; valid: {}\n",
+                config::BIND_FORM
+            )
+        );
+    }
+}

@@ -1,0 +1,3 @@
+//! FLOOR 6: the commands.
+
+pub mod check;
