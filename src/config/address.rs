@@ -81,7 +81,7 @@ pub(super) fn check_database(url: &str) -> Result<(), Wrong> {
     match scheme(url) {
         Some("sqlite") => {
             let file = url.split_once("://").map_or("", |(_, file)| file);
-            if file.is_empty() || file.contains(['?', '#', '\0']) {
+            if file.is_empty() || file.starts_with(':') || file.contains(['?', '#', '\0']) {
                 Err((
                     "names no file".to_owned(),
                     "sqlite://larder.db beside the process, or sqlite:///var/lib/larder.db",
@@ -210,6 +210,8 @@ mod tests {
             "larder.db",
             "sqlite://",
             "sqlite:larder.db",
+            "sqlite://:memory:",
+            "sqlite://larder.db?mode=ro",
             "mysql://user:hunter2@host/name",
             "postgres://",
             "postgres://user:hunter2@host/name?sslmode=verify-full",

@@ -810,6 +810,10 @@ fn the_file_is_looked_for_in_order() {
             "{error}"
         );
     }
+    // Nor is one in the working directory that is there and cannot be read.
+    std::fs::remove_file(directory.path().join("config.toml")).unwrap();
+    std::fs::create_dir(directory.path().join("config.toml")).unwrap();
+    assert_eq!(load(None, None).unwrap_err().errors[0].place, Place::File);
     std::fs::write(&explicit, b"[server]\n# \xff\n").unwrap();
     let error = load(Some(&explicit), None).unwrap_err().to_string();
     assert!(
@@ -863,6 +867,33 @@ upstream = { newsapi = { timeout = "1s" }, guardian = { quota = [] } }
             "upstream.guardian",
         ]
     );
+}
+
+#[test]
+fn no_section_ignores_a_key() {
+    for section in [
+        "server",
+        "memory",
+        "redis",
+        "coherence",
+        "database",
+        "auth",
+        "upstream.newsapi",
+        "upstream.guardian",
+    ] {
+        let found = faults(&format!("[{section}]\nxyzzy = 1\n"));
+        let start = format!("config.toml:2: {section}.xyzzy: is an unknown key; valid: ");
+        assert!(
+            found.len() == 1 && found[0].starts_with(&start),
+            "{found:?}"
+        );
+        let name = section.split('.').next().unwrap();
+        let found = faults(&format!("{name} = 1\n"));
+        assert_eq!(
+            found,
+            [format!("config.toml:1: {name}: is 1; valid: a table")]
+        );
+    }
 }
 
 proptest::proptest! {

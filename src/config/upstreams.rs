@@ -1,39 +1,10 @@
 //! The upstreams: where each one is, its key, how long it may take and how often it may be asked.
 
-use std::time::Duration;
-
 use super::address;
 use super::environment::{Environment, is_variable};
 use super::reader::{Table, unknown};
 use crate::quantity::{Rate, format_duration};
 use crate::source::{NEWS_UPSTREAMS, UpstreamSettings};
-
-const DAY: Duration = Duration::from_secs(86_400);
-
-/// What an upstream is without a word about it in the file: what its provider documents, for a free key.
-fn default_of(name: &str) -> UpstreamSettings {
-    let rate = |count, per| Rate { count, per };
-    let (base_url, key_env, quota) = match name {
-        "guardian" => (
-            "https://content.guardianapis.com",
-            "GUARDIAN_API_KEY",
-            vec![rate(1, Duration::from_secs(1)), rate(500, DAY)],
-        ),
-        _ => (
-            "https://newsapi.org/v2",
-            "NEWSAPI_KEY",
-            vec![rate(100, DAY)],
-        ),
-    };
-    UpstreamSettings {
-        name: name.to_owned(),
-        base_url: base_url.to_owned(),
-        key_env: key_env.to_owned(),
-        key: None,
-        timeout: Duration::from_secs(5),
-        quota,
-    }
-}
 
 /// Every news upstream, whether or not the file names it.
 pub(super) fn read(root: &Table<'_>, env: Environment<'_>) -> Vec<UpstreamSettings> {
@@ -48,7 +19,8 @@ pub(super) fn read(root: &Table<'_>, env: Environment<'_>) -> Vec<UpstreamSettin
     }
     NEWS_UPSTREAMS
         .iter()
-        .map(|name| upstream(section.table(name), default_of(name), env))
+        .filter_map(|name| Some((section.table(name), UpstreamSettings::news(name)?)))
+        .map(|(table, default)| upstream(table, default, env))
         .collect()
 }
 
