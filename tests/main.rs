@@ -13,6 +13,7 @@
 mod support;
 
 mod articles;
+mod database;
 mod floors;
 mod headers;
 mod keys;

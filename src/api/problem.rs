@@ -183,7 +183,7 @@ impl Problem {
                 answer.insert_header((header::ALLOW, *allow));
             }
             Problem::NoKey(_) => {
-                answer.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"larder\""));
+                answer.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
             }
             _ => {}
         }

@@ -329,12 +329,17 @@ fn watch(pool: &Weak<Inner>) {
         }
         if !inner.breaker.is_open() {
             pause = PAUSES.0;
-            // Wakes up now and then, so that a pool that is dropped meanwhile is let go.
-            drop(
-                inner
-                    .changed
-                    .wait_timeout_while(watch, PAUSES.1, |_| !inner.breaker.is_open()),
-            );
+            let (watch, waited) = inner
+                .changed
+                .wait_timeout_while(watch, PAUSES.1, |watch| {
+                    !watch.stop && !inner.breaker.is_open()
+                })
+                .unwrap_or_else(PoisonError::into_inner);
+            drop(watch);
+            if waited.timed_out() {
+                // Without traffic nobody would notice that it is gone.
+                let _ = RedisPool(inner).run(|connection| redis::cmd("PING").exec(connection));
+            }
             continue;
         }
         drop(watch);

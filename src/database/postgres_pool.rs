@@ -401,21 +401,6 @@ mod tests {
     }
 
     #[test]
-    fn the_last_owner_may_be_an_async_worker() {
-        let server = PostgresServer::shared();
-        // A pool of one: while a thread of the pool opened one more, that thread would be the last owner.
-        let settings = settings(server.new_database());
-        let database = Database::open(&DatabaseSettings {
-            pool: 1,
-            ..settings
-        })
-        .unwrap();
-        database.migrate().unwrap();
-        database.ping().unwrap();
-        actix_web::rt::System::new().block_on(async move { drop(database) });
-    }
-
-    #[test]
     fn a_statement_that_takes_too_long_is_ended_by_the_server() {
         let server = PostgresServer::shared();
         let manager =

@@ -48,6 +48,14 @@ impl LarderOptions {
         }
     }
 
+    /// With `new` wherever the configuration has `old`.
+    pub fn with_config_text(mut self, old: &str, new: &str) -> LarderOptions {
+        let text = self.config.take().expect("a configuration");
+        assert!(text.contains(old), "{old} is not in {text}");
+        self.config = Some(text.replace(old, new));
+        self
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> LarderOptions {
         self.environment.retain(|(key, _)| key != name);
         self.environment.push((name.to_owned(), value.to_owned()));
