@@ -12,7 +12,9 @@
 
 mod support;
 
+mod allocations;
 mod articles;
+mod cache;
 mod database;
 mod floors;
 mod headers;

@@ -36,7 +36,7 @@ pub(crate) async fn serve(request: HttpRequest, front: web::Data<Front>) -> Http
         Ok(answer) => answer,
         Err(refused) => refused,
     };
-    if log::log_enabled!(target: "larder::access", log::Level::Debug) {
+    if log::log_enabled!(target: "access", log::Level::Debug) {
         // Without the query: it is the caller's, and may hold what does not belong into a log.
         let (method, path, status) = (
             request.method(),
@@ -48,7 +48,7 @@ pub(crate) async fn serve(request: HttpRequest, front: web::Data<Front>) -> Http
             .get(CACHE_STATUS)
             .and_then(|how| how.to_str().ok())
             .unwrap_or("-");
-        log::debug!(target: "larder::access", "{method} {path} {status} {how}{}", request_id::note(&id));
+        log::debug!(target: "access", "{method} {path} {status} {how}{}", request_id::note(&id));
     }
     request_id::tell(id, answer.headers_mut());
     if front.lifecycle.is_closing() {

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use matchit::Params;
 use regex_lite::Regex;
 
 use crate::cache::{Cache, KeyText, Policy, Request, Subject, Tag, Tally, Ticket, escape_into};
@@ -45,8 +46,8 @@ pub struct Resource {
 pub struct Found<'r, 'q> {
     /// What is served there.
     pub resource: &'r Arc<Resource>,
-    /// The parameters that stand in the path, name and value, still escaped.
-    pub path_arguments: Vec<(&'q str, &'q str)>,
+    /// The parts of the path that are parameters.
+    pub path_arguments: Params<'q, 'q>,
 }
 
 /// All declared resources, found by path.
@@ -99,7 +100,7 @@ impl Resources {
         let resource = self.all.get(*found.value)?;
         Some(Found {
             resource,
-            path_arguments: found.params.iter().collect(),
+            path_arguments: found.params,
         })
     }
 

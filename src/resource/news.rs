@@ -71,7 +71,8 @@ impl<'q> NewsView<'q> {
         });
         let flags = listing.map(|listing| listing.flags()).unwrap_or_default();
         out.extend_from_slice(b"],\"total\":");
-        out.extend_from_slice(total.to_string().as_bytes());
+        Argument::Integer(total as i64)
+            .with_text(|digits| out.extend_from_slice(digits.as_bytes()));
         for (set, name) in [
             (flags.partial, "partial"),
             (flags.archived, "archived"),
@@ -90,15 +91,16 @@ impl<'q> NewsView<'q> {
         });
     }
 
-    /// About how many bytes [`NewsView::write`] appends: a guess that spares most copies.
+    /// How many bytes [`NewsView::write`] appends at most; a guess where only the articles of one source are shown.
     pub fn room(&self, bytes: &[u8]) -> usize {
-        let whole = bytes.len() + 96;
-        // A view by number of articles shows about as much of the bytes as of the articles.
-        let count = Listing::read(bytes).map_or(0, |listing| listing.len());
-        match self.limit {
-            Some(limit) if limit < count => (whole / count.max(1)) * (limit + 1) + 96,
-            _ => whole,
-        }
+        /// All that is not an article.
+        const FRAME: usize = 128;
+        let Some(listing) = Listing::read(bytes) else {
+            return FRAME;
+        };
+        let limit = self.limit.unwrap_or(usize::MAX);
+        let articles = listing.items().take(limit).map(|item| item.json.len() + 1);
+        articles.sum::<usize>() + FRAME
     }
 
     /// What tells this view's representation from those of other views of the same entry.

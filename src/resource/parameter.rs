@@ -6,13 +6,15 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use matchit::Params;
+
 use super::settings::{ParamKind, ParamSettings, ParamValue};
 
 /// Where the parameters of one request are read from.
 #[derive(Clone, Copy)]
 pub struct Arguments<'q> {
-    /// Name and still escaped value of each part of the path that is a parameter.
-    pub path: &'q [(&'q str, &'q str)],
+    /// The parts of the path that are parameters, still escaped.
+    pub path: &'q Params<'q, 'q>,
     /// The query, without its question mark, still escaped.
     pub query: &'q str,
 }
@@ -140,7 +142,7 @@ pub(crate) fn read<'q>(
 
 /// The unescaped value of the parameter `name`, if it is there, and there once.
 fn find<'q>(name: &str, arguments: Arguments<'q>) -> Result<Option<Cow<'q, str>>, Wrong> {
-    if let Some((_, value)) = arguments.path.iter().find(|(known, _)| *known == name) {
+    if let Some(value) = arguments.path.get(name) {
         return unescape(value, Plus::Itself)
             .map(Some)
             .ok_or(Wrong::NotText);
@@ -238,7 +240,8 @@ mod tests {
         settings: &'q ParamSettings,
         query: &'q str,
     ) -> Result<Option<Argument<'q>>, Wrong> {
-        read(settings, None, Arguments { path: &[], query }).map_err(|bad| bad.wrong)
+        let path = Box::leak(Box::default());
+        read(settings, None, Arguments { path, query }).map_err(|bad| bad.wrong)
     }
 
     #[test]
@@ -316,8 +319,11 @@ mod tests {
     #[test]
     fn a_path_keeps_its_plus_and_defaults_stand_in() {
         let p = text(&[]);
+        let mut router = matchit::Router::new();
+        router.insert("/{p}", ()).unwrap();
+        let found = router.at("/a+%62").unwrap();
         let arguments = Arguments {
-            path: &[("p", "a+%62")],
+            path: &found.params,
             query: "p=zzz",
         };
         assert_eq!(
@@ -340,7 +346,8 @@ mod tests {
         });
         let pattern = regex_lite::Regex::new("^(?:[A-Z]+)$").unwrap();
         let read = |query| {
-            read(&p, Some(&pattern), Arguments { path: &[], query }).map_err(|bad| bad.to_string())
+            let path = Box::leak(Box::default());
+            read(&p, Some(&pattern), Arguments { path, query }).map_err(|bad| bad.to_string())
         };
         assert!(read("p=ABC").is_ok());
         assert_eq!(

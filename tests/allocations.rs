@@ -1,0 +1,110 @@
+//! What a memory hit allocates: its answer, and nothing besides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder::cache::{Cache, KeyText, LoadSettings, MemorySettings, RedisSettings};
+use larder::config::Config;
+use larder::database::{Database, DatabaseSettings};
+use larder::resource::{Archivist, Arguments, News, NewsSource, Resources};
+use larder::secret::Secret;
+use larder::source::http::{HttpClient, HttpSettings};
+use larder::source::news::{NewsFormat, NewsUpstream};
+
+use crate::support::SOON;
+use crate::support::free_address;
+use crate::support::news::News as Upstreams;
+
+#[test]
+fn finding_a_memory_hit_allocates_nothing() {
+    let upstreams = Upstreams::start();
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}/larder.db", folder.path().display());
+    let settings = DatabaseSettings {
+        url: Some(Secret::new(url)),
+        ..DatabaseSettings::default()
+    };
+    let database = Database::open(&settings).unwrap();
+    database.migrate().unwrap();
+    let redis = RedisSettings {
+        url: Some(Secret::new(format!("redis://{}", free_address()))),
+        ..RedisSettings::default()
+    };
+    let cache = Cache::start(&MemorySettings::default(), &redis, &LoadSettings::default()).unwrap();
+    let sources = [
+        (
+            NewsFormat::NewsApi,
+            format!("http://{}/v2", upstreams.newsapi.address()),
+        ),
+        (
+            NewsFormat::Guardian,
+            format!("http://{}", upstreams.guardian.address()),
+        ),
+    ];
+    let sources = sources.map(|(format, base_url)| NewsSource {
+        upstream: Arc::new(NewsUpstream {
+            format,
+            base_url,
+            key: Some(Secret::new("a-key")),
+            http: HttpClient::new(HttpSettings::new(format.name(), SOON)),
+            quota: None,
+        }),
+        timeout: SOON,
+        made_up: false,
+    });
+    let archivist = Archivist::start(database.clone(), Duration::from_secs(60)).unwrap();
+    let news = News::new(sources.into(), archivist, database);
+    let text = include_str!("../config.toml");
+    let config = Config::parse(text, "config.toml", &|_| None).unwrap();
+    let resources = Resources::build(&config.resources, &news, None).unwrap();
+
+    let mut key = KeyText::default();
+    let query = "limit=5&unknown=x&category=technology";
+    {
+        let found = resources.find("/articles").unwrap();
+        let arguments = Arguments {
+            path: &found.path_arguments,
+            query,
+        };
+        found.resource.key(arguments, &mut key).unwrap();
+        let ticket = found
+            .resource
+            .fetch(&cache, arguments, &key, String::new())
+            .unwrap();
+        ticket.wait(SOON).unwrap();
+    }
+    let found = resources.find("/articles").unwrap();
+    let mut seen = 0;
+    let counted = allocation_counter::measure(|| {
+        for _ in 0..20 {
+            let found = resources.find("/articles").unwrap();
+            let arguments = Arguments {
+                path: &found.path_arguments,
+                query,
+            };
+            found.resource.key(arguments, &mut key).unwrap();
+            let answer = cache.get(key.as_str(), found.resource.policy());
+            seen += usize::from(answer.is_some());
+        }
+    });
+    assert_eq!(seen, 20, "these are memory hits");
+    // moka takes care of itself on the threads that use it: now and then one look-up pays for that, and no other does.
+    assert!(counted.count_total <= 2, "{counted:?}");
+
+    let arguments = Arguments {
+        path: &found.path_arguments,
+        query,
+    };
+    let view = found.resource.key(arguments, &mut key).unwrap();
+    let answer = cache.get(key.as_str(), found.resource.policy()).unwrap();
+    let bytes = answer.entry.value.bytes();
+    let counted = allocation_counter::measure(|| {
+        let mut body = Vec::with_capacity(view.room(bytes));
+        view.write(bytes, true, &mut body);
+        assert!(body.ends_with(b",\"cached\":true}"));
+    });
+    assert!(
+        counted.count_total <= 2,
+        "the body, and the digits of its total: {counted:?}"
+    );
+}

@@ -1,0 +1,317 @@
+//! The cache over a real Redis, as a program that embeds it sees it: two caches are two replicas.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use larder::cache::{
+    Answer, Cache, Key, Life, Load, LoadError, LoadSettings, Loaded, Making, MemorySettings,
+    Outcome, Policy, RedisSettings, Request, StaleRules, Staleness, Subject, Tag, Value,
+};
+use larder::secret::Secret;
+
+use crate::support::redis::RedisServer;
+use crate::support::{SOON, until};
+
+fn cache(redis: &RedisServer) -> Cache {
+    let cache = start(redis);
+    assert!(cache.redis().wait_up(SOON));
+    cache
+}
+
+fn start(redis: &RedisServer) -> Cache {
+    let settings = RedisSettings {
+        url: Some(Secret::new(redis.url())),
+        connect_timeout: Duration::from_secs(5),
+        timeout: Duration::from_secs(5),
+        ..RedisSettings::default()
+    };
+    Cache::start(
+        &MemorySettings::default(),
+        &settings,
+        &LoadSettings::default(),
+    )
+    .unwrap()
+}
+
+fn policy(memory: u64, redis: u64) -> Policy {
+    Policy {
+        memory: Duration::from_millis(memory),
+        redis: Duration::from_millis(redis),
+        absent: Duration::from_millis(redis),
+        stale: StaleRules::default(),
+        soft_timeout: None,
+        blind_ttl: None,
+    }
+}
+
+const HOUR: u64 = 3_600_000;
+
+fn request(
+    policy: &Policy,
+    run: impl FnOnce() -> Result<Loaded, LoadError> + Send + 'static,
+) -> Request {
+    Request {
+        subject: Subject {
+            key: Key::new(1, "thing?id=7"),
+            policy: Arc::new(policy.clone()),
+            tags: Box::new([Tag::new("thing:7")]),
+            label: "test".into(),
+            note: "".into(),
+            tally: Arc::default(),
+        },
+        making: Making::Load(Load {
+            limit: SOON,
+            run: Box::new(move |_| run()),
+        }),
+    }
+}
+
+fn present(text: &str) -> Result<Loaded, LoadError> {
+    Ok(Loaded {
+        value: Value::Present(text.to_owned().into()),
+        life: Life::Full,
+    })
+}
+
+fn never() -> Result<Loaded, LoadError> {
+    panic!("a tier has it")
+}
+
+fn ask(
+    cache: &Cache,
+    policy: &Policy,
+    run: impl FnOnce() -> Result<Loaded, LoadError> + Send + 'static,
+) -> Answer {
+    cache.get_or_load(request(policy, run), SOON).unwrap()
+}
+
+fn text(answer: &Answer) -> (&str, Outcome) {
+    (
+        std::str::from_utf8(answer.entry.value.bytes()).unwrap(),
+        answer.outcome,
+    )
+}
+
+#[test]
+fn what_one_loaded_another_finds_in_redis_with_its_stamps() {
+    let redis = RedisServer::start();
+    let (a, b) = (cache(&redis), cache(&redis));
+    let policy = policy(HOUR, HOUR);
+    let loaded = ask(&a, &policy, || present("v"));
+    assert_eq!(text(&loaded), ("v", Outcome::Loaded));
+    assert!(loaded.trace.stored);
+    let found = ask(&b, &policy, never);
+    assert_eq!(text(&found), ("v", Outcome::RedisHit));
+    let (l, f) = (&loaded.entry, &found.entry);
+    assert_eq!(
+        (l.epoch, l.load_clock, l.load_id),
+        (f.epoch, f.load_clock, f.load_id)
+    );
+    assert_eq!(l.tags, f.tags);
+    assert!(
+        l.load_clock > 0,
+        "a load is stamped with the clock in Redis"
+    );
+    assert_eq!(text(&ask(&b, &policy, never)), ("v", Outcome::MemoryHit));
+}
+
+#[test]
+fn absence_is_shared_for_its_own_time() {
+    let redis = RedisServer::start();
+    let (a, b) = (cache(&redis), cache(&redis));
+    let policy = Policy {
+        absent: Duration::from_secs(1),
+        ..policy(HOUR, HOUR)
+    };
+    let absent = || {
+        Ok(Loaded {
+            value: Value::Absent,
+            life: Life::Full,
+        })
+    };
+    assert!(ask(&a, &policy, absent).entry.value.is_absent());
+    assert!(ask(&b, &policy, never).entry.value.is_absent());
+    for cache in [&a, &b] {
+        until(SOON, "absence is forgotten", || {
+            !ask(cache, &policy, || present("born"))
+                .entry
+                .value
+                .is_absent()
+        });
+    }
+}
+
+#[test]
+fn one_replica_loads_and_the_other_waits_for_it() {
+    let redis = RedisServer::start();
+    let (a, b) = (cache(&redis), cache(&redis));
+    let policy = policy(HOUR, HOUR);
+    let (started, running) = mpsc::channel();
+    let (release, gate) = mpsc::channel::<()>();
+    let first = a.fetch(request(&policy, move || {
+        started.send(()).unwrap();
+        gate.recv().unwrap();
+        present("v")
+    }));
+    running.recv().unwrap();
+    let second = b.fetch(request(&policy, never));
+    let lease = "larder:l:0000000000000001:thing?id=7";
+    assert_eq!(redis.cli::<i64>(&["EXISTS", lease]), 1);
+    release.send(()).unwrap();
+    assert_eq!(text(&first.wait(SOON).unwrap()), ("v", Outcome::Loaded));
+    assert_eq!(text(&second.wait(SOON).unwrap()), ("v", Outcome::Collapsed));
+    assert_eq!(
+        redis.cli::<i64>(&["EXISTS", lease]),
+        0,
+        "a lease is given back with the fill"
+    );
+}
+
+#[test]
+fn who_waits_for_a_load_elsewhere_that_fails_is_told_so() {
+    let redis = RedisServer::start();
+    let (a, b) = (cache(&redis), cache(&redis));
+    let policy = policy(HOUR, HOUR);
+    let (started, running) = mpsc::channel();
+    let (release, gate) = mpsc::channel::<()>();
+    let first = a.fetch(request(&policy, move || {
+        started.send(()).unwrap();
+        gate.recv().unwrap();
+        Err(LoadError::Failed("the source is down".into()))
+    }));
+    running.recv().unwrap();
+    let loads = Arc::new(AtomicUsize::new(0));
+    let counted = loads.clone();
+    let second = b.fetch(request(&policy, move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Err(LoadError::Failed("asked again".into()))
+    }));
+    // Until it has met the lease: what is told lasts only for a moment.
+    until(SOON, "the second one waits", || {
+        redis
+            .cli::<String>(&["INFO", "commandstats"])
+            .contains("cmdstat_evalsha")
+            && b.redis().is_up()
+    });
+    let stats = || redis.cli::<String>(&["INFO", "commandstats"]);
+    until(SOON, "it has looked for the fill", || {
+        let line = stats();
+        let calls = line
+            .lines()
+            .find_map(|line| line.strip_prefix("cmdstat_mget:calls=")?.split(',').next());
+        calls
+            .and_then(|calls| calls.parse::<u32>().ok())
+            .unwrap_or(0)
+            >= 4
+    });
+    release.send(()).unwrap();
+    let down = LoadError::Failed("the source is down".into());
+    assert_eq!(first.wait(SOON).unwrap_err(), down);
+    assert_eq!(second.wait(SOON).unwrap_err(), down);
+    assert_eq!(loads.load(Ordering::SeqCst), 0);
+    assert_eq!(
+        text(&ask(&b, &policy, || present("v"))).0,
+        "v",
+        "who comes later tries anew"
+    );
+}
+
+#[test]
+fn a_lease_that_nobody_gives_back_runs_out() {
+    let redis = RedisServer::start();
+    let cache = cache(&redis);
+    let lease = "larder:l:0000000000000001:thing?id=7";
+    redis.cli::<String>(&["SET", lease, "0123456789abcdef", "PX", "300"]);
+    assert_eq!(
+        text(&ask(&cache, &policy(HOUR, HOUR), || present("v"))),
+        ("v", Outcome::Loaded)
+    );
+}
+
+#[test]
+fn what_was_loaded_before_redis_lost_its_data_is_not_served() {
+    for on_reset in [false, true] {
+        let mut redis = RedisServer::start();
+        let cache = cache(&redis);
+        let stale = StaleRules {
+            while_revalidate: Duration::from_secs(3600),
+            if_error: Duration::from_secs(3600),
+            on_reset,
+        };
+        let policy = Policy {
+            stale,
+            ..policy(HOUR, HOUR)
+        };
+        ask(&cache, &policy, || present("before"));
+        redis.restart();
+        // The watcher, or whoever asks Redis next, finds another history.
+        let mut after = None;
+        until(SOON, "the value of the lost history is no hit", || {
+            let answer = ask(&cache, &policy, || present("after"));
+            let hit = text(&answer) == ("before", Outcome::MemoryHit);
+            after = (!hit).then_some(answer);
+            after.is_some()
+        });
+        let after = after.unwrap();
+        let expected = if on_reset {
+            ("before", Outcome::Stale(Staleness::WhileRevalidate))
+        } else {
+            ("after", Outcome::Loaded)
+        };
+        assert_eq!(text(&after), expected);
+    }
+}
+
+#[test]
+fn a_value_restored_from_an_old_snapshot_is_not_served() {
+    let redis = RedisServer::start();
+    let cache = cache(&redis);
+    let no_memory = policy(0, HOUR);
+    ask(&cache, &no_memory, || present("old"));
+    let name = "larder:v:0000000000000001:thing?id=7";
+    let old: Vec<u8> = redis.cli(&["GET", name]);
+    // As a snapshot does: the value is there again, and the history is another one.
+    redis.cli::<i64>(&["DEL", "{larder:bus}:state"]);
+    let other = start(&redis);
+    assert!(other.redis().wait_up(SOON));
+    let back: Vec<u8> = redis.cli(&["GET", name]);
+    assert_eq!(back, old);
+    assert_eq!(
+        text(&ask(&other, &no_memory, || present("new"))),
+        ("new", Outcome::Loaded)
+    );
+}
+
+#[test]
+fn memory_is_dropped_when_a_first_redis_appears() {
+    let mut redis = RedisServer::start();
+    redis.stop();
+    let cache = start(&redis);
+    assert!(!cache.redis().wait_first_look(SOON));
+    let policy = policy(HOUR, HOUR);
+    ask(&cache, &policy, || present("alone"));
+    assert_eq!(
+        text(&ask(&cache, &policy, never)),
+        ("alone", Outcome::MemoryHit)
+    );
+    redis.restart();
+    assert!(cache.redis().wait_up(SOON));
+    assert_eq!(
+        text(&ask(&cache, &policy, || present("together"))),
+        ("together", Outcome::Loaded)
+    );
+}
+
+#[test]
+fn a_tier_that_is_off_is_not_used() {
+    let redis = RedisServer::start();
+    let cache = cache(&redis);
+    let no_redis = policy(HOUR, 0);
+    ask(&cache, &no_redis, || present("v"));
+    assert_eq!(
+        redis.cli::<Vec<String>>(&["KEYS", "larder:v:*"]),
+        Vec::<String>::new()
+    );
+    assert_eq!(text(&ask(&cache, &no_redis, never)).1, Outcome::MemoryHit);
+}
