@@ -3,10 +3,13 @@
 use actix_web::HttpRequest;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::{CONNECTION, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
+use actix_web::web::Data;
 
 use crate::cache::random;
+
+use super::resource::Front;
 
 const NAME: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest that is taken over.
@@ -35,13 +38,22 @@ pub(crate) fn tell(id: HeaderValue, headers: &mut actix_web::http::header::Heade
     headers.insert(NAME, id);
 }
 
-/// Puts it on the answers of the routes around which this stands: those whose speed is not what larder is for.
+/// Puts it on the answers of the routes around which this stands, and that the connection closes when the server does: what the
+/// resources' own handler does by itself, since its speed is what larder is for.
 pub(crate) async fn add(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let id = of(request.request());
+    let closing = request
+        .app_data::<Data<Front>>()
+        .is_some_and(|front| front.lifecycle.is_closing());
     let mut answer = next.call(request).await?;
     tell(id, answer.headers_mut());
+    if closing {
+        answer
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     Ok(answer)
 }

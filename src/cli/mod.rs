@@ -9,16 +9,13 @@ mod serve;
 
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, process_environment};
 use crate::database::Database;
-use crate::quantity::{DURATION_FORM, parse_duration};
 
 /// A caching API server: slow endpoints answered from memory, then Redis, then their source.
 #[derive(Debug, Parser)]
@@ -50,7 +47,7 @@ enum Command {
         config: ConfigArgument,
     },
     /// Stand in for NewsAPI and The Guardian, for trying, testing and load
-    Sandbox(SandboxArguments),
+    Sandbox(sandbox::SandboxArguments),
     /// Exit with 0 when the server says that it is ready
     Health {
         /// Where the server is [default: server.bind of the configuration]
@@ -77,19 +74,6 @@ struct ServeArguments {
     bind: Option<String>,
 }
 
-#[derive(Args, Debug)]
-struct SandboxArguments {
-    /// Where to listen
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9100")]
-    bind: SocketAddr,
-    /// How long an answer takes
-    #[arg(long, default_value = "700ms", value_parser = duration)]
-    latency: Duration,
-    /// The share of answers that are errors, from 0.0 to 1.0
-    #[arg(long, default_value = "0.0", value_parser = share)]
-    error_rate: f64,
-}
-
 fn bind_address(text: &str) -> Result<String, String> {
     let valid = crate::config::is_bind(text);
     if valid {
@@ -97,18 +81,6 @@ fn bind_address(text: &str) -> Result<String, String> {
     } else {
         Err(format!("want {}", crate::config::BIND_FORM))
     }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| format!("want {DURATION_FORM}"))
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let share = text
-        .parse::<f64>()
-        .ok()
-        .filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "want a number from 0.0 to 1.0".to_owned())
 }
 
 /// Runs the command that the process was started with. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
@@ -127,7 +99,7 @@ pub fn run() -> ExitCode {
         Some(Command::Check(arguments)) => check::run(arguments.config.as_deref()),
         Some(Command::Key { command, config }) => keys(&command, config.config),
         Some(Command::Sandbox(arguments)) => {
-            let SandboxArguments {
+            let sandbox::SandboxArguments {
                 bind,
                 latency,
                 error_rate,

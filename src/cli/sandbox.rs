@@ -23,7 +23,7 @@ use crate::source::news::sandbox::{SandboxAnswer, answer, fails, failure};
 #[derive(Debug, clap::Args)]
 pub struct SandboxArguments {
     /// Where to listen
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8100")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9100")]
     pub bind: SocketAddr,
     /// How long every answer takes
     #[arg(long, value_name = "DURATION", default_value = "700ms", value_parser = latency)]

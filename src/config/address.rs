@@ -3,11 +3,11 @@
 //! Refuses to show a URL in its faults: what is wrong with it may be just the thing that hides a password in it.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::str::FromStr;
 
 use redis::IntoConnectionInfo;
 use ureq::http::Uri;
 
+use crate::database::check_postgres_url;
 use crate::quantity::{RATE_FORM, Rate};
 
 /// What [`is_bind`] accepts, for error messages.
@@ -15,7 +15,7 @@ pub const BIND_FORM: &str =
     "a host and a port such as \"127.0.0.1:8000\", \"[::1]:8000\" or \"localhost:8000\"";
 const REDIS_FORM: &str = "redis://user:password@host:6379/0, or rediss:// for TLS, with special characters percent-encoded";
 const DATABASE_FORM: &str = "sqlite://FILE or postgres://user:password@host:5432/name";
-const POSTGRES_FORM: &str = "postgres://user:password@host:5432/name, with special characters percent-encoded and sslmode one of disable, prefer, require";
+const POSTGRES_FORM: &str = "postgres://user:password@host:5432/name, with special characters percent-encoded and sslmode one of disable, prefer, require, verify-ca, verify-full";
 const BASE_FORM: &str = "http:// or https://, a host and perhaps a path";
 
 /// What is wrong with a URL, and what would be valid.
@@ -90,14 +90,8 @@ pub(super) fn check_database(url: &str) -> Result<(), Wrong> {
                 Ok(())
             }
         }
-        Some("postgres" | "postgresql") => match postgres::Config::from_str(url) {
-            Ok(config) if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() => {
-                Err(("names no host".to_owned(), POSTGRES_FORM))
-            }
-            Ok(_) => Ok(()),
-            // The client's text may quote a part of the URL.
-            Err(_) => Err(("is no URL of a Postgres".to_owned(), POSTGRES_FORM)),
-        },
+        Some("postgres" | "postgresql") => check_postgres_url(url)
+            .map_err(|_| ("is no URL of a Postgres".to_owned(), POSTGRES_FORM)),
         _ => Err((wrong_scheme(url), DATABASE_FORM)),
     }
 }
@@ -214,7 +208,7 @@ mod tests {
             "sqlite://larder.db?mode=ro",
             "mysql://user:hunter2@host/name",
             "postgres://",
-            "postgres://user:hunter2@host/name?sslmode=verify-full",
+            "postgres://user:hunter2@host/name?sslmode=verify-most",
             "postgres://user:hunter2@host/name?hunter2=1",
             "host=h user=u password=hunter2",
         ] {

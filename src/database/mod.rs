@@ -93,6 +93,11 @@ impl DatabaseKind {
     }
 }
 
+/// Whether `url` is one of a Postgres that could be connected to. Errors with what is wrong, without quoting the URL.
+pub fn check_postgres_url(url: &str) -> Result<(), DatabaseError> {
+    postgres_pool::check_url(url)
+}
+
 impl fmt::Display for DatabaseKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
