@@ -58,6 +58,7 @@ fn request(
             tags: Box::new([Tag::new("thing:7")]),
             label: "test".into(),
             note: "".into(),
+            jitter: 0,
             tally: Arc::default(),
         },
         making: Making::Load(Load {

@@ -84,7 +84,10 @@ fn a_crowd_at_a_stale_one_renews_it_once() {
     for pending in waiting {
         assert_eq!(pending.finish().unwrap().expect(200).json()["cached"], true);
     }
-    until(SOON, "it is renewed", || news.calls() == (2, 2));
+    until(SOON, "it is renewed", || {
+        replicas[0].get(path).expect(200);
+        news.calls() == (2, 2)
+    });
 }
 
 #[test]

@@ -287,7 +287,7 @@ impl Miss {
         took: Duration,
     ) {
         let core = self.core.clone();
-        let (now, jitter) = (core.clock.now(), random());
+        let (now, jitter) = (core.clock.now(), self.subject.jitter);
         let absent = loaded.value.is_absent();
         let fresh_for = self.subject.policy.fresh_for(absent, loaded.life, jitter);
         let entry = Arc::new(Entry {

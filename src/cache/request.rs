@@ -30,6 +30,8 @@ pub struct Subject {
     pub label: Arc<str>,
     /// What the log line of a load ends with, such as the identity of the request that led to it.
     pub note: Box<str>,
+    /// Any number, by which its TTL is shortened a little. Parts of one whole have one, so that they expire together.
+    pub jitter: u64,
     /// Where its loads are counted.
     pub tally: Arc<Tally>,
 }

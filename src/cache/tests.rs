@@ -54,6 +54,7 @@ fn subject(name: &str, policy: &Arc<Policy>) -> Subject {
         tags: Box::default(),
         label: "test".into(),
         note: Box::default(),
+        jitter: random(),
         tally: Arc::default(),
     }
 }

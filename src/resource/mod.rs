@@ -15,7 +15,9 @@ use std::time::Duration;
 use matchit::Params;
 use regex_lite::Regex;
 
-use crate::cache::{Cache, KeyText, Policy, Request, Subject, Tag, Tally, Ticket, escape_into};
+use crate::cache::{
+    Cache, KeyText, Policy, Request, Subject, Tag, Tally, Ticket, escape_into, random,
+};
 
 pub use self::archivist::Archivist;
 pub use self::news::{News, NewsSource, NewsView};
@@ -227,6 +229,7 @@ impl Resource {
                 .collect(),
             label: "news".into(),
             note: note.into(),
+            jitter: random(),
             tally: self.tally.clone(),
         };
         let category = values

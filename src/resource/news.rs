@@ -192,6 +192,7 @@ impl News {
                     tags: subject.tags.clone(),
                     label: upstream.name().into(),
                     note: subject.note.clone(),
+                    jitter: subject.jitter,
                     tally: subject.tally.clone(),
                 },
                 making: Making::Load(Load {
