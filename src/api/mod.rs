@@ -6,6 +6,7 @@ mod access;
 mod body;
 mod bridge;
 mod headers;
+mod invalidation;
 pub mod key_table;
 mod keys;
 mod lifecycle;
@@ -117,6 +118,24 @@ impl Api {
                 web::resource("/cache/stats")
                     .wrap(from_fn(request_id::add))
                     .route(web::get().to(status::stats))
+                    .default_service(only("GET")),
+            )
+            .service(
+                web::resource("/cache/invalidate")
+                    .wrap(from_fn(request_id::add))
+                    .route(web::post().to(invalidation::invalidate))
+                    .default_service(only("POST")),
+            )
+            .service(
+                web::resource("/cache/entry")
+                    .wrap(from_fn(request_id::add))
+                    .route(web::get().to(invalidation::entry))
+                    .default_service(only("GET")),
+            )
+            .service(
+                web::resource("/cache/replicas")
+                    .wrap(from_fn(request_id::add))
+                    .route(web::get().to(invalidation::replicas))
                     .default_service(only("GET")),
             )
             .service(

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::clock::micros;
-use super::coherence::Epoch;
+use super::coherence::{Dependency, Name};
 use super::core::Core;
 use super::entry::{Entry, hash};
 use super::error::LoadError;
@@ -25,6 +25,9 @@ struct Whole {
     subject: Subject,
     labels: Vec<Arc<str>>,
     compose: Compose,
+    names: Arc<[Name]>,
+    /// The whole's own key, and where history stood as its parts were asked for.
+    own: Dependency,
     began: Instant,
 }
 
@@ -42,23 +45,30 @@ pub(crate) fn start(
     landing: Landing,
     in_memory: Option<Arc<Entry>>,
     subject: Subject,
+    names: Arc<[Name]>,
     composition: Composition,
+    verified: bool,
 ) {
     let whole = Arc::new(Whole {
         core: core.clone(),
-        subject,
         labels: composition
             .parts
             .iter()
             .map(|part| part.subject.label.clone())
             .collect(),
         compose: composition.compose,
+        names,
+        own: {
+            let own: Arc<[Name]> = Arc::new([Name::from(&subject.key)]);
+            core.mirror.dependency(core.mirror.stamp(), &own)
+        },
+        subject,
         began: Instant::now(),
     });
     let tickets: Arc<[Ticket]> = composition
         .parts
         .into_iter()
-        .map(|part| core.fetch_part(part))
+        .map(|part| core.fetch_part(part, verified))
         .collect();
     let (stand_in, copies) = (whole.clone(), tickets.clone());
     landing.set_fallback(move || stand_in.make_from_copies(&copies));
@@ -193,19 +203,19 @@ impl Whole {
         let hold = holds
             .min_by_key(|hold| hold.map_or(0, |(until, _)| until))
             .flatten();
-        let epoch = parts
-            .first()
-            .map_or(self.core.mirror.epoch(), |part| part.entry.epoch);
-        let one_history = entries().all(|entry| entry.epoch == epoch);
+        let stamps = || entries().map(|entry| entry.stamp);
+        let own = self.own.clone();
+        // Each part keeps its own clock with its own names: one minimum over all would be dead on arrival.
+        let dependencies = entries()
+            .flat_map(|entry| entry.dependencies.iter().cloned())
+            .chain([own]);
         Entry {
             hash: hash(loaded.value.bytes()),
             load_id: random(),
-            // Parts of two histories make a whole of none.
-            epoch: if one_history { epoch } else { Epoch(0) },
-            load_clock: entries()
-                .map(|entry| entry.load_clock)
-                .min()
-                .unwrap_or_default(),
+            stamp: stamps()
+                .min_by_key(|stamp| stamp.clock)
+                .unwrap_or(self.own.stamp),
+            dependencies: dependencies.collect(),
             loaded_at: entries().map(|entry| entry.loaded_at).min().unwrap_or(now),
             load_time: entries()
                 .map(|entry| entry.load_time)
@@ -245,12 +255,13 @@ impl Whole {
         let spent = matches!(error, LoadError::Spent { .. });
         let life = if spent { Life::Full } else { Life::Tenth };
         let (now, jitter) = (core.clock.now(), random());
-        let (epoch, load_clock) = core.mirror.stamp();
+        let names: Arc<[Name]> = self.names.clone();
+        let stamp = core.mirror.stamp();
         let entry = Arc::new(Entry {
             hash: hash(loaded.value.bytes()),
             load_id: random(),
-            epoch,
-            load_clock,
+            stamp,
+            dependencies: core.depend(stamp, &names),
             loaded_at: now,
             load_time: self.began.elapsed(),
             life,

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::clock::micros;
-use super::coherence::Epoch;
+use super::clock::{Micros, micros};
+use super::coherence::{Dependency, Name, Stamp, Standing};
 use super::core::Core;
 use super::entry::{Entry, hash};
 use super::envelope;
@@ -36,6 +36,8 @@ pub(crate) struct Miss {
     /// Whether a look-up of its own, not a part of another one.
     pub(crate) whole: bool,
     pub(crate) load: Load,
+    /// What the value depends on: its tags and its own key.
+    pub(crate) names: Arc<[Name]>,
     pub(crate) progress: Progress,
 }
 
@@ -51,6 +53,8 @@ pub(crate) struct Progress {
     waited_for: Option<String>,
     pause: Duration,
     redis: Option<Duration>,
+    /// Neither the bus nor Redis can be heard.
+    blind: bool,
 }
 
 impl Progress {
@@ -63,6 +67,7 @@ impl Progress {
             waited_for: None,
             pause: PAUSES.0,
             redis: None,
+            blind: false,
         }
     }
 }
@@ -80,6 +85,9 @@ impl Miss {
     fn ask_redis(mut self, pause: Duration) {
         let (core, key) = (self.core.clone(), self.subject.key.clone());
         let asked = Instant::now() + pause;
+        // Without trust the mirror may not know what became of the value: Redis is asked for that, too.
+        let checked = (!core.mirror.is_trusted(core.clock.now())).then(|| self.names.clone());
+        let was_checked = checked.is_some();
         let then = move |read| {
             if !matches!(read, Read::Down) {
                 let took = Instant::now().saturating_duration_since(asked);
@@ -87,14 +95,21 @@ impl Miss {
             }
             match read {
                 Read::Hit(bytes) => self.found(bytes),
-                Read::Miss | Read::Down => self.without_redis(),
+                Read::Miss => self.without_redis(),
+                Read::Down if was_checked => {
+                    let copy = self.progress.stale.as_ref();
+                    if let Some(answer) =
+                        copy.and_then(|copy| self.core.serve_blind(copy, &self.subject.policy))
+                    {
+                        return self.landing.end(Ok(answer));
+                    }
+                    self.progress.blind = true;
+                    self.without_redis();
+                }
+                Read::Down => self.without_redis(),
             }
         };
-        if pause.is_zero() {
-            core.redis.read(&key, then)
-        } else {
-            core.redis.read_later(pause, &key, then)
-        }
+        core.redis.read(&key, checked, pause, then);
     }
 
     fn found(mut self, bytes: Bytes) {
@@ -111,12 +126,9 @@ impl Miss {
     fn look_into(&mut self, bytes: &Bytes) -> Option<Answer> {
         self.progress.seen = Bytes::copy_from_slice(envelope::load_id(bytes));
         let core = &self.core;
-        let entry = Arc::new(envelope::decode(
-            bytes,
-            &self.subject.policy,
-            random(),
-            &core.clock,
-        )?);
+        let mut entry = envelope::decode(bytes, &self.subject.policy, random(), &core.clock)?;
+        entry.dependencies = core.depend(entry.stamp, &self.names);
+        let entry = Arc::new(entry);
         match core.judge(&entry, entry.ends.fresh_until, &self.subject.policy) {
             Freshness::Fresh => {
                 core.memory.fill(
@@ -157,29 +169,34 @@ impl Miss {
         if self.progress.offered {
             return;
         }
-        match self.core.judge_stale(entry, &self.subject.policy) {
-            Freshness::Fresh | Freshness::Revalidate => {
-                self.progress.offered = true;
-                let past = self
-                    .core
-                    .clock
-                    .now()
-                    .saturating_sub(entry.ends.memory_until);
-                let left = self
-                    .subject
-                    .policy
-                    .stale
-                    .while_revalidate
-                    .saturating_sub(Duration::from_micros(past));
-                let answer = self.answer(entry.clone(), Outcome::Stale(Staleness::WhileRevalidate));
-                self.landing
-                    .offer(answer, left.max(Duration::from_millis(1)));
+        let (core, policy, entry) = (
+            self.core.clone(),
+            self.subject.policy.clone(),
+            entry.clone(),
+        );
+        let (trace, freshness) = (self.trace(), core.judge_stale(&entry, &policy));
+        // Looked at again at the moment when it is given: a hard invalidation may have come.
+        let given = move |least: Freshness, why: Staleness| {
+            let (core, policy, entry) = (core.clone(), policy.clone(), entry.clone());
+            move || {
+                (core.judge_stale(&entry, &policy) <= least).then(|| Answer {
+                    entry: entry.clone(),
+                    outcome: Outcome::Stale(why),
+                    trace,
+                })
             }
-            Freshness::IfError => {
-                let answer = self.answer(entry.clone(), Outcome::Stale(Staleness::SoftTimeout));
-                self.landing.set_fallback(move || Some(answer.clone()));
+        };
+        match freshness {
+            // Who is blind cannot tell a fresh copy from one that was invalidated: it stands in for an error only.
+            Freshness::Fresh | Freshness::Revalidate if !self.progress.blind => {
+                self.progress.offered = true;
+                self.landing
+                    .offer(given(Freshness::Revalidate, Staleness::WhileRevalidate));
             }
             Freshness::Dead => self.progress.stale = None,
+            _ => self
+                .landing
+                .set_fallback(given(Freshness::IfError, Staleness::SoftTimeout)),
         }
     }
 
@@ -194,8 +211,8 @@ impl Miss {
     /// The stages that may block, on a loader's thread.
     fn run(mut self) {
         let token = format!("{:016x}", random());
-        let (epoch, clock) = match self.take_lease(&token) {
-            Right::Granted { epoch, clock } => (epoch, clock),
+        let stamp = match self.take_lease(&token) {
+            Right::Granted(stamp) => stamp,
             Right::Answered(answer) => return self.landing.end(Ok(answer)),
             Right::Elsewhere => {
                 // Another replica loads it. Waiting takes no thread; each look is a full read.
@@ -206,6 +223,8 @@ impl Miss {
             }
             Right::Failed(error) => return self.failed(error, None),
         };
+        // The stamp of the load: from here on readers that come later are compared with it.
+        self.landing.stamp(self.core.depend(stamp, &self.names));
         if self.whole || self.progress.offered {
             self.subject.tally.count_load();
         }
@@ -224,7 +243,7 @@ impl Miss {
         });
         let took = began.elapsed();
         match loaded {
-            Ok(loaded) => self.loaded(loaded, (epoch, clock), &token, took),
+            Ok(loaded) => self.loaded(loaded, stamp, &token, took),
             Err(error) => {
                 if self.uses_redis() {
                     // A lease that cannot be given back runs out by itself.
@@ -240,10 +259,7 @@ impl Miss {
     }
 
     fn take_lease(&mut self, token: &str) -> Right {
-        let alone = |core: &Core| {
-            let (epoch, clock) = core.mirror.stamp();
-            Right::Granted { epoch, clock }
-        };
+        let alone = |core: &Core| Right::Granted(core.mirror.stamp());
         if !self.uses_redis() {
             return alone(&self.core);
         }
@@ -253,12 +269,13 @@ impl Miss {
             let waited_for = self.progress.waited_for.as_deref();
             match self.core.redis.lease(
                 &self.subject.key,
+                &self.names,
                 token,
                 ttl,
                 &self.progress.seen,
                 waited_for,
             ) {
-                Ok(Lease::Won { epoch, clock }) => return Right::Granted { epoch, clock },
+                Ok(Lease::Won(stamp)) => return Right::Granted(stamp),
                 Ok(Lease::Held(holder)) => {
                     self.progress.waited_for = Some(holder);
                     return Right::Elsewhere;
@@ -279,13 +296,7 @@ impl Miss {
         alone(&self.core)
     }
 
-    fn loaded(
-        mut self,
-        loaded: Loaded,
-        (epoch, load_clock): (Epoch, u64),
-        token: &str,
-        took: Duration,
-    ) {
+    fn loaded(mut self, loaded: Loaded, stamp: Stamp, token: &str, took: Duration) {
         let core = self.core.clone();
         let (now, jitter) = (core.clock.now(), self.subject.jitter);
         let absent = loaded.value.is_absent();
@@ -293,8 +304,8 @@ impl Miss {
         let entry = Arc::new(Entry {
             hash: hash(loaded.value.bytes()),
             load_id: random(),
-            epoch,
-            load_clock,
+            stamp,
+            dependencies: core.depend(stamp, &self.names),
             loaded_at: now,
             load_time: took,
             life: loaded.life,
@@ -352,15 +363,18 @@ impl Miss {
     }
 
     fn answer(&self, entry: Arc<Entry>, outcome: Outcome) -> Answer {
-        let trace = Trace {
-            redis: self.progress.redis,
-            source: None,
-            stored: false,
-        };
         Answer {
             entry,
             outcome,
-            trace,
+            trace: self.trace(),
+        }
+    }
+
+    fn trace(&self) -> Trace {
+        Trace {
+            redis: self.progress.redis,
+            source: None,
+            stored: false,
         }
     }
 
@@ -387,20 +401,37 @@ impl Miss {
 
 /// Whether this replica is to load.
 enum Right {
-    Granted { epoch: Epoch, clock: u64 },
+    Granted(Stamp),
     Answered(Answer),
     Elsewhere,
     Failed(LoadError),
 }
 
 impl Core {
+    /// What a value depends on whose load has this stamp.
+    pub(crate) fn depend(&self, stamp: Stamp, names: &Arc<[Name]>) -> Box<[Dependency]> {
+        Box::new([self.mirror.dependency(stamp, names)])
+    }
+
     /// What may be done now with a copy whose fresh life ends at `until`.
-    pub(crate) fn judge(&self, entry: &Entry, until: u64, policy: &Policy) -> Freshness {
+    pub(crate) fn judge(&self, entry: &Entry, until: Micros, policy: &Policy) -> Freshness {
         let (absent, now) = (entry.value.is_absent(), self.clock.now());
-        if entry.epoch == self.mirror.epoch() {
-            policy.judge(absent, until, now)
-        } else {
-            policy.judge_after_reset(absent, entry.loaded_at, now)
+        match self.mirror.standing(&entry.dependencies) {
+            Standing::Valid => policy.judge(absent, until, now),
+            // Its fresh life ended with the invalidation, whose clock is close to the time of Redis. Pending ones have none yet.
+            Standing::Soft(clock) => {
+                let ended = if clock == 0 {
+                    now
+                } else {
+                    self.clock.local_of_redis(clock).min(now)
+                };
+                policy.judge(absent, until.min(ended), now)
+            }
+            Standing::Invalid => Freshness::Dead,
+            Standing::OtherHistory if self.mirror.invalidated_since_reset(&entry.dependencies) => {
+                Freshness::Dead
+            }
+            Standing::OtherHistory => policy.judge_after_reset(absent, entry.loaded_at, now),
         }
     }
 

@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use redis::{ConnectionLike, RedisError, RedisResult, Script};
+use redis::{ConnectionLike, RedisError, RedisResult};
 
 use super::breaker::Breaker;
 use super::clock::Clock;
-use super::coherence::{Epoch, HISTORY_LUA, Mirror, Seen};
+use super::coherence::{Mirror, Scripts, Seen};
 use super::settings::RedisSettings;
 
 /// The first and the longest pause between two looks for a Redis that is down.
@@ -70,8 +70,7 @@ struct ManagerParts {
     client: redis::Client,
     connect_timeout: Duration,
     timeout: Duration,
-    state_key: String,
-    history: Script,
+    scripts: Arc<Scripts>,
     mirror: Arc<Mirror>,
     clock: Arc<Clock>,
     /// Told when a connection saw a history that was not the known one.
@@ -89,16 +88,7 @@ impl r2d2::ManageConnection for Manager {
     type Error = RedisError;
 
     fn connect(&self) -> Result<Checked, RedisError> {
-        let parts = &*self.0;
-        let mut connection = parts
-            .client
-            .get_connection_with_timeout(parts.connect_timeout)?;
-        // Compared under the time that a connection may take, then the time that a reply may take.
-        connection.set_read_timeout(Some(parts.connect_timeout))?;
-        connection.set_write_timeout(Some(parts.connect_timeout))?;
-        self.compare_history(&mut connection)?;
-        connection.set_read_timeout(Some(parts.timeout))?;
-        connection.set_write_timeout(Some(parts.timeout))?;
+        let connection = self.open(self.0.timeout)?;
         Ok(Checked {
             connection,
             generation: u32::MAX,
@@ -116,20 +106,27 @@ impl r2d2::ManageConnection for Manager {
 }
 
 impl Manager {
+    /// A connection that has compared the history, on which a reply may take as long as `timeout`.
+    fn open(&self, timeout: Duration) -> RedisResult<redis::Connection> {
+        let parts = &*self.0;
+        let mut connection = parts
+            .client
+            .get_connection_with_timeout(parts.connect_timeout)?;
+        // Compared under the time that a connection may take, then the time that a reply may take.
+        connection.set_read_timeout(Some(parts.connect_timeout))?;
+        connection.set_write_timeout(Some(parts.connect_timeout))?;
+        self.compare_history(&mut connection)?;
+        connection.set_read_timeout(Some(timeout))?;
+        connection.set_write_timeout(Some(timeout))?;
+        Ok(connection)
+    }
+
     fn compare_history(&self, connection: &mut redis::Connection) -> RedisResult<()> {
         let parts = &*self.0;
         let sent = parts.clock.now();
-        let (epoch, clock, time): (String, u64, u64) = parts
-            .history
-            .key(&parts.state_key)
-            .arg(Epoch::random().to_string())
-            .invoke(connection)?;
-        let epoch = Epoch::parse(&epoch).ok_or((
-            redis::ErrorKind::UnexpectedReturnType,
-            "the epoch in Redis is not one of larder's",
-        ))?;
+        let (state, time) = parts.scripts.hello(connection, false)?;
         parts.clock.heard_redis(time, sent);
-        let seen = parts.mirror.saw(epoch, clock);
+        let seen = parts.mirror.saw(&state);
         if seen != Seen::Same {
             (parts.saw)(seen);
         }
@@ -146,6 +143,7 @@ impl RedisPool {
         settings: &RedisSettings,
         mirror: Arc<Mirror>,
         clock: Arc<Clock>,
+        scripts: Arc<Scripts>,
         saw: Box<dyn Fn(Seen) + Send + Sync>,
     ) -> Result<RedisPool, String> {
         let url = settings
@@ -159,8 +157,7 @@ impl RedisPool {
             client,
             connect_timeout: settings.connect_timeout,
             timeout: settings.timeout,
-            state_key: format!("{{{}:bus}}:state", settings.prefix),
-            history: Script::new(HISTORY_LUA),
+            scripts,
             mirror,
             clock,
             saw,
@@ -225,6 +222,12 @@ impl RedisPool {
                 Err(RedisDown::Unreachable)
             }
         }
+    }
+
+    /// What opens connections that are not the pool's: for whoever must not wait for those who use it.
+    pub(crate) fn connector(&self) -> super::coherence::bus::Connect {
+        let manager = self.0.manager.clone();
+        Box::new(move |timeout| manager.open(timeout))
     }
 
     /// Whether Redis answers, as far as is known.

@@ -69,7 +69,12 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
     }
     log::info!("larder {} with {origin}", env!("CARGO_PKG_VERSION"));
     let database = open_database(&config)?;
-    let cache = Cache::start(&config.memory, &config.redis, &config.loads)?;
+    let cache = Cache::start(
+        &config.memory,
+        &config.redis,
+        &config.loads,
+        &config.coherence,
+    )?;
     let redis = cache.redis();
     if config.redis.required && !redis.wait_up(REDIS_PATIENCE) {
         return Err(format!(
@@ -79,7 +84,21 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         .into());
     }
     // The first requests are to find Redis, if there is one; a slow one is picked up later.
-    redis.wait_first_look(config.redis.connect_timeout);
+    if redis.wait_first_look(config.redis.connect_timeout) {
+        cache.wait_trusted(config.coherence.patience);
+    }
+
+    let started = cache.clock().now() / 1000;
+    cache.describe(&format!(
+        "\"version\":\"{}\",\"started_ms\":{started},\"bind\":{}",
+        env!("CARGO_PKG_VERSION"),
+        serde_json::Value::from(config.server.bind.as_str()),
+    ));
+    let longest = config.resources.iter().map(|resource| {
+        let policy = &resource.policy;
+        policy.redis.max(policy.memory) + policy.stale.while_revalidate.max(policy.stale.if_error)
+    });
+    cache.remember_names_for(longest.max().unwrap_or_default());
 
     let table = Arc::new(KeyTable::new(
         config.auth.rate,
