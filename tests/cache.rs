@@ -16,7 +16,7 @@ use crate::support::{SOON, until};
 
 fn cache(redis: &RedisServer) -> Cache {
     let cache = start(redis);
-    assert!(cache.redis().wait_up(SOON));
+    assert!(cache.redis().wait_up(SOON) && cache.wait_trusted(SOON));
     cache
 }
 

@@ -7,6 +7,7 @@ use super::clock::{Clock, Micros, micros};
 use super::coherence::{Mirror, Name, Standing};
 use super::compose;
 use super::entry::Entry;
+use super::failures::Failures;
 use super::flight::{Flight, Flights, Ticket};
 use super::loaders::Loaders;
 use super::memory_tier::MemoryTier;
@@ -21,6 +22,7 @@ pub(crate) struct Core {
     pub(crate) memory: Arc<MemoryTier>,
     pub(crate) redis: RedisTier,
     pub(crate) flights: Arc<Flights>,
+    pub(crate) failures: Failures,
     pub(crate) loaders: Loaders,
     pub(crate) mirror: Arc<Mirror>,
     pub(crate) clock: Arc<Clock>,

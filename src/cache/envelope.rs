@@ -80,7 +80,8 @@ pub(crate) fn decode(bytes: &Bytes, policy: &Policy, jitter: u64, clock: &Clock)
     } else {
         Life::Tenth
     };
-    let loaded_at = clock.local_of_redis(loaded_at?);
+    // Not in the future, however the clocks were set meanwhile.
+    let loaded_at = clock.local_of_redis(loaded_at?).min(clock.now());
     let fresh_until = loaded_at.checked_add(fresh_for?)?;
     Some(Entry {
         hash: hash(value.bytes()),

@@ -25,8 +25,6 @@ use super::request::{Load, Loaded, Subject};
 
 /// The first and the longest pause between two looks for what another replica is loading.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(100));
-/// How much longer than its load a lease lives: the time to fill.
-const LEASE_MARGIN: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(crate) struct Miss {
@@ -75,7 +73,10 @@ impl Progress {
 impl Miss {
     /// The first stage. Does not block.
     pub(crate) fn start(self) {
-        if self.subject.policy.redis.is_zero() {
+        // A resource without the Redis tier has nothing to read there, unless its copy in memory has to be verified.
+        let verify =
+            self.progress.stale.is_some() && !self.core.mirror.is_trusted(self.core.clock.now());
+        if self.subject.policy.redis.is_zero() && !verify {
             self.without_redis()
         } else {
             self.ask_redis(Duration::ZERO)
@@ -92,6 +93,12 @@ impl Miss {
             if !matches!(read, Read::Down) {
                 let took = Instant::now().saturating_duration_since(asked);
                 self.progress.redis = Some(self.progress.redis.unwrap_or_default() + took);
+            }
+            if was_checked
+                && !matches!(read, Read::Down)
+                && let Some(answer) = self.verified_copy()
+            {
+                return self.landing.end(Ok(answer));
             }
             match read {
                 Read::Hit(bytes) => self.found(bytes),
@@ -110,6 +117,14 @@ impl Miss {
             }
         };
         core.redis.read(&key, checked, pause, then);
+    }
+
+    /// The copy that was in memory, if it is fresh and Redis has just told that nothing of it was invalidated.
+    fn verified_copy(&self) -> Option<Answer> {
+        let (core, copy) = (&self.core, self.progress.stale.as_ref()?);
+        let fresh = core.clock.now() < copy.ends.memory_until;
+        (fresh && core.mirror.standing(&copy.dependencies) == Standing::Valid)
+            .then(|| self.answer(copy.clone(), Outcome::MemoryHit))
     }
 
     fn found(mut self, bytes: Bytes) {
@@ -201,6 +216,13 @@ impl Miss {
     }
 
     fn submit(self) {
+        if let Some(error) = self
+            .core
+            .failures
+            .held(&self.subject.key, self.core.clock.now())
+        {
+            return self.fall_back(error, None);
+        }
         let loaders = self.core.loaders.clone();
         match loaders.place() {
             Some(place) => place.run(Box::new(move || self.run())),
@@ -263,7 +285,6 @@ impl Miss {
         if !self.uses_redis() {
             return alone(&self.core);
         }
-        let ttl = self.load.limit + LEASE_MARGIN;
         // Twice, since what another load filled meanwhile can be stale already; it is not the same value a second time.
         for _ in 0..2 {
             let waited_for = self.progress.waited_for.as_deref();
@@ -271,7 +292,6 @@ impl Miss {
                 &self.subject.key,
                 &self.names,
                 token,
-                ttl,
                 &self.progress.seen,
                 waited_for,
             ) {
@@ -329,6 +349,7 @@ impl Miss {
                 .fill(&self.subject.key, token, &bytes, ttl)
                 .unwrap_or(false);
         }
+        core.failures.clear(&self.subject.key);
         core.memory.fill(
             self.subject.key.clone(),
             entry.clone(),
@@ -345,15 +366,24 @@ impl Miss {
     fn failed(self, error: LoadError, took: Option<Duration>) {
         self.subject.tally.count_load_error();
         self.log(took, Some(&error));
+        let (core, key) = (&self.core, &self.subject.key);
+        core.failures
+            .note(key, &error, &self.subject.policy, core.clock.now());
+        self.fall_back(error, took);
+    }
+
+    /// Ends without a new value: with the stale copy, as far as policy allows.
+    fn fall_back(self, error: LoadError, took: Option<Duration>) {
         let usable = |entry: &Arc<Entry>| {
             self.core.judge_stale(entry, &self.subject.policy) != Freshness::Dead
         };
         let Some(stale) = self.progress.stale.clone().filter(usable) else {
             return self.landing.end(Err(error));
         };
-        let reason = match error {
-            LoadError::Spent { .. } => Staleness::Spent,
-            _ => Staleness::IfError,
+        let reason = match (&error, took) {
+            (LoadError::Spent { .. }, _) => Staleness::Spent,
+            (_, Some(_)) => Staleness::IfError,
+            (_, None) => Staleness::Held,
         };
         self.core
             .hold(&self.subject.key, &stale, &self.subject.policy, &error);
@@ -442,6 +472,7 @@ impl Core {
 
     /// Keeps a stale copy for a while without a new attempt, after one that failed.
     pub(crate) fn hold(&self, key: &Key, stale: &Entry, policy: &Policy, error: &LoadError) {
+        let now = self.clock.now();
         let (reason, pause) = match error {
             LoadError::Spent { retry_after, .. } => {
                 (Staleness::Spent, policy.memory.min(*retry_after))
@@ -449,7 +480,7 @@ impl Core {
             _ => (Staleness::Held, policy.memory / 10),
         };
         let mut held = stale.clone();
-        held.hold = Some((self.clock.now() + micros(pause), reason));
+        held.hold = Some((now + micros(pause), reason));
         self.memory
             .fill(key.clone(), Arc::new(held), policy, &self.clock);
     }

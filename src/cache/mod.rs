@@ -16,6 +16,7 @@ mod core;
 mod entry;
 mod envelope;
 mod error;
+mod failures;
 mod flight;
 mod key;
 mod loaders;
@@ -39,6 +40,7 @@ use std::time::{Duration, Instant};
 use self::coherence::bus::{self, BusParts, Listener};
 use self::coherence::{Mirror, Scripts, Seen};
 use self::core::Core;
+use self::failures::Failures;
 use self::flight::Flights;
 use self::loaders::Loaders;
 use self::memory_tier::MemoryTier;
@@ -159,25 +161,28 @@ impl Cache {
             }
         });
         let pool = RedisPool::start(redis, mirror.clone(), clock.clone(), scripts.clone(), saw)?;
+        let redis = RedisTier::start(pool, &redis.prefix, mirror.clone(), scripts.clone())?;
         let parts = Arc::new(BusParts {
             mirror: mirror.clone(),
             clock: clock.clone(),
-            scripts: scripts.clone(),
+            scripts,
             settings: coherence.clone(),
             replica: format!("{:016x}", random()),
             longest_life: AtomicU64::new(micros(NAMES_KEPT)),
             about: Mutex::new("{\"version\":\"embedded\"".to_owned()),
             gaps_repaired: AtomicU64::new(0),
             listeners: Mutex::default(),
+            held: redis.held().clone(),
             stop: AtomicBool::new(false),
             waking: Default::default(),
         });
-        bus::start(&parts, pool.connector())?;
+        bus::start(&parts, redis.pool().connector())?;
         Ok(Cache {
             core: Arc::new(Core {
                 memory: tier,
-                redis: RedisTier::start(pool, &redis.prefix, mirror.clone(), scripts)?,
+                redis,
                 flights: Arc::new(Flights::new()),
+                failures: Failures::new(),
                 loaders: Loaders::new(loads.clone()),
                 mirror,
                 clock,

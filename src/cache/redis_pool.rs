@@ -22,6 +22,9 @@ use super::settings::RedisSettings;
 /// The first and the longest pause between two looks for a Redis that is down.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+/// How long Redis has to stay for its next absence to be a new one.
+const STEADY: Duration = Duration::from_secs(10);
+
 /// Redis gave no answer that can be used. Counted where it happened; the caller goes on without.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisDown {
@@ -41,6 +44,13 @@ impl fmt::Display for RedisDown {
 }
 
 impl std::error::Error for RedisDown {}
+
+/// A call that failed.
+struct Failed {
+    down: RedisDown,
+    /// On a connection that had worked before and was cut meanwhile.
+    lay_in_pool: bool,
+}
 
 /// A pool of checked connections. Cheap to clone.
 #[derive(Clone)]
@@ -80,6 +90,8 @@ struct ManagerParts {
 struct Checked {
     connection: redis::Connection,
     generation: u32,
+    /// Whether it has ever brought a reply to a caller: if so, it may have been cut while it lay in the pool.
+    used: bool,
     broken: bool,
 }
 
@@ -92,6 +104,7 @@ impl r2d2::ManageConnection for Manager {
         Ok(Checked {
             connection,
             generation: u32::MAX,
+            used: false,
             broken: false,
         })
     }
@@ -194,34 +207,76 @@ impl RedisPool {
         &self,
         work: impl FnOnce(&mut redis::Connection) -> RedisResult<T>,
     ) -> Result<T, RedisDown> {
+        self.try_once(work).map_err(|failed| failed.down)
+    }
+
+    /// The same for work that does no harm when it is done twice: a connection that was cut while it lay in the pool is no reason
+    /// to give up.
+    ///
+    /// # Errors
+    /// As [`RedisPool::run`].
+    pub fn read<T>(
+        &self,
+        mut work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
+    ) -> Result<T, RedisDown> {
+        match self.try_once(&mut work) {
+            Err(Failed {
+                lay_in_pool: true, ..
+            }) => self.run(work),
+            done => done.map_err(|failed| failed.down),
+        }
+    }
+
+    fn try_once<T>(
+        &self,
+        work: impl FnOnce(&mut redis::Connection) -> RedisResult<T>,
+    ) -> Result<T, Failed> {
         let inner = &*self.0;
+        let failed = |down| Failed {
+            down,
+            lay_in_pool: false,
+        };
         if inner.breaker.is_open() {
-            return Err(RedisDown::Unreachable);
+            return Err(failed(RedisDown::Unreachable));
         }
-        let mut checked = inner.checkout()?;
-        match work(&mut checked.connection) {
+        let mut checked = inner.checkout().map_err(failed)?;
+        let error = match work(&mut checked.connection) {
             Ok(value) => {
+                checked.used = true;
                 inner.breaker.succeeded();
-                Ok(value)
+                return Ok(value);
             }
-            Err(error) => {
-                inner.errors.fetch_add(1, Ordering::Relaxed);
-                let io = error.is_io_error() || error.is_connection_dropped() || error.is_timeout();
-                if !io {
-                    return Err(RedisDown::Refused(error.to_string()));
-                }
-                checked.broken = true;
-                let opened = if error.is_timeout() {
-                    inner.breaker.timed_out()
-                } else {
-                    inner.breaker.open()
-                };
-                if opened {
-                    inner.lost(&error.to_string());
-                }
-                Err(RedisDown::Unreachable)
+            Err(error) => error,
+        };
+        inner.errors.fetch_add(1, Ordering::Relaxed);
+        if error.is_timeout() {
+            checked.broken = true;
+            if inner.breaker.timed_out() {
+                inner.lost(&error.to_string());
             }
+            return Err(failed(RedisDown::Unreachable));
         }
+        if !error.is_io_error() && !error.is_connection_dropped() {
+            // Another Redis may be in its place by now, or on its way: a new connection will tell.
+            checked.broken = matches!(
+                error.code(),
+                Some("READONLY" | "MASTERDOWN" | "NOAUTH" | "LOADING")
+            );
+            return Err(failed(RedisDown::Refused(error.to_string())));
+        }
+        checked.broken = true;
+        if checked.used {
+            // All that lay in the pool with it were cut with it. Whether Redis is gone, the next connection tells.
+            inner.breaker.renew();
+            return Err(Failed {
+                down: RedisDown::Unreachable,
+                lay_in_pool: true,
+            });
+        }
+        if inner.breaker.open() {
+            inner.lost(&error.to_string());
+        }
+        Err(failed(RedisDown::Unreachable))
     }
 
     /// What opens connections that are not the pool's: for whoever must not wait for those who use it.
@@ -321,9 +376,9 @@ impl Drop for Inner {
 
 /// Looks for a Redis that is down, and sleeps while it is up. Ends with the pool.
 fn watch(pool: &Weak<Inner>) {
-    use r2d2::ManageConnection;
     let mut pause = PAUSES.0;
     let mut told = false;
+    let mut up_since: Option<Instant> = None;
     loop {
         let Some(inner) = pool.upgrade() else { return };
         let watch = inner.watch.lock().unwrap_or_else(PoisonError::into_inner);
@@ -331,7 +386,9 @@ fn watch(pool: &Weak<Inner>) {
             return;
         }
         if !inner.breaker.is_open() {
-            pause = PAUSES.0;
+            if up_since.is_none_or(|since: Instant| since.elapsed() > STEADY) {
+                pause = PAUSES.0;
+            }
             let (watch, waited) = inner
                 .changed
                 .wait_timeout_while(watch, PAUSES.1, |watch| {
@@ -346,11 +403,26 @@ fn watch(pool: &Weak<Inner>) {
             continue;
         }
         drop(watch);
-        let found = inner.manager.connect();
+        // Proven under the time that a reply may take, as traffic will be.
+        let found = inner
+            .manager
+            .open(inner.manager.0.timeout)
+            .and_then(|mut connection| redis::cmd("PING").exec(&mut connection));
         let mut watch = inner.watch.lock().unwrap_or_else(PoisonError::into_inner);
         watch.looks += 1;
         match found {
             Ok(_) => {
+                // One that comes and goes is asked ever less often.
+                drop(inner.changed.wait_timeout(
+                    watch,
+                    if up_since.is_some_and(|since| since.elapsed() < STEADY) {
+                        pause
+                    } else {
+                        Duration::ZERO
+                    },
+                ));
+                pause = (pause * 2).min(PAUSES.1);
+                up_since = Some(Instant::now());
                 inner.breaker.close();
                 inner.changed.notify_all();
                 told = true;

@@ -6,7 +6,8 @@
 //!
 //! Leases only save work. Whoever holds one is the only replica to load a key; correctness never needs them.
 
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,44 @@ const READERS: usize = 2;
 const BATCH: usize = 64;
 /// How long a failed load is told to those who waited for it on other replicas.
 const FAILURE_TOLD: Duration = Duration::from_millis(500);
+
+/// How long a lease lives unless it is renewed.
+const LEASE: Duration = Duration::from_secs(2);
+/// How often leases are renewed.
+pub(crate) const RENEW_EVERY: Duration = Duration::from_millis(500);
+
+/// The leases that this replica holds: token and key of each.
+#[derive(Debug, Default)]
+pub(crate) struct Held(Mutex<HashMap<String, String>>);
+
+impl Held {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, token: &str, key: &str) {
+        self.lock().insert(token.to_owned(), key.to_owned());
+    }
+
+    fn forget(&self, token: &str) {
+        self.lock().remove(token);
+    }
+
+    /// Renews them all in one script.
+    pub(crate) fn renew(&self, connection: &mut redis::Connection) -> redis::RedisResult<()> {
+        let held: Vec<(String, String)> = self.lock().clone().into_iter().collect();
+        if held.is_empty() {
+            return Ok(());
+        }
+        let script = Script::new(include_str!("coherence/renew.lua"));
+        let mut call = script.prepare_invoke();
+        call.arg(LEASE.as_millis() as u64);
+        for (token, key) in &held {
+            call.key(key).arg(token);
+        }
+        call.invoke(connection)
+    }
+}
 
 /// What a read found.
 pub(crate) enum Read {
@@ -56,6 +95,7 @@ pub(crate) struct RedisTier {
     queue: Arc<Queue>,
     mirror: Arc<Mirror>,
     scripts: Arc<Scripts>,
+    held: Arc<Held>,
     fill: Script,
     release: Script,
 }
@@ -151,6 +191,7 @@ impl RedisTier {
             queue,
             mirror,
             scripts,
+            held: Arc::default(),
             fill: Script::new(include_str!("fill.lua")),
             release: Script::new(include_str!("release.lua")),
         })
@@ -195,7 +236,13 @@ impl RedisTier {
         self.queue.work.notify_one();
     }
 
-    /// Asks for the right to load `key`, which depends on `names`, for as long as `ttl`. `seen`: the id of the load whose value
+    /// The leases that this replica holds: they are short, and renewed while their loads run, so that one that nobody gives back is
+    /// no hindrance for long.
+    pub(crate) fn held(&self) -> &Arc<Held> {
+        &self.held
+    }
+
+    /// Asks for the right to load `key`, which depends on `names`. `seen`: the id of the load whose value
     /// was found, if any; `waited_for`: the token of the lease that stood in the way before. The mirror knows by then what became
     /// of the names.
     pub(crate) fn lease(
@@ -203,12 +250,11 @@ impl RedisTier {
         key: &Key,
         names: &[Name],
         token: &str,
-        ttl: Duration,
         seen: &[u8],
         waited_for: Option<&str>,
     ) -> Result<Lease, RedisDown> {
         let begun = self.mirror.pending.begun();
-        let ttl = ttl.as_millis().to_string();
+        let ttl = LEASE.as_millis().to_string();
         let keys = [self.names.value(key), self.names.lease(key)];
         let keys = [keys[0].as_str(), keys[1].as_str()];
         let arguments = [
@@ -226,11 +272,14 @@ impl RedisTier {
             b"newer" => Ok(Lease::Newer(what.into())),
             b"held" => Ok(Lease::Held(text())),
             b"failed" => Ok(Lease::Failed(LoadError::from_wire(&text()))),
-            b"won" => Ok(Lease::Won(Stamp {
-                epoch: state.epoch,
-                clock: state.clock,
-                begun,
-            })),
+            b"won" => {
+                self.held.note(token, keys[1]);
+                Ok(Lease::Won(Stamp {
+                    epoch: state.epoch,
+                    clock: state.clock,
+                    begun,
+                }))
+            }
             _ => Err(RedisDown::Refused(
                 "an answer that is none of larder's".into(),
             )),
@@ -255,6 +304,7 @@ impl RedisTier {
         envelope: &[u8],
         ttl: Duration,
     ) -> Result<bool, RedisDown> {
+        self.held.forget(token);
         self.pool.run(|connection| {
             self.fill
                 .key(self.names.value(key))
@@ -273,6 +323,7 @@ impl RedisTier {
         token: &str,
         why: &LoadError,
     ) -> Result<bool, RedisDown> {
+        self.held.forget(token);
         self.pool.run(|connection| {
             self.release
                 .key(self.names.lease(key))
@@ -326,16 +377,15 @@ impl Queue {
             } in checked
             {
                 let names = names.unwrap_or_default();
-                reply(
-                    match pool.run(|connection| scripts.read(connection, &value, &names)) {
-                        Ok(read) => {
-                            learn(mirror, &read.state, &names, &read.clocks);
-                            read.value
-                                .map_or(Read::Miss, |bytes| Read::Hit(bytes.into()))
-                        }
-                        Err(_) => Read::Down,
-                    },
-                );
+                let found = match pool.read(|connection| scripts.read(connection, &value, &names)) {
+                    Ok(read) => {
+                        learn(mirror, &read.state, &names, &read.clocks);
+                        read.value
+                            .map_or(Read::Miss, |bytes| Read::Hit(bytes.into()))
+                    }
+                    Err(_) => Read::Down,
+                };
+                give(reply, found);
             }
         }
     }
@@ -380,7 +430,7 @@ impl Queue {
 }
 
 fn read_together(pool: &RedisPool, asks: Vec<Ask>) {
-    let found = pool.run(|connection| {
+    let found = pool.read(|connection| {
         let mut mget = redis::cmd("MGET");
         for ask in &asks {
             mget.arg(&ask.value);
@@ -390,12 +440,20 @@ fn read_together(pool: &RedisPool, asks: Vec<Ask>) {
     match found {
         Ok(values) if values.len() == asks.len() => {
             for (ask, value) in asks.into_iter().zip(values) {
-                (ask.reply)(match value {
+                let found = match value {
                     redis::Value::BulkString(bytes) => Read::Hit(bytes.into()),
                     _ => Read::Miss,
-                });
+                };
+                give(ask.reply, found);
             }
         }
-        _ => asks.into_iter().for_each(|ask| (ask.reply)(Read::Down)),
+        _ => asks.into_iter().for_each(|ask| give(ask.reply, Read::Down)),
+    }
+}
+
+/// Gives what was found to who asked. A panic there is a bug, and ends that look-up, not the thread that all others read on.
+fn give(reply: Reply, found: Read) {
+    if catch_unwind(AssertUnwindSafe(|| reply(found))).is_err() {
+        log::error!("a look-up panicked");
     }
 }

@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use super::super::clock::{Clock, micros};
 use super::super::random::random;
+use super::super::redis_tier::{Held, RENEW_EVERY};
 use super::super::settings::CoherenceSettings;
 use super::mirror::{Epoch, Era, Mirror, State};
 use super::name::{Kind, Name};
@@ -48,6 +49,8 @@ pub(crate) struct BusParts {
     pub(crate) about: Mutex<String>,
     pub(crate) gaps_repaired: AtomicU64,
     pub(crate) listeners: Mutex<Vec<Listener>>,
+    /// The leases to keep alive.
+    pub(crate) held: Arc<Held>,
     pub(crate) stop: AtomicBool,
     /// Wakes the thread up while it waits to connect again.
     pub(crate) waking: (Mutex<()>, Condvar),
@@ -151,7 +154,8 @@ impl Session<'_> {
         // Subscribed and confirmed before the state is read: what comes between is heard, and waits in the connection.
         listening.subscribe(&[bus.scripts.channel(), private.as_str()])?;
         self.catch_up(&mut talking, None)?;
-        let (mut ping_at, mut prune_at) = (Instant::now(), Instant::now() + PRUNE_EVERY);
+        let (mut ping_at, mut prune_at, mut renew_at) =
+            (Instant::now(), Instant::now() + PRUNE_EVERY, Instant::now());
         loop {
             if bus.stop.load(Ordering::Acquire) || Arc::strong_count(&bus.mirror) == 1 {
                 let _ = bus.scripts.forget_replica(&mut talking, &bus.replica);
@@ -163,6 +167,10 @@ impl Session<'_> {
                 self.ping(&mut talking, &private)?;
                 self.deliver_pending(&mut talking)?;
             }
+            if now >= renew_at {
+                renew_at = now + RENEW_EVERY;
+                bus.held.renew(&mut talking)?;
+            }
             if now >= prune_at {
                 prune_at = now + PRUNE_EVERY;
                 self.prune(&mut talking)?;
@@ -172,6 +180,7 @@ impl Session<'_> {
                 return Err(Lost::Silent);
             }
             let wait = ping_at
+                .min(renew_at)
                 .saturating_duration_since(Instant::now())
                 .max(Duration::from_millis(1));
             self.listen(&mut listening, &mut talking, &private, wait)?;
