@@ -170,7 +170,7 @@ impl Whole {
         );
         let waited_in_vain = endings
             .iter()
-            .any(|e| matches!(e, Err(error) if !matches!(error, LoadError::Spent { .. })));
+            .any(|e| matches!(e, Err(error) if !error.is_known()));
         let outcomes = parts.iter().map(|part| part.outcome);
         let outcome = Outcome::of_parts(outcomes.chain(waited_in_vain.then_some(Outcome::Loaded)));
         let trace = parts
@@ -327,13 +327,12 @@ impl Whole {
     fn tell(&self, endings: &[Ending]) {
         let asked = |ending: &Ending| match ending {
             Ok(answer) => answer.outcome == Outcome::Loaded || answer.trace.source.is_some(),
-            Err(LoadError::Spent { .. } | LoadError::Overloaded) => false,
-            Err(_) => true,
+            Err(error) => !error.is_known(),
         };
         let failed = endings.iter().any(Result::is_err);
         if endings.iter().any(asked) {
             self.subject.tally.count_load();
-        } else if !failed {
+        } else {
             return;
         }
         let mut line = format!(
@@ -378,10 +377,10 @@ impl Whole {
 }
 
 fn reason(error: &LoadError) -> Staleness {
-    if matches!(error, LoadError::Spent { .. }) {
-        Staleness::Spent
-    } else {
-        Staleness::IfError
+    match error {
+        LoadError::Spent { .. } => Staleness::Spent,
+        LoadError::Held { .. } => Staleness::Held,
+        _ => Staleness::IfError,
     }
 }
 
@@ -409,6 +408,15 @@ fn together(errors: impl Iterator<Item = LoadError>) -> LoadError {
             .join(", ");
         LoadError::Spent {
             what,
+            retry_after: soonest.unwrap_or(Duration::from_secs(1)),
+        }
+    } else if all(|error| matches!(error, LoadError::Held { .. })) {
+        let slow = errors
+            .iter()
+            .all(|error| matches!(error, LoadError::Held { slow: true, .. }));
+        LoadError::Held {
+            what: text,
+            slow,
             retry_after: soonest.unwrap_or(Duration::from_secs(1)),
         }
     } else if all(|error| matches!(error, LoadError::Overloaded)) {

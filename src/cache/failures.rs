@@ -34,10 +34,19 @@ impl Failures {
 
     /// Why `key` is not to be loaded now, if it is not.
     pub(crate) fn held(&self, key: &Key, now: Micros) -> Option<LoadError> {
-        self.0
+        let failure = self
+            .0
             .get(key.as_str())
-            .filter(|failure| now < failure.until)
-            .map(|failure| failure.error)
+            .filter(|failure| now < failure.until)?;
+        let (what, slow) = (
+            failure.error.to_string(),
+            matches!(failure.error, LoadError::TooSlow(_)),
+        );
+        Some(LoadError::Held {
+            what,
+            slow,
+            retry_after: Duration::from_micros(failure.until - now),
+        })
     }
 
     /// Notes a failure of the source; returns until when it is not asked again.
@@ -59,7 +68,7 @@ impl Failures {
                 return now + micros(policy.memory.min(*retry_after));
             }
             // Nobody was asked.
-            LoadError::Overloaded => return now,
+            LoadError::Overloaded | LoadError::Held { .. } => return now,
             LoadError::Failed(_) | LoadError::TooSlow(_) => {
                 let count = self.0.get(key.as_str()).map_or(0, |failure| failure.count);
                 let pause = (FIRST * (1 << count.min(16))).min(longest);
@@ -109,7 +118,12 @@ mod tests {
                 (100 + pause) * S
             );
         }
-        assert_eq!(failures.held(&key, 104 * S), Some(error.clone()));
+        let held = LoadError::Held {
+            what: "no".into(),
+            slow: false,
+            retry_after: Duration::from_secs(1),
+        };
+        assert_eq!(failures.held(&key, 104 * S), Some(held));
         assert_eq!(failures.held(&key, 105 * S), None);
         failures.clear(&key);
         assert_eq!(failures.note(&key, &error, &policy, 100 * S), 101 * S);
