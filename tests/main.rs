@@ -15,6 +15,7 @@ mod support;
 mod allocations;
 mod articles;
 mod cache;
+mod coherence;
 mod database;
 mod floors;
 mod headers;

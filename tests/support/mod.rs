@@ -12,6 +12,7 @@ pub mod proxy;
 pub mod redis;
 pub mod tls;
 pub mod upstream;
+pub mod versions;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
