@@ -37,10 +37,8 @@ pub(crate) async fn fetch(cache: &Cache, request: Request, after: u64) -> Result
         return Ok(cache.fetch(request));
     }
     let cache = cache.clone();
-    match web::block(move || cache.fetch_after(request, after)).await {
-        Ok(Ok(ticket)) => Ok(ticket),
-        Ok(Err(_)) | Err(_) => Err(Problem::NotProven),
-    }
+    let ticket = web::block(move || cache.fetch_after(request, after)).await;
+    ticket.map_err(|_| Problem::Load(LoadError::Overloaded))
 }
 
 /// Asks the database on a blocking thread.

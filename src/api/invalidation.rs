@@ -263,15 +263,6 @@ pub(crate) async fn replicas(request: HttpRequest, front: web::Data<Front>) -> H
             // Redis cannot be asked: this one, at least, is alive.
             all.push(front.cache.about());
         }
-        for replica in &mut all {
-            let started = replica
-                .as_object_mut()
-                .and_then(|about| about.remove("started_ms"));
-            if let Some(started) = started.and_then(|ms| ms.as_u64()) {
-                let now = front.cache.clock().now() / 1000;
-                replica["uptime_ms"] = json!(now.saturating_sub(started));
-            }
-        }
         Ok(HttpResponse::Ok().json(json!({"replicas": all})))
     };
     guarded(&request, &front, work).await

@@ -39,8 +39,6 @@ pub(crate) enum Problem {
     BadField { field: String, valid: String },
     /// 502, 503 or 504: there is no value to be had.
     Load(LoadError),
-    /// 503: nothing can be proven to be as new as the change that the caller knows of.
-    NotProven,
     /// 503: the database gave no answer.
     Database,
 }
@@ -129,12 +127,6 @@ impl Problem {
                 "The source failed",
                 self.load_detail(),
             ),
-            Problem::NotProven => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "not-proven",
-                "Nothing can be proven to be new enough",
-                "Redis cannot be asked whether this replica has heard of the change in Larder-After.".to_owned(),
-            ),
             Problem::Database => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "database-down",
@@ -155,7 +147,7 @@ impl Problem {
         match self {
             Problem::TooOften { retry_after } => Some(*retry_after),
             Problem::Load(error) => error.retry_after(),
-            Problem::NotProven | Problem::Database => Some(Duration::from_secs(1)),
+            Problem::Database => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::clock::micros;
 use super::coherence::{Dependency, Name};
-use super::core::Core;
+use super::core::{Core, Proof};
 use super::entry::{Entry, hash};
 use super::error::LoadError;
 use super::flight::{Ending, Landing, Ticket};
@@ -47,7 +47,7 @@ pub(crate) fn start(
     subject: Subject,
     names: Arc<[Name]>,
     composition: Composition,
-    verified: bool,
+    proof: Proof,
 ) {
     let whole = Arc::new(Whole {
         core: core.clone(),
@@ -68,7 +68,7 @@ pub(crate) fn start(
     let tickets: Arc<[Ticket]> = composition
         .parts
         .into_iter()
-        .map(|part| core.fetch_part(part, verified))
+        .map(|part| core.fetch_part(part, proof))
         .collect();
     let (stand_in, copies) = (whole.clone(), tickets.clone());
     landing.set_fallback(move || stand_in.make_from_copies(&copies));

@@ -17,6 +17,17 @@ use super::policy::{Freshness, Policy};
 use super::redis_tier::RedisTier;
 use super::request::{Making, Request};
 
+/// How a look-up knows what became of what it finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// By the mirror, as far as it is trusted, else by asking Redis.
+    Mirror,
+    /// Redis has just told what became of the names: the mirror can be believed without trust.
+    Verified,
+    /// Not at all: only a load that begins now will do.
+    Fresh,
+}
+
 /// See the module.
 pub(crate) struct Core {
     pub(crate) memory: Arc<MemoryTier>,
@@ -94,38 +105,36 @@ impl Core {
     }
 
     /// A claim to the answer of `request`, which starts the load if nobody has. Does not block.
-    pub(crate) fn fetch(self: &Arc<Self>, request: Request) -> Ticket {
-        self.begin(request, true, false)
+    pub(crate) fn fetch(self: &Arc<Self>, request: Request, proof: Proof) -> Ticket {
+        self.begin(request, true, proof)
     }
 
     /// The same for a part of another look-up.
-    pub(crate) fn fetch_part(self: &Arc<Self>, request: Request, verified: bool) -> Ticket {
-        self.begin(request, false, verified)
+    pub(crate) fn fetch_part(self: &Arc<Self>, request: Request, proof: Proof) -> Ticket {
+        self.begin(request, false, proof)
     }
 
-    /// The same for a reader to whom Redis has just told what became of the names (`verified`), so that cells can be believed
-    /// without trust.
-    pub(crate) fn fetch_verified(self: &Arc<Self>, request: Request) -> Ticket {
-        self.begin(request, true, true)
-    }
-
-    fn begin(self: &Arc<Self>, request: Request, whole: bool, verified: bool) -> Ticket {
+    fn begin(self: &Arc<Self>, request: Request, whole: bool, proof: Proof) -> Ticket {
         let Request { subject, making } = request;
-        if !whole && let Some(answer) = self.look(subject.key.as_str(), &subject.policy, 0) {
+        if !whole
+            && proof != Proof::Fresh
+            && let Some(answer) = self.look(subject.key.as_str(), &subject.policy, 0)
+        {
             return Ticket::ready(answer);
         }
         let patience = self.patience;
         let joinable = |flight: &Flight| {
-            flight
-                .look(|dependencies, began| {
-                    // A reader joins only what could be served to it: nothing invalidated since the load began, and nothing that
-                    // this replica might not have heard of.
-                    self.mirror.standing(dependencies) == Standing::Valid
-                        && (verified
-                            || self.mirror.is_trusted(self.clock.now())
-                            || began.elapsed() < patience)
-                })
-                .unwrap_or(true)
+            proof != Proof::Fresh
+                && flight
+                    .look(|dependencies, began| {
+                        // A reader joins only what could be served to it: nothing invalidated since the load began, and nothing that
+                        // this replica might not have heard of.
+                        self.mirror.standing(dependencies) == Standing::Valid
+                            && (proof == Proof::Verified
+                                || self.mirror.is_trusted(self.clock.now())
+                                || began.elapsed() < patience)
+                    })
+                    .unwrap_or(true)
         };
         let names: Arc<[Name]> = making.names(&subject);
         let core = self.clone();
@@ -134,7 +143,10 @@ impl Core {
                 landing.stamp(core.depend(core.mirror.stamp(), &names));
                 // Look again: a flight that this look-up missed in memory may have filled it and landed before the table was asked,
                 // and then a second load would follow the first one for nothing.
-                let in_memory = core.memory.get(subject.key.as_str());
+                let in_memory = core
+                    .memory
+                    .get(subject.key.as_str())
+                    .filter(|_| proof != Proof::Fresh);
                 if let Some(answer) = in_memory
                     .as_ref()
                     .and_then(|entry| core.serve(entry, &subject.policy, 0))
@@ -151,6 +163,7 @@ impl Core {
                             whole,
                             load,
                             names,
+                            proof,
                             progress,
                         }
                         .start();
@@ -163,7 +176,7 @@ impl Core {
                             subject,
                             names,
                             composition,
-                            verified,
+                            proof,
                         );
                     }
                 }

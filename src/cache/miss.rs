@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::clock::{Micros, micros};
 use super::coherence::{Dependency, Name, Stamp, Standing};
-use super::core::Core;
+use super::core::{Core, Proof};
 use super::entry::{Entry, hash};
 use super::envelope;
 use super::error::LoadError;
@@ -36,6 +36,7 @@ pub(crate) struct Miss {
     pub(crate) load: Load,
     /// What the value depends on: its tags and its own key.
     pub(crate) names: Arc<[Name]>,
+    pub(crate) proof: Proof,
     pub(crate) progress: Progress,
 }
 
@@ -73,6 +74,9 @@ impl Progress {
 impl Miss {
     /// The first stage. Does not block.
     pub(crate) fn start(self) {
+        if self.proof == Proof::Fresh {
+            return self.submit();
+        }
         // A resource without the Redis tier has nothing to read there, unless its copy in memory has to be verified.
         let verify =
             self.progress.stale.is_some() && !self.core.mirror.is_trusted(self.core.clock.now());
@@ -94,15 +98,12 @@ impl Miss {
                 let took = Instant::now().saturating_duration_since(asked);
                 self.progress.redis = Some(self.progress.redis.unwrap_or_default() + took);
             }
-            if was_checked
-                && !matches!(read, Read::Down)
-                && let Some(answer) = self.verified_copy()
-            {
-                return self.landing.end(Ok(answer));
-            }
             match read {
                 Read::Hit(bytes) => self.found(bytes),
-                Read::Miss => self.without_redis(),
+                Read::Miss => match self.verified_copy().filter(|_| was_checked) {
+                    Some(answer) => self.landing.end(Ok(answer)),
+                    None => self.without_redis(),
+                },
                 Read::Down if was_checked => {
                     let copy = self.progress.stale.as_ref();
                     if let Some(answer) =

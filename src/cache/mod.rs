@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 
 use self::coherence::bus::{self, BusParts, Listener};
 use self::coherence::{Mirror, Scripts, Seen};
-use self::core::Core;
+use self::core::{Core, Proof};
 use self::failures::Failures;
 use self::flight::Flights;
 use self::loaders::Loaders;
@@ -169,7 +169,8 @@ impl Cache {
             settings: coherence.clone(),
             replica: format!("{:016x}", random()),
             longest_life: AtomicU64::new(micros(NAMES_KEPT)),
-            about: Mutex::new("{\"version\":\"embedded\"".to_owned()),
+            about: Mutex::default(),
+            started: Instant::now(),
             gaps_repaired: AtomicU64::new(0),
             listeners: Mutex::default(),
             held: redis.held().clone(),
@@ -201,21 +202,21 @@ impl Cache {
     /// A claim to the answer for `request`: from Redis, from a load that is under way, or from one that this call begins. Does
     /// not block; the ticket can be awaited or waited for.
     pub fn fetch(&self, request: Request) -> Ticket {
-        self.core.fetch(request)
+        self.core.fetch(request, Proof::Mirror)
     }
 
     /// The same for a reader who knows of a change with the clock `after` that this replica may not have heard of yet: asks Redis
-    /// what became of the names first. Blocks for that.
-    ///
-    /// # Errors
-    /// [`RedisDown`] if Redis cannot be asked: then nothing here can be proven to be new enough.
-    pub fn fetch_after(&self, request: Request, after: u64) -> Result<Ticket, RedisDown> {
-        if self.core.has_heard(after) && self.core.mirror.is_trusted(self.core.clock.now()) {
-            return Ok(self.core.fetch(request));
+    /// what became of the names first, and loads anew if it does not answer. Blocks for that round trip.
+    pub fn fetch_after(&self, request: Request, after: u64) -> Ticket {
+        let core = &self.core;
+        if core.has_heard(after) && core.mirror.is_trusted(core.clock.now()) {
+            return core.fetch(request, Proof::Mirror);
         }
         let names = request.making.names(&request.subject);
-        self.core.redis.ask_names(&request.subject.key, &names)?;
-        Ok(self.core.fetch_verified(request))
+        match core.redis.ask_names(&request.subject.key, &names) {
+            Ok(()) => core.fetch(request, Proof::Verified),
+            Err(_) => core.fetch(request, Proof::Fresh),
+        }
     }
 
     /// Memory, else Redis, else the source, waiting on this thread for at most `limit`.
@@ -327,7 +328,7 @@ impl Cache {
             .bus
             .about
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = format!("{{{members}");
+            .unwrap_or_else(PoisonError::into_inner) = members.to_owned();
     }
 
     /// The replicas that were heard of lately, this one among them. Blocks for a round trip.

@@ -210,7 +210,7 @@ fn absence_is_remembered_and_a_panicking_load_frees_its_readers() {
     assert!(matches!(ending, Err(LoadError::Failed(_))));
     // As after any failure there is a pause, and then the next load.
     let deadline = Instant::now() + LONG;
-    let mut next = || cache.get_or_load(loading("p", &policy, || present("v")), LONG);
+    let next = || cache.get_or_load(loading("p", &policy, || present("v")), LONG);
     assert!(
         matches!(next(), Err(LoadError::Held { .. })),
         "the source is left alone for a while"

@@ -88,9 +88,8 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         cache.wait_trusted(config.coherence.patience);
     }
 
-    let started = cache.clock().now() / 1000;
     cache.describe(&format!(
-        "\"version\":\"{}\",\"started_ms\":{started},\"bind\":{}",
+        "\"version\":\"{}\",\"bind\":{}",
         env!("CARGO_PKG_VERSION"),
         serde_json::Value::from(config.server.bind.as_str()),
     ));

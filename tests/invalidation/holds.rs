@@ -121,6 +121,8 @@ fn a_late_copy_from_redis_is_not_kept() {
         ..VersionsConfig::default()
     });
     assert_eq!(version(&two.near, "science"), 1);
+    // With a connection at hand, so that what is held up is the answer and not the connecting.
+    assert_eq!(version(&two.far, "health"), 1);
     // It is in Redis. The far one asks for it, and the answer is on its way while its bus works.
     two.proxy.stall_to_client_only(Scope::Others);
     let gets = || -> u64 {

@@ -45,8 +45,9 @@ pub(crate) struct BusParts {
     pub(crate) replica: String,
     /// How long the longest life of an entry is: names are remembered that long.
     pub(crate) longest_life: AtomicU64,
-    /// What this replica says of itself, but for what changes: a JSON object without its closing brace.
+    /// What this replica says of itself, but for what changes: members of a JSON object. Empty: nothing, it is not listed.
     pub(crate) about: Mutex<String>,
+    pub(crate) started: Instant,
     pub(crate) gaps_repaired: AtomicU64,
     pub(crate) listeners: Mutex<Vec<Listener>>,
     /// The leases to keep alive.
@@ -415,17 +416,17 @@ struct Heard {
 
 /// What a replica says of itself: a JSON object.
 pub(crate) fn about(bus: &BusParts) -> String {
+    let members = bus.about.lock().unwrap_or_else(PoisonError::into_inner);
+    if members.is_empty() {
+        return String::new();
+    }
     let left = bus.mirror.trust_until().saturating_sub(bus.clock.now());
     format!(
-        "{},\"trusted\":{},\"trust_left_ms\":{},\"clock\":\"{}\"}}",
-        bus.about.lock().unwrap_or_else(PoisonError::into_inner),
+        "{{{members},\"uptime_ms\":{},\"trusted\":{},\"trust_left_ms\":{},\"clock\":\"{}\"}}",
+        bus.started.elapsed().as_millis(),
         left > 0,
-        // A process that is alone is trusted for good.
-        if left > micros(Duration::from_secs(86_400)) {
-            0
-        } else {
-            left / 1000
-        },
+        // A process that is alone is trusted for good, by its own patience as it were.
+        (left / 1000).min(bus.settings.patience.as_millis() as u64),
         bus.mirror.era().last(),
     )
 }

@@ -4,7 +4,7 @@
 redis.call('HDEL', KEYS[4], '-')
 local state = history(false)
 local time = text(now())
-redis.call('HSET', KEYS[4], ARGV[5], time .. ' ' .. ARGV[6])
+if ARGV[6] ~= '' then redis.call('HSET', KEYS[4], ARGV[5], time .. ' ' .. ARGV[6]) end
 redis.call('PUBLISH', ARGV[3], ARGV[4] .. ' ' .. state[1] .. ' ' .. state[2])
 state[7] = time
 return state
