@@ -213,7 +213,7 @@ fn news_sources(config: &Config, cache: &Cache) -> Result<Vec<NewsSource>, Strin
     Ok(sources)
 }
 
-/// Makes the first admin key of a new database and prints it, this once.
+/// Makes the first admin key of a new database and prints it, this once. One that nobody gets to see is taken back.
 fn print_first_key(database: &Database, config: &Config) -> Result<(), String> {
     let made = database
         .keys()
@@ -226,11 +226,21 @@ fn print_first_key(database: &Database, config: &Config) -> Result<(), String> {
         .find_map(|resource| resource.path.as_deref())
         .unwrap_or("/cache/stats");
     let url = super::own_url(&config.server.bind);
-    super::say(&format!(
+    let said = super::say(&format!(
         "A first admin API key, which is shown only this once:\n\n    {key}\n\nTry it:\n\n    curl -H 'Authorization: Bearer {key}' '{url}{path}'\n",
         key = created.secret.reveal(),
     ));
-    Ok(())
+    let Err(why) = said else { return Ok(()) };
+    let kept = match database.keys().take_back_first_admin(&created.id) {
+        Ok(()) => "it is revoked, and the next start makes another".to_owned(),
+        Err(error) => format!(
+            "it cannot be revoked either ({error}): larder key revoke {}",
+            created.id
+        ),
+    };
+    Err(format!(
+        "the first API key cannot be printed to standard output ({why}): {kept}"
+    ))
 }
 
 /// What a reload of the configuration takes.
