@@ -41,13 +41,20 @@ pub(crate) async fn fetch(cache: &Cache, request: Request, after: u64) -> Result
     ticket.map_err(|_| Problem::Load(LoadError::Overloaded))
 }
 
-/// Asks the database on a blocking thread.
+/// How long a request waits for the database. One that is frozen says nothing, and its client has no timeout of its own.
+const DATABASE: Duration = Duration::from_secs(10);
+
+/// Asks the database on a blocking thread, and waits for [`DATABASE`] at most.
 pub(crate) async fn database<T: Send + 'static>(
     database: &Database,
     work: impl FnOnce(&Database) -> Result<T, DatabaseError> + Send + 'static,
 ) -> Result<T, Problem> {
     let database = database.clone();
-    match web::block(move || work(&database)).await {
+    let Ok(ended) = timeout(DATABASE, web::block(move || work(&database))).await else {
+        log::warn!("the database: no answer in {} s", DATABASE.as_secs());
+        return Err(Problem::Database);
+    };
+    match ended {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(DatabaseError::Invalid(detail))) => Err(Problem::BadField {
             field: "body".to_owned(),

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -23,6 +23,8 @@ use crate::secret::Secret;
 
 /// How often the times of last use go to the database.
 const FLUSH: Duration = Duration::from_secs(60);
+/// How long the last times of use may take to be written at the end. A database that is frozen answers never.
+const LAST_FLUSH: Duration = Duration::from_secs(3);
 
 /// One key: what it may do, and what of that it has done.
 #[derive(Debug)]
@@ -147,9 +149,28 @@ pub struct KeyTable {
     snapshot: ArcSwap<Snapshot>,
     /// The key of the environment; it is in no database.
     fixed: Option<(Secret, Arc<KeyRecord>)>,
-    /// The rate of keys that name none. Its lock is held by whoever replaces the snapshot, so that of two that do the later
-    /// does not put back what the earlier has read.
-    default_rate: Mutex<Rate>,
+    /// Its lock is held by whoever replaces the snapshot, and never while the database is asked: a database that is frozen
+    /// would hold everybody else with it.
+    order: Mutex<Order>,
+}
+
+/// In which order the snapshots are replaced.
+#[derive(Debug)]
+struct Order {
+    /// The rate of keys that name none.
+    default_rate: Rate,
+    /// The number of the read that began last.
+    begun: u64,
+    /// The number of the read that the snapshot comes from. One that began before it may not replace it: it could put back a
+    /// key that is revoked. The version in the database is no measure, since a database that was restored goes back.
+    shown: u64,
+}
+
+impl Order {
+    fn begin(&mut self) -> u64 {
+        self.begun += 1;
+        self.begun
+    }
 }
 
 impl KeyTable {
@@ -171,7 +192,11 @@ impl KeyTable {
             fixed: admin_key
                 .filter(|key| !key.reveal().is_empty())
                 .map(|key| (key, Arc::new(record()))),
-            default_rate: Mutex::new(default_rate),
+            order: Mutex::new(Order {
+                default_rate,
+                begun: 0,
+                shown: 0,
+            }),
         }
     }
 
@@ -188,41 +213,53 @@ impl KeyTable {
         key.matches(presented).then(|| record.clone())
     }
 
-    /// Reads the keys if they changed since the last time, and returns whether they did. For a thread that may block.
+    /// Reads the keys if they changed since the last time, and returns whether it brought anything new. What was in the database
+    /// when it was called is known here when it returns. For a thread that may block.
     pub fn refresh(&self, database: &Database) -> Result<bool, DatabaseError> {
-        let rate = self.lock();
+        let read = self.lock().begin();
         let keys = database.keys();
         // The version first: a change between the two reads is then read again next time, and never missed.
         let version = keys.version()?;
-        let before = self.snapshot.load();
-        if before.version == Some(version) {
+        if self.snapshot.load().version == Some(version) {
             return Ok(false);
         }
         let rows = keys.list()?;
-        self.replace(Some(version), &rows, *rate, &before);
-        Ok(true)
+        Ok(self.show(read, Some(version), &rows))
     }
 
     /// Refuses a key from now on, whether or not the database can be read: it was just revoked here.
     pub fn forget(&self, id: &str) {
-        let rate = self.lock();
+        let mut order = self.lock();
+        // As a read that begins now: whoever is reading may have read the key before it was revoked.
+        order.shown = order.begin();
         let before = self.snapshot.load();
         let records = before.records.values().filter(|record| record.id != id);
         let rows: Vec<KeyRow> = records.map(|record| record.row()).collect();
         // Without a version, so that the next refresh reads what the database has by then.
-        self.replace(None, &rows, *rate, &before);
+        self.replace(None, &rows, &order, &before);
     }
 
     /// Changes the rate of the keys that name none. What they have used of the old one is forgotten.
     pub fn set_default_rate(&self, new: Rate) {
-        let mut rate = self.lock();
-        if *rate == new {
+        let mut order = self.lock();
+        if order.default_rate == new {
             return;
         }
-        *rate = new;
+        order.default_rate = new;
         let before = self.snapshot.load();
         let rows: Vec<KeyRow> = before.records.values().map(|record| record.row()).collect();
-        self.replace(before.version, &rows, new, &before);
+        self.replace(before.version, &rows, &order, &before);
+    }
+
+    /// Takes over what the read of this number has found, unless one that began later is already shown.
+    fn show(&self, read: u64, version: Option<i64>, rows: &[KeyRow]) -> bool {
+        let mut order = self.lock();
+        if order.shown > read {
+            return false;
+        }
+        order.shown = read;
+        self.replace(version, rows, &order, &self.snapshot.load());
+        true
     }
 
     /// The keys that were used since the last call, with the time of this one.
@@ -240,9 +277,9 @@ impl KeyTable {
         used.map(|record| (record.id.clone(), now)).collect()
     }
 
-    fn replace(&self, version: Option<i64>, rows: &[KeyRow], rate: Rate, before: &Snapshot) {
+    fn replace(&self, version: Option<i64>, rows: &[KeyRow], order: &Order, before: &Snapshot) {
         let records = rows.iter().map(|row| {
-            let record = KeyRecord::new(row, rate, before.records.get(&row.id));
+            let record = KeyRecord::new(row, order.default_rate, before.records.get(&row.id));
             (row.id.clone(), record)
         });
         self.snapshot.store(Arc::new(Snapshot {
@@ -251,11 +288,9 @@ impl KeyTable {
         }));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Rate> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Order> {
         // Whoever panicked with it had not stored anything by halves: the snapshot is replaced whole.
-        self.default_rate
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -273,16 +308,43 @@ impl KeyRecord {
     }
 }
 
-/// The thread that keeps a table up to date. Dropped it stops, once it has written the times of last use.
+/// The thread that keeps a table up to date. Dropped it stops, once it has written the times of last use; a thread that the
+/// database does not let go is left behind after [`LAST_FLUSH`].
 #[derive(Debug)]
 pub struct Refresher {
-    stop: Option<Sender<()>>,
+    wake: Sender<Wake>,
+    /// Nothing comes of it; it ends with the thread.
+    ended: Receiver<()>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// Why the thread does not wait any longer.
+enum Wake {
+    Look,
+    Stop,
+}
+
+impl Refresher {
+    /// What has the thread look at once: a change was heard of.
+    pub fn look_now(&self) -> impl Fn() + Send + Sync + use<> {
+        let wake = std::sync::Mutex::new(self.wake.clone());
+        move || {
+            // A thread that has stopped has nothing to look for.
+            let _ = wake
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .send(Wake::Look);
+        }
+    }
 }
 
 impl Drop for Refresher {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        let _ = self.wake.send(Wake::Stop);
+        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(LAST_FLUSH) {
+            log::warn!("the times of last use are not written: the database does not answer");
+            return;
+        }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -290,7 +352,7 @@ impl Drop for Refresher {
 }
 
 /// Keeps `table` as the database has it. Every half of `patience` it looks for a change, which leaves the other half for the
-/// database to answer. Dropping the guard waits for the thread: do it where blocking is allowed.
+/// database to answer. Dropping the guard waits for the thread, a few seconds at most: do it where blocking is allowed.
 pub fn spawn_refresher(
     table: Arc<KeyTable>,
     database: Database,
@@ -310,13 +372,19 @@ fn spawn_with(
     every: Duration,
     flush: Duration,
 ) -> std::io::Result<Refresher> {
-    let (stop, stopped) = mpsc::channel::<()>();
+    let (wake, woken) = mpsc::channel::<Wake>();
+    let (running, ended) = mpsc::channel::<()>();
     let run = move || {
+        // Dropped when this ends, also by a panic.
+        let _running = running;
         let mut readable = true;
         let mut unwritten = HashMap::new();
         let mut written = Instant::now();
         loop {
-            let stop = !matches!(stopped.recv_timeout(every), Err(RecvTimeoutError::Timeout));
+            let stop = matches!(
+                woken.recv_timeout(every),
+                Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected)
+            );
             if !stop {
                 report(table.refresh(&database), &mut readable);
             }
@@ -341,7 +409,8 @@ fn spawn_with(
         .name("larder-keys".to_owned())
         .spawn(run)?;
     Ok(Refresher {
-        stop: Some(stop),
+        wake,
+        ended,
         thread: Some(thread),
     })
 }
@@ -523,6 +592,39 @@ mod tests {
         drop(refresher);
         assert!(used(&key).is_some());
         assert_eq!(used(&unused), None);
+    }
+
+    #[test]
+    fn a_read_that_began_before_another_puts_nothing_back() {
+        let database = Place::sqlite().migrated();
+        let table = table();
+        let (gone, stays) = (
+            create(&database, KeyRate::Configured),
+            create(&database, KeyRate::Configured),
+        );
+        let keys = database.keys();
+        let id = key_id(gone.reveal()).unwrap();
+        let known = |key: &Secret| table.lookup(key.reveal()).is_some();
+        table.refresh(&database).unwrap();
+
+        // It has read when the key is revoked, and is shown when that was heard of.
+        let slow = table.lock().begin();
+        let (version, rows) = (keys.version().unwrap(), keys.list().unwrap());
+        keys.revoke(id).unwrap();
+        assert!(table.refresh(&database).unwrap());
+        assert!(!table.show(slow, Some(version), &rows));
+        assert!(!known(&gone) && known(&stays));
+
+        // Likewise beside a key that is forgotten here, before anything is read.
+        let id = key_id(stays.reveal()).unwrap();
+        let slow = table.lock().begin();
+        let (version, rows) = (keys.version().unwrap(), keys.list().unwrap());
+        keys.revoke(id).unwrap();
+        table.forget(id);
+        assert!(!table.show(slow, Some(version), &rows));
+        assert!(!known(&stays));
+        assert!(table.refresh(&database).unwrap());
+        assert!(!known(&stays));
     }
 
     #[test]

@@ -33,6 +33,7 @@ use self::problem::Problem;
 use self::resource::Front;
 use self::status::Health;
 
+pub use self::keys::KEYS_CHANGED;
 pub use self::lifecycle::Lifecycle;
 
 /// The server's parts as the routes take them. Cheap to clone: each worker has one.
@@ -60,6 +61,7 @@ impl Api {
         };
         Api {
             keys: web::Data::new(KeyRoutes {
+                cache: cache.clone(),
                 database: database.clone(),
                 access: access.clone(),
             }),

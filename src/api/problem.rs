@@ -131,7 +131,7 @@ impl Problem {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "database-down",
                 "The database gave no answer",
-                "The request could not be carried out; ask again in a moment.".to_owned(),
+                "The request may not have been carried out; ask again in a moment.".to_owned(),
             ),
         }
     }

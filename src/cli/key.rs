@@ -110,7 +110,15 @@ fn create(
         "made the {admin}key {} for {:?}, rate {rate}; it is shown only now:",
         created.id, new.name
     )?;
-    writeln!(out, "{}", created.secret.reveal())?;
+    if let Err(why) = writeln!(out, "{}", created.secret.reveal()).and_then(|()| out.flush()) {
+        // Nobody will ever know it, and it would be good for good.
+        let kept = match database.keys().revoke(&created.id) {
+            Ok(_) => "it is revoked".to_owned(),
+            Err(error) => format!("it cannot be revoked either ({error})"),
+        };
+        let what = format!("the key cannot be printed to standard output ({why}): {kept}");
+        return Ok(Err(DatabaseError::Failed(what)));
+    }
     Ok(Ok(()))
 }
 
@@ -235,6 +243,26 @@ mod tests {
         assert_eq!((code, out.as_str()), (1, ""));
         assert!(err.contains(id), "{err}");
         assert_eq!(database.keys().list().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_key_that_nobody_gets_to_see_is_revoked() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let database = Place::sqlite().migrated();
+        let line = Line::try_parse_from(["key", "create", "--name", "unseen"]).unwrap();
+        let mut err = Vec::new();
+        let code = run(&database, &line.command, &mut Full, &mut err).unwrap();
+        let err = String::from_utf8(err).unwrap();
+        assert!(code == 1 && err.contains("revoked"), "{err}");
+        assert!(!database.keys().any().unwrap());
     }
 
     #[test]

@@ -188,10 +188,10 @@ fn own_url(bind: &str) -> String {
     }
 }
 
-/// Prints to standard output. A reader that went away is no reason to stop serving.
-fn say(text: &str) {
+/// Prints to standard output.
+fn say(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    writeln!(out, "{text}").and_then(|()| out.flush())
 }
 
 /// Prints to standard error.

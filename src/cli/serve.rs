@@ -1,12 +1,15 @@
 //! `larder serve`: puts the floors together and serves until it is told to stop.
 //!
 //! The order of the end: not ready any more, connections still taken for `drain_delay`; then no new ones, and what is under way
-//! has `shutdown_grace`; then the archive and the times of last use are written.
+//! has `shutdown_grace`; then the times of last use and the archive are written. Each of these has a bound, so that nothing which
+//! hangs, a frozen database least of all, keeps the process alive.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,10 +17,10 @@ use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::rt::{System, spawn, time};
 use actix_web::{App, HttpServer};
 
-use crate::api::Api;
 use crate::api::key_table::{self, KeyTable};
-use crate::cache::Cache;
-use crate::config::{Config, ConfigErrors, process_environment};
+use crate::api::{Api, KEYS_CHANGED};
+use crate::cache::{Cache, Name};
+use crate::config::{Config, ConfigErrors, ConfigOrigin, process_environment};
 use crate::database::Database;
 use crate::resource::{Archivist, News, NewsSource, Resources, SourceSettings};
 use crate::source::UpstreamSettings;
@@ -64,8 +67,8 @@ pub(super) fn run(file: Option<PathBuf>, bind: Option<String>) -> ExitCode {
 fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
     let (mut config, origin) =
         Config::load(file.as_deref(), &process_environment).map_err(Refusal::Configuration)?;
-    if let Some(bind) = bind {
-        config.server.bind = bind;
+    if let Some(bind) = &bind {
+        config.server.bind.clone_from(bind);
     }
     log::info!("larder {} with {origin}", env!("CARGO_PKG_VERSION"));
     let database = open_database(&config)?;
@@ -114,6 +117,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         database.clone(),
     );
     let resources = Resources::build(&config.resources, &news, None)?;
+    let invalidations = cache.clone();
     let api = Api::new(
         cache,
         resources,
@@ -130,13 +134,22 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         .map_err(|error| format!("the API keys cannot be read: {error}"))?;
     let refresher = key_table::spawn_refresher(table.clone(), database, config.coherence.patience)
         .map_err(|error| format!("cannot start a thread: {error}"))?;
+    let look = refresher.look_now();
+    invalidations.on_invalidation(move |name, _| {
+        // A replica that missed some does not know which.
+        if name.as_str() == KEYS_CHANGED || *name == Name::everything() {
+            look();
+        }
+    });
 
     let served = System::new().block_on(serve(
         Reload {
-            file,
+            origin,
+            bind,
             config,
             news,
             table,
+            api: api.clone(),
         },
         api,
     ));
@@ -231,7 +244,7 @@ fn news_sources(config: &Config, cache: &Cache) -> Result<Vec<NewsSource>, Strin
     Ok(sources)
 }
 
-/// Makes the first admin key of a new database and prints it, this once.
+/// Makes the first admin key of a new database and prints it, this once. One that nobody gets to see is taken back.
 fn print_first_key(database: &Database, config: &Config) -> Result<(), String> {
     let made = database
         .keys()
@@ -244,27 +257,43 @@ fn print_first_key(database: &Database, config: &Config) -> Result<(), String> {
         .find_map(|resource| resource.path.as_deref())
         .unwrap_or("/cache/stats");
     let url = super::own_url(&config.server.bind);
-    super::say(&format!(
+    let said = super::say(&format!(
         "A first admin API key, which is shown only this once:\n\n    {key}\n\nTry it:\n\n    curl -H 'Authorization: Bearer {key}' '{url}{path}'\n",
         key = created.secret.reveal(),
     ));
-    Ok(())
+    let Err(why) = said else { return Ok(()) };
+    let kept = match database.keys().take_back_first_admin(&created.id) {
+        Ok(()) => "it is revoked, and the next start makes another".to_owned(),
+        Err(error) => format!(
+            "it cannot be revoked either ({error}): larder key revoke {}",
+            created.id
+        ),
+    };
+    Err(format!(
+        "the first API key cannot be printed to standard output ({why}): {kept}"
+    ))
 }
 
 /// What a reload of the configuration takes.
 struct Reload {
-    file: Option<PathBuf>,
+    /// Where the configuration in force was found: the same file is read again, and if it is gone that is said.
+    origin: ConfigOrigin,
+    /// What the command line says, which wins over the file then as now.
+    bind: Option<String>,
     config: Config,
     news: News,
     table: Arc<KeyTable>,
+    api: Api,
 }
 
-async fn serve(mut reload: Reload, api: Api) -> Result<(), String> {
+async fn serve(reload: Reload, api: Api) -> Result<(), String> {
     let settings = reload.config.server.clone();
     let routes = api.clone();
+    let grace = settings.shutdown_grace;
     let mut server = HttpServer::new(move || App::new().configure(|config| routes.routes(config)))
         .disable_signals()
-        .shutdown_timeout(settings.shutdown_grace.as_secs().max(1));
+        // It knows whole seconds only and looks once in a second: this is for its workers, the exact time is kept below.
+        .shutdown_timeout(grace.as_secs().saturating_add(1));
     if settings.workers > 0 {
         server = server.workers(settings.workers);
     }
@@ -283,13 +312,12 @@ async fn serve(mut reload: Reload, api: Api) -> Result<(), String> {
     );
     let mut hangup = signals(SignalKind::hangup())?;
 
+    let tell_reload = reload
+        .spawn()
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    spawn(async move { while hangup.recv().await.is_some() && tell_reload.send(()).is_ok() {} });
     let lifecycle = api.lifecycle().clone();
-    spawn(async move {
-        while hangup.recv().await.is_some() {
-            reload.run(&api);
-        }
-    });
-    spawn(async move {
+    let grace_over = async move {
         std::future::poll_fn(|context| {
             let told =
                 terminate.poll_recv(context).is_ready() || interrupt.poll_recv(context).is_ready();
@@ -302,44 +330,72 @@ async fn serve(mut reload: Reload, api: Api) -> Result<(), String> {
         lifecycle.close();
         log::info!(
             "stopping: {} for what is under way",
-            crate::quantity::format_duration(settings.shutdown_grace)
+            crate::quantity::format_duration(grace)
         );
-        handle.stop(true).await;
+        // The server ends by itself when all is done; what is asked for now is not waited for.
+        drop(handle.stop(true));
+        time::sleep(grace).await;
+    };
+    let (mut server, mut grace_over) = (pin!(server), pin!(grace_over));
+    let ended = std::future::poll_fn(|context| match server.as_mut().poll(context) {
+        Poll::Ready(ended) => Poll::Ready(Some(ended)),
+        Poll::Pending => grace_over.as_mut().poll(context).map(|()| None),
     });
-    server
-        .await
-        .map_err(|error| format!("the server stopped: {error}"))
+    match ended.await {
+        Some(ended) => ended.map_err(|error| format!("the server stopped: {error}")),
+        // Dropping the server closes what is still open.
+        None => {
+            log::warn!("the grace is over: what is still under way is given up");
+            Ok(())
+        }
+    }
 }
 
 impl Reload {
+    /// Starts a thread that reloads when it is told, until nobody can tell it any more. Not one of the server's own, which it may
+    /// neither hold up nor wait for: a file may be on a disk that hangs.
+    fn spawn(mut self) -> std::io::Result<mpsc::Sender<()>> {
+        let (tell, told) = mpsc::channel();
+        let run = move || {
+            while told.recv().is_ok() {
+                self.run();
+            }
+        };
+        std::thread::Builder::new()
+            .name("larder-reload".to_owned())
+            .spawn(run)?;
+        Ok(tell)
+    }
+
     /// Takes over what can be taken over, or says what is wrong and changes nothing.
-    fn run(&mut self, api: &Api) {
-        let (mut config, origin) = match Config::load(self.file.as_deref(), &process_environment) {
+    fn run(&mut self) {
+        // Where there was a file it is that one or nothing: without it the built-in configuration would be found.
+        let (mut config, origin) = match Config::load(self.origin.path(), &process_environment) {
             Ok(found) => found,
             Err(errors) => {
                 log::error!("the configuration is not valid; nothing is changed:\n{errors}");
                 return;
             }
         };
-        // The command line wins over the file, then as now.
-        config.server.bind = self.config.server.bind.clone();
+        if let Some(bind) = &self.bind {
+            config.server.bind.clone_from(bind);
+        }
         let frozen = self.config.changes_needing_restart(&config);
-        let resources =
-            match Resources::build(&config.resources, &self.news, Some(&api.resources())) {
-                Ok(resources) => resources,
-                Err(why) => {
-                    log::error!(
-                        "the configuration cannot be taken over; nothing is changed: {why}"
-                    );
-                    return;
-                }
-            };
-        api.replace_resources(resources);
+        let before = self.api.resources();
+        let resources = match Resources::build(&config.resources, &self.news, Some(&before)) {
+            Ok(resources) => resources,
+            Err(why) => {
+                log::error!("the configuration cannot be taken over; nothing is changed: {why}");
+                return;
+            }
+        };
+        self.api.replace_resources(resources);
         self.table.set_default_rate(config.auth.rate);
         log::info!("{origin} is taken over");
         if !frozen.is_empty() {
             log::warn!("these changes take a restart: {}", frozen.join(", "));
         }
+        self.origin = origin;
         self.config.resources = config.resources;
         self.config.auth.rate = config.auth.rate;
     }

@@ -127,12 +127,12 @@ impl Keys<'_> {
     pub fn create(&self, new: &NewKey) -> Result<CreatedKey, DatabaseError> {
         check_name(&new.name)?;
         self.0.transaction(|tx| {
-            tx.execute("api_key_bump", &[])?;
+            tx.execute("api_key_bump", &[("admin", new.admin.into())])?;
             insert(tx, new)
         })
     }
 
-    /// Makes an admin key without a limit, named `admin`, unless any key was ever made in this database.
+    /// Makes an admin key without a limit, named `admin`, unless any admin key was ever made in this database.
     pub fn create_first_admin(&self) -> Result<Option<CreatedKey>, DatabaseError> {
         let new = NewKey {
             name: "admin".to_owned(),
@@ -144,6 +144,14 @@ impl Keys<'_> {
                 0 => Ok(None),
                 _ => insert(tx, &new).map(Some),
             })
+    }
+
+    /// Takes back a key of [`Keys::create_first_admin`] that nobody has got to see: the next start makes another.
+    pub fn take_back_first_admin(&self, id: &str) -> Result<(), DatabaseError> {
+        self.0.transaction(|tx| {
+            tx.execute("api_key_delete", &[("id", id.into())])?;
+            tx.execute("api_key_bump_back", &[]).map(drop)
+        })
     }
 
     /// All of them, the oldest first.
@@ -160,7 +168,7 @@ impl Keys<'_> {
         self.0.transaction(|tx| {
             let found = tx.execute("api_key_delete", &[("id", id.into())])? > 0;
             if found {
-                tx.execute("api_key_bump", &[])?;
+                tx.execute("api_key_bump", &[("admin", false.into())])?;
             }
             Ok(found)
         })
@@ -336,8 +344,47 @@ mod tests {
     }
 
     #[test]
+    fn a_first_admin_that_nobody_saw_is_made_again() {
+        fixture::each(|database| {
+            let keys = database.keys();
+            let unseen = keys.create_first_admin().unwrap().unwrap();
+            let version = keys.version().unwrap();
+            keys.take_back_first_admin(&unseen.id).unwrap();
+            assert!(!keys.any().unwrap() && keys.version().unwrap() != version);
+
+            let unseen = keys.create_first_admin().unwrap().unwrap();
+            let by_hand = NewKey {
+                admin: true,
+                ..named("by hand")
+            };
+            keys.create(&by_hand).unwrap();
+            keys.take_back_first_admin(&unseen.id).unwrap();
+            assert!(
+                keys.create_first_admin().unwrap().is_none(),
+                "somebody has an admin key by now"
+            );
+        });
+    }
+
+    #[test]
+    fn an_admin_made_by_hand_is_the_first_one() {
+        fixture::each(|database| {
+            let by_hand = NewKey {
+                admin: true,
+                ..named("by hand")
+            };
+            let made = database.keys().create(&by_hand).unwrap();
+            assert!(database.keys().create_first_admin().unwrap().is_none());
+            assert!(database.keys().revoke(&made.id).unwrap());
+            assert!(database.keys().create_first_admin().unwrap().is_none());
+        });
+    }
+
+    #[test]
     fn the_first_admin_is_made_once_however_many_start() {
         fixture::each(|database| {
+            // A key that is no admin's is no reason to make none.
+            database.keys().create(&named("reader")).unwrap();
             let replicas: Vec<_> = (0..6)
                 .map(|_| {
                     let database = database.clone();
@@ -349,12 +396,14 @@ mod tests {
                 .filter_map(|r| r.join().unwrap())
                 .collect();
             assert_eq!(made.len(), 1);
+            assert_eq!(database.keys().version().unwrap(), 2);
             let list = database.keys().list().unwrap();
-            assert!(list.len() == 1 && list[0].admin && list[0].rate == KeyRate::Unlimited);
+            let admins: Vec<_> = list.iter().filter(|row| row.admin).collect();
+            assert!(admins.len() == 1 && admins[0].rate == KeyRate::Unlimited);
             assert!(database.keys().revoke(&made[0].id).unwrap());
             assert!(
                 database.keys().create_first_admin().unwrap().is_none(),
-                "a key was made here before"
+                "an admin key was made here before"
             );
         });
     }

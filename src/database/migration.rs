@@ -30,7 +30,7 @@ macro_rules! files {
 }
 
 /// In the order of their numbers, which begin at 1: the version of a schema is how many of these it has. Only ever added to.
-const MIGRATIONS: &[Migration] = files!["0001_keys", "0002_archive"];
+const MIGRATIONS: &[Migration] = files!["0001_keys", "0002_archive", "0003_first_admin"];
 
 /// How long to wait for another replica that is at it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -155,6 +155,35 @@ mod tests {
                 .collect();
             assert_eq!(done.iter().sum::<usize>(), MIGRATIONS.len(), "{done:?}");
             assert_eq!(database.open().migrate().unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn an_older_database_remembers_its_admin() {
+        fixture::each_bare(|place| {
+            for (admin, first_made) in [("TRUE", false), ("FALSE", true)] {
+                let database = place.open();
+                let kind = database.kind();
+                fixture::batch(
+                    &database,
+                    "DROP TABLE IF EXISTS api_keys; DROP TABLE IF EXISTS api_keys_version;
+                     DROP TABLE IF EXISTS archived_articles; DROP TABLE IF EXISTS larder_migrations",
+                );
+                database
+                    .transaction(|tx| apply(tx, kind, &MIGRATIONS[..2]))
+                    .unwrap();
+                fixture::batch(
+                    &database,
+                    &format!(
+                        "INSERT INTO api_keys (id, name, hash, admin, created_at)
+                         VALUES ('i', 'n', 'h', {admin}, 0);
+                         UPDATE api_keys_version SET version = 1"
+                    ),
+                );
+                database.migrate().unwrap();
+                let made = database.keys().create_first_admin().unwrap();
+                assert_eq!(made.is_some(), first_made);
+            }
         });
     }
 

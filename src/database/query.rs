@@ -221,6 +221,7 @@ macro_rules! files {
 const OWN: &[(&str, &str)] = files![
     "api_key_any",
     "api_key_bump",
+    "api_key_bump_back",
     "api_key_bump_first",
     "api_key_delete",
     "api_key_insert",

@@ -4,12 +4,11 @@
 //! said so, since the next load of its category brings most of it again. Dropping the last handle writes what waits and stops.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::database::{ArchivedArticle, Database};
+use crate::database::{ArchivedArticle, Database, DatabaseError};
 use crate::source::news::Listing;
 
 use super::news::made_up_shelf;
@@ -28,7 +27,9 @@ pub struct Archivist(Arc<Inner>);
 struct Inner {
     batches: SyncSender<Batch>,
     full: AtomicBool,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    stopping: Arc<AtomicBool>,
+    /// Nothing comes of it; it ends with the thread.
+    ended: Mutex<Receiver<()>>,
 }
 
 impl Archivist {
@@ -38,13 +39,23 @@ impl Archivist {
     /// If no thread can be started.
     pub fn start(database: Database, keep: Duration) -> std::io::Result<Archivist> {
         let (batches, waiting) = sync_channel(WAITING);
-        let thread = std::thread::Builder::new()
+        let (running, ended) = channel();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let work = Work {
+            database,
+            waiting,
+            keep,
+            stopping: stopping.clone(),
+            _running: running,
+        };
+        std::thread::Builder::new()
             .name("archivist".into())
-            .spawn(move || work(&database, &waiting, keep))?;
+            .spawn(move || work.run())?;
         Ok(Archivist(Arc::new(Inner {
             batches,
             full: AtomicBool::new(false),
-            thread: Mutex::new(Some(thread)),
+            stopping,
+            ended: Mutex::new(ended),
         })))
     }
 
@@ -62,62 +73,73 @@ impl Archivist {
         }
     }
 
-    /// Writes what waits, at most for `limit`.
+    /// Writes what waits and stops. Waits for that at most for `limit`; a thread that the database does not let go is left behind.
     pub fn finish(&self, limit: Duration) {
-        let Some(thread) = self
-            .0
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        else {
-            return;
-        };
-        // An empty batch is the sign to stop.
-        let deadline = Instant::now() + limit;
-        let mut stop = (String::new(), Vec::new());
-        while let Err(std::sync::mpsc::TrySendError::Full(back)) = self.0.batches.try_send(stop) {
-            if Instant::now() >= deadline {
-                return;
-            }
-            stop = back;
-            std::thread::yield_now();
-        }
-        while !thread.is_finished() && Instant::now() < deadline {
-            std::thread::yield_now();
+        self.0.stopping.store(true, Ordering::SeqCst);
+        // An empty batch wakes a thread that waits for one. Where there is no room for it the thread is at work, and looks after
+        // each batch whether it is to stop.
+        let _ = self.0.batches.try_send((String::new(), Vec::new()));
+        let ended = self.0.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(limit) {
+            log::warn!("the archive is not written to the end: the database takes too long");
         }
     }
 }
 
-fn work(database: &Database, waiting: &Receiver<Batch>, keep: Duration) {
-    let mut failing = false;
-    let mut prune_at = Instant::now();
-    loop {
-        let left = prune_at.saturating_duration_since(Instant::now());
-        let done = match waiting.recv_timeout(left) {
-            Ok((category, listing)) if !category.is_empty() => match Listing::read(&listing) {
-                None => Ok(()),
-                Some(listing) => {
-                    let shelf = if listing.flags().sandbox {
-                        made_up_shelf(&category)
-                    } else {
-                        category
-                    };
-                    database.archive().store(Some(&shelf), &articles(&listing))
+/// The thread's side.
+struct Work {
+    database: Database,
+    waiting: Receiver<Batch>,
+    keep: Duration,
+    stopping: Arc<AtomicBool>,
+    /// Dropped when the thread ends, also by a panic.
+    _running: Sender<()>,
+}
+
+impl Work {
+    fn run(self) {
+        let mut failing = false;
+        let mut prune_at = Instant::now();
+        loop {
+            let next = if self.stopping.load(Ordering::SeqCst) {
+                // Whatever there is, and no more.
+                self.waiting
+                    .try_recv()
+                    .map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                let left = prune_at.saturating_duration_since(Instant::now());
+                self.waiting.recv_timeout(left)
+            };
+            let done = match next {
+                Ok((category, _)) if category.is_empty() => continue,
+                Ok((category, listing)) => self.store(category, &listing),
+                Err(RecvTimeoutError::Timeout) => {
+                    prune_at = Instant::now() + PRUNE_EVERY;
+                    self.database.archive().prune(self.keep).map(|_| ())
                 }
-            },
-            Err(RecvTimeoutError::Timeout) => {
-                prune_at = Instant::now() + PRUNE_EVERY;
-                database.archive().prune(keep).map(|_| ())
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            match done {
+                Ok(()) if failing => log::info!("the archive is written again"),
+                Err(ref error) if !failing => log::warn!("the archive cannot be written: {error}"),
+                _ => {}
             }
-            Ok(_) | Err(RecvTimeoutError::Disconnected) => return,
-        };
-        match done {
-            Ok(()) if failing => log::info!("the archive is written again"),
-            Err(ref error) if !failing => log::warn!("the archive cannot be written: {error}"),
-            _ => {}
+            failing = done.is_err();
         }
-        failing = done.is_err();
+    }
+
+    fn store(&self, category: String, listing: &[u8]) -> Result<(), DatabaseError> {
+        let Some(listing) = Listing::read(listing) else {
+            return Ok(());
+        };
+        let shelf = if listing.flags().sandbox {
+            made_up_shelf(&category)
+        } else {
+            category
+        };
+        self.database
+            .archive()
+            .store(Some(&shelf), &articles(&listing))
     }
 }
 
@@ -129,4 +151,78 @@ fn articles(listing: &Listing<'_>) -> Vec<ArchivedArticle> {
         json: String::from_utf8_lossy(item.json).into_owned(),
     });
     kept.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::database::DatabaseSettings;
+    use crate::database::fixture::Place;
+    use crate::source::news::{Article, Flags};
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn keep(archivist: &Archivist, number: usize) {
+        let article = Article {
+            title: "t".to_owned(),
+            description: None,
+            url: format!("https://example.com/{number}"),
+            image: None,
+            author: None,
+            source: "s".to_owned(),
+            published_at: Timestamp::now(),
+            category: "c".to_owned(),
+        };
+        archivist.keep("c", &Listing::encode(&[article], Flags::default()));
+    }
+
+    #[test]
+    fn what_waits_is_written_at_the_end() {
+        let database = Place::sqlite().migrated();
+        let archivist = Archivist::start(database.clone(), DAY).unwrap();
+        for number in 0..WAITING {
+            keep(&archivist, number);
+        }
+        archivist.finish(Duration::from_secs(20));
+        let kept = database.archive().newest(Some("c"), 1_000).unwrap();
+        assert_eq!(kept.len(), WAITING);
+        // Again, as whoever finishes twice may do: nothing is left to wait for.
+        let began = Instant::now();
+        archivist.finish(Duration::from_secs(20));
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_database_that_does_not_answer_is_not_waited_for() {
+        let place = Place::sqlite();
+        place.migrated();
+        let database = Database::open(&DatabaseSettings {
+            pool: 1,
+            ..place.settings()
+        })
+        .unwrap();
+        let archivist = Archivist::start(database.clone(), DAY).unwrap();
+        let (begun, wait_begun) = mpsc::channel();
+        let (end, wait_end) = mpsc::channel::<()>();
+        let holder = std::thread::spawn(move || {
+            database.transaction(|_| {
+                begun.send(()).unwrap();
+                let _ = wait_end.recv();
+                Ok(())
+            })
+        });
+        wait_begun.recv().unwrap();
+        // More than there is room for: the sign to stop finds none either.
+        for number in 0..=WAITING + 1 {
+            keep(&archivist, number);
+        }
+        archivist.finish(Duration::from_millis(10));
+        assert!(place.open().archive().newest(None, 1).unwrap().is_empty());
+        drop(end);
+        holder.join().unwrap().unwrap();
+    }
 }
