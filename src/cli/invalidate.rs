@@ -64,7 +64,7 @@ pub(super) fn run(
     });
     match ask(&url, &key, &wish) {
         Ok((200, answer)) => {
-            super::say(&format!(
+            let _ = super::say(&format!(
                 "invalidated at {}",
                 answer["clock"].as_str().unwrap_or("?")
             ));
