@@ -68,11 +68,7 @@ fn it_is_pending_while_redis_is_silent() {
 #[test]
 fn it_is_pending_while_redis_permits_nothing() {
     pends(
-        |redis| {
-            redis.cli(&[
-                "ACL", "SETUSER", "default", "-eval", "-evalsha", "-fcall", "-publish",
-            ])
-        },
+        |redis| redis.cli(&["ACL", "SETUSER", "default", "-eval", "-evalsha", "-publish"]),
         |redis| redis.cli(&["ACL", "SETUSER", "default", "+@all"]),
     );
 }

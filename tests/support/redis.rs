@@ -29,6 +29,11 @@ pub struct RedisServer {
     process: Option<Process>,
 }
 
+/// The server that is tested with: `LARDER_TEST_REDIS` names another version's, or Valkey's.
+fn program() -> String {
+    std::env::var("LARDER_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
 impl RedisServer {
     pub fn start() -> RedisServer {
         RedisServer::start_at(free_address())
@@ -117,7 +122,7 @@ impl RedisServer {
     }
 
     fn launch_process(&mut self) {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(program());
         command
             .current_dir(self.folder.path())
             .args(["--bind", "127.0.0.1", "--port"])
