@@ -20,6 +20,7 @@ mod floors;
 mod headers;
 mod keys;
 mod lifecycle;
+mod model;
 mod parameters;
 mod quota;
 mod redis_faults;
