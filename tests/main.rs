@@ -22,6 +22,7 @@ mod headers;
 mod invalidation;
 mod keys;
 mod lifecycle;
+mod model;
 mod parameters;
 mod quota;
 mod redis_faults;
