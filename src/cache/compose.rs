@@ -65,6 +65,8 @@ pub(crate) fn start(
         subject,
         began: Instant::now(),
     });
+    // Its parts may come from anywhere.
+    landing.set_unproven(true);
     let tickets: Arc<[Ticket]> = composition
         .parts
         .into_iter()

@@ -126,13 +126,13 @@ impl Core {
         let joinable = |flight: &Flight| {
             proof != Proof::Fresh
                 && flight
-                    .look(|dependencies, began| {
+                    .look(|dependencies, began, unproven| {
                         // A reader joins only what could be served to it: nothing invalidated since the load began, and nothing that
                         // this replica might not have heard of.
                         self.mirror.standing(dependencies) == Standing::Valid
                             && (proof == Proof::Verified
                                 || self.mirror.is_trusted(self.clock.now())
-                                || began.elapsed() < patience)
+                                || (!unproven && began.elapsed() < patience))
                     })
                     .unwrap_or(true)
         };

@@ -54,6 +54,8 @@ struct State {
     /// What the load depends on, stamped as it began.
     dependencies: Box<[Dependency]>,
     began: Option<Instant>,
+    /// Whether it may bring a copy that only the mirror has let pass.
+    unproven: bool,
     /// Served at once to whoever asks, as long as this gives it: it looks again each time.
     early: Option<Fallback>,
     fallback: Option<Fallback>,
@@ -175,10 +177,14 @@ impl Flights {
 }
 
 impl Flight {
-    /// Looks at what the load depends on and when it began; `None` before it has begun.
-    pub(crate) fn look<T>(&self, look: impl FnOnce(&[Dependency], Instant) -> T) -> Option<T> {
+    /// Looks at what the load depends on, when it began, and whether it may bring a copy that only the mirror has let pass; `None`
+    /// before it has begun.
+    pub(crate) fn look<T>(
+        &self,
+        look: impl FnOnce(&[Dependency], Instant, bool) -> T,
+    ) -> Option<T> {
         let state = self.lock();
-        Some(look(&state.dependencies, state.began?))
+        Some(look(&state.dependencies, state.began?, state.unproven))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -208,6 +214,11 @@ impl Landing {
         let mut state = self.flight.lock();
         state.dependencies = dependencies;
         state.began.get_or_insert_with(Instant::now);
+    }
+
+    /// Notes whether the flight may bring a copy that only the mirror has let pass, and which is for those only who trust it, too.
+    pub(crate) fn set_unproven(&self, unproven: bool) {
+        self.flight.lock().unproven = unproven;
     }
 
     /// Serves what `early` gives to those who wait and to those who come, as long as it gives it. The flight goes on.

@@ -93,12 +93,19 @@ impl Miss {
         // Without trust the mirror may not know what became of the value: Redis is asked for that, too.
         let checked = (!core.mirror.is_trusted(core.clock.now())).then(|| self.names.clone());
         let was_checked = checked.is_some();
+        self.landing.set_unproven(!was_checked);
         let then = move |read| {
             if !matches!(read, Read::Down) {
                 let took = Instant::now().saturating_duration_since(asked);
                 self.progress.redis = Some(self.progress.redis.unwrap_or_default() + took);
             }
             match read {
+                // Trust ended while the reply was on its way: what the mirror lets pass now proves nothing.
+                Read::Hit(_)
+                    if !was_checked && !self.core.mirror.is_trusted(self.core.clock.now()) =>
+                {
+                    self.ask_redis(Duration::ZERO);
+                }
                 Read::Hit(bytes) => self.found(bytes),
                 Read::Miss => match self.verified_copy().filter(|_| was_checked) {
                     Some(answer) => self.landing.end(Ok(answer)),
@@ -246,6 +253,8 @@ impl Miss {
             }
             Right::Failed(error) => return self.failed(error, None),
         };
+        // From here on the value comes from the source.
+        self.landing.set_unproven(false);
         // The stamp of the load: from here on readers that come later are compared with it.
         self.landing.stamp(self.core.depend(stamp, &self.names));
         if self.whole || self.progress.offered {

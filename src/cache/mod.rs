@@ -151,7 +151,7 @@ impl Cache {
         let tier = Arc::new(MemoryTier::new(memory));
         let drop_memory = tier.clone();
         let saw = Box::new(move |seen| match seen {
-            Seen::Same => {}
+            Seen::Same | Seen::Retired => {}
             // What was loaded alone has no place in a history that others write, too.
             Seen::First => drop_memory.clear(),
             Seen::Other => {

@@ -139,7 +139,19 @@ impl Manager {
         let sent = parts.clock.now();
         let (state, time) = parts.scripts.hello(connection, false)?;
         parts.clock.heard_redis(time, sent);
-        let seen = parts.mirror.saw(&state);
+        let mut seen = parts.mirror.saw(&state);
+        if seen == Seen::Retired {
+            // A Redis that was left for another one, and is back with what it had: its history is over here, so a new one begins.
+            let (anew, _) = parts.scripts.hello(connection, true)?;
+            seen = parts.mirror.saw(&anew);
+        }
+        if seen == Seen::Retired {
+            return Err((
+                redis::ErrorKind::UnexpectedReturnType,
+                "the history of this Redis is over",
+            )
+                .into());
+        }
         if seen != Seen::Same {
             (parts.saw)(seen);
         }

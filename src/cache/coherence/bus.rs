@@ -284,6 +284,8 @@ impl Session<'_> {
         };
         let era = bus.mirror.era();
         if era.epoch() != state.epoch {
+            // Redis has a history that was over here: it got old data back without a restart. A new one, then.
+            self.hello(talking, true)?;
             return Err(Lost::Strange("the history changed again".into()));
         }
         let last = era.last();
@@ -365,7 +367,7 @@ impl Session<'_> {
     }
 
     /// Brings what waits to Redis: the latest of each name.
-    fn deliver_pending(&self, talking: &mut Connection) -> Result<(), Lost> {
+    fn deliver_pending(&mut self, talking: &mut Connection) -> Result<(), Lost> {
         let bus = self.bus;
         while !bus.mirror.pending.is_empty() {
             for batch in bus.mirror.pending.batches(DELIVERED_AT_ONCE) {
@@ -375,15 +377,15 @@ impl Session<'_> {
                     bus.scripts
                         .invalidate(talking, batch.kind, names, &bus.replica, length)?;
                 let era = bus.mirror.era();
-                if era.epoch() == epoch {
-                    batch
-                        .names
-                        .iter()
-                        .for_each(|(name, _)| era.apply(name, batch.kind, clock));
-                } else {
-                    // A history that is not known here yet: whatever was loaded in the one that is falls with it.
-                    self.hello(talking, false)?;
+                if era.epoch() != epoch {
+                    // A history that is not known here yet: until it is, the batch goes on standing in the way.
+                    self.catch_up(talking, None)?;
+                    continue;
                 }
+                batch
+                    .names
+                    .iter()
+                    .for_each(|(name, _)| era.apply(name, batch.kind, clock));
                 bus.mirror.pending.settle(&batch);
                 log::info!("{} pending invalidations delivered", batch.names.len());
             }

@@ -8,7 +8,7 @@
 //! alone: what this replica invalidated itself, or saw in a reply, sets cells at once and leaves `last`, or a message lost before
 //! it would look heard.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -249,8 +249,8 @@ pub(crate) struct Mirror {
     /// The epoch of the era in force: what a memory hit compares first.
     epoch: AtomicU64,
     era: ArcSwap<Era>,
-    /// Held while an era is replaced.
-    replacing: Mutex<()>,
+    /// The epochs that were in force and are no more. Held while an era is replaced.
+    retired: Mutex<HashSet<Epoch>>,
     alone: AtomicBool,
     /// Until when this replica can prove that it would have heard.
     trust_until: AtomicU64,
@@ -267,6 +267,8 @@ pub(crate) enum Seen {
     First,
     /// Another history: Redis lost its data or got old data back.
     Other,
+    /// A history that is over.
+    Retired,
 }
 
 impl Mirror {
@@ -276,7 +278,7 @@ impl Mirror {
         Mirror {
             epoch: AtomicU64::new(era.epoch.0),
             era: ArcSwap::from_pointee(era),
-            replacing: Mutex::new(()),
+            retired: Mutex::default(),
             alone: AtomicBool::new(true),
             trust_until: AtomicU64::new(if standalone { FOREVER } else { 0 }),
             pending: Pending::default(),
@@ -308,10 +310,11 @@ impl Mirror {
             self.era.load().apply_state(state);
             return Seen::Same;
         }
-        let _replacing = self
-            .replacing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut retired = self.retired();
+        // A reply that was on its way while a new history began: epochs have no order, so what is over is remembered.
+        if retired.contains(&state.epoch) {
+            return Seen::Retired;
+        }
         if self.epoch() == state.epoch {
             self.era.load().apply_state(state);
             return Seen::Same;
@@ -324,10 +327,15 @@ impl Mirror {
         // Nothing was heard of it yet: `last` is zero until the subscriber has caught up, and so is trust.
         let era = Era::new(state.epoch, state.begun, 0);
         era.apply_state(state);
+        retired.insert(self.epoch());
         self.trust_until.store(0, Ordering::Release);
         self.epoch.store(state.epoch.0, Ordering::Release);
         self.era.store(Arc::new(era));
         seen
+    }
+
+    fn retired(&self) -> MutexGuard<'_, HashSet<Epoch>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether no Redis was ever found.
@@ -347,10 +355,7 @@ impl Mirror {
 
     /// Only for the subscriber: trusted until `until`, as far as `era` is still in force.
     pub(super) fn trust(&self, era: &Era, until: Micros) {
-        let _replacing = self
-            .replacing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _retired = self.retired();
         if self.epoch() == era.epoch && !self.is_alone() {
             self.trust_until.fetch_max(until, Ordering::AcqRel);
         }
@@ -544,6 +549,12 @@ mod tests {
         assert!(!mirror.invalidated_since_reset(&late));
         mirror.era().apply(&Name::tag("a"), Kind::Hard, 3);
         assert!(mirror.invalidated_since_reset(&late));
+        assert_eq!(
+            mirror.saw(&state(1, 10)),
+            Seen::Retired,
+            "a late reply does not bring the old one back"
+        );
+        assert_eq!(mirror.epoch(), Epoch(2));
         let new = [mirror.dependency(stamp(2, 3), &names(&["a"]))];
         assert_eq!(
             mirror.standing(&new),
