@@ -32,6 +32,44 @@ fn a_client_that_has_it_gets_304() {
 }
 
 #[test]
+fn entity_tags_may_stand_on_several_lines() {
+    let (_redis, _news, larder) = one(&NewsConfig::default());
+    let tag = until_memory_hit(&larder);
+    for tags in [["\"other\"", &tag], [&tag, "\"other\""]] {
+        let call = larder.call("GET", PATH).key(ADMIN_KEY);
+        let call = call.header("If-None-Match", tags[0]);
+        call.header("If-None-Match", tags[1]).send().expect(304);
+    }
+}
+
+#[test]
+fn head_is_answered_wherever_get_is() {
+    let (_redis, _news, larder) = one(&NewsConfig::default());
+    for target in [PATH, "/cache/stats", "/keys", "/healthz", "/readyz"] {
+        let head = larder.call("HEAD", target).key(ADMIN_KEY).send();
+        assert_eq!(head.status, 200, "{target}: {head}");
+        let kind = head.the("Content-Type");
+        assert!(kind.starts_with("application/json"), "{target}: {head}");
+    }
+    let other = larder.call("PUT", "/keys").key(ADMIN_KEY).send();
+    other.problem(405);
+    assert_eq!(other.the("Allow"), "GET, HEAD, POST");
+    larder.call("HEAD", "/keys").send().expect(401);
+}
+
+#[test]
+fn a_path_may_be_escaped_where_it_need_not_be() {
+    let (_redis, news, larder) = one(&NewsConfig::default());
+    larder.get(PATH).expect(200);
+    let (path, query) = PATH.split_once('?').unwrap();
+    let escaped = path.replace('a', "%61").replace('s', "%73");
+    larder.get(&format!("{escaped}?{query}")).expect(200);
+    assert_eq!(news.calls(), (1, 1), "it is the same thing");
+    larder.get("/%6beys").expect(200);
+    larder.get("/%2farticles").problem(404);
+}
+
+#[test]
 fn a_client_that_has_an_old_one_gets_the_new_one() {
     let (_redis, news, larder) = one(&NewsConfig {
         memory: "1s",

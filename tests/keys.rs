@@ -143,6 +143,7 @@ fn a_request_for_one_that_does_not_fit_is_refused() {
         json!([]),
         json!({"name": 7}),
         json!({"name": ""}),
+        json!({"name": "   "}),
         json!({"name": "x".repeat(101)}),
         json!({"name": "a\u{1b}[31mred"}),
         json!({"name": "x", "rate": "fast"}),
@@ -152,6 +153,12 @@ fn a_request_for_one_that_does_not_fit_is_refused() {
         larder.post("/keys", &body).problem(422);
     }
     let post = || larder.call("POST", "/keys").key(ADMIN_KEY);
+    let twice = post()
+        .header("Content-Type", "application/json")
+        .body(r#"{"name":"x","admin":false,"admin":true}"#)
+        .send();
+    twice.problem(422);
+    assert_eq!(twice.json()["field"], "admin");
     let cut = post()
         .header("Content-Type", "application/json")
         .body("{\"name\":");
@@ -161,6 +168,21 @@ fn a_request_for_one_that_does_not_fit_is_refused() {
         .body("{\"name\":\"x\"}");
     text.send().problem(415);
     assert_eq!(larder.get("/keys").expect(200).json(), before);
+}
+
+#[test]
+fn a_body_that_does_not_come_is_not_waited_for() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let larder = NewsConfig::default().start(&news, &redis);
+    let began = Instant::now();
+    let never = larder.call("POST", "/keys").key(ADMIN_KEY);
+    let never = never
+        .header("Content-Type", "application/json")
+        .header("Content-Length", "20")
+        .send();
+    never.problem(408);
+    assert!(never.the("Connection").eq_ignore_ascii_case("close"));
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 
 #[test]

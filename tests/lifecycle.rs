@@ -1,17 +1,21 @@
 //! Starting, being ready, being told something new, and ending well.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use regex_lite::Regex;
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
 use crate::support::news::{News, NewsConfig, titles};
 use crate::support::postgres::PostgresServer;
 use crate::support::redis::RedisServer;
 use crate::support::upstream::Behaviour;
+use crate::support::{SOON, free_address, until};
 use crate::support::{SOON, the_usual_redis_port, until};
 
 const PATH: &str = "/articles?category=science";
@@ -127,6 +131,170 @@ fn reads_its_configuration_again_when_told() {
         larder.log().contains("coherence.patience")
     });
     assert_eq!(news.calls(), (1, 1));
+}
+
+#[test]
+fn the_grace_is_kept_to_the_millisecond() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let config = NewsConfig {
+        server: "shutdown_grace = \"2500ms\"",
+        upstream_timeout: "50s",
+        ..NewsConfig::default()
+    };
+    let mut larder = config.start(&news, &redis);
+    news.behave(&Behaviour::Silence);
+    let _in_flight = larder.call("GET", PATH).key(ADMIN_KEY).connect().unwrap();
+    until(SOON, "the upstreams are asked", || news.calls() == (1, 1));
+    let told = Instant::now();
+    larder.stop();
+    // Whole seconds would be two. What ends it is its own timer and not the server's, which would be at three or later.
+    let took = told.elapsed();
+    assert!(took >= Duration::from_millis(2500), "{took:?}");
+    let log = larder.log();
+    assert!(log.contains("the grace is over"), "{log}");
+}
+
+#[test]
+fn a_configuration_that_is_gone_changes_nothing() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let config = NewsConfig {
+        public: true,
+        ..NewsConfig::default()
+    };
+    let named = config.options(&news, &redis);
+    for options in [named.clone(), named.with_config_to_be_found()] {
+        let larder = Larder::start(&options);
+        larder.call("GET", PATH).send().expect(200);
+        larder.reload_without_file();
+        until(SOON, "the log says what is missing", || {
+            let log = larder.log();
+            log.contains("nothing is changed") && log.contains("cannot be read")
+        });
+        // The built-in one has it for keys only.
+        larder.call("GET", PATH).send().expect(200);
+        // Once there is one again it is taken.
+        let private = NewsConfig {
+            public: false,
+            ..config.clone()
+        };
+        larder.reload(&private.text(&news));
+        until(SOON, "the new one is taken over", || {
+            larder.call("GET", PATH).send().status == 401
+        });
+    }
+}
+
+#[test]
+fn another_address_is_named_unless_the_command_line_has_one() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let config = NewsConfig::default();
+    let (first, second) = (free_address(), free_address());
+    let bound = |at: SocketAddr| format!("[server]\nbind = \"{at}\"");
+    let options = config
+        .options(&news, &redis)
+        .with_config_text("[server]", &bound(first));
+    let other = NewsConfig {
+        patience: "2s",
+        ..config
+    };
+    let other = other.text(&news).replace("[server]", &bound(second));
+    let by_file = Larder::start(&options.clone().bound_by_its_configuration(first));
+    let by_command = Larder::start(&options);
+    for larder in [&by_file, &by_command] {
+        larder.reload(&other);
+        until(SOON, "the log names what waits for a restart", || {
+            larder.log().contains("coherence.patience")
+        });
+    }
+    assert!(by_file.log().contains("server.bind"), "{}", by_file.log());
+    let log = by_command.log();
+    assert!(!log.contains("server.bind"), "{log}");
+}
+
+#[test]
+fn ends_while_the_database_is_frozen() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let mut postgres = PostgresServer::start();
+    let config = NewsConfig::default();
+    let options = config.options(&news, &redis);
+    let mut larder = Larder::start(&options.env("DATABASE_URL", &postgres.url()));
+    let (_, key) = larder.create_key(&json!({"name": "reader"}));
+    let get = |larder: &Larder| larder.call("GET", PATH).key(&key).send().status;
+    assert_eq!(get(&larder), 200);
+
+    postgres.freeze();
+    // Whoever asks the database is told that it is away, in bounded time; who does not need it notices nothing.
+    let began = Instant::now();
+    let refused = larder.post("/keys", &json!({"name": "x"}));
+    refused.problem(503);
+    assert!(began.elapsed() < Duration::from_secs(15), "{refused}");
+    assert_eq!(get(&larder), 200);
+    larder.call("GET", "/healthz").send().expect(200);
+    // A reload asks nobody, not even for the rate of the keys.
+    let other = NewsConfig {
+        rate: "1/1h",
+        ..config
+    };
+    larder.reload(&other.text(&news));
+    until(SOON, "the new rate is in force", || get(&larder) == 429);
+
+    // Three seconds for the times of last use and five for the archive, where there is something to write.
+    larder.get("/articles?category=health").expect(200);
+    let told = Instant::now();
+    let status = larder.stop();
+    assert_eq!(status.code(), Some(0), "{}", larder.log());
+    assert!(told.elapsed() < Duration::from_secs(15));
+    postgres.thaw();
+}
+
+#[test]
+fn a_first_key_that_cannot_be_printed_is_made_again() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let options = NewsConfig::default()
+        .options(&news, &redis)
+        .without_env("LARDER_ADMIN_KEY")
+        .in_folder(&folder);
+    // A key of somebody who is no admin does not count as the first.
+    let reader = options.run(&["key", "create", "--name", "reader"]);
+    assert!(reader.status.success(), "{reader:?}");
+
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let bind = free_address().to_string();
+    let refused = options.run_into(&["serve", "--bind", &bind], full);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("first API key cannot be printed"), "{said}");
+    let list = options.run(&["key", "list"]);
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    assert!(list.contains("reader") && !list.contains("admin"), "{list}");
+
+    let larder = Larder::start(&options);
+    let log = larder.log();
+    let form = Regex::new("lk_[0-9A-Za-z]{12}_[0-9A-Za-z]{32}").unwrap();
+    let key = form.find(&log).unwrap_or_else(|| panic!("no key: {log}"));
+    let keys = larder.call("GET", "/keys").key(key.as_str()).send();
+    keys.expect(200);
+}
+
+#[test]
+fn what_is_no_http_leaves_no_line_in_the_log() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let larder = NewsConfig::default().start(&news, &redis);
+    larder.get(PATH).expect(200);
+    let before = larder.log();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(larder.address()).unwrap();
+        stream
+            .write_all(b"\x16\x03\x01 no http at all\r\n\r\n")
+            .unwrap();
+        let mut answer = Vec::new();
+        // Until it is closed: whatever there is to log is logged by then.
+        let _ = stream.read_to_end(&mut answer);
+    }
+    larder.get(PATH).expect(200);
+    let log = larder.log();
+    assert!(!log[before.len()..].contains("ERROR"), "{log}");
 }
 
 #[test]

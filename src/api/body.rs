@@ -1,16 +1,24 @@
 //! The JSON body of a request, read within bounds.
 
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+
 use actix_web::HttpRequest;
 use actix_web::http::header::CONTENT_TYPE;
+use actix_web::rt::time::timeout;
 use actix_web::web::{self, BytesMut};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
 
 /// The largest body that is read, in bytes.
 pub(crate) const LIMIT: usize = 64 << 10;
+/// How long the whole of it may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The body as a JSON object. Errors in the order of the statuses: 413, 415, 400, 422.
+/// The body as a JSON object. Errors in this order: 413, 408, 415, 400, 422.
 pub(crate) async fn object(
     request: &HttpRequest,
     payload: &mut web::Payload,
@@ -22,23 +30,9 @@ pub(crate) async fn object(
     if declared.is_some_and(|length| length > LIMIT as u64) {
         return Err(Problem::TooLarge { limit: LIMIT });
     }
-    let mut body = BytesMut::new();
-    loop {
-        let chunk = std::future::poll_fn(|context| {
-            let stream: std::pin::Pin<&mut web::Payload> = std::pin::Pin::new(&mut *payload);
-            futures_core::Stream::poll_next(stream, context)
-        });
-        match chunk.await {
-            None => break,
-            Some(Ok(chunk)) if body.len() + chunk.len() <= LIMIT => body.extend_from_slice(&chunk),
-            Some(Ok(_)) => return Err(Problem::TooLarge { limit: LIMIT }),
-            Some(Err(_)) => {
-                return Err(Problem::BadJson(
-                    "The body ended before it was whole.".to_owned(),
-                ));
-            }
-        }
-    }
+    let body = timeout(PATIENCE, read(payload))
+        .await
+        .unwrap_or(Err(Problem::BodyTooSlow { limit: PATIENCE }))?;
     let is_json = request
         .headers()
         .get(CONTENT_TYPE)
@@ -50,12 +44,101 @@ pub(crate) async fn object(
     if !is_json {
         return Err(Problem::NotJson);
     }
-    match serde_json::from_slice(&body) {
-        Ok(Value::Object(object)) => Ok(object),
+    parse(&body)
+}
+
+async fn read(payload: &mut web::Payload) -> Result<BytesMut, Problem> {
+    let mut body = BytesMut::new();
+    loop {
+        let chunk = std::future::poll_fn(|context| {
+            let stream: std::pin::Pin<&mut web::Payload> = std::pin::Pin::new(&mut *payload);
+            futures_core::Stream::poll_next(stream, context)
+        });
+        match chunk.await {
+            None => return Ok(body),
+            Some(Ok(chunk)) if body.len() + chunk.len() <= LIMIT => body.extend_from_slice(&chunk),
+            Some(Ok(_)) => return Err(Problem::TooLarge { limit: LIMIT }),
+            Some(Err(_)) => {
+                return Err(Problem::BadJson(
+                    "The body ended before it was whole.".to_owned(),
+                ));
+            }
+        }
+    }
+}
+
+fn parse(body: &[u8]) -> Result<Map<String, Value>, Problem> {
+    match serde_json::from_slice(body) {
+        // Of two fields of one name the map has the last: what its sender meant is anybody's guess (RFC 8259, section 4).
+        Ok(Value::Object(object)) => match serde_json::from_slice(body) {
+            Ok(Repeated(Some(field))) => Err(Problem::BadField {
+                field,
+                valid: "a field that is there once".to_owned(),
+            }),
+            _ => Ok(object),
+        },
         Ok(_) => Err(Problem::BadField {
             field: "body".to_owned(),
             valid: "a JSON object".to_owned(),
         }),
         Err(error) => Err(Problem::BadJson(format!("The body is not JSON: {error}."))),
+    }
+}
+
+/// The first field of an object whose name another one had before it.
+struct Repeated(Option<String>);
+
+impl<'de> Deserialize<'de> for Repeated {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Repeated, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Repeated;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Repeated, A::Error> {
+                let mut seen = HashSet::new();
+                let mut repeated = None;
+                while let Some((name, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
+                    if let Some(name) = seen.replace(name) {
+                        repeated.get_or_insert(name);
+                    }
+                }
+                Ok(Repeated(repeated))
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_is_there_twice_is_named() {
+        let field = |body: &str| match parse(body.as_bytes()) {
+            Err(Problem::BadField { field, .. }) => Some(field),
+            _ => None,
+        };
+        assert_eq!(
+            field(r#"{"a":1,"b":2,"b":3,"a":4}"#).as_deref(),
+            Some("b"),
+            "the first that is repeated"
+        );
+        // However it is written.
+        assert_eq!(
+            field(r#"{"name":"x","n\u0061me":"y"}"#).as_deref(),
+            Some("name")
+        );
+        assert_eq!(
+            parse(br#"{"a":{"x":1},"b":{"x":1}}"#).unwrap().len(),
+            2,
+            "each object has its own"
+        );
+        assert_eq!(field("[1,1]").as_deref(), Some("body"));
+        assert!(matches!(parse(b"{\"a\":"), Err(Problem::BadJson(_))));
     }
 }

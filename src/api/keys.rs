@@ -122,10 +122,10 @@ fn new_key(mut body: Map<String, Value>) -> Result<NewKey, Problem> {
         Some(Value::String(name)) => name,
         _ => return Err(bad("name", "text of 1 to 100 characters")),
     };
-    if name.is_empty() || name.chars().count() > 100 || name.contains(char::is_control) {
+    if name.trim().is_empty() || name.chars().count() > 100 || name.contains(char::is_control) {
         return Err(bad(
             "name",
-            "text of 1 to 100 characters, none of them a control character",
+            "text of 1 to 100 characters, not all of them spaces and none a control character",
         ));
     }
     let rate_form = format!("{RATE_FORM}, \"unlimited\", or null for the default");

@@ -11,6 +11,7 @@ pub mod key_table;
 mod keys;
 mod lifecycle;
 pub mod limiter;
+mod path;
 mod problem;
 mod request_id;
 mod resource;
@@ -120,7 +121,8 @@ impl Api {
                 web::resource("/cache/stats")
                     .wrap(from_fn(request_id::add))
                     .route(web::get().to(status::stats))
-                    .default_service(only("GET")),
+                    .route(web::head().to(status::stats))
+                    .default_service(only("GET, HEAD")),
             )
             .service(
                 web::resource("/cache/invalidate")
@@ -144,8 +146,9 @@ impl Api {
                 web::resource("/keys")
                     .wrap(from_fn(request_id::add))
                     .route(web::get().to(keys::list))
+                    .route(web::head().to(keys::list))
                     .route(web::post().to(keys::create))
-                    .default_service(only("GET, POST")),
+                    .default_service(only("GET, HEAD, POST")),
             )
             .service(
                 web::resource("/keys/{id}")

@@ -27,6 +27,8 @@ pub(crate) enum Problem {
     NotAdmin,
     /// 429: the key's rate is used up.
     TooOften { retry_after: Duration },
+    /// 408: the body was not there in time.
+    BodyTooSlow { limit: Duration },
     /// 413: more than so many bytes.
     TooLarge { limit: usize },
     /// 415: a body that is not JSON.
@@ -78,6 +80,12 @@ impl Problem {
                     "The rate of this API key is used up; ask again in {} s.",
                     seconds(*retry_after)
                 ),
+            ),
+            Problem::BodyTooSlow { limit } => (
+                StatusCode::REQUEST_TIMEOUT,
+                "body-too-slow",
+                "Request timeout",
+                format!("The body was not there in {} s.", limit.as_secs()),
             ),
             Problem::TooLarge { limit } => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -184,6 +192,10 @@ impl Problem {
             }
             Problem::NoKey(_) => {
                 answer.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+            }
+            // What is still to come of the body is no request (RFC 9110, section 15.5.9).
+            Problem::BodyTooSlow { .. } => {
+                answer.force_close();
             }
             _ => {}
         }

@@ -16,7 +16,7 @@ use crate::resource::{Arguments, BadParameter, NewsView, Resource, Resources, Wr
 use super::access::{Access, Audience};
 use super::lifecycle::Lifecycle;
 use super::problem::Problem;
-use super::{bridge, headers, request_id};
+use super::{bridge, headers, path, request_id};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LARDER_AFTER: HeaderName = HeaderName::from_static("larder-after");
@@ -67,7 +67,8 @@ async fn look_up(
 ) -> Result<HttpResponse, HttpResponse> {
     let began = Instant::now();
     let resources = front.resources.load();
-    let Some(found) = resources.find(request.uri().path()) else {
+    let path = path::plain(request.uri().path());
+    let Some(found) = resources.find(&path) else {
         return Err(Problem::NotFound("Nothing is served at this path.").answer());
     };
     let resource = found.resource;
@@ -166,11 +167,12 @@ fn respond(
     };
     // Weak: the last field of the body says whether this very answer came from the cache.
     let tag = format!("W/\"{:016x}\"", view.tell_apart(entry.hash));
-    let given = request
-        .headers()
-        .get(header::IF_NONE_MATCH)
-        .and_then(|given| given.to_str().ok());
-    let unchanged = given.is_some_and(|given| headers::none_match(given, &tag));
+    // A list may stand on several lines (RFC 9110, section 5.3).
+    let mut given = request.headers().get_all(header::IF_NONE_MATCH);
+    let unchanged = given.any(|line| {
+        line.to_str()
+            .is_ok_and(|given| headers::none_match(given, &tag))
+    });
     let mut response = if unchanged {
         HttpResponse::new(StatusCode::NOT_MODIFIED)
     } else {

@@ -15,7 +15,7 @@ use super::entry::{Entry, hash};
 use super::error::LoadError;
 use super::flight::{Ending, Landing, Ticket};
 use super::outcome::{Answer, Outcome, Staleness, Trace};
-use super::policy::{Ends, Freshness, Life};
+use super::policy::{Ends, Life};
 use super::random::random;
 use super::request::{Compose, Composition, LastResort, Loaded, Subject};
 
@@ -120,9 +120,7 @@ impl Whole {
             return landing.end(Ok(answer));
         }
         let error = together(endings.into_iter().filter_map(Result::err));
-        let usable = |entry: &&Arc<Entry>| {
-            self.core.judge_stale(entry, &self.subject.policy) != Freshness::Dead
-        };
+        let usable = |entry: &&Arc<Entry>| self.core.may_stand_in(entry, &self.subject.policy);
         if let Some(stale) = gathering.in_memory.as_ref().filter(usable) {
             self.core
                 .hold(&self.subject.key, stale, &self.subject.policy, &error);

@@ -87,6 +87,27 @@ impl Core {
             .is_none_or(|blind| now < since.saturating_add(micros(blind)))
     }
 
+    /// Whether a copy may be the answer now that its renewal has failed: as far as policy bears it, and one that nobody can vouch
+    /// for only where it may stand in for an error, counted from the end of what blindness is borne.
+    pub(crate) fn may_stand_in(&self, entry: &Entry, policy: &Policy) -> bool {
+        let now = self.clock.now();
+        if self.judge_stale(entry, policy) == Freshness::Dead {
+            return false;
+        }
+        if self.mirror.is_trusted(now) || self.redis.pool().is_up() {
+            return true;
+        }
+        let borne = match policy.blind_ttl {
+            Some(blind) => self
+                .mirror
+                .trust_until()
+                .max(entry.loaded_at)
+                .saturating_add(micros(blind)),
+            None => entry.ends.memory_until,
+        };
+        now < borne.saturating_add(micros(policy.stale.if_error))
+    }
+
     /// A fresh copy from memory for a reader whose question Redis has just failed to answer.
     pub(crate) fn serve_blind(&self, entry: &Arc<Entry>, policy: &Policy) -> Option<Answer> {
         let now = self.clock.now();
@@ -138,8 +159,11 @@ impl Core {
         };
         let names: Arc<[Name]> = making.names(&subject);
         let core = self.clone();
-        self.flights
-            .join(&subject.key.clone(), joinable, move |landing| {
+        self.flights.join(
+            &subject.key.clone(),
+            joinable,
+            proof != Proof::Fresh,
+            move |landing| {
                 landing.stamp(core.depend(core.mirror.stamp(), &names));
                 // Look again: a flight that this look-up missed in memory may have filled it and landed before the table was asked,
                 // and then a second load would follow the first one for nothing.
@@ -180,6 +204,7 @@ impl Core {
                         );
                     }
                 }
-            })
+            },
+        )
     }
 }

@@ -113,11 +113,13 @@ impl Flights {
     }
 
     /// Joins a flight of `key` that `joinable` says could serve this reader, or the one that waits to begin, or leads a new one,
-    /// on its way by `start`: at once, here, if there is a place for it.
+    /// on its way by `start`: at once, here, if there is a place for it, or if it may not wait, since what it would wait for could
+    /// be led by a reader that is content with less.
     pub(crate) fn join(
         self: &Arc<Self>,
         key: &Key,
         joinable: impl Fn(&Flight) -> bool,
+        may_wait: bool,
         start: impl FnOnce(Landing) + Send + 'static,
     ) -> Ticket {
         let mut shard = self.shard(key);
@@ -133,7 +135,7 @@ impl Flights {
             return follow(flight);
         }
         // It begins later than this reader did, so it can serve it whatever is invalidated.
-        if let Some((flight, _)) = &lane.next {
+        if let Some((flight, _)) = lane.next.as_ref().filter(|_| may_wait) {
             return follow(flight);
         }
         let flight = Arc::new(Flight {
@@ -144,7 +146,7 @@ impl Flights {
             role: Role::Leader,
             left: None,
         });
-        if lane.running.len() < RUNNING {
+        if lane.running.len() < RUNNING || !may_wait {
             lane.running.push(flight.clone());
             drop(shard);
             start(Landing {
@@ -440,6 +442,7 @@ mod tests {
         let ticket = flights.join(
             &Key::new(1, "a"),
             |_| joinable,
+            true,
             move |landing| drop(give.send(landing)),
         );
         (ticket, take.try_recv().ok())
@@ -480,6 +483,7 @@ mod tests {
         let third = flights.join(
             &Key::new(1, "a"),
             |_| false,
+            true,
             move |landing| drop(give.send(landing)),
         );
         assert!(begun.try_recv().is_err(), "a third waits for a place");

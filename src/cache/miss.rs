@@ -202,11 +202,12 @@ impl Miss {
         let given = move |least: Freshness, why: Staleness| {
             let (core, policy, entry) = (core.clone(), policy.clone(), entry.clone());
             move || {
-                (core.judge_stale(&entry, &policy) <= least).then(|| Answer {
-                    entry: entry.clone(),
-                    outcome: Outcome::Stale(why),
-                    trace,
-                })
+                (core.judge_stale(&entry, &policy) <= least && core.may_stand_in(&entry, &policy))
+                    .then(|| Answer {
+                        entry: entry.clone(),
+                        outcome: Outcome::Stale(why),
+                        trace,
+                    })
             }
         };
         match freshness {
@@ -384,9 +385,7 @@ impl Miss {
 
     /// Ends without a new value: with the stale copy, as far as policy allows.
     fn fall_back(self, error: LoadError, took: Option<Duration>) {
-        let usable = |entry: &Arc<Entry>| {
-            self.core.judge_stale(entry, &self.subject.policy) != Freshness::Dead
-        };
+        let usable = |entry: &Arc<Entry>| self.core.may_stand_in(entry, &self.subject.policy);
         let Some(stale) = self.progress.stale.clone().filter(usable) else {
             return self.landing.end(Err(error));
         };

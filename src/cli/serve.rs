@@ -1,8 +1,8 @@
 //! `larder serve`: puts the floors together and serves until it is told to stop.
 //!
 //! The order of the end: not ready any more, connections still taken for `drain_delay`; then no new ones, and what is under way
-//! has `shutdown_grace`; then the times of last use and the archive are written. Each of these has a bound, so that nothing which
-//! hangs, a frozen database least of all, keeps the process alive.
+//! has `shutdown_grace`; then the times of last use and the archive are written. Each of these has a bound, so that a database
+//! that is frozen does not keep the process alive.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Output};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -27,6 +27,10 @@ pub struct LarderOptions {
     config: Option<String>,
     environment: Vec<(String, String)>,
     folder: Option<Arc<TempDir>>,
+    /// Where its own configuration has it listen, if that is to decide.
+    bound_at: Option<SocketAddr>,
+    /// The name of the file, in the working directory and not told to it.
+    found_as: Option<&'static str>,
 }
 
 impl LarderOptions {
@@ -45,6 +49,8 @@ impl LarderOptions {
             config: None,
             environment: Vec::new(),
             folder: None,
+            bound_at: None,
+            found_as: None,
         }
     }
 
@@ -73,6 +79,18 @@ impl LarderOptions {
         self
     }
 
+    /// Started without `--bind`: its configuration says where it listens, and that is here.
+    pub fn bound_by_its_configuration(mut self, at: SocketAddr) -> LarderOptions {
+        self.bound_at = Some(at);
+        self
+    }
+
+    /// With its configuration as the `config.toml` that it finds where it is started.
+    pub fn with_config_to_be_found(mut self) -> LarderOptions {
+        self.found_as = Some("config.toml");
+        self
+    }
+
     fn prepare(&self) -> (Arc<TempDir>, PathBuf) {
         let folder = self
             .folder
@@ -81,7 +99,9 @@ impl LarderOptions {
         // Replicas may share the folder, and each has a file of its own.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let config = folder.path().join(format!("config-{number}.toml"));
+        let name = self.found_as.map(str::to_owned);
+        let name = name.unwrap_or_else(|| format!("config-{number}.toml"));
+        let config = folder.path().join(name);
         if let Some(text) = &self.config {
             fs::write(&config, text).unwrap();
         }
@@ -95,7 +115,7 @@ impl LarderOptions {
             .env_clear()
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .args(arguments);
-        if self.config.is_some() {
+        if self.config.is_some() && self.found_as.is_none() {
             command.env("LARDER_CONFIG", config);
         }
         command
@@ -103,8 +123,14 @@ impl LarderOptions {
 
     /// Runs one command of it to its end, such as `check` or `key create`.
     pub fn run(&self, arguments: &[&str]) -> Output {
+        self.run_into(arguments, Stdio::piped())
+    }
+
+    /// Likewise, with its standard output going there.
+    pub fn run_into(&self, arguments: &[&str], out: impl Into<Stdio>) -> Output {
         let (folder, config) = self.prepare();
         self.command(folder.path(), &config, arguments)
+            .stdout(out)
             .output()
             .unwrap()
     }
@@ -140,9 +166,13 @@ impl Larder {
     /// Starts one and waits for nothing.
     pub fn spawn(options: &LarderOptions) -> Larder {
         let (folder, config) = options.prepare();
-        let address = free_address();
+        let address = options.bound_at.unwrap_or_else(free_address);
         let bind = address.to_string();
-        let command = options.command(folder.path(), &config, &["serve", "--bind", &bind]);
+        let arguments = match options.bound_at {
+            Some(_) => &["serve"][..],
+            None => &["serve", "--bind", &bind],
+        };
+        let command = options.command(folder.path(), &config, arguments);
         let log = folder.path().join(format!("larder-{}.log", address.port()));
         let process = Process::spawn(command, &log, "cargo builds it");
         Larder {
@@ -236,6 +266,12 @@ impl Larder {
     /// Puts another text in its configuration file and has it read that.
     pub fn reload(&self, config: &str) {
         fs::write(&self.config, config).unwrap();
+        self.process.signal(Signal::HUP);
+    }
+
+    /// Takes its configuration file away and has it read that.
+    pub fn reload_without_file(&self) {
+        fs::remove_file(&self.config).unwrap();
         self.process.signal(Signal::HUP);
     }
 

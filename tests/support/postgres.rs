@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use postgres::{Client, NoTls};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::process::Process;
@@ -28,6 +28,8 @@ pub struct PostgresServer {
     address: SocketAddr,
     databases: AtomicU32,
     process: Option<Process>,
+    /// The processes that stand still.
+    frozen: Vec<Pid>,
 }
 
 impl PostgresServer {
@@ -57,6 +59,7 @@ impl PostgresServer {
             address: free_address(),
             databases: AtomicU32::new(0),
             process: None,
+            frozen: Vec::new(),
         };
         server.restart();
         server
@@ -110,11 +113,43 @@ impl PostgresServer {
 
     /// Ends it at once, with every connection to it.
     pub fn stop(&mut self) {
+        self.thaw();
         self.process = None;
+    }
+
+    /// Stops it in the middle of whatever it does: its connections stay open and nobody answers on them.
+    pub fn freeze(&mut self) {
+        let parent = self.process.as_ref().expect("a server that runs").pid();
+        // The one that makes the others first, so that none is added meanwhile.
+        let stop = |pid: u32| {
+            let pid = Pid::from_raw(pid as i32).unwrap();
+            // One that ended by itself meanwhile answers nobody either.
+            let _ = kill_process(pid, Signal::STOP);
+            pid
+        };
+        self.frozen.push(stop(parent));
+        let children = format!("/proc/{parent}/task/{parent}/children");
+        let children = fs::read_to_string(children).unwrap();
+        let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
+        self.frozen.extend(children.map(stop));
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&mut self) {
+        for pid in self.frozen.drain(..) {
+            let _ = kill_process(pid, Signal::CONT);
+        }
     }
 
     fn url_of(&self, database: &str) -> String {
         format!("postgres://larder:{PASSWORD}@{}/{database}", self.address)
+    }
+}
+
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        // Its children would not hear that they are to end.
+        self.stop();
     }
 }
 

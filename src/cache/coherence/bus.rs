@@ -170,7 +170,12 @@ impl Session<'_> {
             }
             if now >= renew_at {
                 renew_at = now + RENEW_EVERY;
-                bus.held.renew(&mut talking)?;
+                if let Err(error) = bus.held.renew(&mut talking)
+                    && (error.is_io_error() || error.is_timeout())
+                {
+                    // Any other error is a lease's own trouble: it runs out, and that costs work only.
+                    return Err(error.into());
+                }
             }
             if now >= prune_at {
                 prune_at = now + PRUNE_EVERY;
@@ -303,6 +308,9 @@ impl Session<'_> {
                 .iter()
                 .map(|text| parse(text))
                 .collect::<Result<_, _>>()?;
+            if messages.iter().any(|message| message.epoch != state.epoch) {
+                return Err(Lost::Strange("the history changed again".into()));
+            }
             if messages.first().is_some_and(|first| first.before <= last) {
                 messages
                     .iter()

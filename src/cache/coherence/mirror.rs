@@ -8,7 +8,7 @@
 //! alone: what this replica invalidated itself, or saw in a reply, sets cells at once and leaves `last`, or a message lost before
 //! it would look heard.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -249,8 +249,9 @@ pub(crate) struct Mirror {
     /// The epoch of the era in force: what a memory hit compares first.
     epoch: AtomicU64,
     era: ArcSwap<Era>,
-    /// The epochs that were in force and are no more. Held while an era is replaced.
-    retired: Mutex<HashSet<Epoch>>,
+    /// The epochs that were in force and are no more, with what was loaded below being invalid by then. Held while an era is
+    /// replaced.
+    retired: Mutex<HashMap<Epoch, u64>>,
     alone: AtomicBool,
     /// Until when this replica can prove that it would have heard.
     trust_until: AtomicU64,
@@ -312,7 +313,7 @@ impl Mirror {
         }
         let mut retired = self.retired();
         // A reply that was on its way while a new history began: epochs have no order, so what is over is remembered.
-        if retired.contains(&state.epoch) {
+        if retired.contains_key(&state.epoch) {
             return Seen::Retired;
         }
         if self.epoch() == state.epoch {
@@ -327,14 +328,15 @@ impl Mirror {
         // Nothing was heard of it yet: `last` is zero until the subscriber has caught up, and so is trust.
         let era = Era::new(state.epoch, state.begun, 0);
         era.apply_state(state);
-        retired.insert(self.epoch());
+        let before = self.era.load();
+        retired.insert(before.epoch, before.dead_below.load(Ordering::Acquire));
         self.trust_until.store(0, Ordering::Release);
         self.epoch.store(state.epoch.0, Ordering::Release);
         self.era.store(Arc::new(era));
         seen
     }
 
-    fn retired(&self) -> MutexGuard<'_, HashSet<Epoch>> {
+    fn retired(&self) -> MutexGuard<'_, HashMap<Epoch, u64>> {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -387,7 +389,20 @@ impl Mirror {
                 .get(name)
                 .is_some_and(|cell| cell.hard.load(Ordering::Acquire) > 0)
         };
-        era.dead_below.load(Ordering::Acquire) > era.begun
+        // What was invalidated in its own history stays so: the cells of that are still at hand.
+        let before = |dependency: &Dependency| {
+            let clock = dependency.stamp.clock;
+            dependency
+                .cells
+                .iter()
+                .any(|cell| cell.hard.load(Ordering::Acquire) > clock)
+                || self
+                    .retired()
+                    .get(&dependency.stamp.epoch)
+                    .is_some_and(|dead_below| *dead_below > clock)
+        };
+        dependencies.iter().any(before)
+            || era.dead_below.load(Ordering::Acquire) > era.begun
             || dependencies
                 .iter()
                 .any(|dependency| dependency.names.iter().any(hit))
@@ -544,6 +559,10 @@ mod tests {
         assert_eq!(mirror.saw(&state(2, 3)), Seen::Other);
         assert!(!mirror.is_trusted(4), "nothing of it was heard yet");
         assert_eq!(mirror.standing(&old), Standing::OtherHistory);
+        assert!(
+            mirror.invalidated_since_reset(&old),
+            "what was invalidated in its own history stays so"
+        );
         let late = [mirror.dependency(stamp(1, 10), &names(&["a"]))];
         assert_eq!(mirror.standing(&late), Standing::OtherHistory);
         assert!(!mirror.invalidated_since_reset(&late));
