@@ -74,6 +74,85 @@ fn it_holds_when_redis_comes_back_empty() {
     assert_eq!(news.calls(), (2, 2));
 }
 
+/// Until each replica has heard of the others, which takes it half a second.
+fn know_each_other(replicas: &[Larder], redis: &RedisServer) {
+    for upstream in ["newsapi", "guardian"] {
+        let key = format!("{{larder:q:{upstream}}}:calls");
+        until(SOON, "all replicas have checked in", || {
+            let here: usize = redis.cli(&["ZCOUNT", &key, "-inf", "(0"]);
+            here == replicas.len()
+        });
+        // Whoever is heard after the last of them has come was told of it.
+        let time: Vec<f64> = redis.cli(&["TIME"]);
+        let latest = -(time[0] * 1e6 + time[1]);
+        until(SOON, "all were heard again", || {
+            let heard: usize = redis.cli(&["ZCOUNT", &key, "-inf", &format!("({latest:.0}")]);
+            heard == replicas.len()
+        });
+    }
+}
+
+#[test]
+fn two_replicas_keep_it_when_redis_comes_back_empty() {
+    let (mut redis, news) = (RedisServer::start(), News::start());
+    let config = NewsConfig {
+        newsapi_quota: &["3/1h"],
+        guardian_quota: &["4/1h"],
+        ..NewsConfig::default()
+    };
+    let replicas = Larder::start_many(2, &config.options(&news, &redis));
+    for (category, replica) in CATEGORIES.into_iter().zip([0, 0, 1]) {
+        replicas[replica].get(&path(category)).expect(200);
+    }
+    assert_eq!(news.calls(), (3, 3));
+    know_each_other(&replicas, &redis);
+    redis.restart();
+    let everything = || {
+        thread::scope(|scope| {
+            for (i, category) in CATEGORIES.into_iter().skip(3).enumerate() {
+                let replica = &replicas[i % 2];
+                scope.spawn(move || replica.get(&path(category)));
+            }
+        });
+    };
+    until(SOON, "the last place is given", || {
+        everything();
+        news.calls().1 == 4
+    });
+    everything();
+    assert_eq!(news.calls(), (3, 4));
+}
+
+#[test]
+fn what_was_spent_without_redis_counts_when_it_is_back() {
+    let (mut redis, news) = (RedisServer::start(), News::start());
+    let config = NewsConfig {
+        newsapi_quota: &["3/1h"],
+        guardian_quota: &["3/1h"],
+        ..NewsConfig::default()
+    };
+    let replicas = Larder::start_many(2, &config.options(&news, &redis));
+    know_each_other(&replicas, &redis);
+    redis.kill();
+    for (category, replica) in CATEGORIES.into_iter().zip(&replicas) {
+        replica.get(&path(category)).expect(200);
+    }
+    assert_eq!(news.calls(), (2, 2));
+    redis.restart();
+    for upstream in ["newsapi", "guardian"] {
+        let key = format!("{{larder:q:{upstream}}}:calls");
+        until(SOON, "both calls are entered", || {
+            redis.cli::<usize>(&["ZCOUNT", &key, "(0", "+inf"]) == 2
+        });
+    }
+    for category in &CATEGORIES[2..] {
+        for replica in &replicas {
+            replica.get(&path(category));
+        }
+    }
+    assert_eq!(news.calls(), (3, 3));
+}
+
 #[test]
 fn spent_by_one_upstream_is_a_partial_answer_that_lives_its_whole_time() {
     let (redis, news) = (RedisServer::start(), News::start());
