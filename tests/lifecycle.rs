@@ -15,8 +15,7 @@ use crate::support::news::{News, NewsConfig, titles};
 use crate::support::postgres::PostgresServer;
 use crate::support::redis::RedisServer;
 use crate::support::upstream::Behaviour;
-use crate::support::{SOON, free_address, until};
-use crate::support::{SOON, the_usual_redis_port, until};
+use crate::support::{SOON, free_address, the_usual_redis_port, until};
 
 const PATH: &str = "/articles?category=science";
 

@@ -309,7 +309,7 @@ impl KeyRecord {
 }
 
 /// The thread that keeps a table up to date. Dropped it stops, once it has written the times of last use; a thread that the
-/// database does not let go is left behind after [`LAST_FLUSH`].
+/// database does not let go is left behind after `LAST_FLUSH`.
 #[derive(Debug)]
 pub struct Refresher {
     wake: Sender<Wake>,
