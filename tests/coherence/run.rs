@@ -88,6 +88,10 @@ impl Plan {
 
 /// What the threads share.
 struct Stage<'a> {
+    /// Where most writes are made; `None`: anywhere. A replica that writes nothing itself shows for how long it can be wrong.
+    home: Option<usize>,
+    /// The longest rest between two writes of one writer.
+    rest: Duration,
     origin: Instant,
     until: Instant,
     replicas: &'a [Larder],
@@ -108,6 +112,7 @@ pub fn play(plan: &Plan) -> Round {
     let config = VersionsConfig {
         patience: plan.patience,
         redis_timeout: "100ms",
+        connect_timeout: "250ms",
         // Short now and then, so that a gap finds the log trimmed.
         log_length: *random.pick(&[20, 10_000]),
         ..VersionsConfig::default()
@@ -122,6 +127,8 @@ pub fn play(plan: &Plan) -> Round {
 
     let (origin, began) = (Instant::now(), jiff::Timestamp::now());
     let stage = Stage {
+        home: random.one_in(2).then(|| random.below(REPLICAS)),
+        rest: *random.pick(&[Duration::from_millis(60), patience * 2]),
         origin,
         until: origin + plan.length,
         replicas: &replicas,
@@ -315,7 +322,10 @@ fn write_at_random(stage: &Stage<'_>, random: &mut Random) -> History {
         // Longer than the round, if need be: everything is mended at its end.
         let give_up = stage.until + SOON;
         while write.told == Told::Nothing && Instant::now() < give_up {
-            write.replica = random.below(REPLICAS);
+            write.replica = match stage.home {
+                Some(home) if !random.one_in(8) => home,
+                _ => random.below(REPLICAS),
+            };
             match client.invalidate(key, write.replica) {
                 Some(Ok(at)) => {
                     write.told = Told::Acknowledged(client.now());
@@ -337,7 +347,7 @@ fn write_at_random(stage: &Stage<'_>, random: &mut Random) -> History {
             let after = Some((version, clock.as_str()));
             history.reads.extend(client.read(key, elsewhere, after));
         }
-        thread::sleep(random.between(Duration::ZERO, Duration::from_millis(60)));
+        thread::sleep(random.between(Duration::ZERO, stage.rest));
     }
     history
 }
