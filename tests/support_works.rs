@@ -260,6 +260,7 @@ fn proxy_makes_faults_for_subscribers_alone_and_for_the_others() {
 
     proxy.lose_messages();
     publish("4");
+    until(SOON, "it is lost", || proxy.has_lost(&message("4")));
     assert!(!reads(&mut bus, message("4").as_bytes(), short));
     proxy.restore();
     publish("5");

@@ -52,6 +52,8 @@ pub(crate) struct Progress {
     waited_for: Option<String>,
     pause: Duration,
     redis: Option<Duration>,
+    /// Whether Redis was asked what became of the names, so that more than the mirror vouches for the copies at hand.
+    checked: bool,
     /// Neither the bus nor Redis can be heard.
     blind: bool,
 }
@@ -66,6 +68,7 @@ impl Progress {
             waited_for: None,
             pause: PAUSES.0,
             redis: None,
+            checked: false,
             blind: false,
         }
     }
@@ -94,6 +97,7 @@ impl Miss {
         let checked = (!core.mirror.is_trusted(core.clock.now())).then(|| self.names.clone());
         let was_checked = checked.is_some();
         self.landing.set_unproven(!was_checked);
+        self.progress.checked = was_checked;
         let then = move |read| {
             if !matches!(read, Read::Down) {
                 let took = Instant::now().saturating_duration_since(asked);
@@ -198,16 +202,21 @@ impl Miss {
             entry.clone(),
         );
         let (trace, freshness) = (self.trace(), core.judge_stale(&entry, &policy));
+        let checked = self.progress.checked;
         // Looked at again at the moment when it is given: a hard invalidation may have come.
         let given = move |least: Freshness, why: Staleness| {
             let (core, policy, entry) = (core.clone(), policy.clone(), entry.clone());
             move || {
-                (core.judge_stale(&entry, &policy) <= least && core.may_stand_in(&entry, &policy))
-                    .then(|| Answer {
-                        entry: entry.clone(),
-                        outcome: Outcome::Stale(why),
-                        trace,
-                    })
+                // Who comes when trust is over must not be given what the mirror alone has let pass.
+                let vouched = checked || core.mirror.is_trusted(core.clock.now());
+                (vouched
+                    && core.judge_stale(&entry, &policy) <= least
+                    && core.may_stand_in(&entry, &policy))
+                .then(|| Answer {
+                    entry: entry.clone(),
+                    outcome: Outcome::Stale(why),
+                    trace,
+                })
             }
         };
         match freshness {

@@ -248,7 +248,8 @@ pub fn of_redis(
         if random.one_in(2) {
             old = redis.snapshot();
         }
-        pace.rest(random);
+        // Longer than between faults of the network: while Redis is away invalidations are pending, and owed to nobody yet.
+        wait(random.between(pace.patience / 2, pace.patience * 4));
         let kind = *random.pick(kinds);
         let begin = Instant::now();
         match kind {

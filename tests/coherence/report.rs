@@ -132,7 +132,7 @@ impl Report {
     /// Panics unless it has seen enough to mean something.
     pub fn must_mean_something(&self) {
         let enough = self.reads > 100 * self.rounds
-            && self.writes > 10 * self.rounds
+            && self.writes > 5 * self.rounds
             && self.by_tier[Tier::Memory as usize] > self.reads / 20
             && self.by_tier[Tier::Source as usize] > 0
             && self.after > 0

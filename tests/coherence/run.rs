@@ -23,7 +23,7 @@ use super::faults::{self, Fault, Kind, Pace, Random};
 use super::history::{History, Moment, Read, Settled, Tier, Told, Version, Write};
 
 pub const REPLICAS: usize = 3;
-const KEYS: usize = 3;
+const KEYS: usize = 6;
 const READERS: usize = 9;
 const WRITERS: usize = 3;
 
@@ -88,6 +88,10 @@ impl Plan {
 
 /// What the threads share.
 struct Stage<'a> {
+    /// Where most writes are made; `None`: anywhere. A replica that writes nothing itself shows for how long it can be wrong.
+    home: Option<usize>,
+    /// The longest rest between two writes of one writer.
+    rest: Duration,
     origin: Instant,
     until: Instant,
     replicas: &'a [Larder],
@@ -108,6 +112,7 @@ pub fn play(plan: &Plan) -> Round {
     let config = VersionsConfig {
         patience: plan.patience,
         redis_timeout: "100ms",
+        connect_timeout: "250ms",
         // Short now and then, so that a gap finds the log trimmed.
         log_length: *random.pick(&[20, 10_000]),
         ..VersionsConfig::default()
@@ -122,6 +127,8 @@ pub fn play(plan: &Plan) -> Round {
 
     let (origin, began) = (Instant::now(), jiff::Timestamp::now());
     let stage = Stage {
+        home: random.one_in(2).then(|| random.below(REPLICAS)),
+        rest: *random.pick(&[Duration::from_millis(60), patience * 2]),
         origin,
         until: origin + plan.length,
         replicas: &replicas,
@@ -285,11 +292,13 @@ fn tier(answer: &Answer) -> Tier {
     }
 }
 
-/// A reader: any key, any replica.
+/// A reader: any key, the first ones most often, and any replica. What is seldom read stands in Redis long after it was
+/// invalidated.
 fn read_at_random(stage: &Stage<'_>, random: &mut Random) -> History {
     let (mut history, mut client) = (History::default(), Client::new(stage));
     while Instant::now() < stage.until {
-        let (key, replica) = (random.below(KEYS), random.below(REPLICAS));
+        let key = random.below(KEYS).min(random.below(KEYS));
+        let replica = random.below(REPLICAS);
         history.reads.extend(client.read(key, replica, None));
         // Now and then a breath, so that the machine is not kept busy with hits only.
         thread::sleep(random.between(Duration::ZERO, Duration::from_millis(6)));
@@ -315,7 +324,10 @@ fn write_at_random(stage: &Stage<'_>, random: &mut Random) -> History {
         // Longer than the round, if need be: everything is mended at its end.
         let give_up = stage.until + SOON;
         while write.told == Told::Nothing && Instant::now() < give_up {
-            write.replica = random.below(REPLICAS);
+            write.replica = match stage.home {
+                Some(home) if !random.one_in(8) => home,
+                _ => random.below(REPLICAS),
+            };
             match client.invalidate(key, write.replica) {
                 Some(Ok(at)) => {
                     write.told = Told::Acknowledged(client.now());
@@ -337,7 +349,7 @@ fn write_at_random(stage: &Stage<'_>, random: &mut Random) -> History {
             let after = Some((version, clock.as_str()));
             history.reads.extend(client.read(key, elsewhere, after));
         }
-        thread::sleep(random.between(Duration::ZERO, Duration::from_millis(60)));
+        thread::sleep(random.between(Duration::ZERO, stage.rest));
     }
     history
 }

@@ -3,6 +3,7 @@
 //! The data says its version, TTLs are hours and nothing is stale by age, so an old version is always one that an invalidation
 //! should have ended.
 
+mod history;
 mod holds;
 mod names;
 mod refused;

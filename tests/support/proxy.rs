@@ -52,6 +52,8 @@ struct State {
     next_id: u64,
     open: HashMap<u64, [TcpStream; 2]>,
     subscribers: HashSet<u64>,
+    /// What was lost since the last time that losing began.
+    lost: Vec<u8>,
     accepted: u64,
 }
 
@@ -80,6 +82,7 @@ impl FaultProxy {
                 next_id: 0,
                 open: HashMap::new(),
                 subscribers: HashSet::new(),
+                lost: Vec::new(),
                 accepted: 0,
             }),
             changed: Condvar::new(),
@@ -145,7 +148,15 @@ impl FaultProxy {
 
     /// Loses what the server sends to subscribers, and closes nothing: messages that nobody hears.
     pub fn lose_messages(&self) {
+        self.shared.lock().lost.clear();
         self.set_fault(Fault::LoseToClient, Scope::Bus);
+    }
+
+    /// Whether this text was in what is lost since [`FaultProxy::lose_messages`].
+    pub fn has_lost(&self, text: &str) -> bool {
+        let state = self.shared.lock();
+        let mut windows = state.lost.windows(text.len());
+        windows.any(|window| window == text.as_bytes())
     }
 
     /// Passes each piece on this much later, in either direction.
@@ -352,10 +363,11 @@ impl Shared {
             let closed = state.ended || !state.open.contains_key(&id);
             let lost =
                 direction == Direction::ToClient && state.fault_of(id) == Fault::LoseToClient;
-            drop(state);
             if lost && !closed {
+                state.lost.extend_from_slice(&buffer[..length]);
                 continue;
             }
+            drop(state);
             if closed || to.write_all(&buffer[..length]).is_err() {
                 break;
             }

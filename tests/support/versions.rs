@@ -118,8 +118,8 @@ impl Default for VersionsConfig {
             // Long enough for a busy machine, short enough to wait for.
             patience: "1s",
             log_length: 10_000,
-            redis_timeout: "250ms",
-            connect_timeout: "250ms",
+            redis_timeout: "1s",
+            connect_timeout: "1s",
             blind_ttl: Some("0s"),
             while_revalidate: "0s",
             if_error: "0s",

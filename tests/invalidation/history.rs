@@ -1,0 +1,199 @@
+//! Redis loses its history, or part of it: restored, empty, behind, evicted, flushed, full.
+
+use std::time::{Duration, Instant};
+
+use super::{PATIENCE, Two, bus, is_from_memory, never_old_after, until_heard};
+use crate::support::larder::Larder;
+use crate::support::news::path;
+use crate::support::proxy::Scope;
+use crate::support::versions::{VersionsConfig, version, version_in};
+use crate::support::{SOON, until};
+
+#[test]
+fn a_redis_restored_from_an_old_snapshot_brings_nothing_back() {
+    let mut two = Two::start();
+    assert_eq!(two.warm("science"), 1);
+    let old = two.redis.snapshot();
+    let (new, change) = two.change(&two.near, "science");
+    until_heard(&two.far, &change.clock);
+    assert_eq!(two.warm("science"), new);
+    // The far one hears nothing of the new history: its pool finds old values beside old names.
+    two.proxy.cut_bus();
+    two.redis.restore(&old);
+    until(SOON, "trust ends", || bus(&two.far)["trusted"] == false);
+    // First the far one, before a load of the near one puts the new value there.
+    never_old_after(
+        Duration::ZERO,
+        &change,
+        &[&two.far, &two.near],
+        "science",
+        new,
+    );
+    two.proxy.restore();
+    two.both_trust();
+    never_old_after(Duration::ZERO, &change, &two.both(), "science", new);
+    // And the new history works.
+    let (newest, change) = two.change(&two.far, "science");
+    until_heard(&two.near, &change.clock);
+    assert_eq!(two.warm("science"), newest);
+}
+
+#[test]
+fn a_replica_that_heard_of_nothing_does_not_believe_a_restored_redis() {
+    let mut two = Two::start();
+    assert_eq!(two.warm("science"), 1);
+    let old = two.redis.snapshot();
+    two.proxy.cut_bus();
+    until(SOON, "trust ends", || bus(&two.far)["trusted"] == false);
+    let (new, change) = two.change(&two.near, "science");
+    assert!(!change.pending, "{change:?}");
+    // Nobody is left who knows, and Redis has the old value beside the old names.
+    two.near.kill();
+    two.redis.restore(&old);
+    never_old_after(Duration::ZERO, &change, &[&two.far], "science", new);
+}
+
+#[test]
+fn a_replica_that_starts_does_not_believe_a_restored_redis() {
+    let mut two = Two::start();
+    assert_eq!(two.warm("science"), 1);
+    let old = two.redis.snapshot();
+    let (new, change) = two.change(&two.near, "science");
+    assert!(!change.pending, "{change:?}");
+    two.near.kill();
+    two.far.kill();
+    two.redis.restore(&old);
+    let options = VersionsConfig::default().options(&two.versions, two.redis.address());
+    let third = Larder::start(&options);
+    never_old_after(Duration::ZERO, &change, &[&third], "science", new);
+}
+
+#[test]
+fn a_redis_that_comes_back_empty_makes_everything_invalid() {
+    for on_reset in [false, true] {
+        let mut two = Two::with(&VersionsConfig {
+            while_revalidate: "1h",
+            on_reset,
+            ..VersionsConfig::default()
+        });
+        assert_eq!(two.warm("science"), 1);
+        // Changed without a word to anyone: only the loss of the history makes replicas ask again.
+        let new = two.versions.publish("science");
+        let clock = bus(&two.near)["clock"].clone();
+        two.redis.restart();
+        let restarted = Instant::now();
+        if on_reset {
+            until(SOON, "it is part of the new history", || {
+                let bus = bus(&two.near);
+                bus["trusted"] == true && bus["clock"] != clock
+            });
+            let stale = two.near.get(&path("science"));
+            assert_eq!(version_in(&stale, "science"), 1);
+            assert!(stale.the("Cache-Status").contains("fwd=stale"), "{stale}");
+        }
+        for replica in two.both() {
+            until(SOON, "it is renewed", || {
+                let late = restarted.elapsed();
+                let answer = replica.get(&path("science"));
+                let old = version_in(&answer, "science") == 1;
+                let allowed = on_reset && !is_from_memory(&answer)
+                    || is_from_memory(&answer) && late <= PATIENCE;
+                assert!(!old || allowed, "{late:?} after the restart: {answer}");
+                version_in(&answer, "science") == new
+            });
+        }
+    }
+}
+
+#[test]
+fn a_history_whose_clock_is_behind_is_another_history() {
+    let mut two = Two::start();
+    // As by a host whose clock is years ahead.
+    let ahead = 4_000_000_000_000_000_u64;
+    let state = "{larder:bus}:state";
+    two.redis
+        .cli::<i64>(&["HSET", state, "clock", &ahead.to_string()]);
+    assert_eq!(version(&two.near, "science"), 1);
+    let (new, change) = two.change(&two.near, "science");
+    assert!(change.clock.parse::<u64>().unwrap() > ahead);
+    until_heard(&two.far, &change.clock);
+    assert_eq!(two.warm("science"), new);
+    // And now by one that is right.
+    two.redis.restart();
+    until(SOON, "Redis takes an invalidation", || {
+        let (_, change) = two.change(&two.near, "science");
+        !change.pending
+    });
+    two.both_trust();
+    let (newest, change) = two.change(&two.near, "science");
+    never_old_after(PATIENCE, &change, &two.both(), "science", newest);
+    assert_eq!(two.warm("science"), newest);
+    let (newest, change) = two.change(&two.far, "science");
+    never_old_after(PATIENCE, &change, &two.both(), "science", newest);
+}
+
+#[test]
+fn a_redis_that_evicts_part_of_the_state_brings_nothing_back() {
+    for part in ["state", "names", "log"] {
+        let two = Two::start();
+        assert_eq!(two.warm("science"), 1);
+        // The far one has no trust, and so depends on what Redis says.
+        two.proxy.stall_to_client_only(Scope::Bus);
+        until(SOON, "trust ends", || bus(&two.far)["trusted"] == false);
+        let (new, change) = two.change(&two.near, "science");
+        assert_eq!(
+            two.redis
+                .cli::<i64>(&["DEL", &format!("{{larder:bus}}:{part}")]),
+            1,
+            "{part}"
+        );
+        // First the far one, before a load of the near one puts the new value there.
+        never_old_after(
+            Duration::ZERO,
+            &change,
+            &[&two.far, &two.near],
+            "science",
+            new,
+        );
+        two.proxy.restore();
+        two.both_trust();
+        never_old_after(Duration::ZERO, &change, &two.both(), "science", new);
+        let (newer, change) = two.change(&two.near, "science");
+        never_old_after(PATIENCE, &change, &two.both(), "science", newer);
+        assert_eq!(two.warm("science"), newer, "{part}");
+    }
+}
+
+#[test]
+fn a_redis_that_is_flushed_makes_everything_invalid() {
+    let two = Two::start();
+    assert_eq!(two.warm("science"), 1);
+    let new = two.versions.publish("science");
+    two.redis.cli::<()>(&["FLUSHALL"]);
+    let flushed = Instant::now();
+    for replica in two.both() {
+        until(SOON, "what was loaded before is no answer", || {
+            let late = flushed.elapsed();
+            let found = version(replica, "science");
+            assert!(found == new || late <= PATIENCE, "{late:?} after the flush");
+            found == new
+        });
+    }
+    two.both_trust();
+    let (newer, change) = two.change(&two.far, "science");
+    never_old_after(PATIENCE, &change, &two.both(), "science", newer);
+}
+
+#[test]
+fn a_full_redis_takes_it() {
+    let two = Two::start();
+    assert_eq!(two.warm("science"), 1);
+    two.redis.make_full();
+    for replica in two.both() {
+        let (new, change) = two.change(replica, "science");
+        assert!(!change.pending, "{change:?}");
+        assert_eq!(version(replica, "science"), new);
+        never_old_after(PATIENCE, &change, &two.both(), "science", new);
+    }
+    two.both_trust();
+}
