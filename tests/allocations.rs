@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder::cache::{Cache, KeyText, LoadSettings, MemorySettings, RedisSettings};
+use larder::cache::{
+    Cache, CoherenceSettings, KeyText, LoadSettings, MemorySettings, RedisSettings,
+};
 use larder::config::Config;
 use larder::database::{Database, DatabaseSettings};
 use larder::resource::{Archivist, Arguments, News, NewsSource, Resources};
@@ -12,7 +14,6 @@ use larder::source::http::{HttpClient, HttpSettings};
 use larder::source::news::{NewsFormat, NewsUpstream};
 
 use crate::support::SOON;
-use crate::support::free_address;
 use crate::support::news::News as Upstreams;
 
 #[test]
@@ -26,11 +27,14 @@ fn finding_a_memory_hit_allocates_nothing() {
     };
     let database = Database::open(&settings).unwrap();
     database.migrate().unwrap();
-    let redis = RedisSettings {
-        url: Some(Secret::new(format!("redis://{}", free_address()))),
-        ..RedisSettings::default()
-    };
-    let cache = Cache::start(&MemorySettings::default(), &redis, &LoadSettings::default()).unwrap();
+    let redis = RedisSettings::default();
+    let cache = Cache::start(
+        &MemorySettings::default(),
+        &redis,
+        &LoadSettings::default(),
+        &CoherenceSettings::default(),
+    )
+    .unwrap();
     let sources = [
         (
             NewsFormat::NewsApi,
@@ -67,11 +71,11 @@ fn finding_a_memory_hit_allocates_nothing() {
             query,
         };
         found.resource.key(arguments, &mut key).unwrap();
-        let ticket = found
+        let request = found
             .resource
-            .fetch(&cache, arguments, &key, String::new())
+            .request(arguments, &key, String::new())
             .unwrap();
-        ticket.wait(SOON).unwrap();
+        cache.fetch(request).wait(SOON).unwrap();
     }
     let found = resources.find("/articles").unwrap();
     let mut seen = 0;
@@ -83,7 +87,7 @@ fn finding_a_memory_hit_allocates_nothing() {
                 query,
             };
             found.resource.key(arguments, &mut key).unwrap();
-            let answer = cache.get(key.as_str(), found.resource.policy());
+            let answer = cache.get(key.as_str(), found.resource.policy(), 0);
             seen += usize::from(answer.is_some());
         }
     });
@@ -96,7 +100,7 @@ fn finding_a_memory_hit_allocates_nothing() {
         query,
     };
     let view = found.resource.key(arguments, &mut key).unwrap();
-    let answer = cache.get(key.as_str(), found.resource.policy()).unwrap();
+    let answer = cache.get(key.as_str(), found.resource.policy(), 0).unwrap();
     let bytes = answer.entry.value.bytes();
     let counted = allocation_counter::measure(|| {
         let mut body = Vec::with_capacity(view.room(bytes));

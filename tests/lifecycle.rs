@@ -15,7 +15,7 @@ use crate::support::news::{News, NewsConfig, titles};
 use crate::support::postgres::PostgresServer;
 use crate::support::redis::RedisServer;
 use crate::support::upstream::Behaviour;
-use crate::support::{SOON, free_address, until};
+use crate::support::{SOON, free_address, the_usual_redis_port, until};
 
 const PATH: &str = "/articles?category=science";
 
@@ -409,11 +409,7 @@ fn the_command_line_is_checked() {
 /// The one test that needs the usual port of Redis.
 #[test]
 fn serves_with_nothing_configured() {
-    let usual: SocketAddr = "127.0.0.1:6379".parse().unwrap();
-    assert!(
-        std::net::TcpListener::bind(usual).is_ok(),
-        "this test needs port 6379: stop the Redis that listens there"
-    );
+    let usual = the_usual_redis_port();
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let options = LarderOptions::unconfigured().in_folder(&folder);
     let mut first = Larder::start(&options);
@@ -444,7 +440,7 @@ fn serves_with_nothing_configured() {
     assert_eq!(call("/cache/stats").json()["redis"]["up"], false);
 
     // A Redis that appears is taken into use.
-    let redis = RedisServer::start_at(usual);
+    let redis = RedisServer::start_at(usual.address);
     until(SOON, "it finds the Redis", || {
         call("/cache/stats").json()["redis"]["up"] == true
     });

@@ -4,13 +4,14 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::support::client::Call;
+use crate::support::client::{Call, Pending};
 use crate::support::news::{News, titles};
 use crate::support::postgres::PostgresServer;
-use crate::support::proxy::FaultProxy;
+use crate::support::proxy::{FaultProxy, Scope};
 use crate::support::redis::RedisServer;
 use crate::support::tls::Certificates;
 use crate::support::upstream::{Behaviour, FakeUpstream, Response};
+use crate::support::versions::Versions;
 use crate::support::{SOON, free_address, until};
 
 #[test]
@@ -67,6 +68,38 @@ fn redis_with_tls_lets_only_its_user_in() {
     let other = tempfile::tempdir().unwrap();
     let other = std::fs::read(Certificates::write(other.path()).authority).unwrap();
     assert!(connect(&server.url(), &other).is_err());
+}
+
+#[test]
+fn redis_goes_back_to_a_snapshot() {
+    let mut server = RedisServer::start();
+    server.cli::<()>(&["SET", "a", "1"]);
+    let old = server.snapshot();
+    server.cli::<()>(&["SET", "a", "2"]);
+    server.restore(&old);
+    assert_eq!(server.cli::<String>(&["GET", "a"]), "1");
+    server.restart();
+    assert!(server.keys("*").is_empty());
+}
+
+#[test]
+fn redis_takes_no_writes_when_it_is_told_so() {
+    let server = RedisServer::start();
+    let write = || {
+        let mut connection = server.connect();
+        let set = redis::cmd("SET")
+            .arg("a")
+            .arg(1)
+            .query::<()>(&mut connection);
+        set.map_err(|error| error.to_string())
+    };
+    server.make_read_only();
+    assert!(write().unwrap_err().contains("ReadOnly"), "{:?}", write());
+    server.make_writable();
+    server.make_full();
+    assert!(write().unwrap_err().contains("OOM"), "{:?}", write());
+    server.make_room();
+    write().unwrap();
 }
 
 #[test]
@@ -166,6 +199,82 @@ fn proxy_makes_each_fault_and_ends_it() {
 }
 
 #[test]
+fn proxy_makes_faults_for_subscribers_alone_and_for_the_others() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::start(server.address());
+    let subscriber = || {
+        let mut stream = TcpStream::connect(proxy.address()).unwrap();
+        // In two pieces, as a network may have it.
+        stream.set_nodelay(true).unwrap();
+        stream.write_all(b"*2\r\n$9\r\nsubsc").unwrap();
+        stream.write_all(b"ribe\r\n$1\r\nc\r\n").unwrap();
+        stream
+    };
+    let confirmed = b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n";
+    // A message of `text`, which is one byte.
+    let publish = |text: &str| server.cli::<i64>(&["PUBLISH", "c", text]);
+    let message = |text: &str| format!("*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\n{text}\r\n");
+    let reads = |stream: &mut TcpStream, expected: &[u8], patience: Duration| {
+        stream.set_read_timeout(Some(patience)).unwrap();
+        let mut bytes = vec![0; expected.len()];
+        let got = stream.read_exact(&mut bytes).is_ok();
+        assert!(
+            !got || bytes == expected,
+            "{}",
+            String::from_utf8_lossy(&bytes)
+        );
+        got
+    };
+    let short = Duration::from_millis(100);
+    let ping = |stream: &mut TcpStream, patience: Duration| {
+        stream.write_all(b"PING\r\n").unwrap();
+        reads(stream, b"+PONG\r\n", patience)
+    };
+
+    let mut bus = subscriber();
+    assert!(reads(&mut bus, confirmed, SOON));
+    assert_eq!(proxy.subscribers(), 1);
+    let mut other = TcpStream::connect(proxy.address()).unwrap();
+    assert!(ping(&mut other, SOON));
+
+    proxy.stall_to_client_only(Scope::Bus);
+    publish("1");
+    assert!(!reads(&mut bus, message("1").as_bytes(), short));
+    assert!(ping(&mut other, SOON));
+    proxy.restore();
+    assert!(reads(&mut bus, message("1").as_bytes(), SOON));
+
+    proxy.stall_only(Scope::Others);
+    publish("2");
+    assert!(reads(&mut bus, message("2").as_bytes(), SOON));
+    assert!(!ping(&mut other, short));
+    proxy.restore();
+    assert!(reads(&mut other, b"+PONG\r\n", SOON));
+
+    proxy.stall_to_server();
+    publish("3");
+    assert!(reads(&mut bus, message("3").as_bytes(), SOON));
+    assert!(!ping(&mut other, short));
+    proxy.restore();
+    assert!(reads(&mut other, b"+PONG\r\n", SOON));
+
+    proxy.lose_messages();
+    publish("4");
+    assert!(!reads(&mut bus, message("4").as_bytes(), short));
+    proxy.restore();
+    publish("5");
+    assert!(reads(&mut bus, message("5").as_bytes(), SOON));
+
+    proxy.cut_bus();
+    assert!(!reads(&mut bus, b"*", SOON));
+    assert!(!reads(&mut subscriber(), b"*", SOON));
+    assert!(ping(&mut other, SOON));
+    until(SOON, "no subscriber is left", || proxy.subscribers() == 0);
+    proxy.restore();
+    assert!(reads(&mut subscriber(), confirmed, SOON));
+}
+
+#[test]
 fn upstream_behaves_as_it_is_told() {
     let upstream = FakeUpstream::start(Behaviour::answer(|request| {
         Response::text(200, &request.param("q").unwrap()).with("X-Path", &request.path)
@@ -214,6 +323,35 @@ fn upstream_behaves_as_it_is_told() {
         upstream.behave(Behaviour::Close);
         assert!(waits.finish().is_err());
     }
+}
+
+#[test]
+fn upstream_holds_answers_that_were_made_on_arrival() {
+    let versions = Versions::start();
+    let call = |target: &str| {
+        Call::new(versions.upstream.address(), "GET", target)
+            .connect()
+            .unwrap()
+    };
+    let science = "/v2/top-headlines?category=science";
+    let title = |pending: Pending| pending.finish().unwrap().json()["articles"][0]["title"].clone();
+    versions.upstream.hold_answers();
+    let early = call(science);
+    until(SOON, "the call arrives", || versions.calls() == 1);
+    assert_eq!(versions.publish("science"), 2);
+    versions.upstream.pass_new();
+    assert_eq!(title(call(science)), "science v2");
+    assert_eq!(versions.publish("science"), 3);
+    versions.upstream.release();
+    assert_eq!(title(early), "science v1");
+
+    // Without that, what is held is answered with what is true at its release.
+    versions.upstream.hold();
+    let late = call(science);
+    until(SOON, "the call arrives", || versions.calls() == 3);
+    versions.publish("science");
+    versions.upstream.release();
+    assert_eq!(title(late), "science v4");
 }
 
 #[test]

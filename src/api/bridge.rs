@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix_web::rt::time::timeout;
 use actix_web::web;
 
-use crate::cache::{Ending, LoadError, Ticket};
+use crate::cache::{Cache, Ending, LoadError, Request, Ticket};
 use crate::database::{Database, DatabaseError};
 
 use super::problem::Problem;
@@ -28,6 +28,17 @@ pub(crate) async fn answer(mut ticket: Ticket, soft: Option<Duration>, limit: Du
             "the answer did not come in time".to_owned(),
         )),
     }
+}
+
+/// A claim to the answer, for a reader who knows of a change with the clock `after`: where this replica may not have heard of it,
+/// Redis is asked first, on a blocking thread.
+pub(crate) async fn fetch(cache: &Cache, request: Request, after: u64) -> Result<Ticket, Problem> {
+    if after == 0 {
+        return Ok(cache.fetch(request));
+    }
+    let cache = cache.clone();
+    let ticket = web::block(move || cache.fetch_after(request, after)).await;
+    ticket.map_err(|_| Problem::Load(LoadError::Overloaded))
 }
 
 /// How long a request waits for the database. One that is frozen says nothing, and its client has no timeout of its own.

@@ -312,15 +312,35 @@ impl KeyRecord {
 /// database does not let go is left behind after [`LAST_FLUSH`].
 #[derive(Debug)]
 pub struct Refresher {
-    stop: Option<Sender<()>>,
+    wake: Sender<Wake>,
     /// Nothing comes of it; it ends with the thread.
     ended: Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// Why the thread does not wait any longer.
+enum Wake {
+    Look,
+    Stop,
+}
+
+impl Refresher {
+    /// What has the thread look at once: a change was heard of.
+    pub fn look_now(&self) -> impl Fn() + Send + Sync + use<> {
+        let wake = std::sync::Mutex::new(self.wake.clone());
+        move || {
+            // A thread that has stopped has nothing to look for.
+            let _ = wake
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .send(Wake::Look);
+        }
+    }
+}
+
 impl Drop for Refresher {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        let _ = self.wake.send(Wake::Stop);
         if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(LAST_FLUSH) {
             log::warn!("the times of last use are not written: the database does not answer");
             return;
@@ -352,7 +372,7 @@ fn spawn_with(
     every: Duration,
     flush: Duration,
 ) -> std::io::Result<Refresher> {
-    let (stop, stopped) = mpsc::channel::<()>();
+    let (wake, woken) = mpsc::channel::<Wake>();
     let (running, ended) = mpsc::channel::<()>();
     let run = move || {
         // Dropped when this ends, also by a panic.
@@ -361,7 +381,10 @@ fn spawn_with(
         let mut unwritten = HashMap::new();
         let mut written = Instant::now();
         loop {
-            let stop = !matches!(stopped.recv_timeout(every), Err(RecvTimeoutError::Timeout));
+            let stop = matches!(
+                woken.recv_timeout(every),
+                Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected)
+            );
             if !stop {
                 report(table.refresh(&database), &mut readable);
             }
@@ -386,7 +409,7 @@ fn spawn_with(
         .name("larder-keys".to_owned())
         .spawn(run)?;
     Ok(Refresher {
-        stop: Some(stop),
+        wake,
         ended,
         thread: Some(thread),
     })

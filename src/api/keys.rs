@@ -7,6 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use crate::cache::{Cache, Kind, Name};
 use crate::database::{Database, DatabaseError, KeyRate, KeyRow, NewKey};
 use crate::quantity::RATE_FORM;
 
@@ -15,8 +16,12 @@ use super::key_table::KeyTable;
 use super::problem::Problem;
 use super::{body, bridge};
 
+/// The name by which replicas tell each other that a key was revoked. No entry has it: a tag of a resource has no space.
+pub const KEYS_CHANGED: &str = "api keys";
+
 /// What managing keys takes.
 pub(crate) struct KeyRoutes {
+    pub(crate) cache: Cache,
     pub(crate) database: Database,
     pub(crate) access: Access,
 }
@@ -81,10 +86,15 @@ pub(crate) async fn revoke(
 ) -> HttpResponse {
     let work = async {
         let (id, table) = (id.into_inner(), routes.access.table.clone());
+        let cache = routes.cache.clone();
         let found = bridge::database(&routes.database, move |database| {
             let found = database.keys().revoke(&id)?;
             table.forget(&id);
             refresh(&table, database);
+            // The others look at once. One that hears nothing looks by itself within patience.
+            if found {
+                cache.invalidate(&[Name::tag(KEYS_CHANGED)], Kind::Hard);
+            }
             Ok(found)
         });
         match found.await? {

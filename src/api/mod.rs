@@ -6,6 +6,7 @@ mod access;
 mod body;
 mod bridge;
 mod headers;
+mod invalidation;
 pub mod key_table;
 mod keys;
 mod lifecycle;
@@ -33,6 +34,7 @@ use self::problem::Problem;
 use self::resource::Front;
 use self::status::Health;
 
+pub use self::keys::KEYS_CHANGED;
 pub use self::lifecycle::Lifecycle;
 
 /// The server's parts as the routes take them. Cheap to clone: each worker has one.
@@ -60,6 +62,7 @@ impl Api {
         };
         Api {
             keys: web::Data::new(KeyRoutes {
+                cache: cache.clone(),
                 database: database.clone(),
                 access: access.clone(),
             }),
@@ -120,6 +123,24 @@ impl Api {
                     .route(web::get().to(status::stats))
                     .route(web::head().to(status::stats))
                     .default_service(only("GET, HEAD")),
+            )
+            .service(
+                web::resource("/cache/invalidate")
+                    .wrap(from_fn(request_id::add))
+                    .route(web::post().to(invalidation::invalidate))
+                    .default_service(only("POST")),
+            )
+            .service(
+                web::resource("/cache/entry")
+                    .wrap(from_fn(request_id::add))
+                    .route(web::get().to(invalidation::entry))
+                    .default_service(only("GET")),
+            )
+            .service(
+                web::resource("/cache/replicas")
+                    .wrap(from_fn(request_id::add))
+                    .route(web::get().to(invalidation::replicas))
+                    .default_service(only("GET")),
             )
             .service(
                 web::resource("/keys")

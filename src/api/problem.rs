@@ -117,7 +117,7 @@ impl Problem {
                 "A field of the body does not fit",
                 format!("`{field}` does not fit; valid: {valid}"),
             ),
-            Problem::Load(LoadError::TooSlow(_)) => (
+            Problem::Load(LoadError::TooSlow(_) | LoadError::Held { slow: true, .. }) => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "source-too-slow",
                 "The source is too slow",

@@ -11,7 +11,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use arc_swap::ArcSwap;
 
 use crate::cache::{Answer, Cache, KeyText};
-use crate::resource::{Arguments, NewsView, Resource, Resources};
+use crate::resource::{Arguments, BadParameter, NewsView, Resource, Resources, Wrong};
 
 use super::access::{Access, Audience};
 use super::lifecycle::Lifecycle;
@@ -19,6 +19,7 @@ use super::problem::Problem;
 use super::{bridge, headers, path, request_id};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const LARDER_AFTER: HeaderName = HeaderName::from_static("larder-after");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// What serving a resource takes.
@@ -93,11 +94,15 @@ async fn look_up(
         answer
     };
 
+    let after = known_clock(request).map_err(|bad| told(Problem::BadParameter(bad)))?;
     thread_local!(static KEY: RefCell<KeyText> = RefCell::default());
     let (view, memory) = KEY
         .with_borrow_mut(|key| {
             let view = resource.key(arguments, key)?;
-            Ok((view, front.cache.get(key.as_str(), resource.policy())))
+            Ok((
+                view,
+                front.cache.get(key.as_str(), resource.policy(), after),
+            ))
         })
         .map_err(|bad| told(Problem::BadParameter(bad)))?;
     let (answer, memory_took) = match memory {
@@ -107,11 +112,12 @@ async fn look_up(
         }
         None => {
             let took = began.elapsed();
-            let ticket = KEY
-                .with_borrow(|key| {
-                    resource.fetch(&front.cache, arguments, key, request_id::note(id))
-                })
+            let wanted = KEY
+                .with_borrow(|key| resource.request(arguments, key, request_id::note(id)))
                 .map_err(|bad| told(Problem::BadParameter(bad)))?;
+            let ticket = bridge::fetch(&front.cache, wanted, after)
+                .await
+                .map_err(told)?;
             let ending =
                 bridge::answer(ticket, resource.policy().soft_timeout, resource.limit()).await;
             resource.tally().count(&ending);
@@ -124,6 +130,22 @@ async fn look_up(
     let mut response = respond(request, front, resource, &view, &answer, memory_took);
     admission.tell(response.headers_mut());
     Ok(response)
+}
+
+/// The clock of the last change that the caller knows of, from `Larder-After`; zero: it knows of none.
+fn known_clock(request: &HttpRequest) -> Result<u64, BadParameter> {
+    let Some(given) = request.headers().get(LARDER_AFTER) else {
+        return Ok(0);
+    };
+    let clock = given
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    clock.ok_or_else(|| BadParameter {
+        name: "Larder-After".to_owned(),
+        wrong: Wrong::NotValid,
+        valid: "the number of a Larder-Clock header".to_owned(),
+    })
 }
 
 fn respond(

@@ -93,6 +93,10 @@ pub(crate) async fn stats(request: HttpRequest, front: web::Data<Front>) -> Http
     body["source"] = json!({
         "loads": all.loads, "errors": all.load_errors, "collapsed": all.collapsed, "stale_served": all.stale_served,
     });
+    let bus = front.cache.bus();
+    body["bus"] = json!({
+        "trusted": bus.trusted, "clock": bus.clock.to_string(), "gaps_repaired": bus.gaps_repaired, "pending": bus.pending,
+    });
     body["resources"] = Value::Object(by_resource);
     let mut answer = fresh(HttpResponse::Ok().json(body));
     admission.tell(answer.headers_mut());

@@ -56,6 +56,11 @@ impl Breaker {
         changed
     }
 
+    /// It may be another one by now: what was opened before is of no use.
+    pub(crate) fn renew(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// It is back. Returns whether the breaker was open until now.
     pub(crate) fn close(&self) -> bool {
         self.timeouts.store(0, Ordering::Relaxed);

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::clock::micros;
-use super::coherence::Epoch;
-use super::core::Core;
+use super::coherence::{Dependency, Name};
+use super::core::{Core, Proof};
 use super::entry::{Entry, hash};
 use super::error::LoadError;
 use super::flight::{Ending, Landing, Ticket};
@@ -25,6 +25,9 @@ struct Whole {
     subject: Subject,
     labels: Vec<Arc<str>>,
     compose: Compose,
+    names: Arc<[Name]>,
+    /// The whole's own key, and where history stood as its parts were asked for.
+    own: Dependency,
     began: Instant,
 }
 
@@ -42,23 +45,30 @@ pub(crate) fn start(
     landing: Landing,
     in_memory: Option<Arc<Entry>>,
     subject: Subject,
+    names: Arc<[Name]>,
     composition: Composition,
+    proof: Proof,
 ) {
     let whole = Arc::new(Whole {
         core: core.clone(),
-        subject,
         labels: composition
             .parts
             .iter()
             .map(|part| part.subject.label.clone())
             .collect(),
         compose: composition.compose,
+        names,
+        own: {
+            let own: Arc<[Name]> = Arc::new([Name::from(&subject.key)]);
+            core.mirror.dependency(core.mirror.stamp(), &own)
+        },
+        subject,
         began: Instant::now(),
     });
     let tickets: Arc<[Ticket]> = composition
         .parts
         .into_iter()
-        .map(|part| core.fetch_part(part))
+        .map(|part| core.fetch_part(part, proof))
         .collect();
     let (stand_in, copies) = (whole.clone(), tickets.clone());
     landing.set_fallback(move || stand_in.make_from_copies(&copies));
@@ -160,7 +170,7 @@ impl Whole {
         );
         let waited_in_vain = endings
             .iter()
-            .any(|e| matches!(e, Err(error) if !matches!(error, LoadError::Spent { .. })));
+            .any(|e| matches!(e, Err(error) if !error.is_known()));
         let outcomes = parts.iter().map(|part| part.outcome);
         let outcome = Outcome::of_parts(outcomes.chain(waited_in_vain.then_some(Outcome::Loaded)));
         let trace = parts
@@ -193,19 +203,19 @@ impl Whole {
         let hold = holds
             .min_by_key(|hold| hold.map_or(0, |(until, _)| until))
             .flatten();
-        let epoch = parts
-            .first()
-            .map_or(self.core.mirror.epoch(), |part| part.entry.epoch);
-        let one_history = entries().all(|entry| entry.epoch == epoch);
+        let stamps = || entries().map(|entry| entry.stamp);
+        let own = self.own.clone();
+        // Each part keeps its own clock with its own names: one minimum over all would be dead on arrival.
+        let dependencies = entries()
+            .flat_map(|entry| entry.dependencies.iter().cloned())
+            .chain([own]);
         Entry {
             hash: hash(loaded.value.bytes()),
             load_id: random(),
-            // Parts of two histories make a whole of none.
-            epoch: if one_history { epoch } else { Epoch(0) },
-            load_clock: entries()
-                .map(|entry| entry.load_clock)
-                .min()
-                .unwrap_or_default(),
+            stamp: stamps()
+                .min_by_key(|stamp| stamp.clock)
+                .unwrap_or(self.own.stamp),
+            dependencies: dependencies.collect(),
             loaded_at: entries().map(|entry| entry.loaded_at).min().unwrap_or(now),
             load_time: entries()
                 .map(|entry| entry.load_time)
@@ -245,12 +255,13 @@ impl Whole {
         let spent = matches!(error, LoadError::Spent { .. });
         let life = if spent { Life::Full } else { Life::Tenth };
         let (now, jitter) = (core.clock.now(), random());
-        let (epoch, load_clock) = core.mirror.stamp();
+        let names: Arc<[Name]> = self.names.clone();
+        let stamp = core.mirror.stamp();
         let entry = Arc::new(Entry {
             hash: hash(loaded.value.bytes()),
             load_id: random(),
-            epoch,
-            load_clock,
+            stamp,
+            dependencies: core.depend(stamp, &names),
             loaded_at: now,
             load_time: self.began.elapsed(),
             life,
@@ -316,13 +327,12 @@ impl Whole {
     fn tell(&self, endings: &[Ending]) {
         let asked = |ending: &Ending| match ending {
             Ok(answer) => answer.outcome == Outcome::Loaded || answer.trace.source.is_some(),
-            Err(LoadError::Spent { .. } | LoadError::Overloaded) => false,
-            Err(_) => true,
+            Err(error) => !error.is_known(),
         };
         let failed = endings.iter().any(Result::is_err);
         if endings.iter().any(asked) {
             self.subject.tally.count_load();
-        } else if !failed {
+        } else {
             return;
         }
         let mut line = format!(
@@ -367,10 +377,10 @@ impl Whole {
 }
 
 fn reason(error: &LoadError) -> Staleness {
-    if matches!(error, LoadError::Spent { .. }) {
-        Staleness::Spent
-    } else {
-        Staleness::IfError
+    match error {
+        LoadError::Spent { .. } => Staleness::Spent,
+        LoadError::Held { .. } => Staleness::Held,
+        _ => Staleness::IfError,
     }
 }
 
@@ -398,6 +408,15 @@ fn together(errors: impl Iterator<Item = LoadError>) -> LoadError {
             .join(", ");
         LoadError::Spent {
             what,
+            retry_after: soonest.unwrap_or(Duration::from_secs(1)),
+        }
+    } else if all(|error| matches!(error, LoadError::Held { .. })) {
+        let slow = errors
+            .iter()
+            .all(|error| matches!(error, LoadError::Held { slow: true, .. }));
+        LoadError::Held {
+            what: text,
+            slow,
             retry_after: soonest.unwrap_or(Duration::from_secs(1)),
         }
     } else if all(|error| matches!(error, LoadError::Overloaded)) {

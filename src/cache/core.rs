@@ -1,12 +1,14 @@
 //! What the stages of a look-up share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::clock::Clock;
-use super::coherence::Mirror;
+use super::clock::{Clock, Micros, micros};
+use super::coherence::{Mirror, Name, Standing};
 use super::compose;
 use super::entry::Entry;
-use super::flight::{Flights, Ticket};
+use super::failures::Failures;
+use super::flight::{Flight, Flights, Ticket};
 use super::loaders::Loaders;
 use super::memory_tier::MemoryTier;
 use super::miss::{Miss, Progress};
@@ -15,25 +17,47 @@ use super::policy::{Freshness, Policy};
 use super::redis_tier::RedisTier;
 use super::request::{Making, Request};
 
+/// How a look-up knows what became of what it finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// By the mirror, as far as it is trusted, else by asking Redis.
+    Mirror,
+    /// Redis has just told what became of the names: the mirror can be believed without trust.
+    Verified,
+    /// Not at all: only a load that begins now will do.
+    Fresh,
+}
+
 /// See the module.
 pub(crate) struct Core {
     pub(crate) memory: Arc<MemoryTier>,
     pub(crate) redis: RedisTier,
     pub(crate) flights: Arc<Flights>,
+    pub(crate) failures: Failures,
     pub(crate) loaders: Loaders,
     pub(crate) mirror: Arc<Mirror>,
     pub(crate) clock: Arc<Clock>,
+    pub(crate) patience: Duration,
 }
 
 impl Core {
-    /// What memory may answer with. Does not block, waits for no lock that a load can hold.
-    pub(crate) fn look(&self, key: &str, policy: &Policy) -> Option<Answer> {
-        self.serve(&self.memory.get(key)?, policy)
+    /// What memory may answer with, to a reader who knows of changes up to the clock `after`. Does not block, waits for no lock that
+    /// a load can hold.
+    pub(crate) fn look(&self, key: &str, policy: &Policy, after: u64) -> Option<Answer> {
+        self.serve(&self.memory.get(key)?, policy, after)
     }
 
-    fn serve(&self, entry: &Arc<Entry>, policy: &Policy) -> Option<Answer> {
+    fn serve(&self, entry: &Arc<Entry>, policy: &Policy, after: u64) -> Option<Answer> {
         let now = self.clock.now();
-        let outcome = if now < entry.ends.memory_until && entry.epoch == self.mirror.epoch() {
+        if !self.mirror.is_trusted(now) && !self.may_serve_blind(entry, policy, now) {
+            return None;
+        }
+        if after > 0 && !self.has_heard(after) {
+            return None;
+        }
+        let outcome = if now < entry.ends.memory_until
+            && self.mirror.standing(&entry.dependencies) == Standing::Valid
+        {
             Outcome::MemoryHit
         } else {
             // Held: its renewal failed, and is not tried again before its time.
@@ -50,55 +74,112 @@ impl Core {
         })
     }
 
+    /// Whether memory may be served although nobody can tell what became of it: neither the bus nor Redis answers, and the
+    /// resource bears with it for that long.
+    fn may_serve_blind(&self, entry: &Entry, policy: &Policy, now: Micros) -> bool {
+        !self.redis.pool().is_up() && self.bears_blindness(entry, policy, now)
+    }
+
+    fn bears_blindness(&self, entry: &Entry, policy: &Policy, now: Micros) -> bool {
+        let since = self.mirror.trust_until().max(entry.loaded_at);
+        policy
+            .blind_ttl
+            .is_none_or(|blind| now < since.saturating_add(micros(blind)))
+    }
+
+    /// A fresh copy from memory for a reader whose question Redis has just failed to answer.
+    pub(crate) fn serve_blind(&self, entry: &Arc<Entry>, policy: &Policy) -> Option<Answer> {
+        let now = self.clock.now();
+        let fresh = now < entry.ends.memory_until
+            && self.mirror.standing(&entry.dependencies) == Standing::Valid;
+        (fresh && self.bears_blindness(entry, policy, now)).then(|| Answer {
+            entry: entry.clone(),
+            outcome: Outcome::MemoryHit,
+            trace: Trace::default(),
+        })
+    }
+
+    /// Whether the bus has brought everything up to this clock.
+    pub(crate) fn has_heard(&self, clock: u64) -> bool {
+        self.mirror.era().last() >= clock
+    }
+
     /// A claim to the answer of `request`, which starts the load if nobody has. Does not block.
-    pub(crate) fn fetch(self: &Arc<Self>, request: Request) -> Ticket {
-        self.begin(request, true)
+    pub(crate) fn fetch(self: &Arc<Self>, request: Request, proof: Proof) -> Ticket {
+        self.begin(request, true, proof)
     }
 
     /// The same for a part of another look-up.
-    pub(crate) fn fetch_part(self: &Arc<Self>, request: Request) -> Ticket {
-        self.begin(request, false)
+    pub(crate) fn fetch_part(self: &Arc<Self>, request: Request, proof: Proof) -> Ticket {
+        self.begin(request, false, proof)
     }
 
-    fn begin(self: &Arc<Self>, request: Request, whole: bool) -> Ticket {
+    fn begin(self: &Arc<Self>, request: Request, whole: bool, proof: Proof) -> Ticket {
+        let Request { subject, making } = request;
         if !whole
-            && let Some(answer) = self.look(request.subject.key.as_str(), &request.subject.policy)
+            && proof != Proof::Fresh
+            && let Some(answer) = self.look(subject.key.as_str(), &subject.policy, 0)
         {
             return Ticket::ready(answer);
         }
-        let (ticket, landing) = self.flights.join(&request.subject.key);
-        let Some(landing) = landing else {
-            return ticket;
+        let patience = self.patience;
+        let joinable = |flight: &Flight| {
+            proof != Proof::Fresh
+                && flight
+                    .look(|dependencies, began| {
+                        // A reader joins only what could be served to it: nothing invalidated since the load began, and nothing that
+                        // this replica might not have heard of.
+                        self.mirror.standing(dependencies) == Standing::Valid
+                            && (proof == Proof::Verified
+                                || self.mirror.is_trusted(self.clock.now())
+                                || began.elapsed() < patience)
+                    })
+                    .unwrap_or(true)
         };
-        // Look again: a flight that this look-up missed in memory may have filled it and landed before the table was asked, and
-        // then a second load would follow the first one for nothing.
-        let in_memory = self.memory.get(request.subject.key.as_str());
-        if let Some(answer) = in_memory
-            .as_ref()
-            .and_then(|entry| self.serve(entry, &request.subject.policy))
-        {
-            landing.end(Ok(answer));
-            return ticket;
-        }
-        let Request { subject, making } = request;
-        match making {
-            Making::Load(load) => {
-                let progress = Progress::new(in_memory);
-                let core = self.clone();
-                Miss {
-                    core,
-                    landing,
-                    subject,
-                    whole,
-                    load,
-                    progress,
+        let names: Arc<[Name]> = making.names(&subject);
+        let core = self.clone();
+        self.flights
+            .join(&subject.key.clone(), joinable, move |landing| {
+                landing.stamp(core.depend(core.mirror.stamp(), &names));
+                // Look again: a flight that this look-up missed in memory may have filled it and landed before the table was asked,
+                // and then a second load would follow the first one for nothing.
+                let in_memory = core
+                    .memory
+                    .get(subject.key.as_str())
+                    .filter(|_| proof != Proof::Fresh);
+                if let Some(answer) = in_memory
+                    .as_ref()
+                    .and_then(|entry| core.serve(entry, &subject.policy, 0))
+                {
+                    return landing.end(Ok(answer));
                 }
-                .start();
-            }
-            Making::Compose(composition) => {
-                compose::start(self, landing, in_memory, subject, composition);
-            }
-        }
-        ticket
+                match making {
+                    Making::Load(load) => {
+                        let progress = Progress::new(in_memory);
+                        Miss {
+                            core,
+                            landing,
+                            subject,
+                            whole,
+                            load,
+                            names,
+                            proof,
+                            progress,
+                        }
+                        .start();
+                    }
+                    Making::Compose(composition) => {
+                        compose::start(
+                            &core,
+                            landing,
+                            in_memory,
+                            subject,
+                            names,
+                            composition,
+                            proof,
+                        );
+                    }
+                }
+            })
     }
 }

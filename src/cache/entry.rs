@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::clock::Micros;
-use super::coherence::Epoch;
+use super::coherence::{Dependency, Stamp};
 use super::key::Tag;
 use super::outcome::Staleness;
 use super::policy::{Ends, Life};
@@ -44,10 +44,11 @@ pub struct Entry {
     pub hash: u64,
     /// Which load made it.
     pub load_id: u64,
-    /// The history of changes in which it was loaded.
-    pub epoch: Epoch,
-    /// The clock of that history when its load began: what was invalidated later is not in it.
-    pub load_clock: u64,
+    /// Where its load stands in the history of changes; of a whole, the earliest of its parts'.
+    pub stamp: Stamp,
+    /// What it depends on, each part with its own stamp. Empty: nothing can tell what becomes of it, so it is served to those who
+    /// waited for it, and never again.
+    pub dependencies: Box<[Dependency]>,
     /// When its load ended: ages and TTLs count from here.
     pub loaded_at: Micros,
     /// How long its load took.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::clock::Clock;
-use super::coherence::Epoch;
+use super::coherence::{Epoch, Stamp};
 use super::entry::{Entry, Value, hash};
 use super::key::Tag;
 use super::policy::{Life, Policy};
@@ -33,8 +33,8 @@ pub(crate) fn encode(entry: &Entry, fresh_for: Duration, clock: &Clock) -> Vec<u
     let absent = if entry.value.is_absent() { ABSENT } else { 0 };
     out.push(absent | if entry.life == Life::Tenth { TENTH } else { 0 });
     for number in [
-        entry.epoch.0,
-        entry.load_clock,
+        entry.stamp.epoch.0,
+        entry.stamp.clock,
         clock.redis_of_local(entry.loaded_at),
         super::clock::micros(fresh_for),
         super::clock::micros(entry.load_time),
@@ -80,13 +80,19 @@ pub(crate) fn decode(bytes: &Bytes, policy: &Policy, jitter: u64, clock: &Clock)
     } else {
         Life::Tenth
     };
-    let loaded_at = clock.local_of_redis(loaded_at?);
+    // Not in the future, however the clocks were set meanwhile.
+    let loaded_at = clock.local_of_redis(loaded_at?).min(clock.now());
     let fresh_until = loaded_at.checked_add(fresh_for?)?;
     Some(Entry {
         hash: hash(value.bytes()),
         load_id: number(bytes, 4)?,
-        epoch: Epoch(epoch?),
-        load_clock: load_clock?,
+        // Whoever finds it knows its names, and makes them its dependencies.
+        stamp: Stamp {
+            epoch: Epoch(epoch?),
+            clock: load_clock?,
+            begun: 0,
+        },
+        dependencies: Box::default(),
         loaded_at,
         load_time: Duration::from_micros(load_time?),
         life,
@@ -137,8 +143,12 @@ mod tests {
             hash: hash(value.bytes()),
             value,
             load_id: 7,
-            epoch: Epoch(8),
-            load_clock: 9,
+            stamp: Stamp {
+                epoch: Epoch(8),
+                clock: 9,
+                begun: 0,
+            },
+            dependencies: Box::default(),
             loaded_at: clock.now(),
             load_time: Duration::from_millis(12),
             life: Life::Tenth,
@@ -163,8 +173,8 @@ mod tests {
             prop_assert_eq!(&after.value, &before.value);
             prop_assert_eq!(&after.tags, &before.tags);
             prop_assert_eq!(
-                (after.hash, after.load_id, after.epoch, after.load_clock, after.loaded_at, after.load_time, after.life),
-                (before.hash, before.load_id, before.epoch, before.load_clock, before.loaded_at, before.load_time, before.life)
+                (after.hash, after.load_id, after.stamp, after.loaded_at, after.load_time, after.life),
+                (before.hash, before.load_id, before.stamp, before.loaded_at, before.load_time, before.life)
             );
             prop_assert_eq!(after.ends.fresh_until, before.loaded_at + 60_000_000);
         }

@@ -17,15 +17,34 @@ pub enum LoadError {
         /// How long until it may be asked again.
         retry_after: Duration,
     },
+    /// It failed a moment ago, for that reason, and is not asked again yet.
+    Held {
+        /// The reason.
+        what: String,
+        /// Whether that was a source that did not answer in time.
+        slow: bool,
+        /// How long until it is asked again.
+        retry_after: Duration,
+    },
     /// Too many loads run and wait already; none was begun.
     Overloaded,
 }
 
 impl LoadError {
+    /// Whether it is known without having asked, so that nobody waited for it.
+    pub(crate) fn is_known(&self) -> bool {
+        matches!(
+            self,
+            LoadError::Spent { .. } | LoadError::Held { .. } | LoadError::Overloaded
+        )
+    }
+
     /// How long until it makes sense to ask again, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            LoadError::Spent { retry_after, .. } => Some(*retry_after),
+            LoadError::Spent { retry_after, .. } | LoadError::Held { retry_after, .. } => {
+                Some(*retry_after)
+            }
             LoadError::Overloaded => Some(Duration::from_secs(1)),
             LoadError::Failed(_) | LoadError::TooSlow(_) => None,
         }
@@ -35,7 +54,9 @@ impl LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LoadError::Failed(what) | LoadError::TooSlow(what) => f.write_str(what),
+            LoadError::Failed(what) | LoadError::TooSlow(what) | LoadError::Held { what, .. } => {
+                f.write_str(what)
+            }
             LoadError::Spent { what, retry_after } => {
                 write!(
                     f,
@@ -59,6 +80,7 @@ impl LoadError {
             LoadError::Spent { what, retry_after } => {
                 format!("spent {} {what}", retry_after.as_millis())
             }
+            LoadError::Held { what, .. } => format!("failed 0 {what}"),
             LoadError::Overloaded => "overloaded 0 ".to_owned(),
         }
     }

@@ -1,8 +1,8 @@
 -- Stores what a load brought, unless a later load holds the lease, and gives the lease back.
 -- KEYS: value, lease. ARGV: token, envelope, time to live in ms. Returns 1 if it was stored.
 local lease = redis.call('GET', KEYS[2])
-local mine = lease == ARGV[1]
-if lease and not mine and string.sub(lease, 1, 1) ~= '!' then return 0 end
+local holder = lease and string.match(lease, '^%d+:(%w+)$')
+if holder and holder ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-if mine then redis.call('DEL', KEYS[2]) end
+if holder then redis.call('DEL', KEYS[2]) end
 return 1

@@ -13,11 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use super::coherence::Dependency;
 use super::error::LoadError;
 use super::key::Key;
 use super::outcome::{Answer, Outcome, Staleness};
 
 const SHARDS: usize = 16;
+/// Loads of one key at one time.
+const RUNNING: usize = 2;
 
 /// What a reader gets.
 pub type Ending = Result<Answer, LoadError>;
@@ -26,9 +29,20 @@ type Fallback = Box<dyn Fn() -> Option<Answer> + Send>;
 
 /// The flights under way.
 pub(crate) struct Flights {
-    shards: [Mutex<HashMap<Key, Arc<Flight>, foldhash::fast::RandomState>>; SHARDS],
+    shards: [Mutex<HashMap<Key, Lane, foldhash::fast::RandomState>>; SHARDS],
     hasher: foldhash::fast::RandomState,
 }
+
+/// The flights of one key: two at most, the overtaken one and the newest, so that a storm of invalidations is no storm of loads.
+/// A third waits for a place.
+#[derive(Default)]
+struct Lane {
+    running: Vec<Arc<Flight>>,
+    next: Option<(Arc<Flight>, Start)>,
+}
+
+/// Begins a flight's way; must not block.
+pub(crate) type Start = Box<dyn FnOnce(Landing) + Send>;
 
 /// One load and those who wait for it.
 pub(crate) struct Flight {
@@ -37,8 +51,11 @@ pub(crate) struct Flight {
 
 #[derive(Default)]
 struct State {
-    /// Served at once to whoever asks until that moment.
-    early: Option<(Answer, Instant)>,
+    /// What the load depends on, stamped as it began.
+    dependencies: Box<[Dependency]>,
+    began: Option<Instant>,
+    /// Served at once to whoever asks, as long as this gives it: it looks again each time.
+    early: Option<Fallback>,
     fallback: Option<Fallback>,
     ending: Option<Ending>,
     waiters: Vec<Waiter>,
@@ -85,10 +102,7 @@ impl Flights {
         }
     }
 
-    fn shard(
-        &self,
-        key: &Key,
-    ) -> MutexGuard<'_, HashMap<Key, Arc<Flight>, foldhash::fast::RandomState>> {
+    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Lane, foldhash::fast::RandomState>> {
         use std::hash::BuildHasher;
         let shard = self.hasher.hash_one(key) as usize % SHARDS;
         self.shards[shard]
@@ -96,40 +110,77 @@ impl Flights {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Joins the flight of `key`, or leads a new one: then there is a landing, too.
-    pub(crate) fn join(self: &Arc<Self>, key: &Key) -> (Ticket, Option<Landing>) {
+    /// Joins a flight of `key` that `joinable` says could serve this reader, or the one that waits to begin, or leads a new one,
+    /// on its way by `start`: at once, here, if there is a place for it.
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        key: &Key,
+        joinable: impl Fn(&Flight) -> bool,
+        start: impl FnOnce(Landing) + Send + 'static,
+    ) -> Ticket {
         let mut shard = self.shard(key);
-        if let Some(flight) = shard.get(key) {
-            return (
-                Ticket(Claim::Waiting {
-                    flight: flight.clone(),
-                    role: Role::Follower,
-                    left: None,
-                }),
-                None,
-            );
+        let lane = shard.entry(key.clone()).or_default();
+        let follow = |flight: &Arc<Flight>| {
+            Ticket(Claim::Waiting {
+                flight: flight.clone(),
+                role: Role::Follower,
+                left: None,
+            })
+        };
+        if let Some(flight) = lane.running.last().filter(|flight| joinable(flight)) {
+            return follow(flight);
+        }
+        // It begins later than this reader did, so it can serve it whatever is invalidated.
+        if let Some((flight, _)) = &lane.next {
+            return follow(flight);
         }
         let flight = Arc::new(Flight {
             state: Mutex::default(),
         });
-        shard.insert(key.clone(), flight.clone());
-        let landing = Landing {
-            flights: self.clone(),
+        let ticket = Ticket(Claim::Waiting {
             flight: flight.clone(),
-            key: key.clone(),
-        };
-        (
-            Ticket(Claim::Waiting {
+            role: Role::Leader,
+            left: None,
+        });
+        if lane.running.len() < RUNNING {
+            lane.running.push(flight.clone());
+            drop(shard);
+            start(Landing {
+                flights: self.clone(),
                 flight,
-                role: Role::Leader,
-                left: None,
-            }),
-            Some(landing),
-        )
+                key: key.clone(),
+            });
+        } else {
+            lane.next = Some((flight, Box::new(start)));
+        }
+        ticket
+    }
+
+    /// Takes `flight` out of the table, and gives the one that now has a place.
+    fn leave(&self, key: &Key, flight: &Arc<Flight>) -> Option<(Arc<Flight>, Start)> {
+        let mut shard = self.shard(key);
+        let lane = shard.get_mut(key)?;
+        lane.running.retain(|running| !Arc::ptr_eq(running, flight));
+        if lane.running.len() < RUNNING
+            && let Some((next, start)) = lane.next.take()
+        {
+            lane.running.push(next.clone());
+            return Some((next, start));
+        }
+        if lane.running.is_empty() {
+            shard.remove(key);
+        }
+        None
     }
 }
 
 impl Flight {
+    /// Looks at what the load depends on and when it began; `None` before it has begun.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&[Dependency], Instant) -> T) -> Option<T> {
+        let state = self.lock();
+        Some(look(&state.dependencies, state.began?))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,17 +198,23 @@ impl State {
                 ..answer
             }));
         }
-        let (answer, until) = self.early.as_ref()?;
-        (Instant::now() < *until).then(|| Ok(answer.clone()))
+        self.early.as_ref()?().map(Ok)
     }
 }
 
 impl Landing {
-    /// Serves `answer` to those who wait and to those who come within `for_long`. The flight goes on.
-    pub(crate) fn offer(&self, answer: Answer, for_long: Duration) {
+    /// Notes what the load depends on, as it begins, and again when it has a better stamp.
+    pub(crate) fn stamp(&self, dependencies: Box<[Dependency]>) {
+        let mut state = self.flight.lock();
+        state.dependencies = dependencies;
+        state.began.get_or_insert_with(Instant::now);
+    }
+
+    /// Serves what `early` gives to those who wait and to those who come, as long as it gives it. The flight goes on.
+    pub(crate) fn offer(&self, early: impl Fn() -> Option<Answer> + Send + 'static) {
         let waiters = {
             let mut state = self.flight.lock();
-            state.early = Some((answer, Instant::now() + for_long));
+            state.early = Some(Box::new(early));
             state.wakes += 1;
             std::mem::take(&mut state.waiters)
         };
@@ -181,7 +238,14 @@ impl Landing {
                 Waiter::Task(waker) => waker.wake(),
                 Waiter::Callback(callback, role) => {
                     let answer = self.flight.lock().answer(role);
-                    callback(answer.unwrap_or(Err(LoadError::Overloaded)));
+                    match answer {
+                        Some(answer) => callback(answer),
+                        None => self
+                            .flight
+                            .lock()
+                            .waiters
+                            .push(Waiter::Callback(callback, role)),
+                    }
                 }
             }
         }
@@ -191,24 +255,28 @@ impl Landing {
 impl Drop for Landing {
     fn drop(&mut self) {
         // Out of the table first: who comes now must begin a load of its own, or find the value in memory.
-        let mut shard = self.flights.shard(&self.key);
-        if shard
-            .get(&self.key)
-            .is_some_and(|flight| Arc::ptr_eq(flight, &self.flight))
-        {
-            shard.remove(&self.key);
-        }
-        drop(shard);
-        let (waiters, fallback) = {
+        let next = self.flights.leave(&self.key, &self.flight);
+        let (waiters, fallback, early) = {
             let mut state = self.flight.lock();
             if state.ending.is_none() {
                 state.ending = Some(Err(LoadError::Failed("the load was given up".into())));
             }
-            (std::mem::take(&mut state.waiters), state.fallback.take())
+            (
+                std::mem::take(&mut state.waiters),
+                state.fallback.take(),
+                state.early.take(),
+            )
         };
         // Outside the lock: a fallback may hold tickets of other flights.
-        drop(fallback);
+        drop((fallback, early));
         self.wake(waiters);
+        if let Some((flight, start)) = next {
+            start(Landing {
+                flights: self.flights.clone(),
+                flight,
+                key: self.key.clone(),
+            });
+        }
     }
 }
 
@@ -315,10 +383,10 @@ impl Future for Ticket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::Epoch;
     use crate::cache::entry::{Entry, Value};
     use crate::cache::outcome::Trace;
     use crate::cache::policy::{Ends, Life};
+    use crate::cache::{Epoch, Stamp};
     use std::sync::mpsc;
 
     fn answer(body: &'static str, outcome: Outcome) -> Answer {
@@ -326,8 +394,12 @@ mod tests {
             value: Value::Present(body.into()),
             hash: 0,
             load_id: 0,
-            epoch: Epoch(1),
-            load_clock: 0,
+            stamp: Stamp {
+                epoch: Epoch(1),
+                clock: 0,
+                begun: 0,
+            },
+            dependencies: Box::default(),
             loaded_at: 0,
             load_time: Duration::ZERO,
             life: Life::Full,
@@ -351,14 +423,24 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(20);
 
+    /// Joins, or leads with the landing given back.
+    fn join(flights: &Arc<Flights>, joinable: bool) -> (Ticket, Option<Landing>) {
+        let (give, take) = mpsc::channel();
+        let ticket = flights.join(
+            &Key::new(1, "a"),
+            |_| joinable,
+            move |landing| drop(give.send(landing)),
+        );
+        (ticket, take.try_recv().ok())
+    }
+
     #[test]
     fn one_leads_and_the_others_get_what_it_brings() {
         let flights = Arc::new(Flights::new());
-        let key = Key::new(1, "a");
-        let (leader, landing) = flights.join(&key);
+        let (leader, landing) = join(&flights, true);
         let followers: Vec<_> = (0..20)
             .map(|_| {
-                let (ticket, landing) = flights.join(&key);
+                let (ticket, landing) = join(&flights, true);
                 assert!(landing.is_none());
                 std::thread::spawn(move || ticket.wait(LONG))
             })
@@ -373,49 +455,64 @@ mod tests {
             );
         }
         assert!(
-            flights.join(&key).1.is_some(),
+            join(&flights, true).1.is_some(),
             "a flight that has landed is not joined"
         );
     }
 
     #[test]
+    fn a_flight_that_could_not_serve_a_reader_is_not_joined_and_two_fly_at_most() {
+        let flights = Arc::new(Flights::new());
+        let (first, old) = join(&flights, false);
+        let (second, new) = join(&flights, false);
+        let (give, begun) = mpsc::channel();
+        let third = flights.join(
+            &Key::new(1, "a"),
+            |_| false,
+            move |landing| drop(give.send(landing)),
+        );
+        assert!(begun.try_recv().is_err(), "a third waits for a place");
+        let (fourth, none) = join(&flights, false);
+        assert!(none.is_none(), "and who comes then waits with it");
+        old.unwrap().end(Ok(answer("1", Outcome::Loaded)));
+        let landing = begun.try_recv().expect("the place is free");
+        new.unwrap().end(Ok(answer("2", Outcome::Loaded)));
+        landing.end(Ok(answer("3", Outcome::Loaded)));
+        let bodies = [first, second, third, fourth].map(|ticket| body(&ticket.wait(LONG)).to_vec());
+        assert_eq!(bodies, [b"1", b"2", b"3", b"3"].map(|body| body.to_vec()));
+    }
+
+    #[test]
     fn a_landing_that_is_lost_frees_the_key_and_its_readers() {
         let flights = Arc::new(Flights::new());
-        let key = Key::new(1, "a");
-        let (_, landing) = flights.join(&key);
-        let (follower, _) = flights.join(&key);
+        let (_, landing) = join(&flights, true);
+        let (follower, _) = join(&flights, true);
         let panicked = std::thread::spawn(move || {
             let _landing = landing;
             panic!("a load may panic");
         });
         assert!(panicked.join().is_err());
         assert!(matches!(follower.wait(LONG), Err(LoadError::Failed(_))));
-        assert!(flights.join(&key).1.is_some());
+        assert!(join(&flights, true).1.is_some());
     }
 
     #[test]
     fn an_offer_is_served_while_the_flight_goes_on() {
         let flights = Arc::new(Flights::new());
-        let key = Key::new(1, "a");
-        let (leader, landing) = flights.join(&key);
+        let (leader, landing) = join(&flights, true);
         let landing = landing.unwrap();
         let (told, heard) = mpsc::channel();
         leader.on_answer(move |ending| told.send(ending).unwrap());
-        landing.offer(
-            answer("old", Outcome::Stale(Staleness::WhileRevalidate)),
-            LONG,
-        );
+        let stale = Outcome::Stale(Staleness::WhileRevalidate);
+        landing.offer(move || Some(answer("old", stale)));
         assert_eq!(body(&heard.recv().unwrap()), b"old");
         assert_eq!(
-            body(&flights.join(&key).0.wait(LONG)),
+            body(&join(&flights, true).0.wait(LONG)),
             b"old",
             "who joins later gets it, too"
         );
-        landing.offer(
-            answer("old", Outcome::Stale(Staleness::WhileRevalidate)),
-            Duration::ZERO,
-        );
-        let (late, _) = flights.join(&key);
+        landing.offer(|| None);
+        let (late, _) = join(&flights, true);
         landing.end(Ok(answer("new", Outcome::Loaded)));
         assert_eq!(body(&late.wait(LONG)), b"new", "an offer has its time");
     }
@@ -423,7 +520,7 @@ mod tests {
     #[test]
     fn who_will_wait_no_longer_gets_the_copy_at_hand() {
         let flights = Arc::new(Flights::new());
-        let (ticket, landing) = flights.join(&Key::new(1, "a"));
+        let (ticket, landing) = join(&flights, true);
         assert!(ticket.stale().is_none());
         landing
             .as_ref()

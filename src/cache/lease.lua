@@ -1,21 +1,28 @@
 -- Takes the right to load one key, with the clock that the load is stamped with.
--- KEYS: state, value, lease. ARGV: token, time to live in ms, id of the load whose value the caller has seen (8 bytes or none),
--- token of the lease it has waited for (or none).
--- Returns one of: { 'newer', value }, { 'held', token }, { 'failed', why }, { 'won', epoch, clock, time in microseconds }.
-local value = redis.call('GET', KEYS[2])
-if value and string.sub(value, 5, 12) ~= ARGV[3] then
+-- KEYS[4] value, KEYS[5] lease. ARGV[3] token, ARGV[4] time to live in ms, ARGV[5] id of the load whose value the caller has seen
+-- (8 bytes or none), ARGV[6] token of the lease it has waited for (or none), ARGV[7...] names that the value depends on.
+-- Returns what became of it, a text or value, the history's state, the clocks of the names; what became of it is one of:
+-- 'newer' and a value, 'held' and a token, 'failed' and why, 'won' and nothing.
+local state = history(false)
+local names = clocks(7)
+local value = redis.call('GET', KEYS[4])
+if value and string.sub(value, 5, 12) ~= ARGV[5] then
   -- Another replica filled it after the caller looked, and has released its lease since.
-  return { 'newer', value }
+  return { 'newer', value, state, names }
 end
-local lease = redis.call('GET', KEYS[3])
+local lease = redis.call('GET', KEYS[5])
 if lease then
-  if string.sub(lease, 1, 1) ~= '!' then return { 'held', lease } end
-  -- The load that held it failed. Who waited for that very load has the same answer; who comes later tries anew.
-  local token, why = string.match(lease, '^!(%w+) (.*)$')
-  if token and token == ARGV[4] then return { 'failed', why } end
+  local clock, token = string.match(lease, '^(%d+):(%w+)$')
+  if token then
+    -- A load that began before the last invalidation brings nothing that may be kept: no reason to wait for it.
+    local overtaken = tonumber(clock) < tonumber(state[3])
+    for i = 1, #names do overtaken = overtaken or tonumber(clock) < tonumber(names[i]) end
+    if not overtaken then return { 'held', token, state, names } end
+  else
+    -- The load that held it failed. Who waited for that very load has the same answer; who comes later tries anew.
+    local failed, why = string.match(lease, '^!(%w+) (.*)$')
+    if failed and failed == ARGV[6] then return { 'failed', why, state, names } end
+  end
 end
-local state = redis.call('HMGET', KEYS[1], 'epoch', 'clock')
-if not state[1] or not state[2] then return redis.error_reply('STATE the history is gone') end
-redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[2])
-local time = redis.call('TIME')
-return { 'won', state[1], state[2], string.format('%.0f', time[1] * 1000000 + time[2]) }
+redis.call('SET', KEYS[5], state[2] .. ':' .. ARGV[3], 'PX', ARGV[4])
+return { 'won', '', state, names }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::clock::micros;
-use super::coherence::Epoch;
-use super::core::Core;
+use super::clock::{Micros, micros};
+use super::coherence::{Dependency, Name, Stamp, Standing};
+use super::core::{Core, Proof};
 use super::entry::{Entry, hash};
 use super::envelope;
 use super::error::LoadError;
@@ -25,8 +25,6 @@ use super::request::{Load, Loaded, Subject};
 
 /// The first and the longest pause between two looks for what another replica is loading.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(100));
-/// How much longer than its load a lease lives: the time to fill.
-const LEASE_MARGIN: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(crate) struct Miss {
@@ -36,6 +34,9 @@ pub(crate) struct Miss {
     /// Whether a look-up of its own, not a part of another one.
     pub(crate) whole: bool,
     pub(crate) load: Load,
+    /// What the value depends on: its tags and its own key.
+    pub(crate) names: Arc<[Name]>,
+    pub(crate) proof: Proof,
     pub(crate) progress: Progress,
 }
 
@@ -51,6 +52,8 @@ pub(crate) struct Progress {
     waited_for: Option<String>,
     pause: Duration,
     redis: Option<Duration>,
+    /// Neither the bus nor Redis can be heard.
+    blind: bool,
 }
 
 impl Progress {
@@ -63,6 +66,7 @@ impl Progress {
             waited_for: None,
             pause: PAUSES.0,
             redis: None,
+            blind: false,
         }
     }
 }
@@ -70,7 +74,13 @@ impl Progress {
 impl Miss {
     /// The first stage. Does not block.
     pub(crate) fn start(self) {
-        if self.subject.policy.redis.is_zero() {
+        if self.proof == Proof::Fresh {
+            return self.submit();
+        }
+        // A resource without the Redis tier has nothing to read there, unless its copy in memory has to be verified.
+        let verify =
+            self.progress.stale.is_some() && !self.core.mirror.is_trusted(self.core.clock.now());
+        if self.subject.policy.redis.is_zero() && !verify {
             self.without_redis()
         } else {
             self.ask_redis(Duration::ZERO)
@@ -80,6 +90,9 @@ impl Miss {
     fn ask_redis(mut self, pause: Duration) {
         let (core, key) = (self.core.clone(), self.subject.key.clone());
         let asked = Instant::now() + pause;
+        // Without trust the mirror may not know what became of the value: Redis is asked for that, too.
+        let checked = (!core.mirror.is_trusted(core.clock.now())).then(|| self.names.clone());
+        let was_checked = checked.is_some();
         let then = move |read| {
             if !matches!(read, Read::Down) {
                 let took = Instant::now().saturating_duration_since(asked);
@@ -87,14 +100,32 @@ impl Miss {
             }
             match read {
                 Read::Hit(bytes) => self.found(bytes),
-                Read::Miss | Read::Down => self.without_redis(),
+                Read::Miss => match self.verified_copy().filter(|_| was_checked) {
+                    Some(answer) => self.landing.end(Ok(answer)),
+                    None => self.without_redis(),
+                },
+                Read::Down if was_checked => {
+                    let copy = self.progress.stale.as_ref();
+                    if let Some(answer) =
+                        copy.and_then(|copy| self.core.serve_blind(copy, &self.subject.policy))
+                    {
+                        return self.landing.end(Ok(answer));
+                    }
+                    self.progress.blind = true;
+                    self.without_redis();
+                }
+                Read::Down => self.without_redis(),
             }
         };
-        if pause.is_zero() {
-            core.redis.read(&key, then)
-        } else {
-            core.redis.read_later(pause, &key, then)
-        }
+        core.redis.read(&key, checked, pause, then);
+    }
+
+    /// The copy that was in memory, if it is fresh and Redis has just told that nothing of it was invalidated.
+    fn verified_copy(&self) -> Option<Answer> {
+        let (core, copy) = (&self.core, self.progress.stale.as_ref()?);
+        let fresh = core.clock.now() < copy.ends.memory_until;
+        (fresh && core.mirror.standing(&copy.dependencies) == Standing::Valid)
+            .then(|| self.answer(copy.clone(), Outcome::MemoryHit))
     }
 
     fn found(mut self, bytes: Bytes) {
@@ -111,12 +142,9 @@ impl Miss {
     fn look_into(&mut self, bytes: &Bytes) -> Option<Answer> {
         self.progress.seen = Bytes::copy_from_slice(envelope::load_id(bytes));
         let core = &self.core;
-        let entry = Arc::new(envelope::decode(
-            bytes,
-            &self.subject.policy,
-            random(),
-            &core.clock,
-        )?);
+        let mut entry = envelope::decode(bytes, &self.subject.policy, random(), &core.clock)?;
+        entry.dependencies = core.depend(entry.stamp, &self.names);
+        let entry = Arc::new(entry);
         match core.judge(&entry, entry.ends.fresh_until, &self.subject.policy) {
             Freshness::Fresh => {
                 core.memory.fill(
@@ -157,33 +185,45 @@ impl Miss {
         if self.progress.offered {
             return;
         }
-        match self.core.judge_stale(entry, &self.subject.policy) {
-            Freshness::Fresh | Freshness::Revalidate => {
-                self.progress.offered = true;
-                let past = self
-                    .core
-                    .clock
-                    .now()
-                    .saturating_sub(entry.ends.memory_until);
-                let left = self
-                    .subject
-                    .policy
-                    .stale
-                    .while_revalidate
-                    .saturating_sub(Duration::from_micros(past));
-                let answer = self.answer(entry.clone(), Outcome::Stale(Staleness::WhileRevalidate));
-                self.landing
-                    .offer(answer, left.max(Duration::from_millis(1)));
+        let (core, policy, entry) = (
+            self.core.clone(),
+            self.subject.policy.clone(),
+            entry.clone(),
+        );
+        let (trace, freshness) = (self.trace(), core.judge_stale(&entry, &policy));
+        // Looked at again at the moment when it is given: a hard invalidation may have come.
+        let given = move |least: Freshness, why: Staleness| {
+            let (core, policy, entry) = (core.clone(), policy.clone(), entry.clone());
+            move || {
+                (core.judge_stale(&entry, &policy) <= least).then(|| Answer {
+                    entry: entry.clone(),
+                    outcome: Outcome::Stale(why),
+                    trace,
+                })
             }
-            Freshness::IfError => {
-                let answer = self.answer(entry.clone(), Outcome::Stale(Staleness::SoftTimeout));
-                self.landing.set_fallback(move || Some(answer.clone()));
+        };
+        match freshness {
+            // Who is blind cannot tell a fresh copy from one that was invalidated: it stands in for an error only.
+            Freshness::Fresh | Freshness::Revalidate if !self.progress.blind => {
+                self.progress.offered = true;
+                self.landing
+                    .offer(given(Freshness::Revalidate, Staleness::WhileRevalidate));
             }
             Freshness::Dead => self.progress.stale = None,
+            _ => self
+                .landing
+                .set_fallback(given(Freshness::IfError, Staleness::SoftTimeout)),
         }
     }
 
     fn submit(self) {
+        if let Some(error) = self
+            .core
+            .failures
+            .held(&self.subject.key, self.core.clock.now())
+        {
+            return self.fall_back(error, None);
+        }
         let loaders = self.core.loaders.clone();
         match loaders.place() {
             Some(place) => place.run(Box::new(move || self.run())),
@@ -194,8 +234,8 @@ impl Miss {
     /// The stages that may block, on a loader's thread.
     fn run(mut self) {
         let token = format!("{:016x}", random());
-        let (epoch, clock) = match self.take_lease(&token) {
-            Right::Granted { epoch, clock } => (epoch, clock),
+        let stamp = match self.take_lease(&token) {
+            Right::Granted(stamp) => stamp,
             Right::Answered(answer) => return self.landing.end(Ok(answer)),
             Right::Elsewhere => {
                 // Another replica loads it. Waiting takes no thread; each look is a full read.
@@ -206,6 +246,8 @@ impl Miss {
             }
             Right::Failed(error) => return self.failed(error, None),
         };
+        // The stamp of the load: from here on readers that come later are compared with it.
+        self.landing.stamp(self.core.depend(stamp, &self.names));
         if self.whole || self.progress.offered {
             self.subject.tally.count_load();
         }
@@ -224,7 +266,7 @@ impl Miss {
         });
         let took = began.elapsed();
         match loaded {
-            Ok(loaded) => self.loaded(loaded, (epoch, clock), &token, took),
+            Ok(loaded) => self.loaded(loaded, stamp, &token, took),
             Err(error) => {
                 if self.uses_redis() {
                     // A lease that cannot be given back runs out by itself.
@@ -240,25 +282,21 @@ impl Miss {
     }
 
     fn take_lease(&mut self, token: &str) -> Right {
-        let alone = |core: &Core| {
-            let (epoch, clock) = core.mirror.stamp();
-            Right::Granted { epoch, clock }
-        };
+        let alone = |core: &Core| Right::Granted(core.mirror.stamp());
         if !self.uses_redis() {
             return alone(&self.core);
         }
-        let ttl = self.load.limit + LEASE_MARGIN;
         // Twice, since what another load filled meanwhile can be stale already; it is not the same value a second time.
         for _ in 0..2 {
             let waited_for = self.progress.waited_for.as_deref();
             match self.core.redis.lease(
                 &self.subject.key,
+                &self.names,
                 token,
-                ttl,
                 &self.progress.seen,
                 waited_for,
             ) {
-                Ok(Lease::Won { epoch, clock }) => return Right::Granted { epoch, clock },
+                Ok(Lease::Won(stamp)) => return Right::Granted(stamp),
                 Ok(Lease::Held(holder)) => {
                     self.progress.waited_for = Some(holder);
                     return Right::Elsewhere;
@@ -279,13 +317,7 @@ impl Miss {
         alone(&self.core)
     }
 
-    fn loaded(
-        mut self,
-        loaded: Loaded,
-        (epoch, load_clock): (Epoch, u64),
-        token: &str,
-        took: Duration,
-    ) {
+    fn loaded(mut self, loaded: Loaded, stamp: Stamp, token: &str, took: Duration) {
         let core = self.core.clone();
         let (now, jitter) = (core.clock.now(), self.subject.jitter);
         let absent = loaded.value.is_absent();
@@ -293,8 +325,8 @@ impl Miss {
         let entry = Arc::new(Entry {
             hash: hash(loaded.value.bytes()),
             load_id: random(),
-            epoch,
-            load_clock,
+            stamp,
+            dependencies: core.depend(stamp, &self.names),
             loaded_at: now,
             load_time: took,
             life: loaded.life,
@@ -318,6 +350,7 @@ impl Miss {
                 .fill(&self.subject.key, token, &bytes, ttl)
                 .unwrap_or(false);
         }
+        core.failures.clear(&self.subject.key);
         core.memory.fill(
             self.subject.key.clone(),
             entry.clone(),
@@ -334,15 +367,24 @@ impl Miss {
     fn failed(self, error: LoadError, took: Option<Duration>) {
         self.subject.tally.count_load_error();
         self.log(took, Some(&error));
+        let (core, key) = (&self.core, &self.subject.key);
+        core.failures
+            .note(key, &error, &self.subject.policy, core.clock.now());
+        self.fall_back(error, took);
+    }
+
+    /// Ends without a new value: with the stale copy, as far as policy allows.
+    fn fall_back(self, error: LoadError, took: Option<Duration>) {
         let usable = |entry: &Arc<Entry>| {
             self.core.judge_stale(entry, &self.subject.policy) != Freshness::Dead
         };
         let Some(stale) = self.progress.stale.clone().filter(usable) else {
             return self.landing.end(Err(error));
         };
-        let reason = match error {
-            LoadError::Spent { .. } => Staleness::Spent,
-            _ => Staleness::IfError,
+        let reason = match (&error, took) {
+            (LoadError::Spent { .. }, _) => Staleness::Spent,
+            (_, Some(_)) => Staleness::IfError,
+            (_, None) => Staleness::Held,
         };
         self.core
             .hold(&self.subject.key, &stale, &self.subject.policy, &error);
@@ -352,15 +394,18 @@ impl Miss {
     }
 
     fn answer(&self, entry: Arc<Entry>, outcome: Outcome) -> Answer {
-        let trace = Trace {
-            redis: self.progress.redis,
-            source: None,
-            stored: false,
-        };
         Answer {
             entry,
             outcome,
-            trace,
+            trace: self.trace(),
+        }
+    }
+
+    fn trace(&self) -> Trace {
+        Trace {
+            redis: self.progress.redis,
+            source: None,
+            stored: false,
         }
     }
 
@@ -387,20 +432,37 @@ impl Miss {
 
 /// Whether this replica is to load.
 enum Right {
-    Granted { epoch: Epoch, clock: u64 },
+    Granted(Stamp),
     Answered(Answer),
     Elsewhere,
     Failed(LoadError),
 }
 
 impl Core {
+    /// What a value depends on whose load has this stamp.
+    pub(crate) fn depend(&self, stamp: Stamp, names: &Arc<[Name]>) -> Box<[Dependency]> {
+        Box::new([self.mirror.dependency(stamp, names)])
+    }
+
     /// What may be done now with a copy whose fresh life ends at `until`.
-    pub(crate) fn judge(&self, entry: &Entry, until: u64, policy: &Policy) -> Freshness {
+    pub(crate) fn judge(&self, entry: &Entry, until: Micros, policy: &Policy) -> Freshness {
         let (absent, now) = (entry.value.is_absent(), self.clock.now());
-        if entry.epoch == self.mirror.epoch() {
-            policy.judge(absent, until, now)
-        } else {
-            policy.judge_after_reset(absent, entry.loaded_at, now)
+        match self.mirror.standing(&entry.dependencies) {
+            Standing::Valid => policy.judge(absent, until, now),
+            // Its fresh life ended with the invalidation, whose clock is close to the time of Redis. Pending ones have none yet.
+            Standing::Soft(clock) => {
+                let ended = if clock == 0 {
+                    now
+                } else {
+                    self.clock.local_of_redis(clock).min(now)
+                };
+                policy.judge(absent, until.min(ended), now)
+            }
+            Standing::Invalid => Freshness::Dead,
+            Standing::OtherHistory if self.mirror.invalidated_since_reset(&entry.dependencies) => {
+                Freshness::Dead
+            }
+            Standing::OtherHistory => policy.judge_after_reset(absent, entry.loaded_at, now),
         }
     }
 
@@ -411,6 +473,7 @@ impl Core {
 
     /// Keeps a stale copy for a while without a new attempt, after one that failed.
     pub(crate) fn hold(&self, key: &Key, stale: &Entry, policy: &Policy, error: &LoadError) {
+        let now = self.clock.now();
         let (reason, pause) = match error {
             LoadError::Spent { retry_after, .. } => {
                 (Staleness::Spent, policy.memory.min(*retry_after))
@@ -418,7 +481,7 @@ impl Core {
             _ => (Staleness::Held, policy.memory / 10),
         };
         let mut held = stale.clone();
-        held.hold = Some((self.clock.now() + micros(pause), reason));
+        held.hold = Some((now + micros(pause), reason));
         self.memory
             .fill(key.clone(), Arc::new(held), policy, &self.clock);
     }

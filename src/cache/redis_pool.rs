@@ -12,15 +12,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use redis::{ConnectionLike, RedisError, RedisResult, Script};
+use redis::{ConnectionLike, RedisError, RedisResult};
 
 use super::breaker::Breaker;
 use super::clock::Clock;
-use super::coherence::{Epoch, HISTORY_LUA, Mirror, Seen};
+use super::coherence::{Mirror, Scripts, Seen};
 use super::settings::RedisSettings;
 
 /// The first and the longest pause between two looks for a Redis that is down.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// How long Redis has to stay for its next absence to be a new one.
+const STEADY: Duration = Duration::from_secs(10);
 
 /// Redis gave no answer that can be used. Counted where it happened; the caller goes on without.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +44,13 @@ impl fmt::Display for RedisDown {
 }
 
 impl std::error::Error for RedisDown {}
+
+/// A call that failed.
+struct Failed {
+    down: RedisDown,
+    /// On a connection that had worked before and was cut meanwhile.
+    lay_in_pool: bool,
+}
 
 /// A pool of checked connections. Cheap to clone.
 #[derive(Clone)]
@@ -70,8 +80,7 @@ struct ManagerParts {
     client: redis::Client,
     connect_timeout: Duration,
     timeout: Duration,
-    state_key: String,
-    history: Script,
+    scripts: Arc<Scripts>,
     mirror: Arc<Mirror>,
     clock: Arc<Clock>,
     /// Told when a connection saw a history that was not the known one.
@@ -81,6 +90,8 @@ struct ManagerParts {
 struct Checked {
     connection: redis::Connection,
     generation: u32,
+    /// Whether it has ever brought a reply to a caller: if so, it may have been cut while it lay in the pool.
+    used: bool,
     broken: bool,
 }
 
@@ -89,19 +100,11 @@ impl r2d2::ManageConnection for Manager {
     type Error = RedisError;
 
     fn connect(&self) -> Result<Checked, RedisError> {
-        let parts = &*self.0;
-        let mut connection = parts
-            .client
-            .get_connection_with_timeout(parts.connect_timeout)?;
-        // Compared under the time that a connection may take, then the time that a reply may take.
-        connection.set_read_timeout(Some(parts.connect_timeout))?;
-        connection.set_write_timeout(Some(parts.connect_timeout))?;
-        self.compare_history(&mut connection)?;
-        connection.set_read_timeout(Some(parts.timeout))?;
-        connection.set_write_timeout(Some(parts.timeout))?;
+        let connection = self.open(self.0.timeout)?;
         Ok(Checked {
             connection,
             generation: u32::MAX,
+            used: false,
             broken: false,
         })
     }
@@ -116,20 +119,27 @@ impl r2d2::ManageConnection for Manager {
 }
 
 impl Manager {
+    /// A connection that has compared the history, on which a reply may take as long as `timeout`.
+    fn open(&self, timeout: Duration) -> RedisResult<redis::Connection> {
+        let parts = &*self.0;
+        let mut connection = parts
+            .client
+            .get_connection_with_timeout(parts.connect_timeout)?;
+        // Compared under the time that a connection may take, then the time that a reply may take.
+        connection.set_read_timeout(Some(parts.connect_timeout))?;
+        connection.set_write_timeout(Some(parts.connect_timeout))?;
+        self.compare_history(&mut connection)?;
+        connection.set_read_timeout(Some(timeout))?;
+        connection.set_write_timeout(Some(timeout))?;
+        Ok(connection)
+    }
+
     fn compare_history(&self, connection: &mut redis::Connection) -> RedisResult<()> {
         let parts = &*self.0;
         let sent = parts.clock.now();
-        let (epoch, clock, time): (String, u64, u64) = parts
-            .history
-            .key(&parts.state_key)
-            .arg(Epoch::random().to_string())
-            .invoke(connection)?;
-        let epoch = Epoch::parse(&epoch).ok_or((
-            redis::ErrorKind::UnexpectedReturnType,
-            "the epoch in Redis is not one of larder's",
-        ))?;
+        let (state, time) = parts.scripts.hello(connection, false)?;
         parts.clock.heard_redis(time, sent);
-        let seen = parts.mirror.saw(epoch, clock);
+        let seen = parts.mirror.saw(&state);
         if seen != Seen::Same {
             (parts.saw)(seen);
         }
@@ -146,6 +156,7 @@ impl RedisPool {
         settings: &RedisSettings,
         mirror: Arc<Mirror>,
         clock: Arc<Clock>,
+        scripts: Arc<Scripts>,
         saw: Box<dyn Fn(Seen) + Send + Sync>,
     ) -> Result<RedisPool, String> {
         let url = settings
@@ -159,8 +170,7 @@ impl RedisPool {
             client,
             connect_timeout: settings.connect_timeout,
             timeout: settings.timeout,
-            state_key: format!("{{{}:bus}}:state", settings.prefix),
-            history: Script::new(HISTORY_LUA),
+            scripts,
             mirror,
             clock,
             saw,
@@ -197,34 +207,82 @@ impl RedisPool {
         &self,
         work: impl FnOnce(&mut redis::Connection) -> RedisResult<T>,
     ) -> Result<T, RedisDown> {
+        self.try_once(work).map_err(|failed| failed.down)
+    }
+
+    /// The same for work that does no harm when it is done twice: a connection that was cut while it lay in the pool is no reason
+    /// to give up.
+    ///
+    /// # Errors
+    /// As [`RedisPool::run`].
+    pub fn read<T>(
+        &self,
+        mut work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
+    ) -> Result<T, RedisDown> {
+        match self.try_once(&mut work) {
+            Err(Failed {
+                lay_in_pool: true, ..
+            }) => self.run(work),
+            done => done.map_err(|failed| failed.down),
+        }
+    }
+
+    fn try_once<T>(
+        &self,
+        work: impl FnOnce(&mut redis::Connection) -> RedisResult<T>,
+    ) -> Result<T, Failed> {
         let inner = &*self.0;
+        let failed = |down| Failed {
+            down,
+            lay_in_pool: false,
+        };
         if inner.breaker.is_open() {
-            return Err(RedisDown::Unreachable);
+            return Err(failed(RedisDown::Unreachable));
         }
-        let mut checked = inner.checkout()?;
-        match work(&mut checked.connection) {
+        let mut checked = inner.checkout().map_err(failed)?;
+        let error = match work(&mut checked.connection) {
             Ok(value) => {
+                checked.used = true;
                 inner.breaker.succeeded();
-                Ok(value)
+                return Ok(value);
             }
-            Err(error) => {
-                inner.errors.fetch_add(1, Ordering::Relaxed);
-                let io = error.is_io_error() || error.is_connection_dropped() || error.is_timeout();
-                if !io {
-                    return Err(RedisDown::Refused(error.to_string()));
-                }
-                checked.broken = true;
-                let opened = if error.is_timeout() {
-                    inner.breaker.timed_out()
-                } else {
-                    inner.breaker.open()
-                };
-                if opened {
-                    inner.lost(&error.to_string());
-                }
-                Err(RedisDown::Unreachable)
+            Err(error) => error,
+        };
+        inner.errors.fetch_add(1, Ordering::Relaxed);
+        if error.is_timeout() {
+            checked.broken = true;
+            if inner.breaker.timed_out() {
+                inner.lost(&error.to_string());
             }
+            return Err(failed(RedisDown::Unreachable));
         }
+        if !error.is_io_error() && !error.is_connection_dropped() {
+            // Another Redis may be in its place by now, or on its way: a new connection will tell.
+            checked.broken = matches!(
+                error.code(),
+                Some("READONLY" | "MASTERDOWN" | "NOAUTH" | "LOADING")
+            );
+            return Err(failed(RedisDown::Refused(error.to_string())));
+        }
+        checked.broken = true;
+        if checked.used {
+            // All that lay in the pool with it were cut with it. Whether Redis is gone, the next connection tells.
+            inner.breaker.renew();
+            return Err(Failed {
+                down: RedisDown::Unreachable,
+                lay_in_pool: true,
+            });
+        }
+        if inner.breaker.open() {
+            inner.lost(&error.to_string());
+        }
+        Err(failed(RedisDown::Unreachable))
+    }
+
+    /// What opens connections that are not the pool's: for whoever must not wait for those who use it.
+    pub(crate) fn connector(&self) -> super::coherence::bus::Connect {
+        let manager = self.0.manager.clone();
+        Box::new(move |timeout| manager.open(timeout))
     }
 
     /// Whether Redis answers, as far as is known.
@@ -318,9 +376,9 @@ impl Drop for Inner {
 
 /// Looks for a Redis that is down, and sleeps while it is up. Ends with the pool.
 fn watch(pool: &Weak<Inner>) {
-    use r2d2::ManageConnection;
     let mut pause = PAUSES.0;
     let mut told = false;
+    let mut up_since: Option<Instant> = None;
     loop {
         let Some(inner) = pool.upgrade() else { return };
         let watch = inner.watch.lock().unwrap_or_else(PoisonError::into_inner);
@@ -328,7 +386,9 @@ fn watch(pool: &Weak<Inner>) {
             return;
         }
         if !inner.breaker.is_open() {
-            pause = PAUSES.0;
+            if up_since.is_none_or(|since: Instant| since.elapsed() > STEADY) {
+                pause = PAUSES.0;
+            }
             let (watch, waited) = inner
                 .changed
                 .wait_timeout_while(watch, PAUSES.1, |watch| {
@@ -343,11 +403,26 @@ fn watch(pool: &Weak<Inner>) {
             continue;
         }
         drop(watch);
-        let found = inner.manager.connect();
+        // Proven under the time that a reply may take, as traffic will be.
+        let found = inner
+            .manager
+            .open(inner.manager.0.timeout)
+            .and_then(|mut connection| redis::cmd("PING").exec(&mut connection));
         let mut watch = inner.watch.lock().unwrap_or_else(PoisonError::into_inner);
         watch.looks += 1;
         match found {
             Ok(_) => {
+                // One that comes and goes is asked ever less often.
+                drop(inner.changed.wait_timeout(
+                    watch,
+                    if up_since.is_some_and(|since| since.elapsed() < STEADY) {
+                        pause
+                    } else {
+                        Duration::ZERO
+                    },
+                ));
+                pause = (pause * 2).min(PAUSES.1);
+                up_since = Some(Instant::now());
                 inner.breaker.close();
                 inner.changed.notify_all();
                 told = true;

@@ -6,14 +6,15 @@
 //!
 //! Leases only save work. Whoever holds one is the only replica to load a key; correctness never needs them.
 
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use redis::Script;
 
-use super::coherence::Epoch;
+use super::coherence::{Clocks, Kind, Mirror, Name, Scripts, Stamp, State};
 use super::error::LoadError;
 use super::key::Key;
 use super::redis_pool::{RedisDown, RedisPool};
@@ -24,6 +25,44 @@ const READERS: usize = 2;
 const BATCH: usize = 64;
 /// How long a failed load is told to those who waited for it on other replicas.
 const FAILURE_TOLD: Duration = Duration::from_millis(500);
+
+/// How long a lease lives unless it is renewed.
+const LEASE: Duration = Duration::from_secs(2);
+/// How often leases are renewed.
+pub(crate) const RENEW_EVERY: Duration = Duration::from_millis(500);
+
+/// The leases that this replica holds: token and key of each.
+#[derive(Debug, Default)]
+pub(crate) struct Held(Mutex<HashMap<String, String>>);
+
+impl Held {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, token: &str, key: &str) {
+        self.lock().insert(token.to_owned(), key.to_owned());
+    }
+
+    fn forget(&self, token: &str) {
+        self.lock().remove(token);
+    }
+
+    /// Renews them all in one script.
+    pub(crate) fn renew(&self, connection: &mut redis::Connection) -> redis::RedisResult<()> {
+        let held: Vec<(String, String)> = self.lock().clone().into_iter().collect();
+        if held.is_empty() {
+            return Ok(());
+        }
+        let script = Script::new(include_str!("coherence/renew.lua"));
+        let mut call = script.prepare_invoke();
+        call.arg(LEASE.as_millis() as u64);
+        for (token, key) in &held {
+            call.key(key).arg(token);
+        }
+        call.invoke(connection)
+    }
+}
 
 /// What a read found.
 pub(crate) enum Read {
@@ -38,7 +77,7 @@ pub(crate) enum Read {
 /// What became of a wish to load.
 pub(crate) enum Lease {
     /// The caller is to load; these are its stamps.
-    Won { epoch: Epoch, clock: u64 },
+    Won(Stamp),
     /// Another load filled the key since the caller looked.
     Newer(Bytes),
     /// The load with this token is at it.
@@ -54,7 +93,9 @@ pub(crate) struct RedisTier {
     pool: RedisPool,
     names: Names,
     queue: Arc<Queue>,
-    lease: Script,
+    mirror: Arc<Mirror>,
+    scripts: Arc<Scripts>,
+    held: Arc<Held>,
     fill: Script,
     release: Script,
 }
@@ -65,10 +106,6 @@ struct Names {
 }
 
 impl Names {
-    fn state(&self) -> String {
-        format!("{{{}:bus}}:state", self.prefix)
-    }
-
     fn value(&self, key: &Key) -> String {
         format!("{}:v:{}", self.prefix, key.as_str())
     }
@@ -87,14 +124,21 @@ struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    now: VecDeque<(String, Reply)>,
+    now: VecDeque<Ask>,
     later: BinaryHeap<Later>,
     closed: bool,
 }
 
 struct Later {
     due: Instant,
+    ask: Ask,
+}
+
+/// One read that waits.
+struct Ask {
     value: String,
+    /// What the value depends on, where Redis is to tell what became of it, since the mirror cannot.
+    checked: Option<Arc<[Name]>>,
     reply: Reply,
 }
 
@@ -124,13 +168,19 @@ impl RedisTier {
     ///
     /// # Errors
     /// If no thread can be started.
-    pub(crate) fn start(pool: RedisPool, prefix: &str) -> Result<RedisTier, String> {
+    pub(crate) fn start(
+        pool: RedisPool,
+        prefix: &str,
+        mirror: Arc<Mirror>,
+        scripts: Arc<Scripts>,
+    ) -> Result<RedisTier, String> {
         let queue = Arc::<Queue>::default();
         for _ in 0..READERS {
             let (queue, pool) = (queue.clone(), pool.clone());
+            let (mirror, scripts) = (mirror.clone(), scripts.clone());
             std::thread::Builder::new()
                 .name("redis-read".into())
-                .spawn(move || queue.serve(&pool))
+                .spawn(move || queue.serve(&pool, &mirror, &scripts))
                 .map_err(|error| format!("cannot start a thread: {error}"))?;
         }
         Ok(RedisTier {
@@ -139,7 +189,9 @@ impl RedisTier {
                 prefix: prefix.into(),
             },
             queue,
-            lease: Script::new(include_str!("lease.lua")),
+            mirror,
+            scripts,
+            held: Arc::default(),
             fill: Script::new(include_str!("fill.lua")),
             release: Script::new(include_str!("release.lua")),
         })
@@ -149,67 +201,99 @@ impl RedisTier {
         &self.pool
     }
 
-    /// Reads `key` and gives what was found to `reply`, on a reader's thread; at once, here, while Redis is down.
-    pub(crate) fn read(&self, key: &Key, reply: impl FnOnce(Read) + Send + 'static) {
+    /// Reads `key` and gives what was found to `reply`, on a reader's thread, not before `pause` has passed; at once, here, while
+    /// Redis is down. `checked`: the names of the value, if Redis is to be asked what became of them as well; the mirror knows
+    /// it by the time of the reply.
+    pub(crate) fn read(
+        &self,
+        key: &Key,
+        checked: Option<Arc<[Name]>>,
+        pause: Duration,
+        reply: impl FnOnce(Read) + Send + 'static,
+    ) {
         if !self.pool.is_up() {
             return reply(Read::Down);
         }
+        let ask = Ask {
+            value: self.names.value(key),
+            checked,
+            reply: Box::new(reply),
+        };
         let mut waiting = self
             .queue
             .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        waiting
-            .now
-            .push_back((self.names.value(key), Box::new(reply)));
+        if pause.is_zero() {
+            waiting.now.push_back(ask);
+        } else {
+            waiting.later.push(Later {
+                due: Instant::now() + pause,
+                ask,
+            });
+        }
         drop(waiting);
         self.queue.work.notify_one();
     }
 
-    /// The same, not before `pause` has passed.
-    pub(crate) fn read_later(
-        &self,
-        pause: Duration,
-        key: &Key,
-        reply: impl FnOnce(Read) + Send + 'static,
-    ) {
-        let later = Later {
-            due: Instant::now() + pause,
-            value: self.names.value(key),
-            reply: Box::new(reply),
-        };
-        self.queue
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .later
-            .push(later);
-        self.queue.work.notify_one();
+    /// The leases that this replica holds: they are short, and renewed while their loads run, so that one that nobody gives back is
+    /// no hindrance for long.
+    pub(crate) fn held(&self) -> &Arc<Held> {
+        &self.held
     }
 
-    /// Asks for the right to load `key` for as long as `ttl`. `seen`: the id of the load whose value was found, if any;
-    /// `waited_for`: the token of the lease that stood in the way before.
+    /// Asks for the right to load `key`, which depends on `names`. `seen`: the id of the load whose value
+    /// was found, if any; `waited_for`: the token of the lease that stood in the way before. The mirror knows by then what became
+    /// of the names.
     pub(crate) fn lease(
         &self,
         key: &Key,
+        names: &[Name],
         token: &str,
-        ttl: Duration,
         seen: &[u8],
         waited_for: Option<&str>,
     ) -> Result<Lease, RedisDown> {
-        let reply: Vec<redis::Value> = self.pool.run(|connection| {
-            self.lease
-                .key(self.names.state())
-                .key(self.names.value(key))
-                .key(self.names.lease(key))
-                .arg(token)
-                .arg(ttl.as_millis() as u64)
-                .arg(seen)
-                .arg(waited_for.unwrap_or_default())
-                .invoke(connection)
-        })?;
-        lease_of(reply)
-            .ok_or_else(|| RedisDown::Refused("an answer that is none of larder's".into()))
+        let begun = self.mirror.pending.begun();
+        let ttl = LEASE.as_millis().to_string();
+        let keys = [self.names.value(key), self.names.lease(key)];
+        let keys = [keys[0].as_str(), keys[1].as_str()];
+        let arguments = [
+            token.as_bytes(),
+            ttl.as_bytes(),
+            seen,
+            waited_for.unwrap_or_default().as_bytes(),
+        ];
+        let (kind, what, state, clocks) = self
+            .pool
+            .run(|connection| self.scripts.lease(connection, keys, arguments, names))?;
+        learn(&self.mirror, &state, names, &clocks);
+        let text = || String::from_utf8_lossy(&what).into_owned();
+        match kind.as_slice() {
+            b"newer" => Ok(Lease::Newer(what.into())),
+            b"held" => Ok(Lease::Held(text())),
+            b"failed" => Ok(Lease::Failed(LoadError::from_wire(&text()))),
+            b"won" => {
+                self.held.note(token, keys[1]);
+                Ok(Lease::Won(Stamp {
+                    epoch: state.epoch,
+                    clock: state.clock,
+                    begun,
+                }))
+            }
+            _ => Err(RedisDown::Refused(
+                "an answer that is none of larder's".into(),
+            )),
+        }
+    }
+
+    /// Asks what became of these names; the mirror knows it then.
+    pub(crate) fn ask_names(&self, key: &Key, names: &[Name]) -> Result<(), RedisDown> {
+        let value = self.names.value(key);
+        let read = self
+            .pool
+            .run(|connection| self.scripts.read(connection, &value, names))?;
+        learn(&self.mirror, &read.state, names, &read.clocks);
+        Ok(())
     }
 
     /// Stores an envelope for `ttl` and gives the lease back. Returns whether it was stored: not if a later load is at it.
@@ -220,6 +304,7 @@ impl RedisTier {
         envelope: &[u8],
         ttl: Duration,
     ) -> Result<bool, RedisDown> {
+        self.held.forget(token);
         self.pool.run(|connection| {
             self.fill
                 .key(self.names.value(key))
@@ -238,6 +323,7 @@ impl RedisTier {
         token: &str,
         why: &LoadError,
     ) -> Result<bool, RedisDown> {
+        self.held.forget(token);
         self.pool.run(|connection| {
             self.release
                 .key(self.names.lease(key))
@@ -260,52 +346,52 @@ impl Drop for RedisTier {
     }
 }
 
-fn lease_of(reply: Vec<redis::Value>) -> Option<Lease> {
-    let mut parts = reply.into_iter().map(|value| match value {
-        redis::Value::BulkString(bytes) => bytes,
-        redis::Value::SimpleString(text) => text.into_bytes(),
-        _ => Vec::new(),
-    });
-    let kind = parts.next()?;
-    let first = parts.next()?;
-    Some(match kind.as_slice() {
-        b"newer" => Lease::Newer(first.into()),
-        b"held" => Lease::Held(String::from_utf8(first).ok()?),
-        b"failed" => Lease::Failed(LoadError::from_wire(&String::from_utf8_lossy(&first))),
-        b"won" => Lease::Won {
-            epoch: Epoch::parse(std::str::from_utf8(&first).ok()?)?,
-            clock: std::str::from_utf8(&parts.next()?).ok()?.parse().ok()?,
-        },
-        _ => return None,
-    })
+/// Takes over what a reply said of these names.
+fn learn(mirror: &Mirror, state: &State, names: &[Name], clocks: &Clocks) {
+    mirror.saw(state);
+    let era = mirror.era();
+    if era.epoch() != state.epoch {
+        return;
+    }
+    for (name, (hard, soft)) in names.iter().zip(clocks) {
+        for (kind, clock) in [(Kind::Hard, *hard), (Kind::Soft, *soft)] {
+            if clock > 0 {
+                era.apply(name, kind, clock);
+            }
+        }
+    }
 }
 
 impl Queue {
-    fn serve(&self, pool: &RedisPool) {
+    fn serve(&self, pool: &RedisPool, mirror: &Mirror, scripts: &Scripts) {
         while let Some(batch) = self.drain() {
-            let found = pool.run(|connection| {
-                let mut mget = redis::cmd("MGET");
-                for (value, _) in &batch {
-                    mget.arg(value);
-                }
-                mget.query::<Vec<redis::Value>>(connection)
-            });
-            match found {
-                Ok(values) if values.len() == batch.len() => {
-                    for ((_, reply), value) in batch.into_iter().zip(values) {
-                        reply(match value {
-                            redis::Value::BulkString(bytes) => Read::Hit(bytes.into()),
-                            _ => Read::Miss,
-                        });
+            let (plain, checked): (Vec<Ask>, Vec<Ask>) =
+                batch.into_iter().partition(|ask| ask.checked.is_none());
+            if !plain.is_empty() {
+                read_together(pool, plain);
+            }
+            for Ask {
+                value,
+                checked: names,
+                reply,
+            } in checked
+            {
+                let names = names.unwrap_or_default();
+                let found = match pool.read(|connection| scripts.read(connection, &value, &names)) {
+                    Ok(read) => {
+                        learn(mirror, &read.state, &names, &read.clocks);
+                        read.value
+                            .map_or(Read::Miss, |bytes| Read::Hit(bytes.into()))
                     }
-                }
-                _ => batch.into_iter().for_each(|(_, reply)| reply(Read::Down)),
+                    Err(_) => Read::Down,
+                };
+                give(reply, found);
             }
         }
     }
 
     /// All that waits or has become due, up to a batch; waits until there is something. `None` when the tier is gone.
-    fn drain(&self) -> Option<Vec<(String, Reply)>> {
+    fn drain(&self) -> Option<Vec<Ask>> {
         let mut waiting = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if waiting.closed {
@@ -316,7 +402,7 @@ impl Queue {
                 let Some(due) = waiting.later.pop() else {
                     break;
                 };
-                waiting.now.push_back((due.value, due.reply));
+                waiting.now.push_back(due.ask);
             }
             if !waiting.now.is_empty() {
                 let count = waiting.now.len().min(BATCH);
@@ -340,5 +426,34 @@ impl Queue {
                     .unwrap_or_else(PoisonError::into_inner),
             };
         }
+    }
+}
+
+fn read_together(pool: &RedisPool, asks: Vec<Ask>) {
+    let found = pool.read(|connection| {
+        let mut mget = redis::cmd("MGET");
+        for ask in &asks {
+            mget.arg(&ask.value);
+        }
+        mget.query::<Vec<redis::Value>>(connection)
+    });
+    match found {
+        Ok(values) if values.len() == asks.len() => {
+            for (ask, value) in asks.into_iter().zip(values) {
+                let found = match value {
+                    redis::Value::BulkString(bytes) => Read::Hit(bytes.into()),
+                    _ => Read::Miss,
+                };
+                give(ask.reply, found);
+            }
+        }
+        _ => asks.into_iter().for_each(|ask| give(ask.reply, Read::Down)),
+    }
+}
+
+/// Gives what was found to who asked. A panic there is a bug, and ends that look-up, not the thread that all others read on.
+fn give(reply: Reply, found: Read) {
+    if catch_unwind(AssertUnwindSafe(|| reply(found))).is_err() {
+        log::error!("a look-up panicked");
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::coherence::Name;
 use super::entry::Value;
 use super::error::LoadError;
 use super::flight::Ending;
@@ -42,6 +43,30 @@ pub enum Making {
     Load(Load),
     /// From other entries.
     Compose(Composition),
+}
+
+impl Making {
+    /// The names that the value of `subject` depends on: its tags and its key, and those of its parts.
+    pub(crate) fn names(&self, subject: &Subject) -> Arc<[Name]> {
+        let own = |subject: &Subject| {
+            let tags = subject.tags.iter().map(|tag| Name::tag(tag.as_str()));
+            tags.chain([Name::from(&subject.key)]).collect::<Vec<_>>()
+        };
+        let mut names = own(subject);
+        if let Making::Compose(composition) = self {
+            for part in &composition.parts {
+                let of_part = part.making.names(&part.subject);
+                names.extend(
+                    of_part
+                        .iter()
+                        .filter(|name| !names.contains(name))
+                        .cloned()
+                        .collect::<Vec<_>>(),
+                );
+            }
+        }
+        names.into()
+    }
 }
 
 /// The work of asking a source; done on a blocking thread until the instant given, which is `limit` from its start.

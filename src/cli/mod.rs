@@ -2,6 +2,7 @@
 
 pub mod check;
 mod health;
+mod invalidate;
 pub mod key;
 mod log;
 pub mod sandbox;
@@ -48,6 +49,13 @@ enum Command {
     },
     /// Stand in for NewsAPI and The Guardian, for trying, testing and load
     Sandbox(sandbox::SandboxArguments),
+    /// Invalidate through a running server, for scripts and cron
+    Invalidate {
+        #[command(flatten)]
+        arguments: invalidate::InvalidateArguments,
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
     /// Exit with 0 when the server says that it is ready
     Health {
         /// Where the server is [default: server.bind of the configuration]
@@ -72,6 +80,29 @@ struct ServeArguments {
     /// Where to listen, such as 127.0.0.1:8000 [default: server.bind of the configuration]
     #[arg(long, value_name = "ADDR", value_parser = bind_address)]
     bind: Option<String>,
+}
+
+fn server_url(text: &str) -> Result<String, String> {
+    let host = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"));
+    let valid = host.is_some_and(|host| !host.is_empty() && !host.contains(char::is_whitespace));
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err("want http:// or https:// and a host".to_owned())
+    }
+}
+
+/// Where the server is that the configuration describes.
+fn configured_url(file: Option<PathBuf>) -> Result<String, ExitCode> {
+    match Config::load(file.as_deref(), &process_environment) {
+        Ok((config, _)) => Ok(own_url(&config.server.bind)),
+        Err(errors) => {
+            say_error(&errors);
+            Err(ExitCode::from(2))
+        }
+    }
 }
 
 fn bind_address(text: &str) -> Result<String, String> {
@@ -111,6 +142,9 @@ pub fn run() -> ExitCode {
                     ExitCode::FAILURE
                 }
             }
+        }
+        Some(Command::Invalidate { arguments, config }) => {
+            invalidate::run(&arguments, || configured_url(config.config))
         }
         Some(Command::Health { url, config }) => health::run(url, config.config),
     }

@@ -17,9 +17,9 @@ use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::rt::{System, spawn, time};
 use actix_web::{App, HttpServer};
 
-use crate::api::Api;
 use crate::api::key_table::{self, KeyTable};
-use crate::cache::Cache;
+use crate::api::{Api, KEYS_CHANGED};
+use crate::cache::{Cache, Name};
 use crate::config::{Config, ConfigErrors, ConfigOrigin, process_environment};
 use crate::database::Database;
 use crate::resource::{Archivist, News, NewsSource, Resources, SourceSettings};
@@ -72,7 +72,12 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
     }
     log::info!("larder {} with {origin}", env!("CARGO_PKG_VERSION"));
     let database = open_database(&config)?;
-    let cache = Cache::start(&config.memory, &config.redis, &config.loads)?;
+    let cache = Cache::start(
+        &config.memory,
+        &config.redis,
+        &config.loads,
+        &config.coherence,
+    )?;
     let redis = cache.redis();
     if config.redis.required && !redis.wait_up(REDIS_PATIENCE) {
         return Err(format!(
@@ -82,7 +87,20 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         .into());
     }
     // The first requests are to find Redis, if there is one; a slow one is picked up later.
-    redis.wait_first_look(config.redis.connect_timeout);
+    if redis.wait_first_look(config.redis.connect_timeout) {
+        cache.wait_trusted(config.coherence.patience);
+    }
+
+    cache.describe(&format!(
+        "\"version\":\"{}\",\"bind\":{}",
+        env!("CARGO_PKG_VERSION"),
+        serde_json::Value::from(config.server.bind.as_str()),
+    ));
+    let longest = config.resources.iter().map(|resource| {
+        let policy = &resource.policy;
+        policy.redis.max(policy.memory) + policy.stale.while_revalidate.max(policy.stale.if_error)
+    });
+    cache.remember_names_for(longest.max().unwrap_or_default());
 
     let table = Arc::new(KeyTable::new(
         config.auth.rate,
@@ -99,6 +117,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         database.clone(),
     );
     let resources = Resources::build(&config.resources, &news, None)?;
+    let invalidations = cache.clone();
     let api = Api::new(
         cache,
         resources,
@@ -115,6 +134,13 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         .map_err(|error| format!("the API keys cannot be read: {error}"))?;
     let refresher = key_table::spawn_refresher(table.clone(), database, config.coherence.patience)
         .map_err(|error| format!("cannot start a thread: {error}"))?;
+    let look = refresher.look_now();
+    invalidations.on_invalidation(move |name, _| {
+        // A replica that missed some does not know which.
+        if name.as_str() == KEYS_CHANGED || *name == Name::everything() {
+            look();
+        }
+    });
 
     let served = System::new().block_on(serve(
         Reload {

@@ -16,7 +16,7 @@ use matchit::Params;
 use regex_lite::Regex;
 
 use crate::cache::{
-    Cache, KeyText, Policy, Request, Subject, Tag, Tally, Ticket, escape_into, random,
+    KeyText, Making, Name, Policy, Request, Subject, Tag, Tally, escape_into, random,
 };
 
 pub use self::archivist::Archivist;
@@ -104,6 +104,13 @@ impl Resources {
             resource,
             path_arguments: found.params,
         })
+    }
+
+    /// The resource that the key with this name belongs to, and the canonical arguments that stand in it as a query.
+    pub fn of_key<'k>(&self, name: &'k str) -> Option<(&Arc<Resource>, &'k str)> {
+        let (resource, query) = name.split_once('?').unwrap_or((name, ""));
+        let found = self.all.iter().find(|known| known.name() == resource)?;
+        Some((found, query))
     }
 
     /// Every resource, in the order of the configuration.
@@ -200,18 +207,17 @@ impl Resource {
         Ok(view)
     }
 
-    /// Starts the look-up that memory had no answer for, under the key that [`Resource::key`] wrote from the same arguments.
-    /// `note` is added to the log line of a load.
+    /// The request for what memory had no answer for, under the key that [`Resource::key`] wrote from the same arguments. `note` is
+    /// added to the log line of a load.
     ///
     /// # Errors
     /// As [`Resource::key`].
-    pub fn fetch(
+    pub fn request(
         &self,
-        cache: &Cache,
         arguments: Arguments<'_>,
         key: &KeyText,
         note: String,
-    ) -> Result<Ticket, BadParameter> {
+    ) -> Result<Request, BadParameter> {
         let mut values: Vec<(&str, String)> = Vec::with_capacity(self.key_params.len());
         for (param, pattern) in &self.key_params {
             if let Some(argument) = parameter::read(param, pattern.as_ref(), arguments)? {
@@ -239,7 +245,27 @@ impl Resource {
         let making = self
             .source
             .making(&subject, &self.settings.name, self.fingerprint, category);
-        Ok(cache.fetch(Request { subject, making }))
+        Ok(Request { subject, making })
+    }
+
+    /// The names of the keys that hold what is asked for with these arguments: the whole's, and its parts'.
+    ///
+    /// # Errors
+    /// As [`Resource::key`].
+    pub fn names(&self, arguments: Arguments<'_>) -> Result<Vec<Name>, BadParameter> {
+        let mut key = KeyText::default();
+        self.key(arguments, &mut key)?;
+        let request = self.request(arguments, &key, String::new())?;
+        let mut names = vec![Name::from(&request.subject.key)];
+        if let Making::Compose(composition) = &request.making {
+            names.extend(
+                composition
+                    .parts
+                    .iter()
+                    .map(|part| Name::from(&part.subject.key)),
+            );
+        }
+        Ok(names)
     }
 
     /// How long a look-up may take in all: the slowest source, a load of another replica before it, and room to queue.

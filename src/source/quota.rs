@@ -427,6 +427,7 @@ mod tests {
                 ..crate::cache::RedisSettings::default()
             },
             &crate::cache::LoadSettings::default(),
+            &crate::cache::CoherenceSettings::default(),
         )
         .unwrap();
         assert!(cache.redis().wait_up(Duration::from_secs(20)));

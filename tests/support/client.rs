@@ -121,11 +121,40 @@ impl Session {
     }
 
     pub fn get(&mut self, target: &str, key: &str) -> io::Result<Answer> {
-        let head = format!(
-            "GET {target} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {key}\r\n\r\n",
-            self.address
-        );
-        self.stream.get_mut().write_all(head.as_bytes())?;
+        self.get_with(target, key, &[])
+    }
+
+    /// With headers besides.
+    pub fn get_with(
+        &mut self,
+        target: &str,
+        key: &str,
+        headers: &[(&str, &str)],
+    ) -> io::Result<Answer> {
+        let mut head = self.head("GET", target, key);
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        self.exchange(&head)
+    }
+
+    pub fn post(&mut self, target: &str, key: &str, body: &Value) -> io::Result<Answer> {
+        let (mut head, body) = (self.head("POST", target, key), body.to_string());
+        head.push_str(&format!(
+            "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        self.exchange(&head)
+    }
+
+    fn head(&self, method: &str, target: &str, key: &str) -> String {
+        let address = self.address;
+        format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}\r\n")
+    }
+
+    fn exchange(&mut self, request: &str) -> io::Result<Answer> {
+        self.stream.get_mut().write_all(request.as_bytes())?;
         read_answer(&mut self.stream, false)
     }
 }

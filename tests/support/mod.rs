@@ -12,7 +12,9 @@ pub mod proxy;
 pub mod redis;
 pub mod tls;
 pub mod upstream;
+pub mod versions;
 
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
@@ -38,6 +40,35 @@ pub fn until_some<T>(deadline: Duration, what: &str, mut attempt: impl FnMut() -
         assert!(Instant::now() < end, "not within {deadline:?}: {what}");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// The port where a Redis is looked for when none is configured, kept for one test at a time, whichever process runs it.
+///
+/// Panics when somebody listens there.
+pub fn the_usual_redis_port() -> UsualPort {
+    let lock = std::env::temp_dir().join("larder-tests-6379.lock");
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(lock)
+        .unwrap();
+    lock.lock().unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 6379));
+    assert!(
+        TcpListener::bind(address).is_ok(),
+        "this test needs port 6379: stop the Redis that listens there"
+    );
+    UsualPort {
+        address,
+        _lock: lock,
+    }
+}
+
+/// The right to use that port.
+pub struct UsualPort {
+    pub address: SocketAddr,
+    _lock: File,
 }
 
 /// An address on this machine that nobody listens at.

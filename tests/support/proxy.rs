@@ -3,9 +3,12 @@
 //! Promise: when a fault's method returns, the fault holds, for the connections that are open and for new ones. Nothing spins:
 //! threads wait in `accept`, in `read`, or on one condition variable.
 //!
+//! A fault is for every connection, or only for those that subscribe to a channel of Redis, or only for the others: a proxy sees
+//! a connection become a subscriber in what the client sends.
+//!
 //! Invariant: while it is cut, nobody listens at its address, so a new connection is refused as by a host whose server is down.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -23,16 +26,32 @@ enum Fault {
     Stall,
     /// Open; what the client sends arrives, what the server answers does not.
     StallToClient,
+    /// Open; what the server sends arrives, what the client sends does not.
+    StallToServer,
+    /// Open; what the server sends is lost.
+    LoseToClient,
+}
+
+/// Which connections a fault is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    All,
+    /// Those that have subscribed to a channel.
+    Bus,
+    /// Those that have not.
+    Others,
 }
 
 struct State {
     fault: Fault,
+    scope: Scope,
     delay: Duration,
     target: SocketAddr,
     listening: bool,
     ended: bool,
     next_id: u64,
     open: HashMap<u64, [TcpStream; 2]>,
+    subscribers: HashSet<u64>,
     accepted: u64,
 }
 
@@ -53,12 +72,14 @@ impl FaultProxy {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 fault: Fault::None,
+                scope: Scope::All,
                 delay: Duration::ZERO,
                 target,
                 listening: false,
                 ended: false,
                 next_id: 0,
                 open: HashMap::new(),
+                subscribers: HashSet::new(),
                 accepted: 0,
             }),
             changed: Condvar::new(),
@@ -82,26 +103,49 @@ impl FaultProxy {
 
     /// Closes every connection and refuses new ones.
     pub fn cut(&self) {
-        self.set_fault(Fault::Cut);
+        self.set_fault(Fault::Cut, Scope::All);
         // `accept` returns only for a connection, so it gets one.
         let _ = TcpStream::connect(self.address);
         self.wait_listening(false);
     }
 
+    /// Closes every connection that has subscribed, and each that does so from now on.
+    pub fn cut_bus(&self) {
+        self.set_fault(Fault::Cut, Scope::Bus);
+    }
+
     /// Closes every connection; new ones are taken.
     pub fn close_all(&self) {
-        self.shared.lock().close_all();
+        self.shared.lock().close(Scope::All);
         self.shared.changed.notify_all();
     }
 
     /// Keeps everything open and passes nothing on, in either direction, until [`FaultProxy::restore`].
     pub fn stall(&self) {
-        self.set_fault(Fault::Stall);
+        self.stall_only(Scope::All);
+    }
+
+    pub fn stall_only(&self, scope: Scope) {
+        self.set_fault(Fault::Stall, scope);
     }
 
     /// Passes on what clients send and withholds every answer: the half-open connection.
     pub fn stall_to_client(&self) {
-        self.set_fault(Fault::StallToClient);
+        self.stall_to_client_only(Scope::All);
+    }
+
+    pub fn stall_to_client_only(&self, scope: Scope) {
+        self.set_fault(Fault::StallToClient, scope);
+    }
+
+    /// Passes on what the server sends and withholds whatever clients send.
+    pub fn stall_to_server(&self) {
+        self.set_fault(Fault::StallToServer, Scope::All);
+    }
+
+    /// Loses what the server sends to subscribers, and closes nothing: messages that nobody hears.
+    pub fn lose_messages(&self) {
+        self.set_fault(Fault::LoseToClient, Scope::Bus);
     }
 
     /// Passes each piece on this much later, in either direction.
@@ -113,7 +157,7 @@ impl FaultProxy {
     /// Ends every fault. What was withheld arrives now.
     pub fn restore(&self) {
         self.delay(Duration::ZERO);
-        self.set_fault(Fault::None);
+        self.set_fault(Fault::None, Scope::All);
         self.wait_listening(true);
     }
 
@@ -127,11 +171,16 @@ impl FaultProxy {
         self.shared.lock().accepted
     }
 
-    fn set_fault(&self, fault: Fault) {
+    /// How many of its connections are subscribers.
+    pub fn subscribers(&self) -> usize {
+        self.shared.lock().subscribers.len()
+    }
+
+    fn set_fault(&self, fault: Fault, scope: Scope) {
         let mut state = self.shared.lock();
-        state.fault = fault;
+        (state.fault, state.scope) = (fault, scope);
         if fault == Fault::Cut {
-            state.close_all();
+            state.close(scope);
         }
         drop(state);
         self.shared.changed.notify_all();
@@ -153,7 +202,7 @@ impl Drop for FaultProxy {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.ended = true;
-        state.close_all();
+        state.close(Scope::All);
         drop(state);
         self.shared.changed.notify_all();
         let _ = TcpStream::connect(self.address);
@@ -163,13 +212,42 @@ impl Drop for FaultProxy {
     }
 }
 
+impl Scope {
+    fn includes(self, subscriber: bool) -> bool {
+        match self {
+            Scope::All => true,
+            Scope::Bus => subscriber,
+            Scope::Others => !subscriber,
+        }
+    }
+}
+
 impl State {
-    fn close_all(&mut self) {
-        for pair in self.open.drain() {
-            for stream in pair.1 {
+    fn close(&mut self, scope: Scope) {
+        let subscribers = &self.subscribers;
+        let closed = self
+            .open
+            .extract_if(|id, _| scope.includes(subscribers.contains(id)));
+        let closed: Vec<_> = closed.collect();
+        for (id, pair) in closed {
+            self.subscribers.remove(&id);
+            for stream in pair {
                 let _ = stream.shutdown(Shutdown::Both);
             }
         }
+    }
+
+    /// The fault that holds for one connection.
+    fn fault_of(&self, id: u64) -> Fault {
+        if self.scope.includes(self.subscribers.contains(&id)) {
+            self.fault
+        } else {
+            Fault::None
+        }
+    }
+
+    fn is_down(&self) -> bool {
+        self.fault == Fault::Cut && self.scope == Scope::All
     }
 }
 
@@ -189,7 +267,7 @@ impl Shared {
             let state = self.lock();
             let state = self
                 .changed
-                .wait_while(state, |state| state.fault == Fault::Cut && !state.ended)
+                .wait_while(state, |state| state.is_down() && !state.ended)
                 .unwrap();
             if state.ended {
                 return;
@@ -199,7 +277,7 @@ impl Shared {
             self.set_listening(true);
             for client in listener.incoming() {
                 let state = self.lock();
-                if state.ended || state.fault == Fault::Cut {
+                if state.ended || state.is_down() {
                     break;
                 }
                 drop(state);
@@ -228,7 +306,7 @@ impl Shared {
         let id = {
             let mut state = self.lock();
             // It may have been cut since the client was accepted.
-            if state.ended || state.fault == Fault::Cut {
+            if state.ended || state.is_down() {
                 return;
             }
             state.next_id += 1;
@@ -239,24 +317,29 @@ impl Shared {
         };
         let shared = Arc::clone(&self);
         let back = thread::spawn(move || {
-            shared.pump(id, from_server, to_client, |fault| {
-                matches!(fault, Fault::Stall | Fault::StallToClient)
-            });
+            shared.pump(id, from_server, to_client, Direction::ToClient);
         });
-        self.pump(id, from_client, to_server, |fault| fault == Fault::Stall);
+        self.pump(id, from_client, to_server, Direction::ToServer);
         let _ = back.join();
     }
 
-    fn pump(&self, id: u64, mut from: TcpStream, mut to: TcpStream, held_by: fn(Fault) -> bool) {
+    fn pump(&self, id: u64, mut from: TcpStream, mut to: TcpStream, direction: Direction) {
         let mut buffer = [0; 64 * 1024];
+        let mut subscription = Subscription::default();
         while let Ok(length @ 1..) = from.read(&mut buffer) {
             let arrived = Instant::now();
             let mut state = self.lock();
+            if direction == Direction::ToServer && subscription.is_in(&buffer[..length]) {
+                state.subscribers.insert(id);
+                if state.fault_of(id) == Fault::Cut {
+                    break;
+                }
+            }
             loop {
                 if state.ended || !state.open.contains_key(&id) {
                     break;
                 }
-                if held_by(state.fault) {
+                if direction.is_held_by(state.fault_of(id)) {
                     state = self.changed.wait(state).unwrap();
                     continue;
                 }
@@ -267,16 +350,64 @@ impl Shared {
                 state = self.changed.wait_timeout(state, left).unwrap().0;
             }
             let closed = state.ended || !state.open.contains_key(&id);
+            let lost =
+                direction == Direction::ToClient && state.fault_of(id) == Fault::LoseToClient;
             drop(state);
+            if lost && !closed {
+                continue;
+            }
             if closed || to.write_all(&buffer[..length]).is_err() {
                 break;
             }
         }
         let mut state = self.lock();
+        state.subscribers.remove(&id);
         if let Some(pair) = state.open.remove(&id) {
             for stream in pair {
                 let _ = stream.shutdown(Shutdown::Both);
             }
         }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    ToClient,
+    ToServer,
+}
+
+impl Direction {
+    fn is_held_by(self, fault: Fault) -> bool {
+        match fault {
+            Fault::Stall => true,
+            Fault::StallToClient => self == Direction::ToClient,
+            Fault::StallToServer => self == Direction::ToServer,
+            Fault::None | Fault::Cut | Fault::LoseToClient => false,
+        }
+    }
+}
+
+/// Finds a command that subscribes in what a client of Redis sends, also where it is split over two pieces.
+#[derive(Default)]
+struct Subscription {
+    before: Vec<u8>,
+}
+
+impl Subscription {
+    fn is_in(&mut self, piece: &[u8]) -> bool {
+        const COMMANDS: [&[u8]; 3] = [
+            b"$9\r\nSUBSCRIBE\r\n",
+            b"$10\r\nPSUBSCRIBE\r\n",
+            b"$10\r\nSSUBSCRIBE\r\n",
+        ];
+        const LONGEST: usize = 17;
+        self.before.extend_from_slice(&piece.to_ascii_uppercase());
+        let found = COMMANDS.iter().any(|command| {
+            let mut windows = self.before.windows(command.len());
+            windows.any(|window| window == *command)
+        });
+        let known = self.before.len().saturating_sub(LONGEST - 1);
+        self.before.drain(..known);
+        found
     }
 }

@@ -19,11 +19,19 @@ pub const USER: (&str, &str) = ("larder", "a-redis-password-that-nobody-may-see"
 /// The password of the user `default` where there is a named one: for the test itself.
 const TEST_PASSWORD: &str = "the-test-itself";
 
+/// The file in which it keeps a snapshot. It is there only where a test took or restored one.
+const DUMP: &str = "dump.rdb";
+
 pub struct RedisServer {
     folder: TempDir,
     address: SocketAddr,
     tls: Option<(SocketAddr, Certificates)>,
     process: Option<Process>,
+}
+
+/// The server that is tested with: `LARDER_TEST_REDIS` names another version's, or Valkey's.
+fn program() -> String {
+    std::env::var("LARDER_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned())
 }
 
 impl RedisServer {
@@ -77,12 +85,50 @@ impl RedisServer {
     /// Ends it if it runs, and starts it again at the same port, empty.
     pub fn restart(&mut self) {
         self.kill();
-        let mut command = Command::new("redis-server");
+        let _ = fs::remove_file(self.folder.path().join(DUMP));
+        self.launch_process();
+    }
+
+    /// Everything that it holds now, as it would write it to disk.
+    pub fn snapshot(&self) -> Vec<u8> {
+        self.cli::<()>(&["SAVE"]);
+        fs::read(self.folder.path().join(DUMP)).unwrap()
+    }
+
+    /// Ends it if it runs, and starts it again at the same port with what a snapshot holds.
+    pub fn restore(&mut self, snapshot: &[u8]) {
+        self.kill();
+        fs::write(self.folder.path().join(DUMP), snapshot).unwrap();
+        self.launch_process();
+    }
+
+    /// It takes no write from now on: what a replica of a lost master does, and what it says. Reads and messages go on.
+    pub fn make_read_only(&self) {
+        self.cli::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+    }
+
+    pub fn make_writable(&self) {
+        self.cli::<()>(&["REPLICAOF", "NO", "ONE"]);
+    }
+
+    /// It refuses whatever may need memory from now on.
+    pub fn make_full(&self) {
+        self.cli::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+        self.cli::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+    }
+
+    pub fn make_room(&self) {
+        self.cli::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    }
+
+    fn launch_process(&mut self) {
+        let mut command = Command::new(program());
         command
             .current_dir(self.folder.path())
             .args(["--bind", "127.0.0.1", "--port"])
             .arg(self.address.port().to_string())
-            .args(["--protected-mode", "no", "--save", "", "--appendonly", "no"]);
+            .args(["--protected-mode", "no", "--save", "", "--appendonly", "no"])
+            .args(["--dbfilename", DUMP]);
         if let Some((address, certificates)) = &self.tls {
             let (user, password) = USER;
             let users = self.folder.path().join("users.acl");

@@ -122,7 +122,11 @@ struct State {
     /// Counts the changes of `behaviour`: what waits gives up at the next one.
     changes: u64,
     latency: Duration,
+    /// Whether requests that arrive are withheld, and whether their answers are made before that.
     held: bool,
+    early: bool,
+    /// Counts the releases: what is held waits for the next one.
+    releases: u64,
     requests: Vec<Request>,
     ended: bool,
     next_id: u64,
@@ -150,6 +154,8 @@ impl FakeUpstream {
                 changes: 0,
                 latency: Duration::ZERO,
                 held: false,
+                early: false,
+                releases: 0,
                 requests: Vec::new(),
                 ended: false,
                 next_id: 0,
@@ -198,11 +204,27 @@ impl FakeUpstream {
 
     /// Counts and records requests and answers none of them before [`FakeUpstream::release`].
     pub fn hold(&self) {
-        self.shared.lock().held = true;
+        let mut state = self.shared.lock();
+        (state.held, state.early) = (true, false);
     }
 
-    pub fn release(&self) {
+    /// As [`FakeUpstream::hold`], and what it will answer is what was true when the request arrived: the slow source.
+    pub fn hold_answers(&self) {
+        let mut state = self.shared.lock();
+        (state.held, state.early) = (true, true);
+    }
+
+    /// Answers requests that arrive from now on; those that are held stay held.
+    pub fn pass_new(&self) {
         self.shared.lock().held = false;
+    }
+
+    /// Answers everything that is held, and what arrives from now on.
+    pub fn release(&self) {
+        let mut state = self.shared.lock();
+        state.held = false;
+        state.releases += 1;
+        drop(state);
         self.shared.changed.notify_all();
     }
 
@@ -275,20 +297,31 @@ impl Shared {
     fn respond(&self, request: &Request, writer: &mut TcpStream) -> bool {
         let (behaviour, changes) = {
             let mut state = self.lock();
+            let early = match &state.behaviour {
+                // Before the request is seen in the count: whoever waits for it may change the data next.
+                Behaviour::Answer(script) if state.held && state.early => Some(script(request)),
+                _ => None,
+            };
             state.requests.push(request.clone());
+            let (held, releases) = (state.held, state.releases);
             let arrived = Instant::now();
             loop {
                 let left = state.latency.saturating_sub(arrived.elapsed());
-                if state.ended || (!state.held && left.is_zero()) {
+                let held = held && state.releases == releases;
+                if state.ended || (!held && left.is_zero()) {
                     break;
                 }
-                state = if state.held {
+                state = if held {
                     self.changed.wait(state).unwrap()
                 } else {
                     self.changed.wait_timeout(state, left).unwrap().0
                 };
             }
-            (state.behaviour.clone(), state.changes)
+            let behaviour = match early {
+                Some(response) => Behaviour::always(response),
+                None => state.behaviour.clone(),
+            };
+            (behaviour, state.changes)
         };
         match behaviour {
             Behaviour::Answer(script) => {

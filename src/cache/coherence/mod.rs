@@ -1,16 +1,17 @@
-//! Coherence: which history of changes this replica's entries belong to.
+//! Coherence: what was invalidated, and when.
 //!
-//! Redis keeps one history: an epoch (its random identity) and a clock that every invalidation advances. Every new connection
-//! compares Redis's own run id with the one that the history began on, before it is used for anything else; whoever finds
-//! another one, or no history, begins a new one. So values that Redis lost, or got back from an old snapshot, are never compared
-//! with the clocks of a history that they do not belong to.
+//! The rule: an entry may be served only if nothing that it depends on was invalidated after its load began, and a copy in memory
+//! only while this replica can prove that it would have heard. Redis keeps one history: an epoch (its random identity), a clock
+//! that every invalidation advances, the last invalidation of each name, and a log. [`Mirror`] is what this replica knows of it,
+//! [`bus`] how it comes to know, [`Pending`](pending::Pending) what Redis does not know yet.
 
+pub(crate) mod bus;
 mod mirror;
+mod name;
+mod pending;
+mod scripts;
 
-pub use mirror::Epoch;
-pub(crate) use mirror::{Mirror, Seen};
-
-/// Compares Redis's run with the history's and begins a new history where they differ.
-///
-/// `KEYS`: state. `ARGV`: the identity of a history that might begin now. Returns epoch, clock, Redis's time in microseconds.
-pub(crate) const HISTORY_LUA: &str = include_str!("history.lua");
+pub use mirror::{Dependency, Epoch, Stamp};
+pub(crate) use mirror::{Mirror, Seen, Standing, State};
+pub use name::{Kind, Name};
+pub(crate) use scripts::{Clocks, Scripts};

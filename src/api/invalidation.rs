@@ -1,0 +1,269 @@
+//! Invalidation over HTTP, and what became of it: `POST /cache/invalidate`, `GET /cache/entry`, `GET /cache/replicas`.
+
+use std::collections::HashSet;
+
+use actix_web::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::{Map, Value, json};
+
+use crate::cache::{Acknowledged, Freshness, KeyText, Kind, Making, Name};
+use crate::resource::{Arguments, Resources};
+
+use super::access::Audience;
+use super::body;
+use super::problem::Problem;
+use super::resource::Front;
+
+/// The clock of an invalidation: what a later read can ask not to be older than.
+const LARDER_CLOCK: HeaderName = HeaderName::from_static("larder-clock");
+/// Whether an invalidation holds on this replica only, until Redis can be told.
+const LARDER_PENDING: HeaderName = HeaderName::from_static("larder-pending");
+/// Names in one request, at most.
+const MOST_NAMES: usize = 1000;
+
+/// Admits admins only, and adds to the answer what is left of their rate.
+async fn guarded(
+    request: &HttpRequest,
+    front: &Front,
+    work: impl Future<Output = Result<HttpResponse, Problem>>,
+) -> HttpResponse {
+    let admission = match front.access.check(request, Audience::Admins) {
+        Ok(admission) => admission,
+        Err(refused) => return refused.answer(),
+    };
+    let mut answer = work.await.unwrap_or_else(|problem| problem.answer());
+    answer
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    admission.tell(answer.headers_mut());
+    answer
+}
+
+/// `POST /cache/invalidate {"paths","keys","tags","all","soft"}`: 200 once it is acknowledged, 202 while it is pending.
+pub(crate) async fn invalidate(
+    request: HttpRequest,
+    mut payload: web::Payload,
+    front: web::Data<Front>,
+) -> HttpResponse {
+    let work = async {
+        let wish = body::object(&request, &mut payload).await?;
+        let (names, kind) = wished(wish, &front.resources.load())?;
+        let cache = front.cache.clone();
+        let done = web::block(move || cache.invalidate(&names, kind)).await;
+        let done = done.map_err(|_| Problem::Database)?;
+        let mut answer = if done.is_pending() {
+            HttpResponse::Accepted()
+        } else {
+            HttpResponse::Ok()
+        };
+        tell(done, &mut answer);
+        Ok(answer.json(json!({
+            "clock": done.clock.map(|clock| clock.to_string()),
+            "pending": done.is_pending(),
+        })))
+    };
+    guarded(&request, &front, work).await
+}
+
+/// Puts clock or pending on an answer.
+fn tell(done: Acknowledged, answer: &mut actix_web::HttpResponseBuilder) {
+    match done.clock {
+        Some(clock) => answer.insert_header((LARDER_CLOCK, clock.to_string())),
+        None => answer.insert_header((LARDER_PENDING, "true")),
+    };
+}
+
+fn wished(
+    mut wish: Map<String, Value>,
+    resources: &Resources,
+) -> Result<(Vec<Name>, Kind), Problem> {
+    let bad = |field: &str, valid: &str| Problem::BadField {
+        field: field.to_owned(),
+        valid: valid.to_owned(),
+    };
+    let mut texts = |field: &str| match wish.remove(field) {
+        None => Ok(Vec::new()),
+        Some(Value::Array(all)) => all
+            .into_iter()
+            .map(|one| match one {
+                Value::String(text) if !text.is_empty() && !text.contains(char::is_control) => {
+                    Ok(text)
+                }
+                _ => Err(bad(field, "an array of texts that are not empty")),
+            })
+            .collect::<Result<Vec<String>, Problem>>(),
+        Some(_) => Err(bad(field, "an array of texts")),
+    };
+    let (paths, keys, tags) = (texts("paths")?, texts("keys")?, texts("tags")?);
+    let mut flag = |field: &str| match wish.remove(field) {
+        None => Ok(false),
+        Some(Value::Bool(set)) => Ok(set),
+        Some(_) => Err(bad(field, "true or false")),
+    };
+    let (all, soft) = (flag("all")?, flag("soft")?);
+    if let Some(unknown) = wish.keys().next() {
+        return Err(bad(
+            unknown,
+            "the fields are paths, keys, tags, all and soft",
+        ));
+    }
+    let mut names = Vec::new();
+    for path in &paths {
+        names.extend(names_of_path(path, resources)?);
+    }
+    for key in &keys {
+        names.push(Name::key(key));
+        // A whole is made anew from its parts: they have to go with it.
+        if let Some((resource, query)) = resources.of_key(key) {
+            let path = Default::default();
+            names.extend(
+                resource
+                    .names(Arguments { path: &path, query })
+                    .unwrap_or_default(),
+            );
+        }
+    }
+    names.extend(tags.iter().map(|tag| Name::tag(tag)));
+    if all {
+        names.push(Name::everything());
+    }
+    let mut seen = HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    if names.is_empty() {
+        return Err(bad(
+            "body",
+            "at least one of paths, keys and tags, or \"all\": true",
+        ));
+    }
+    if names.len() > MOST_NAMES {
+        return Err(bad("body", &format!("at most {MOST_NAMES} names at once")));
+    }
+    Ok((names, if soft { Kind::Soft } else { Kind::Hard }))
+}
+
+fn names_of_path(path: &str, resources: &Resources) -> Result<Vec<Name>, Problem> {
+    let bad = |valid: &str| Problem::BadField {
+        field: "paths".to_owned(),
+        valid: valid.to_owned(),
+    };
+    let (at, query) = path.split_once('?').unwrap_or((path, ""));
+    let Some(found) = resources.find(at) else {
+        return Err(bad("paths of declared resources, with their query"));
+    };
+    let arguments = Arguments {
+        path: &found.path_arguments,
+        query,
+    };
+    found
+        .resource
+        .names(arguments)
+        .map_err(|wrong| bad(&wrong.to_string()))
+}
+
+/// `GET /cache/entry?path=`: why the answer to that path would be what it is.
+pub(crate) async fn entry(request: HttpRequest, front: web::Data<Front>) -> HttpResponse {
+    let work = async {
+        let asked = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
+        let asked = asked.map(web::Query::into_inner).unwrap_or_default();
+        let path = asked
+            .into_iter()
+            .find(|(name, _)| name == "path")
+            .map(|(_, path)| path);
+        let path = path.filter(|path| !path.is_empty()).ok_or_else(|| {
+            Problem::BadParameter(crate::resource::BadParameter {
+                name: "path".to_owned(),
+                wrong: crate::resource::Wrong::Missing,
+                valid: "a request path with its query, percent-encoded".to_owned(),
+            })
+        })?;
+        let resources = front.resources.load_full();
+        let (at, query) = path.split_once('?').unwrap_or((&path, ""));
+        let found = resources
+            .find(at)
+            .ok_or(Problem::NotFound("Nothing is served at this path."))?;
+        let arguments = Arguments {
+            path: &found.path_arguments,
+            query,
+        };
+        let resource = found.resource;
+        let mut key = KeyText::default();
+        resource.key(arguments, &mut key)?;
+        let wanted = resource.request(arguments, &key, String::new())?;
+        let policy = resource.policy();
+        let show = |key: &crate::cache::Key| shown(&front, resource.name(), key, policy);
+        let mut body = show(&wanted.subject.key);
+        if let Making::Compose(composition) = &wanted.making {
+            body["parts"] = composition
+                .parts
+                .iter()
+                .map(|part| show(&part.subject.key))
+                .collect();
+        }
+        Ok(HttpResponse::Ok().json(body))
+    };
+    guarded(&request, &front, work).await
+}
+
+fn shown(
+    front: &Front,
+    resource: &str,
+    key: &crate::cache::Key,
+    policy: &crate::cache::Policy,
+) -> Value {
+    let cache = &front.cache;
+    let now = cache.clock().now();
+    let Some((entry, freshness)) = cache.inspect(key.as_str(), policy) else {
+        return json!({"resource": resource, "key": key.name(), "tier": null, "state": "none", "tags": []});
+    };
+    let state = match freshness {
+        Freshness::Fresh => "fresh",
+        Freshness::Revalidate => "stale",
+        Freshness::IfError => "stale, only if its renewal fails",
+        Freshness::Dead => "dead",
+    };
+    let invalidated = cache.invalidated(&entry);
+    let tags: Vec<Value> = invalidated
+        .iter()
+        .map(|(name, clock)| json!({"name": name.as_str(), "invalidated": clock.map(|clock| clock.to_string())}))
+        .collect();
+    json!({
+        "resource": resource,
+        "key": key.name(),
+        "tier": "memory",
+        "state": state,
+        "age_ms": now.saturating_sub(entry.loaded_at) / 1000,
+        "ttl_left_ms": entry.ends.memory_until.saturating_sub(now) / 1000,
+        "load_clock": entry.stamp.clock.to_string(),
+        "load_ms": entry.load_time.as_millis() as u64,
+        "bytes": entry.value.bytes().len(),
+        "tags": tags,
+    })
+}
+
+/// `GET /cache/replicas`: those that were heard of lately.
+pub(crate) async fn replicas(request: HttpRequest, front: web::Data<Front>) -> HttpResponse {
+    let work = async {
+        let cache = front.cache.clone();
+        let found = web::block(move || cache.replicas())
+            .await
+            .ok()
+            .and_then(Result::ok);
+        let mut all: Vec<Value> = found
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|replica| {
+                let about: Map<String, Value> = serde_json::from_str(&replica.about).ok()?;
+                let mut shown = Map::new();
+                shown.insert("id".to_owned(), json!(replica.id));
+                shown.extend(about);
+                Some(Value::Object(shown))
+            })
+            .collect();
+        if all.is_empty() {
+            // Redis cannot be asked: this one, at least, is alive.
+            all.push(front.cache.about());
+        }
+        Ok(HttpResponse::Ok().json(json!({"replicas": all})))
+    };
+    guarded(&request, &front, work).await
+}

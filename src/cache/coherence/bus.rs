@@ -1,0 +1,448 @@
+//! The bus: hears of every invalidation, and proves that it would have heard.
+//!
+//! One thread with two connections of its own, never the pool's: one listens, one talks. Every quarter of `patience` it talks a
+//! ping that reads the clock and publishes it on a private channel that the listening connection hears, too. Redis delivers to one
+//! connection in order: when the echo arrives, everything published up to its clock has arrived before it, or there is a gap,
+//! which is repaired before anything else. The echo extends trust to the moment its ping was sent, plus `patience`.
+//!
+//! A stalled, half-open or partitioned subscriber brings no echo, and so loses trust by itself: nothing has to notice.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use redis::{Connection, PubSub, RedisError, RedisResult};
+use serde::Deserialize;
+
+use super::super::clock::{Clock, micros};
+use super::super::random::random;
+use super::super::redis_tier::{Held, RENEW_EVERY};
+use super::super::settings::CoherenceSettings;
+use super::mirror::{Epoch, Era, Mirror, State};
+use super::name::{Kind, Name};
+use super::scripts::{Ping, Scripts};
+
+/// Pauses between two tries to connect.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// Names of pending invalidations that are delivered in one script.
+const DELIVERED_AT_ONCE: usize = 500;
+/// How often names that no entry can depend on any more are forgotten.
+const PRUNE_EVERY: Duration = Duration::from_secs(30);
+/// Names that Redis keeps at most.
+const MOST_NAMES: u64 = 1_000_000;
+
+/// Called with each name that was invalidated, on the bus's thread: must not block.
+pub(crate) type Listener = Box<dyn Fn(&Name, Kind) + Send + Sync>;
+
+/// What the bus shares with the rest of the cache.
+pub(crate) struct BusParts {
+    pub(crate) mirror: Arc<Mirror>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) scripts: Arc<Scripts>,
+    pub(crate) settings: CoherenceSettings,
+    /// Who this replica is.
+    pub(crate) replica: String,
+    /// How long the longest life of an entry is: names are remembered that long.
+    pub(crate) longest_life: AtomicU64,
+    /// What this replica says of itself, but for what changes: members of a JSON object. Empty: nothing, it is not listed.
+    pub(crate) about: Mutex<String>,
+    pub(crate) started: Instant,
+    pub(crate) gaps_repaired: AtomicU64,
+    pub(crate) listeners: Mutex<Vec<Listener>>,
+    /// The leases to keep alive.
+    pub(crate) held: Arc<Held>,
+    pub(crate) stop: AtomicBool,
+    /// Wakes the thread up while it waits to connect again.
+    pub(crate) waking: (Mutex<()>, Condvar),
+}
+
+/// Opens a connection that has compared the history. The argument is how long a reply may take.
+pub(crate) type Connect = Box<dyn Fn(Duration) -> RedisResult<Connection> + Send>;
+
+/// One message: epoch, clock, the clock before it, kind, names.
+#[derive(Debug, Deserialize)]
+struct Message {
+    e: String,
+    c: String,
+    b: String,
+    k: String,
+    n: Vec<String>,
+}
+
+/// Why the thread goes on with new connections.
+enum Lost {
+    Redis(RedisError),
+    /// The listening connection brings nothing.
+    Silent,
+    Strange(String),
+}
+
+impl From<RedisError> for Lost {
+    fn from(error: RedisError) -> Lost {
+        Lost::Redis(error)
+    }
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Lost::Redis(error) => write!(f, "{error}"),
+            Lost::Silent => f.write_str("its echoes do not come back"),
+            Lost::Strange(what) => f.write_str(what),
+        }
+    }
+}
+
+/// Starts the thread; it ends when the parts are dropped or told to stop.
+pub(crate) fn start(parts: &Arc<BusParts>, connect: Connect) -> Result<(), String> {
+    let parts = Arc::downgrade(parts);
+    std::thread::Builder::new()
+        .name("bus".into())
+        .spawn(move || run(&parts, &connect))
+        .map(|_| ())
+        .map_err(|error| format!("cannot start a thread: {error}"))
+}
+
+fn run(parts: &Weak<BusParts>, connect: &Connect) {
+    let mut pause = PAUSES.0;
+    let mut told = true;
+    loop {
+        let Some(bus) = parts.upgrade() else { return };
+        if bus.stop.load(Ordering::Acquire) {
+            return;
+        }
+        let mut session = Session {
+            bus: &bus,
+            sent: VecDeque::new(),
+            heard: false,
+        };
+        let lost = match session.run(connect) {
+            Ok(()) => return,
+            Err(lost) => lost,
+        };
+        if session.heard {
+            pause = PAUSES.0;
+            told = false;
+        }
+        if !told {
+            told = true;
+            log::warn!("the bus is lost: {lost}; memory is not trusted until it is back");
+        }
+        let waiting = bus.waking.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(bus.waking.1.wait_timeout(waiting, pause));
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+/// One pair of connections.
+struct Session<'a> {
+    bus: &'a BusParts,
+    /// The pings under way: token, and when each was sent.
+    sent: VecDeque<(u64, Instant)>,
+    /// Whether an echo came back.
+    heard: bool,
+}
+
+impl Session<'_> {
+    fn run(&mut self, connect: &Connect) -> Result<(), Lost> {
+        let bus = self.bus;
+        let patience = bus.settings.patience;
+        let mut listening = connect(patience)?;
+        let mut talking = connect(patience)?;
+        let mut listening = listening.as_pubsub();
+        let private = bus.scripts.private_channel(&bus.replica);
+        // Subscribed and confirmed before the state is read: what comes between is heard, and waits in the connection.
+        listening.subscribe(&[bus.scripts.channel(), private.as_str()])?;
+        self.catch_up(&mut talking, None)?;
+        let (mut ping_at, mut prune_at, mut renew_at) =
+            (Instant::now(), Instant::now() + PRUNE_EVERY, Instant::now());
+        loop {
+            if bus.stop.load(Ordering::Acquire) || Arc::strong_count(&bus.mirror) == 1 {
+                let _ = bus.scripts.forget_replica(&mut talking, &bus.replica);
+                return Ok(());
+            }
+            let now = Instant::now();
+            if now >= ping_at {
+                ping_at = now + patience / 4;
+                self.ping(&mut talking, &private)?;
+                self.deliver_pending(&mut talking)?;
+            }
+            if now >= renew_at {
+                renew_at = now + RENEW_EVERY;
+                bus.held.renew(&mut talking)?;
+            }
+            if now >= prune_at {
+                prune_at = now + PRUNE_EVERY;
+                self.prune(&mut talking)?;
+            }
+            let oldest = self.sent.front().map(|(_, sent)| sent.elapsed());
+            if oldest.is_some_and(|age| age > patience * 2) {
+                return Err(Lost::Silent);
+            }
+            let wait = ping_at
+                .min(renew_at)
+                .saturating_duration_since(Instant::now())
+                .max(Duration::from_millis(1));
+            self.listen(&mut listening, &mut talking, &private, wait)?;
+        }
+    }
+
+    fn listen(
+        &mut self,
+        listening: &mut PubSub<'_>,
+        talking: &mut Connection,
+        private: &str,
+        wait: Duration,
+    ) -> Result<(), Lost> {
+        listening.set_read_timeout(Some(wait))?;
+        let message = match listening.get_message() {
+            Ok(message) => message,
+            Err(error) if error.is_timeout() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let payload: String = message.get_payload()?;
+        if message.get_channel_name() == private {
+            self.echoed(&payload, talking)
+        } else {
+            self.told(&payload, talking)
+        }
+    }
+
+    /// An echo: everything up to its clock has arrived, or is missing.
+    fn echoed(&mut self, payload: &str, talking: &mut Connection) -> Result<(), Lost> {
+        let mut parts = payload.split(' ');
+        let token = parts.next().and_then(|text| text.parse::<u64>().ok());
+        let epoch = parts.next().and_then(Epoch::parse);
+        let clock = parts.next().and_then(|text| text.parse::<u64>().ok());
+        let (Some(token), Some(epoch), Some(clock)) = (token, epoch, clock) else {
+            return Err(Lost::Strange("an echo that is none of larder's".into()));
+        };
+        let Some(at) = self.sent.iter().position(|(sent, _)| *sent == token) else {
+            // Of another session of this replica.
+            return Ok(());
+        };
+        let sent = self.sent[at].1;
+        self.sent.drain(..=at);
+        let mut era = self.bus.mirror.era();
+        if era.epoch() != epoch || clock > era.last() {
+            era = self.catch_up(talking, None)?;
+        }
+        if era.epoch() == epoch && era.last() >= clock {
+            let until = self.bus.clock.at(sent) + micros(self.bus.settings.patience);
+            self.bus.mirror.trust(&era, until);
+            self.heard = true;
+        }
+        Ok(())
+    }
+
+    /// A message on the channel.
+    fn told(&mut self, payload: &str, talking: &mut Connection) -> Result<(), Lost> {
+        let message = parse(payload)?;
+        let era = self.bus.mirror.era();
+        if era.epoch() != message.epoch {
+            self.catch_up(talking, None)?;
+            return Ok(());
+        }
+        if message.clock <= era.last() {
+            // Heard already, by way of the log.
+            return Ok(());
+        }
+        if message.before > era.last() {
+            self.catch_up(talking, None)?;
+            return Ok(());
+        }
+        self.apply(&era, &message);
+        Ok(())
+    }
+
+    fn apply(&self, era: &Era, message: &Heard) {
+        if let Some(kind) = message.kind {
+            let listeners = self
+                .bus
+                .listeners
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            for name in &message.names {
+                era.apply(name, kind, message.clock);
+                listeners.iter().for_each(|listener| listener(name, kind));
+            }
+        }
+        era.heard(message.clock);
+    }
+
+    /// Hears what was missed: from the log, or, where that does not reach back, all names there are.
+    fn catch_up(
+        &mut self,
+        talking: &mut Connection,
+        known: Option<State>,
+    ) -> Result<Arc<Era>, Lost> {
+        let bus = self.bus;
+        let state = match known {
+            Some(state) => state,
+            None => self.hello(talking, false)?,
+        };
+        let era = bus.mirror.era();
+        if era.epoch() != state.epoch {
+            return Err(Lost::Strange("the history changed again".into()));
+        }
+        let last = era.last();
+        if state.clock < last {
+            // Of one history, and yet it runs backwards: Redis got old data back.
+            let state = self.hello(talking, true)?;
+            return self.catch_up(talking, Some(state));
+        }
+        if last != 0 {
+            if state.clock == last {
+                return Ok(era);
+            }
+            let messages = bus.scripts.log_after(talking, last)?;
+            let messages: Vec<Heard> = messages
+                .iter()
+                .map(|text| parse(text))
+                .collect::<Result<_, _>>()?;
+            if messages.first().is_some_and(|first| first.before <= last) {
+                messages
+                    .iter()
+                    .for_each(|message| self.apply(&era, message));
+                bus.gaps_repaired.fetch_add(1, Ordering::Relaxed);
+                return Ok(era);
+            }
+        }
+        // What comes while the pages are read is heard on the channel: `state.clock` was read before them.
+        let mut cursor = 0;
+        loop {
+            let (next, page) = bus.scripts.names_page(talking, cursor)?;
+            for (name, kind, clock) in &page {
+                era.apply(name, *kind, *clock);
+            }
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        // Last, since what is pruned while the pages are read is in none of them.
+        let after = self.hello(talking, false)?;
+        if after.epoch != state.epoch {
+            return Err(Lost::Strange("the history changed again".into()));
+        }
+        era.apply_state(&after);
+        era.heard(state.clock);
+        if last != 0 {
+            bus.gaps_repaired.fetch_add(1, Ordering::Relaxed);
+            // Some may have been invalidated without this replica ever being told by name.
+            let listeners = bus.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            listeners
+                .iter()
+                .for_each(|listener| listener(&Name::everything(), Kind::Soft));
+        }
+        Ok(era)
+    }
+
+    fn hello(&self, talking: &mut Connection, anew: bool) -> Result<State, Lost> {
+        let sent = self.bus.clock.now();
+        let (state, time) = self.bus.scripts.hello(talking, anew)?;
+        self.bus.clock.heard_redis(time, sent);
+        self.bus.mirror.saw(&state);
+        Ok(state)
+    }
+
+    fn ping(&mut self, talking: &mut Connection, private: &str) -> Result<(), Lost> {
+        let bus = self.bus;
+        let (token, sent, sent_at) = (random() >> 1, Instant::now(), bus.clock.now());
+        let about = about(bus);
+        let ping = Ping {
+            private_channel: private,
+            token,
+            replica: &bus.replica,
+            about: &about,
+        };
+        self.sent.push_back((token, sent));
+        let (state, time) = bus.scripts.ping(talking, &ping)?;
+        bus.clock.heard_redis(time, sent_at);
+        bus.mirror.saw(&state);
+        Ok(())
+    }
+
+    /// Brings what waits to Redis: the latest of each name.
+    fn deliver_pending(&self, talking: &mut Connection) -> Result<(), Lost> {
+        let bus = self.bus;
+        while !bus.mirror.pending.is_empty() {
+            for batch in bus.mirror.pending.batches(DELIVERED_AT_ONCE) {
+                let names = batch.names.iter().map(|(name, _)| name.clone());
+                let length = bus.settings.log_length;
+                let (epoch, clock) =
+                    bus.scripts
+                        .invalidate(talking, batch.kind, names, &bus.replica, length)?;
+                let era = bus.mirror.era();
+                if era.epoch() == epoch {
+                    batch
+                        .names
+                        .iter()
+                        .for_each(|(name, _)| era.apply(name, batch.kind, clock));
+                } else {
+                    // A history that is not known here yet: whatever was loaded in the one that is falls with it.
+                    self.hello(talking, false)?;
+                }
+                bus.mirror.pending.settle(&batch);
+                log::info!("{} pending invalidations delivered", batch.names.len());
+            }
+        }
+        Ok(())
+    }
+
+    fn prune(&self, talking: &mut Connection) -> Result<(), Lost> {
+        let bus = self.bus;
+        let keep = bus.longest_life.load(Ordering::Relaxed);
+        bus.scripts.prune(talking, keep, MOST_NAMES)?;
+        let oldest = bus
+            .clock
+            .redis_of_local(bus.clock.now())
+            .saturating_sub(keep);
+        bus.mirror.era().prune(oldest);
+        Ok(())
+    }
+}
+
+/// A message, read.
+struct Heard {
+    epoch: Epoch,
+    clock: u64,
+    before: u64,
+    /// `None`: a history began.
+    kind: Option<Kind>,
+    names: Vec<Name>,
+}
+
+/// What a replica says of itself: a JSON object.
+pub(crate) fn about(bus: &BusParts) -> String {
+    let members = bus.about.lock().unwrap_or_else(PoisonError::into_inner);
+    if members.is_empty() {
+        return String::new();
+    }
+    let left = bus.mirror.trust_until().saturating_sub(bus.clock.now());
+    format!(
+        "{{{members},\"uptime_ms\":{},\"trusted\":{},\"trust_left_ms\":{},\"clock\":\"{}\"}}",
+        bus.started.elapsed().as_millis(),
+        left > 0,
+        // A process that is alone is trusted for good, by its own patience as it were.
+        (left / 1000).min(bus.settings.patience.as_millis() as u64),
+        bus.mirror.era().last(),
+    )
+}
+
+fn parse(payload: &str) -> Result<Heard, Lost> {
+    let strange = || Lost::Strange("a message that is none of larder's".into());
+    let message: Message = serde_json::from_str(payload).map_err(|_| strange())?;
+    Ok(Heard {
+        epoch: Epoch::parse(&message.e).ok_or_else(strange)?,
+        clock: message.c.parse().map_err(|_| strange())?,
+        before: message.b.parse().map_err(|_| strange())?,
+        kind: match message.k.as_str() {
+            "h" => Some(Kind::Hard),
+            "s" => Some(Kind::Soft),
+            _ => None,
+        },
+        names: message.n.iter().map(|name| Name::tag(name)).collect(),
+    })
+}

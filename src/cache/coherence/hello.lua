@@ -1,0 +1,10 @@
+-- On every new connection, before anything else: is this the history that it was?
+-- ARGV[3] is 'anew' to begin a new one in any case. Returns epoch, clock, floor, soft floor, pruned_to, begin, time in microseconds.
+local state
+if ARGV[3] == 'anew' then
+  state = begin(redis.call('HGET', KEYS[1], 'clock'))
+else
+  state = history(true)
+end
+state[7] = text(now())
+return state

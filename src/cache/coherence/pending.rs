@@ -1,0 +1,111 @@
+//! Invalidations that Redis has not taken yet.
+//!
+//! While one waits, its names stand in the way of everything here that was loaded before it, by a counter of this process: no
+//! clock of Redis's exists for it yet. A value that came from elsewhere has no place in that count, and is refused as well.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::mirror::Dependency;
+use super::name::{Kind, Name};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    /// Invalidations that this process has begun, those that were taken at once included.
+    begun: AtomicU64,
+    /// How many wait: read on every hit, before anything is locked.
+    waiting: AtomicUsize,
+    /// The latest of each name and kind.
+    names: Mutex<HashMap<(Name, Kind), u64>>,
+}
+
+/// Invalidations to be delivered together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) kind: Kind,
+    /// Each with its place in this process's count.
+    pub(crate) names: Vec<(Name, u64)>,
+}
+
+impl Pending {
+    /// How many invalidations this process has begun.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) == 0
+    }
+
+    /// Names that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Name, Kind), u64>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on these names stand in the way of what was loaded before.
+    pub(crate) fn begin(&self, names: &[Name], kind: Kind) -> Batch {
+        let mut waiting = self.lock();
+        // Under the lock, so that a load that begins now is either counted before or finds the names here.
+        let begun = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let names: Vec<(Name, u64)> = names.iter().map(|name| (name.clone(), begun)).collect();
+        for (name, begun) in &names {
+            waiting.insert((name.clone(), kind), *begun);
+        }
+        self.waiting.store(waiting.len(), Ordering::Release);
+        Batch { kind, names }
+    }
+
+    /// Redis has taken these. A later one of the same name goes on waiting.
+    pub(crate) fn settle(&self, batch: &Batch) {
+        let mut waiting = self.lock();
+        for (name, begun) in &batch.names {
+            let key = (name.clone(), batch.kind);
+            if waiting.get(&key) == Some(begun) {
+                waiting.remove(&key);
+            }
+        }
+        self.waiting.store(waiting.len(), Ordering::Release);
+    }
+
+    /// All that waits, of each kind.
+    pub(crate) fn batches(&self, most: usize) -> Vec<Batch> {
+        let waiting = self.lock();
+        let of = |kind| {
+            let names: Vec<(Name, u64)> = waiting
+                .iter()
+                .filter(|((_, of), _)| *of == kind)
+                .take(most)
+                .map(|((name, _), begun)| (name.clone(), *begun))
+                .collect();
+            (!names.is_empty()).then_some(Batch { kind, names })
+        };
+        [Kind::Hard, Kind::Soft]
+            .into_iter()
+            .filter_map(of)
+            .collect()
+    }
+
+    /// The strictest kind that waits for a name of these, begun after their loads.
+    pub(crate) fn strictest(&self, dependencies: &[Dependency]) -> Option<Kind> {
+        let waiting = self.lock();
+        let stands = |kind: Kind| {
+            dependencies.iter().any(|dependency| {
+                let after = |name: &Name| {
+                    waiting
+                        .get(&(name.clone(), kind))
+                        .is_some_and(|begun| *begun > dependency.stamp.begun)
+                };
+                after(&Name::everything()) || dependency.names.iter().any(after)
+            })
+        };
+        [Kind::Hard, Kind::Soft]
+            .into_iter()
+            .find(|kind| stands(*kind))
+    }
+}

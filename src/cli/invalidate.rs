@@ -1,0 +1,110 @@
+//! `larder invalidate`: invalidates through a running server, for scripts and cron.
+//!
+//! Promise: the API key comes from the environment and is never shown. Exits with 0 once the invalidation is acknowledged; one
+//! that is pending is in force on that server only, so it is said so, and exits with 1.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+/// How long the server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What is to be invalidated, and through which server.
+#[derive(Args, Clone, Debug)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
+pub(super) struct InvalidateArguments {
+    /// A tag; may be given more than once
+    #[arg(long, value_name = "T", group = "what")]
+    tag: Vec<String>,
+    /// A key, as /cache/entry shows it; may be given more than once
+    #[arg(long, value_name = "K", group = "what")]
+    key: Vec<String>,
+    /// A request path with its query; may be given more than once
+    #[arg(long, value_name = "P", group = "what")]
+    path: Vec<String>,
+    /// Everything
+    #[arg(long, group = "what")]
+    all: bool,
+    /// Make it stale, to be served until it is renewed where its resource allows that
+    #[arg(long)]
+    soft: bool,
+    /// Where the server is [default: server.bind of the configuration]
+    #[arg(long, value_parser = super::server_url)]
+    url: Option<String>,
+    /// The environment variable that holds the admin key
+    #[arg(long, value_name = "VAR", default_value = "LARDER_ADMIN_KEY")]
+    key_env: String,
+}
+
+/// Invalidates through the server at `own_url`, unless the arguments name another one.
+pub(super) fn run(
+    arguments: &InvalidateArguments,
+    own_url: impl FnOnce() -> Result<String, ExitCode>,
+) -> ExitCode {
+    let Some(key) = std::env::var(&arguments.key_env)
+        .ok()
+        .filter(|key| !key.is_empty())
+    else {
+        super::say_error(&format!(
+            "larder: the environment variable {} holds no API key",
+            arguments.key_env
+        ));
+        return ExitCode::from(2);
+    };
+    let url = match arguments.url.clone().map_or_else(own_url, Ok) {
+        Ok(url) => url,
+        Err(code) => return code,
+    };
+    let wish = json!({
+        "tags": arguments.tag, "keys": arguments.key, "paths": arguments.path,
+        "all": arguments.all, "soft": arguments.soft,
+    });
+    match ask(&url, &key, &wish) {
+        Ok((200, answer)) => {
+            let _ = super::say(&format!(
+                "invalidated at {}",
+                answer["clock"].as_str().unwrap_or("?")
+            ));
+            ExitCode::SUCCESS
+        }
+        Ok((202, _)) => {
+            super::say_error(
+                &"larder: pending: in force on this server, and on the others once Redis can be reached",
+            );
+            ExitCode::FAILURE
+        }
+        Ok((status, answer)) => {
+            let detail = answer["detail"].as_str().unwrap_or("no detail");
+            super::say_error(&format!("larder: {url} answers {status}: {detail}"));
+            ExitCode::FAILURE
+        }
+        Err(why) => {
+            super::say_error(&format!("larder: {url}: {why}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ask(url: &str, key: &str, wish: &Value) -> Result<(u16, Value), String> {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .timeout_global(Some(PATIENCE))
+        .build();
+    let agent = ureq::Agent::new_with_config(config);
+    let mut answer = agent
+        .post(format!("{}/cache/invalidate", url.trim_end_matches('/')))
+        .header("Authorization", format!("Bearer {key}"))
+        .header("Content-Type", "application/json")
+        .send(wish.to_string())
+        // The client's text names the place and the reason, never a header.
+        .map_err(|error| error.to_string())?;
+    let body = answer.body_mut().read_to_string().unwrap_or_default();
+    Ok((
+        answer.status().as_u16(),
+        serde_json::from_str(&body).unwrap_or_default(),
+    ))
+}

@@ -1,0 +1,101 @@
+//! The coherence checker: random reads, writes and faults over three replicas, and a judge of what the reads returned.
+//!
+//! `history` is what was seen, `judge` says what of it is illegal and shows the fewest operations that prove it, `faults` breaks
+//! things, `run` plays a round, `report` tells what came of it. The seed fixes what is drawn, not how threads and processes
+//! interleave: to see a bad history again, its round is played again and again.
+//!
+//! The test plays some short rounds. With `LARDER_SOAK_MINUTES`, and `LARDER_SOAK_SEED` if a seed is wanted, it goes on for so
+//! long and writes its report after each round into the file that `LARDER_SOAK_REPORT` names: that is `scripts/soak`. Where
+//! `LARDER_SOAK_LOGS` names a folder, the logs of a round with an illegal read are kept there.
+
+mod faults;
+mod history;
+mod judge;
+mod report;
+mod run;
+
+use std::time::{Duration, Instant};
+
+use faults::{Kind, Random};
+use report::Report;
+use run::Plan;
+
+/// How long a round lasts, besides its start and its end.
+const SHORT: Duration = Duration::from_secs(4);
+const LONG: Duration = Duration::from_secs(20);
+
+#[test]
+fn no_read_is_illegal_whatever_fails() {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let number = |name: &str| {
+        variable(name).map(|value| {
+            let number = value.parse::<f64>();
+            number.unwrap_or_else(|_| panic!("{name} is {value:?}, want a number"))
+        })
+    };
+    let seed = variable("LARDER_SOAK_SEED").map_or_else(any_seed, |value| {
+        let seed = value.parse();
+        seed.unwrap_or_else(|_| panic!("LARDER_SOAK_SEED is {value:?}, want an integer"))
+    });
+    println!("seed {seed}");
+    let mut report = Report::new(seed);
+    match number("LARDER_SOAK_MINUTES") {
+        None => {
+            for plan in short_plans(seed) {
+                report.add(&run::play(&plan));
+            }
+        }
+        Some(minutes) => {
+            let end = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
+            let mut seeds = Random::new(seed);
+            // The first round has the seed itself: so a bad round is played again by its own.
+            let mut round = seed;
+            while Instant::now() < end {
+                report.add(&run::play(&Plan::of(round, LONG)));
+                round = seeds.next();
+                if let Some(path) = variable("LARDER_SOAK_REPORT") {
+                    std::fs::write(path, report.to_string()).unwrap();
+                }
+            }
+        }
+    }
+    println!("{report}");
+    assert_eq!(report.illegal(), 0, "illegal reads: see the report");
+    assert!(report.remarks().is_empty(), "{:?}", report.remarks());
+    report.must_mean_something();
+}
+
+/// The rounds of the short run: every kind of fault has a round in which it can happen.
+fn short_plans(seed: u64) -> Vec<Plan> {
+    let mut seeds = Random::new(seed);
+    let mut plan = |patience, network: &[Kind], redis: &[Kind]| Plan {
+        seed: seeds.next(),
+        length: SHORT,
+        patience,
+        network: network.to_vec(),
+        redis: redis.to_vec(),
+    };
+    let (bus, others): (Vec<Kind>, Vec<Kind>) = Kind::NETWORK
+        .iter()
+        .partition(|kind| matches!(kind, Kind::BusCut | Kind::BusStall | Kind::BusLost));
+    let (lost, refusing): (Vec<Kind>, Vec<Kind>) = Kind::REDIS.iter().partition(|kind| {
+        matches!(
+            kind,
+            Kind::Killed | Kind::Emptied | Kind::Restored | Kind::Flushed | Kind::Evicted
+        )
+    });
+    vec![
+        plan("500ms", &others, &[]),
+        plan("300ms", &bus, &lost),
+        plan("300ms", &[], &lost),
+        plan("500ms", &Kind::NETWORK, &refusing),
+        plan("300ms", &Kind::NETWORK, &Kind::REDIS),
+    ]
+}
+
+/// Another one each time: a test suite that only ever plays one game learns one game.
+fn any_seed() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).unwrap();
+    u64::from_le_bytes(bytes)
+}

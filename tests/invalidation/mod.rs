@@ -1,0 +1,211 @@
+//! Invalidation: what it names, how soon it holds, and that it holds whatever fails.
+//!
+//! The data says its version, TTLs are hours and nothing is stale by age, so an old version is always one that an invalidation
+//! should have ended.
+
+mod holds;
+mod names;
+mod refused;
+mod seen;
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::client::{Answer, Pending};
+use crate::support::larder::{ADMIN_KEY, Larder};
+use crate::support::news::path;
+use crate::support::proxy::FaultProxy;
+use crate::support::redis::RedisServer;
+use crate::support::versions::{Versions, VersionsConfig, version_in};
+use crate::support::{SOON, until, until_some};
+
+/// The bound of [`VersionsConfig`]'s default.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// For a test in which trust must not end by itself.
+const LONG_PATIENCE: &str = "1m";
+
+/// Replicas on one Redis, the second of them behind a proxy.
+struct Two {
+    // Ended in this order.
+    near: Larder,
+    far: Larder,
+    proxy: FaultProxy,
+    redis: RedisServer,
+    versions: Versions,
+}
+
+impl Two {
+    fn start() -> Two {
+        Two::with(&VersionsConfig::default())
+    }
+
+    fn with(config: &VersionsConfig) -> Two {
+        let (redis, versions) = (RedisServer::start(), Versions::start());
+        let proxy = FaultProxy::start(redis.address());
+        let near = Larder::start(&config.options(&versions, redis.address()));
+        let far = Larder::start(&config.options(&versions, proxy.address()));
+        let two = Two {
+            near,
+            far,
+            proxy,
+            redis,
+            versions,
+        };
+        two.both_trust();
+        two
+    }
+
+    fn both(&self) -> [&Larder; 2] {
+        [&self.near, &self.far]
+    }
+
+    fn both_trust(&self) {
+        for replica in self.both() {
+            until_trusted(replica);
+        }
+    }
+
+    /// Both have a category in memory. Gives the version that they have.
+    fn warm(&self, category: &str) -> u64 {
+        let [near, far] = self.both().map(|replica| warm(replica, category));
+        assert_eq!(near, far);
+        near
+    }
+
+    /// Changes a category and has one replica invalidate it. Gives the new version and what was answered.
+    fn change(&self, replica: &Larder, category: &str) -> (u64, Change) {
+        let version = self.versions.publish(category);
+        (version, invalidate(replica, &category_tag(category)))
+    }
+}
+
+/// What the answer to an invalidation says.
+#[derive(Debug)]
+struct Change {
+    clock: String,
+    pending: bool,
+    acknowledged: Instant,
+}
+
+fn category_tag(category: &str) -> Value {
+    json!({"tags": [format!("category:{category}")]})
+}
+
+/// Invalidates, and checks the form of the answer.
+#[track_caller]
+fn invalidate(larder: &Larder, names: &Value) -> Change {
+    let answer = larder.post("/cache/invalidate", names);
+    let acknowledged = Instant::now();
+    let body = answer.json();
+    let pending = body["pending"].as_bool();
+    let pending = pending.unwrap_or_else(|| panic!("{answer}"));
+    assert_eq!(answer.status, if pending { 202 } else { 200 }, "{answer}");
+    let clock = body["clock"].as_str().unwrap_or_default().to_owned();
+    if !pending {
+        assert!(
+            clock.parse::<u64>().is_ok_and(|clock| clock > 0),
+            "{answer}"
+        );
+        assert_eq!(answer.the("Larder-Clock"), clock);
+    }
+    Change {
+        clock,
+        pending,
+        acknowledged,
+    }
+}
+
+/// Invalidates where nothing is wrong: it is not pending.
+#[track_caller]
+fn invalidate_now(larder: &Larder, names: &Value) -> Change {
+    let change = invalidate(larder, names);
+    assert!(!change.pending, "{change:?}");
+    change
+}
+
+fn is_from_memory(answer: &Answer) -> bool {
+    answer.the("Cache-Status").starts_with("larder-memory; hit")
+}
+
+/// Whether the next read is answered from memory.
+fn is_warm(larder: &Larder, category: &str) -> bool {
+    is_from_memory(&larder.get(&path(category)).expect(200))
+}
+
+/// Reads a category until it comes from memory, and gives its version.
+#[track_caller]
+fn warm(larder: &Larder, category: &str) -> u64 {
+    until_some(SOON, "an answer comes from memory", || {
+        let answer = larder.get(&path(category)).expect(200);
+        is_from_memory(&answer).then(|| version_in(&answer, category))
+    })
+}
+
+fn bus(larder: &Larder) -> Value {
+    larder.stats()["bus"].clone()
+}
+
+#[track_caller]
+fn until_trusted(larder: &Larder) {
+    until(SOON, "the replica trusts its bus", || {
+        bus(larder)["trusted"] == true
+    });
+}
+
+#[track_caller]
+fn until_nothing_pends(larder: &Larder) {
+    until(SOON, "nothing is pending", || bus(larder)["pending"] == 0);
+}
+
+/// Waits until a replica has heard of everything up to this clock.
+#[track_caller]
+fn until_heard(larder: &Larder, clock: &str) {
+    let wanted: u64 = clock.parse().unwrap();
+    until(SOON, "the replica hears of it", || {
+        let bus = bus(larder);
+        let heard = bus["clock"].as_str().unwrap_or_else(|| panic!("{bus}"));
+        heard.parse::<u64>().unwrap() >= wanted
+    });
+}
+
+/// Reads until well past the bound, and panics if a read that began later than that after the acknowledgement is older.
+#[track_caller]
+fn never_old_after(
+    patience: Duration,
+    change: &Change,
+    replicas: &[&Larder],
+    category: &str,
+    new: u64,
+) {
+    let mut past = 0;
+    while past < 10 {
+        for larder in replicas {
+            let late = change.acknowledged.elapsed();
+            let answer = larder.get(&path(category));
+            let found = version_in(&answer, category);
+            assert!(
+                found == new || late <= patience,
+                "v{found} for a read {late:?} after v{new} was acknowledged: {answer}"
+            );
+            past += u32::from(late > patience);
+        }
+    }
+}
+
+/// Sends a read and leaves its answer for later.
+fn begin_read(larder: &Larder, category: &str) -> Pending {
+    let call = larder.call("GET", &path(category)).key(ADMIN_KEY);
+    call.connect().unwrap()
+}
+
+fn finish(pending: Pending, category: &str) -> u64 {
+    version_in(&pending.finish().unwrap(), category)
+}
+
+fn until_calls(versions: &Versions, calls: usize) {
+    until(SOON, &format!("call {calls} to the source"), || {
+        versions.calls() >= calls
+    });
+}
