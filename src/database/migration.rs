@@ -143,8 +143,10 @@ mod tests {
                     let (database, together) = (database.clone(), together.clone());
                     std::thread::spawn(move || {
                         let database = database.open();
-                        database.ping().unwrap();
+                        // On a busy machine a first connection takes its time; whoever failed here would keep the others.
+                        let connected = (0..30).any(|_| database.ping().is_ok());
                         together.wait();
+                        assert!(connected);
                         database.migrate().unwrap()
                     })
                 })
