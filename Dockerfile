@@ -4,16 +4,16 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /build
 # Dependencies first, against an empty crate: this layer is built again only when Cargo.toml or Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src tests \
- && echo 'fn main() {}' | tee src/main.rs > tests/main.rs \
+RUN mkdir -p src tests benches \
+ && echo 'fn main() {}' | tee src/main.rs tests/main.rs > benches/coherence.rs \
  && touch src/lib.rs \
  && cargo build --release --locked \
- && rm -rf src tests
+ && rm -rf src tests benches
 COPY config.toml ./
 COPY sql sql
 COPY src src
 # Cargo goes by time stamps, and those of the real files may be older than the empty crate. It wants every target's file.
-RUN mkdir tests && echo 'fn main() {}' > tests/main.rs \
+RUN mkdir tests benches && echo 'fn main() {}' | tee tests/main.rs > benches/coherence.rs \
  && touch src/main.rs src/lib.rs \
  && cargo build --release --locked \
  && strip target/release/larder

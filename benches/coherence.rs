@@ -1,0 +1,680 @@
+//! The figures of coherence, as a table in Markdown: `cargo bench --bench coherence`, about a minute.
+//!
+//! It starts a `redis-server` of its own in a temporary folder and ends it by its process id. Several caches in this process are
+//! the replicas. When an invalidation has come into force at a replica is told by its `on_invalidation`, which is called after
+//! the cells are set; each time a `get` then has to find nothing, or the run fails. No thread spins, so that a machine of few
+//! cores measures the bus and not its own load.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+use std::hint::black_box;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use larder::cache::{
+    Cache, CoherenceSettings, Entry, Key, Kind, Life, Load, LoadSettings, Loaded, Making,
+    MemorySettings, Name, Policy, RedisSettings, Request, StaleRules, Subject, Tag, Value, random,
+};
+use larder::secret::Secret;
+use tempfile::TempDir;
+
+// The program's own allocator: the memory of the mirror is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const SOON: Duration = Duration::from_secs(10);
+const HOUR: Duration = Duration::from_secs(3600);
+const BODY: usize = 1024;
+
+fn main() {
+    // `cargo test --all-targets` runs this, too, without asking for figures.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        println!("figures are made by: cargo bench --bench coherence");
+        return;
+    }
+    let began = Instant::now();
+    let load_before = first_line("/proc/loadavg");
+    let redis = Redis::start();
+    let mut rows = Vec::new();
+    // First, while nothing has been freed that it could use again.
+    memory(&redis, &mut rows);
+    propagation(&redis, &mut rows);
+    for patience in [Duration::from_secs(1), Duration::from_millis(250)] {
+        repair(&redis, patience, &mut rows);
+    }
+    hits(&redis, &mut rows);
+    rates(&redis, &mut rows);
+
+    println!("| Figure | Value |\n|---|---|");
+    for (figure, value) in rows {
+        println!("| {figure} | {value} |");
+    }
+    println!(
+        "\n{} cores ({}), Redis {} on the same machine over loopback, {}, larder {}; load average {} before and {} after; {:.0} s.",
+        thread::available_parallelism().unwrap(),
+        processor(),
+        redis.version(),
+        rustc(),
+        env!("CARGO_PKG_VERSION"),
+        load_before,
+        first_line("/proc/loadavg"),
+        began.elapsed().as_secs_f64(),
+    );
+}
+
+type Rows = Vec<(String, String)>;
+
+fn row(rows: &mut Rows, figure: impl Into<String>, value: impl Into<String>) {
+    rows.push((figure.into(), value.into()));
+}
+
+/// What one name costs where it is remembered.
+fn memory(redis: &Redis, rows: &mut Rows) {
+    const BATCH: usize = 500;
+    const NAMES: usize = 200_000;
+    let prefix = "memory";
+    let cache = replica(redis, prefix, Duration::from_secs(1));
+    let batch = |kind: &str, from: usize| {
+        let names: Vec<Name> = (from..from + BATCH)
+            .map(|i| Name::tag(&format!("{kind}:{i:06}")))
+            .collect();
+        acknowledged(&cache, &names)
+    };
+    // What the first ones need is not what a name needs.
+    for from in (0..4 * BATCH).step_by(BATCH) {
+        batch("none", from);
+    }
+    let (names, bytes) = (cache.bus().names, resident());
+    let last = (0..NAMES)
+        .step_by(BATCH)
+        .map(|from| batch("user", from))
+        .max()
+        .unwrap();
+    until("the last one is heard", || cache.has_heard(last));
+    let (names, bytes) = (cache.bus().names - names, resident() - bytes);
+    assert_eq!(names, NAMES);
+    row(
+        rows,
+        format!(
+            "Memory of the mirror per name ({names} names of 11 bytes, resident memory of the process)"
+        ),
+        format!("{:.0} bytes", bytes as f64 / names as f64),
+    );
+    let key = format!("{{{prefix}:bus}}:names");
+    let bytes: u64 = redis.ask(&["MEMORY", "USAGE", &key, "SAMPLES", "0"]);
+    row(
+        rows,
+        "The same name in Redis (`MEMORY USAGE` of the sorted set)",
+        format!("{:.0} bytes", bytes as f64 / (names + 4 * BATCH) as f64),
+    );
+}
+
+/// How soon an invalidation is in force at three others.
+fn propagation(redis: &Redis, rows: &mut Rows) {
+    const ROUNDS: usize = 1500;
+    let start = || replica(redis, "propagation", Duration::from_secs(1));
+    let (first, others) = (start(), [start(), start(), start()]);
+    let told: Vec<_> = others.iter().map(listen).collect();
+    let mut thing = Thing::new("thing", &[]);
+    let (mut call, mut since_call, mut since_return, mut slowest) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let name = thing.tag_anew(round);
+        thing.fill(&first);
+        others.iter().for_each(|other| thing.fill(other));
+        // Long enough for every thread to sleep again: an invalidation in an idle process.
+        thread::sleep(Duration::from_micros(500 + random() % 1000));
+        let called = Instant::now();
+        acknowledged(&first, std::slice::from_ref(&name));
+        let returned = Instant::now();
+        call.push(seconds(called, returned));
+        let mut worst = f64::MIN;
+        for (other, told) in others.iter().zip(&told) {
+            let at = told.when(&name);
+            thing.must_be_gone(other);
+            since_call.push(seconds(called, at));
+            since_return.push(seconds(returned, at));
+            worst = worst.max(seconds(called, at));
+        }
+        slowest.push(worst);
+    }
+    let what = |of: &str| format!("Propagation to 3 other replicas, {of} ({ROUNDS} invalidations)");
+    row(
+        rows,
+        what("from the call of `invalidate` to each of them"),
+        spread(since_call),
+    );
+    row(
+        rows,
+        what("from the call to the last of the three"),
+        spread(slowest),
+    );
+    row(
+        rows,
+        what("from the return of `invalidate` to each of them (negative: before it returned)"),
+        spread(since_return),
+    );
+    row(
+        rows,
+        "The call of `invalidate` itself, one tag, 4 replicas",
+        spread(call),
+    );
+}
+
+/// How soon an invalidation is in force at a replica that its message did not reach.
+fn repair(redis: &Redis, patience: Duration, rows: &mut Rows) {
+    const ROUNDS: usize = 40;
+    let prefix = format!("repair-{}", patience.as_millis());
+    let first = replica(redis, &prefix, patience);
+    let other = replica(redis, &prefix, patience);
+    let told = listen(&other);
+    let silent = SilentInvalidation::new(&prefix);
+    let mut thing = Thing::new("thing", &[]);
+    let mut lose = |how: &str, lost_invalidation: &mut dyn FnMut(&Name) -> Instant| {
+        let mut times = Vec::new();
+        for round in 0..ROUNDS {
+            let name = thing.tag_anew(round);
+            thing.fill(&other);
+            // At any time between two pings, and not before this connection has brought an echo.
+            let beat = patience.as_micros() as u64 / 4;
+            thread::sleep(patience / 4 + Duration::from_micros(20_000 + random() % beat));
+            thing.fill(&other);
+            let gaps = other.bus().gaps_repaired;
+            let called = lost_invalidation(&name);
+            let at = told.when(&name);
+            thing.must_be_gone(&other);
+            until("it is counted", || other.bus().gaps_repaired > gaps);
+            times.push(seconds(called, at));
+        }
+        let worst = times.iter().copied().fold(f64::MIN, f64::max);
+        row(
+            rows,
+            format!(
+                "Repair of a lost message, {how}, `patience` {} ms ({ROUNDS} losses)",
+                patience.as_millis()
+            ),
+            format!(
+                "{}, worst {} = {:.0} % of `patience`",
+                spread(times),
+                time(worst),
+                100.0 * worst / patience.as_secs_f64()
+            ),
+        );
+    };
+    let mut connection = redis.connect();
+    lose(
+        "dropped on a connection that goes on (the script without its `PUBLISH`)",
+        &mut |name| {
+            let called = Instant::now();
+            silent.run(&mut connection, name.as_str());
+            called
+        },
+    );
+    lose("subscriber cut by `CLIENT KILL`", &mut |name| {
+        // The one that subscribed last: every cut makes it so anew.
+        let newest = redis.newest_subscriber();
+        let () = redis.ask(&["CLIENT", "KILL", "ID", &newest.to_string()]);
+        let called = Instant::now();
+        acknowledged(&first, std::slice::from_ref(name));
+        called
+    });
+}
+
+/// What a memory hit costs, next to the map that it looks into.
+fn hits(redis: &Redis, rows: &mut Rows) {
+    const TAGS: [usize; 4] = [0, 1, 4, 16];
+    const ROUNDS: usize = 25;
+    let cache = replica(redis, "hits", Duration::from_secs(1));
+    let things = TAGS.map(|count| {
+        let tags: Vec<String> = (0..count).map(|i| format!("tag:{i}")).collect();
+        let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+        let thing = Thing::new(&format!("thing?tags={count}"), &tags);
+        thing.fill(&cache);
+        thing
+    });
+    let bare = bare_moka();
+    let plain = moka::sync::Cache::<Key, Arc<Entry>>::new(10_000);
+    for thing in &things {
+        let entry = cache.get(thing.text(), &thing.policy, 0).unwrap().entry;
+        let names = cache.invalidated(&entry).len();
+        assert_eq!(names, thing.tags.len() + 1, "its key is a name, too");
+        bare.insert(thing.key.clone(), entry.clone());
+        plain.insert(thing.key.clone(), entry);
+    }
+    let of_bare = |text: &str| bare.get(text).is_some();
+    let of_plain = |text: &str| plain.get(text).is_some();
+    let mut costs = vec![Vec::new(); TAGS.len() + 2];
+    // By turns, so that what else the machine does meets all of them.
+    for _ in 0..ROUNDS {
+        for (thing, costs) in things.iter().zip(&mut costs) {
+            let get = |text: &str| cache.get(text, &thing.policy, 0).is_some();
+            costs.push(nanoseconds(thing.text(), get));
+        }
+        costs[TAGS.len()].push(nanoseconds(things[1].text(), of_bare));
+        costs[TAGS.len() + 1].push(nanoseconds(things[1].text(), of_plain));
+    }
+    let medians: Vec<f64> = costs
+        .into_iter()
+        .map(|costs| quantile(costs, 0.5))
+        .collect();
+    let (bare, plain) = (medians[TAGS.len()], medians[TAGS.len() + 1]);
+    for (tags, cost) in TAGS.iter().zip(&medians) {
+        row(
+            rows,
+            format!("A memory hit (`Cache::get`, {BODY} bytes, one thread) with {tags} tags"),
+            format!("{cost:.0} ns, {:.2} × bare moka", cost / bare),
+        );
+    }
+    row(
+        rows,
+        "Bare moka `get` of the same value (its settings here: LRU, weighed, expiry per entry, foldhash)",
+        format!("{bare:.0} ns"),
+    );
+    row(
+        rows,
+        "Bare moka `get` of the same value (`moka::sync::Cache::new`)",
+        format!("{plain:.0} ns"),
+    );
+}
+
+/// How many invalidations one replica gets through.
+fn rates(redis: &Redis, rows: &mut Rows) {
+    const SPAN: Duration = Duration::from_millis(1500);
+    for others in [0, 3] {
+        let prefix = format!("rates-{others}");
+        let start = || replica(redis, &prefix, Duration::from_secs(1));
+        let first = start();
+        let others: Vec<Cache> = (0..others).map(|_| start()).collect();
+        for threads in [1, 4] {
+            let messages = |redis: &Redis| redis.messages(&prefix);
+            let messages_before = messages(redis);
+            let began = Instant::now();
+            let done: Vec<(u64, u64)> = thread::scope(|scope| {
+                let work = |thread: usize| {
+                    let first = &first;
+                    move || {
+                        let names: Vec<Name> = (0..250)
+                            .map(|i| Name::tag(&format!("tag:{thread}:{i}")))
+                            .collect();
+                        let (mut count, mut last) = (0, 0);
+                        for name in names.chunks(1).cycle() {
+                            if began.elapsed() >= SPAN {
+                                break;
+                            }
+                            last = acknowledged(first, name);
+                            count += 1;
+                        }
+                        (count, last)
+                    }
+                };
+                let threads: Vec<_> = (0..threads).map(|at| scope.spawn(work(at))).collect();
+                threads
+                    .into_iter()
+                    .map(|thread| thread.join().unwrap())
+                    .collect()
+            });
+            let ended = Instant::now();
+            let count: u64 = done.iter().map(|(count, _)| count).sum();
+            let last = done.iter().map(|(_, last)| *last).max().unwrap();
+            let per_second = count as f64 / seconds(began, ended);
+            let mut value = format!("{per_second:.0} /s");
+            let messages = messages(redis) - messages_before;
+            value += &format!(", {:.2} messages each", messages as f64 / count as f64);
+            if !first.bus().trusted {
+                value += "; trust was lost meanwhile";
+            }
+            if !others.is_empty() {
+                while !others.iter().all(|other| other.has_heard(last)) {
+                    assert!(ended.elapsed() < SOON, "the others hear all of it");
+                    thread::sleep(Duration::from_micros(100));
+                }
+                let lag = time(ended.elapsed().as_secs_f64());
+                value += &format!("; all others had heard all of it {lag} after the last");
+            }
+            row(
+                rows,
+                format!(
+                    "Invalidations of one tag, {threads} thread{}, {} replica{}",
+                    if threads == 1 { "" } else { "s" },
+                    others.len() + 1,
+                    if others.is_empty() { "" } else { "s" },
+                ),
+                value,
+            );
+        }
+    }
+}
+
+/// An invalidation whose message nobody gets: the script of the bus itself, without its `PUBLISH`.
+struct SilentInvalidation {
+    script: redis::Script,
+    prefix: String,
+}
+
+impl SilentInvalidation {
+    fn new(prefix: &str) -> SilentInvalidation {
+        const WHOLE: &str = concat!(
+            include_str!("../src/cache/coherence/history.lua"),
+            include_str!("../src/cache/coherence/invalidate.lua")
+        );
+        let silent = WHOLE.replace("redis.call('PUBLISH', ARGV[2], message)", "");
+        assert!(!silent.contains("PUBLISH") && WHOLE.contains("PUBLISH"));
+        SilentInvalidation {
+            script: redis::Script::new(&silent),
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    fn run(&self, connection: &mut redis::Connection, name: &str) {
+        let mut call = self.script.prepare_invoke();
+        for key in ["state", "names", "log"] {
+            call.key(format!("{{{}:bus}}:{key}", self.prefix));
+        }
+        // The epoch would only be used for a new history, and there is one.
+        for argument in ["0", "nobody", "h", "nobody", "10000", name] {
+            call.arg(argument);
+        }
+        let () = call.invoke(connection).unwrap();
+    }
+}
+
+/// A value that every replica can have in memory.
+struct Thing {
+    key: Key,
+    tags: Vec<Tag>,
+    policy: Arc<Policy>,
+}
+
+impl Thing {
+    fn new(name: &str, tags: &[&str]) -> Thing {
+        Thing {
+            key: Key::new(1, name),
+            tags: tags.iter().map(|tag| Tag::new(tag)).collect(),
+            policy: Arc::new(Policy {
+                memory: HOUR,
+                redis: HOUR,
+                absent: HOUR,
+                stale: StaleRules::default(),
+                soft_timeout: None,
+                blind_ttl: None,
+            }),
+        }
+    }
+
+    /// From now on it is loaded with a tag of this round alone, so that nothing told of another round is taken for this one.
+    fn tag_anew(&mut self, round: usize) -> Name {
+        let tag = format!("thing:{round}:{:x}", random());
+        self.tags = vec![Tag::new(&tag)];
+        Name::tag(&tag)
+    }
+
+    fn text(&self) -> &str {
+        self.key.as_str()
+    }
+
+    fn fill(&self, cache: &Cache) {
+        until("it is in memory", || {
+            let request = Request {
+                subject: Subject {
+                    key: self.key.clone(),
+                    policy: self.policy.clone(),
+                    tags: self.tags.clone().into(),
+                    label: "bench".into(),
+                    note: "".into(),
+                    jitter: 0,
+                    tally: Arc::default(),
+                },
+                making: Making::Load(Load {
+                    limit: SOON,
+                    run: Box::new(|_| {
+                        Ok(Loaded {
+                            value: Value::Present(vec![b'x'; BODY].into()),
+                            life: Life::Full,
+                        })
+                    }),
+                }),
+            };
+            cache.get_or_load(request, SOON).unwrap();
+            cache.get(self.text(), &self.policy, 0).is_some()
+        });
+    }
+
+    fn must_be_gone(&self, cache: &Cache) {
+        let found = cache.get(self.text(), &self.policy, 0);
+        assert!(found.is_none(), "the old value was served");
+    }
+}
+
+fn replica(redis: &Redis, prefix: &str, patience: Duration) -> Cache {
+    let settings = RedisSettings {
+        url: Some(Secret::new(redis.url())),
+        prefix: prefix.to_owned(),
+        connect_timeout: Duration::from_secs(5),
+        timeout: Duration::from_secs(5),
+        ..RedisSettings::default()
+    };
+    let coherence = CoherenceSettings {
+        patience,
+        ..CoherenceSettings::default()
+    };
+    let cache = Cache::start(
+        &MemorySettings::default(),
+        &settings,
+        &LoadSettings::default(),
+        &coherence,
+    )
+    .unwrap();
+    assert!(cache.redis().wait_up(SOON) && cache.wait_trusted(SOON));
+    cache
+}
+
+/// What a replica was told, and when.
+struct Told(Receiver<(Instant, Name)>);
+
+fn listen(cache: &Cache) -> Told {
+    let (sender, receiver) = mpsc::channel();
+    cache.on_invalidation(move |name, _| {
+        let _ = sender.send((Instant::now(), name.clone()));
+    });
+    Told(receiver)
+}
+
+impl Told {
+    /// The moment at which `name` came into force.
+    fn when(&self, name: &Name) -> Instant {
+        loop {
+            let (at, told) = self.0.recv_timeout(SOON).expect("it is told");
+            if told == *name {
+                return at;
+            }
+        }
+    }
+}
+
+/// Invalidates; the clock of it. One that is pending would be no figure.
+fn acknowledged(cache: &Cache, names: &[Name]) -> u64 {
+    let told = cache.invalidate(names, Kind::Hard);
+    told.clock.expect("Redis takes it")
+}
+
+struct OneHour;
+
+impl moka::Expiry<Key, Arc<Entry>> for OneHour {
+    fn expire_after_create(&self, _: &Key, _: &Arc<Entry>, _: Instant) -> Option<Duration> {
+        Some(HOUR)
+    }
+}
+
+/// A map as the memory tier has it, and nothing around it.
+fn bare_moka() -> moka::sync::Cache<Key, Arc<Entry>, foldhash::fast::RandomState> {
+    moka::sync::Cache::builder()
+        .max_capacity(MemorySettings::default().max_bytes)
+        .weigher(|_: &Key, entry: &Arc<Entry>| entry.value.bytes().len() as u32)
+        .expire_after(OneHour)
+        .eviction_policy(moka::policy::EvictionPolicy::lru())
+        .build_with_hasher(foldhash::fast::RandomState::default())
+}
+
+fn nanoseconds(text: &str, get: impl Fn(&str) -> bool) -> f64 {
+    const GETS: u32 = 40_000;
+    let began = Instant::now();
+    let mut hits = 0;
+    for _ in 0..GETS {
+        hits += u32::from(black_box(get(black_box(text))));
+    }
+    let took = began.elapsed();
+    assert_eq!(hits, GETS, "all of them are hits");
+    took.as_secs_f64() * 1e9 / f64::from(GETS)
+}
+
+fn seconds(from: Instant, to: Instant) -> f64 {
+    match to.checked_duration_since(from) {
+        Some(after) => after.as_secs_f64(),
+        None => -(from - to).as_secs_f64(),
+    }
+}
+
+fn quantile(mut of: Vec<f64>, share: f64) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of[((of.len() - 1) as f64 * share).round() as usize]
+}
+
+fn spread(times: Vec<f64>) -> String {
+    let (middle, high) = (quantile(times.clone(), 0.5), quantile(times, 0.99));
+    format!("p50 {}, p99 {}", time(middle), time(high))
+}
+
+fn time(seconds: f64) -> String {
+    if seconds.abs() < 0.01 {
+        format!("{:.0} µs", seconds * 1e6)
+    } else {
+        format!("{:.0} ms", seconds * 1e3)
+    }
+}
+
+#[track_caller]
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < SOON, "not in time: {what}");
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes: u64 = line
+        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap();
+    kilobytes * 1024
+}
+
+fn first_line(path: &str) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
+fn processor() -> String {
+    let all = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = all.lines().find(|line| line.starts_with("model name"));
+    let name = name.and_then(|line| line.split_once(": "));
+    name.map_or("unknown".into(), |(_, name)| name.to_owned())
+}
+
+fn rustc() -> String {
+    let said = Command::new("rustc").arg("--version").output();
+    said.map_or("rustc unknown".into(), |said| {
+        String::from_utf8_lossy(&said.stdout).trim().to_owned()
+    })
+}
+
+/// A `redis-server` of this run.
+struct Redis {
+    process: Child,
+    port: u16,
+    _folder: TempDir,
+}
+
+impl Redis {
+    fn start() -> Redis {
+        let folder = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|free| free.local_addr())
+            .unwrap()
+            .port();
+        let process = Command::new("redis-server")
+            .current_dir(folder.path())
+            .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
+            .args(["--save", "", "--appendonly", "no"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed: apt-get install redis-server");
+        let redis = Redis {
+            process,
+            port,
+            _folder: folder,
+        };
+        until("redis-server answers", || redis.try_connect().is_ok());
+        redis
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    fn try_connect(&self) -> redis::RedisResult<redis::Connection> {
+        redis::Client::open(self.url())?.get_connection()
+    }
+
+    fn connect(&self) -> redis::Connection {
+        self.try_connect().unwrap()
+    }
+
+    fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(*word);
+        }
+        command.query(&mut self.connect()).unwrap()
+    }
+
+    fn version(&self) -> String {
+        let about: String = self.ask(&["INFO", "server"]);
+        let line = about
+            .lines()
+            .find_map(|line| line.strip_prefix("redis_version:"));
+        line.unwrap_or("unknown").to_owned()
+    }
+
+    /// How many messages were ever put into the log.
+    fn messages(&self, prefix: &str) -> u64 {
+        let log = format!("{{{prefix}:bus}}:log");
+        let about: std::collections::HashMap<String, redis::Value> =
+            self.ask(&["XINFO", "STREAM", &log]);
+        redis::from_redis_value(about["entries-added"].clone()).unwrap()
+    }
+
+    fn newest_subscriber(&self) -> u64 {
+        let all: String = self.ask(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+        let ids = all.lines().filter_map(|line| {
+            let id = line.strip_prefix("id=")?.split(' ').next()?;
+            id.parse::<u64>().ok()
+        });
+        ids.max().expect("somebody listens")
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
