@@ -262,12 +262,15 @@ impl Cache {
                 if era.epoch() == epoch {
                     names.iter().for_each(|name| era.apply(name, kind, clock));
                     core.mirror.pending.settle(&batch);
+                } else {
+                    // A history that is not known here yet: until the bus knows it, the batch stands in the way, and is delivered
+                    // once more.
+                    core.mirror.pending.fail(&batch);
                 }
-                // Else a history began that is not known here yet: until the bus knows it, the batch stands in the way, and is
-                // delivered once more.
                 Some(clock)
             }
             Err(down) => {
+                core.mirror.pending.fail(&batch);
                 log::warn!(
                     "{} names are invalidated here only, until Redis can be told: {down}",
                     names.len()

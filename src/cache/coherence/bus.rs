@@ -377,26 +377,28 @@ impl Session<'_> {
     /// Brings what waits to Redis: the latest of each name.
     fn deliver_pending(&mut self, talking: &mut Connection) -> Result<(), Lost> {
         let bus = self.bus;
-        while !bus.mirror.pending.is_empty() {
-            for batch in bus.mirror.pending.batches(DELIVERED_AT_ONCE) {
-                let names = batch.names.iter().map(|(name, _)| name.clone());
-                let length = bus.settings.log_length;
-                let (epoch, clock) =
-                    bus.scripts
-                        .invalidate(talking, batch.kind, names, &bus.replica, length)?;
-                let era = bus.mirror.era();
-                if era.epoch() != epoch {
-                    // A history that is not known here yet: until it is, the batch goes on standing in the way.
-                    self.catch_up(talking, None)?;
-                    continue;
-                }
-                batch
-                    .names
-                    .iter()
-                    .for_each(|(name, _)| era.apply(name, batch.kind, clock));
-                bus.mirror.pending.settle(&batch);
-                log::info!("{} pending invalidations delivered", batch.names.len());
+        if bus.mirror.pending.is_empty() {
+            return Ok(());
+        }
+        // One pass for each ping: in between the thread has to listen.
+        for batch in bus.mirror.pending.batches(DELIVERED_AT_ONCE) {
+            let names = batch.names.iter().map(|(name, _)| name.clone());
+            let length = bus.settings.log_length;
+            let (epoch, clock) =
+                bus.scripts
+                    .invalidate(talking, batch.kind, names, &bus.replica, length)?;
+            let era = bus.mirror.era();
+            if era.epoch() != epoch {
+                // A history that is not known here yet: until it is, the batch goes on standing in the way.
+                self.catch_up(talking, None)?;
+                continue;
             }
+            batch
+                .names
+                .iter()
+                .for_each(|(name, _)| era.apply(name, batch.kind, clock));
+            bus.mirror.pending.settle(&batch);
+            log::info!("{} pending invalidations delivered", batch.names.len());
         }
         Ok(())
     }

@@ -18,7 +18,18 @@ pub(crate) struct Pending {
     /// How many wait: read on every hit, before anything is locked.
     waiting: AtomicUsize,
     /// The latest of each name and kind.
-    names: Mutex<HashMap<(Name, Kind), u64>>,
+    names: Mutex<Waiting>,
+}
+
+type Waiting = HashMap<(Name, Kind), Wait>;
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    /// Its place in this process's count.
+    begun: u64,
+    /// Whether its own call to Redis failed: until then it is that call's to deliver, and a second one would only come later and
+    /// invalidate what was loaded in between.
+    failed: bool,
 }
 
 /// Invalidations to be delivered together.
@@ -44,7 +55,7 @@ impl Pending {
         self.waiting.load(Ordering::Acquire)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Name, Kind), u64>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -55,10 +66,28 @@ impl Pending {
         let begun = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let names: Vec<(Name, u64)> = names.iter().map(|name| (name.clone(), begun)).collect();
         for (name, begun) in &names {
-            waiting.insert((name.clone(), kind), *begun);
+            waiting.insert(
+                (name.clone(), kind),
+                Wait {
+                    begun: *begun,
+                    failed: false,
+                },
+            );
         }
         self.waiting.store(waiting.len(), Ordering::Release);
         Batch { kind, names }
+    }
+
+    /// Redis has not taken these: they are to be delivered later.
+    pub(crate) fn fail(&self, batch: &Batch) {
+        let mut waiting = self.lock();
+        for (name, begun) in &batch.names {
+            if let Some(wait) = waiting.get_mut(&(name.clone(), batch.kind))
+                && wait.begun == *begun
+            {
+                wait.failed = true;
+            }
+        }
     }
 
     /// Redis has taken these. A later one of the same name goes on waiting.
@@ -66,22 +95,22 @@ impl Pending {
         let mut waiting = self.lock();
         for (name, begun) in &batch.names {
             let key = (name.clone(), batch.kind);
-            if waiting.get(&key) == Some(begun) {
+            if waiting.get(&key).is_some_and(|wait| wait.begun == *begun) {
                 waiting.remove(&key);
             }
         }
         self.waiting.store(waiting.len(), Ordering::Release);
     }
 
-    /// All that waits, of each kind.
+    /// What waits to be delivered, of each kind.
     pub(crate) fn batches(&self, most: usize) -> Vec<Batch> {
         let waiting = self.lock();
         let of = |kind| {
             let names: Vec<(Name, u64)> = waiting
                 .iter()
-                .filter(|((_, of), _)| *of == kind)
+                .filter(|((_, of), wait)| *of == kind && wait.failed)
                 .take(most)
-                .map(|((name, _), begun)| (name.clone(), *begun))
+                .map(|((name, _), wait)| (name.clone(), wait.begun))
                 .collect();
             (!names.is_empty()).then_some(Batch { kind, names })
         };
@@ -99,7 +128,7 @@ impl Pending {
                 let after = |name: &Name| {
                     waiting
                         .get(&(name.clone(), kind))
-                        .is_some_and(|begun| *begun > dependency.stamp.begun)
+                        .is_some_and(|wait| wait.begun > dependency.stamp.begun)
                 };
                 after(&Name::everything()) || dependency.names.iter().any(after)
             })
