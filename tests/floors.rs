@@ -48,11 +48,6 @@ fn faults(path: &Path, text: &str) -> Vec<String> {
     }
     for (number, line) in code_lines(text) {
         let place = format!("{}:{number}", path.display());
-        if line.contains("../shared") {
-            faults.push(format!(
-                "{place}: names a folder that is no part of the project"
-            ));
-        }
         let served = ["actix", "tokio::", "tokio_util::"];
         if own <= 4 && served.iter().any(|name| mentions(line, name)) {
             faults.push(format!(
@@ -217,13 +212,6 @@ fn what_points_up_is_found() {
     assert_eq!(found("cache/mod.rs", "use crate::attic::Box;"), 1);
     assert_eq!(found("config/mod.rs", "use actix_web::web;"), 1);
     assert_eq!(found("database/mod.rs", "    tokio::spawn(x);"), 1);
-    assert_eq!(
-        found(
-            "cli/mod.rs",
-            "const TEXT: &str = include_str!(\"../../../shared/DESIGN.md\");"
-        ),
-        1
-    );
 }
 
 #[test]
