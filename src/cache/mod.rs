@@ -33,7 +33,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -174,8 +174,6 @@ impl Cache {
             gaps_repaired: AtomicU64::new(0),
             listeners: Mutex::default(),
             held: redis.held().clone(),
-            stop: AtomicBool::new(false),
-            waking: Default::default(),
         });
         bus::start(&parts, redis.pool().connector())?;
         Ok(Cache {
@@ -318,11 +316,7 @@ impl Cache {
 
     /// Waits until memory is trusted, or `limit` has passed. Returns whether it is.
     pub fn wait_trusted(&self, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
-        while !self.bus().trusted && Instant::now() < deadline {
-            std::thread::park_timeout(Duration::from_millis(2));
-        }
-        self.bus().trusted
+        self.core.mirror.wait_trusted(&self.core.clock, limit)
     }
 
     /// What this replica tells the others of itself: the members of a JSON object, without its braces.

@@ -8,8 +8,8 @@
 //! A stalled, half-open or partitioned subscriber brings no echo, and so loses trust by itself: nothing has to notice.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use redis::{Connection, PubSub, RedisError, RedisResult};
@@ -23,8 +23,10 @@ use super::mirror::{Epoch, Era, Mirror, State};
 use super::name::{Kind, Name};
 use super::scripts::{Ping, Scripts};
 
-/// Pauses between two tries to connect.
+/// Pauses between two tries to connect. The longest is a quarter of `patience` where that is less.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// How often the thread looks whether something is to be delivered, where nothing is heard meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Names of pending invalidations that are delivered in one script.
 const DELIVERED_AT_ONCE: usize = 500;
 /// How often names that no entry can depend on any more are forgotten.
@@ -52,9 +54,6 @@ pub(crate) struct BusParts {
     pub(crate) listeners: Mutex<Vec<Listener>>,
     /// The leases to keep alive.
     pub(crate) held: Arc<Held>,
-    pub(crate) stop: AtomicBool,
-    /// Wakes the thread up while it waits to connect again.
-    pub(crate) waking: (Mutex<()>, Condvar),
 }
 
 /// Opens a connection that has compared the history. The argument is how long a reply may take.
@@ -94,7 +93,7 @@ impl std::fmt::Display for Lost {
     }
 }
 
-/// Starts the thread; it ends when the parts are dropped or told to stop.
+/// Starts the thread; it ends when the cache is gone.
 pub(crate) fn start(parts: &Arc<BusParts>, connect: Connect) -> Result<(), String> {
     let parts = Arc::downgrade(parts);
     std::thread::Builder::new()
@@ -109,9 +108,6 @@ fn run(parts: &Weak<BusParts>, connect: &Connect) {
     let mut told = true;
     loop {
         let Some(bus) = parts.upgrade() else { return };
-        if bus.stop.load(Ordering::Acquire) {
-            return;
-        }
         let mut session = Session {
             bus: &bus,
             sent: VecDeque::new(),
@@ -129,9 +125,11 @@ fn run(parts: &Weak<BusParts>, connect: &Connect) {
             told = true;
             log::warn!("the bus is lost: {lost}; memory is not trusted until it is back");
         }
-        let waiting = bus.waking.0.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(bus.waking.1.wait_timeout(waiting, pause));
-        pause = (pause * 2).min(PAUSES.1);
+        // What is pending waits for this, too: no longer than it waits for a ping.
+        let longest = PAUSES.1.min(bus.settings.patience / 4);
+        drop(bus);
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(longest);
     }
 }
 
@@ -158,7 +156,7 @@ impl Session<'_> {
         let (mut ping_at, mut prune_at, mut renew_at) =
             (Instant::now(), Instant::now() + PRUNE_EVERY, Instant::now());
         loop {
-            if bus.stop.load(Ordering::Acquire) || Arc::strong_count(&bus.mirror) == 1 {
+            if Arc::strong_count(&bus.mirror) == 1 {
                 let _ = bus.scripts.forget_replica(&mut talking, &bus.replica);
                 return Ok(());
             }
@@ -166,8 +164,8 @@ impl Session<'_> {
             if now >= ping_at {
                 ping_at = now + patience / 4;
                 self.ping(&mut talking, &private)?;
-                self.deliver_pending(&mut talking)?;
             }
+            self.deliver_pending(&mut talking)?;
             if now >= renew_at {
                 renew_at = now + RENEW_EVERY;
                 if let Err(error) = bus.held.renew(&mut talking)
@@ -188,7 +186,7 @@ impl Session<'_> {
             let wait = ping_at
                 .min(renew_at)
                 .saturating_duration_since(Instant::now())
-                .max(Duration::from_millis(1));
+                .clamp(Duration::from_millis(1), LOOK_EVERY);
             self.listen(&mut listening, &mut talking, &private, wait)?;
         }
     }
@@ -380,7 +378,7 @@ impl Session<'_> {
         if bus.mirror.pending.is_empty() {
             return Ok(());
         }
-        // One pass for each ping: in between the thread has to listen.
+        // One pass at a time: in between the thread has to listen.
         for batch in bus.mirror.pending.batches(DELIVERED_AT_ONCE) {
             let names = batch.names.iter().map(|(name, _)| name.clone());
             let length = bus.settings.log_length;

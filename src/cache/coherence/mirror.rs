@@ -11,11 +11,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::super::clock::Micros;
+use super::super::clock::{Clock, Micros};
 use super::name::{Kind, Name};
 use super::pending::Pending;
 
@@ -32,7 +33,7 @@ impl Epoch {
     pub(crate) fn random() -> Epoch {
         Epoch(getrandom::u64().unwrap_or_else(|_| {
             // A machine without randomness: what differs between two processes and two calls must do.
-            let now = super::super::clock::Clock::new().now();
+            let now = Clock::new().now();
             now.rotate_left(20) ^ u64::from(std::process::id())
         }))
     }
@@ -255,6 +256,8 @@ pub(crate) struct Mirror {
     alone: AtomicBool,
     /// Until when this replica can prove that it would have heard.
     trust_until: AtomicU64,
+    /// Tells of trust that was extended; its lock is `retired`.
+    extended: Condvar,
     /// Invalidations that Redis has not taken yet.
     pub(crate) pending: Pending,
 }
@@ -282,6 +285,7 @@ impl Mirror {
             retired: Mutex::default(),
             alone: AtomicBool::new(true),
             trust_until: AtomicU64::new(if standalone { FOREVER } else { 0 }),
+            extended: Condvar::new(),
             pending: Pending::default(),
         }
     }
@@ -360,7 +364,18 @@ impl Mirror {
         let _retired = self.retired();
         if self.epoch() == era.epoch && !self.is_alone() {
             self.trust_until.fetch_max(until, Ordering::AcqRel);
+            self.extended.notify_all();
         }
+    }
+
+    /// Waits until it is trusted, or `limit` has passed. Returns whether it is.
+    pub(crate) fn wait_trusted(&self, clock: &Clock, limit: Duration) -> bool {
+        let distrusted = |_: &mut _| !self.is_trusted(clock.now());
+        drop(
+            self.extended
+                .wait_timeout_while(self.retired(), limit, distrusted),
+        );
+        self.is_trusted(clock.now())
     }
 
     /// What a value depends on, whose load has this stamp. Of another history than the one in force there are no cells: then
