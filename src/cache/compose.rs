@@ -6,18 +6,19 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::clock::micros;
 use super::coherence::{Dependency, Name};
 use super::core::{Core, Proof};
 use super::entry::{Entry, hash};
 use super::error::LoadError;
-use super::flight::{Ending, Landing, Ticket};
+use super::flight::{Ending, Landing};
 use super::outcome::{Answer, Outcome, Staleness, Trace};
 use super::policy::{Ends, Life};
 use super::random::random;
 use super::request::{Compose, Composition, LastResort, Loaded, Subject};
+use super::ticket::Ticket;
 
 /// What stays the same while the parts come in.
 struct Whole {
@@ -119,7 +120,7 @@ impl Whole {
         if let Some(answer) = self.make(&endings) {
             return landing.end(Ok(answer));
         }
-        let error = together(endings.into_iter().filter_map(Result::err));
+        let error = LoadError::of_parts(endings.into_iter().filter_map(Result::err));
         let usable = |entry: &&Arc<Entry>| self.core.may_stand_in(entry, &self.subject.policy);
         if let Some(stale) = gathering.in_memory.as_ref().filter(usable) {
             self.core
@@ -381,49 +382,5 @@ fn reason(error: &LoadError) -> Staleness {
         LoadError::Spent { .. } => Staleness::Spent,
         LoadError::Held { .. } => Staleness::Held,
         _ => Staleness::IfError,
-    }
-}
-
-/// One error for parts that all failed. What is true of each is true of the whole; else it simply failed.
-fn together(errors: impl Iterator<Item = LoadError>) -> LoadError {
-    let errors: Vec<LoadError> = errors.collect();
-    let text = errors
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("; ");
-    let soonest = errors.iter().filter_map(LoadError::retry_after).min();
-    let all = |is: fn(&LoadError) -> bool| !errors.is_empty() && errors.iter().all(is);
-    if all(|error| matches!(error, LoadError::Spent { .. })) {
-        let what = errors
-            .iter()
-            .filter_map(|error| {
-                if let LoadError::Spent { what, .. } = error {
-                    Some(what.as_str())
-                } else {
-                    None
-                }
-            })
-            .collect::<Vec<_>>()
-            .join(", ");
-        LoadError::Spent {
-            what,
-            retry_after: soonest.unwrap_or(Duration::from_secs(1)),
-        }
-    } else if all(|error| matches!(error, LoadError::Held { .. })) {
-        let slow = errors
-            .iter()
-            .all(|error| matches!(error, LoadError::Held { slow: true, .. }));
-        LoadError::Held {
-            what: text,
-            slow,
-            retry_after: soonest.unwrap_or(Duration::from_secs(1)),
-        }
-    } else if all(|error| matches!(error, LoadError::Overloaded)) {
-        LoadError::Overloaded
-    } else if all(|error| matches!(error, LoadError::TooSlow(_))) {
-        LoadError::TooSlow(text)
-    } else {
-        LoadError::Failed(text)
     }
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::clock::{Clock, Micros, micros};
+use super::clock::Clock;
 use super::coherence::{Mirror, Name, Standing};
 use super::compose;
 use super::entry::Entry;
 use super::failures::Failures;
-use super::flight::{Flight, Flights, Ticket};
+use super::flight::{Flight, Flights};
 use super::loaders::Loaders;
 use super::memory_tier::MemoryTier;
 use super::miss::{Miss, Progress};
@@ -16,6 +16,7 @@ use super::outcome::{Answer, Outcome, Trace};
 use super::policy::{Freshness, Policy};
 use super::redis_tier::RedisTier;
 use super::request::{Making, Request};
+use super::ticket::Ticket;
 
 /// How a look-up knows what became of what it finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,52 +71,6 @@ impl Core {
         Some(Answer {
             entry: entry.clone(),
             outcome,
-            trace: Trace::default(),
-        })
-    }
-
-    /// Whether memory may be served although nobody can tell what became of it: neither the bus nor Redis answers, and the
-    /// resource bears with it for that long.
-    fn may_serve_blind(&self, entry: &Entry, policy: &Policy, now: Micros) -> bool {
-        !self.redis.pool().is_up() && self.bears_blindness(entry, policy, now)
-    }
-
-    fn bears_blindness(&self, entry: &Entry, policy: &Policy, now: Micros) -> bool {
-        let since = self.mirror.trust_until().max(entry.loaded_at);
-        policy
-            .blind_ttl
-            .is_none_or(|blind| now < since.saturating_add(micros(blind)))
-    }
-
-    /// Whether a copy may be the answer now that its renewal has failed: as far as policy bears it, and one that nobody can vouch
-    /// for only where it may stand in for an error, counted from the end of what blindness is borne.
-    pub(crate) fn may_stand_in(&self, entry: &Entry, policy: &Policy) -> bool {
-        let now = self.clock.now();
-        if self.judge_stale(entry, policy) == Freshness::Dead {
-            return false;
-        }
-        if self.mirror.is_trusted(now) || self.redis.pool().is_up() {
-            return true;
-        }
-        let borne = match policy.blind_ttl {
-            Some(blind) => self
-                .mirror
-                .trust_until()
-                .max(entry.loaded_at)
-                .saturating_add(micros(blind)),
-            None => entry.ends.memory_until,
-        };
-        now < borne.saturating_add(micros(policy.stale.if_error))
-    }
-
-    /// A fresh copy from memory for a reader whose question Redis has just failed to answer.
-    pub(crate) fn serve_blind(&self, entry: &Arc<Entry>, policy: &Policy) -> Option<Answer> {
-        let now = self.clock.now();
-        let fresh = now < entry.ends.memory_until
-            && self.mirror.standing(&entry.dependencies) == Standing::Valid;
-        (fresh && self.bears_blindness(entry, policy, now)).then(|| Answer {
-            entry: entry.clone(),
-            outcome: Outcome::MemoryHit,
             trace: Trace::default(),
         })
     }

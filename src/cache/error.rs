@@ -103,6 +103,50 @@ impl LoadError {
             _ => LoadError::Failed(what),
         }
     }
+
+    /// One error for parts that all failed. What is true of each is true of the whole; else it simply failed.
+    pub(crate) fn of_parts(errors: impl Iterator<Item = LoadError>) -> LoadError {
+        let errors: Vec<LoadError> = errors.collect();
+        let text = errors
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("; ");
+        let soonest = errors.iter().filter_map(LoadError::retry_after).min();
+        let all = |is: fn(&LoadError) -> bool| !errors.is_empty() && errors.iter().all(is);
+        if all(|error| matches!(error, LoadError::Spent { .. })) {
+            let what = errors
+                .iter()
+                .filter_map(|error| {
+                    if let LoadError::Spent { what, .. } = error {
+                        Some(what.as_str())
+                    } else {
+                        None
+                    }
+                })
+                .collect::<Vec<_>>()
+                .join(", ");
+            LoadError::Spent {
+                what,
+                retry_after: soonest.unwrap_or(Duration::from_secs(1)),
+            }
+        } else if all(|error| matches!(error, LoadError::Held { .. })) {
+            let slow = errors
+                .iter()
+                .all(|error| matches!(error, LoadError::Held { slow: true, .. }));
+            LoadError::Held {
+                what: text,
+                slow,
+                retry_after: soonest.unwrap_or(Duration::from_secs(1)),
+            }
+        } else if all(|error| matches!(error, LoadError::Overloaded)) {
+            LoadError::Overloaded
+        } else if all(|error| matches!(error, LoadError::TooSlow(_))) {
+            LoadError::TooSlow(text)
+        } else {
+            LoadError::Failed(text)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,16 +7,15 @@
 //! and wakes every reader when it is dropped, so that a load that panics strands nobody.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::task::Waker;
+use std::time::Instant;
 
 use super::coherence::Dependency;
 use super::error::LoadError;
 use super::key::Key;
-use super::outcome::{Answer, Outcome, Staleness};
+use super::outcome::Answer;
+use super::ticket::Ticket;
 
 const SHARDS: usize = 16;
 /// Loads of one key at one time.
@@ -50,7 +49,7 @@ pub(crate) struct Flight {
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// What the load depends on, stamped as it began.
     dependencies: Box<[Dependency]>,
     began: Option<Instant>,
@@ -58,20 +57,20 @@ struct State {
     unproven: bool,
     /// Served at once to whoever asks, as long as this gives it: it looks again each time.
     early: Option<Fallback>,
-    fallback: Option<Fallback>,
+    pub(super) fallback: Option<Fallback>,
     ending: Option<Ending>,
-    waiters: Vec<Waiter>,
+    pub(super) waiters: Vec<Waiter>,
     /// How often all waiters were woken.
-    wakes: u64,
+    pub(super) wakes: u64,
 }
 
-enum Waiter {
+pub(super) enum Waiter {
     Task(Waker),
     Callback(Box<dyn FnOnce(Ending) + Send>, Role),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     Leader,
     Follower,
 }
@@ -81,19 +80,6 @@ pub(crate) struct Landing {
     flights: Arc<Flights>,
     flight: Arc<Flight>,
     key: Key,
-}
-
-/// A reader's claim to an answer: a future, or something to wait for on a thread.
-pub struct Ticket(Claim);
-
-enum Claim {
-    Ready(Option<Answer>),
-    Waiting {
-        flight: Arc<Flight>,
-        role: Role,
-        /// The waker that was left with the flight, and how often the flight had woken its readers by then.
-        left: Option<(Waker, u64)>,
-    },
 }
 
 impl Flights {
@@ -124,13 +110,7 @@ impl Flights {
     ) -> Ticket {
         let mut shard = self.shard(key);
         let lane = shard.entry(key.clone()).or_default();
-        let follow = |flight: &Arc<Flight>| {
-            Ticket(Claim::Waiting {
-                flight: flight.clone(),
-                role: Role::Follower,
-                left: None,
-            })
-        };
+        let follow = |flight: &Arc<Flight>| Ticket::waiting(flight.clone(), Role::Follower);
         if let Some(flight) = lane.running.last().filter(|flight| joinable(flight)) {
             return follow(flight);
         }
@@ -141,11 +121,7 @@ impl Flights {
         let flight = Arc::new(Flight {
             state: Mutex::default(),
         });
-        let ticket = Ticket(Claim::Waiting {
-            flight: flight.clone(),
-            role: Role::Leader,
-            left: None,
-        });
+        let ticket = Ticket::waiting(flight.clone(), Role::Leader);
         if lane.running.len() < RUNNING || !may_wait {
             lane.running.push(flight.clone());
             drop(shard);
@@ -189,13 +165,13 @@ impl Flight {
         Some(look(&state.dependencies, state.began?, state.unproven))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn answer(&self, role: Role) -> Option<Ending> {
+    pub(super) fn answer(&self, role: Role) -> Option<Ending> {
         if let Some(ending) = &self.ending {
             return Some(ending.clone().map(|answer| Answer {
                 outcome: if role == Role::Follower {
@@ -293,114 +269,15 @@ impl Drop for Landing {
     }
 }
 
-impl Ticket {
-    /// A claim that is met already.
-    pub(crate) fn ready(answer: Answer) -> Ticket {
-        Ticket(Claim::Ready(Some(answer)))
-    }
-
-    /// A stale answer for a reader who has waited as long as its resource allows, if there is a copy.
-    pub fn stale(&self) -> Option<Answer> {
-        let Claim::Waiting { flight, .. } = &self.0 else {
-            return None;
-        };
-        let mut answer = flight.lock().fallback.as_ref()?()?;
-        answer.outcome = Outcome::Stale(Staleness::SoftTimeout);
-        Some(answer)
-    }
-
-    /// The answer or a stale copy, as far as there is one now.
-    pub(crate) fn answer_or_stale(&self) -> Option<Answer> {
-        match &self.0 {
-            Claim::Ready(answer) => answer.clone(),
-            Claim::Waiting { flight, role, .. } => {
-                let now = flight.lock().answer(*role);
-                now.and_then(Result::ok).or_else(|| self.stale())
-            }
-        }
-    }
-
-    /// Calls `callback` with the answer, once, here if there is one already.
-    pub(crate) fn on_answer(&self, callback: impl FnOnce(Ending) + Send + 'static) {
-        let answer = match &self.0 {
-            Claim::Ready(answer) => answer.clone().ok_or(LoadError::Overloaded),
-            Claim::Waiting { flight, role, .. } => {
-                let mut state = flight.lock();
-                match state.answer(*role) {
-                    Some(answer) => answer,
-                    None => {
-                        state
-                            .waiters
-                            .push(Waiter::Callback(Box::new(callback), *role));
-                        return;
-                    }
-                }
-            }
-        };
-        callback(answer);
-    }
-
-    /// Waits on this thread, at most for `limit`.
-    ///
-    /// # Errors
-    /// What the load ended with; `TooSlow` when the time is over.
-    pub fn wait(self, limit: Duration) -> Ending {
-        struct Unpark(std::thread::Thread);
-        impl Wake for Unpark {
-            fn wake(self: Arc<Self>) {
-                self.0.unpark();
-            }
-        }
-        let deadline = Instant::now() + limit;
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        let mut context = Context::from_waker(&waker);
-        let mut ticket = self;
-        loop {
-            if let Poll::Ready(ending) = Pin::new(&mut ticket).poll(&mut context) {
-                return ending;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(LoadError::TooSlow("the load took too long".into()));
-            }
-            std::thread::park_timeout(left);
-        }
-    }
-}
-
-impl Future for Ticket {
-    type Output = Ending;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ending> {
-        match &mut self.0 {
-            Claim::Ready(answer) => Poll::Ready(answer.take().ok_or(LoadError::Overloaded)),
-            Claim::Waiting { flight, role, left } => {
-                let mut state = flight.lock();
-                if let Some(ending) = state.answer(*role) {
-                    return Poll::Ready(ending);
-                }
-                let waker = context.waker();
-                let waits = left
-                    .as_ref()
-                    .is_some_and(|(left, wakes)| *wakes == state.wakes && left.will_wake(waker));
-                if !waits {
-                    state.waiters.push(Waiter::Task(waker.clone()));
-                    *left = Some((waker.clone(), state.wakes));
-                }
-                Poll::Pending
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cache::entry::{Entry, Value};
-    use crate::cache::outcome::Trace;
+    use crate::cache::outcome::{Outcome, Staleness, Trace};
     use crate::cache::policy::{Ends, Life};
     use crate::cache::{Epoch, Stamp};
     use std::sync::mpsc;
+    use std::time::Duration;
 
     fn answer(body: &'static str, outcome: Outcome) -> Answer {
         let entry = Entry {

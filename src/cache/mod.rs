@@ -18,26 +18,34 @@ mod envelope;
 mod error;
 mod failures;
 mod flight;
+mod invalidation;
 mod key;
+mod leases;
 mod loaders;
+mod loading;
 mod memory_tier;
 mod miss;
 mod outcome;
 mod policy;
 mod random;
+mod redis_connection;
 mod redis_pool;
+mod redis_reads;
 mod redis_tier;
 mod request;
 mod settings;
 mod stats;
+mod status;
 #[cfg(test)]
 mod tests;
+mod ticket;
+mod verdict;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use self::coherence::bus::{self, BusParts, Listener};
+use self::coherence::bus::{self, BusParts};
 use self::coherence::{Mirror, Scripts, Seen};
 use self::core::{Core, Proof};
 use self::failures::Failures;
@@ -50,7 +58,8 @@ pub use self::clock::{Clock, Micros, micros};
 pub use self::coherence::{Dependency, Epoch, Kind, Name, Stamp};
 pub use self::entry::{Entry, Value};
 pub use self::error::LoadError;
-pub use self::flight::{Ending, Ticket};
+pub use self::flight::Ending;
+pub use self::invalidation::Acknowledged;
 pub use self::key::{Key, KeyText, Tag, escape_into};
 pub use self::outcome::{Answer, Outcome, Staleness, Trace};
 pub use self::policy::{Ends, Freshness, Life, Policy, StaleRules};
@@ -61,66 +70,17 @@ pub use self::settings::{
     CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisSettings,
 };
 pub use self::stats::{Tally, Totals};
+pub use self::status::{BusState, MemorySize, Replica};
+pub use self::ticket::Ticket;
 
 /// How long names are remembered at least.
 const NAMES_KEPT: Duration = Duration::from_secs(3600);
-/// How long a replica that has gone is kept in the list of those that are not shown.
-const REPLICA_FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// The two-tier cache. Cheap to clone; clones are the same cache.
 #[derive(Clone)]
 pub struct Cache {
     core: Arc<Core>,
     bus: Arc<BusParts>,
-}
-
-/// An invalidation that is in force here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Acknowledged {
-    /// Its clock, by which a read elsewhere can ask not to be older. `None`: pending.
-    pub clock: Option<u64>,
-}
-
-impl Acknowledged {
-    /// Whether it holds on this replica only, until Redis can be told.
-    pub fn is_pending(&self) -> bool {
-        self.clock.is_none()
-    }
-}
-
-/// How the bus is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BusState {
-    /// Whether this replica would have heard of any change that was acknowledged longer ago than `patience`.
-    pub trusted: bool,
-    /// The highest clock that it has heard.
-    pub clock: u64,
-    /// How often messages were missing and were made up for.
-    pub gaps_repaired: u64,
-    /// Names whose invalidation Redis has not taken yet.
-    pub pending: usize,
-    /// Names that this replica keeps the last invalidation of.
-    pub names: usize,
-}
-
-/// A replica as it last spoke of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replica {
-    /// Who it is.
-    pub id: String,
-    /// What it says of itself, a JSON object.
-    pub about: String,
-}
-
-/// What memory holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemorySize {
-    /// Entries.
-    pub entries: u64,
-    /// Their weight: bodies, keys and bookkeeping.
-    pub bytes: u64,
-    /// Entries that went for room, so far.
-    pub evictions: u64,
 }
 
 impl Cache {
@@ -228,176 +188,10 @@ impl Cache {
         }
     }
 
-    /// Invalidates what these names speak of, here at once and on every replica within `patience`. Blocks for a round trip to
-    /// Redis. While Redis cannot take it, it holds here and waits to be delivered.
-    pub fn invalidate(&self, names: &[Name], kind: Kind) -> Acknowledged {
-        let (core, bus) = (&self.core, &self.bus);
-        // First here: nothing loaded before may be served from now on, whatever becomes of the rest.
-        let batch = core.mirror.pending.begin(names, kind);
-        if core.mirror.is_alone() && !core.redis.pool().is_configured() {
-            let era = core.mirror.era();
-            let clock = (era.last() + 1).max(core.clock.now());
-            names.iter().for_each(|name| era.apply(name, kind, clock));
-            era.heard(clock);
-            // A Redis that appeared meanwhile began a history in which nothing of the old one is left.
-            core.mirror.pending.settle(&batch);
-            self.tell_listeners(names, kind);
-            return Acknowledged { clock: Some(clock) };
-        }
-        let length = bus.settings.log_length;
-        let sent = core.redis.pool().run(|connection| {
-            bus.scripts.invalidate(
-                connection,
-                kind,
-                names.iter().cloned(),
-                &bus.replica,
-                length,
-            )
-        });
-        let clock = match sent {
-            Ok((epoch, clock)) => {
-                let era = core.mirror.era();
-                if era.epoch() == epoch {
-                    names.iter().for_each(|name| era.apply(name, kind, clock));
-                    core.mirror.pending.settle(&batch);
-                } else {
-                    // A history that is not known here yet: until the bus knows it, the batch stands in the way, and is delivered
-                    // once more.
-                    core.mirror.pending.fail(&batch);
-                }
-                Some(clock)
-            }
-            Err(down) => {
-                core.mirror.pending.fail(&batch);
-                log::warn!(
-                    "{} names are invalidated here only, until Redis can be told: {down}",
-                    names.len()
-                );
-                None
-            }
-        };
-        self.tell_listeners(names, kind);
-        Acknowledged { clock }
-    }
-
-    fn tell_listeners(&self, names: &[Name], kind: Kind) {
-        let listeners = self
-            .bus
-            .listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        names
-            .iter()
-            .for_each(|name| listeners.iter().for_each(|listener| listener(name, kind)));
-    }
-
-    /// Has `listener` told of each name that is invalidated, here or elsewhere. It must not block.
-    pub fn on_invalidation(&self, listener: impl Fn(&Name, Kind) + Send + Sync + 'static) {
-        let listener: Listener = Box::new(listener);
-        self.bus
-            .listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(listener);
-    }
-
-    /// How the bus is.
-    pub fn bus(&self) -> BusState {
-        let mirror = &self.core.mirror;
-        let era = mirror.era();
-        BusState {
-            trusted: mirror.is_trusted(self.core.clock.now()),
-            clock: era.last(),
-            gaps_repaired: self.bus.gaps_repaired.load(Ordering::Relaxed),
-            pending: mirror.pending.len(),
-            names: era.names(),
-        }
-    }
-
-    /// Waits until memory is trusted, or `limit` has passed. Returns whether it is.
-    pub fn wait_trusted(&self, limit: Duration) -> bool {
-        self.core.mirror.wait_trusted(&self.core.clock, limit)
-    }
-
-    /// What this replica tells the others of itself: the members of a JSON object, without its braces.
-    pub fn describe(&self, members: &str) {
-        *self
-            .bus
-            .about
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = members.to_owned();
-    }
-
-    /// The replicas that were heard of lately, this one among them. Blocks for a round trip.
-    ///
-    /// # Errors
-    /// [`RedisDown`] if Redis cannot be asked.
-    pub fn replicas(&self) -> Result<Vec<Replica>, RedisDown> {
-        let bus = &self.bus;
-        let (now, said) = self
-            .core
-            .redis
-            .pool()
-            .run(|connection| bus.scripts.replicas(connection))?;
-        let lately = micros(bus.settings.patience * 3);
-        let (live, gone): (Vec<_>, Vec<_>) = said
-            .into_iter()
-            .partition(|(_, time, _)| now.saturating_sub(*time) <= lately);
-        for (id, time, _) in gone {
-            if now.saturating_sub(time) > micros(REPLICA_FORGOTTEN) {
-                let _ = self
-                    .core
-                    .redis
-                    .pool()
-                    .run(|connection| bus.scripts.forget_replica(connection, &id));
-            }
-        }
-        Ok(live
-            .into_iter()
-            .map(|(id, _, about)| Replica { id, about })
-            .collect())
-    }
-
-    /// Who this replica is.
-    pub fn replica(&self) -> &str {
-        &self.bus.replica
-    }
-
-    /// Whether everything up to this clock was heard here.
-    pub fn has_heard(&self, clock: u64) -> bool {
-        self.core.has_heard(clock)
-    }
-
     /// Names are remembered for as long as an entry can live. The longest life that any resource gives its entries.
     pub fn remember_names_for(&self, longest_life: Duration) {
         let keep = longest_life.max(NAMES_KEPT);
         self.bus.longest_life.store(micros(keep), Ordering::Relaxed);
-    }
-
-    /// The entry in memory under the key of this text, whether or not it may be served, and what may be done with it.
-    pub fn inspect(&self, key: &str, policy: &Policy) -> Option<(Arc<Entry>, Freshness)> {
-        let entry = self.core.memory.get(key)?;
-        let freshness = self.core.judge_stale(&entry, policy);
-        Some((entry, freshness))
-    }
-
-    /// The names that an entry depends on, each with the clock of its last invalidation that is known here.
-    pub fn invalidated(&self, entry: &Entry) -> Vec<(Name, Option<u64>)> {
-        let mut all: Vec<(Name, Option<u64>)> = Vec::new();
-        for (name, clock) in entry.dependencies.iter().flat_map(Dependency::invalidated) {
-            if !all.iter().any(|(known, _)| *known == name) {
-                all.push((name, clock));
-            }
-        }
-        all
-    }
-
-    /// What this replica says of itself, as the others hear it.
-    pub fn about(&self) -> serde_json::Value {
-        let said = bus::about(&self.bus);
-        let mut about: serde_json::Value = serde_json::from_str(&said).unwrap_or_default();
-        about["id"] = self.replica().into();
-        about
     }
 
     /// The connections to Redis, for what else all replicas count together.
@@ -408,20 +202,5 @@ impl Cache {
     /// This replica's time.
     pub fn clock(&self) -> &Arc<Clock> {
         &self.core.clock
-    }
-
-    /// Whether no Redis was ever found, so that this process is alone.
-    pub fn is_alone(&self) -> bool {
-        self.core.mirror.is_alone()
-    }
-
-    /// What memory holds now.
-    pub fn memory_size(&self) -> MemorySize {
-        let (entries, bytes, evictions) = self.core.memory.size();
-        MemorySize {
-            entries,
-            bytes,
-            evictions,
-        }
     }
 }

@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use redis::{ConnectionLike, RedisError, RedisResult};
+use redis::{RedisError, RedisResult};
 
 use super::breaker::Breaker;
 use super::clock::Clock;
 use super::coherence::{Mirror, Scripts, Seen};
+use super::redis_connection::{Manager, ManagerParts};
 use super::settings::RedisSettings;
 
 /// The first and the longest pause between two looks for a Redis that is down.
@@ -71,92 +72,6 @@ struct Inner {
 struct Watch {
     looks: u64,
     stop: bool,
-}
-
-#[derive(Clone)]
-struct Manager(Arc<ManagerParts>);
-
-struct ManagerParts {
-    client: redis::Client,
-    connect_timeout: Duration,
-    timeout: Duration,
-    scripts: Arc<Scripts>,
-    mirror: Arc<Mirror>,
-    clock: Arc<Clock>,
-    /// Told when a connection saw a history that was not the known one.
-    saw: Box<dyn Fn(Seen) + Send + Sync>,
-}
-
-struct Checked {
-    connection: redis::Connection,
-    generation: u32,
-    /// Whether it has ever brought a reply to a caller: if so, it may have been cut while it lay in the pool.
-    used: bool,
-    broken: bool,
-}
-
-impl r2d2::ManageConnection for Manager {
-    type Connection = Checked;
-    type Error = RedisError;
-
-    fn connect(&self) -> Result<Checked, RedisError> {
-        let connection = self.open(self.0.timeout)?;
-        Ok(Checked {
-            connection,
-            generation: u32::MAX,
-            used: false,
-            broken: false,
-        })
-    }
-
-    fn is_valid(&self, checked: &mut Checked) -> Result<(), RedisError> {
-        redis::cmd("PING").exec(&mut checked.connection)
-    }
-
-    fn has_broken(&self, checked: &mut Checked) -> bool {
-        checked.broken || !checked.connection.is_open()
-    }
-}
-
-impl Manager {
-    /// A connection that has compared the history, on which a reply may take as long as `timeout`.
-    fn open(&self, timeout: Duration) -> RedisResult<redis::Connection> {
-        let parts = &*self.0;
-        let mut connection = parts
-            .client
-            .get_connection_with_timeout(parts.connect_timeout)?;
-        // Compared under the time that a connection may take, then the time that a reply may take.
-        connection.set_read_timeout(Some(parts.connect_timeout))?;
-        connection.set_write_timeout(Some(parts.connect_timeout))?;
-        self.compare_history(&mut connection)?;
-        connection.set_read_timeout(Some(timeout))?;
-        connection.set_write_timeout(Some(timeout))?;
-        Ok(connection)
-    }
-
-    fn compare_history(&self, connection: &mut redis::Connection) -> RedisResult<()> {
-        let parts = &*self.0;
-        let sent = parts.clock.now();
-        let (state, time) = parts.scripts.hello(connection, false)?;
-        parts.clock.heard_redis(time, sent);
-        let mut seen = parts.mirror.saw(&state);
-        if seen == Seen::Retired {
-            // A Redis that was left for another one, and is back with what it had: its history is over here, so a new one begins.
-            let (anew, _) = parts.scripts.hello(connection, true)?;
-            seen = parts.mirror.saw(&anew);
-        }
-        if seen == Seen::Retired {
-            return Err((
-                redis::ErrorKind::UnexpectedReturnType,
-                "the history of this Redis is over",
-            )
-                .into());
-        }
-        if seen != Seen::Same {
-            (parts.saw)(seen);
-        }
-        Ok(())
-    }
 }
 
 impl RedisPool {

@@ -13,13 +13,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use redis::{Connection, PubSub, RedisError, RedisResult};
-use serde::Deserialize;
 
-use super::super::clock::{Clock, micros};
+use super::super::clock::Clock;
+use super::super::leases::{Held, RENEW_EVERY};
 use super::super::random::random;
-use super::super::redis_tier::{Held, RENEW_EVERY};
 use super::super::settings::CoherenceSettings;
-use super::mirror::{Epoch, Era, Mirror, State};
+use super::mirror::Mirror;
 use super::name::{Kind, Name};
 use super::scripts::{Ping, Scripts};
 
@@ -59,18 +58,8 @@ pub(crate) struct BusParts {
 /// Opens a connection that has compared the history. The argument is how long a reply may take.
 pub(crate) type Connect = Box<dyn Fn(Duration) -> RedisResult<Connection> + Send>;
 
-/// One message: epoch, clock, the clock before it, kind, names.
-#[derive(Debug, Deserialize)]
-struct Message {
-    e: String,
-    c: String,
-    b: String,
-    k: String,
-    n: Vec<String>,
-}
-
 /// Why the thread goes on with new connections.
-enum Lost {
+pub(super) enum Lost {
     Redis(RedisError),
     /// The listening connection brings nothing.
     Silent,
@@ -134,12 +123,12 @@ fn run(parts: &Weak<BusParts>, connect: &Connect) {
 }
 
 /// One pair of connections.
-struct Session<'a> {
-    bus: &'a BusParts,
+pub(super) struct Session<'a> {
+    pub(super) bus: &'a BusParts,
     /// The pings under way: token, and when each was sent.
-    sent: VecDeque<(u64, Instant)>,
+    pub(super) sent: VecDeque<(u64, Instant)>,
     /// Whether an echo came back.
-    heard: bool,
+    pub(super) heard: bool,
 }
 
 impl Session<'_> {
@@ -212,149 +201,6 @@ impl Session<'_> {
         }
     }
 
-    /// An echo: everything up to its clock has arrived, or is missing.
-    fn echoed(&mut self, payload: &str, talking: &mut Connection) -> Result<(), Lost> {
-        let mut parts = payload.split(' ');
-        let token = parts.next().and_then(|text| text.parse::<u64>().ok());
-        let epoch = parts.next().and_then(Epoch::parse);
-        let clock = parts.next().and_then(|text| text.parse::<u64>().ok());
-        let (Some(token), Some(epoch), Some(clock)) = (token, epoch, clock) else {
-            return Err(Lost::Strange("an echo that is none of larder's".into()));
-        };
-        let Some(at) = self.sent.iter().position(|(sent, _)| *sent == token) else {
-            // Of another session of this replica.
-            return Ok(());
-        };
-        let sent = self.sent[at].1;
-        self.sent.drain(..=at);
-        let mut era = self.bus.mirror.era();
-        if era.epoch() != epoch || clock > era.last() {
-            era = self.catch_up(talking, None)?;
-        }
-        if era.epoch() == epoch && era.last() >= clock {
-            let until = self.bus.clock.at(sent) + micros(self.bus.settings.patience);
-            self.bus.mirror.trust(&era, until);
-            self.heard = true;
-        }
-        Ok(())
-    }
-
-    /// A message on the channel.
-    fn told(&mut self, payload: &str, talking: &mut Connection) -> Result<(), Lost> {
-        let message = parse(payload)?;
-        let era = self.bus.mirror.era();
-        if era.epoch() != message.epoch {
-            self.catch_up(talking, None)?;
-            return Ok(());
-        }
-        if message.clock <= era.last() {
-            // Heard already, by way of the log.
-            return Ok(());
-        }
-        if message.before > era.last() {
-            self.catch_up(talking, None)?;
-            return Ok(());
-        }
-        self.apply(&era, &message);
-        Ok(())
-    }
-
-    fn apply(&self, era: &Era, message: &Heard) {
-        if let Some(kind) = message.kind {
-            let listeners = self
-                .bus
-                .listeners
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            for name in &message.names {
-                era.apply(name, kind, message.clock);
-                listeners.iter().for_each(|listener| listener(name, kind));
-            }
-        }
-        era.heard(message.clock);
-    }
-
-    /// Hears what was missed: from the log, or, where that does not reach back, all names there are.
-    fn catch_up(
-        &mut self,
-        talking: &mut Connection,
-        known: Option<State>,
-    ) -> Result<Arc<Era>, Lost> {
-        let bus = self.bus;
-        let state = match known {
-            Some(state) => state,
-            None => self.hello(talking, false)?,
-        };
-        let era = bus.mirror.era();
-        if era.epoch() != state.epoch {
-            // Redis has a history that was over here: it got old data back without a restart. A new one, then.
-            self.hello(talking, true)?;
-            return Err(Lost::Strange("the history changed again".into()));
-        }
-        let last = era.last();
-        if state.clock < last {
-            // Of one history, and yet it runs backwards: Redis got old data back.
-            let state = self.hello(talking, true)?;
-            return self.catch_up(talking, Some(state));
-        }
-        if last != 0 {
-            if state.clock == last {
-                return Ok(era);
-            }
-            let messages = bus.scripts.log_after(talking, last)?;
-            let messages: Vec<Heard> = messages
-                .iter()
-                .map(|text| parse(text))
-                .collect::<Result<_, _>>()?;
-            if messages.iter().any(|message| message.epoch != state.epoch) {
-                return Err(Lost::Strange("the history changed again".into()));
-            }
-            if messages.first().is_some_and(|first| first.before <= last) {
-                messages
-                    .iter()
-                    .for_each(|message| self.apply(&era, message));
-                bus.gaps_repaired.fetch_add(1, Ordering::Relaxed);
-                return Ok(era);
-            }
-        }
-        // What comes while the pages are read is heard on the channel: `state.clock` was read before them.
-        let mut cursor = 0;
-        loop {
-            let (next, page) = bus.scripts.names_page(talking, cursor)?;
-            for (name, kind, clock) in &page {
-                era.apply(name, *kind, *clock);
-            }
-            cursor = next;
-            if cursor == 0 {
-                break;
-            }
-        }
-        // Last, since what is pruned while the pages are read is in none of them.
-        let after = self.hello(talking, false)?;
-        if after.epoch != state.epoch {
-            return Err(Lost::Strange("the history changed again".into()));
-        }
-        era.apply_state(&after);
-        era.heard(state.clock);
-        if last != 0 {
-            bus.gaps_repaired.fetch_add(1, Ordering::Relaxed);
-            // Some may have been invalidated without this replica ever being told by name.
-            let listeners = bus.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-            listeners
-                .iter()
-                .for_each(|listener| listener(&Name::everything(), Kind::Soft));
-        }
-        Ok(era)
-    }
-
-    fn hello(&self, talking: &mut Connection, anew: bool) -> Result<State, Lost> {
-        let sent = self.bus.clock.now();
-        let (state, time) = self.bus.scripts.hello(talking, anew)?;
-        self.bus.clock.heard_redis(time, sent);
-        self.bus.mirror.saw(&state);
-        Ok(state)
-    }
-
     fn ping(&mut self, talking: &mut Connection, private: &str) -> Result<(), Lost> {
         let bus = self.bus;
         let (token, sent, sent_at) = (random() >> 1, Instant::now(), bus.clock.now());
@@ -414,16 +260,6 @@ impl Session<'_> {
     }
 }
 
-/// A message, read.
-struct Heard {
-    epoch: Epoch,
-    clock: u64,
-    before: u64,
-    /// `None`: a history began.
-    kind: Option<Kind>,
-    names: Vec<Name>,
-}
-
 /// What a replica says of itself: a JSON object.
 pub(crate) fn about(bus: &BusParts) -> String {
     let members = bus.about.lock().unwrap_or_else(PoisonError::into_inner);
@@ -439,20 +275,4 @@ pub(crate) fn about(bus: &BusParts) -> String {
         (left / 1000).min(bus.settings.patience.as_millis() as u64),
         bus.mirror.era().last(),
     )
-}
-
-fn parse(payload: &str) -> Result<Heard, Lost> {
-    let strange = || Lost::Strange("a message that is none of larder's".into());
-    let message: Message = serde_json::from_str(payload).map_err(|_| strange())?;
-    Ok(Heard {
-        epoch: Epoch::parse(&message.e).ok_or_else(strange)?,
-        clock: message.c.parse().map_err(|_| strange())?,
-        before: message.b.parse().map_err(|_| strange())?,
-        kind: match message.k.as_str() {
-            "h" => Some(Kind::Hard),
-            "s" => Some(Kind::Soft),
-            _ => None,
-        },
-        names: message.n.iter().map(|name| Name::tag(name)).collect(),
-    })
 }

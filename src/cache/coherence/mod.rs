@@ -6,12 +6,16 @@
 //! [`bus`] how it comes to know, [`Pending`](pending::Pending) what Redis does not know yet.
 
 pub(crate) mod bus;
+mod era;
+mod hearing;
+mod message;
 mod mirror;
 mod name;
 mod pending;
 mod scripts;
 
-pub use mirror::{Dependency, Epoch, Stamp};
-pub(crate) use mirror::{Mirror, Seen, Standing, State};
+pub use era::Epoch;
+pub use mirror::{Dependency, Stamp};
+pub(crate) use mirror::{Mirror, Seen, Standing};
 pub use name::{Kind, Name};
-pub(crate) use scripts::{Clocks, Scripts};
+pub(crate) use scripts::Scripts;

@@ -5,7 +5,7 @@
 
 use redis::{Connection, RedisResult, Script, ScriptInvocation, Value};
 
-use super::mirror::{Epoch, State};
+use super::era::{Epoch, State};
 use super::name::{Kind, Name};
 
 macro_rules! script {

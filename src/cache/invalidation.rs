@@ -1,0 +1,99 @@
+//! Invalidation: here at once, then through Redis to everybody.
+//!
+//! Invariant: a name stands in the overlay before Redis is asked and until it has a clock in the mirror, so that there is no moment
+//! after the call at which this replica serves what was loaded before.
+
+use std::sync::PoisonError;
+
+use super::Cache;
+use super::coherence::bus::Listener;
+use super::coherence::{Kind, Name};
+
+/// An invalidation that is in force here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Its clock, by which a read elsewhere can ask not to be older. `None`: pending.
+    pub clock: Option<u64>,
+}
+
+impl Acknowledged {
+    /// Whether it holds on this replica only, until Redis can be told.
+    pub fn is_pending(&self) -> bool {
+        self.clock.is_none()
+    }
+}
+
+impl Cache {
+    /// Invalidates what these names speak of, here at once and on every replica within `patience`. Blocks for a round trip to
+    /// Redis. While Redis cannot take it, it holds here and waits to be delivered.
+    pub fn invalidate(&self, names: &[Name], kind: Kind) -> Acknowledged {
+        let (core, bus) = (&self.core, &self.bus);
+        // First here: nothing loaded before may be served from now on, whatever becomes of the rest.
+        let batch = core.mirror.pending.begin(names, kind);
+        if core.mirror.is_alone() && !core.redis.pool().is_configured() {
+            let era = core.mirror.era();
+            let clock = (era.last() + 1).max(core.clock.now());
+            names.iter().for_each(|name| era.apply(name, kind, clock));
+            era.heard(clock);
+            // A Redis that appeared meanwhile began a history in which nothing of the old one is left.
+            core.mirror.pending.settle(&batch);
+            self.tell_listeners(names, kind);
+            return Acknowledged { clock: Some(clock) };
+        }
+        let length = bus.settings.log_length;
+        let sent = core.redis.pool().run(|connection| {
+            bus.scripts.invalidate(
+                connection,
+                kind,
+                names.iter().cloned(),
+                &bus.replica,
+                length,
+            )
+        });
+        let clock = match sent {
+            Ok((epoch, clock)) => {
+                let era = core.mirror.era();
+                if era.epoch() == epoch {
+                    names.iter().for_each(|name| era.apply(name, kind, clock));
+                    core.mirror.pending.settle(&batch);
+                } else {
+                    // A history that is not known here yet: until the bus knows it, the batch stands in the way, and is delivered
+                    // once more.
+                    core.mirror.pending.fail(&batch);
+                }
+                Some(clock)
+            }
+            Err(down) => {
+                core.mirror.pending.fail(&batch);
+                log::warn!(
+                    "{} names are invalidated here only, until Redis can be told: {down}",
+                    names.len()
+                );
+                None
+            }
+        };
+        self.tell_listeners(names, kind);
+        Acknowledged { clock }
+    }
+
+    fn tell_listeners(&self, names: &[Name], kind: Kind) {
+        let listeners = self
+            .bus
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        names
+            .iter()
+            .for_each(|name| listeners.iter().for_each(|listener| listener(name, kind)));
+    }
+
+    /// Has `listener` told of each name that is invalidated, here or elsewhere. It must not block.
+    pub fn on_invalidation(&self, listener: impl Fn(&Name, Kind) + Send + Sync + 'static) {
+        let listener: Listener = Box::new(listener);
+        self.bus
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(listener);
+    }
+}

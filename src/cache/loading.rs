@@ -1,0 +1,227 @@
+//! Loading: the stages of a miss that may block, on a loader's thread.
+//!
+//! The lease says whether this replica is to load at all, and gives the load clock, before the source is asked. What the source
+//! brings fills Redis, then memory; a failure gives the lease back, and a stale copy stands in as far as policy allows.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::clock::micros;
+use super::coherence::Stamp;
+use super::core::Core;
+use super::entry::{Entry, hash};
+use super::envelope;
+use super::error::LoadError;
+use super::miss::{Miss, PAUSES};
+use super::outcome::{Answer, Outcome, Staleness};
+use super::random::random;
+use super::redis_tier::Lease;
+use super::request::{Load, Loaded, Subject};
+
+impl Miss {
+    pub(super) fn submit(self) {
+        if let Some(error) = self
+            .core
+            .failures
+            .held(&self.subject.key, self.core.clock.now())
+        {
+            return self.fall_back(error, None);
+        }
+        let loaders = self.core.loaders.clone();
+        match loaders.place() {
+            Some(place) => place.run(Box::new(move || self.run())),
+            None => self.failed(LoadError::Overloaded, None),
+        }
+    }
+
+    /// The stages that may block, on a loader's thread.
+    fn run(mut self) {
+        let token = format!("{:016x}", random());
+        let stamp = match self.take_lease(&token) {
+            Right::Granted(stamp) => stamp,
+            Right::Answered(answer) => return self.landing.end(Ok(answer)),
+            Right::Elsewhere => {
+                // Another replica loads it. Waiting takes no thread; each look is a full read.
+                self.offer_stale();
+                let pause = self.progress.pause;
+                self.progress.pause = (pause * 2).min(PAUSES.1);
+                return self.ask_redis(pause);
+            }
+            Right::Failed(error) => return self.failed(error, None),
+        };
+        // From here on the value comes from the source.
+        self.landing.set_unproven(false);
+        // The stamp of the load: from here on readers that come later are compared with it.
+        self.landing.stamp(self.core.depend(stamp, &self.names));
+        if self.whole || self.progress.offered {
+            self.subject.tally.count_load();
+        }
+        let began = Instant::now();
+        let deadline = began + self.load.limit;
+        let work = std::mem::replace(
+            &mut self.load,
+            Load {
+                limit: Duration::ZERO,
+                run: Box::new(|_| Err(LoadError::Overloaded)),
+            },
+        );
+        let loaded = catch_unwind(AssertUnwindSafe(|| (work.run)(deadline))).unwrap_or_else(|_| {
+            log::error!("the load of {} panicked", self.subject.key);
+            Err(LoadError::Failed("the load panicked".into()))
+        });
+        let took = began.elapsed();
+        match loaded {
+            Ok(loaded) => self.loaded(loaded, stamp, &token, took),
+            Err(error) => {
+                if self.uses_redis() {
+                    // A lease that cannot be given back runs out by itself.
+                    let _ = self.core.redis.release(&self.subject.key, &token, &error);
+                }
+                self.failed(error, Some(took));
+            }
+        }
+    }
+
+    fn uses_redis(&self) -> bool {
+        !self.subject.policy.redis.is_zero()
+    }
+
+    fn take_lease(&mut self, token: &str) -> Right {
+        let alone = |core: &Core| Right::Granted(core.mirror.stamp());
+        if !self.uses_redis() {
+            return alone(&self.core);
+        }
+        // Twice, since what another load filled meanwhile can be stale already; it is not the same value a second time.
+        for _ in 0..2 {
+            let waited_for = self.progress.waited_for.as_deref();
+            match self.core.redis.lease(
+                &self.subject.key,
+                &self.names,
+                token,
+                &self.progress.seen,
+                waited_for,
+            ) {
+                Ok(Lease::Won(stamp)) => return Right::Granted(stamp),
+                Ok(Lease::Held(holder)) => {
+                    self.progress.waited_for = Some(holder);
+                    return Right::Elsewhere;
+                }
+                Ok(Lease::Failed(error)) => return Right::Failed(error),
+                Ok(Lease::Newer(bytes)) => {
+                    if self.progress.waited_for.is_none() {
+                        // It was loaded while this look-up was under way.
+                        self.progress.waited_for = Some(String::new());
+                    }
+                    if let Some(answer) = self.look_into(&bytes) {
+                        return Right::Answered(answer);
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        alone(&self.core)
+    }
+
+    fn loaded(mut self, loaded: Loaded, stamp: Stamp, token: &str, took: Duration) {
+        let core = self.core.clone();
+        let (now, jitter) = (core.clock.now(), self.subject.jitter);
+        let absent = loaded.value.is_absent();
+        let fresh_for = self.subject.policy.fresh_for(absent, loaded.life, jitter);
+        let entry = Arc::new(Entry {
+            hash: hash(loaded.value.bytes()),
+            load_id: random(),
+            stamp,
+            dependencies: core.depend(stamp, &self.names),
+            loaded_at: now,
+            load_time: took,
+            life: loaded.life,
+            tags: std::mem::take(&mut self.subject.tags),
+            ends: self.subject.policy.ends(
+                absent,
+                loaded.life,
+                jitter,
+                now + micros(fresh_for),
+                now,
+            ),
+            hold: None,
+            value: loaded.value,
+        });
+        let mut stored = false;
+        if self.uses_redis() && !fresh_for.is_zero() {
+            let bytes = envelope::encode(&entry, fresh_for, &core.clock);
+            let ttl = fresh_for + self.subject.policy.longest_stale(absent);
+            stored = core
+                .redis
+                .fill(&self.subject.key, token, &bytes, ttl)
+                .unwrap_or(false);
+        }
+        core.failures.clear(&self.subject.key);
+        core.memory.fill(
+            self.subject.key.clone(),
+            entry.clone(),
+            &self.subject.policy,
+            &core.clock,
+        );
+        let mut answer = self.answer(entry, Outcome::Loaded);
+        answer.trace.source = Some(took);
+        answer.trace.stored = stored;
+        self.log(Some(took), None);
+        self.landing.end(Ok(answer));
+    }
+
+    fn failed(self, error: LoadError, took: Option<Duration>) {
+        self.subject.tally.count_load_error();
+        self.log(took, Some(&error));
+        let (core, key) = (&self.core, &self.subject.key);
+        core.failures
+            .note(key, &error, &self.subject.policy, core.clock.now());
+        self.fall_back(error, took);
+    }
+
+    /// Ends without a new value: with the stale copy, as far as policy allows.
+    fn fall_back(self, error: LoadError, took: Option<Duration>) {
+        let usable = |entry: &Arc<Entry>| self.core.may_stand_in(entry, &self.subject.policy);
+        let Some(stale) = self.progress.stale.clone().filter(usable) else {
+            return self.landing.end(Err(error));
+        };
+        let reason = match (&error, took) {
+            (LoadError::Spent { .. }, _) => Staleness::Spent,
+            (_, Some(_)) => Staleness::IfError,
+            (_, None) => Staleness::Held,
+        };
+        self.core
+            .hold(&self.subject.key, &stale, &self.subject.policy, &error);
+        let mut answer = self.answer(stale, Outcome::Stale(reason));
+        answer.trace.source = took;
+        self.landing.end(Ok(answer));
+    }
+
+    /// One line for a load that a reader waits for; a part's is told by its whole.
+    fn log(&self, took: Option<Duration>, error: Option<&LoadError>) {
+        let offered = self.progress.offered;
+        if !self.whole && !offered {
+            return;
+        }
+        let kind = if offered { "refresh" } else { "miss" };
+        let all = self.progress.began.elapsed().as_millis();
+        let Subject {
+            key, label, note, ..
+        } = &self.subject;
+        match error {
+            Some(error) => log::warn!("{kind} {key} {all}ms {label}=failed ({error}){note}"),
+            None => log::info!(
+                "{kind} {key} {all}ms {label}={}ms{note}",
+                took.unwrap_or_default().as_millis()
+            ),
+        }
+    }
+}
+
+/// Whether this replica is to load.
+enum Right {
+    Granted(Stamp),
+    Answered(Answer),
+    Elsewhere,
+    Failed(LoadError),
+}
