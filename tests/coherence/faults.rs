@@ -76,6 +76,7 @@ pub enum Kind {
     Full,
     Evicted,
     Flushed,
+    Forgetful,
 }
 
 impl Kind {
@@ -93,7 +94,7 @@ impl Kind {
         Kind::ReplicaPaused,
     ];
 
-    pub const REDIS: [Kind; 8] = [
+    pub const REDIS: [Kind; 9] = [
         Kind::Killed,
         Kind::Emptied,
         Kind::Restored,
@@ -102,6 +103,7 @@ impl Kind {
         Kind::Full,
         Kind::Evicted,
         Kind::Flushed,
+        Kind::Forgetful,
     ];
 
     pub fn name(self) -> &'static str {
@@ -125,6 +127,7 @@ impl Kind {
             Kind::Full => "Redis full",
             Kind::Evicted => "state evicted in part",
             Kind::Flushed => "Redis flushed",
+            Kind::Forgetful => "names forgotten",
         }
     }
 }
@@ -280,6 +283,10 @@ pub fn of_redis(
                 redis.cli::<i64>(&["DEL", &format!("{{larder:bus}}:{part}")]);
             }
             Kind::Flushed => redis.cli::<()>(&["FLUSHALL"]),
+            Kind::Forgetful => {
+                let keep = random.between(Duration::ZERO, pace.patience);
+                redis.forget_names(keep, random.below(4) as u64);
+            }
             other => panic!("{} is no fault of Redis", other.name()),
         }
         made.push(pace.record(kind, None, begin));

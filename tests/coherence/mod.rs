@@ -81,7 +81,12 @@ fn short_plans(seed: u64) -> Vec<Plan> {
     let (lost, refusing): (Vec<Kind>, Vec<Kind>) = Kind::REDIS.iter().partition(|kind| {
         matches!(
             kind,
-            Kind::Killed | Kind::Emptied | Kind::Restored | Kind::Flushed | Kind::Evicted
+            Kind::Killed
+                | Kind::Emptied
+                | Kind::Restored
+                | Kind::Flushed
+                | Kind::Evicted
+                | Kind::Forgetful
         )
     });
     vec![

@@ -6,6 +6,7 @@
 mod history;
 mod holds;
 mod names;
+mod pruning;
 mod refused;
 mod seen;
 

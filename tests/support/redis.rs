@@ -102,6 +102,23 @@ impl RedisServer {
         self.launch_process();
     }
 
+    /// Has it forget names as a replica does now and then: those that were invalidated longer ago than `keep`, and the oldest beyond
+    /// `most`. Gives how many went.
+    pub fn forget_names(&self, keep: Duration, most: u64) -> u64 {
+        let script = redis::Script::new(concat!(
+            include_str!("../../src/cache/coherence/history.lua"),
+            include_str!("../../src/cache/coherence/prune.lua")
+        ));
+        let mut call = script.prepare_invoke();
+        for key in ["state", "names", "log"] {
+            call.key(format!("{{larder:bus}}:{key}"));
+        }
+        // The epoch would only be used for a new history.
+        call.arg("00000000000f0e0d").arg("{larder:bus}");
+        call.arg(keep.as_micros() as u64).arg(most);
+        call.invoke(&mut self.connect()).unwrap()
+    }
+
     /// It takes no write from now on: what a replica of a lost master does, and what it says. Reads and messages go on.
     pub fn make_read_only(&self) {
         self.cli::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
@@ -128,7 +145,9 @@ impl RedisServer {
             .args(["--bind", "127.0.0.1", "--port"])
             .arg(self.address.port().to_string())
             .args(["--protected-mode", "no", "--save", "", "--appendonly", "no"])
-            .args(["--dbfilename", DUMP]);
+            .args(["--dbfilename", DUMP])
+            // A stream is trimmed by whole nodes, and only long ones have more than one of the usual size.
+            .args(["--stream-node-max-entries", "5"]);
         if let Some((address, certificates)) = &self.tls {
             let (user, password) = USER;
             let users = self.folder.path().join("users.acl");

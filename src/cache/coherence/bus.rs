@@ -28,10 +28,12 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Names of pending invalidations that are delivered in one script.
 const DELIVERED_AT_ONCE: usize = 500;
-/// How often names that no entry can depend on any more are forgotten.
-const PRUNE_EVERY: Duration = Duration::from_secs(30);
+/// How often names that no entry can depend on any more are forgotten, in pings: every 30 s with a `patience` of 1 s.
+const PRUNE_EVERY: u32 = 120;
 /// Names that Redis keeps at most.
 const MOST_NAMES: u64 = 1_000_000;
+/// Names that one script forgets at most, of either sort, as it has them: in between Redis does other work, and this thread listens.
+const FORGOTTEN_AT_ONCE: u64 = 1000;
 
 /// Called with each name that was invalidated, on the bus's thread: must not block.
 pub(crate) type Listener = Box<dyn Fn(&Name, Kind) + Send + Sync>;
@@ -142,8 +144,9 @@ impl Session<'_> {
         // Subscribed and confirmed before the state is read: what comes between is heard, and waits in the connection.
         listening.subscribe(&[bus.scripts.channel(), private.as_str()])?;
         self.catch_up(&mut talking, None)?;
+        let prune_every = patience / 4 * PRUNE_EVERY;
         let (mut ping_at, mut prune_at, mut renew_at) =
-            (Instant::now(), Instant::now() + PRUNE_EVERY, Instant::now());
+            (Instant::now(), Instant::now() + prune_every, Instant::now());
         loop {
             if Arc::strong_count(&bus.mirror) == 1 {
                 let _ = bus.scripts.forget_replica(&mut talking, &bus.replica);
@@ -165,8 +168,8 @@ impl Session<'_> {
                 }
             }
             if now >= prune_at {
-                prune_at = now + PRUNE_EVERY;
-                self.prune(&mut talking)?;
+                let all = self.prune(&mut talking)? < FORGOTTEN_AT_ONCE;
+                prune_at = if all { now + prune_every } else { now };
             }
             let oldest = self.sent.front().map(|(_, sent)| sent.elapsed());
             if oldest.is_some_and(|age| age > patience * 2) {
@@ -247,16 +250,17 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn prune(&self, talking: &mut Connection) -> Result<(), Lost> {
+    /// Forgets names in Redis and here. Returns how many went there.
+    fn prune(&self, talking: &mut Connection) -> Result<u64, Lost> {
         let bus = self.bus;
         let keep = bus.longest_life.load(Ordering::Relaxed);
-        bus.scripts.prune(talking, keep, MOST_NAMES)?;
+        let gone = bus.scripts.prune(talking, keep, MOST_NAMES)?;
         let oldest = bus
             .clock
             .redis_of_local(bus.clock.now())
             .saturating_sub(keep);
         bus.mirror.era().prune(oldest);
-        Ok(())
+        Ok(gone)
     }
 }
 

@@ -89,7 +89,7 @@ pub(crate) struct Era {
     pub(super) begun: u64,
     /// The highest clock that the bus brought.
     last: AtomicU64,
-    /// What was loaded below is invalid: the higher of the floor and of what was pruned.
+    /// What was loaded below is invalid: the highest of the floor and of what was pruned.
     pub(super) dead_below: AtomicU64,
     /// What was loaded below is stale.
     pub(super) soft_below: AtomicU64,
@@ -152,37 +152,34 @@ impl Era {
         }
     }
 
-    /// Notes floors and what was pruned: what was loaded at or below that is dead.
+    /// Notes floors and what was pruned: what was loaded below that is dead. Not what was loaded at it, which is after it: the clock
+    /// stands still until the next invalidation, and nothing that is loaded by then could be kept.
     pub(crate) fn apply_state(&self, state: &State) {
-        let dead = state.floor.max(if state.pruned_to == 0 {
-            0
-        } else {
-            state.pruned_to + 1
-        });
+        let dead = state.floor.max(state.pruned_to);
         self.dead_below.fetch_max(dead, Ordering::AcqRel);
         self.soft_below
             .fetch_max(state.soft_floor, Ordering::AcqRel);
     }
 
-    /// Forgets names that no entry depends on and that were invalidated before `clock`. What was loaded by then is dead to them.
+    /// Forgets names that no entry depends on and that were invalidated before `clock`: what was loaded before them is dead from now on.
+    /// And those before which all is dead already, such as what Redis has forgotten.
     pub(super) fn prune(&self, clock: u64) {
-        let mut highest = 0;
+        let dead_below = self.dead_below.load(Ordering::Acquire);
         for shard in &self.shards {
-            shard
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .retain(|_, cell| {
-                    let newest = cell.newest();
-                    // Only this map points to it, and nobody can take a pointer while the map is locked.
-                    let gone = Arc::strong_count(cell) == 1 && newest < clock;
-                    if gone {
-                        highest = highest.max(newest);
-                    }
-                    !gone
-                });
-        }
-        if highest > 0 {
-            self.dead_below.fetch_max(highest + 1, Ordering::AcqRel);
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut highest = 0;
+            shard.retain(|_, cell| {
+                let newest = cell.newest();
+                // Only this map points to it, and nobody can take a pointer while the map is locked.
+                let gone =
+                    Arc::strong_count(cell) == 1 && (newest < clock || newest <= dead_below);
+                if gone {
+                    highest = highest.max(newest);
+                }
+                !gone
+            });
+            // Still locked: who finds the cell gone finds what it loaded before to be dead.
+            self.dead_below.fetch_max(highest, Ordering::AcqRel);
         }
     }
 

@@ -81,15 +81,15 @@ fn everything_is_a_floor() {
         (mirror.standing(&early), mirror.standing(&late)),
         (Standing::Invalid, Standing::Valid)
     );
-    mirror.saw(&State {
-        pruned_to: 30,
-        ..state(1, 30)
-    });
-    assert_eq!(
-        mirror.standing(&late),
-        Standing::Invalid,
-        "what was loaded at what was pruned is dead"
-    );
+    let of = |pruned_to| {
+        mirror.saw(&State {
+            pruned_to,
+            ..state(1, 31)
+        });
+        mirror.standing(&late)
+    };
+    assert_eq!(of(30), Standing::Valid, "it began after what was forgotten");
+    assert_eq!(of(31), Standing::Invalid, "it began before");
 }
 
 #[test]
@@ -130,8 +130,14 @@ fn names_are_forgotten_only_where_no_entry_depends_on_them() {
     let mirror = mirror();
     let held = [mirror.dependency(stamp(1, 10), &names(&["held"]))];
     mirror.era().apply(&Name::tag("loose"), Kind::Hard, 15);
+    let at = [mirror.dependency(stamp(1, 15), &names(&["held"]))];
     mirror.era().prune(20);
     assert_eq!(mirror.era().names(), 1);
+    assert_eq!(
+        mirror.standing(&at),
+        Standing::Valid,
+        "what began after the last that was forgotten is kept"
+    );
     assert_eq!(
         mirror.standing(&held),
         Standing::Invalid,
