@@ -106,6 +106,14 @@ impl Kind {
         Kind::Forgetful,
     ];
 
+    /// Whether it can keep a replica from telling Redis anything.
+    pub fn keeps_from_redis(self) -> bool {
+        !matches!(
+            self,
+            Kind::Full | Kind::Evicted | Kind::Flushed | Kind::Forgetful
+        )
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Kind::Cut => "cut from Redis",

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::faults::Kind;
-use super::history::{Tier, Told};
+use super::history::{self, Moment, Tier, Told};
 use super::judge::{Illegal, Stale, judge, millis, shortest, staleness};
 use super::run::{REPLICAS, Round};
 
@@ -38,6 +38,8 @@ pub struct Report {
     writes: u64,
     pending: u64,
     longest_pending: Duration,
+    /// The longest of these from the moment at which nothing kept it from Redis any more.
+    latest_pending: Duration,
     unacknowledged: u64,
     failed_writes: u64,
     faults: HashMap<&'static str, Seen>,
@@ -77,6 +79,8 @@ impl Report {
                     self.pending += 1;
                     let delivered = history.delivered(write).unwrap_or(at);
                     self.longest_pending = self.longest_pending.max(delivered - at);
+                    let free = free_from(round, write, at, delivered);
+                    self.latest_pending = self.latest_pending.max(delivered - free);
                 }
             }
         }
@@ -141,6 +145,17 @@ impl Report {
             && !self.faults.is_empty();
         assert!(enough, "too little was seen to judge by:\n{self}");
     }
+}
+
+/// From when on nothing kept a pending write from Redis, until it was delivered.
+fn free_from(round: &Round, write: &history::Write, at: Moment, delivered: Moment) -> Moment {
+    let kept = round.faults.iter().filter(|fault| {
+        fault.kind.keeps_from_redis()
+            && fault.replica.is_none_or(|one| one == write.replica)
+            && fault.begin <= delivered
+    });
+    let ends = kept.map(|fault| fault.end.min(delivered));
+    ends.fold(at, Moment::max)
 }
 
 /// Keeps what the replicas of a round wrote, if someone wants it.
@@ -210,9 +225,10 @@ impl std::fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "writes  {writes}: {} pending, the longest for {:.0} ms; {} never acknowledged; {} attempts failed",
+            "writes  {writes}: {} pending, the longest for {:.0} ms, and {:.0} ms after what kept it from Redis was over; {} never acknowledged; {} attempts failed",
             self.pending,
             millis(self.longest_pending),
+            millis(self.latest_pending),
             self.unacknowledged,
             self.failed_writes
         )?;

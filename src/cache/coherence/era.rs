@@ -171,8 +171,7 @@ impl Era {
             shard.retain(|_, cell| {
                 let newest = cell.newest();
                 // Only this map points to it, and nobody can take a pointer while the map is locked.
-                let gone =
-                    Arc::strong_count(cell) == 1 && (newest < clock || newest <= dead_below);
+                let gone = Arc::strong_count(cell) == 1 && (newest < clock || newest <= dead_below);
                 if gone {
                     highest = highest.max(newest);
                 }
