@@ -8,10 +8,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::hint::black_box;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,6 +48,7 @@ fn main() {
     for patience in [Duration::from_secs(1), Duration::from_millis(250)] {
         repair(&redis, patience, &mut rows);
     }
+    half_open(&redis, &mut rows);
     hits(&redis, &mut rows);
     rates(&redis, &mut rows);
 
@@ -222,6 +225,46 @@ fn repair(redis: &Redis, patience: Duration, rows: &mut Rows) {
         acknowledged(&first, std::slice::from_ref(name));
         called
     });
+}
+
+/// How soon a replica no longer believes its memory when its subscriber's connection is open and brings nothing.
+fn half_open(redis: &Redis, rows: &mut Rows) {
+    const ROUNDS: usize = 8;
+    let patience = Duration::from_secs(1);
+    let relay = Relay::start(redis.port);
+    let cache = replica_at(relay.url(), "half-open", patience);
+    let (mut ends, mut comes_back) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        // At any time between two pings.
+        thread::sleep(Duration::from_micros(random() % 250_000));
+        assert!(cache.wait_trusted(SOON));
+        let stalled = Instant::now();
+        relay.hold_back(true);
+        until("trust ends", || !cache.bus().trusted);
+        ends.push(seconds(stalled, Instant::now()));
+        let goes_on = Instant::now();
+        relay.hold_back(false);
+        assert!(cache.wait_trusted(SOON));
+        comes_back.push(seconds(goes_on, Instant::now()));
+    }
+    let worst = ends.iter().copied().fold(f64::MIN, f64::max);
+    row(
+        rows,
+        format!(
+            "A subscriber that is half-open, until memory is not believed, `patience` 1000 ms ({ROUNDS} times)"
+        ),
+        format!(
+            "p50 {}, worst {} = {:.0} % of `patience`",
+            time(quantile(ends, 0.5)),
+            time(worst),
+            100.0 * worst / patience.as_secs_f64()
+        ),
+    );
+    row(
+        rows,
+        "From the moment at which it brings something again, until memory is believed",
+        spread(comes_back),
+    );
 }
 
 /// What a memory hit costs, next to the map that it looks into.
@@ -450,8 +493,12 @@ impl Thing {
 }
 
 fn replica(redis: &Redis, prefix: &str, patience: Duration) -> Cache {
+    replica_at(redis.url(), prefix, patience)
+}
+
+fn replica_at(url: String, prefix: &str, patience: Duration) -> Cache {
     let settings = RedisSettings {
-        url: Some(Secret::new(redis.url())),
+        url: Some(Secret::new(url)),
         prefix: prefix.to_owned(),
         connect_timeout: Duration::from_secs(5),
         timeout: Duration::from_secs(5),
@@ -592,6 +639,75 @@ fn rustc() -> String {
     said.map_or("rustc unknown".into(), |said| {
         String::from_utf8_lossy(&said.stdout).trim().to_owned()
     })
+}
+
+/// Between a replica and Redis: can hold back what comes to the replica's subscriber.
+struct Relay {
+    port: u16,
+    held_back: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Relay {
+    fn start(redis: u16) -> Relay {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let held_back = Arc::<(Mutex<bool>, Condvar)>::default();
+        let gate = held_back.clone();
+        // Ends with the process.
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, gate) = (client.unwrap(), gate.clone());
+                let server = TcpStream::connect(("127.0.0.1", redis)).unwrap();
+                for end in [&client, &server] {
+                    end.set_nodelay(true).unwrap();
+                }
+                let subscribed = Arc::<AtomicBool>::default();
+                let (to_server, seen) = (pair(&client, &server), subscribed.clone());
+                thread::spawn(move || {
+                    relay(to_server, |bytes| {
+                        if bytes.windows(9).any(|word| word == b"SUBSCRIBE") {
+                            seen.store(true, Ordering::Release);
+                        }
+                    });
+                });
+                let to_client = pair(&server, &client);
+                thread::spawn(move || {
+                    relay(to_client, |_| {
+                        if subscribed.load(Ordering::Acquire) {
+                            let held = gate.0.lock().unwrap();
+                            drop(gate.1.wait_while(held, |held| *held).unwrap());
+                        }
+                    });
+                });
+            }
+        });
+        Relay { port, held_back }
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    fn hold_back(&self, held: bool) {
+        *self.held_back.0.lock().unwrap() = held;
+        self.held_back.1.notify_all();
+    }
+}
+
+fn pair(from: &TcpStream, to: &TcpStream) -> (TcpStream, TcpStream) {
+    (from.try_clone().unwrap(), to.try_clone().unwrap())
+}
+
+/// Passes on what comes, each piece after `before` has seen it, until either end is gone.
+fn relay((mut from, mut to): (TcpStream, TcpStream), mut before: impl FnMut(&[u8])) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        before(&buffer[..count]);
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }
 
 /// A `redis-server` of this run.
