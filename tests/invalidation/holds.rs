@@ -1,6 +1,6 @@
 //! Why it holds: a test for each way in which two-tier caches lose an invalidation.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -156,6 +156,8 @@ fn a_late_copy_from_redis_is_not_kept() {
 fn missed_while_cut_off(log_length: u32) {
     let two = Two::with(&VersionsConfig {
         log_length,
+        // On a busy machine trust may end for a moment, and then Redis answers what memory has.
+        patience: "10s",
         ..VersionsConfig::default()
     });
     for category in CATEGORIES {
@@ -225,6 +227,24 @@ fn a_lost_message_is_found_and_repaired() {
 }
 
 #[test]
+fn a_lost_message_is_found_by_the_next_one() {
+    let two = Two::with(&VersionsConfig {
+        // Four times as long as between two pings is more than anything here waits: no echo shows it first.
+        patience: "2m",
+        ..VersionsConfig::default()
+    });
+    assert_eq!((two.warm("science"), two.warm("health")), (1, 1));
+    two.proxy.lose_messages();
+    let (new, _) = two.change(&two.near, "science");
+    until_lost(&two, "category:science");
+    two.proxy.restore();
+    let (other, next) = two.change(&two.near, "health");
+    until_heard(&two.far, &next.clock);
+    assert_eq!(version(&two.far, "health"), other);
+    assert_eq!(version(&two.far, "science"), new);
+}
+
+#[test]
 fn a_lost_message_is_found_when_the_replica_invalidates_something_itself() {
     let two = Two::with(&VersionsConfig {
         // The echo shows the gap too: this is about the replica's own invalidation, which must not hide it.
@@ -261,6 +281,33 @@ fn a_half_open_bus_is_not_trusted_for_longer_than_patience() {
     two.proxy.restore();
     until_trusted(&two.far);
     assert_eq!(two.warm("science"), new);
+}
+
+#[test]
+fn an_echo_that_comes_late_is_trusted_from_when_its_ping_was_sent() {
+    let two = Two::start();
+    // There and back: more than half of the patience is over when an echo comes.
+    let way = Duration::from_millis(300);
+    two.proxy.delay(way);
+    let slow = Instant::now();
+    let far = two.far.address().to_string();
+    let trust_left = || {
+        let replicas = two.near.get("/cache/replicas").expect(200).json()["replicas"].clone();
+        let all = replicas.as_array().unwrap().clone();
+        let far = all.iter().find(|replica| replica["bind"] == far.as_str());
+        far.map_or(0, |far| far["trust_left_ms"].as_u64().unwrap())
+    };
+    until(SOON, "what it heard before is over", || {
+        slow.elapsed() > 2 * PATIENCE
+    });
+    let most = (PATIENCE - 2 * way).as_millis() as u64;
+    let (mut trusted, mut left) = (0, 0);
+    until(SOON, "it is trusted now and then", || {
+        left = trust_left();
+        assert!(left <= most, "{left} ms of trust are left");
+        trusted += u32::from(left > 0);
+        trusted > 50
+    });
 }
 
 #[test]
