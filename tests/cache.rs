@@ -161,6 +161,10 @@ fn one_replica_loads_and_the_other_waits_for_it() {
     let second = b.fetch(request(&policy, never));
     let lease = "larder:l:0000000000000001:thing?id=7";
     assert_eq!(redis.cli::<i64>(&["EXISTS", lease]), 1);
+    // One look of the first, one of the second, and another one after it was told to wait.
+    until(SOON, "the other waits for the lease", || {
+        redis.calls("mget") >= 3
+    });
     release.send(()).unwrap();
     assert_eq!(text(&first.wait(SOON).unwrap()), ("v", Outcome::Loaded));
     assert_eq!(text(&second.wait(SOON).unwrap()), ("v", Outcome::Collapsed));
@@ -246,7 +250,14 @@ fn what_was_loaded_before_redis_lost_its_data_is_not_served() {
             ..policy(HOUR, HOUR)
         };
         ask(&cache, &policy, || present("before"));
+        let clock = cache.bus().clock;
         redis.restart();
+        if on_reset {
+            // Until then nobody vouches for the copy, and who asks waits for the load.
+            until(SOON, "the new history is trusted", || {
+                cache.bus().trusted && cache.bus().clock != clock
+            });
+        }
         // The watcher, or whoever asks Redis next, finds another history.
         let mut after = None;
         until(SOON, "the value of the lost history is no hit", || {

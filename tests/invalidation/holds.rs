@@ -127,21 +127,7 @@ fn a_late_copy_from_redis_is_not_kept() {
     assert_eq!(version(&two.far, "health"), 1);
     // It is in Redis. The far one asks for it, and the answer is on its way while its bus works.
     two.proxy.stall_to_client_only(Scope::Others);
-    let gets = || -> u64 {
-        let stats: String = two.redis.cli(&["INFO", "commandstats"]);
-        let calls = stats.lines().filter_map(|line| {
-            let gets = line
-                .strip_prefix("cmdstat_mget:")
-                .or(line.strip_prefix("cmdstat_get:"));
-            gets?
-                .strip_prefix("calls=")?
-                .split(',')
-                .next()?
-                .parse::<u64>()
-                .ok()
-        });
-        calls.sum()
-    };
+    let gets = || two.redis.calls("mget") + two.redis.calls("get");
     let before = gets();
     let late = begin_read(&two.far, "science");
     until(SOON, "Redis is asked", || gets() > before);

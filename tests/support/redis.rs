@@ -231,6 +231,14 @@ impl RedisServer {
             .unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
+    /// How often a command was called so far.
+    pub fn calls(&self, command: &str) -> u64 {
+        let stats: String = self.cli(&["INFO", "commandstats"]);
+        let line = format!("cmdstat_{command}:calls=");
+        let calls = stats.lines().find_map(|each| each.strip_prefix(&line));
+        calls.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+    }
+
     /// Every key that matches `pattern`, sorted.
     pub fn keys(&self, pattern: &str) -> Vec<String> {
         let mut keys: Vec<String> = self.cli(&["KEYS", pattern]);
