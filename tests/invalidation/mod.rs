@@ -25,8 +25,8 @@ use crate::support::{SOON, until, until_some};
 /// The bound of [`VersionsConfig`]'s default.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// For a test in which trust must not end by itself.
-const LONG_PATIENCE: &str = "1m";
+/// For a test in which trust must not end by itself, and in which no ping comes between: a quarter of it is longer than any wait.
+const LONG_PATIENCE: &str = "2m";
 
 /// Replicas on one Redis, the second of them behind a proxy.
 struct Two {

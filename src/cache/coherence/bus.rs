@@ -57,6 +57,12 @@ pub(crate) struct BusParts {
     pub(crate) held: Arc<Held>,
 }
 
+impl BusParts {
+    fn prune_every(&self) -> Duration {
+        self.settings.patience / 4 * PRUNE_EVERY
+    }
+}
+
 /// Opens a connection that has compared the history. The argument is how long a reply may take.
 pub(crate) type Connect = Box<dyn Fn(Duration) -> RedisResult<Connection> + Send>;
 
@@ -97,17 +103,21 @@ pub(crate) fn start(parts: &Arc<BusParts>, connect: Connect) -> Result<(), Strin
 fn run(parts: &Weak<BusParts>, connect: &Connect) {
     let mut pause = PAUSES.0;
     let mut told = true;
+    let mut prune_at = None;
     loop {
         let Some(bus) = parts.upgrade() else { return };
         let mut session = Session {
             bus: &bus,
             sent: VecDeque::new(),
             heard: false,
+            // Beyond the life of a session: one that is lost again and again would never come to it.
+            prune_at: prune_at.unwrap_or_else(|| Instant::now() + bus.prune_every()),
         };
         let lost = match session.run(connect) {
             Ok(()) => return,
             Err(lost) => lost,
         };
+        prune_at = Some(session.prune_at);
         if session.heard {
             pause = PAUSES.0;
             told = false;
@@ -131,6 +141,8 @@ pub(super) struct Session<'a> {
     pub(super) sent: VecDeque<(u64, Instant)>,
     /// Whether an echo came back.
     pub(super) heard: bool,
+    /// When names are forgotten next.
+    prune_at: Instant,
 }
 
 impl Session<'_> {
@@ -144,9 +156,7 @@ impl Session<'_> {
         // Subscribed and confirmed before the state is read: what comes between is heard, and waits in the connection.
         listening.subscribe(&[bus.scripts.channel(), private.as_str()])?;
         self.catch_up(&mut talking, None)?;
-        let prune_every = patience / 4 * PRUNE_EVERY;
-        let (mut ping_at, mut prune_at, mut renew_at) =
-            (Instant::now(), Instant::now() + prune_every, Instant::now());
+        let (mut ping_at, mut renew_at) = (Instant::now(), Instant::now());
         loop {
             if Arc::strong_count(&bus.mirror) == 1 {
                 let _ = bus.scripts.forget_replica(&mut talking, &bus.replica);
@@ -167,9 +177,9 @@ impl Session<'_> {
                     return Err(error.into());
                 }
             }
-            if now >= prune_at {
+            if now >= self.prune_at {
                 let all = self.prune(&mut talking)? < FORGOTTEN_AT_ONCE;
-                prune_at = if all { now + prune_every } else { now };
+                self.prune_at = if all { now + bus.prune_every() } else { now };
             }
             let oldest = self.sent.front().map(|(_, sent)| sent.elapsed());
             if oldest.is_some_and(|age| age > patience * 2) {
