@@ -6,6 +6,7 @@ use super::{PATIENCE, Two, bus, is_from_memory, never_old_after, until_heard};
 use crate::support::larder::Larder;
 use crate::support::news::path;
 use crate::support::proxy::Scope;
+use crate::support::redis::RedisServer;
 use crate::support::versions::{VersionsConfig, version, version_in};
 use crate::support::{SOON, until};
 
@@ -130,6 +131,54 @@ fn a_history_whose_clock_is_behind_is_another_history() {
     assert_eq!(two.warm("science"), newest);
     let (newest, change) = two.change(&two.far, "science");
     never_old_after(PATIENCE, &change, &two.both(), "science", newest);
+}
+
+#[test]
+fn a_history_that_runs_backwards_is_over() {
+    let two = Two::start();
+    assert_eq!(two.warm("science"), 1);
+    let parts = ["state", "names", "log"].map(|part| {
+        let key = format!("{{larder:bus}}:{part}");
+        let dump: Vec<u8> = two.redis.cli(&["DUMP", &key]);
+        (key, dump)
+    });
+    two.proxy.cut_bus();
+    until(SOON, "trust ends", || bus(&two.far)["trusted"] == false);
+    let (new, change) = two.change(&two.near, "science");
+    // Old data, and the same Redis: no connection is lost and no run id differs. Only the near one has heard of more.
+    for (key, dump) in &parts {
+        let mut restore = redis::cmd("RESTORE");
+        restore.arg(key).arg(0).arg(dump).arg("REPLACE");
+        restore.exec(&mut two.redis.connect()).unwrap();
+    }
+    never_old_after(PATIENCE, &change, &[&two.far], "science", new);
+    two.proxy.restore();
+    two.both_trust();
+    let (newest, change) = two.change(&two.far, "science");
+    never_old_after(PATIENCE, &change, &two.both(), "science", newest);
+}
+
+#[test]
+fn a_read_only_copy_that_lags_vouches_for_nothing() {
+    let two = Two::start();
+    assert_eq!(two.warm("science"), 1);
+    // The near one goes on with what has become a copy, the far one with the Redis that has taken its place.
+    let other = RedisServer::start();
+    two.redis.make_read_only();
+    two.proxy.set_target(other.address());
+    let clock = bus(&two.far)["clock"].clone();
+    two.proxy.close_all();
+    until(SOON, "the far one is part of the new history", || {
+        let bus = bus(&two.far);
+        bus["trusted"] == true && bus["clock"] != clock
+    });
+    // The first one may find a connection that was closed while it lay in the pool.
+    until(SOON, "Redis takes an invalidation", || {
+        !two.change(&two.far, "science").1.pending
+    });
+    let (new, change) = two.change(&two.far, "science");
+    // The near one's connections are open, and the copy has the old value beside the old names.
+    never_old_after(PATIENCE, &change, &two.both(), "science", new);
 }
 
 #[test]

@@ -31,7 +31,8 @@ impl Session<'_> {
         let sent = self.sent[at].1;
         self.sent.drain(..=at);
         let mut era = self.bus.mirror.era();
-        if era.epoch() != epoch || clock > era.last() {
+        // Below it, too: what was made up for since the ping was sent, or a Redis that got old data back and still runs.
+        if era.epoch() != epoch || clock != era.last() {
             era = self.catch_up(talking, None)?;
         }
         if era.epoch() == epoch && era.last() >= clock {
