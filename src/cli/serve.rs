@@ -21,7 +21,7 @@ use crate::api::key_table::{self, KeyTable};
 use crate::api::{Api, KEYS_CHANGED};
 use crate::cache::{Cache, Name};
 use crate::config::{Config, ConfigErrors, ConfigOrigin, process_environment};
-use crate::database::Database;
+use crate::database::{Database, Deliverer};
 use crate::resource::{Archivist, News, NewsSource, Resources, SourceSettings};
 use crate::source::UpstreamSettings;
 use crate::source::http::{HttpClient, HttpSettings};
@@ -117,7 +117,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         database.clone(),
     );
     let resources = Resources::build(&config.resources, &news, None)?;
-    let invalidations = cache.clone();
+    let (invalidations, delivered_to, outbox_of) = (cache.clone(), cache.clone(), database.clone());
     let api = Api::new(
         cache,
         resources,
@@ -142,6 +142,9 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         }
     });
 
+    let deliverer = Deliverer::start(outbox_of, delivered_to)
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+
     let served = System::new().block_on(serve(
         Reload {
             origin,
@@ -153,6 +156,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         },
         api,
     ));
+    drop(deliverer);
     drop(refresher);
     archivist.finish(ARCHIVE_PATIENCE);
     served.map_err(Refusal::Failed)

@@ -30,7 +30,12 @@ macro_rules! files {
 }
 
 /// In the order of their numbers, which begin at 1: the version of a schema is how many of these it has. Only ever added to.
-const MIGRATIONS: &[Migration] = files!["0001_keys", "0002_archive", "0003_first_admin"];
+const MIGRATIONS: &[Migration] = files![
+    "0001_keys",
+    "0002_archive",
+    "0003_first_admin",
+    "0004_outbox",
+];
 
 /// How long to wait for another replica that is at it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -169,7 +174,8 @@ mod tests {
                 fixture::batch(
                     &database,
                     "DROP TABLE IF EXISTS api_keys; DROP TABLE IF EXISTS api_keys_version;
-                     DROP TABLE IF EXISTS archived_articles; DROP TABLE IF EXISTS larder_migrations",
+                     DROP TABLE IF EXISTS archived_articles; DROP TABLE IF EXISTS larder_outbox;
+                     DROP TABLE IF EXISTS larder_migrations",
                 );
                 database
                     .transaction(|tx| apply(tx, kind, &MIGRATIONS[..2]))

@@ -9,11 +9,13 @@
 //! there, so call it from plain or blocking threads. A `Database` may be dropped anywhere.
 
 mod archive;
+mod deliverer;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod keys;
 mod migration;
+mod outbox;
 mod postgres_pool;
 #[cfg(test)]
 mod postgres_server;
@@ -33,13 +35,15 @@ use r2d2::ManageConnection;
 use crate::secret::Secret;
 
 pub use archive::{Archive, ArchivedArticle};
+pub use deliverer::Deliverer;
 pub use error::DatabaseError;
 pub use keys::{CreatedKey, KeyRate, KeyRow, Keys, NewKey, key_hash, key_id};
+pub use outbox::{Outbox, OutboxRow};
 pub use query::{Parameter, Query};
 pub use session::Transaction;
 pub use value::{Row, Value};
 
-use postgres_pool::{PostgresManager, PostgresPool};
+use postgres_pool::{PostgresConnection, PostgresManager, PostgresPool};
 use session::Session;
 use sqlite_pool::SqliteManager;
 
@@ -114,6 +118,8 @@ enum Pool {
 
 struct Inner {
     pool: Pool,
+    /// Opens connections that are not the pool's; none to a file.
+    apart: Option<PostgresManager>,
     opened: Instant,
     /// When a statement last gave an answer, in milliseconds after `opened`.
     answered: AtomicU64,
@@ -133,9 +139,11 @@ impl Database {
     /// Connects, within five seconds, and says plainly why it cannot.
     pub fn open(settings: &DatabaseSettings) -> Result<Database, DatabaseError> {
         let url = settings.url.as_ref().map_or(DEFAULT_URL, Secret::reveal);
+        let mut apart = None;
         let pool = match DatabaseKind::of_url(url) {
             Some(DatabaseKind::Postgres) => {
                 let manager = PostgresManager::new(url, STATEMENT)?;
+                apart = Some(PostgresManager::new(url, STATEMENT)?);
                 // By hand first: the pool would try again until its time is up, and then not tell a wrong password apart.
                 drop(manager.connect()?);
                 Pool::Postgres(PostgresPool::new(pool(manager, settings.pool)))
@@ -151,6 +159,7 @@ impl Database {
         };
         Ok(Database(Arc::new(Inner {
             pool,
+            apart,
             opened: Instant::now(),
             answered: AtomicU64::new(0),
         })))
@@ -234,6 +243,16 @@ impl Database {
     /// The articles of the past.
     pub fn archive(&self) -> Archive<'_> {
         Archive(self)
+    }
+
+    /// What others have changed behind larder's back.
+    pub fn outbox(&self) -> Outbox<'_> {
+        Outbox(self)
+    }
+
+    /// A connection to Postgres that is the caller's alone; `None`: this is SQLite.
+    fn dedicated_connection(&self) -> Option<Result<PostgresConnection, DatabaseError>> {
+        self.0.apart.as_ref().map(ManageConnection::connect)
     }
 
     fn with<T>(

@@ -233,6 +233,9 @@ const OWN: &[(&str, &str)] = files![
     "archive_prune",
     "archive_store.postgres",
     "archive_store.sqlite",
+    "outbox_delivered",
+    "outbox_double",
+    "outbox_leave",
 ];
 
 static QUERIES: LazyLock<HashMap<&'static str, Result<Query, DatabaseError>>> =

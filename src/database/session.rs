@@ -132,6 +132,11 @@ pub struct Transaction<'a> {
 }
 
 impl Transaction<'_> {
+    /// Which database this is in.
+    pub(super) fn kind(&self) -> DatabaseKind {
+        self.session.kind()
+    }
+
     /// The rows that larder's own query `name` gives.
     pub fn query(
         &mut self,
