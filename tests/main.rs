@@ -23,6 +23,7 @@ mod invalidation;
 mod keys;
 mod lifecycle;
 mod model;
+mod outbox;
 mod parameters;
 mod quota;
 mod redis_faults;

@@ -26,7 +26,7 @@ const SLICE: Duration = Duration::from_millis(100);
 /// Pauses between two tries to connect.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How long the end waits for a thread that the database holds.
-const LAST_LOOK: Duration = Duration::from_secs(2);
+const LAST_LOOK: Duration = Duration::from_millis(500);
 /// Names in one invalidation.
 const NAMES_AT_ONCE: usize = 1_000;
 /// Names that may be pending before everything is named in place of more of them.

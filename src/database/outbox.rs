@@ -47,7 +47,6 @@ impl Transaction<'_> {
             return Ok(None);
         }
         let given = [("names", serde_json::Value::from(names).to_string().into())];
-        self.execute("outbox_double", &given)?;
         let rows = self.query("outbox_leave", &given)?;
         rows.first()
             .map(|row| row.int("id").map(OutboxRow))
@@ -90,7 +89,8 @@ pub(super) struct Backlog {
 
 /// One session that reads the outbox. Any error ends its use: the next is another session.
 pub(super) struct OutboxReader {
-    connection: PostgresConnection,
+    /// There until it is dropped.
+    connection: Option<PostgresConnection>,
     leads: bool,
 }
 
@@ -111,9 +111,14 @@ impl OutboxReader {
         // Before the first read: what is committed after that read is heard of.
         client.batch_execute("LISTEN larder_outbox")?;
         Ok(OutboxReader {
-            connection,
+            connection: Some(connection),
             leads: false,
         })
+    }
+
+    fn connection(&mut self) -> Result<&mut PostgresConnection, DatabaseError> {
+        let closed = || DatabaseError::Unavailable("the connection was closed".to_owned());
+        self.connection.as_mut().ok_or_else(closed)
     }
 
     /// Whether this session is the one that delivers.
@@ -126,7 +131,7 @@ impl OutboxReader {
         if !self.leads {
             let lock = "SELECT pg_try_advisory_lock($1 + 'larder_outbox'::regclass::oid::bigint)";
             self.leads = self
-                .connection
+                .connection()?
                 .client
                 .query_one(lock, &[&LOCK])?
                 .try_get(0)?;
@@ -138,7 +143,7 @@ impl OutboxReader {
     pub(super) fn resign(&mut self) -> Result<(), DatabaseError> {
         if self.leads {
             let unlock = "SELECT pg_advisory_unlock($1 + 'larder_outbox'::regclass::oid::bigint)";
-            self.connection.client.query_one(unlock, &[&LOCK])?;
+            self.connection()?.client.query_one(unlock, &[&LOCK])?;
             self.leads = false;
         }
         Ok(())
@@ -179,7 +184,7 @@ impl OutboxReader {
     pub(super) fn backlog(&mut self) -> Result<Backlog, DatabaseError> {
         let sql = "SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(due_at)), 0)::bigint
                    FROM (SELECT due_at FROM larder_outbox WHERE due_at <= clock_timestamp() ORDER BY id LIMIT $1) AS waiting";
-        let row = self.connection.client.query_one(sql, &[&COUNTED])?;
+        let row = self.connection()?.client.query_one(sql, &[&COUNTED])?;
         let oldest: i64 = row.try_get(1)?;
         Ok(Backlog {
             rows: row.try_get(0)?,
@@ -190,12 +195,12 @@ impl OutboxReader {
     /// Errors unless the server answers within two seconds: to be asked before a statement on a connection that has been silent,
     /// since a statement itself has no limit.
     pub(super) fn prove(&mut self) -> Result<(), DatabaseError> {
-        Ok(self.connection.prove(PROOF_OF_LIFE)?)
+        Ok(self.connection()?.prove(PROOF_OF_LIFE)?)
     }
 
     /// Waits for a row to be told of, for `limit` at most. Returns whether one was.
     pub(super) fn wait(&mut self, limit: Duration) -> Result<bool, DatabaseError> {
-        let client = &mut self.connection.client;
+        let client = &mut self.connection()?.client;
         let told = client.notifications().timeout_iter(limit).next()?.is_some();
         // One look is for all that were told of by now.
         while client.notifications().iter().next()?.is_some() {}
@@ -213,8 +218,11 @@ impl OutboxReader {
         given: &[&(dyn postgres::types::ToSql + Sync)],
     ) -> Result<Vec<postgres::Row>, DatabaseError> {
         let PostgresConnection {
-            client, statements, ..
-        } = &mut self.connection;
+            client,
+            statements,
+            last_used,
+            ..
+        } = self.connection()?;
         let statement = match statements.get(sql) {
             Some(statement) => statement.clone(),
             None => {
@@ -224,8 +232,16 @@ impl OutboxReader {
             }
         };
         let rows = client.query(&statement, given)?;
-        self.connection.last_used = Instant::now();
+        *last_used = Instant::now();
         Ok(rows)
+    }
+}
+
+impl Drop for OutboxReader {
+    fn drop(&mut self) {
+        let connection = self.connection.take();
+        // The client waits until its goodbye is sent and the connection closed, which on one that is half-open takes for ever.
+        let _ = std::thread::Builder::new().spawn(move || drop(connection));
     }
 }
 

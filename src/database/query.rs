@@ -234,7 +234,6 @@ const OWN: &[(&str, &str)] = files![
     "archive_store.postgres",
     "archive_store.sqlite",
     "outbox_delivered",
-    "outbox_double",
     "outbox_leave",
 ];
 
