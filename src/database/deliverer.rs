@@ -5,6 +5,9 @@
 //! others and goes on reading for itself, so that while Redis is down every replica still takes what is committed. It asks for
 //! nothing twice: what is pending is the bus's to bring to Redis, and when nothing is pending any more those rows can go.
 //!
+//! One bound is missing, as everywhere on this floor: a statement that was sent on a connection which goes silent just then. The
+//! server ends that session and another replica leads; this one comes back when its connection breaks.
+//!
 //! Invariant: a row in `told` holds here and waits in the cache; every other row that is gone from the table was acknowledged.
 //! One session after another: whatever fails ends the session, with one line in the log for each change of state.
 

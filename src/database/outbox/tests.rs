@@ -269,6 +269,18 @@ fn a_writer_needs_nothing_but_its_table_and_gains_nothing_by_it() {
         let error = tried.unwrap_err().to_string();
         assert!(error.contains("permission denied"), "{forbidden}: {error}");
     }
+    // Whoever may attach, may attach what is their own.
+    fixture::batch(
+        &database,
+        "GRANT EXECUTE ON FUNCTION larder_watch(regclass, text), larder_note() TO outbox_writer;
+         SET LOCAL ROLE outbox_writer; CREATE TABLE own (id INT); SELECT larder_watch('own', 'own:{id}');
+         INSERT INTO own VALUES (7); RESET ROLE",
+    );
+    assert_eq!(take(&mut reader), [["own:7"]]);
+    let others = database.transaction(|tx| {
+        tx.batch("SET LOCAL ROLE outbox_writer; SELECT larder_watch('users', 'other:{id}')")
+    });
+    assert!(others.unwrap_err().to_string().contains("permission"));
     fixture::batch(
         &database,
         "DROP OWNED BY outbox_writer; DROP ROLE outbox_writer",
