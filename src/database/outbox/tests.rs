@@ -248,7 +248,13 @@ fn a_writer_needs_nothing_but_its_table_and_gains_nothing_by_it() {
     let (database, mut reader) = watched(
         "CREATE TABLE users (id INT); SELECT larder_watch('users', 'user:{id}');
          DROP ROLE IF EXISTS outbox_writer; CREATE ROLE outbox_writer; GRANT INSERT ON users TO outbox_writer;
-         GRANT CREATE ON SCHEMA public TO outbox_writer",
+         GRANT CREATE ON SCHEMA public TO outbox_writer;
+         SET LOCAL ROLE outbox_writer;
+         CREATE FUNCTION larder_text(integer, regtype) RETURNS text LANGUAGE sql AS $$ SELECT 'stolen' $$;
+         CREATE FUNCTION format(text, integer) RETURNS text LANGUAGE sql AS $$ SELECT 'stolen' $$;
+         CREATE FUNCTION array_agg_step(text[], text) RETURNS text[] LANGUAGE sql AS $$ SELECT ARRAY['stolen'] $$;
+         CREATE AGGREGATE array_agg(text) (SFUNC = array_agg_step, STYPE = text[]);
+         RESET ROLE",
     );
     fixture::batch(
         &database,
