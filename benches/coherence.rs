@@ -401,6 +401,7 @@ impl Thing {
                 stale: StaleRules::default(),
                 soft_timeout: None,
                 blind_ttl: None,
+                revalidate: Duration::ZERO,
             }),
         }
     }
@@ -431,10 +432,10 @@ impl Thing {
                 making: Making::Load(Load {
                     limit: SOON,
                     run: Box::new(|_| {
-                        Ok(Loaded {
-                            value: Value::Present(vec![b'x'; BODY].into()),
-                            life: Life::Full,
-                        })
+                        Ok(Loaded::new(
+                            Value::Present(vec![b'x'; BODY].into()),
+                            Life::Full,
+                        ))
                     }),
                 }),
             };

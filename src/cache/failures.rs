@@ -109,6 +109,7 @@ mod tests {
             stale: StaleRules::default(),
             soft_timeout: None,
             blind_ttl: None,
+            revalidate: Duration::ZERO,
         };
         let (failures, key) = (Failures::new(), Key::new(1, "k"));
         let error = LoadError::Failed("no".into());

@@ -18,10 +18,10 @@ use super::error::LoadError;
 use super::flight::Landing;
 use super::key::Key;
 use super::outcome::{Answer, Outcome, Staleness, Trace};
-use super::policy::{Freshness, Policy};
+use super::policy::{Freshness, Life, Policy};
 use super::random::random;
 use super::redis_tier::{Lease, Read};
-use super::request::{Load, Loaded, Subject};
+use super::request::{Attempt, Load, Loaded, Previous, Subject};
 
 /// The first and the longest pause between two looks for what another replica is loading.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(100));
@@ -45,6 +45,8 @@ pub(crate) struct Progress {
     began: Instant,
     /// The best copy that is past its TTL.
     stale: Option<Arc<Entry>>,
+    /// The newest copy at hand, which the source may confirm, be it too old to be served.
+    previous: Option<Arc<Entry>>,
     offered: bool,
     /// The id of the load whose envelope was seen in Redis.
     seen: Bytes,
@@ -62,7 +64,8 @@ impl Progress {
     pub(crate) fn new(in_memory: Option<Arc<Entry>>) -> Progress {
         Progress {
             began: Instant::now(),
-            stale: in_memory,
+            stale: in_memory.clone(),
+            previous: in_memory,
             offered: false,
             seen: Bytes::new(),
             waited_for: None,
@@ -156,6 +159,10 @@ impl Miss {
         let mut entry = envelope::decode(bytes, &self.subject.policy, random(), &core.clock)?;
         entry.dependencies = core.depend(entry.stamp, &self.names);
         let entry = Arc::new(entry);
+        let newer = |old: &Arc<Entry>| old.loaded_at <= entry.loaded_at;
+        if self.progress.previous.as_ref().is_none_or(newer) {
+            self.progress.previous = Some(entry.clone());
+        }
         match core.judge(&entry, entry.ends.fresh_until, &self.subject.policy) {
             Freshness::Fresh => {
                 core.memory.fill(
@@ -174,7 +181,6 @@ impl Miss {
             }
             Freshness::Dead => None,
             Freshness::Revalidate | Freshness::IfError => {
-                let newer = |old: &Arc<Entry>| old.loaded_at <= entry.loaded_at;
                 if self.progress.stale.as_ref().is_none_or(newer) {
                     self.progress.stale = Some(entry);
                 }
@@ -271,7 +277,10 @@ impl Miss {
             self.subject.tally.count_load();
         }
         let began = Instant::now();
-        let deadline = began + self.load.limit;
+        let attempt = Attempt {
+            deadline: began + self.load.limit,
+            previous: self.previous(),
+        };
         let work = std::mem::replace(
             &mut self.load,
             Load {
@@ -279,7 +288,7 @@ impl Miss {
                 run: Box::new(|_| Err(LoadError::Overloaded)),
             },
         );
-        let loaded = catch_unwind(AssertUnwindSafe(|| (work.run)(deadline))).unwrap_or_else(|_| {
+        let loaded = catch_unwind(AssertUnwindSafe(|| (work.run)(attempt))).unwrap_or_else(|_| {
             log::error!("the load of {} panicked", self.subject.key);
             Err(LoadError::Failed("the load panicked".into()))
         });
@@ -294,6 +303,18 @@ impl Miss {
                 self.failed(error, Some(took));
             }
         }
+    }
+
+    /// The copy that the source may confirm.
+    fn previous(&mut self) -> Option<Previous> {
+        let copy = self.progress.previous.take()?;
+        let standing = self.core.mirror.standing(&copy.dependencies);
+        let confirmable = matches!(standing, Standing::Valid | Standing::Soft(_));
+        let validator = copy.validator.clone().filter(|_| confirmable)?;
+        Some(Previous {
+            value: copy.value.bytes().clone(),
+            validator,
+        })
     }
 
     fn uses_redis(&self) -> bool {
@@ -336,7 +357,7 @@ impl Miss {
         alone(&self.core)
     }
 
-    fn loaded(mut self, loaded: Loaded, stamp: Stamp, token: &str, took: Duration) {
+    fn loaded(mut self, mut loaded: Loaded, stamp: Stamp, token: &str, took: Duration) {
         let core = self.core.clone();
         let (now, jitter) = (core.clock.now(), self.subject.jitter);
         let absent = loaded.value.is_absent();
@@ -349,6 +370,7 @@ impl Miss {
             loaded_at: now,
             load_time: took,
             life: loaded.life,
+            validator: loaded.take_validator(),
             tags: std::mem::take(&mut self.subject.tags),
             ends: self.subject.policy.ends(
                 absent,
@@ -361,13 +383,19 @@ impl Miss {
             value: loaded.value,
         });
         let mut stored = false;
-        if self.uses_redis() && !fresh_for.is_zero() {
-            let bytes = envelope::encode(&entry, fresh_for, &core.clock);
-            let ttl = fresh_for + self.subject.policy.longest_stale(absent);
-            stored = core
-                .redis
-                .fill(&self.subject.key, token, &bytes, ttl)
-                .unwrap_or(false);
+        if self.uses_redis() {
+            let ttl = match entry.life {
+                Life::NotKept => Duration::ZERO,
+                _ => fresh_for + entry.use_past_end(&self.subject.policy),
+            };
+            // The lease is given back also where there is nothing to keep: as long as it is held here it is renewed.
+            let bytes = if ttl.is_zero() {
+                Vec::new()
+            } else {
+                envelope::encode(&entry, fresh_for, &core.clock)
+            };
+            let done = core.redis.fill(&self.subject.key, token, &bytes, ttl);
+            stored = done.unwrap_or(false) && !bytes.is_empty();
         }
         core.failures.clear(&self.subject.key);
         core.memory.fill(
@@ -463,9 +491,9 @@ impl Core {
 
     /// What may be done now with a copy whose fresh life ends at `until`.
     pub(crate) fn judge(&self, entry: &Entry, until: Micros, policy: &Policy) -> Freshness {
-        let (absent, now) = (entry.value.is_absent(), self.clock.now());
+        let (sharp, now) = (entry.ends_sharply(), self.clock.now());
         match self.mirror.standing(&entry.dependencies) {
-            Standing::Valid => policy.judge(absent, until, now),
+            Standing::Valid => policy.judge(sharp, until, now),
             // Its fresh life ended with the invalidation, whose clock is close to the time of Redis. Pending ones have none yet.
             Standing::Soft(clock) => {
                 let ended = if clock == 0 {
@@ -473,13 +501,13 @@ impl Core {
                 } else {
                     self.clock.local_of_redis(clock).min(now)
                 };
-                policy.judge(absent, until.min(ended), now)
+                policy.judge(sharp, until.min(ended), now)
             }
             Standing::Invalid => Freshness::Dead,
             Standing::OtherHistory if self.mirror.invalidated_since_reset(&entry.dependencies) => {
                 Freshness::Dead
             }
-            Standing::OtherHistory => policy.judge_after_reset(absent, entry.loaded_at, now),
+            Standing::OtherHistory => policy.judge_after_reset(sharp, entry.loaded_at, now),
         }
     }
 

@@ -56,7 +56,9 @@ pub use self::outcome::{Answer, Outcome, Staleness, Trace};
 pub use self::policy::{Ends, Freshness, Life, Policy, StaleRules};
 pub use self::random::random;
 pub use self::redis_pool::{RedisDown, RedisPool};
-pub use self::request::{Compose, Composition, LastResort, Load, Loaded, Making, Request, Subject};
+pub use self::request::{
+    Attempt, Compose, Composition, LastResort, Load, Loaded, Making, Previous, Request, Subject,
+};
 pub use self::settings::{
     CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisSettings,
 };

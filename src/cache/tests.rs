@@ -46,6 +46,7 @@ fn policy(memory: Duration, while_revalidate: Duration, if_error: Duration) -> A
         },
         soft_timeout: None,
         blind_ttl: None,
+        revalidate: Duration::ZERO,
     })
 }
 
@@ -77,10 +78,10 @@ fn loading(
 }
 
 fn present(body: &str) -> Result<Loaded, LoadError> {
-    Ok(Loaded {
-        value: Value::Present(body.to_owned().into()),
-        life: Life::Full,
-    })
+    Ok(Loaded::new(
+        Value::Present(body.to_owned().into()),
+        Life::Full,
+    ))
 }
 
 fn failed() -> Result<Loaded, LoadError> {
@@ -187,12 +188,7 @@ fn a_load_that_fails_falls_back_to_the_stale_copy_and_is_not_tried_again_at_once
 #[test]
 fn absence_is_remembered_and_a_panicking_load_frees_its_readers() {
     let (cache, policy) = (cache(), hour());
-    let absent = || {
-        Ok(Loaded {
-            value: Value::Absent,
-            life: Life::Full,
-        })
-    };
+    let absent = || Ok(Loaded::new(Value::Absent, Life::Full));
     assert!(
         cache
             .get_or_load(loading("k", &policy, absent), LONG)

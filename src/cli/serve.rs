@@ -96,10 +96,8 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         env!("CARGO_PKG_VERSION"),
         serde_json::Value::from(config.server.bind.as_str()),
     ));
-    let longest = config.resources.iter().map(|resource| {
-        let policy = &resource.policy;
-        policy.redis.max(policy.memory) + policy.stale.while_revalidate.max(policy.stale.if_error)
-    });
+    let resources = config.resources.iter();
+    let longest = resources.map(|resource| resource.policy.longest_life());
     cache.remember_names_for(longest.max().unwrap_or_default());
 
     let table = Arc::new(KeyTable::new(

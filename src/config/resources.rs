@@ -158,6 +158,7 @@ fn policy(resource: &Table<'_>) -> Policy {
         stale,
         soft_timeout,
         blind_ttl,
+        revalidate: Duration::ZERO,
     }
 }
 

@@ -156,6 +156,7 @@ fn the_shipped_resource_is_read_whole() {
             },
             soft_timeout: Some(Duration::from_millis(800)),
             blind_ttl: None,
+            revalidate: Duration::ZERO,
         },
         client_ttl: Some(Duration::from_secs(30)),
         tags: vec![
