@@ -125,9 +125,9 @@ impl Loaded {
 
     /// The validator to keep.
     pub(crate) fn take_validator(&mut self) -> Option<Box<str>> {
-        let fits = |text: &Box<str>| !text.is_empty() && text.len() <= Loaded::LONGEST_VALIDATOR;
         let kept = !self.value.is_absent() && self.life != Life::NotKept;
-        self.validator.take().filter(fits).filter(|_| kept)
+        let taken = self.validator.take().filter(|_| kept);
+        taken.filter(|text| (1..=Loaded::LONGEST_VALIDATOR).contains(&text.len()))
     }
 }
 

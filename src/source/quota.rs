@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use super::error::SourceError;
 use crate::quantity::Rate;
 
 pub use self::shared::{Ask, QuotaStore, Reply};
@@ -102,6 +103,34 @@ impl Quota {
         let at = self.core.reserve(deadline)?;
         std::thread::sleep(at.saturating_duration_since(Instant::now()));
         Ok(())
+    }
+
+    /// Books a call, waits for its place, and makes it, which is to be over by `deadline`. What it says of the quota is believed: a
+    /// `Spent` closes it for everyone here.
+    ///
+    /// # Errors
+    /// `Spent` if there is no place in time, `TooSlow` if there was no time at all, else what `call` gives.
+    pub fn around<T>(
+        &self,
+        deadline: Instant,
+        call: impl FnOnce() -> Result<T, SourceError>,
+    ) -> Result<T, SourceError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let what = format!("no time was left to ask {}", self.core.upstream);
+            return Err(SourceError::TooSlow(what));
+        }
+        // A place at the very deadline would be spent on a call that has no time to be answered.
+        let latest = deadline - (left / 2).min(Duration::from_secs(1));
+        self.book(latest).map_err(|spent| SourceError::Spent {
+            what: self.core.upstream.clone(),
+            retry_after: spent.retry_after,
+        })?;
+        let outcome = call();
+        if let Err(SourceError::Spent { retry_after, .. }) = &outcome {
+            self.hold(*retry_after);
+        }
+        outcome
     }
 
     /// Books nothing for this long: the upstream itself says that its quota is spent.
