@@ -251,6 +251,64 @@ mod tests {
         assert_eq!(p.ends(true, Life::Full, 0, 300 * S, 0).memory_until, 5 * S);
     }
 
+    #[test]
+    fn a_source_may_shorten_a_life_and_not_lengthen_it() {
+        let p = policy();
+        let said = |seconds| Life::Exactly(Duration::from_secs(seconds));
+        let fresh = |life| p.fresh_for(false, life, 0).as_secs();
+        assert_eq!([said(7), said(7000), said(0)].map(fresh), [7, 300, 0]);
+        assert_eq!(fresh(Life::Strictly(Duration::MAX)), 300);
+        assert_eq!(fresh(Life::NotKept), 0);
+        // Jitter is for what is filled together, and its bound is this policy's.
+        assert_eq!(p.fresh_for(false, said(7), 100), Duration::from_secs(7));
+        assert_eq!(p.fresh_for(true, said(7000), 0), Duration::from_secs(5));
+        assert_eq!(p.ends(false, said(7), 0, 7 * S, 0).memory_until, 7 * S);
+        assert_eq!(p.ends(false, said(70), 0, 70 * S, 0).memory_until, 30 * S);
+    }
+
+    #[test]
+    fn what_a_part_forbids_is_forbidden_for_the_whole() {
+        let (strict, brief) = (Life::Strictly(Duration::ZERO), Duration::from_secs(1));
+        let all = [
+            Life::Full,
+            Life::Tenth,
+            Life::Exactly(brief),
+            strict,
+            Life::NotKept,
+        ];
+        for own in all {
+            for part in all {
+                let whole = own.with_part(part);
+                assert!(
+                    whole.ends_sharply() || !part.ends_sharply(),
+                    "{own:?} {part:?}"
+                );
+                assert!(
+                    whole.ends_sharply() || !own.ends_sharply(),
+                    "{own:?} {part:?}"
+                );
+                assert_eq!(
+                    whole == Life::NotKept,
+                    own == Life::NotKept || part == Life::NotKept
+                );
+                let (p, now) = (policy(), 0);
+                let ends = |life| p.ends(false, life, 0, u64::MAX, now).memory_until;
+                assert!(ends(whole) <= ends(own), "{own:?} {part:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_life_counts_every_use() {
+        let mut p = policy();
+        assert_eq!(p.longest_life(), Duration::from_secs(3900));
+        p.revalidate = Duration::from_secs(86_400);
+        assert_eq!(p.longest_life(), Duration::from_secs(86_700));
+        assert_eq!(p.judge(false, 100 * S, 3700 * S), Freshness::Dead);
+        p.absent = Duration::from_secs(400);
+        assert_eq!(p.longest_life(), Duration::from_secs(86_800));
+    }
+
     proptest! {
         #[test]
         fn freshness_only_decays(until in 0..10_000 * S, a in 0..20_000 * S, b in 0..20_000 * S, absent: bool) {

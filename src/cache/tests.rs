@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
+mod revalidation;
+
 const LONG: Duration = Duration::from_secs(20);
 
 fn cache() -> Cache {

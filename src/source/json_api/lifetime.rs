@@ -167,3 +167,177 @@ fn expires(headers: &HeaderMap, now: Timestamp) -> Duration {
     let left = Duration::try_from(expires.duration_since(since)).unwrap_or_default();
     left.min(Duration::from_secs(LONGEST))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ureq::http::{HeaderName, HeaderValue};
+
+    fn life(lines: &[&str]) -> Life {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            let (name, value) = line.split_once(": ").unwrap();
+            let name: HeaderName = name.parse().unwrap();
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let now = "2026-01-02T03:04:05Z".parse().unwrap();
+        of(&headers, None, Duration::ZERO, now)
+    }
+
+    const fn exactly(seconds: u64) -> Life {
+        Life::Exactly(Duration::from_secs(seconds))
+    }
+
+    const fn strictly(seconds: u64) -> Life {
+        Life::Strictly(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn cache_control() {
+        for (said, expected) in [
+            ("max-age=60", exactly(60)),
+            ("MAX-AGE=60 , public", exactly(60)),
+            ("public,,, max-age=60,", exactly(60)),
+            ("max-age=\"60\"", exactly(60)),
+            ("max-age=0", exactly(0)),
+            ("max-age=60, must-revalidate", strictly(60)),
+            ("max-age=60, proxy-revalidate", strictly(60)),
+            ("max-age=60, s-maxage=5", strictly(5)),
+            ("s-maxage=0, max-age=60", strictly(0)),
+            ("no-cache", strictly(0)),
+            ("no-cache, max-age=60", strictly(0)),
+            ("no-cache=\"set-cookie\", max-age=60", strictly(0)),
+            ("no-store", Life::NotKept),
+            ("max-age=60, No-Store", Life::NotKept),
+            ("no-store, no-cache", Life::NotKept),
+            ("private, max-age=60", Life::NotKept),
+            ("private=\"x, y\", max-age=60", Life::NotKept),
+            // A value is no directive.
+            ("ext=\"no-store, private\", max-age=60", exactly(60)),
+            ("ext=\"a\\\"b, no-store\", max-age=60", exactly(60)),
+            ("ext=no-store, max-age=60", exactly(60)),
+            // Twice.
+            ("max-age=60, max-age=60", exactly(60)),
+            ("max-age=60, max-age=70", exactly(0)),
+            ("max-age=60, max-age=70, max-age=60", exactly(0)),
+            // What cannot be read is not fresh.
+            ("max-age", exactly(0)),
+            ("max-age=", exactly(0)),
+            ("max-age=-1", exactly(0)),
+            ("max-age=1.5", exactly(0)),
+            ("max-age=6 0", exactly(0)),
+            ("max-age=soon", exactly(0)),
+            ("max-age=\"60", exactly(60)),
+            ("s-maxage=x, max-age=60", strictly(0)),
+            ("max-age=99999999999999999999", exactly(LONGEST)),
+            ("maxage=60", exactly(0)),
+            ("=60, =", exactly(0)),
+            ("\"max-age=60", exactly(0)),
+            ("max-age=\u{fffd}", exactly(0)),
+            ("immutable, stale-while-revalidate=60", exactly(0)),
+            ("", exactly(0)),
+        ] {
+            assert_eq!(
+                life(&[&format!("Cache-Control: {said}")]),
+                expected,
+                "{said}"
+            );
+        }
+        assert_eq!(life(&[]), exactly(0));
+        let lines = [
+            "Cache-Control: max-age=60",
+            "Cache-Control: must-revalidate",
+        ];
+        assert_eq!(life(&lines), strictly(60));
+    }
+
+    #[test]
+    fn age_and_the_way_are_taken_off() {
+        for (age, expected) in [
+            ("10", 50),
+            ("60", 0),
+            ("61", 0),
+            ("10, 20", 50),
+            ("-5", 60),
+            ("x", 60),
+            ("99999999999999999999", 0),
+        ] {
+            let age = format!("Age: {age}");
+            assert_eq!(
+                life(&["Cache-Control: max-age=60", &age]),
+                exactly(expected),
+                "{age}"
+            );
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("cache-control", HeaderValue::from_static("max-age=60"));
+        let took = Duration::from_millis(1500);
+        let left = Life::Exactly(Duration::from_millis(58_500));
+        assert_eq!(of(&headers, None, took, Timestamp::now()), left);
+        // What was said before stands for what is not said now.
+        let said = of(
+            &HeaderMap::new(),
+            Some("max-age=60"),
+            took,
+            Timestamp::now(),
+        );
+        assert_eq!(said, left);
+    }
+
+    #[test]
+    fn expires() {
+        const DATE: &str = "Date: Fri, 02 Jan 2026 10:00:00 GMT";
+        let at = |time: &str| format!("Expires: Fri, 02 Jan 2026 {time} GMT");
+        for (lines, expected) in [
+            (vec![DATE, &at("10:01:00")], exactly(60)),
+            (vec![DATE, &at("10:01:00"), "Age: 10"], exactly(50)),
+            (vec![DATE, &at("09:59:00")], exactly(0)),
+            (vec![DATE, "Expires: 0"], exactly(0)),
+            (vec![DATE, "Expires: -1"], exactly(0)),
+            (vec![DATE, &at("10:01:00"), &at("10:02:00")], exactly(0)),
+            // Without a date: since it came.
+            (vec![&at("03:05:05")], exactly(60)),
+            (vec!["Date: today", &at("03:05:05")], exactly(60)),
+            // max-age goes before it, also where it cannot be read.
+            (
+                vec![DATE, &at("10:01:00"), "Cache-Control: max-age=5"],
+                exactly(5),
+            ),
+            (
+                vec![DATE, &at("10:01:00"), "Cache-Control: max-age=x"],
+                exactly(0),
+            ),
+            (
+                vec![DATE, &at("10:01:00"), "Cache-Control: no-store"],
+                Life::NotKept,
+            ),
+            (
+                vec![DATE, &at("10:01:00"), "Cache-Control: must-revalidate"],
+                strictly(60),
+            ),
+            (
+                vec![DATE, "Expires: Sun, 02 Jan 2400 10:00:00 GMT"],
+                exactly(LONGEST),
+            ),
+        ] {
+            assert_eq!(life(&lines), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn vary() {
+        for (vary, expected) in [
+            ("*", Life::NotKept),
+            ("Accept, *", Life::NotKept),
+            ("Accept-Encoding", exactly(60)),
+            ("X-*", exactly(60)),
+        ] {
+            let vary = format!("Vary: {vary}");
+            assert_eq!(
+                life(&["Cache-Control: max-age=60", &vary]),
+                expected,
+                "{vary}"
+            );
+        }
+    }
+}

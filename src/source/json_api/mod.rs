@@ -10,6 +10,8 @@ mod lifetime;
 mod pick;
 mod target;
 mod template;
+#[cfg(test)]
+mod tests;
 mod validator;
 
 use std::time::{Duration, Instant};

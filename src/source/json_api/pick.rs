@@ -152,3 +152,101 @@ impl Visitor<'_> for IsName<'_> {
         Ok(name == self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BODY: &str = r#" {"data": {"items": [1.0, {"a/b": "x", "m~n": 1e400}], "": null, "é": true},
+        "big":12345678901234567890123, "twice":1, "twice":2, "na\u006de":"escaped"} "#;
+
+    fn find(pointer: &str) -> Result<&'static str, Nothing> {
+        Pointer::parse(pointer)
+            .unwrap()
+            .find(json(BODY.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn a_part_keeps_its_very_bytes() {
+        for (pointer, part) in [
+            ("/data/items/0", "1.0"),
+            ("/data/items/1", r#"{"a/b": "x", "m~n": 1e400}"#),
+            ("/data/items/1/a~1b", "\"x\""),
+            ("/data/items/1/m~0n", "1e400"),
+            ("/big", "12345678901234567890123"),
+            ("/data/", "null"),
+            ("/data/é", "true"),
+            ("/twice", "2"),
+            ("/name", "\"escaped\""),
+            ("", BODY.trim()),
+        ] {
+            assert_eq!(find(pointer), Ok(part), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_from_what_is_past_the_end() {
+        for pointer in ["/data/items/2", "/data/items/99999999999999999999999"] {
+            assert_eq!(find(pointer), Err(Nothing::PastTheEnd), "{pointer}");
+        }
+        for pointer in [
+            "/nothing",
+            "/data/items/-",
+            "/data/items/00",
+            "/data/items/x",
+            "/data/items/",
+            "/big/0",
+            "/name/x",
+            "/data//x",
+        ] {
+            assert_eq!(find(pointer), Err(Nothing::Missing), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn a_pointer_is_one_or_it_is_refused() {
+        for wrong in ["a", "data/x", "/~", "/~2", "#/a"] {
+            assert_eq!(Pointer::parse(wrong), None, "{wrong}");
+        }
+        assert_eq!(Pointer::parse("/a~01").unwrap().tokens, ["a~1"]);
+    }
+
+    #[test]
+    fn json_is_told_from_what_is_none() {
+        for (body, whole) in [
+            (&b"\xef\xbb\xbf {\"a\":1}\n"[..], Some("{\"a\":1}")),
+            (b"null", Some("null")),
+            (b"", None),
+            (b" ", None),
+            (b"{\"a\":1", None),
+            (b"{\"a\":1}{}", None),
+            (b"<html>", None),
+            (b"\"\xff\"", None),
+            (b"[1,]", None),
+            (b"{\"a\":NaN}", None),
+        ] {
+            assert_eq!(json(body), whole, "{}", String::from_utf8_lossy(body));
+        }
+        // Deeper than a stack is.
+        let deep = format!("{}1{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+        assert_eq!(json(deep.as_bytes()), Some(deep.as_str()));
+        assert_eq!(
+            Pointer::parse("/0").unwrap().find(&deep),
+            Ok(&deep[1..deep.len() - 1])
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn points_where_serde_json_does(text in "[a-c/~01]{0,6}", keys in prop::collection::vec("[a-c/~01]{0,2}", 0..4)) {
+            let value: serde_json::Value = keys.iter().map(|key| (key.clone(), serde_json::json!([{ key: 1 }]))).collect::<serde_json::Map<_, _>>().into();
+            let text = format!("/{text}");
+            if let Some(pointer) = Pointer::parse(&text) {
+                let json = value.to_string();
+                let expected = value.pointer(&text).map(ToString::to_string);
+                prop_assert_eq!(pointer.find(&json).ok().map(str::to_owned), expected);
+            }
+        }
+    }
+}

@@ -82,3 +82,61 @@ impl Validator {
         Some(self.cache_control.as_str()).filter(|text| !text.is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ureq::http::HeaderValue;
+
+    fn of(headers: &[(&'static str, &str)]) -> Validator {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        Validator::of(&map)
+    }
+
+    #[test]
+    fn goes_through_the_cache_and_asks_with_what_there_is() {
+        let date = "Fri, 02 Jan 2026 03:05:05 GMT";
+        let both = of(&[
+            ("etag", "W/\"a\""),
+            ("last-modified", date),
+            ("cache-control", "max-age=1"),
+        ]);
+        let text = both.to_text().unwrap();
+        assert_eq!(Validator::parse(&text), both);
+        let conditions: Vec<_> = both.conditions().collect();
+        assert_eq!(
+            conditions,
+            [("If-None-Match", "W/\"a\""), ("If-Modified-Since", date)]
+        );
+        let modified = Validator::parse(&of(&[("last-modified", date)]).to_text().unwrap());
+        assert_eq!(
+            modified.conditions().collect::<Vec<_>>(),
+            [("If-Modified-Since", date)]
+        );
+        assert_eq!(modified.cache_control(), None);
+        assert_eq!(of(&[("cache-control", "max-age=1")]).to_text(), None);
+    }
+
+    #[test]
+    fn one_that_is_too_long_loses_what_it_can_do_without() {
+        let long = "x".repeat(1100);
+        let text = of(&[("etag", "\"a\""), ("cache-control", &long)])
+            .to_text()
+            .unwrap();
+        assert_eq!(&*text, "\"a\"\n\n");
+    }
+
+    #[test]
+    fn a_304_says_what_changed() {
+        let before = of(&[("etag", "\"a\""), ("cache-control", "max-age=1")]);
+        let renewed = of(&[("cache-control", "max-age=2")]).or(&before);
+        assert_eq!(
+            renewed,
+            of(&[("etag", "\"a\""), ("cache-control", "max-age=2")])
+        );
+        assert_eq!(of(&[]).or(&before), before);
+    }
+}
