@@ -19,6 +19,7 @@ mod coherence;
 mod database;
 mod floors;
 mod headers;
+mod http_api;
 mod invalidation;
 mod keys;
 mod lifecycle;

@@ -182,6 +182,15 @@ impl HttpClient {
             .map_err(|error| self.trouble(&error, get.secrets))?
             .into_parts();
         let mut bytes = Vec::new();
+        let status = head.status.as_u16();
+        if matches!(status, 204 | 304) {
+            // No body, whatever the headers say: those of a 304 tell of the 200 that it stands for, packed or not.
+            return Ok(HttpAnswer {
+                status,
+                headers: head.headers,
+                body: bytes,
+            });
+        }
         // One byte past the limit tells a body that is too large from one that just fits. ureq's own limit counts packed bytes.
         let limit = self.settings.max_body as u64 + 1;
         let read = body.into_reader().take(limit).read_to_end(&mut bytes);
@@ -191,7 +200,7 @@ impl HttpClient {
             return Err(self.failed(&format!("answered with more than {most}")));
         }
         Ok(HttpAnswer {
-            status: head.status.as_u16(),
+            status,
             headers: head.headers,
             body: bytes,
         })
