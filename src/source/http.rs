@@ -565,6 +565,43 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_is_used_again_after_an_answer_without_a_body() {
+        for head in [
+            "304 Not Modified\r\nContent-Length: 50\r\nContent-Encoding: gzip",
+            "304 Not Modified",
+            "204 No Content",
+        ] {
+            let server = TinyServer::start(move |mut stream, _| {
+                // All that comes on this one connection, which counts as one request.
+                let (mut seen, mut byte) = (b"\r\n\r\n".to_vec(), [0]);
+                loop {
+                    if seen.ends_with(b"\r\n\r\n") {
+                        let _ = stream.write_all(format!("HTTP/1.1 {head}\r\n\r\n").as_bytes());
+                    }
+                    match stream.read(&mut byte) {
+                        Ok(1) => seen.push(byte[0]),
+                        _ => return,
+                    }
+                }
+            });
+            let client = client(PATIENT);
+            for _ in 0..3 {
+                let url = server.base_url();
+                let get = Get {
+                    url: &url,
+                    query: &[],
+                    headers: &[],
+                    secrets: &[],
+                };
+                let answer = client.get(&get, Instant::now() + PATIENT).unwrap();
+                assert_eq!(answer.status.to_string(), head[..3]);
+                assert!(answer.body.is_empty());
+            }
+            assert_eq!(server.requests(), 1, "{head}");
+        }
+    }
+
+    #[test]
     fn this_machine_is_known() {
         for here in [
             "http://127.0.0.1:9/",

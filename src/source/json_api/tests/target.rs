@@ -172,7 +172,7 @@ fn what_is_filled_in_may_be_a_base_url_and_is_no_part_of_the_identity() {
         identity.contains("${BASE}/{x}?a=${KEY}") && !identity.contains("s3cr3t"),
         "{identity}"
     );
-    let mut others = vec![
+    let mut others = [
         settings("${BASE}/{y}?a=${KEY}"),
         one.clone(),
         one.clone(),
