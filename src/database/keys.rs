@@ -9,7 +9,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use super::error::DatabaseError;
-use super::session::Transaction;
+use super::transaction::Transaction;
 use super::value::{Row, Value};
 use super::{Database, unix_ms};
 use crate::quantity::{RATE_FORM, Rate};

@@ -9,19 +9,25 @@
 //! there, so call it from plain or blocking threads. A `Database` may be dropped anywhere.
 
 mod archive;
+mod describe;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod keys;
+mod library;
 mod migration;
 mod postgres_pool;
 #[cfg(test)]
 mod postgres_server;
 mod query;
+mod refusal;
+mod rows;
 mod session;
 mod sqlite_pool;
 mod tls;
+mod transaction;
 mod value;
+mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -33,10 +39,12 @@ use r2d2::ManageConnection;
 use crate::secret::Secret;
 
 pub use archive::{Archive, ArchivedArticle};
+pub use describe::{Description, describe_all};
 pub use error::DatabaseError;
 pub use keys::{CreatedKey, KeyRate, KeyRow, Keys, NewKey, key_hash, key_id};
 pub use query::{Parameter, Query};
-pub use session::Transaction;
+pub use rows::{Shape, Written, WrittenRow};
+pub use transaction::{Isolation, Transaction};
 pub use value::{Row, Value};
 
 use postgres_pool::{PostgresManager, PostgresPool};
@@ -204,7 +212,7 @@ impl Database {
         name: &'static str,
         given: &[Parameter<'_>],
     ) -> Result<Vec<Row>, DatabaseError> {
-        let query = query::own(name, self.kind())?;
+        let query = library::own(name, self.kind())?;
         self.with(|mut session| session.query(query, given))
     }
 
@@ -214,16 +222,8 @@ impl Database {
         name: &'static str,
         given: &[Parameter<'_>],
     ) -> Result<u64, DatabaseError> {
-        let query = query::own(name, self.kind())?;
+        let query = library::own(name, self.kind())?;
         self.with(|mut session| session.execute(query, given))
-    }
-
-    /// Runs `work` in a transaction: all that it does, or nothing where it fails.
-    pub fn transaction<T>(
-        &self,
-        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
-    ) -> Result<T, DatabaseError> {
-        self.with(|session| session.transaction(work))
     }
 
     /// The API keys.
