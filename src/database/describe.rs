@@ -206,7 +206,12 @@ fn describe_sqlite(connection: &Connection, query: &Query) -> Result<Description
             });
             DatabaseError::Misconfigured(format!("query {}{line}: {msg}", query.name()))
         }
-        other => other.into(),
+        other => match other.into() {
+            DatabaseError::Failed(what) => {
+                DatabaseError::Misconfigured(format!("query {}: {what}", query.name()))
+            }
+            error => error,
+        },
     })?;
     let columns = Columns::new(query, statement.column_names())?;
     Ok(Description {

@@ -13,12 +13,14 @@ mod describe;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod key_form;
 mod keys;
 mod library;
 mod migration;
 mod postgres_pool;
 #[cfg(test)]
 mod postgres_server;
+mod postgres_url;
 mod query;
 mod refusal;
 mod rows;
@@ -43,7 +45,8 @@ use crate::secret::Secret;
 pub use archive::{Archive, ArchivedArticle};
 pub use describe::{Description, describe_all};
 pub use error::DatabaseError;
-pub use keys::{CreatedKey, KeyRate, KeyRow, Keys, NewKey, key_hash, key_id};
+pub use key_form::{key_hash, key_id};
+pub use keys::{CreatedKey, KeyRate, KeyRow, Keys, NewKey};
 pub use query::{Parameter, Query};
 pub use rows::{Shape, Written, WrittenRow};
 pub use transaction::{Isolation, Transaction};
@@ -105,7 +108,7 @@ impl DatabaseKind {
 
 /// Whether `url` is one of a Postgres that could be connected to. Errors with what is wrong, without quoting the URL.
 pub fn check_postgres_url(url: &str) -> Result<(), DatabaseError> {
-    postgres_pool::check_url(url)
+    postgres_url::check(url)
 }
 
 impl fmt::Display for DatabaseKind {

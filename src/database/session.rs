@@ -4,7 +4,7 @@
 //! interrupted after [`STATEMENT`], as the server does it on Postgres. Refuses to read with a statement that writes.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::{ToSql, Type};
@@ -144,7 +144,7 @@ impl Session<'_> {
                 },
             ),
             Session::Sqlite(connection) => {
-                let _limit = Limit::set(connection)?;
+                let _limit = Limit::set(connection, STATEMENT)?;
                 let mut statement = prepare(connection, query, &values)?;
                 if !statement.readonly() {
                     return Err(DatabaseError::Misconfigured(format!(
@@ -190,7 +190,7 @@ impl Session<'_> {
                 },
             ),
             Session::Sqlite(connection) => {
-                let _limit = Limit::set(connection)?;
+                let _limit = Limit::set(connection, STATEMENT)?;
                 let mut statement = prepare(connection, query, &values)?;
                 if statement.column_count() == 0 {
                     let ran = statement.raw_execute();
@@ -251,12 +251,12 @@ fn each_row(
     Ok(())
 }
 
-/// Ends statements of a SQLite connection that take longer than [`STATEMENT`], while it lives.
+/// Ends statements of a SQLite connection that take too long, while it lives.
 struct Limit<'a>(&'a rusqlite::Connection);
 
 impl Limit<'_> {
-    fn set(connection: &rusqlite::Connection) -> Result<Limit<'_>, DatabaseError> {
-        let deadline = Instant::now() + STATEMENT;
+    fn set(connection: &rusqlite::Connection, most: Duration) -> Result<Limit<'_>, DatabaseError> {
+        let deadline = Instant::now() + most;
         // Steps of SQLite's machine, some of which take longer than others: well below a millisecond.
         connection.progress_handler(10_000, Some(move || Instant::now() >= deadline))?;
         Ok(Limit(connection))
@@ -363,4 +363,26 @@ fn prepare<'a>(
         statement.raw_bind_parameter(at + 1, value)?;
     }
     Ok(statement)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_on_sqlite_is_ended_when_its_time_is_up_and_the_next_one_is_not() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        let count = |most: i64| {
+            let sql = format!(
+                "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {most})
+                 SELECT count(*) FROM n"
+            );
+            connection.query_row(&sql, [], |row| row.get::<_, i64>(0))
+        };
+        let limit = Limit::set(&connection, Duration::ZERO).unwrap();
+        let error = DatabaseError::from(count(i64::MAX).unwrap_err());
+        assert!(matches!(error, DatabaseError::TooSlow(_)), "{error:?}");
+        drop(limit);
+        assert_eq!(count(100_000), Ok(100_000));
+    }
 }

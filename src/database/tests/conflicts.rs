@@ -67,7 +67,7 @@ fn who_meets_another_is_run_again_from_the_beginning() {
         })
     };
     let (one, other) = std::thread::scope(|scope| {
-        let other = scope.spawn(&change);
+        let other = scope.spawn(change);
         (change().unwrap(), other.join().unwrap().unwrap())
     });
     assert_eq!((one.min(other), one.max(other)), (0, 1));

@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod describing;
+mod given;
 mod reading;
 mod types;
 mod values;

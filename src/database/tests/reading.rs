@@ -141,7 +141,7 @@ fn sqlite_goes_by_what_is_stored_and_what_is_declared() {
     let database = Place::sqlite().open();
     fixture::batch(
         &database,
-        r#"CREATE TABLE t (yes BOOLEAN, no BOOL, odd BOOLEAN, doc JSON, broken JSON, price DECIMAL(9, 2), data BLOB, nothing, big INTEGER, r REAL);
+        r#"CREATE TABLE t (yes BOOLEAN, no BOOL, odd BOOLEAN, doc JSON, broken JSON, price DECIMAL(9, 2), data BLOB, none_such, big INTEGER, r REAL);
            INSERT INTO t VALUES (1, 0, 7, '{"b": 1.10, "a": []}', '{"b', 1.5, x'00fffe', NULL, -9223372036854775808, 9e999)"#,
     );
     let all = read(&database, "SELECT * FROM t", &[], Shape::One)
@@ -149,7 +149,7 @@ fn sqlite_goes_by_what_is_stored_and_what_is_declared() {
         .unwrap();
     assert_eq!(
         all,
-        r#"{"yes":true,"no":false,"odd":7,"doc":{"b": 1.10, "a": []},"broken":"{\"b","price":1.5,"data":"AP/+","nothing":null,"big":-9223372036854775808,"r":"Infinity"}"#
+        r#"{"yes":true,"no":false,"odd":7,"doc":{"b": 1.10, "a": []},"broken":"{\"b","price":1.5,"data":"AP/+","none_such":null,"big":-9223372036854775808,"r":"Infinity"}"#
     );
     let computed = read(
         &database,

@@ -7,7 +7,8 @@ use bytes::{BufMut, BytesMut};
 use postgres::types::{IsNull, Type};
 use serde_json::value::RawValue;
 
-use super::{Misfit, Reader, encode_json, is_json, write_json};
+use super::given::encode_json;
+use super::{Misfit, Reader, is_json, write_json};
 
 /// The dimensions that Postgres allows.
 const MOST_DIMENSIONS: usize = 6;

@@ -1,4 +1,4 @@
-//! Dates, times and intervals: Postgres counts from 2000, JSON has the text of RFC 3339 and ISO 8601.
+//! Dates and times: Postgres counts from 2000, JSON has the text of RFC 3339 and ISO 8601.
 //!
 //! Promise: every date that Postgres has gets a text, and the same text is read back. A year before 0000 or after 9999, which
 //! RFC 3339 does not have, is written with a sign and six digits, as ISO 8601 extends it: 1 BC is 0000, 2 BC is -000001. What has
@@ -9,9 +9,9 @@ use super::Reader;
 
 /// Days from 1970-01-01 to 2000-01-01, where Postgres begins to count.
 const POSTGRES_DAY_ZERO: i64 = 10_957;
-const SECOND: i64 = 1_000_000;
-const MINUTE: i64 = 60 * SECOND;
-const HOUR: i64 = 60 * MINUTE;
+pub(super) const SECOND: i64 = 1_000_000;
+pub(super) const MINUTE: i64 = 60 * SECOND;
+pub(super) const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
 /// The day with this number, counted from 1970, in the Gregorian calendar: year, month, day.
@@ -52,7 +52,7 @@ fn date_text(day: i64) -> String {
     }
 }
 
-fn fraction(micros: i64) -> String {
+pub(super) fn fraction(micros: i64) -> String {
     if micros == 0 {
         return String::new();
     }
@@ -105,46 +105,11 @@ pub(super) fn time_with_offset(raw: &mut Reader<'_>) -> Option<String> {
     Some(format!("{clock}{sign}{hours:02}:{minutes:02}{seconds}"))
 }
 
-/// An interval as ISO 8601 writes durations, each part with its own sign, as in Postgres's own `iso_8601` style.
-pub(super) fn interval(raw: &mut Reader<'_>) -> Option<String> {
-    let (micros, days, months) = (raw.i64()?, raw.i32()?, raw.i32()?);
-    match (micros, days, months) {
-        (i64::MAX, i32::MAX, i32::MAX) => return Some("infinity".to_owned()),
-        (i64::MIN, i32::MIN, i32::MIN) => return Some("-infinity".to_owned()),
-        (0, 0, 0) => return Some("PT0S".to_owned()),
-        _ => {}
-    }
-    let mut text = "P".to_owned();
-    let part = |text: &mut String, number: i64, unit: char| {
-        if number != 0 {
-            text.push_str(&format!("{number}{unit}"));
-        }
-    };
-    part(&mut text, (months / 12).into(), 'Y');
-    part(&mut text, (months % 12).into(), 'M');
-    part(&mut text, days.into(), 'D');
-    if micros != 0 {
-        text.push('T');
-        part(&mut text, micros / HOUR, 'H');
-        part(&mut text, micros % HOUR / MINUTE, 'M');
-        let rest = micros % MINUTE;
-        if rest != 0 {
-            let sign = if rest < 0 { "-" } else { "" };
-            let seconds = rest.abs() / SECOND;
-            text.push_str(&format!(
-                "{sign}{seconds}{}S",
-                fraction(rest.abs() % SECOND)
-            ));
-        }
-    }
-    Some(text)
-}
-
 /// Text that is read from its beginning.
-struct Text<'a>(&'a str);
+pub(super) struct Text<'a>(pub(super) &'a str);
 
 impl Text<'_> {
-    fn takes(&mut self, any: &[char]) -> bool {
+    pub(super) fn takes(&mut self, any: &[char]) -> bool {
         let rest = self.0.strip_prefix(any);
         self.0 = rest.unwrap_or(self.0);
         rest.is_some()
@@ -161,7 +126,7 @@ impl Text<'_> {
     }
 
     /// The digits behind a point, in microseconds; 0 if no point comes.
-    fn fraction(&mut self) -> Option<i64> {
+    pub(super) fn fraction(&mut self) -> Option<i64> {
         if !self.takes(&['.']) {
             return Some(0);
         }
@@ -287,56 +252,6 @@ pub(super) fn time_with_offset_from(text: &str) -> Option<([u8; 8], [u8; 4])> {
     Some((micros.to_be_bytes(), west.to_be_bytes()))
 }
 
-/// Reads an ISO 8601 duration, each part of which may have a sign; only the seconds may have decimals.
-pub(super) fn interval_from(text: &str) -> Option<[u8; 16]> {
-    let (dates, times) = match text.strip_prefix('P')?.split_once('T') {
-        Some((_, "")) => return None,
-        Some(parts) => parts,
-        None => (text.strip_prefix('P')?, ""),
-    };
-    if dates.is_empty() && times.is_empty() {
-        return None;
-    }
-    let (mut months, mut days, mut micros) = (0_i64, 0_i64, 0_i64);
-    for (part, units) in [(dates, "YMWD"), (times, "HMS")] {
-        let mut rest = Text(part);
-        let mut last = None;
-        while !rest.0.is_empty() {
-            let negative = rest.takes(&['-']);
-            let length = rest.0.bytes().take_while(u8::is_ascii_digit).count();
-            let mut number: i64 = rest.0[..length].parse().ok()?;
-            rest.0 = &rest.0[length..];
-            let mut decimals = rest.fraction()?;
-            if negative {
-                (number, decimals) = (-number, -decimals);
-            }
-            let unit = rest.0.chars().next()?;
-            let at = units.find(unit)?;
-            // Each unit once, and in their order.
-            if last >= Some(at) || (decimals != 0 && unit != 'S') {
-                return None;
-            }
-            last = Some(at);
-            rest.0 = &rest.0[1..];
-            let (sum, each) = match (units, unit) {
-                ("YMWD", 'Y') => (&mut months, 12),
-                ("YMWD", 'M') => (&mut months, 1),
-                (_, 'W') => (&mut days, 7),
-                (_, 'D') => (&mut days, 1),
-                (_, 'H') => (&mut micros, HOUR),
-                (_, 'M') => (&mut micros, MINUTE),
-                _ => (&mut micros, SECOND),
-            };
-            *sum = sum.checked_add(number.checked_mul(each)?.checked_add(decimals)?)?;
-        }
-    }
-    let mut raw = [0; 16];
-    raw[..8].copy_from_slice(&micros.to_be_bytes());
-    raw[8..12].copy_from_slice(&i32::try_from(days).ok()?.to_be_bytes());
-    raw[12..].copy_from_slice(&i32::try_from(months).ok()?.to_be_bytes());
-    Some(raw)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,22 +299,6 @@ mod tests {
         ] {
             assert_eq!(timestamp_from(text, offset).is_some(), good, "{text}");
         }
-        for wrong in [
-            "", "P", "PT", "P1", "1D", "P1H", "PT1D", "P1.5D", "P1D1Y", "P1D1D", "PT1.S",
-        ] {
-            assert_eq!(interval_from(wrong), None, "{wrong}");
-        }
-        for text in [
-            "P1Y2M3DT4H5M6.7S",
-            "PT0S",
-            "P-1Y",
-            "PT-0.000001S",
-            "PT-1H-1M",
-        ] {
-            let raw = interval_from(text).unwrap();
-            assert_eq!(interval(&mut Reader(&raw)).as_deref(), Some(text));
-        }
-        assert_eq!(interval_from("P1W"), interval_from("P7D"));
     }
 
     proptest::proptest! {
@@ -411,21 +310,15 @@ mod tests {
         }
 
         #[test]
-        fn every_interval_is_read_back(raw in proptest::array::uniform16(proptest::num::u8::ANY)) {
-            let text = interval(&mut Reader(&raw)).unwrap();
-            proptest::prop_assert_eq!(interval_from(&text), Some(raw), "{}", text);
-        }
-
-        #[test]
-        fn any_text_is_survived(text in "[-+PTYMWDHSZ:.0-9é]{0,24}") {
-            let _ = (interval_from(&text), time_with_offset_from(&text), time_from(&text));
+        fn any_text_is_survived(text in "[-+TZ:.0-9é]{0,24}") {
+            let _ = (time_with_offset_from(&text), time_from(&text));
             let _ = (timestamp_from(&text, Offset::Needed), date_from(&text));
         }
 
         #[test]
         fn any_bytes_are_survived(raw in proptest::collection::vec(proptest::num::u8::ANY, 0..20)) {
             let _ = (date(&mut Reader(&raw)), timestamp(&mut Reader(&raw), ""));
-            let _ = (time_with_offset(&mut Reader(&raw)), interval(&mut Reader(&raw)));
+            let _ = time_with_offset(&mut Reader(&raw));
         }
     }
 }

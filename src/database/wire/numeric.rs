@@ -97,12 +97,11 @@ impl Decimal {
             Some(parts) => parts,
             None => (mantissa, ""),
         };
-        let digit = |c: &u8| c.is_ascii_digit();
         if whole.is_empty() || exponent.unsigned_abs() > 1 << 40 {
             return None;
         }
         let mut digits: Vec<u8> = whole.bytes().chain(decimals.bytes()).collect();
-        if !digits.iter().all(|c| digit(c)) {
+        if !digits.iter().all(u8::is_ascii_digit) {
             return None;
         }
         let scale = i64::try_from(decimals.len()).ok()? - exponent;
