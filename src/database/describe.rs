@@ -15,6 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::DatabaseError;
 use super::postgres_pool::PostgresManager;
 use super::query::Query;
+use super::refusal;
 use super::rows::{Columns, Unread};
 use super::session::Session;
 use super::transaction::{READ_ONLY, Transaction};
@@ -174,21 +175,25 @@ fn writes(client: &mut postgres::Client, query: &Query) -> Result<bool, Database
 
 /// The server's word about a statement that it would not prepare, with the line, and with names where it has numbers.
 fn refused(error: postgres::Error, query: &Query, sql: &str) -> DatabaseError {
-    let Some(refusal) = error.as_db_error() else {
+    let Some(refused) = error.as_db_error() else {
         return error.into();
     };
     let ended = ["08", "53", "57", "58"];
-    if ended.contains(&refusal.code().code().get(..2).unwrap_or_default()) {
+    if ended.contains(&refused.code().code().get(..2).unwrap_or_default()) {
         return error.into();
     }
-    let line = match refusal.position() {
+    let line = match refused.position() {
         Some(ErrorPosition::Original(at)) => {
             let before = sql.chars().take(*at as usize - 1);
             format!(", line {}", 1 + before.filter(|c| *c == '\n').count())
         }
         _ => String::new(),
     };
-    let mut what = refusal.message().to_owned();
+    // What is wrong with a value is said with the value; elsewhere quotes hold names.
+    let mut what = match refused.code().code().starts_with("22") {
+        true => refusal::without_quotes(refused.message()),
+        false => refused.message().to_owned(),
+    };
     // From the last, since $1 begins $12.
     for (at, name) in query.parameters().iter().enumerate().rev() {
         what = what.replace(&format!("${}", at + 1), &format!(":{name}"));

@@ -177,7 +177,7 @@ fn checked_column<'a>(table: &str, constraint: &'a str, parameters: &[String]) -
 }
 
 /// A message without what it quotes: `invalid input syntax for type uuid: "x"`. A value may hold quotes itself.
-fn without_quotes(message: &str) -> String {
+pub(super) fn without_quotes(message: &str) -> String {
     let (Some(first), Some(last)) = (message.find('"'), message.rfind('"')) else {
         return message.to_owned();
     };

@@ -85,9 +85,9 @@ fn what_the_database_refuses_is_said_with_its_line() {
             wrong.extend([
                 ("SELECT id,\n nam FROM t", "line 2"),
                 ("SELECT 1 AS a WHERE :one IS NULL", ":one"),
-                ("SELECT 1 AS a WHERE :p = point(1, 2)", "type"),
+                ("SELECT 1 AS a WHERE :p = point(1, 2)", "operator"),
                 ("SELECT 1 AS a WHERE :p <@ box '(1,1),(2,2)'", ":p"),
-                ("SELECT 'x'::money AS price", "invalid input syntax"),
+                ("SELECT 'hidden'::money AS price", "invalid input syntax"),
             ]);
         } else {
             wrong.push(("SELECT id,\n nam FROM t", "line 2"));
@@ -96,7 +96,7 @@ fn what_the_database_refuses_is_said_with_its_line() {
             let error = describe(&database, sql).unwrap_err();
             assert!(
                 matches!(&error, DatabaseError::Misconfigured(what)
-                    if what.contains("query q") && what.contains(part)),
+                    if what.contains("query q") && what.contains(part) && !what.contains("hidden")),
                 "{sql}: {error:?}"
             );
         }
