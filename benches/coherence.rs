@@ -444,6 +444,7 @@ impl Thing {
                 stale: StaleRules::default(),
                 soft_timeout: None,
                 blind_ttl: None,
+                revalidate: Duration::ZERO,
             }),
         }
     }
@@ -474,14 +475,14 @@ impl Thing {
                 making: Making::Load(Load {
                     limit: SOON,
                     run: Box::new(|_| {
-                        Ok(Loaded {
-                            value: Value::Present(vec![b'x'; BODY].into()),
-                            life: Life::Full,
-                        })
+                        Ok(Loaded::new(
+                            Value::Present(vec![b'x'; BODY].into()),
+                            Life::Full,
+                        ))
                     }),
                 }),
             };
-            cache.get_or_load(request, SOON).unwrap();
+            cache.answer(request, SOON).unwrap();
             cache.get(self.text(), &self.policy, 0).is_some()
         });
     }

@@ -8,8 +8,9 @@ use larder::cache::{
 };
 use larder::config::Config;
 use larder::database::{Database, DatabaseSettings};
-use larder::resource::{Archivist, Arguments, News, NewsSource, Resources};
+use larder::resource::{Archivist, Arguments, Body, News, NewsSource, Resources, Sources};
 use larder::secret::Secret;
+use larder::source::HttpUpstreams;
 use larder::source::http::{HttpClient, HttpSettings};
 use larder::source::news::{NewsFormat, NewsUpstream};
 
@@ -57,10 +58,14 @@ fn finding_a_memory_hit_allocates_nothing() {
         made_up: false,
     });
     let archivist = Archivist::start(database.clone(), Duration::from_secs(60)).unwrap();
-    let news = News::new(sources.into(), archivist, database);
+    let sources = Sources {
+        news: News::new(sources.into(), archivist, database.clone()),
+        database,
+        upstreams: HttpUpstreams::new(None),
+    };
     let text = include_str!("../config.toml");
-    let config = Config::parse(text, "config.toml", &|_| None).unwrap();
-    let resources = Resources::build(&config.resources, &news, None).unwrap();
+    let config = Config::parse(text, "config.toml", None, &|_| None).unwrap();
+    let resources = Resources::build(&config.resources, &sources, None).unwrap();
 
     let mut key = KeyText::default();
     let query = "limit=5&unknown=x&category=technology";
@@ -71,11 +76,8 @@ fn finding_a_memory_hit_allocates_nothing() {
             query,
         };
         found.resource.key(arguments, &mut key).unwrap();
-        let request = found
-            .resource
-            .request(arguments, &key, String::new())
-            .unwrap();
-        cache.fetch(request).wait(SOON).unwrap();
+        let request = found.resource.request(arguments, "").unwrap();
+        cache.fetch(request.unwrap()).wait(SOON).unwrap();
     }
     let found = resources.find("/articles").unwrap();
     let mut seen = 0;
@@ -103,8 +105,9 @@ fn finding_a_memory_hit_allocates_nothing() {
     let answer = cache.get(key.as_str(), found.resource.policy(), 0).unwrap();
     let bytes = answer.entry.value.bytes();
     let counted = allocation_counter::measure(|| {
-        let mut body = Vec::with_capacity(view.room(bytes));
-        view.write(bytes, true, &mut body);
+        let Body::Made(body) = view.body(bytes, true) else {
+            panic!("news are cut from what is stored");
+        };
         assert!(body.ends_with(b",\"cached\":true}"));
     });
     assert!(

@@ -44,6 +44,7 @@ fn policy(memory: u64, redis: u64) -> Policy {
         stale: StaleRules::default(),
         soft_timeout: None,
         blind_ttl: None,
+        revalidate: Duration::ZERO,
     }
 }
 
@@ -71,10 +72,10 @@ fn request(
 }
 
 fn present(text: &str) -> Result<Loaded, LoadError> {
-    Ok(Loaded {
-        value: Value::Present(text.to_owned().into()),
-        life: Life::Full,
-    })
+    Ok(Loaded::new(
+        Value::Present(text.to_owned().into()),
+        Life::Full,
+    ))
 }
 
 fn never() -> Result<Loaded, LoadError> {
@@ -86,7 +87,7 @@ fn ask(
     policy: &Policy,
     run: impl FnOnce() -> Result<Loaded, LoadError> + Send + 'static,
 ) -> Answer {
-    cache.get_or_load(request(policy, run), SOON).unwrap()
+    cache.answer(request(policy, run), SOON).unwrap()
 }
 
 fn text(answer: &Answer) -> (&str, Outcome) {
@@ -127,12 +128,7 @@ fn absence_is_shared_for_its_own_time() {
         absent: Duration::from_secs(1),
         ..policy(HOUR, HOUR)
     };
-    let absent = || {
-        Ok(Loaded {
-            value: Value::Absent,
-            life: Life::Full,
-        })
-    };
+    let absent = || Ok(Loaded::new(Value::Absent, Life::Full));
     assert!(ask(&a, &policy, absent).entry.value.is_absent());
     assert!(ask(&b, &policy, never).entry.value.is_absent());
     for cache in [&a, &b] {
@@ -218,8 +214,7 @@ fn who_waits_for_a_load_elsewhere_that_fails_is_told_so() {
     assert_eq!(second.wait(SOON).unwrap_err(), down);
     assert_eq!(loads.load(Ordering::SeqCst), 0);
     until(SOON, "who comes later tries anew", || {
-        b.get_or_load(request(&policy, || present("v")), SOON)
-            .is_ok()
+        b.answer(request(&policy, || present("v")), SOON).is_ok()
     });
 }
 

@@ -72,6 +72,11 @@ fn it_holds_when_redis_comes_back_empty() {
         larder.get(&path(category));
     }
     assert_eq!(news.calls(), (2, 2));
+    for upstream in ["newsapi", "guardian"] {
+        let line = format!("the quota of {upstream} is spent, back in ");
+        until(SOON, "the log says so", || larder.log().contains(&line));
+        assert_eq!(larder.log().matches(&line).count(), 1, "{}", larder.log());
+    }
 }
 
 /// Until each replica has heard of the others, which takes it half a second.

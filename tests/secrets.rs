@@ -210,3 +210,85 @@ fn a_wrong_configuration_is_named_without_what_is_secret_in_it() {
         "upstream.guardian.base_url",
     );
 }
+
+#[test]
+fn nothing_that_the_environment_fills_in_is_shown() {
+    const HEADER: &str = "a-header-secret-0123";
+    const IN_URL: &str = "a-url-secret-4567";
+    let redis = RedisServer::start();
+    // It says back whatever it is sent, in every way in which an upstream can fail.
+    let origin = crate::support::upstream::FakeUpstream::start(Behaviour::answer(|request| {
+        let said = format!(
+            "{} {} {:?}",
+            request.path,
+            request.query,
+            request.header("X-Key")
+        );
+        match request.param("how").as_deref() {
+            Some("good") => Response::json(200, &json!({"value": 1})),
+            Some("refused") => Response::text(403, &said),
+            Some("spent") => Response::text(429, &said),
+            Some("elsewhere") => Response::text(302, "").with("Location", &said),
+            _ => Response::text(200, &said),
+        }
+    }));
+    let config = format!(
+        "[resource.quote]
+path = \"/quote/{{how}}\"
+params.how = {{ type = \"string\" }}
+source = {{ http = \"http://{}/${{PLACE}}\", headers = {{ \"X-Key\" = \"${{QUOTE_KEY}}\" }}, query = {{ how = \"{{how}}\", token = \"${{PLACE}}\" }} }}
+ttl = {{ memory = \"1s\", redis = \"1s\" }}
+",
+        origin.address()
+    );
+    let options = LarderOptions::new(&config)
+        .env("RUST_LOG", "trace")
+        .env("REDIS_URL", &redis.url())
+        .env("QUOTE_KEY", HEADER)
+        .env("PLACE", IN_URL);
+    let checked = options.run(&["check"]);
+    let shown = [checked.stdout, checked.stderr].concat();
+    let mut seen = String::from_utf8_lossy(&shown).into_owned();
+    assert!(seen.contains("${PLACE}"), "{seen}");
+    let mut larder = Larder::start(&options);
+    for how in ["good", "refused", "spent", "elsewhere", "garbled"] {
+        let path = format!("/quote/{how}");
+        seen += &larder.get(&path).to_string();
+        seen += &larder.get(&format!("/cache/entry?path={path}")).to_string();
+    }
+    origin.behave(Behaviour::Close);
+    seen += &larder.get("/quote/closed").to_string();
+    seen += &larder.get("/cache/stats").to_string();
+    let asked = origin.requests();
+    assert!(asked.iter().all(|request| {
+        request.header("X-Key") == Some(HEADER) && request.path == format!("/{IN_URL}")
+    }));
+    let stored = redis.everything();
+    larder.stop();
+    seen += &larder.log();
+    seen += &String::from_utf8_lossy(&stored);
+    assert!(
+        seen.contains("larder:v:"),
+        "this test reads what Redis holds"
+    );
+    for secret in [HEADER, IN_URL] {
+        let line = seen.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "a secret is shown");
+    }
+}
+
+#[test]
+fn what_is_written_is_not_logged() {
+    const VALUE: &str = "a-value-that-is-nobodys-business";
+    let config = include_str!("../config.toml");
+    let mut larder = Larder::start(&LarderOptions::new(config).env("RUST_LOG", "debug"));
+    let body = json!({"name": VALUE, "email": format!("{VALUE}@example.org")});
+    larder.post("/users", &body).expect(201);
+    larder
+        .post("/users", &json!({"name": VALUE, "email": VALUE}))
+        .problem(422);
+    larder.stop();
+    let log = larder.log();
+    assert!(log.contains("/users"), "this test reads the access log");
+    assert!(!log.contains(VALUE), "{log}");
+}

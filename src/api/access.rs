@@ -42,7 +42,7 @@ pub(crate) struct Admission(Option<Decision>);
 
 /// A request that may not.
 pub(crate) struct Refused {
-    problem: Problem,
+    problem: Box<Problem>,
     admission: Admission,
 }
 
@@ -54,7 +54,7 @@ impl Access {
         audience: Audience,
     ) -> Result<Admission, Refused> {
         let refused = |problem| Refused {
-            problem,
+            problem: Box::new(problem),
             admission: Admission::default(),
         };
         let open = audience == Audience::Anyone || (audience == Audience::Keys && !self.required);
@@ -84,7 +84,7 @@ impl Access {
                 retry_after,
                 ..
             }) => Err(Refused {
-                problem: Problem::TooOften { retry_after },
+                problem: Box::new(Problem::TooOften { retry_after }),
                 admission: Admission(decision),
             }),
             _ => Ok(Admission(decision)),

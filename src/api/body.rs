@@ -1,6 +1,6 @@
 //! The JSON body of a request, read within bounds.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use actix_web::http::header::CONTENT_TYPE;
 use actix_web::rt::time::timeout;
 use actix_web::web::{self, BytesMut};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
@@ -23,6 +24,20 @@ pub(crate) async fn object(
     request: &HttpRequest,
     payload: &mut web::Payload,
 ) -> Result<Map<String, Value>, Problem> {
+    parse(&bytes(request, payload).await?)
+}
+
+/// The same with each field as it is written, so that no digit of a number is lost.
+pub(crate) async fn fields(
+    request: &HttpRequest,
+    payload: &mut web::Payload,
+) -> Result<BTreeMap<String, Box<RawValue>>, Problem> {
+    let body = bytes(request, payload).await?;
+    parse(&body)?;
+    serde_json::from_slice(&body).map_err(malformed)
+}
+
+async fn bytes(request: &HttpRequest, payload: &mut web::Payload) -> Result<BytesMut, Problem> {
     let declared = request
         .headers()
         .get("content-length")
@@ -41,10 +56,11 @@ pub(crate) async fn object(
             let essence = kind.split(';').next().unwrap_or_default().trim();
             essence.eq_ignore_ascii_case("application/json")
         });
-    if !is_json {
-        return Err(Problem::NotJson);
+    if is_json {
+        Ok(body)
+    } else {
+        Err(Problem::NotJson)
     }
-    parse(&body)
 }
 
 async fn read(payload: &mut web::Payload) -> Result<BytesMut, Problem> {
@@ -81,8 +97,12 @@ fn parse(body: &[u8]) -> Result<Map<String, Value>, Problem> {
             field: "body".to_owned(),
             valid: "a JSON object".to_owned(),
         }),
-        Err(error) => Err(Problem::BadJson(format!("The body is not JSON: {error}."))),
+        Err(error) => Err(malformed(error)),
     }
+}
+
+fn malformed(error: serde_json::Error) -> Problem {
+    Problem::BadJson(format!("The body is not JSON: {error}."))
 }
 
 /// The first field of an object whose name another one had before it.

@@ -10,6 +10,8 @@ use actix_web::web;
 use crate::cache::{Cache, Ending, LoadError, Request, Ticket};
 use crate::database::{Database, DatabaseError};
 
+use crate::resource::{WriteError, Written};
+
 use super::problem::Problem;
 
 /// Waits for the answer: for `soft` only, if there is a stale copy to give instead, and never longer than `limit`.
@@ -62,5 +64,20 @@ pub(crate) async fn database<T: Send + 'static>(
         }),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(Problem::Database),
+    }
+}
+
+/// Writes on a blocking thread, and waits for [`DATABASE`] at most. Then nobody knows here whether it was done; the thread goes on,
+/// and invalidates if it was.
+pub(crate) async fn change(
+    work: impl FnOnce() -> Result<Written, WriteError> + Send + 'static,
+) -> Result<Written, Problem> {
+    match timeout(DATABASE, web::block(work)).await {
+        Ok(Ok(ended)) => Ok(ended?),
+        Ok(Err(_)) => Err(Problem::Database),
+        Err(_) => {
+            log::warn!("the database: no answer in {} s", DATABASE.as_secs());
+            Err(Problem::Database)
+        }
     }
 }

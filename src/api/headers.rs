@@ -82,8 +82,23 @@ pub(crate) fn cache_control(
 
 /// Whether `If-None-Match` names the entity tag `current` (RFC 9110, section 13.1.2: compared weakly).
 pub(crate) fn none_match(header: &str, current: &str) -> bool {
-    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-    header.trim() == "*" || header.split(',').any(|tag| opaque(tag) == opaque(current))
+    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).len();
+    let plain = &current[current.len() - opaque(current)..];
+    header.trim() == "*" || entity_tags(header).any(|tag| &tag[tag.len() - opaque(tag)..] == plain)
+}
+
+/// The entity tags of a list, each as it stands there, `W/` and quotes included (RFC 9110, section 8.8.3). Ends at what is none.
+pub(crate) fn entity_tags(list: &str) -> impl Iterator<Item = &str> {
+    let mut rest = list;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        let weak = if rest.starts_with("W/") { 2 } else { 0 };
+        let inside = rest[weak..].strip_prefix('"')?;
+        let end = weak + 1 + inside.find('"')? + 1;
+        let (tag, after) = rest.split_at(end);
+        rest = after;
+        Some(tag)
+    })
 }
 
 #[cfg(test)]
@@ -103,5 +118,16 @@ mod tests {
         ] {
             assert_eq!(none_match(header, "W/\"a\""), same, "{header}");
         }
+    }
+
+    #[test]
+    fn a_list_of_entity_tags_comes_apart() {
+        let tags = |list| entity_tags(list).collect::<Vec<_>>();
+        assert_eq!(
+            tags(r#" "a,b" , W/"c",,"" "#),
+            [r#""a,b""#, r#"W/"c""#, r#""""#]
+        );
+        assert_eq!(tags(r#""a", b, "c""#), [r#""a""#]);
+        assert!(tags("W/").is_empty() && tags(r#""open"#).is_empty() && tags("").is_empty());
     }
 }

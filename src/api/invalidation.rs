@@ -6,7 +6,7 @@ use actix_web::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value, json};
 
-use crate::cache::{Acknowledged, Freshness, KeyText, Kind, Making, Name};
+use crate::cache::{Acknowledged, Freshness, Kind, Making, Name};
 use crate::resource::{Arguments, Resources};
 
 use super::access::Audience;
@@ -66,7 +66,7 @@ pub(crate) async fn invalidate(
 }
 
 /// Puts clock or pending on an answer.
-fn tell(done: Acknowledged, answer: &mut actix_web::HttpResponseBuilder) {
+pub(super) fn tell(done: Acknowledged, answer: &mut actix_web::HttpResponseBuilder) {
     match done.clock {
         Some(clock) => answer.insert_header((LARDER_CLOCK, clock.to_string())),
         None => answer.insert_header((LARDER_PENDING, "true")),
@@ -186,9 +186,9 @@ pub(crate) async fn entry(request: HttpRequest, front: web::Data<Front>) -> Http
             query,
         };
         let resource = found.resource;
-        let mut key = KeyText::default();
-        resource.key(arguments, &mut key)?;
-        let wanted = resource.request(arguments, &key, String::new())?;
+        let wanted = resource
+            .request(arguments, "")?
+            .ok_or(Problem::NotFound("Nothing is read at this path."))?;
         let policy = resource.policy();
         let show = |key: &crate::cache::Key| shown(&front, resource.name(), key, policy);
         let mut body = show(&wanted.subject.key);

@@ -16,6 +16,7 @@ mod problem;
 mod request_id;
 mod resource;
 mod status;
+mod write;
 
 use std::sync::Arc;
 
@@ -97,7 +98,10 @@ impl Api {
     /// All routes.
     pub fn routes(&self, config: &mut web::ServiceConfig) {
         let only = |allow: &'static str| {
-            web::to(move || std::future::ready(Problem::MethodNotAllowed { allow }.answer()))
+            web::to(move || {
+                let allow = allow.into();
+                std::future::ready(Problem::MethodNotAllowed { allow }.answer())
+            })
         };
         config
             .app_data(self.front.clone())

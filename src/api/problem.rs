@@ -3,6 +3,7 @@
 //! Promise: a problem says what was wrong and what would be right, and nothing of how the server is made: no SQL, no stack trace,
 //! no key.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use actix_web::HttpResponse;
@@ -12,7 +13,7 @@ use serde_json::json;
 
 use crate::cache::LoadError;
 use crate::database::DatabaseError;
-use crate::resource::BadParameter;
+use crate::resource::{BadParameter, WriteError, Wrong};
 
 /// Why a request is refused, or failed.
 #[derive(Clone, Debug)]
@@ -20,7 +21,7 @@ pub(crate) enum Problem {
     /// 404: nothing is served at this path, or there is no such thing.
     NotFound(&'static str),
     /// 405: the path is served, but not by this method.
-    MethodNotAllowed { allow: &'static str },
+    MethodNotAllowed { allow: Cow<'static, str> },
     /// 401: no key, or one that is nobody's.
     NoKey(&'static str),
     /// 403: a key that may not do this.
@@ -39,6 +40,10 @@ pub(crate) enum Problem {
     BadParameter(BadParameter),
     /// 422: a body whose field does not fit.
     BadField { field: String, valid: String },
+    /// 409: a change that goes against what else there is.
+    Conflict { field: Option<String>, why: String },
+    /// 412: what is to be changed is not what the caller has seen.
+    Changed,
     /// 502, 503 or 504: there is no value to be had.
     Load(LoadError),
     /// 503: the database gave no answer.
@@ -117,6 +122,18 @@ impl Problem {
                 "A field of the body does not fit",
                 format!("`{field}` does not fit; valid: {valid}"),
             ),
+            Problem::Conflict { why, .. } => (
+                StatusCode::CONFLICT,
+                "conflict",
+                "The change goes against what else there is",
+                why.clone(),
+            ),
+            Problem::Changed => (
+                StatusCode::PRECONDITION_FAILED,
+                "changed",
+                "It is not what If-Match says",
+                "It has changed since it was read, or it is gone: read it again.".to_owned(),
+            ),
             Problem::Load(LoadError::TooSlow(_) | LoadError::Held { slow: true, .. }) => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "source-too-slow",
@@ -178,6 +195,9 @@ impl Problem {
                 body["field"] = json!(field);
                 body["valid"] = json!(valid);
             }
+            Problem::Conflict {
+                field: Some(field), ..
+            } => body["field"] = json!(field),
             _ => {}
         }
         let mut answer = HttpResponse::build(status);
@@ -188,7 +208,7 @@ impl Problem {
         }
         match self {
             Problem::MethodNotAllowed { allow } => {
-                answer.insert_header((header::ALLOW, *allow));
+                answer.insert_header((header::ALLOW, allow.as_ref()));
             }
             Problem::NoKey(_) => {
                 answer.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
@@ -205,13 +225,33 @@ impl Problem {
 
 impl From<LoadError> for Problem {
     fn from(error: LoadError) -> Problem {
-        Problem::Load(error)
+        match error {
+            LoadError::Unfit { parameter, valid } => Problem::BadParameter(BadParameter {
+                name: parameter,
+                wrong: Wrong::NotValid,
+                valid,
+            }),
+            other => Problem::Load(other),
+        }
     }
 }
 
 impl From<BadParameter> for Problem {
     fn from(bad: BadParameter) -> Problem {
         Problem::BadParameter(bad)
+    }
+}
+
+impl From<WriteError> for Problem {
+    fn from(error: WriteError) -> Problem {
+        match error {
+            WriteError::Parameter(bad) => Problem::BadParameter(bad),
+            WriteError::Field { field, valid } => Problem::BadField { field, valid },
+            WriteError::Conflict { field, why } => Problem::Conflict { field, why },
+            WriteError::Absent => Problem::NotFound("There is no such thing."),
+            WriteError::Changed => Problem::Changed,
+            WriteError::Database(error) => error.into(),
+        }
     }
 }
 
@@ -240,7 +280,10 @@ mod tests {
 
     #[test]
     fn a_refusal_tells_what_would_be_right() {
-        let answer = Problem::MethodNotAllowed { allow: "GET, HEAD" }.answer();
+        let answer = Problem::MethodNotAllowed {
+            allow: "GET, HEAD".into(),
+        }
+        .answer();
         assert_eq!(answer.status(), 405);
         assert_eq!(answer.headers().get("allow").unwrap(), "GET, HEAD");
         assert!(

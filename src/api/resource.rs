@@ -11,12 +11,12 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use arc_swap::ArcSwap;
 
 use crate::cache::{Answer, Cache, KeyText};
-use crate::resource::{Arguments, BadParameter, NewsView, Resource, Resources, Wrong};
+use crate::resource::{Arguments, BadParameter, Body, Resource, Resources, View, Wrong};
 
 use super::access::{Access, Audience};
 use super::lifecycle::Lifecycle;
 use super::problem::Problem;
-use super::{bridge, headers, path, request_id};
+use super::{bridge, headers, path, request_id, write};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LARDER_AFTER: HeaderName = HeaderName::from_static("larder-after");
@@ -31,9 +31,13 @@ pub(crate) struct Front {
 }
 
 /// Serves whatever the operator declared; everything else is not found.
-pub(crate) async fn serve(request: HttpRequest, front: web::Data<Front>) -> HttpResponse {
+pub(crate) async fn serve(
+    request: HttpRequest,
+    mut payload: web::Payload,
+    front: web::Data<Front>,
+) -> HttpResponse {
     let id = request_id::of(&request);
-    let mut answer = match look_up(&request, &front, &id).await {
+    let mut answer = match look_up(&request, &mut payload, &front, &id).await {
         Ok(answer) => answer,
         Err(refused) => refused,
     };
@@ -62,6 +66,7 @@ pub(crate) async fn serve(request: HttpRequest, front: web::Data<Front>) -> Http
 
 async fn look_up(
     request: &HttpRequest,
+    payload: &mut web::Payload,
     front: &Front,
     id: &HeaderValue,
 ) -> Result<HttpResponse, HttpResponse> {
@@ -72,8 +77,16 @@ async fn look_up(
         return Err(Problem::NotFound("Nothing is served at this path.").answer());
     };
     let resource = found.resource;
-    if *request.method() != Method::GET && *request.method() != Method::HEAD {
-        return Err(Problem::MethodNotAllowed { allow: "GET, HEAD" }.answer());
+    if !(resource.is_read() && matches!(*request.method(), Method::GET | Method::HEAD)) {
+        let Some(write) = resource.write(request.method().as_str()) else {
+            let allow = resource.allow().into();
+            return Err(Problem::MethodNotAllowed { allow }.answer());
+        };
+        let whole = Arguments {
+            path: &found.path_arguments,
+            query: request.query_string(),
+        };
+        return write::run(request, payload, front, resource, write, whole).await;
     }
     let audience = if resource.settings().public {
         Audience::Anyone
@@ -112,9 +125,10 @@ async fn look_up(
         }
         None => {
             let took = began.elapsed();
-            let wanted = KEY
-                .with_borrow(|key| resource.request(arguments, key, request_id::note(id)))
-                .map_err(|bad| told(Problem::BadParameter(bad)))?;
+            let wanted = resource
+                .request(arguments, &request_id::note(id))
+                .map_err(|bad| told(Problem::BadParameter(bad)))?
+                .ok_or_else(|| told(Problem::NotFound("Nothing is served at this path.")))?;
             let ticket = bridge::fetch(&front.cache, wanted, after)
                 .await
                 .map_err(told)?;
@@ -152,7 +166,7 @@ fn respond(
     request: &HttpRequest,
     front: &Front,
     resource: &Resource,
-    view: &NewsView<'_>,
+    view: &View<'_>,
     answer: &Answer,
     memory_took: Option<std::time::Duration>,
 ) -> HttpResponse {
@@ -165,8 +179,7 @@ fn respond(
         write(&mut text);
         HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
     };
-    // Weak: the last field of the body says whether this very answer came from the cache.
-    let tag = format!("W/\"{:016x}\"", view.tell_apart(entry.hash));
+    let tag = view.entity_tag(entry.hash);
     // A list may stand on several lines (RFC 9110, section 5.3).
     let mut given = request.headers().get_all(header::IF_NONE_MATCH);
     let unchanged = given.any(|line| {
@@ -176,9 +189,10 @@ fn respond(
     let mut response = if unchanged {
         HttpResponse::new(StatusCode::NOT_MODIFIED)
     } else {
-        let mut body = Vec::with_capacity(view.room(entry.value.bytes()));
-        view.write(entry.value.bytes(), !answer.outcome.waited(), &mut body);
-        let mut response = HttpResponse::Ok().body(body);
+        let mut response = match view.body(entry.value.bytes(), !answer.outcome.waited()) {
+            Body::Stored(bytes) => HttpResponse::Ok().body(bytes),
+            Body::Made(bytes) => HttpResponse::Ok().body(bytes),
+        };
         response.headers_mut().insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),

@@ -162,6 +162,8 @@ impl Whole {
             |ending| matches!(ending, Err(error) if !matches!(error, LoadError::Spent { .. })),
         );
         let life = if failed { Life::Tenth } else { loaded.life };
+        let lives = parts.iter().map(|part| part.entry.life);
+        let life = lives.fold(life, Life::with_part);
         let entry = Arc::new(self.entry(Loaded { life, ..loaded }, &parts));
         self.core.memory.fill(
             self.subject.key.clone(),
@@ -192,7 +194,7 @@ impl Whole {
                 if stale(&part) {
                     ends.memory_until.min(now)
                 } else {
-                    ends.fresh_until
+                    ends.memory_until
                 }
             })
             .min()
@@ -223,6 +225,7 @@ impl Whole {
                 .max()
                 .unwrap_or_default(),
             life: loaded.life,
+            validator: None,
             tags: self.subject.tags.clone(),
             ends: self.subject.policy.ends(
                 loaded.value.is_absent(),
@@ -266,6 +269,7 @@ impl Whole {
             loaded_at: now,
             load_time: self.began.elapsed(),
             life,
+            validator: None,
             tags: self.subject.tags.clone(),
             // Never fresh: served again only as long as a new attempt would make no sense.
             ends: Ends {

@@ -8,7 +8,7 @@ use super::clock::Micros;
 use super::coherence::{Dependency, Stamp};
 use super::key::Tag;
 use super::outcome::Staleness;
-use super::policy::{Ends, Life};
+use super::policy::{Ends, Life, Policy};
 
 /// What a source said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,12 +55,30 @@ pub struct Entry {
     pub load_time: Duration,
     /// How much of its TTL it was given.
     pub life: Life,
+    /// What its source knows it by when it is asked to confirm it; `None`: it cannot.
+    pub validator: Option<Box<str>>,
     /// The names it depends on besides its own key.
     pub tags: Box<[Tag]>,
     /// Until when it is fresh.
     pub ends: Ends,
     /// A stale entry whose renewal failed is served without a new attempt until then, for this reason.
     pub hold: Option<(Micros, Staleness)>,
+}
+
+impl Entry {
+    /// Whether it may never be served past its end: absence, and what its source allows no stale use of.
+    pub(crate) fn ends_sharply(&self) -> bool {
+        self.value.is_absent() || self.life.ends_sharply()
+    }
+
+    /// How long after its end it is still of use: to be served stale, or to be confirmed by its source.
+    pub(crate) fn use_past_end(&self, policy: &Policy) -> Duration {
+        let confirmed = match self.validator {
+            Some(_) => policy.revalidate,
+            None => Duration::ZERO,
+        };
+        policy.longest_stale(self.ends_sharply()).max(confirmed)
+    }
 }
 
 /// The hash that entity tags are made of (XXH3, 64 bits).

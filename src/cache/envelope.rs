@@ -2,7 +2,8 @@
 //!
 //! Layout, integers little-endian: `LDR` and the version (4 bytes), the load's id (8), XXH3 of all that follows (8), flags (1),
 //! epoch (8), load clock (8), moment of the load on Redis's clock (8, microseconds), fresh life (8, microseconds), duration of the
-//! load (8, microseconds), number of tags (2), each tag as length (2) and text, then the body to the end.
+//! load (8, microseconds), number of tags (2), each tag as length (2) and text, the validator in the same way (length 0: none), then
+//! the body to the end.
 //!
 //! Rolling deployments: a replica reads its own version only and takes any other for a miss, so two versions side by side cost
 //! loads, never wrong answers. The load's id stays where it is in every version, since the lease script compares it.
@@ -17,21 +18,31 @@ use super::entry::{Entry, Value, hash};
 use super::key::Tag;
 use super::policy::{Life, Policy};
 
-const HEAD: &[u8; 4] = b"LDR\x01";
+const HEAD: &[u8; 4] = b"LDR\x02";
 const SUMMED_FROM: usize = 20;
 const ABSENT: u8 = 1;
 const TENTH: u8 = 2;
+const EXACTLY: u8 = 4;
+const STRICTLY: u8 = 8;
 
 /// The bytes that stand for `entry` in Redis.
 pub(crate) fn encode(entry: &Entry, fresh_for: Duration, clock: &Clock) -> Vec<u8> {
     let body = entry.value.bytes();
+    let validator = entry.validator.as_deref().unwrap_or_default();
     let tags: usize = entry.tags.iter().map(|tag| 2 + tag.as_str().len()).sum();
-    let mut out = Vec::with_capacity(SUMMED_FROM + 43 + tags + body.len());
+    let mut out = Vec::with_capacity(SUMMED_FROM + 45 + tags + validator.len() + body.len());
     out.extend_from_slice(HEAD);
     out.extend_from_slice(&entry.load_id.to_le_bytes());
     out.extend_from_slice(&[0; 8]);
     let absent = if entry.value.is_absent() { ABSENT } else { 0 };
-    out.push(absent | if entry.life == Life::Tenth { TENTH } else { 0 });
+    let life = match entry.life {
+        // What is not kept comes to no envelope.
+        Life::Full | Life::NotKept => 0,
+        Life::Tenth => TENTH,
+        Life::Exactly(_) => EXACTLY,
+        Life::Strictly(_) => STRICTLY,
+    };
+    out.push(absent | life);
     for number in [
         entry.stamp.epoch.0,
         entry.stamp.clock,
@@ -46,6 +57,8 @@ pub(crate) fn encode(entry: &Entry, fresh_for: Duration, clock: &Clock) -> Vec<u
         out.extend_from_slice(&(tag.as_str().len() as u16).to_le_bytes());
         out.extend_from_slice(tag.as_str().as_bytes());
     }
+    out.extend_from_slice(&(validator.len() as u16).to_le_bytes());
+    out.extend_from_slice(validator.as_bytes());
     out.extend_from_slice(body);
     let sum = hash(&out[SUMMED_FROM..]);
     out[12..SUMMED_FROM].copy_from_slice(&sum.to_le_bytes());
@@ -65,20 +78,21 @@ pub(crate) fn decode(bytes: &Bytes, policy: &Policy, jitter: u64, clock: &Clock)
     let count = short(bytes, &mut at)?;
     let mut tags = Vec::with_capacity(count.min(64));
     for _ in 0..count {
-        let length = short(bytes, &mut at)?;
-        let text = bytes.get(at..at.checked_add(length)?)?;
-        tags.push(Tag::new(std::str::from_utf8(text).ok()?));
-        at += length;
+        tags.push(Tag::new(text(bytes, &mut at)?));
     }
+    let validator = Some(text(bytes, &mut at)?).filter(|validator| !validator.is_empty());
     let value = if flags & ABSENT == 0 {
         Value::Present(bytes.slice(at..))
     } else {
         Value::Absent
     };
-    let life = if flags & TENTH == 0 {
-        Life::Full
-    } else {
-        Life::Tenth
+    let said = Duration::from_micros(fresh_for?);
+    let life = match flags & !ABSENT {
+        0 => Life::Full,
+        TENTH => Life::Tenth,
+        EXACTLY => Life::Exactly(said),
+        STRICTLY => Life::Strictly(said),
+        _ => return None,
     };
     // Not in the future, however the clocks were set meanwhile.
     let loaded_at = clock.local_of_redis(loaded_at?).min(clock.now());
@@ -96,6 +110,7 @@ pub(crate) fn decode(bytes: &Bytes, policy: &Policy, jitter: u64, clock: &Clock)
         loaded_at,
         load_time: Duration::from_micros(load_time?),
         life,
+        validator: validator.map(Into::into),
         tags: tags.into(),
         ends: policy.ends(value.is_absent(), life, jitter, fresh_until, clock.now()),
         hold: None,
@@ -120,6 +135,13 @@ fn short(bytes: &[u8], at: &mut usize) -> Option<usize> {
     Some(usize::from(u16::from_le_bytes([two[0], two[1]])))
 }
 
+fn text<'a>(bytes: &'a [u8], at: &mut usize) -> Option<&'a str> {
+    let length = short(bytes, at)?;
+    let text = bytes.get(*at..at.checked_add(length)?)?;
+    *at += length;
+    std::str::from_utf8(text).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::policy::{Ends, StaleRules};
@@ -134,10 +156,12 @@ mod tests {
             stale: StaleRules::default(),
             soft_timeout: None,
             blind_ttl: None,
+            revalidate: Duration::ZERO,
         }
     }
 
     fn entry(body: Option<Vec<u8>>, tags: Vec<String>, clock: &Clock) -> Entry {
+        let validator = Some("\"abc\"\n".into());
         let value = body.map_or(Value::Absent, |body| Value::Present(body.into()));
         Entry {
             hash: hash(value.bytes()),
@@ -152,6 +176,7 @@ mod tests {
             loaded_at: clock.now(),
             load_time: Duration::from_millis(12),
             life: Life::Tenth,
+            validator,
             tags: tags.iter().map(|tag| Tag::new(tag)).collect(),
             ends: Ends {
                 memory_until: 0,
@@ -163,15 +188,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trips(body: Option<Vec<u8>>, tags in proptest::collection::vec(".{0,20}", 0..5)) {
+        fn round_trips(
+            body: Option<Vec<u8>>,
+            tags in proptest::collection::vec(".{0,20}", 0..5),
+            validator in proptest::option::of(".{1,20}"),
+            life in prop_oneof![
+                Just(Life::Full),
+                Just(Life::Tenth),
+                Just(Life::Exactly(Duration::from_secs(60))),
+                Just(Life::Strictly(Duration::from_secs(60))),
+            ],
+        ) {
             let clock = Clock::new();
             clock.heard_redis(clock.now() + 3_000_000, clock.now());
-            let before = entry(body, tags, &clock);
+            let mut before = entry(body, tags, &clock);
+            before.life = life;
+            before.validator = validator.map(Into::into);
             let bytes = Bytes::from(encode(&before, Duration::from_secs(60), &clock));
             prop_assert_eq!(load_id(&bytes), 7u64.to_le_bytes());
             let after = decode(&bytes, &policy(), 0, &clock).unwrap();
             prop_assert_eq!(&after.value, &before.value);
             prop_assert_eq!(&after.tags, &before.tags);
+            prop_assert_eq!(&after.validator, &before.validator);
             prop_assert_eq!(
                 (after.hash, after.load_id, after.stamp, after.loaded_at, after.load_time, after.life),
                 (before.hash, before.load_id, before.stamp, before.loaded_at, before.load_time, before.life)

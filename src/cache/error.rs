@@ -26,6 +26,13 @@ pub enum LoadError {
         /// How long until it is asked again.
         retry_after: Duration,
     },
+    /// The source cannot do anything with what it is asked for: the request is wrong, and stays wrong.
+    Unfit {
+        /// Which parameter does not fit.
+        parameter: String,
+        /// What would be valid.
+        valid: String,
+    },
     /// Too many loads run and wait already; none was begun.
     Overloaded,
 }
@@ -46,7 +53,7 @@ impl LoadError {
                 Some(*retry_after)
             }
             LoadError::Overloaded => Some(Duration::from_secs(1)),
-            LoadError::Failed(_) | LoadError::TooSlow(_) => None,
+            LoadError::Failed(_) | LoadError::TooSlow(_) | LoadError::Unfit { .. } => None,
         }
     }
 }
@@ -63,6 +70,9 @@ impl fmt::Display for LoadError {
                     "{what}: quota spent, back in {}s",
                     retry_after.as_secs_f64().ceil()
                 )
+            }
+            LoadError::Unfit { parameter, valid } => {
+                write!(f, "parameter `{parameter}` does not fit; valid: {valid}")
             }
             LoadError::Overloaded => f.write_str("too many loads are waiting"),
         }
@@ -81,6 +91,8 @@ impl LoadError {
                 format!("spent {} {what}", retry_after.as_millis())
             }
             LoadError::Held { what, .. } => format!("failed 0 {what}"),
+            // A parameter's name has no space.
+            LoadError::Unfit { parameter, valid } => format!("unfit {parameter} {valid}"),
             LoadError::Overloaded => "overloaded 0 ".to_owned(),
         }
     }
@@ -99,6 +111,10 @@ impl LoadError {
                 what,
                 retry_after: Duration::from_millis(number.parse().unwrap_or(1000)),
             },
+            "unfit" => LoadError::Unfit {
+                parameter: number.to_owned(),
+                valid: what,
+            },
             "overloaded" => LoadError::Overloaded,
             _ => LoadError::Failed(what),
         }
@@ -107,6 +123,15 @@ impl LoadError {
     /// One error for parts that all failed. What is true of each is true of the whole; else it simply failed.
     pub(crate) fn of_parts(errors: impl Iterator<Item = LoadError>) -> LoadError {
         let errors: Vec<LoadError> = errors.collect();
+        if errors.is_empty() {
+            return LoadError::Failed("the parts make no whole".to_owned());
+        }
+        let unfit = errors
+            .iter()
+            .find(|error| matches!(error, LoadError::Unfit { .. }));
+        if let Some(unfit) = unfit {
+            return unfit.clone();
+        }
         let text = errors
             .iter()
             .map(ToString::to_string)
@@ -161,6 +186,10 @@ mod tests {
             LoadError::Spent {
                 what: "newsapi".into(),
                 retry_after: Duration::from_millis(1500),
+            },
+            LoadError::Unfit {
+                parameter: "id".into(),
+                valid: "a UUID".into(),
             },
             LoadError::Overloaded,
         ] {

@@ -1,7 +1,7 @@
 //! Loads that failed a moment ago, and are not tried again yet.
 //!
 //! Promise: a source that is down is asked for one key once in a while, not once for each reader: its quota is not spent on
-//! refusals. The pause doubles from failure to failure, from a second to a tenth of the key's TTL, and ends with a success.
+//! refusals. The pause doubles from failure to failure, from a second to a tenth of the key's TTL, half a minute at most, and ends with a success.
 
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use super::policy::Policy;
 
 /// The first pause, where a tenth of the TTL is longer.
 const FIRST: Duration = Duration::from_secs(1);
+/// The longest pause: a value that lives for a day is not to be missing for hours after its source has come back.
+const LONGEST: Duration = Duration::from_secs(30);
 /// Keys that are remembered.
 const MOST: u64 = 10_000;
 
@@ -57,18 +59,19 @@ impl Failures {
         policy: &Policy,
         now: Micros,
     ) -> Micros {
-        let longest = if policy.redis.is_zero() {
+        let ttl = if policy.redis.is_zero() {
             policy.memory
         } else {
             policy.redis
-        } / 10;
+        };
+        let longest = (ttl / 10).min(LONGEST);
         let pause = match error {
             // The quota's own book tells when it is back, and asking that costs nothing.
             LoadError::Spent { retry_after, .. } => {
                 return now + micros(policy.memory.min(*retry_after));
             }
-            // Nobody was asked.
-            LoadError::Overloaded | LoadError::Held { .. } => return now,
+            // Nobody was asked, or for nothing that could be had.
+            LoadError::Overloaded | LoadError::Held { .. } | LoadError::Unfit { .. } => return now,
             LoadError::Failed(_) | LoadError::TooSlow(_) => {
                 let count = self.0.get(key.as_str()).map_or(0, |failure| failure.count);
                 let pause = (FIRST * (1 << count.min(16))).min(longest);
@@ -109,6 +112,7 @@ mod tests {
             stale: StaleRules::default(),
             soft_timeout: None,
             blind_ttl: None,
+            revalidate: Duration::ZERO,
         };
         let (failures, key) = (Failures::new(), Key::new(1, "k"));
         let error = LoadError::Failed("no".into());

@@ -293,6 +293,7 @@ mod tests {
             loaded_at: 0,
             load_time: Duration::ZERO,
             life: Life::Full,
+            validator: None,
             tags: Box::default(),
             ends: Ends {
                 memory_until: 0,

@@ -64,8 +64,14 @@ impl Cache {
                 Some(clock)
             }
             Err(down) => {
-                core.mirror.pending.fail(&batch);
-                log::warn!(
+                // One line for an outage, whoever goes on invalidating.
+                let level = if core.mirror.pending.fail(&batch) {
+                    log::Level::Warn
+                } else {
+                    log::Level::Debug
+                };
+                log::log!(
+                    level,
                     "{} names are invalidated here only, until Redis can be told: {down}",
                     names.len()
                 );

@@ -8,16 +8,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::clock::micros;
-use super::coherence::Stamp;
+use super::coherence::{Stamp, Standing};
 use super::core::Core;
 use super::entry::{Entry, hash};
 use super::envelope;
 use super::error::LoadError;
 use super::miss::{Miss, PAUSES};
 use super::outcome::{Answer, Outcome, Staleness};
+use super::policy::Life;
 use super::random::random;
 use super::redis_tier::Lease;
-use super::request::{Load, Loaded, Subject};
+use super::request::{Attempt, Load, Loaded, Previous, Subject};
 
 impl Miss {
     pub(super) fn submit(self) {
@@ -58,7 +59,10 @@ impl Miss {
             self.subject.tally.count_load();
         }
         let began = Instant::now();
-        let deadline = began + self.load.limit;
+        let attempt = Attempt {
+            deadline: began + self.load.limit,
+            previous: self.previous(),
+        };
         let work = std::mem::replace(
             &mut self.load,
             Load {
@@ -66,7 +70,7 @@ impl Miss {
                 run: Box::new(|_| Err(LoadError::Overloaded)),
             },
         );
-        let loaded = catch_unwind(AssertUnwindSafe(|| (work.run)(deadline))).unwrap_or_else(|_| {
+        let loaded = catch_unwind(AssertUnwindSafe(|| (work.run)(attempt))).unwrap_or_else(|_| {
             log::error!("the load of {} panicked", self.subject.key);
             Err(LoadError::Failed("the load panicked".into()))
         });
@@ -81,6 +85,18 @@ impl Miss {
                 self.failed(error, Some(took));
             }
         }
+    }
+
+    /// The copy that the source may confirm.
+    fn previous(&mut self) -> Option<Previous> {
+        let copy = self.progress.previous.take()?;
+        let standing = self.core.mirror.standing(&copy.dependencies);
+        let confirmable = matches!(standing, Standing::Valid | Standing::Soft(_));
+        let validator = copy.validator.clone().filter(|_| confirmable)?;
+        Some(Previous {
+            value: copy.value.bytes().clone(),
+            validator,
+        })
     }
 
     fn uses_redis(&self) -> bool {
@@ -123,7 +139,7 @@ impl Miss {
         alone(&self.core)
     }
 
-    fn loaded(mut self, loaded: Loaded, stamp: Stamp, token: &str, took: Duration) {
+    fn loaded(mut self, mut loaded: Loaded, stamp: Stamp, token: &str, took: Duration) {
         let core = self.core.clone();
         let (now, jitter) = (core.clock.now(), self.subject.jitter);
         let absent = loaded.value.is_absent();
@@ -136,6 +152,7 @@ impl Miss {
             loaded_at: now,
             load_time: took,
             life: loaded.life,
+            validator: loaded.take_validator(),
             tags: std::mem::take(&mut self.subject.tags),
             ends: self.subject.policy.ends(
                 absent,
@@ -148,13 +165,19 @@ impl Miss {
             value: loaded.value,
         });
         let mut stored = false;
-        if self.uses_redis() && !fresh_for.is_zero() {
-            let bytes = envelope::encode(&entry, fresh_for, &core.clock);
-            let ttl = fresh_for + self.subject.policy.longest_stale(absent);
-            stored = core
-                .redis
-                .fill(&self.subject.key, token, &bytes, ttl)
-                .unwrap_or(false);
+        if self.uses_redis() {
+            let ttl = match entry.life {
+                Life::NotKept => Duration::ZERO,
+                _ => fresh_for + entry.use_past_end(&self.subject.policy),
+            };
+            // The lease is given back also where there is nothing to keep: as long as it is held here it is renewed.
+            let bytes = if ttl.is_zero() {
+                Vec::new()
+            } else {
+                envelope::encode(&entry, fresh_for, &core.clock)
+            };
+            let done = core.redis.fill(&self.subject.key, token, &bytes, ttl);
+            stored = done.unwrap_or(false) && !bytes.is_empty();
         }
         core.failures.clear(&self.subject.key);
         core.memory.fill(

@@ -13,7 +13,7 @@ use moka::policy::EvictionPolicy;
 use super::clock::Clock;
 use super::entry::Entry;
 use super::key::Key;
-use super::policy::Policy;
+use super::policy::{Life, Policy};
 use super::settings::{Eviction, MemorySettings};
 
 /// What an entry costs besides its key and body: moka's own nodes, the `Arc`, the entry's fields.
@@ -65,8 +65,12 @@ impl MemoryTier {
                     .iter()
                     .map(|tag| tag.as_str().len() + 16)
                     .sum();
-                let bytes =
-                    key.as_str().len() + kept.entry.value.bytes().len() + tags + BOOKKEEPING;
+                let validator = kept.entry.validator.as_ref().map_or(0, |text| text.len());
+                let bytes = key.as_str().len()
+                    + kept.entry.value.bytes().len()
+                    + tags
+                    + validator
+                    + BOOKKEEPING;
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             })
             .expire_after(Expiry)
@@ -90,11 +94,10 @@ impl MemoryTier {
 
     /// Keeps `entry` while `policy` can make any use of it. One that is of no use is not kept, and drops what was there.
     pub(crate) fn fill(&self, key: Key, entry: Arc<Entry>, policy: &Policy, clock: &Clock) {
-        let absent = entry.value.is_absent();
         let now = clock.now();
-        let longest = super::clock::micros(policy.longest_stale(absent));
+        let longest = super::clock::micros(entry.use_past_end(policy));
         let until = entry.ends.memory_until.saturating_add(longest);
-        if policy.memory.is_zero() || until <= now {
+        if entry.life == Life::NotKept || policy.memory.is_zero() || until <= now {
             self.map.invalidate(&key);
             return;
         }

@@ -42,6 +42,8 @@ pub(crate) struct Progress {
     pub(super) began: Instant,
     /// The best copy that is past its TTL.
     pub(super) stale: Option<Arc<Entry>>,
+    /// The newest copy at hand, which the source may confirm, be it too old to be served.
+    pub(super) previous: Option<Arc<Entry>>,
     pub(super) offered: bool,
     /// The id of the load whose envelope was seen in Redis.
     pub(super) seen: Bytes,
@@ -59,7 +61,8 @@ impl Progress {
     pub(crate) fn new(in_memory: Option<Arc<Entry>>) -> Progress {
         Progress {
             began: Instant::now(),
-            stale: in_memory,
+            stale: in_memory.clone(),
+            previous: in_memory,
             offered: false,
             seen: Bytes::new(),
             waited_for: None,
@@ -153,6 +156,10 @@ impl Miss {
         let mut entry = envelope::decode(bytes, &self.subject.policy, random(), &core.clock)?;
         entry.dependencies = core.depend(entry.stamp, &self.names);
         let entry = Arc::new(entry);
+        let newer = |old: &Arc<Entry>| old.loaded_at <= entry.loaded_at;
+        if self.progress.previous.as_ref().is_none_or(newer) {
+            self.progress.previous = Some(entry.clone());
+        }
         match core.judge(&entry, entry.ends.fresh_until, &self.subject.policy) {
             Freshness::Fresh => {
                 core.memory.fill(
@@ -171,7 +178,6 @@ impl Miss {
             }
             Freshness::Dead => None,
             Freshness::Revalidate | Freshness::IfError => {
-                let newer = |old: &Arc<Entry>| old.loaded_at <= entry.loaded_at;
                 if self.progress.stale.as_ref().is_none_or(newer) {
                     self.progress.stale = Some(entry);
                 }

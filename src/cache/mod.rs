@@ -9,6 +9,7 @@
 //! a change is told from one that began after it by its load clock.
 
 mod breaker;
+mod builder;
 mod clock;
 mod coherence;
 mod compose;
@@ -39,6 +40,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod typed;
 mod verdict;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,9 +55,12 @@ use self::flight::Flights;
 use self::loaders::Loaders;
 use self::memory_tier::MemoryTier;
 use self::redis_tier::RedisTier;
+use self::typed::Typed;
 
+pub use self::builder::CacheBuilder;
 pub use self::clock::{Clock, Micros, micros};
 pub use self::coherence::{Dependency, Epoch, Kind, Name, Stamp};
+pub(crate) use self::entry::hash;
 pub use self::entry::{Entry, Value};
 pub use self::error::LoadError;
 pub use self::flight::Ending;
@@ -65,13 +70,16 @@ pub use self::outcome::{Answer, Outcome, Staleness, Trace};
 pub use self::policy::{Ends, Freshness, Life, Policy, StaleRules};
 pub use self::random::random;
 pub use self::redis_pool::{RedisDown, RedisPool};
-pub use self::request::{Compose, Composition, LastResort, Load, Loaded, Making, Request, Subject};
+pub use self::request::{
+    Attempt, Compose, Composition, LastResort, Load, Loaded, Making, Previous, Request, Subject,
+};
 pub use self::settings::{
     CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisSettings,
 };
 pub use self::stats::{Tally, Totals};
 pub use self::status::{BusState, MemorySize, Replica};
 pub use self::ticket::Ticket;
+pub use self::typed::{Fetching, Wanted};
 
 /// How long names are remembered at least.
 const NAMES_KEPT: Duration = Duration::from_secs(3600);
@@ -81,6 +89,7 @@ const NAMES_KEPT: Duration = Duration::from_secs(3600);
 pub struct Cache {
     core: Arc<Core>,
     bus: Arc<BusParts>,
+    typed: Arc<Typed>,
 }
 
 impl Cache {
@@ -148,6 +157,7 @@ impl Cache {
                 patience: coherence.patience,
             }),
             bus: parts,
+            typed: Arc::default(),
         })
     }
 
@@ -181,17 +191,19 @@ impl Cache {
     ///
     /// # Errors
     /// What the load ended with, if no stale copy may stand in for it.
-    pub fn get_or_load(&self, request: Request, limit: Duration) -> Ending {
+    pub fn answer(&self, request: Request, limit: Duration) -> Ending {
         match self.get(request.subject.key.as_str(), &request.subject.policy, 0) {
             Some(answer) => Ok(answer),
             None => self.fetch(request).wait(limit),
         }
     }
 
-    /// Names are remembered for as long as an entry can live. The longest life that any resource gives its entries.
+    /// Names are remembered for as long as an entry can live: for this long at least, or longer if that was said before.
     pub fn remember_names_for(&self, longest_life: Duration) {
         let keep = longest_life.max(NAMES_KEPT);
-        self.bus.longest_life.store(micros(keep), Ordering::Relaxed);
+        self.bus
+            .longest_life
+            .fetch_max(micros(keep), Ordering::Relaxed);
     }
 
     /// The connections to Redis, for what else all replicas count together.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::clock::{Micros, micros};
 
-/// What one resource allows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What one resource allows. The default allows nothing: both tiers are off.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// How long a copy may be served from memory before Redis is asked again; zero: this tier is off.
     pub memory: Duration,
@@ -23,6 +23,9 @@ pub struct Policy {
     pub soft_timeout: Option<Duration>,
     /// How long memory is served while a replica hears from neither the bus nor Redis. `None`: to the end of its memory TTL.
     pub blind_ttl: Option<Duration>,
+    /// How long past its end a value is kept that its source can confirm, so that it need not be sent again. Makes nothing
+    /// servable: see [`StaleRules`] for that.
+    pub revalidate: Duration,
 }
 
 /// When a stale value may be served (RFC 5861), counted from the end of its TTL.
@@ -43,6 +46,33 @@ pub enum Life {
     Full,
     /// A tenth: something is missing from it that may be back soon.
     Tenth,
+    /// So long, by its source's own word, where the policy's TTL is not shorter; zero: to be confirmed before each use.
+    Exactly(Duration),
+    /// The same, and its source forbids to serve it a moment longer, whatever [`StaleRules`] say.
+    Strictly(Duration),
+    /// None: whoever waited for it gets it, and no tier keeps it, nor anything that was made of it.
+    NotKept,
+}
+
+impl Life {
+    /// Whether nothing with this life may be served past its end.
+    pub(crate) fn ends_sharply(self) -> bool {
+        matches!(self, Life::Strictly(_) | Life::NotKept)
+    }
+
+    /// The life of a whole that has this one by itself, with a part of that life: what a part's source forbids is forbidden for
+    /// the whole. How long the part is fresh is another matter.
+    pub(crate) fn with_part(self, part: Life) -> Life {
+        match (self, part) {
+            (Life::NotKept, _) | (_, Life::NotKept) => Life::NotKept,
+            (Life::Strictly(_), _) => self,
+            (Life::Exactly(time), Life::Strictly(_)) => Life::Strictly(time),
+            (Life::Full, Life::Strictly(_)) => Life::Strictly(Duration::MAX),
+            // Neither a tenth nor stale: for those who waited.
+            (Life::Tenth, Life::Strictly(_)) => Life::Strictly(Duration::ZERO),
+            (life, _) => life,
+        }
+    }
 }
 
 /// What may be done with a copy now.
@@ -102,22 +132,28 @@ impl Policy {
         }
     }
 
-    /// How long after the end of its fresh life a value can still be of use.
-    pub fn longest_stale(&self, absent: bool) -> Duration {
-        if absent {
+    /// The longest that an entry is kept after its load, in either tier, for whatever use.
+    pub fn longest_life(&self) -> Duration {
+        let fresh = self.redis.max(self.memory).max(self.absent);
+        fresh.saturating_add(self.longest_stale(false).max(self.revalidate))
+    }
+
+    /// How long after its end a value may still be served; `sharp`: it may not at all.
+    pub fn longest_stale(&self, sharp: bool) -> Duration {
+        if sharp {
             Duration::ZERO
         } else {
             self.stale.while_revalidate.max(self.stale.if_error)
         }
     }
 
-    /// What may be done at `now` with a copy whose fresh life ends at `until`.
-    pub fn judge(&self, absent: bool, until: Micros, now: Micros) -> Freshness {
+    /// What may be done at `now` with a copy whose fresh life ends at `until`; `sharp`: nothing from then on.
+    pub fn judge(&self, sharp: bool, until: Micros, now: Micros) -> Freshness {
         if now < until {
             return Freshness::Fresh;
         }
         let past = now - until;
-        if absent {
+        if sharp {
             Freshness::Dead
         } else if past < micros(self.stale.while_revalidate) {
             Freshness::Revalidate
@@ -129,9 +165,9 @@ impl Policy {
     }
 
     /// What may be done at `now` with a copy from before Redis lost its data, loaded at `loaded_at`.
-    pub fn judge_after_reset(&self, absent: bool, loaded_at: Micros, now: Micros) -> Freshness {
+    pub fn judge_after_reset(&self, sharp: bool, loaded_at: Micros, now: Micros) -> Freshness {
         if self.stale.on_reset {
-            self.judge(absent, loaded_at, now)
+            self.judge(sharp, loaded_at, now)
         } else {
             Freshness::Dead
         }
@@ -139,11 +175,13 @@ impl Policy {
 }
 
 fn shorten(ttl: Duration, life: Life, jitter: u64) -> Duration {
-    let ttl = match life {
-        Life::Full => ttl,
-        Life::Tenth => ttl / 10,
+    let (ttl, most) = match life {
+        Life::Full => (ttl, Duration::MAX),
+        Life::Tenth => (ttl / 10, Duration::MAX),
+        Life::Exactly(said) | Life::Strictly(said) => (ttl, said),
+        Life::NotKept => (ttl, Duration::ZERO),
     };
-    ttl - ttl / 1000 * (jitter % 101) as u32
+    (ttl - ttl / 1000 * (jitter % 101) as u32).min(most)
 }
 
 #[cfg(test)]
@@ -165,6 +203,7 @@ mod tests {
             },
             soft_timeout: None,
             blind_ttl: None,
+            revalidate: Duration::ZERO,
         }
     }
 
@@ -210,6 +249,64 @@ mod tests {
             3 * S
         );
         assert_eq!(p.ends(true, Life::Full, 0, 300 * S, 0).memory_until, 5 * S);
+    }
+
+    #[test]
+    fn a_source_may_shorten_a_life_and_not_lengthen_it() {
+        let p = policy();
+        let said = |seconds| Life::Exactly(Duration::from_secs(seconds));
+        let fresh = |life| p.fresh_for(false, life, 0).as_secs();
+        assert_eq!([said(7), said(7000), said(0)].map(fresh), [7, 300, 0]);
+        assert_eq!(fresh(Life::Strictly(Duration::MAX)), 300);
+        assert_eq!(fresh(Life::NotKept), 0);
+        // Jitter is for what is filled together, and its bound is this policy's.
+        assert_eq!(p.fresh_for(false, said(7), 100), Duration::from_secs(7));
+        assert_eq!(p.fresh_for(true, said(7000), 0), Duration::from_secs(5));
+        assert_eq!(p.ends(false, said(7), 0, 7 * S, 0).memory_until, 7 * S);
+        assert_eq!(p.ends(false, said(70), 0, 70 * S, 0).memory_until, 30 * S);
+    }
+
+    #[test]
+    fn what_a_part_forbids_is_forbidden_for_the_whole() {
+        let (strict, brief) = (Life::Strictly(Duration::ZERO), Duration::from_secs(1));
+        let all = [
+            Life::Full,
+            Life::Tenth,
+            Life::Exactly(brief),
+            strict,
+            Life::NotKept,
+        ];
+        for own in all {
+            for part in all {
+                let whole = own.with_part(part);
+                assert!(
+                    whole.ends_sharply() || !part.ends_sharply(),
+                    "{own:?} {part:?}"
+                );
+                assert!(
+                    whole.ends_sharply() || !own.ends_sharply(),
+                    "{own:?} {part:?}"
+                );
+                assert_eq!(
+                    whole == Life::NotKept,
+                    own == Life::NotKept || part == Life::NotKept
+                );
+                let (p, now) = (policy(), 0);
+                let ends = |life| p.ends(false, life, 0, u64::MAX, now).memory_until;
+                assert!(ends(whole) <= ends(own), "{own:?} {part:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_life_counts_every_use() {
+        let mut p = policy();
+        assert_eq!(p.longest_life(), Duration::from_secs(3900));
+        p.revalidate = Duration::from_secs(86_400);
+        assert_eq!(p.longest_life(), Duration::from_secs(86_700));
+        assert_eq!(p.judge(false, 100 * S, 3700 * S), Freshness::Dead);
+        p.absent = Duration::from_secs(400);
+        assert_eq!(p.longest_life(), Duration::from_secs(86_800));
     }
 
     proptest! {

@@ -180,7 +180,8 @@ impl RedisTier {
         Ok(())
     }
 
-    /// Stores an envelope for `ttl` and gives the lease back. Returns whether it was stored: not if a later load is at it.
+    /// Stores an envelope for `ttl`, or with an empty one drops what is there, and gives the lease back. Returns whether that was
+    /// done: not if a later load is at it.
     pub(crate) fn fill(
         &self,
         key: &Key,

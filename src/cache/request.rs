@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::coherence::Name;
 use super::entry::Value;
 use super::error::LoadError;
@@ -69,12 +71,31 @@ impl Making {
     }
 }
 
-/// The work of asking a source; done on a blocking thread until the instant given, which is `limit` from its start.
+/// The work of asking a source; done on a blocking thread.
 pub struct Load {
     /// How long the work may take.
     pub limit: Duration,
     /// The work.
-    pub run: Box<dyn FnOnce(Instant) -> Result<Loaded, LoadError> + Send>,
+    pub run: Box<dyn FnOnce(Attempt) -> Result<Loaded, LoadError> + Send>,
+}
+
+/// What a load has to go by.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// When it must be over: `limit` from its start.
+    pub deadline: Instant,
+    /// A copy that is no longer fresh, which the source may confirm instead of giving a new value. Never one that was invalidated
+    /// hard, or that comes from before Redis lost its data: whoever invalidates wants the thing fetched anew.
+    pub previous: Option<Previous>,
+}
+
+/// A value from before with what its source made of it to know it by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Previous {
+    /// The value's bytes. A source that confirms them gives them back, which copies nothing.
+    pub value: Bytes,
+    /// [`Loaded::validator`] of the load that brought them.
+    pub validator: Box<str>,
 }
 
 /// What a source gave.
@@ -84,6 +105,30 @@ pub struct Loaded {
     pub value: Value,
     /// How much of its TTL it deserves.
     pub life: Life,
+    /// What the source knows this value by when it is asked to confirm it: text of its own. Dropped where it is longer than
+    /// [`Loaded::LONGEST_VALIDATOR`], and with a value that is absent or not kept.
+    pub validator: Option<Box<str>>,
+}
+
+impl Loaded {
+    /// The longest validator, in bytes.
+    pub const LONGEST_VALIDATOR: usize = 1024;
+
+    /// A value that its source cannot confirm.
+    pub fn new(value: Value, life: Life) -> Loaded {
+        Loaded {
+            value,
+            life,
+            validator: None,
+        }
+    }
+
+    /// The validator to keep.
+    pub(crate) fn take_validator(&mut self) -> Option<Box<str>> {
+        let kept = !self.value.is_absent() && self.life != Life::NotKept;
+        let taken = self.validator.take().filter(|_| kept);
+        taken.filter(|text| (1..=Loaded::LONGEST_VALIDATOR).contains(&text.len()))
+    }
 }
 
 /// A value made from other entries, which have lives of their own. The whole is kept in memory only, as long as its shortest

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
+mod revalidation;
+
 const LONG: Duration = Duration::from_secs(20);
 
 fn cache() -> Cache {
@@ -46,6 +48,7 @@ fn policy(memory: Duration, while_revalidate: Duration, if_error: Duration) -> A
         },
         soft_timeout: None,
         blind_ttl: None,
+        revalidate: Duration::ZERO,
     })
 }
 
@@ -77,10 +80,10 @@ fn loading(
 }
 
 fn present(body: &str) -> Result<Loaded, LoadError> {
-    Ok(Loaded {
-        value: Value::Present(body.to_owned().into()),
-        life: Life::Full,
-    })
+    Ok(Loaded::new(
+        Value::Present(body.to_owned().into()),
+        Life::Full,
+    ))
 }
 
 fn failed() -> Result<Loaded, LoadError> {
@@ -116,7 +119,7 @@ fn a_thousand_readers_of_one_cold_key_make_one_load() {
                         loads.fetch_add(1, Ordering::SeqCst);
                         present("v")
                     });
-                    assert_eq!(text(&cache.get_or_load(request, LONG)).0, "v");
+                    assert_eq!(text(&cache.answer(request, LONG)).0, "v");
                 }
             })
         })
@@ -132,7 +135,7 @@ fn stale_is_served_at_once_and_renewed_behind() {
     let cache = cache();
     let brief = policy(Duration::from_millis(1), LONG, LONG);
     assert_eq!(
-        text(&cache.get_or_load(loading("k", &brief, || present("1")), LONG)).1,
+        text(&cache.answer(loading("k", &brief, || present("1")), LONG)).1,
         Outcome::Loaded
     );
     let deadline = Instant::now() + LONG;
@@ -146,11 +149,11 @@ fn stale_is_served_at_once_and_renewed_behind() {
         present("2")
     });
     let stale = Outcome::Stale(Staleness::WhileRevalidate);
-    assert_eq!(text(&cache.get_or_load(renewal, LONG)), ("1".into(), stale));
+    assert_eq!(text(&cache.answer(renewal, LONG)), ("1".into(), stale));
     release.send(()).unwrap();
     loop {
         // Each of these may begin the next renewal, which brings the same.
-        let next = cache.get_or_load(loading("k", &brief, || present("2")), LONG);
+        let next = cache.answer(loading("k", &brief, || present("2")), LONG);
         if text(&next).0 == "2" {
             break;
         }
@@ -163,7 +166,7 @@ fn a_load_that_fails_falls_back_to_the_stale_copy_and_is_not_tried_again_at_once
     let cache = cache();
     let brief = policy(Duration::from_millis(200), Duration::ZERO, LONG);
     cache
-        .get_or_load(loading("k", &brief, || present("1")), LONG)
+        .answer(loading("k", &brief, || present("1")), LONG)
         .unwrap();
     let key = Key::new(1, "k");
     let deadline = Instant::now() + LONG;
@@ -171,12 +174,12 @@ fn a_load_that_fails_falls_back_to_the_stale_copy_and_is_not_tried_again_at_once
         assert!(Instant::now() < deadline);
         std::thread::yield_now();
     }
-    let ending = cache.get_or_load(loading("k", &brief, failed), LONG);
+    let ending = cache.answer(loading("k", &brief, failed), LONG);
     assert_eq!(
         text(&ending),
         ("1".into(), Outcome::Stale(Staleness::IfError))
     );
-    let other = cache.get_or_load(loading("other", &brief, failed), LONG);
+    let other = cache.answer(loading("other", &brief, failed), LONG);
     assert_eq!(
         other.unwrap_err(),
         LoadError::Failed("no".into()),
@@ -187,30 +190,25 @@ fn a_load_that_fails_falls_back_to_the_stale_copy_and_is_not_tried_again_at_once
 #[test]
 fn absence_is_remembered_and_a_panicking_load_frees_its_readers() {
     let (cache, policy) = (cache(), hour());
-    let absent = || {
-        Ok(Loaded {
-            value: Value::Absent,
-            life: Life::Full,
-        })
-    };
+    let absent = || Ok(Loaded::new(Value::Absent, Life::Full));
     assert!(
         cache
-            .get_or_load(loading("k", &policy, absent), LONG)
+            .answer(loading("k", &policy, absent), LONG)
             .unwrap()
             .entry
             .value
             .is_absent()
     );
     let again = cache
-        .get_or_load(loading("k", &policy, || present("never")), LONG)
+        .answer(loading("k", &policy, || present("never")), LONG)
         .unwrap();
     assert!(again.entry.value.is_absent() && again.outcome == Outcome::MemoryHit);
 
-    let ending = cache.get_or_load(loading("p", &policy, || panic!("a load may panic")), LONG);
+    let ending = cache.answer(loading("p", &policy, || panic!("a load may panic")), LONG);
     assert!(matches!(ending, Err(LoadError::Failed(_))));
     // As after any failure there is a pause, and then the next load.
     let deadline = Instant::now() + LONG;
-    let next = || cache.get_or_load(loading("p", &policy, || present("v")), LONG);
+    let next = || cache.answer(loading("p", &policy, || present("v")), LONG);
     assert!(
         matches!(next(), Err(LoadError::Held { .. })),
         "the source is left alone for a while"
@@ -238,7 +236,7 @@ fn past_the_queue_a_load_is_refused() {
         })
         .collect();
     (0..4).for_each(|_| running.recv().unwrap());
-    let refused = cache.get_or_load(loading("late", &policy, || present("v")), LONG);
+    let refused = cache.answer(loading("late", &policy, || present("v")), LONG);
     assert_eq!(refused.unwrap_err(), LoadError::Overloaded);
     for (release, ticket) in gates {
         release.send(()).unwrap();
@@ -273,12 +271,12 @@ fn composed(
 #[test]
 fn a_whole_is_made_of_its_parts_and_kept() {
     let (cache, policy) = (cache(), hour());
-    let first = cache.get_or_load(
+    let first = cache.answer(
         composed(&policy, || present("a"), || present("b"), None),
         LONG,
     );
     assert_eq!(text(&first), ("a+b".into(), Outcome::Loaded));
-    let second = cache.get_or_load(composed(&policy, failed, failed, None), LONG);
+    let second = cache.answer(composed(&policy, failed, failed, None), LONG);
     assert_eq!(text(&second), ("a+b".into(), Outcome::MemoryHit));
 }
 
@@ -286,7 +284,7 @@ fn a_whole_is_made_of_its_parts_and_kept() {
 fn a_whole_that_lacks_a_part_lives_a_tenth_and_spares_the_part_that_is_there() {
     let cache = cache();
     let policy = policy(Duration::from_secs(300), Duration::ZERO, Duration::ZERO);
-    let partial = cache.get_or_load(composed(&policy, failed, || present("b"), None), LONG);
+    let partial = cache.answer(composed(&policy, failed, || present("b"), None), LONG);
     assert_eq!(text(&partial), ("-+b".into(), Outcome::Loaded));
     let entry = partial.unwrap().entry;
     let left = Duration::from_micros(entry.ends.memory_until - cache.clock().now());
@@ -295,7 +293,7 @@ fn a_whole_that_lacks_a_part_lives_a_tenth_and_spares_the_part_that_is_there() {
         "{left:?}"
     );
     assert_eq!(
-        text(&cache.get_or_load(loading("part-b", &policy, failed), LONG)).0,
+        text(&cache.answer(loading("part-b", &policy, failed), LONG)).0,
         "b"
     );
 }
@@ -311,7 +309,7 @@ fn a_spent_quota_shortens_nothing() {
         })
     };
     let partial = cache
-        .get_or_load(composed(&policy, spent, || present("b"), None), LONG)
+        .answer(composed(&policy, spent, || present("b"), None), LONG)
         .unwrap();
     let left = Duration::from_micros(partial.entry.ends.memory_until - cache.clock().now());
     assert!(left > Duration::from_secs(200), "{left:?}");
@@ -320,9 +318,9 @@ fn a_spent_quota_shortens_nothing() {
 #[test]
 fn without_any_part_the_last_resort_answers_and_without_that_the_errors() {
     let (cache, policy) = (cache(), hour());
-    let ending = cache.get_or_load(composed(&policy, failed, failed, None), LONG);
+    let ending = cache.answer(composed(&policy, failed, failed, None), LONG);
     assert_eq!(ending.unwrap_err(), LoadError::Failed("no; no".into()));
     let archive: LastResort = Box::new(|| present("archived").ok());
-    let ending = cache.get_or_load(composed(&policy, failed, failed, Some(archive)), LONG);
+    let ending = cache.answer(composed(&policy, failed, failed, Some(archive)), LONG);
     assert_eq!(text(&ending).0, "archived");
 }

@@ -87,13 +87,22 @@ impl Ticket {
     /// # Errors
     /// What the load ended with; `TooSlow` when the time is over.
     pub fn wait(self, limit: Duration) -> Ending {
+        self.wait_or_stale(None, limit)
+    }
+
+    /// The same, but after `soft` with a stale copy, if there is one.
+    ///
+    /// # Errors
+    /// As [`Ticket::wait`].
+    pub fn wait_or_stale(self, soft: Option<Duration>, limit: Duration) -> Ending {
         struct Unpark(std::thread::Thread);
         impl Wake for Unpark {
             fn wake(self: Arc<Self>) {
                 self.0.unpark();
             }
         }
-        let deadline = Instant::now() + limit;
+        let began = Instant::now();
+        let mut soft = soft.filter(|soft| *soft < limit);
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut context = Context::from_waker(&waker);
         let mut ticket = self;
@@ -101,11 +110,14 @@ impl Ticket {
             if let Poll::Ready(ending) = Pin::new(&mut ticket).poll(&mut context) {
                 return ending;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let left = soft.unwrap_or(limit).saturating_sub(began.elapsed());
+            if !left.is_zero() {
+                std::thread::park_timeout(left);
+            } else if soft.take().is_none() {
                 return Err(LoadError::TooSlow("the load took too long".into()));
+            } else if let Some(stale) = ticket.stale() {
+                return Ok(stale);
             }
-            std::thread::park_timeout(left);
         }
     }
 }

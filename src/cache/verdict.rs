@@ -22,9 +22,9 @@ impl Core {
 
     /// What may be done now with a copy whose fresh life ends at `until`.
     pub(crate) fn judge(&self, entry: &Entry, until: Micros, policy: &Policy) -> Freshness {
-        let (absent, now) = (entry.value.is_absent(), self.clock.now());
+        let (sharp, now) = (entry.ends_sharply(), self.clock.now());
         match self.mirror.standing(&entry.dependencies) {
-            Standing::Valid => policy.judge(absent, until, now),
+            Standing::Valid => policy.judge(sharp, until, now),
             // Its fresh life ended with the invalidation, whose clock is close to the time of Redis. Pending ones have none yet.
             Standing::Soft(clock) => {
                 let ended = if clock == 0 {
@@ -32,13 +32,13 @@ impl Core {
                 } else {
                     self.clock.local_of_redis(clock).min(now)
                 };
-                policy.judge(absent, until.min(ended), now)
+                policy.judge(sharp, until.min(ended), now)
             }
             Standing::Invalid => Freshness::Dead,
             Standing::OtherHistory if self.mirror.invalidated_since_reset(&entry.dependencies) => {
                 Freshness::Dead
             }
-            Standing::OtherHistory => policy.judge_after_reset(absent, entry.loaded_at, now),
+            Standing::OtherHistory => policy.judge_after_reset(sharp, entry.loaded_at, now),
         }
     }
 

@@ -1,10 +1,15 @@
 //! `larder check`: says whether a configuration is valid, and what it declares.
+//!
+//! Its statements are shown to the database, which prepares them and runs none; nothing is changed there. Where the database cannot
+//! be reached that is said, and the rest counts.
 
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::config::{self, Config, Lookup};
+use crate::config::{self, Config, ConfigError, ConfigErrors, Lookup, Place};
+use crate::database::{DatabaseError, Description, Query, describe_all};
+use crate::resource::{statement_faults, statements};
 
 /// Checks the configuration that `serve` would take. Prints the table of its resources on standard output and returns 0, or
 /// prints every fault on standard error and returns 2.
@@ -28,9 +33,23 @@ fn check(
 ) -> io::Result<u8> {
     match Config::load(path, env) {
         Ok((config, origin)) => {
+            let settings = &config.database;
+            let judged = judge_statements(&config, &origin.to_string(), |queries| {
+                describe_all(settings, queries)
+            });
+            if let Err(Unfit::Faults(faults)) = judged {
+                writeln!(err, "{faults}")?;
+                return Ok(2);
+            }
             out.write_all(config::table(&config).as_bytes())?;
             out.flush()?;
-            writeln!(err, "{origin}: valid")?;
+            match judged {
+                Err(Unfit::Unknown(why)) => writeln!(
+                    err,
+                    "{origin}: valid as far as can be told: its statements are not checked, since the database cannot be asked: {why}"
+                )?,
+                _ => writeln!(err, "{origin}: valid")?,
+            }
             Ok(0)
         }
         Err(errors) => {
@@ -38,6 +57,41 @@ fn check(
             Ok(2)
         }
     }
+}
+
+/// Why statements are not known to fit.
+pub(super) enum Unfit {
+    /// They do not, for these reasons.
+    Faults(ConfigErrors),
+    /// The database cannot be asked.
+    Unknown(DatabaseError),
+}
+
+/// Whether the statements of `config`, which came from `file`, fit the database that `describe` asks.
+pub(super) fn judge_statements(
+    config: &Config,
+    file: &str,
+    describe: impl FnOnce(&[&Query]) -> Result<Vec<Result<Description, DatabaseError>>, DatabaseError>,
+) -> Result<(), Unfit> {
+    let all = statements(&config.resources);
+    if all.is_empty() {
+        return Ok(());
+    }
+    let described = describe(&all).map_err(Unfit::Unknown)?;
+    let faults = statement_faults(&config.resources, described);
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let error = |fault: crate::resource::StatementFault| ConfigError {
+        place: Place::Line(fault.line),
+        key: fault.key,
+        problem: fault.problem,
+        valid: fault.valid,
+    };
+    Err(Unfit::Faults(ConfigErrors {
+        file: file.to_owned(),
+        errors: faults.into_iter().map(error).collect(),
+    }))
 }
 
 #[cfg(test)]

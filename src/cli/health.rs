@@ -32,7 +32,7 @@ pub(super) fn run(url: Option<String>, file: Option<PathBuf>) -> ExitCode {
         url: &ready,
         query: &[],
         headers: &[],
-        secret: None,
+        secrets: &[],
     };
     match client.get(&question, Instant::now() + PATIENCE) {
         Ok(answer) if answer.status == 200 => {

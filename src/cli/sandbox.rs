@@ -264,7 +264,7 @@ mod tests {
             url: &format!("http://{address}/v2/sources"),
             query: &[],
             headers: &[],
-            secret: None,
+            secrets: &[],
         };
         let answer = client.get(&get, Instant::now() + LONG).unwrap();
         assert_eq!(

@@ -21,13 +21,14 @@ use crate::api::key_table::{self, KeyTable};
 use crate::api::{Api, KEYS_CHANGED};
 use crate::cache::{Cache, Name};
 use crate::config::{Config, ConfigErrors, ConfigOrigin, process_environment};
-use crate::database::Database;
-use crate::resource::{Archivist, News, NewsSource, Resources, SourceSettings};
-use crate::source::UpstreamSettings;
+use crate::database::{Database, Deliverer};
+use crate::resource::{Archivist, News, NewsSource, Resources, SourceSettings, Sources};
 use crate::source::http::{HttpClient, HttpSettings};
 use crate::source::news::{NewsFormat, NewsUpstream};
 use crate::source::quota::{Quota, QuotaStore};
+use crate::source::{HttpUpstreams, UpstreamSettings};
 
+use super::check::{Unfit, judge_statements};
 use super::sandbox;
 
 /// How long a required Redis may take to appear at the start.
@@ -72,6 +73,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
     }
     log::info!("larder {} with {origin}", env!("CARGO_PKG_VERSION"));
     let database = open_database(&config)?;
+    check_statements(&config, &origin, &database)?;
     let cache = Cache::start(
         &config.memory,
         &config.redis,
@@ -96,11 +98,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         env!("CARGO_PKG_VERSION"),
         serde_json::Value::from(config.server.bind.as_str()),
     ));
-    let longest = config.resources.iter().map(|resource| {
-        let policy = &resource.policy;
-        policy.redis.max(policy.memory) + policy.stale.while_revalidate.max(policy.stale.if_error)
-    });
-    cache.remember_names_for(longest.max().unwrap_or_default());
+    remember_names(&cache, &config);
 
     let table = Arc::new(KeyTable::new(
         config.auth.rate,
@@ -116,8 +114,16 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         archivist.clone(),
         database.clone(),
     );
-    let resources = Resources::build(&config.resources, &news, None)?;
-    let invalidations = cache.clone();
+    let sources = Sources {
+        news,
+        database: database.clone(),
+        upstreams: HttpUpstreams::new(Some(QuotaStore::in_redis(
+            cache.redis().clone(),
+            &config.redis.prefix,
+        ))),
+    };
+    let resources = Resources::build(&config.resources, &sources, None)?;
+    let (own, outbox_of) = (cache.clone(), database.clone());
     let api = Api::new(
         cache,
         resources,
@@ -135,27 +141,57 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
     let refresher = key_table::spawn_refresher(table.clone(), database, config.coherence.patience)
         .map_err(|error| format!("cannot start a thread: {error}"))?;
     let look = refresher.look_now();
-    invalidations.on_invalidation(move |name, _| {
+    own.on_invalidation(move |name, _| {
         // A replica that missed some does not know which.
         if name.as_str() == KEYS_CHANGED || *name == Name::everything() {
             look();
         }
     });
 
+    let deliverer = Deliverer::start(outbox_of, own.clone())
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+
     let served = System::new().block_on(serve(
         Reload {
             origin,
             bind,
             config,
-            news,
+            cache: own,
+            sources,
             table,
             api: api.clone(),
         },
         api,
     ));
+    drop(deliverer);
     drop(refresher);
     archivist.finish(ARCHIVE_PATIENCE);
     served.map_err(Refusal::Failed)
+}
+
+/// As long as any entry of these resources can live.
+fn remember_names(cache: &Cache, config: &Config) {
+    let resources = config.resources.iter();
+    let longest = resources.map(|resource| resource.policy.longest_life());
+    cache.remember_names_for(longest.max().unwrap_or_default());
+}
+
+/// What the database does not take is found now, not by the first request.
+fn check_statements(
+    config: &Config,
+    origin: &ConfigOrigin,
+    database: &Database,
+) -> Result<(), Refusal> {
+    let judged = judge_statements(config, &origin.to_string(), |queries| {
+        Ok(queries
+            .iter()
+            .map(|query| database.describe(query))
+            .collect())
+    });
+    judged.map_err(|unfit| match unfit {
+        Unfit::Faults(faults) => Refusal::Configuration(faults),
+        Unfit::Unknown(error) => Refusal::Failed(error.to_string()),
+    })
 }
 
 fn open_database(config: &Config) -> Result<Database, String> {
@@ -178,8 +214,7 @@ fn news_sources(config: &Config, cache: &Cache) -> Result<Vec<NewsSource>, Strin
     let mut sources = Vec::new();
     let named = |name: &str| {
         config.resources.iter().any(|resource| {
-            let SourceSettings::News(upstreams) = &resource.source;
-            upstreams.iter().any(|upstream| upstream == name)
+            matches!(&resource.source, Some(SourceSettings::News(upstreams)) if upstreams.iter().any(|upstream| upstream == name))
         })
     };
     for settings in config
@@ -281,7 +316,8 @@ struct Reload {
     /// What the command line says, which wins over the file then as now.
     bind: Option<String>,
     config: Config,
-    news: News,
+    cache: Cache,
+    sources: Sources,
     table: Arc<KeyTable>,
     api: Api,
 }
@@ -380,15 +416,28 @@ impl Reload {
         if let Some(bind) = &self.bind {
             config.server.bind.clone_from(bind);
         }
+        match check_statements(&config, &origin, &self.sources.database) {
+            Ok(()) => {}
+            Err(Refusal::Configuration(errors)) => {
+                log::error!("the configuration is not valid; nothing is changed:\n{errors}");
+                return;
+            }
+            Err(Refusal::Failed(why)) => {
+                log::error!("the statements cannot be checked; nothing is changed: {why}");
+                return;
+            }
+        }
         let frozen = self.config.changes_needing_restart(&config);
         let before = self.api.resources();
-        let resources = match Resources::build(&config.resources, &self.news, Some(&before)) {
+        let resources = match Resources::build(&config.resources, &self.sources, Some(&before)) {
             Ok(resources) => resources,
             Err(why) => {
                 log::error!("the configuration cannot be taken over; nothing is changed: {why}");
                 return;
             }
         };
+        // First: what the new ones fill is to have its names for as long.
+        remember_names(&self.cache, &config);
         self.api.replace_resources(resources);
         self.table.set_default_rate(config.auth.rate);
         log::info!("{origin} is taken over");

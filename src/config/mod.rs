@@ -7,24 +7,29 @@
 mod address;
 mod environment;
 mod error;
+mod http;
 mod news;
 mod params;
+mod parts;
 mod paths;
 mod reader;
 mod report;
 mod resources;
 mod restart;
 mod sections;
+mod source;
 mod summary;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod upstreams;
+mod writes;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::cache::{CoherenceSettings, LoadSettings, MemorySettings, RedisSettings};
-use crate::database::DatabaseSettings;
+use crate::database::{DatabaseKind, DatabaseSettings};
 use crate::resource::ResourceSettings;
 use crate::source::UpstreamSettings;
 
@@ -36,6 +41,8 @@ pub use summary::table;
 
 /// The file that ships with larder, and what it does where there is none.
 const BUILT_IN: &str = include_str!("../../config.toml");
+/// Where the statements of resources stand, beside the configuration.
+const STATEMENTS: &str = "sql/queries";
 /// The file that is looked for in the working directory.
 const FILE: &str = "config.toml";
 
@@ -125,7 +132,7 @@ impl Config {
                 if error.kind() == std::io::ErrorKind::NotFound
                     && matches!(origin, ConfigOrigin::WorkingDirectory(_)) =>
             {
-                let config = Config::parse(BUILT_IN, "built-in config.toml", env)?;
+                let config = Config::parse(BUILT_IN, "built-in config.toml", None, env)?;
                 return Ok((config, ConfigOrigin::BuiltIn));
             }
             Some(Err(error)) => {
@@ -149,11 +156,21 @@ impl Config {
                 "a file in UTF-8",
             )
         })?;
-        Ok((Config::parse(&text, &file, env)?, origin))
+        // Statements stand beside the file that names them, wherever the process was started.
+        let folder = origin.path().and_then(Path::parent);
+        let folder = folder.map(|folder| folder.join(STATEMENTS));
+        let config = Config::parse(&text, &file, folder.as_deref(), env)?;
+        Ok((config, origin))
     }
 
-    /// Reads a configuration from its text; `file` is what faults call it.
-    pub fn parse(text: &str, file: &str, env: Lookup<'_>) -> Result<Config, ConfigErrors> {
+    /// Reads a configuration from its text; `file` is what faults call it, and statements are looked for in `folder` before those
+    /// that ship with larder.
+    pub fn parse(
+        text: &str,
+        file: &str,
+        folder: Option<&Path>,
+        env: Lookup<'_>,
+    ) -> Result<Config, ConfigErrors> {
         let errors = |errors| ConfigErrors {
             file: file.to_owned(),
             errors,
@@ -163,16 +180,30 @@ impl Config {
         let report = report::Report::new(text);
         let root = reader::Table::root(&report, document.get_ref());
         let (server, loads) = sections::server(&root, env);
+        let memory = sections::memory(&root);
+        let redis = sections::redis(&root, env);
+        let coherence = sections::coherence(&root);
+        let database = sections::database(&root, env);
+        let auth = sections::auth(&root, env);
+        let url = database.url.as_ref().map(|url| url.reveal());
+        let statements = source::Statements {
+            folder,
+            kind: url
+                .and_then(DatabaseKind::of_url)
+                .unwrap_or(DatabaseKind::Sqlite),
+        };
+        let apis = http::Apis { root: &root, env };
+        let resources = resources::read(&root, source::Context { statements, apis });
         let config = Config {
             server,
-            memory: sections::memory(&root),
-            redis: sections::redis(&root, env),
-            coherence: sections::coherence(&root),
+            memory,
+            redis,
+            coherence,
             loads,
-            database: sections::database(&root, env),
-            auth: sections::auth(&root, env),
-            upstreams: upstreams::read(&root, env),
-            resources: resources::read(&root),
+            database,
+            auth,
+            upstreams: upstreams::read(&root, env, &resources),
+            resources,
         };
         root.close();
         let found = report.into_errors();

@@ -16,34 +16,10 @@ const CATEGORIES: [&str; 7] = [
     "technology",
 ];
 const PARAMS: [&str; 3] = ["category", "source", "limit"];
-const SOURCE_FORM: &str = "{ news = [\"newsapi\", \"guardian\"] }";
-/// Kinds of source that are documented, and that this version does not serve.
-const NOT_SERVED: [&str; 3] = ["sql", "http", "parts"];
-
-/// Where a resource's value comes from; `None` where that has a fault.
-pub(super) fn source(resource: &Table<'_>) -> Option<SourceSettings> {
-    let value = resource.need("source", SOURCE_FORM)?;
-    if value.as_text().is_some() {
-        value.wrong(SOURCE_FORM);
-        return None;
-    }
-    let table = value.table()?;
-    if let Some((kind, _)) = table
-        .entries()
-        .iter()
-        .find(|(kind, _)| NOT_SERVED.contains(kind))
-    {
-        // Its other keys are not judged: they may be just right for a version that serves it.
-        value.fault(
-            format!("is of kind {kind}, not served by this version"),
-            SOURCE_FORM,
-        );
-        return None;
-    }
-    let news = table.need("news", "[\"newsapi\", \"guardian\"]");
-    let upstreams = news.and_then(|news| upstreams(&news));
-    table.close();
-    upstreams.map(SourceSettings::News)
+/// The upstreams that `table`, a source, names; `None` where that has a fault.
+pub(super) fn source(table: &Table<'_>) -> Option<SourceSettings> {
+    let news = table.need("news", "[\"newsapi\", \"guardian\"]")?;
+    upstreams(&news).map(SourceSettings::News)
 }
 
 fn upstreams(news: &Value<'_>) -> Option<Vec<String>> {

@@ -42,8 +42,9 @@ pub(super) fn read<'a>(resource: &Table<'a>, in_path: &[&str]) -> Vec<Declared<'
         .collect()
 }
 
-fn param(name: &str, table: Table<'_>, in_path: bool) -> (bool, Option<ParamSettings>) {
-    let kind_name = table.need("type", TYPE_FORM).and_then(|value| {
+/// The values that `table` says something takes; `None` where it does not say, or has a fault.
+pub(super) fn kind_of(table: &Table<'_>) -> Option<ParamKind> {
+    let name = table.need("type", TYPE_FORM).and_then(|value| {
         let text = value.text(TYPE_FORM)?;
         let known = TYPES.into_iter().find(|known| *known == text);
         if known.is_none() {
@@ -51,7 +52,11 @@ fn param(name: &str, table: Table<'_>, in_path: bool) -> (bool, Option<ParamSett
         }
         known
     });
-    let kind = kind(&table, kind_name);
+    kind(table, name)
+}
+
+fn param(name: &str, table: Table<'_>, in_path: bool) -> (bool, Option<ParamSettings>) {
+    let kind = kind_of(&table);
     let default = table.get("default");
     let required = table.get("required");
     let view = table.get("view");

@@ -191,6 +191,11 @@ impl<'a> Table<'a> {
 }
 
 impl<'a> Value<'a> {
+    /// The line that it is in.
+    pub(super) fn line(&self) -> usize {
+        self.report.line(self.at)
+    }
+
     /// Reports a fault of this value.
     pub(super) fn fault(&self, problem: impl Display, valid: impl Display) {
         self.report.fault(self.at, &self.path, problem, valid);

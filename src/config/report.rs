@@ -24,7 +24,7 @@ impl Report {
     }
 
     /// The line that `at` is in.
-    fn line(&self, at: usize) -> usize {
+    pub(super) fn line(&self, at: usize) -> usize {
         self.lines.partition_point(|begin| *begin <= at)
     }
 
@@ -51,6 +51,8 @@ impl Report {
     pub(super) fn into_errors(self) -> Vec<ConfigError> {
         let mut errors = self.errors.into_inner();
         errors.sort_by_key(|error| error.place.order());
+        // What several resources share is read for each of them.
+        errors.dedup();
         errors
     }
 }

@@ -2,35 +2,38 @@
 
 use std::time::Duration;
 
-use super::params::{self, Declared};
-use super::paths;
+use super::paths::{self, is_name};
 use super::reader::{Table, Value};
-use super::{news, paths::is_name};
+use super::source::{self, Context};
+use super::{http, params, parts, tags, writes};
 use crate::cache::{Policy, StaleRules};
 use crate::quantity::format_duration;
-use crate::resource::{ResourceSettings, TagTemplate};
+use crate::resource::{ResourceSettings, SourceSettings};
 
 const TTL_FORM: &str = "{ memory = \"30s\", redis = \"5m\" }";
-const TAG_FORM: &str = "a tag such as \"articles\" or \"category:{category}\", without spaces";
 /// How long it is remembered that there is no value, where the file does not say.
 const ABSENT: Duration = Duration::from_secs(5);
 
 /// Every declared resource, in the order of the file.
-pub(super) fn read(root: &Table<'_>) -> Vec<ResourceSettings> {
+pub(super) fn read(root: &Table<'_>, context: Context<'_>) -> Vec<ResourceSettings> {
     let mut taken: Vec<Taken> = Vec::new();
-    root.table("resource")
-        .entries()
-        .into_iter()
-        .filter_map(|(name, value)| {
-            if !is_name(name) {
-                value.fault(
-                    "is no name of a resource",
-                    "at most 64 letters, digits, \"_\" and \"-\", a letter first",
-                );
-            }
-            resource(name, value.table()?, &mut taken)
-        })
-        .collect()
+    let mut resources = Vec::new();
+    let mut places = Vec::new();
+    for (name, value) in root.table("resource").entries() {
+        if !is_name(name) {
+            value.fault(
+                "is no name of a resource",
+                "at most 64 letters, digits, \"_\" and \"-\", a letter first",
+            );
+        }
+        let Some(table) = value.table() else { continue };
+        if let Some(resource) = resource(name, table, &mut taken, context) {
+            resources.push(resource);
+            places.push(value);
+        }
+    }
+    parts::join(&mut resources, &places);
+    resources
 }
 
 /// A path that a resource has.
@@ -40,7 +43,12 @@ struct Taken {
     resource: String,
 }
 
-fn resource(name: &str, table: Table<'_>, taken: &mut Vec<Taken>) -> Option<ResourceSettings> {
+fn resource(
+    name: &str,
+    table: Table<'_>,
+    taken: &mut Vec<Taken>,
+    context: Context<'_>,
+) -> Option<ResourceSettings> {
     let (path, in_path) = path(name, &table, taken);
     let mut declared = params::read(&table, &in_path);
     for missing in in_path
@@ -53,23 +61,42 @@ fn resource(name: &str, table: Table<'_>, taken: &mut Vec<Taken>) -> Option<Reso
             format!("{missing} = {{ type = \"string\" }}"),
         );
     }
-    let source = news::source(&table);
-    if source.is_some() {
-        news::judge(&mut declared);
+    let tags = tags::read(&table, &declared);
+    let is_written = table.get("write").is_some();
+    let writes = writes::read(&table, &declared, context.statements);
+    let place = table.get("source");
+    if place.is_none() && !is_written {
+        table.need("source", source::FORM);
     }
-    if let Some(write) = table.get("write") {
-        write.fault("is not served by this version", "a resource without writes");
+    let source = place
+        .as_ref()
+        .and_then(|value| source::read(value, &table, name, &mut declared, context));
+    if is_written && path.is_none() {
+        table.fault_of(
+            "path",
+            "is missing, so nobody can write",
+            "a path such as \"/users\"",
+        );
     }
-    let policy = policy(&table);
+    let policy = match (&place, &source) {
+        // What it takes from its parts, once all resources are read.
+        (_, Some(SourceSettings::Parts(_))) => parts::policy(&table),
+        (Some(_), Some(SourceSettings::Http(_))) => http::kept(policy(&table, true)),
+        (None, _) if is_written => Policy::default(),
+        _ => policy(&table, false),
+    };
     let client_ttl = table.duration("client_ttl", Duration::ZERO);
-    let tags = tags(&table, &declared);
     let public = table.boolean("public", false);
     table.close();
+    if place.is_some() && source.is_none() {
+        return None;
+    }
     Some(ResourceSettings {
         name: name.to_owned(),
         path,
         params: declared.into_iter().filter_map(|p| p.settings).collect(),
-        source: source?,
+        source,
+        writes,
         policy,
         client_ttl: (!client_ttl.is_zero()).then_some(client_ttl),
         tags,
@@ -114,10 +141,12 @@ fn path<'a>(
     (Some(path.to_owned()), in_path)
 }
 
-fn policy(resource: &Table<'_>) -> Policy {
-    let (memory, redis, absent) = match resource.need("ttl", TTL_FORM) {
-        Some(value) => value.table().map_or((None, None, None), |table| ttl(table)),
-        None => (None, None, None),
+/// `may_ask`: the source itself can say how long its values are fresh.
+fn policy(resource: &Table<'_>, may_ask: bool) -> Policy {
+    let [memory, redis, absent] = match resource.need("ttl", TTL_FORM) {
+        Some(value) if may_ask && value.as_text().is_some() => http::ttl_of_upstream(&value),
+        Some(value) => value.table().map_or([None; 3], ttl),
+        None => [None; 3],
     };
     let longest = memory.max(redis).unwrap_or(ABSENT);
     let table = resource.table("stale");
@@ -158,6 +187,7 @@ fn policy(resource: &Table<'_>) -> Policy {
         stale,
         soft_timeout,
         blind_ttl,
+        revalidate: Duration::ZERO,
     }
 }
 
@@ -174,7 +204,7 @@ fn exceeds(value: &Value<'_>, other: &str, limit: Duration) {
 }
 
 /// The TTLs of memory, Redis and absence.
-fn ttl(table: Table<'_>) -> (Option<Duration>, Option<Duration>, Option<Duration>) {
+fn ttl(table: Table<'_>) -> [Option<Duration>; 3] {
     let value = table.need("memory", "\"30s\", or \"0s\" for not in memory");
     let memory = value.as_ref().and_then(Value::duration);
     let redis = table
@@ -192,48 +222,5 @@ fn ttl(table: Table<'_>) -> (Option<Duration>, Option<Duration>, Option<Duration
         }
     }
     table.close();
-    (memory, redis, absent)
-}
-
-fn tags(resource: &Table<'_>, params: &[Declared<'_>]) -> Vec<TagTemplate> {
-    let Some(items) = resource
-        .get("tags")
-        .and_then(|value| value.list("an array of tags"))
-    else {
-        return Vec::new();
-    };
-    let keyed: Vec<&str> = params.iter().filter(|p| !p.view).map(|p| p.name).collect();
-    let mut tags: Vec<TagTemplate> = Vec::new();
-    for item in items {
-        let Some(text) = item.text(TAG_FORM) else {
-            continue;
-        };
-        let tag = match TagTemplate::parse(text) {
-            Ok(tag) => tag,
-            Err(error) => {
-                item.fault(format!("has {}, which {error}", item.shown()), TAG_FORM);
-                continue;
-            }
-        };
-        let valid = || match keyed.as_slice() {
-            [] => "a tag without parameters".to_owned(),
-            some => format!("a tag with no other parameters than {}", some.join(", ")),
-        };
-        for name in tag.params().filter(|name| !keyed.contains(name)) {
-            let why = if params.iter().any(|param| param.name == name) {
-                "a view, so no part of what is invalidated"
-            } else {
-                "no parameter of this resource"
-            };
-            item.fault(
-                format!("has {}, but {name} is {why}", item.shown()),
-                valid(),
-            );
-        }
-        if tags.contains(&tag) {
-            item.fault(format!("has {} twice", item.shown()), "each tag once");
-        }
-        tags.push(tag);
-    }
-    tags
+    [memory, redis, absent]
 }

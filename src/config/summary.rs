@@ -66,7 +66,7 @@ fn row(config: &Config, resource: &ResourceSettings) -> [String; 7] {
         tier(resource.policy.memory),
         tier(resource.policy.redis),
         or_dash(stale(&resource.policy.stale)),
-        source(config, &resource.source),
+        or_dash(source(config, resource)),
     ]
 }
 
@@ -108,8 +108,25 @@ fn stale(rules: &StaleRules) -> String {
     parts.join(", ")
 }
 
-fn source(config: &Config, source: &SourceSettings) -> String {
-    let SourceSettings::News(names) = source;
+fn source(config: &Config, resource: &ResourceSettings) -> String {
+    let read = match &resource.source {
+        Some(SourceSettings::News(names)) => Some(news(config, names)),
+        Some(SourceSettings::Sql(sql)) => Some(format!("sql: {}", sql.query.name())),
+        Some(SourceSettings::Http(http)) => Some(format!("http: {}", http.api.url)),
+        Some(SourceSettings::Parts(names)) => Some(format!("parts: {}", names.join(", "))),
+        None => None,
+    };
+    let written = resource
+        .writes
+        .iter()
+        .map(|write| format!("{}: {}", write.method.name(), write.query.name()));
+    read.into_iter()
+        .chain(written)
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+fn news(config: &Config, names: &[String]) -> String {
     let names: Vec<String> = names
         .iter()
         .map(|name| {

@@ -4,16 +4,30 @@ use super::address;
 use super::environment::{Environment, is_variable};
 use super::reader::{Table, unknown};
 use crate::quantity::{Rate, format_duration};
-use crate::source::{NEWS_UPSTREAMS, UpstreamSettings};
+use crate::resource::{ResourceSettings, SourceSettings};
+use crate::source::{HttpUpstreamSettings, NEWS_UPSTREAMS, UpstreamSettings};
 
-/// Every news upstream, whether or not the file names it.
-pub(super) fn read(root: &Table<'_>, env: Environment<'_>) -> Vec<UpstreamSettings> {
+/// Every news upstream, whether or not the file names it. Reports every other one that none of `resources` asks.
+pub(super) fn read(
+    root: &Table<'_>,
+    env: Environment<'_>,
+    resources: &[ResourceSettings],
+) -> Vec<UpstreamSettings> {
     let section = root.table("upstream");
+    let mut known = NEWS_UPSTREAMS.to_vec();
+    known.extend(
+        resources
+            .iter()
+            .filter_map(|resource| match &resource.source {
+                Some(SourceSettings::Http(http)) => Some(http.upstream.name.as_str()),
+                _ => None,
+            }),
+    );
     for (name, value) in section.entries() {
-        if !NEWS_UPSTREAMS.contains(&name) {
+        if !known.contains(&name) {
             value.fault(
-                unknown("upstream", name, &NEWS_UPSTREAMS),
-                NEWS_UPSTREAMS.join(", "),
+                unknown("upstream", name, &known),
+                format!("{}, or one that an http source names", known.join(", ")),
             );
         }
     }
@@ -57,6 +71,26 @@ fn upstream(table: Table<'_>, default: UpstreamSettings, env: Environment<'_>) -
         key,
         timeout: table.some_time("timeout", default.timeout),
         quota: quota(&table).unwrap_or(default.quota),
+    };
+    table.close();
+    settings
+}
+
+/// The upstream `name` of HTTP sources, by default where the file does not name it.
+pub(super) fn http(root: &Table<'_>, name: &str) -> HttpUpstreamSettings {
+    let default = HttpUpstreamSettings::new(name);
+    let found = root
+        .table("upstream")
+        .entries()
+        .into_iter()
+        .find(|(known, _)| *known == name);
+    let Some(table) = found.and_then(|(_, value)| value.table()) else {
+        return default;
+    };
+    let settings = HttpUpstreamSettings {
+        timeout: table.some_time("timeout", default.timeout),
+        quota: quota(&table).unwrap_or_default(),
+        name: default.name,
     };
     table.close();
     settings

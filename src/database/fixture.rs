@@ -1,5 +1,6 @@
 //! Databases for tests: a SQLite file and a Postgres database, each empty, each gone afterwards.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -42,15 +43,32 @@ impl Place {
     }
 
     /// Opens it with a pool of its own, as one more replica would.
-    pub(crate) fn open(&self) -> Database {
-        Database::open(&self.settings()).unwrap()
+    pub(crate) fn open(&self) -> Opened {
+        Opened {
+            database: Database::open(&self.settings()).unwrap(),
+            _place: self.clone(),
+        }
     }
 
     /// Opens it with the schema in place.
-    pub(crate) fn migrated(&self) -> Database {
+    pub(crate) fn migrated(&self) -> Opened {
         let database = self.open();
         database.migrate().unwrap();
         database
+    }
+}
+
+/// A database that is open, and is there for as long as this is: its pool opens connections whenever it likes.
+pub(crate) struct Opened {
+    database: Database,
+    _place: Place,
+}
+
+impl Deref for Opened {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        &self.database
     }
 }
 

@@ -6,21 +6,15 @@
 
 use std::fmt;
 
-use sha2::{Digest, Sha256};
-
 use super::error::DatabaseError;
-use super::session::Transaction;
+use super::key_form::{key_hash, new_key};
+use super::transaction::Transaction;
 use super::value::{Row, Value};
 use super::{Database, unix_ms};
 use crate::quantity::{RATE_FORM, Rate};
 use crate::secret::Secret;
 
-const PREFIX: &str = "lk_";
-const ID_LENGTH: usize = 12;
-const SECRET_LENGTH: usize = 32;
-const KEY_LENGTH: usize = PREFIX.len() + ID_LENGTH + 1 + SECRET_LENGTH;
 const LONGEST_NAME: usize = 100;
-const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// How often a key may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,24 +92,6 @@ pub struct KeyRow {
     pub created_at: i64,
     /// When it was last used, in milliseconds since 1970; kept to within a minute or so.
     pub last_used_at: Option<i64>,
-}
-
-/// The id within a presented key; `None` if the text does not have the form of a key.
-pub fn key_id(key: &str) -> Option<&str> {
-    if key.len() != KEY_LENGTH || !key.is_ascii() {
-        return None;
-    }
-    let (id, secret) = key.strip_prefix(PREFIX)?.split_at(ID_LENGTH);
-    let base62 = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    (base62(id) && base62(secret.strip_prefix('_')?)).then_some(id)
-}
-
-/// What the database keeps of a key: SHA-256 in hex.
-pub fn key_hash(key: &str) -> String {
-    Sha256::digest(key.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
 
 /// The keys of a database.
@@ -209,8 +185,7 @@ impl Keys<'_> {
 }
 
 fn insert(tx: &mut Transaction<'_>, new: &NewKey) -> Result<CreatedKey, DatabaseError> {
-    let id = random_base62(ID_LENGTH)?;
-    let key = format!("{PREFIX}{id}_{}", random_base62(SECRET_LENGTH)?);
+    let (id, key) = new_key()?;
     tx.execute(
         "api_key_insert",
         &[
@@ -264,25 +239,9 @@ fn check_name(name: &str) -> Result<(), DatabaseError> {
     Ok(())
 }
 
-fn random_base62(length: usize) -> Result<String, DatabaseError> {
-    let mut text = String::with_capacity(length);
-    let mut bytes = [0; 64];
-    while text.len() < length {
-        getrandom::fill(&mut bytes)
-            .map_err(|error| DatabaseError::Failed(format!("no randomness: {error}")))?;
-        // 248 is the last multiple of 62 in a byte: past it some digits would be likelier than others.
-        let digits = bytes
-            .iter()
-            .filter(|byte| **byte < 248)
-            .map(|byte| char::from(BASE62[usize::from(byte % 62)]));
-        text.extend(digits.take(length - text.len()));
-    }
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
+    use super::super::{fixture, key_id};
     use super::*;
 
     fn named(name: &str) -> NewKey {
@@ -445,36 +404,5 @@ mod tests {
             );
         }
         check_name(&"é".repeat(100)).unwrap();
-    }
-
-    #[test]
-    fn only_the_form_of_a_key_has_an_id() {
-        let key = format!("lk_{}_{}", "a".repeat(12), "B".repeat(32));
-        assert_eq!(key_id(&key), Some("aaaaaaaaaaaa"));
-        let short = &key[..46];
-        let odd = key.replace('B', "-");
-        let wide = format!("lk_{}_{}", "é".repeat(6), "B".repeat(32));
-        for wrong in [
-            "",
-            "lk_",
-            short,
-            &odd,
-            &wide,
-            &key.to_uppercase(),
-            &key.replace("_B", "BB"),
-        ] {
-            assert_eq!(key_id(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn random_text_is_of_its_length_and_differs() {
-        let made: std::collections::HashSet<String> =
-            (0..100).map(|_| random_base62(32).unwrap()).collect();
-        assert_eq!(made.len(), 100);
-        assert!(
-            made.iter()
-                .all(|text| text.len() == 32 && text.bytes().all(|b| BASE62.contains(&b)))
-        );
     }
 }

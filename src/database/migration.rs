@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::error::DatabaseError;
 use super::query::Query;
-use super::session::{Session, Transaction};
+use super::session::Session;
 use super::sqlite_pool::BUSY;
+use super::transaction::Transaction;
 use super::value::Value;
 use super::{DatabaseKind, unix_ms};
 
@@ -30,7 +31,13 @@ macro_rules! files {
 }
 
 /// In the order of their numbers, which begin at 1: the version of a schema is how many of these it has. Only ever added to.
-const MIGRATIONS: &[Migration] = files!["0001_keys", "0002_archive", "0003_first_admin"];
+const MIGRATIONS: &[Migration] = files![
+    "0001_keys",
+    "0002_archive",
+    "0003_first_admin",
+    "0004_outbox",
+    "0005_people",
+];
 
 /// How long to wait for another replica that is at it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,36 +59,61 @@ pub(super) fn run(session: Session<'_>) -> Result<usize, DatabaseError> {
     }
 }
 
+/// Whether files are missing in this database. Changes nothing.
+pub(super) fn is_behind(
+    tx: &mut Transaction<'_>,
+    kind: DatabaseKind,
+) -> Result<bool, DatabaseError> {
+    let there = Query::parse(
+        "schema there",
+        match kind {
+            DatabaseKind::Postgres => "SELECT 1 WHERE to_regclass('larder_migrations') IS NOT NULL",
+            DatabaseKind::Sqlite => "SELECT 1 FROM sqlite_schema WHERE name = 'larder_migrations'",
+        },
+    )?;
+    if tx.query_this(&there, &[])?.is_empty() {
+        return Ok(true);
+    }
+    Ok(!missing(tx, MIGRATIONS)?.1.is_empty())
+}
+
+/// Puts in place what is missing, in a transaction that the caller rolls back. Waits for nobody longer than `patience`.
+pub(super) fn rehearse(
+    tx: &mut Transaction<'_>,
+    kind: DatabaseKind,
+    patience: Duration,
+) -> Result<usize, DatabaseError> {
+    apply_within(tx, kind, MIGRATIONS, patience)
+}
+
 fn apply(
     tx: &mut Transaction<'_>,
     kind: DatabaseKind,
     all: &[Migration],
+) -> Result<usize, DatabaseError> {
+    apply_within(tx, kind, all, PATIENCE)
+}
+
+fn apply_within(
+    tx: &mut Transaction<'_>,
+    kind: DatabaseKind,
+    all: &[Migration],
+    patience: Duration,
 ) -> Result<usize, DatabaseError> {
     if kind == DatabaseKind::Postgres {
         // Two replicas that CREATE TABLE IF NOT EXISTS together can both try, and one fails; so the lock comes first. Its
         // number is the text "larder" and ends with the transaction. BEGIN IMMEDIATE is that lock for SQLite.
         tx.batch(&format!(
             "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {}; SELECT pg_advisory_xact_lock({})",
-            PATIENCE.as_millis(),
+            patience.as_millis(),
             i64::from_be_bytes(*b"\0\0larder"),
         ))?;
     }
     tx.batch(TABLE)?;
-    let newest = Query::parse(
-        "schema version",
-        "SELECT coalesce(max(version), 0) AS version FROM larder_migrations",
-    )?;
     let note =
         "INSERT INTO larder_migrations (version, name, applied_at) VALUES (:version, :name, :now)";
     let note = Query::parse("schema note", note)?;
-    let rows = tx.query_this(&newest, &[])?;
-    let version = rows.first().map_or(Ok(0), |row| row.int("version"))?;
-    let missing = usize::try_from(version).ok().and_then(|version| all.get(version..)).ok_or_else(|| {
-        DatabaseError::Misconfigured(format!(
-            "the database has schema version {version} and this larder knows {} only: it needs a newer larder",
-            all.len()
-        ))
-    })?;
+    let (version, missing) = missing(tx, all)?;
     for (migration, version) in missing.iter().zip(version + 1..) {
         let sql = match kind {
             DatabaseKind::Postgres => migration.postgres,
@@ -101,6 +133,26 @@ fn apply(
         tx.execute_this(&note, &given)?;
     }
     Ok(missing.len())
+}
+
+/// The version that the schema has, and the files that it has not.
+fn missing<'a>(
+    tx: &mut Transaction<'_>,
+    all: &'a [Migration],
+) -> Result<(i64, &'a [Migration]), DatabaseError> {
+    let newest = Query::parse(
+        "schema version",
+        "SELECT coalesce(max(version), 0) AS version FROM larder_migrations",
+    )?;
+    let rows = tx.query_this(&newest, &[])?;
+    let version = rows.first().map_or(Ok(0), |row| row.int("version"))?;
+    let missing = usize::try_from(version).ok().and_then(|version| all.get(version..)).ok_or_else(|| {
+        DatabaseError::Misconfigured(format!(
+            "the database has schema version {version} and this larder knows {} only: it needs a newer larder",
+            all.len()
+        ))
+    })?;
+    Ok((version, missing))
 }
 
 #[cfg(test)]
@@ -169,7 +221,8 @@ mod tests {
                 fixture::batch(
                     &database,
                     "DROP TABLE IF EXISTS api_keys; DROP TABLE IF EXISTS api_keys_version;
-                     DROP TABLE IF EXISTS archived_articles; DROP TABLE IF EXISTS larder_migrations",
+                     DROP TABLE IF EXISTS archived_articles; DROP TABLE IF EXISTS larder_outbox;
+                     DROP TABLE IF EXISTS larder_migrations",
                 );
                 database
                     .transaction(|tx| apply(tx, kind, &MIGRATIONS[..2]))

@@ -9,19 +9,31 @@
 //! there, so call it from plain or blocking threads. A `Database` may be dropped anywhere.
 
 mod archive;
+mod deliverer;
+mod describe;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod key_form;
 mod keys;
+mod library;
 mod migration;
+mod outbox;
 mod postgres_pool;
 #[cfg(test)]
 mod postgres_server;
+mod postgres_url;
 mod query;
+mod refusal;
+mod rows;
 mod session;
 mod sqlite_pool;
+#[cfg(test)]
+mod tests;
 mod tls;
+mod transaction;
 mod value;
+mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -33,13 +45,18 @@ use r2d2::ManageConnection;
 use crate::secret::Secret;
 
 pub use archive::{Archive, ArchivedArticle};
+pub use deliverer::Deliverer;
+pub use describe::{Description, describe_all};
 pub use error::DatabaseError;
-pub use keys::{CreatedKey, KeyRate, KeyRow, Keys, NewKey, key_hash, key_id};
+pub use key_form::{key_hash, key_id};
+pub use keys::{CreatedKey, KeyRate, KeyRow, Keys, NewKey};
+pub use outbox::{Outbox, OutboxRow};
 pub use query::{Parameter, Query};
-pub use session::Transaction;
+pub use rows::{Shape, Written, WrittenRow};
+pub use transaction::{Isolation, Transaction};
 pub use value::{Row, Value};
 
-use postgres_pool::{PostgresManager, PostgresPool};
+use postgres_pool::{PostgresConnection, PostgresManager, PostgresPool};
 use session::Session;
 use sqlite_pool::SqliteManager;
 
@@ -95,7 +112,7 @@ impl DatabaseKind {
 
 /// Whether `url` is one of a Postgres that could be connected to. Errors with what is wrong, without quoting the URL.
 pub fn check_postgres_url(url: &str) -> Result<(), DatabaseError> {
-    postgres_pool::check_url(url)
+    postgres_url::check(url)
 }
 
 impl fmt::Display for DatabaseKind {
@@ -114,6 +131,8 @@ enum Pool {
 
 struct Inner {
     pool: Pool,
+    /// Opens connections that are not the pool's; none to a file.
+    apart: Option<PostgresManager>,
     opened: Instant,
     /// When a statement last gave an answer, in milliseconds after `opened`.
     answered: AtomicU64,
@@ -133,9 +152,11 @@ impl Database {
     /// Connects, within five seconds, and says plainly why it cannot.
     pub fn open(settings: &DatabaseSettings) -> Result<Database, DatabaseError> {
         let url = settings.url.as_ref().map_or(DEFAULT_URL, Secret::reveal);
+        let mut apart = None;
         let pool = match DatabaseKind::of_url(url) {
             Some(DatabaseKind::Postgres) => {
                 let manager = PostgresManager::new(url, STATEMENT)?;
+                apart = Some(PostgresManager::new(url, STATEMENT)?);
                 // By hand first: the pool would try again until its time is up, and then not tell a wrong password apart.
                 drop(manager.connect()?);
                 Pool::Postgres(PostgresPool::new(pool(manager, settings.pool)))
@@ -151,6 +172,7 @@ impl Database {
         };
         Ok(Database(Arc::new(Inner {
             pool,
+            apart,
             opened: Instant::now(),
             answered: AtomicU64::new(0),
         })))
@@ -204,7 +226,7 @@ impl Database {
         name: &'static str,
         given: &[Parameter<'_>],
     ) -> Result<Vec<Row>, DatabaseError> {
-        let query = query::own(name, self.kind())?;
+        let query = library::own(name, self.kind())?;
         self.with(|mut session| session.query(query, given))
     }
 
@@ -214,16 +236,8 @@ impl Database {
         name: &'static str,
         given: &[Parameter<'_>],
     ) -> Result<u64, DatabaseError> {
-        let query = query::own(name, self.kind())?;
+        let query = library::own(name, self.kind())?;
         self.with(|mut session| session.execute(query, given))
-    }
-
-    /// Runs `work` in a transaction: all that it does, or nothing where it fails.
-    pub fn transaction<T>(
-        &self,
-        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
-    ) -> Result<T, DatabaseError> {
-        self.with(|session| session.transaction(work))
     }
 
     /// The API keys.
@@ -234,6 +248,16 @@ impl Database {
     /// The articles of the past.
     pub fn archive(&self) -> Archive<'_> {
         Archive(self)
+    }
+
+    /// What others have changed behind larder's back.
+    pub fn outbox(&self) -> Outbox<'_> {
+        Outbox(self)
+    }
+
+    /// A connection to Postgres that is the caller's alone; `None`: this is SQLite.
+    fn dedicated_connection(&self) -> Option<Result<PostgresConnection, DatabaseError>> {
+        self.0.apart.as_ref().map(ManageConnection::connect)
     }
 
     fn with<T>(
@@ -294,89 +318,4 @@ fn unix_ms() -> i64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use super::fixture::{self, Place};
-    use super::*;
-
-    #[test]
-    fn a_url_says_which_database() {
-        assert_eq!(
-            DatabaseKind::of_url("postgresql://h/d"),
-            Some(DatabaseKind::Postgres)
-        );
-        assert_eq!(
-            DatabaseKind::of_url("sqlite://f"),
-            Some(DatabaseKind::Sqlite)
-        );
-        assert_eq!(DatabaseKind::of_url("mysql://u:hunter2@h/d"), None);
-        let settings = DatabaseSettings {
-            url: Some(Secret::new("mysql://u:hunter2@h/d")),
-            ..DatabaseSettings::default()
-        };
-        let error = Database::open(&settings).unwrap_err();
-        assert!(!error.to_string().contains("hunter2"), "{error}");
-        assert!(!format!("{settings:?}").contains("hunter2"));
-    }
-
-    #[test]
-    fn a_database_that_is_all_at_work_is_not_dead() {
-        fixture::each_bare(|place| {
-            let database = Database::open(&DatabaseSettings {
-                pool: 1,
-                ..place.settings()
-            })
-            .unwrap();
-            database.ping().unwrap();
-            let (begun, wait_begun) = mpsc::channel();
-            let (end, wait_end) = mpsc::channel::<()>();
-            let other = database.clone();
-            let busy = std::thread::spawn(move || {
-                other.transaction(|_| {
-                    begun.send(()).unwrap();
-                    let _ = wait_end.recv();
-                    Ok(())
-                })
-            });
-            wait_begun.recv().unwrap();
-            database.ping().unwrap();
-            let error = database.keys().version().unwrap_err();
-            assert!(
-                matches!(&error, DatabaseError::Unavailable(what) if what.contains("at work")),
-                "{error}"
-            );
-            drop(end);
-            busy.join().unwrap().unwrap();
-        });
-    }
-
-    #[test]
-    fn writers_to_one_file_wait_for_each_other() {
-        let place = Place::sqlite();
-        place.migrated();
-        let writers: Vec<_> = (0..4)
-            .map(|_| {
-                let place = place.clone();
-                std::thread::spawn(move || {
-                    let database = place.open();
-                    for _ in 0..25 {
-                        let new = NewKey {
-                            name: "n".to_owned(),
-                            rate: KeyRate::Configured,
-                            admin: false,
-                        };
-                        database.keys().create(&new).unwrap();
-                    }
-                })
-            })
-            .collect();
-        for writer in writers {
-            writer.join().unwrap();
-        }
-        assert_eq!(place.open().keys().version(), Ok(100));
-    }
 }

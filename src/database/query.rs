@@ -6,15 +6,12 @@
 //!
 //! Invariant: parameter number n of the text, in either database's form, is `parameters()[n - 1]`, however often it occurs.
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
-
 use super::DatabaseKind;
 use super::error::DatabaseError;
 use super::value::Value;
 
 /// One statement, ready for both databases.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
     name: String,
     postgres: String,
@@ -108,6 +105,21 @@ impl Query {
         }
     }
 
+    /// The word that the statement begins with, behind comments and brackets; empty if it begins with something else.
+    pub(super) fn first_word(&self, kind: DatabaseKind) -> &str {
+        let mut rest = self.text(kind);
+        loop {
+            rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '(');
+            let comment = match kind {
+                _ if rest.starts_with("--") => rest.find('\n'),
+                DatabaseKind::Postgres if rest.starts_with("/*") => nested_comment(rest),
+                DatabaseKind::Sqlite if rest.starts_with("/*") => rest.find("*/").map(|at| at + 2),
+                _ => return &rest[..word_length(rest)],
+            };
+            rest = &rest[comment.unwrap_or(rest.len())..];
+        }
+    }
+
     /// The values in the order of the places. Errors with [`DatabaseError::Invalid`] unless the names are just those of the text.
     pub(super) fn bind<'a>(
         &self,
@@ -198,6 +210,27 @@ fn quiet_length(rest: &str, before: &str) -> Option<Option<usize>> {
     None
 }
 
+/// How long the comment is that `text` begins with; in Postgres a comment holds comments.
+fn nested_comment(text: &str) -> Option<usize> {
+    let (mut depth, mut at) = (0_usize, 0);
+    while let Some(rest) = text.get(at..) {
+        let next = rest.chars().next()?;
+        if rest.starts_with("/*") {
+            depth += 1;
+            at += 2;
+        } else if rest.starts_with("*/") {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return Some(at);
+            }
+        } else {
+            at += next.len_utf8();
+        }
+    }
+    None
+}
+
 fn backslash_string(rest: &str) -> Option<usize> {
     let mut escaped = false;
     for (at, c) in rest.char_indices().skip(1) {
@@ -209,55 +242,6 @@ fn backslash_string(rest: &str) -> Option<usize> {
         }
     }
     None
-}
-
-/// larder's own queries, compiled in: `name.sql` for both databases, or `name.sqlite.sql` and `name.postgres.sql`.
-macro_rules! files {
-    ($($name:literal),* $(,)?) => {
-        &[$(($name, include_str!(concat!("../../sql/queries/", $name, ".sql")))),*]
-    };
-}
-
-const OWN: &[(&str, &str)] = files![
-    "api_key_any",
-    "api_key_bump",
-    "api_key_bump_back",
-    "api_key_bump_first",
-    "api_key_delete",
-    "api_key_insert",
-    "api_key_list",
-    "api_key_touch",
-    "api_key_version",
-    "archive_newest",
-    "archive_newest_of_all",
-    "archive_prune",
-    "archive_store.postgres",
-    "archive_store.sqlite",
-];
-
-static QUERIES: LazyLock<HashMap<&'static str, Result<Query, DatabaseError>>> =
-    LazyLock::new(|| {
-        OWN.iter()
-            .map(|(name, text)| (*name, Query::parse(name, text)))
-            .collect()
-    });
-
-/// The query of larder's own that is called `name`, in the form for `kind` where the two databases have one each.
-pub(super) fn own(name: &str, kind: DatabaseKind) -> Result<&'static Query, DatabaseError> {
-    let found = QUERIES.get(name).or_else(|| {
-        let suffix = match kind {
-            DatabaseKind::Postgres => "postgres",
-            DatabaseKind::Sqlite => "sqlite",
-        };
-        QUERIES.get(format!("{name}.{suffix}").as_str())
-    });
-    match found {
-        Some(Ok(query)) => Ok(query),
-        Some(Err(error)) => Err(error.clone()),
-        None => Err(DatabaseError::Misconfigured(format!(
-            "no query is called {name}"
-        ))),
-    }
 }
 
 #[cfg(test)]
@@ -346,13 +330,6 @@ mod tests {
         );
         let extra = [("a", Value::Null), ("b", Value::Null), ("c", Value::Null)];
         assert!(query.bind(&extra).unwrap_err().to_string().contains(":c"));
-    }
-
-    #[test]
-    fn every_own_query_parses() {
-        for (name, text) in OWN {
-            Query::parse(name, text).unwrap();
-        }
     }
 
     proptest::proptest! {

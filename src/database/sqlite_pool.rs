@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use r2d2::ManageConnection;
-use r2d2_sqlite::rusqlite::{self, Connection};
+use rusqlite::Connection;
 
 use super::error::DatabaseError;
 
@@ -74,7 +74,8 @@ fn use_wal(connection: &Connection) -> Result<(), rusqlite::Error> {
     }
 }
 
-fn parse(url: &str) -> Result<PathBuf, DatabaseError> {
+/// The path of the file that a URL names.
+pub(super) fn parse(url: &str) -> Result<PathBuf, DatabaseError> {
     let wrong = |what: &str| {
         Err(DatabaseError::Misconfigured(format!(
             "the database URL {url:?}: {what}"
@@ -88,7 +89,7 @@ fn parse(url: &str) -> Result<PathBuf, DatabaseError> {
     }
 }
 
-fn explain(error: DatabaseError, path: &Path) -> DatabaseError {
+pub(super) fn explain(error: DatabaseError, path: &Path) -> DatabaseError {
     let what = format!("the SQLite file {}: {error}", path.display());
     match error {
         DatabaseError::Unavailable(_) => DatabaseError::Misconfigured(format!(

@@ -1,12 +1,21 @@
-//! FLOOR 3: what the operator declared: path, parameters, key, tags, policy, source.
+//! FLOOR 3: what the operator declared: path, parameters, key, tags, policy, source, writes.
 //!
 //! A [`Resource`] turns the arguments of a request into the canonical key of an entry and, when no tier has that entry, into the
-//! request that makes it. It knows nothing of HTTP: a path is a text, a bad parameter a value.
+//! request that makes it; a [`Write`] changes what it stands for. It knows nothing of HTTP: a path is a text, a bad parameter a
+//! value.
 
+mod api;
 mod archivist;
 mod news;
+mod origin;
 mod parameter;
+mod parts;
 mod settings;
+mod sql;
+mod statements;
+mod tag;
+mod view;
+mod write;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,18 +24,23 @@ use std::time::Duration;
 use matchit::Params;
 use regex_lite::Regex;
 
-use crate::cache::{
-    KeyText, Making, Name, Policy, Request, Subject, Tag, Tally, escape_into, random,
-};
+use crate::cache::{KeyText, Making, Name, Policy, Request, Subject, Tally, random};
+
+use self::origin::{Origin, Values};
 
 pub use self::archivist::Archivist;
 pub use self::news::{News, NewsSource, NewsView};
+pub use self::origin::Sources;
 pub use self::parameter::{Argument, Arguments, BadParameter, Wrong};
 pub(crate) use self::settings::whole_value;
 pub use self::settings::{
-    ParamKind, ParamSettings, ParamValue, ResourceSettings, SourceSettings, TagError, TagPiece,
-    TagTemplate,
+    FieldSettings, HttpSourceSettings, ParamKind, ParamSettings, ParamValue, ResourceSettings,
+    SourceSettings, SqlSettings, WriteMethod, WriteSettings,
 };
+pub use self::statements::{StatementFault, statement_faults, statements};
+pub use self::tag::{TagError, TagPiece, TagTemplate};
+pub use self::view::{Body, View};
+pub use self::write::{Given, Precondition, Write, WriteError, Written};
 
 /// Changes whenever the stored form of any value does, so that replicas of two versions never read each other's entries.
 const FORM: u32 = 1;
@@ -40,7 +54,9 @@ pub struct Resource {
     key_params: Vec<(ParamSettings, Option<Regex>)>,
     /// Those that select from what is loaded.
     view_params: Vec<(ParamSettings, Option<Regex>)>,
-    source: News,
+    /// `None`: it is only written.
+    origin: Option<Origin>,
+    writes: Vec<Arc<Write>>,
     tally: Arc<Tally>,
 }
 
@@ -60,13 +76,13 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// The resources of these settings over `news`. The counters of those that `before` had go on.
+    /// The resources of these settings over `sources`. The counters of those that `before` had go on.
     ///
     /// # Errors
     /// If a path cannot be routed or a source is unknown: a configuration that was checked has neither.
     pub fn build(
         settings: &[ResourceSettings],
-        news: &News,
+        sources: &Sources,
         before: Option<&Resources>,
     ) -> Result<Resources, String> {
         let tallies: HashMap<&str, &Arc<Tally>> = before
@@ -74,23 +90,36 @@ impl Resources {
             .flat_map(|before| &before.all)
             .map(|old| (old.name(), &old.tally))
             .collect();
-        let mut built = Resources::default();
-        for settings in settings {
-            let tally = tallies
-                .get(settings.name.as_str())
-                .map(|tally| (*tally).clone())
-                .unwrap_or_default();
-            let resource = Resource::build(settings.clone(), news, tally)?;
-            if let Some(path) = &settings.path {
-                let at = built.all.len();
-                built
-                    .router
+        // A whole after its parts, whichever stands first in the file.
+        let is_whole =
+            |settings: &ResourceSettings| matches!(settings.source, Some(SourceSettings::Parts(_)));
+        let (wholes, others): (Vec<_>, Vec<_>) = settings.iter().partition(|s| is_whole(s));
+        let mut all: Vec<Arc<Resource>> = Vec::with_capacity(settings.len());
+        for settings in others.into_iter().chain(wholes) {
+            let tally = tallies.get(settings.name.as_str());
+            let tally = tally.map(|tally| (*tally).clone()).unwrap_or_default();
+            all.push(Arc::new(Resource::build(
+                settings.clone(),
+                sources,
+                &all,
+                tally,
+            )?));
+        }
+        let place = |resource: &Arc<Resource>| {
+            settings
+                .iter()
+                .position(|settings| settings.name == resource.name())
+        };
+        all.sort_by_key(place);
+        let mut router = matchit::Router::new();
+        for (at, resource) in all.iter().enumerate() {
+            if let Some(path) = &resource.settings.path {
+                router
                     .insert(path, at)
                     .map_err(|error| format!("the path {path} cannot be served: {error}"))?;
             }
-            built.all.push(Arc::new(resource));
         }
-        Ok(built)
+        Ok(Resources { router, all })
     }
 
     /// What is served at `path`.
@@ -122,20 +151,17 @@ impl Resources {
 impl Resource {
     fn build(
         settings: ResourceSettings,
-        news: &News,
+        sources: &Sources,
+        built: &[Arc<Resource>],
         tally: Arc<Tally>,
     ) -> Result<Resource, String> {
-        let SourceSettings::News(upstreams) = &settings.source;
-        let source = news.of(upstreams)?;
+        let origin = settings
+            .source
+            .as_ref()
+            .map(|source| Origin::build(source, sources, built))
+            .transpose()?;
         let compiled = |param: &ParamSettings| -> Result<_, String> {
-            let pattern = match &param.kind {
-                settings::ParamKind::Text {
-                    pattern: Some(pattern),
-                    ..
-                } => Some(settings::whole_value(pattern).map_err(|error| error.to_string())?),
-                _ => None,
-            };
-            Ok((param.clone(), pattern))
+            Ok((param.clone(), param.kind.compiled()?))
         };
         let (view_params, mut key_params): (Vec<_>, Vec<_>) = settings
             .params
@@ -145,19 +171,25 @@ impl Resource {
             .into_iter()
             .partition(|(param, _)| param.view);
         key_params.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-        let tags = &settings.tags;
         let what = format!(
-            "{FORM} {} {} {key_params:?} {tags:?}",
+            "{FORM} {} {} {key_params:?} {:?}",
             settings.name,
-            source.identity()
+            origin.as_ref().map(Origin::identity).unwrap_or_default(),
+            settings.tags,
         );
+        let writes = settings
+            .writes
+            .iter()
+            .map(|write| Write::new(write, sources.database.clone()).map(Arc::new))
+            .collect::<Result<_, _>>()?;
         Ok(Resource {
             fingerprint: xxhash_rust::xxh3::xxh3_64(what.as_bytes()),
             policy: Arc::new(settings.policy.clone()),
             settings,
             key_params,
             view_params,
-            source,
+            origin,
+            writes,
             tally,
         })
     }
@@ -182,8 +214,32 @@ impl Resource {
         &self.tally
     }
 
-    /// Checks all arguments, writes the canonical key into `key` and returns what the view is to show. Allocates nothing for
-    /// plain arguments.
+    /// Whether it has values to read; otherwise it is only written.
+    pub fn is_read(&self) -> bool {
+        self.origin.is_some()
+    }
+
+    /// How it is written by this method, if it is.
+    pub fn write(&self, method: &str) -> Option<&Arc<Write>> {
+        self.writes
+            .iter()
+            .find(|write| write.method().name() == method)
+    }
+
+    /// The methods that it takes, as they stand in `Allow` (RFC 9110, section 10.2.1).
+    pub fn allow(&self) -> String {
+        let read = if self.is_read() { "GET, HEAD" } else { "" };
+        let written = self.writes.iter().map(|write| write.method().name());
+        let all: Vec<&str> = (!read.is_empty())
+            .then_some(read)
+            .into_iter()
+            .chain(written)
+            .collect();
+        all.join(", ")
+    }
+
+    /// Checks all arguments, writes the canonical key into `key` and returns what is to be shown. Allocates nothing for plain
+    /// arguments.
     ///
     /// # Errors
     /// The first argument that is not within what is declared.
@@ -191,14 +247,14 @@ impl Resource {
         &'q self,
         arguments: Arguments<'q>,
         key: &mut KeyText,
-    ) -> Result<NewsView<'q>, BadParameter> {
+    ) -> Result<View<'q>, BadParameter> {
         key.begin(self.fingerprint, &self.settings.name);
         for (param, pattern) in &self.key_params {
             if let Some(argument) = parameter::read(param, pattern.as_ref(), arguments)? {
                 argument.with_text(|text| key.parameter(&param.name, text));
             }
         }
-        let mut view = NewsView::default();
+        let mut view = self.origin.as_ref().map_or(View::Whole, Origin::view);
         for (param, pattern) in &self.view_params {
             if let Some(argument) = parameter::read(param, pattern.as_ref(), arguments)? {
                 view.set(&param.name, argument);
@@ -207,45 +263,65 @@ impl Resource {
         Ok(view)
     }
 
-    /// The request for what memory had no answer for, under the key that [`Resource::key`] wrote from the same arguments. `note` is
-    /// added to the log line of a load.
+    /// The values of the parameters that make the key.
+    ///
+    /// # Errors
+    /// As [`Resource::key`].
+    fn values(&self, arguments: Arguments<'_>) -> Result<Vec<(&str, ParamValue)>, BadParameter> {
+        let mut values = Vec::with_capacity(self.key_params.len());
+        for (param, pattern) in &self.key_params {
+            if let Some(argument) = parameter::read(param, pattern.as_ref(), arguments)? {
+                values.push((param.name.as_str(), argument.into()));
+            }
+        }
+        Ok(values)
+    }
+
+    /// The request for what memory had no answer for. `note` is added to the log line of a load. `None`: it is only written.
     ///
     /// # Errors
     /// As [`Resource::key`].
     pub fn request(
         &self,
         arguments: Arguments<'_>,
-        key: &KeyText,
-        note: String,
-    ) -> Result<Request, BadParameter> {
-        let mut values: Vec<(&str, String)> = Vec::with_capacity(self.key_params.len());
-        for (param, pattern) in &self.key_params {
-            if let Some(argument) = parameter::read(param, pattern.as_ref(), arguments)? {
-                values.push((&param.name, argument.with_text(str::to_owned)));
-            }
-        }
+        note: &str,
+    ) -> Result<Option<Request>, BadParameter> {
+        Ok(self.request_of(&self.values(arguments)?, random(), note))
+    }
+
+    /// The same for values that are read already, and may be more than its own.
+    fn request_of(&self, values: &Values<'_>, jitter: u64, note: &str) -> Option<Request> {
+        let origin = self.origin.as_ref()?;
+        let mut key = KeyText::default();
+        key.begin(self.fingerprint, &self.settings.name);
+        let own = self.own_values(values);
+        own.iter()
+            .for_each(|(name, value)| key.parameter(name, &value.to_string()));
+        let tag = |template: &TagTemplate| template.render(|name| text_of(&own, name));
         let subject = Subject {
             key: key.key(),
             policy: self.policy.clone(),
-            tags: self
-                .settings
-                .tags
-                .iter()
-                .map(|template| render(template, &values))
-                .collect(),
-            label: "news".into(),
+            tags: self.settings.tags.iter().map(tag).collect(),
+            label: origin.label().into(),
             note: note.into(),
-            jitter: random(),
+            jitter,
             tally: self.tally.clone(),
         };
-        let category = values
-            .into_iter()
-            .find(|(name, _)| *name == "category")
-            .map(|(_, value)| value);
-        let making = self
-            .source
-            .making(&subject, &self.settings.name, self.fingerprint, category);
-        Ok(Request { subject, making })
+        let making = origin.making(self, &subject, &own);
+        Some(Request { subject, making })
+    }
+
+    /// Those of `values` that are its own, in the order of its key, and its defaults for the rest.
+    fn own_values(&self, values: &Values<'_>) -> Vec<(&str, ParamValue)> {
+        let own = |(param, _): &'_ (ParamSettings, Option<Regex>)| {
+            let given = values.iter().find(|(name, _)| *name == param.name);
+            let value = given.map(|(_, value)| value).or(param.default.as_ref());
+            value.cloned()
+        };
+        self.key_params
+            .iter()
+            .filter_map(|param| Some((param.0.name.as_str(), own(param)?)))
+            .collect()
     }
 
     /// The names of the keys that hold what is asked for with these arguments: the whole's, and its parts'.
@@ -253,39 +329,33 @@ impl Resource {
     /// # Errors
     /// As [`Resource::key`].
     pub fn names(&self, arguments: Arguments<'_>) -> Result<Vec<Name>, BadParameter> {
-        let mut key = KeyText::default();
-        self.key(arguments, &mut key)?;
-        let request = self.request(arguments, &key, String::new())?;
+        Ok(self.names_of(&self.values(arguments)?))
+    }
+
+    fn names_of(&self, values: &Values<'_>) -> Vec<Name> {
+        let Some(request) = self.request_of(values, 0, "") else {
+            return Vec::new();
+        };
         let mut names = vec![Name::from(&request.subject.key)];
         if let Making::Compose(composition) = &request.making {
-            names.extend(
-                composition
-                    .parts
-                    .iter()
-                    .map(|part| Name::from(&part.subject.key)),
-            );
+            let parts = composition.parts.iter();
+            names.extend(parts.map(|part| Name::from(&part.subject.key)));
         }
-        Ok(names)
+        names
     }
 
     /// How long a look-up may take in all: the slowest source, a load of another replica before it, and room to queue.
     pub fn limit(&self) -> Duration {
-        self.source.limit() * 2 + Duration::from_secs(10)
+        self.source_limit() * 2 + Duration::from_secs(10)
+    }
+
+    fn source_limit(&self) -> Duration {
+        self.origin.as_ref().map(Origin::limit).unwrap_or_default()
     }
 }
 
-/// The tag of `template` for these values. A parameter that is not given leaves its place empty: no value does.
-fn render(template: &settings::TagTemplate, values: &[(&str, String)]) -> Tag {
-    let mut text = String::new();
-    for piece in template.pieces() {
-        match piece {
-            TagPiece::Literal(literal) => text.push_str(literal),
-            TagPiece::Param(name) => {
-                if let Some((_, value)) = values.iter().find(|(known, _)| *known == name.as_str()) {
-                    escape_into(&mut text, value);
-                }
-            }
-        }
-    }
-    Tag::new(&text)
+/// The text of the value with this name, if it is among `values`.
+fn text_of(values: &Values<'_>, name: &str) -> Option<String> {
+    let found = values.iter().find(|(known, _)| *known == name);
+    found.map(|(_, value)| value.to_string())
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::{
-    Composition, Ending, Key, LastResort, Life, Load, Loaded, Making, Request, Subject, Value,
-    escape_into,
+    Attempt, Composition, Ending, Key, LastResort, Life, Load, Loaded, Making, Request, Subject,
+    Value, escape_into,
 };
 use crate::database::Database;
 use crate::source::news::{Flags, Item, Listing, NewsUpstream};
@@ -177,13 +177,10 @@ impl News {
             escape_into(&mut key, &category);
             let (asked, archivist, wanted) =
                 (upstream.clone(), self.archivist.clone(), category.clone());
-            let run = Box::new(move |deadline| {
-                let bytes = asked.fetch(Some(&wanted), deadline)?;
+            let run = Box::new(move |attempt: Attempt| {
+                let bytes = asked.fetch(Some(&wanted), attempt.deadline)?;
                 archivist.keep(&wanted, &bytes);
-                Ok(Loaded {
-                    value: Value::Present(bytes.into()),
-                    life: Life::Full,
-                })
+                Ok(Loaded::new(Value::Present(bytes.into()), Life::Full))
             });
             Request {
                 subject: Subject {
@@ -225,9 +222,11 @@ fn merge(parts: &[Ending]) -> Option<Loaded> {
         partial: listings.len() < parts.len(),
         ..Flags::default()
     };
-    (!listings.is_empty()).then(|| Loaded {
-        value: Value::Present(Listing::merge(&listings, flags).into()),
-        life: Life::Full,
+    (!listings.is_empty()).then(|| {
+        Loaded::new(
+            Value::Present(Listing::merge(&listings, flags).into()),
+            Life::Full,
+        )
     })
 }
 
@@ -264,9 +263,6 @@ fn archived(database: Database, category: Arc<str>) -> LastResort {
                 ..Flags::default()
             },
         );
-        Some(Loaded {
-            value: Value::Present(listing.into()),
-            life: Life::Full,
-        })
+        Some(Loaded::new(Value::Present(listing.into()), Life::Full))
     })
 }

@@ -90,6 +90,16 @@ impl Argument<'_> {
     }
 }
 
+impl From<Argument<'_>> for ParamValue {
+    fn from(argument: Argument<'_>) -> ParamValue {
+        match argument {
+            Argument::Text(text) => ParamValue::Text(text.into_owned()),
+            Argument::Integer(number) => ParamValue::Integer(number),
+            Argument::Boolean(yes) => ParamValue::Boolean(yes),
+        }
+    }
+}
+
 /// The value that `settings` declares, in the request's arguments or by default.
 pub(crate) fn read<'q>(
     settings: &'q ParamSettings,
@@ -128,14 +138,7 @@ pub(crate) fn read<'q>(
             "false" => Some(Argument::Boolean(false)),
             _ => None,
         },
-        ParamKind::Text {
-            one_of, max_len, ..
-        } => {
-            let listed = one_of.is_empty() || one_of.iter().any(|one| *one == text);
-            let fits = text.chars().count() <= *max_len && !text.contains(char::is_control);
-            let matches = pattern.is_none_or(|pattern| pattern.is_match(&text));
-            (listed && fits && matches).then_some(Argument::Text(text))
-        }
+        kind @ ParamKind::Text { .. } => kind.takes(&text, pattern).then_some(Argument::Text(text)),
     };
     argument.map(Some).ok_or_else(|| bad(Wrong::NotValid))
 }

@@ -3,9 +3,14 @@
 //! These are plain values: `config` promises that a set of them is valid, this module only knows what each one means.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::Policy;
+use crate::database::{Query, Shape};
+use crate::source::{HttpUpstreamSettings, JsonApiSettings};
+
+use super::tag::TagTemplate;
 
 /// One resource: what it is called, where it is served, and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,8 +21,10 @@ pub struct ResourceSettings {
     pub path: Option<String>,
     /// Its parameters, in the order of their declaration; no two have one name.
     pub params: Vec<ParamSettings>,
-    /// Where its value comes from on a miss.
-    pub source: SourceSettings,
+    /// Where its value comes from on a miss. `None`: it is only written.
+    pub source: Option<SourceSettings>,
+    /// How it is written; no two by one method.
+    pub writes: Vec<WriteSettings>,
     /// How long its value may be served.
     pub policy: Policy,
     /// How long a client's own cache may keep it without asking. `None`: not at all.
@@ -82,9 +89,129 @@ pub enum ParamValue {
 pub enum SourceSettings {
     /// The news aggregator, from these upstreams; at least one, none twice.
     News(Vec<String>),
+    /// A query of the database.
+    Sql(SqlSettings),
+    /// An HTTP API.
+    Http(HttpSourceSettings),
+    /// The objects of these other resources, joined; at least one, none twice. The first one decides whether there is such a thing.
+    Parts(Vec<String>),
+}
+
+/// A query that a resource is read by. Its parameters are parameters of the resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqlSettings {
+    /// The statement, read from `sql/queries`.
+    pub query: Arc<Query>,
+    /// Whether it is one row or all of them.
+    pub shape: Shape,
+    /// Where the configuration names it, for faults that only the database finds.
+    pub line: usize,
+}
+
+/// An HTTP API that a resource is read from. Its parameters are parameters of the resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSourceSettings {
+    /// What is asked.
+    pub api: JsonApiSettings,
+    /// What it keeps to.
+    pub upstream: HttpUpstreamSettings,
+}
+
+/// A method by which a resource is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WriteMethod {
+    /// Makes something new.
+    Post,
+    /// Replaces it.
+    Put,
+    /// Changes it.
+    Patch,
+    /// Removes it.
+    Delete,
+}
+
+impl WriteMethod {
+    /// All of them.
+    pub const ALL: [WriteMethod; 4] = [
+        WriteMethod::Post,
+        WriteMethod::Put,
+        WriteMethod::Patch,
+        WriteMethod::Delete,
+    ];
+
+    /// As it stands in a request.
+    pub fn name(self) -> &'static str {
+        match self {
+            WriteMethod::Post => "POST",
+            WriteMethod::Put => "PUT",
+            WriteMethod::Patch => "PATCH",
+            WriteMethod::Delete => "DELETE",
+        }
+    }
+}
+
+/// One way in which a resource is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteSettings {
+    /// By which method.
+    pub method: WriteMethod,
+    /// The statement. Its parameters are parameters of the path, and for the rest fields of the body.
+    pub query: Arc<Query>,
+    /// What is known of fields of the body; of the others the database decides.
+    pub fields: Vec<FieldSettings>,
+    /// What is out of date afterwards, beside the entry of the same path; a place may name a column that the statement returns, a
+    /// parameter of the resource, or a field. `None`: all that this entry depends on.
+    pub invalidates: Option<Vec<TagTemplate>>,
+    /// Where what was made can be found: a path whose places name columns that the statement returns.
+    pub location: Option<TagTemplate>,
+    /// Where the configuration names the statement.
+    pub line: usize,
+}
+
+/// One field of the body of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldSettings {
+    /// Its name.
+    pub name: String,
+    /// Which values it takes.
+    pub kind: ParamKind,
+    /// It has to be there, and not be null.
+    pub required: bool,
 }
 
 impl ParamKind {
+    /// The regular expression that its whole value matches, if it has one.
+    ///
+    /// # Errors
+    /// If it is none: a configuration that was checked has no such pattern.
+    pub(super) fn compiled(&self) -> Result<Option<regex_lite::Regex>, String> {
+        let ParamKind::Text {
+            pattern: Some(pattern),
+            ..
+        } = self
+        else {
+            return Ok(None);
+        };
+        let compiled = whole_value(pattern).map_err(|error| error.to_string())?;
+        Ok(Some(compiled))
+    }
+
+    /// Whether `text` is one that a text of this kind may be; `pattern` is its own, compiled.
+    pub(super) fn takes(&self, text: &str, pattern: Option<&regex_lite::Regex>) -> bool {
+        let ParamKind::Text {
+            one_of, max_len, ..
+        } = self
+        else {
+            return false;
+        };
+        let listed = one_of.is_empty() || one_of.iter().any(|one| one == text);
+        let fits = !text.is_empty() && text.chars().count() <= *max_len;
+        listed
+            && fits
+            && !text.contains(char::is_control)
+            && pattern.is_none_or(|pattern| pattern.is_match(text))
+    }
+
     /// Whether `value` is one that a parameter of this kind takes. Compiles the pattern: for configuration, not for requests.
     pub fn accepts(&self, value: &ParamValue) -> bool {
         match (self, value) {
@@ -163,113 +290,6 @@ impl fmt::Display for ParamValue {
     }
 }
 
-/// A tag with places for parameters: `category:{category}`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TagTemplate {
-    pieces: Vec<TagPiece>,
-}
-
-/// A piece of a [`TagTemplate`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TagPiece {
-    /// Stands as it is.
-    Literal(String),
-    /// The value of the parameter of this name stands here.
-    Param(String),
-}
-
-/// Why a text is no tag template.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TagError {
-    /// It is empty, or longer than [`TagTemplate::MAX_LENGTH`] bytes.
-    Length,
-    /// It is `*`, the name of everything.
-    Everything,
-    /// It has a space or a control character.
-    Character,
-    /// It has a brace without its other half, or with nothing between them.
-    Braces,
-}
-
-impl TagTemplate {
-    /// The longest template, in bytes.
-    pub const MAX_LENGTH: usize = 200;
-
-    /// Takes a template apart.
-    pub fn parse(text: &str) -> Result<TagTemplate, TagError> {
-        if text.is_empty() || text.len() > TagTemplate::MAX_LENGTH {
-            return Err(TagError::Length);
-        }
-        if text == "*" {
-            return Err(TagError::Everything);
-        }
-        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(TagError::Character);
-        }
-        let mut pieces = Vec::new();
-        let mut rest = text;
-        while !rest.is_empty() {
-            let literal = rest.find(['{', '}']).unwrap_or(rest.len());
-            let (before, braced) = rest.split_at(literal);
-            if !before.is_empty() {
-                pieces.push(TagPiece::Literal(before.to_owned()));
-            }
-            if braced.is_empty() {
-                break;
-            }
-            let (name, after) = braced
-                .strip_prefix('{')
-                .and_then(|inside| inside.split_once('}'))
-                .ok_or(TagError::Braces)?;
-            if name.is_empty() || name.contains('{') {
-                return Err(TagError::Braces);
-            }
-            pieces.push(TagPiece::Param(name.to_owned()));
-            rest = after;
-        }
-        Ok(TagTemplate { pieces })
-    }
-
-    /// Its pieces, in order; at least one.
-    pub fn pieces(&self) -> &[TagPiece] {
-        &self.pieces
-    }
-
-    /// The parameters that it names.
-    pub fn params(&self) -> impl Iterator<Item = &str> {
-        self.pieces.iter().filter_map(|piece| match piece {
-            TagPiece::Param(name) => Some(name.as_str()),
-            TagPiece::Literal(_) => None,
-        })
-    }
-}
-
-impl fmt::Display for TagTemplate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.pieces.iter().try_for_each(|piece| match piece {
-            TagPiece::Literal(text) => f.write_str(text),
-            TagPiece::Param(name) => write!(f, "{{{name}}}"),
-        })
-    }
-}
-
-impl fmt::Display for TagError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TagError::Length => write!(
-                f,
-                "is empty or longer than {} bytes",
-                TagTemplate::MAX_LENGTH
-            ),
-            TagError::Everything => f.write_str("is \"*\", the name of everything"),
-            TagError::Character => f.write_str("has a space or a control character"),
-            TagError::Braces => f.write_str("has a brace without its other half, or an empty pair"),
-        }
-    }
-}
-
-impl std::error::Error for TagError {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,38 +340,5 @@ mod tests {
         }
         assert!(whole_value("a)(b").is_err());
         assert!(whole_value("[a-").is_err());
-    }
-
-    #[test]
-    fn tags_come_apart_and_together() {
-        let tag = TagTemplate::parse("category:{category}/{id}x").unwrap();
-        assert_eq!(
-            tag.pieces(),
-            [
-                TagPiece::Literal("category:".to_owned()),
-                TagPiece::Param("category".to_owned()),
-                TagPiece::Literal("/".to_owned()),
-                TagPiece::Param("id".to_owned()),
-                TagPiece::Literal("x".to_owned()),
-            ]
-        );
-        assert_eq!(tag.params().collect::<Vec<_>>(), ["category", "id"]);
-        assert_eq!(tag.to_string(), "category:{category}/{id}x");
-        for (wrong, why) in [
-            ("", TagError::Length),
-            ("*", TagError::Everything),
-            ("a b", TagError::Character),
-            ("a\u{7}", TagError::Character),
-            ("a{", TagError::Braces),
-            ("a}", TagError::Braces),
-            ("a{}", TagError::Braces),
-            ("{a{b}}", TagError::Braces),
-        ] {
-            assert_eq!(TagTemplate::parse(wrong), Err(why), "{wrong}");
-        }
-        assert_eq!(
-            TagTemplate::parse(&"a".repeat(TagTemplate::MAX_LENGTH + 1)),
-            Err(TagError::Length)
-        );
     }
 }

@@ -54,14 +54,16 @@ impl From<SourceError> for LoadError {
     }
 }
 
-/// Another's words, fit to be shown: on one line, at most 200 characters, `***` in place of the secret.
-pub(crate) fn shown(words: &str, secret: Option<&Secret>) -> String {
-    // Control characters go first: without them the secret might be whole again.
-    let line: String = words.chars().filter(|c| !c.is_control()).collect();
-    let line = match secret.map(Secret::reveal) {
-        Some(secret) if !secret.is_empty() => line.replace(secret, "***"),
-        _ => line,
-    };
+/// Another's words, fit to be shown: on one line, at most 200 characters, `***` in place of each secret. Where one
+/// secret is a part of another the longer one comes first.
+pub(crate) fn shown(words: &str, secrets: &[Secret]) -> String {
+    // Control characters go first: without them a secret might be whole again.
+    let mut line: String = words.chars().filter(|c| !c.is_control()).collect();
+    for secret in secrets.iter().map(Secret::reveal) {
+        if !secret.is_empty() {
+            line = line.replace(secret, "***");
+        }
+    }
     match line.char_indices().nth(LONGEST_WORDS) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
@@ -74,17 +76,17 @@ mod tests {
 
     #[test]
     fn others_words_are_made_fit_to_be_shown() {
-        let key = Secret::new("k3y");
+        let key = [Secret::new("k3y")];
         assert_eq!(
-            shown("bad key k3y, k\u{1b}3y\r\nnext", Some(&key)),
+            shown("bad key k3y, k\u{1b}3y\r\nnext", &key),
             "bad key ***, ***next"
         );
-        assert_eq!(shown("as it is", None), "as it is");
-        assert_eq!(shown("as it is", Some(&Secret::default())), "as it is");
-        let long = shown(&"é".repeat(500), None);
+        assert_eq!(shown("as it is", &[]), "as it is");
+        assert_eq!(shown("as it is", &[Secret::default()]), "as it is");
+        let long = shown(&"é".repeat(500), &[]);
         assert_eq!(long, format!("{}…", "é".repeat(200)));
         // The secret goes before the words are cut, so no half of it is left at the cut.
-        let cut = shown(&format!("{}k3y", "x".repeat(198)), Some(&key));
+        let cut = shown(&format!("{}k3y", "x".repeat(198)), &key);
         assert_eq!(cut, format!("{}**…", "x".repeat(198)));
     }
 

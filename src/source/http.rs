@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use ureq::http::{HeaderMap, Uri};
+use ureq::http::{HeaderMap, HeaderValue, Uri};
 
 use super::error::{SourceError, shown};
 use crate::quantity::format_size;
@@ -55,8 +55,8 @@ pub struct Get<'a> {
     pub query: &'a [(&'a str, &'a str)],
     /// Headers to send.
     pub headers: &'a [(&'a str, &'a str)],
-    /// The secret among all these: no error shows it.
-    pub secret: Option<&'a Secret>,
+    /// The secrets among all these: no error shows them.
+    pub secrets: &'a [Secret],
 }
 
 /// Its answer, whatever the status.
@@ -145,7 +145,7 @@ impl HttpClient {
             match same_origin(&uri, location) {
                 // The new place says its query itself.
                 Some(next) => (uri, query) = (next, &[]),
-                None => return Err(self.failed(&moved_away(answer.status, location, get.secret))),
+                None => return Err(self.failed(&moved_away(answer.status, location, get.secrets))),
             }
         }
         Err(self.failed("redirects in circles"))
@@ -167,7 +167,11 @@ impl HttpClient {
             request = request.query(name, value);
         }
         for (name, value) in get.headers {
-            request = request.header(*name, *value);
+            // Bytes, since a value may have letters that are not ASCII; what no header may have is an error all the same.
+            let mut value = HeaderValue::from_bytes(value.as_bytes())
+                .map_err(|_| self.failed("cannot be sent a header with a control character"))?;
+            value.set_sensitive(true);
+            request = request.header(*name, value);
         }
         let mut config = request.config().timeout_global(Some(left));
         if is_this_machine(uri) {
@@ -175,19 +179,28 @@ impl HttpClient {
         }
         let outcome = config.build().call();
         let (head, body) = outcome
-            .map_err(|error| self.trouble(&error, get.secret))?
+            .map_err(|error| self.trouble(&error, get.secrets))?
             .into_parts();
         let mut bytes = Vec::new();
+        let status = head.status.as_u16();
+        if matches!(status, 204 | 304) {
+            // No body, whatever the headers say: those of a 304 tell of the 200 that it stands for, packed or not.
+            return Ok(HttpAnswer {
+                status,
+                headers: head.headers,
+                body: bytes,
+            });
+        }
         // One byte past the limit tells a body that is too large from one that just fits. ureq's own limit counts packed bytes.
         let limit = self.settings.max_body as u64 + 1;
         let read = body.into_reader().take(limit).read_to_end(&mut bytes);
-        read.map_err(|error| self.trouble(&ureq::Error::from(error), get.secret))?;
+        read.map_err(|error| self.trouble(&ureq::Error::from(error), get.secrets))?;
         if bytes.len() > self.settings.max_body {
             let most = format_size(self.settings.max_body as u64);
             return Err(self.failed(&format!("answered with more than {most}")));
         }
         Ok(HttpAnswer {
-            status: head.status.as_u16(),
+            status,
             headers: head.headers,
             body: bytes,
         })
@@ -201,7 +214,7 @@ impl HttpClient {
         SourceError::Failed(format!("{} {what}", self.settings.upstream))
     }
 
-    fn trouble(&self, error: &ureq::Error, secret: Option<&Secret>) -> SourceError {
+    fn trouble(&self, error: &ureq::Error, secrets: &[Secret]) -> SourceError {
         match error {
             ureq::Error::Timeout(_) => self.too_slow(),
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -215,7 +228,7 @@ impl HttpClient {
             ureq::Error::RequireHttpsOnly(_) => self.failed("has a base URL that is not https"),
             error => self.failed(&format!(
                 "could not be asked: {}",
-                shown(&error.to_string(), secret)
+                shown(&error.to_string(), secrets)
             )),
         }
     }
@@ -235,10 +248,10 @@ fn same_origin(from: &Uri, location: &str) -> Option<Uri> {
 }
 
 /// Shows of the new place no more than its origin: the rest may have been made of the query that was sent.
-fn moved_away(status: u16, location: &str, secret: Option<&Secret>) -> String {
+fn moved_away(status: u16, location: &str, secrets: &[Secret]) -> String {
     let place: Option<Uri> = location.parse().ok();
     let place = place.and_then(|uri| Some(format!("{}://{}", uri.scheme_str()?, uri.host()?)));
-    let place = place.map_or_else(|| "elsewhere".to_owned(), |place| shown(&place, secret));
+    let place = place.map_or_else(|| "elsewhere".to_owned(), |place| shown(&place, secrets));
     format!(
         "redirects ({status}) to {place}, which is not followed: the key is for its base URL alone"
     )
@@ -270,13 +283,13 @@ mod tests {
 
     /// A call that carries the key both ways. Whatever comes of it must not show the key.
     fn get(server: &TinyServer, timeout: Duration) -> Result<HttpAnswer, SourceError> {
-        let key = Secret::new(KEY);
+        let key = [Secret::new(KEY)];
         let outcome = client(timeout).get(
             &Get {
                 url: &format!("{}/search", server.base_url()),
                 query: &[("q", "a b&c|d"), ("api-key", KEY)],
                 headers: &[("X-Api-Key", KEY)],
-                secret: Some(&key),
+                secrets: &key,
             },
             Instant::now() + Duration::from_secs(10),
         );
@@ -549,6 +562,43 @@ mod tests {
             get(&circle, PATIENT).unwrap_err().to_string(),
             "newsapi redirects in circles"
         );
+    }
+
+    #[test]
+    fn a_connection_is_used_again_after_an_answer_without_a_body() {
+        for head in [
+            "304 Not Modified\r\nContent-Length: 50\r\nContent-Encoding: gzip",
+            "304 Not Modified",
+            "204 No Content",
+        ] {
+            let server = TinyServer::start(move |mut stream, _| {
+                // All that comes on this one connection, which counts as one request.
+                let (mut seen, mut byte) = (b"\r\n\r\n".to_vec(), [0]);
+                loop {
+                    if seen.ends_with(b"\r\n\r\n") {
+                        let _ = stream.write_all(format!("HTTP/1.1 {head}\r\n\r\n").as_bytes());
+                    }
+                    match stream.read(&mut byte) {
+                        Ok(1) => seen.push(byte[0]),
+                        _ => return,
+                    }
+                }
+            });
+            let client = client(PATIENT);
+            for _ in 0..3 {
+                let url = server.base_url();
+                let get = Get {
+                    url: &url,
+                    query: &[],
+                    headers: &[],
+                    secrets: &[],
+                };
+                let answer = client.get(&get, Instant::now() + PATIENT).unwrap();
+                assert_eq!(answer.status.to_string(), head[..3]);
+                assert!(answer.body.is_empty());
+            }
+            assert_eq!(server.requests(), 1, "{head}");
+        }
     }
 
     #[test]

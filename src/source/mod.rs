@@ -2,11 +2,15 @@
 
 mod error;
 pub mod http;
+pub mod json_api;
 pub mod news;
 pub mod quota;
 mod settings;
 #[cfg(test)]
 mod tiny_server;
+mod upstream;
 
 pub use error::SourceError;
+pub use json_api::{JsonApi, JsonApiSettings, Place, Template, TtlFrom};
 pub use settings::{NEWS_UPSTREAMS, UpstreamSettings};
+pub use upstream::{HttpUpstream, HttpUpstreamSettings, HttpUpstreams};

@@ -18,7 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use crate::quantity::Rate;
+use super::error::SourceError;
+use crate::quantity::{Rate, format_duration};
 
 pub use self::shared::{Ask, QuotaStore, Reply};
 use self::shared::{Booking, Heard, Tie, Wish};
@@ -30,6 +31,8 @@ const TICK: Duration = Duration::from_millis(500);
 const BLINK: Duration = Duration::from_secs(1);
 /// The pause before it is asked again, by a call that has the time.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long the log is spared another line on a quota that is spent again and again.
+const TOLD: Duration = Duration::from_secs(60);
 
 /// No place is free in time; nothing was booked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,9 +107,40 @@ impl Quota {
         Ok(())
     }
 
+    /// Books a call, waits for its place, and makes it, which is to be over by `deadline`. What it says of the quota is believed: a
+    /// `Spent` closes it for everyone here.
+    ///
+    /// # Errors
+    /// `Spent` if there is no place in time, `TooSlow` if there was no time at all, else what `call` gives.
+    pub fn around<T>(
+        &self,
+        deadline: Instant,
+        call: impl FnOnce() -> Result<T, SourceError>,
+    ) -> Result<T, SourceError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let what = format!("no time was left to ask {}", self.core.upstream);
+            return Err(SourceError::TooSlow(what));
+        }
+        // A place at the very deadline would be spent on a call that has no time to be answered.
+        let latest = deadline - (left / 2).min(Duration::from_secs(1));
+        self.book(latest).map_err(|spent| SourceError::Spent {
+            what: self.core.upstream.clone(),
+            retry_after: spent.retry_after,
+        })?;
+        let outcome = call();
+        if let Err(SourceError::Spent { retry_after, .. }) = &outcome {
+            self.hold(*retry_after);
+        }
+        outcome
+    }
+
     /// Books nothing for this long: the upstream itself says that its quota is spent.
     pub fn hold(&self, time: Duration) {
-        self.core.lock().close(Instant::now() + time);
+        let now = Instant::now();
+        let mut book = self.core.lock();
+        book.close(now + time);
+        self.core.tell_spent(&mut book, now, time);
     }
 }
 
@@ -159,9 +193,9 @@ impl Core {
         let earliest = book.earliest(now, &self.rates);
         if earliest > deadline {
             // Also the answer while Redis is known to have no place: it is not asked again before there can be one.
-            return Err(Spent {
-                retry_after: earliest - now,
-            });
+            let retry_after = earliest - now;
+            self.tell_spent(&mut book, now, retry_after);
+            return Err(Spent { retry_after });
         }
         let at = match self.shared() {
             None => earliest,
@@ -179,6 +213,7 @@ impl Core {
                     Some(Heard::BookedIn(wait)) => earliest.max(asked + wait),
                     Some(Heard::FullFor(retry_after)) => {
                         book.close(asked + retry_after);
+                        self.tell_spent(&mut book, asked, retry_after);
                         return Err(Spent { retry_after });
                     }
                     Some(Heard::AwaitsOthers(_)) if has_time => return Ok(None),
@@ -194,7 +229,18 @@ impl Core {
             }
         };
         book.enter(at, now, &self.rates);
+        if book.told.back() {
+            log::info!("the quota of {} is back", self.upstream);
+        }
         Ok(Some(at))
+    }
+
+    fn tell_spent(&self, book: &mut Book, now: Instant, retry_after: Duration) {
+        if book.told.spent(now) {
+            let seconds = Duration::from_secs(retry_after.as_secs_f64().ceil() as u64);
+            let (upstream, back) = (&self.upstream, format_duration(seconds));
+            log::warn!("the quota of {upstream} is spent, back in {back}");
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Book> {
@@ -210,6 +256,32 @@ struct Book {
     /// There is no place before this, by Redis's word or the upstream's.
     closed_until: Option<Instant>,
     tie: Tie,
+    told: Told,
+}
+
+/// What the log was told: once that a quota is spent and once that it is back, whoever meets it meanwhile.
+#[derive(Default)]
+struct Told {
+    spent: bool,
+    /// When that was told last.
+    at: Option<Instant>,
+}
+
+impl Told {
+    /// Whether it is to be told now that it is spent.
+    fn spent(&mut self, now: Instant) -> bool {
+        let lately = |at: Instant| now.saturating_duration_since(at) < TOLD;
+        if self.spent || self.at.is_some_and(lately) {
+            return false;
+        }
+        (self.spent, self.at) = (true, Some(now));
+        true
+    }
+
+    /// Whether it is to be told that it is back.
+    fn back(&mut self) -> bool {
+        std::mem::take(&mut self.spent)
+    }
 }
 
 impl Book {
@@ -267,6 +339,24 @@ mod tests {
 
     fn rates(rates: &[&str]) -> Vec<Rate> {
         rates.iter().map(|rate| rate.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_log_is_told_once_and_not_again_and_again() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(!told.back());
+        assert!(told.spent(at(0)));
+        assert!(!told.spent(at(100)), "it is still spent");
+        assert!(told.back());
+        assert!(!told.back());
+        assert!(told.spent(at(100)));
+        assert!(told.back());
+        assert!(
+            !told.spent(at(101)) && !told.back(),
+            "a quota of one a second is spent every second"
+        );
+        assert!(told.spent(at(160)));
     }
 
     fn until(what: &str, done: impl Fn() -> bool) {

@@ -31,6 +31,8 @@ pub struct LarderOptions {
     bound_at: Option<SocketAddr>,
     /// The name of the file, in the working directory and not told to it.
     found_as: Option<&'static str>,
+    /// Other files beside it, by their paths.
+    beside: Vec<(String, String)>,
 }
 
 impl LarderOptions {
@@ -51,7 +53,15 @@ impl LarderOptions {
             folder: None,
             bound_at: None,
             found_as: None,
+            beside: Vec::new(),
         }
+    }
+
+    /// With a statement of this name beside its configuration.
+    pub fn statement(mut self, name: &str, sql: &str) -> LarderOptions {
+        self.beside
+            .push((format!("sql/queries/{name}.sql"), sql.to_owned()));
+        self
     }
 
     /// With `new` wherever the configuration has `old`.
@@ -104,6 +114,11 @@ impl LarderOptions {
         let config = folder.path().join(name);
         if let Some(text) = &self.config {
             fs::write(&config, text).unwrap();
+        }
+        for (path, text) in &self.beside {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
         }
         (folder, config)
     }

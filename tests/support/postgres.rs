@@ -87,6 +87,42 @@ impl PostgresServer {
         self.address
     }
 
+    /// Runs SQL as an operator would, with the program `psql`.
+    pub fn psql(&self, sql: &str) -> String {
+        let ran = program("psql")
+            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
+            .args(["--set=ON_ERROR_STOP=1", "--command", sql, "--dbname"])
+            .arg(self.url())
+            .output()
+            .unwrap_or_else(|error| panic!("cannot run psql ({error}): {INSTALL}"));
+        assert!(
+            ran.status.success(),
+            "psql: {}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
+        String::from_utf8_lossy(&ran.stdout).trim().to_owned()
+    }
+
+    /// Has every statement written to its log from now on.
+    pub fn log_statements(&self) {
+        let mut client = self.connect(&self.url());
+        for statement in [
+            "ALTER SYSTEM SET log_statement = 'all'",
+            "SELECT pg_reload_conf()",
+        ] {
+            client.batch_execute(statement).unwrap();
+        }
+        until(SOON, "statements are logged", || {
+            let set = client.query_one("SHOW log_statement", &[]).unwrap();
+            set.get::<_, String>(0) == "all"
+        });
+    }
+
+    /// All that it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("postgres.log")).unwrap()
+    }
+
     /// Ends it if it runs, and starts it again at the same port with the same data.
     pub fn restart(&mut self) {
         self.stop();

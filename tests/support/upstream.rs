@@ -83,6 +83,30 @@ impl Response {
         }
     }
 
+    /// What a server that keeps to RFC 9110, section 13, says to this request: itself, or 304 where the client has it already.
+    pub fn unless_known(self, request: &Request) -> Response {
+        let own = |name: &str| {
+            let mut headers = self.headers.iter();
+            let found = headers.find(|(key, _)| key.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.as_str())
+        };
+        let known = match request.header("If-None-Match") {
+            Some(tag) => own("ETag") == Some(tag),
+            None => request
+                .header("If-Modified-Since")
+                .is_some_and(|time| own("Last-Modified") == Some(time)),
+        };
+        if known {
+            Response {
+                status: 304,
+                body: Vec::new(),
+                ..self
+            }
+        } else {
+            self
+        }
+    }
+
     pub fn with(mut self, name: &str, value: &str) -> Response {
         self.headers.push((name.to_owned(), value.to_owned()));
         self

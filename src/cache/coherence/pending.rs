@@ -78,9 +78,10 @@ impl Pending {
         Batch { kind, names }
     }
 
-    /// Redis has not taken these: they are to be delivered later.
-    pub(crate) fn fail(&self, batch: &Batch) {
+    /// Redis has not taken these: they are to be delivered later. Returns whether there was nothing of that kind before.
+    pub(crate) fn fail(&self, batch: &Batch) -> bool {
         let mut waiting = self.lock();
+        let first = !waiting.values().any(|wait| wait.failed);
         for (name, begun) in &batch.names {
             if let Some(wait) = waiting.get_mut(&(name.clone(), batch.kind))
                 && wait.begun == *begun
@@ -88,6 +89,7 @@ impl Pending {
                 wait.failed = true;
             }
         }
+        first
     }
 
     /// Redis has taken these. A later one of the same name goes on waiting.

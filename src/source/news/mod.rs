@@ -13,7 +13,7 @@ mod same_story;
 pub mod sandbox;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub use article::{Article, source_name};
 pub use listing::{Flags, Item, Listing};
@@ -83,27 +83,11 @@ impl NewsUpstream {
     /// Blocks until `deadline` at the latest, also for a place in the quota. `Spent` if that comes too late or the upstream says
     /// so itself, after which nobody here asks it again before the time it named.
     pub fn fetch(&self, category: Option<&str>, deadline: Instant) -> Result<Vec<u8>, LoadError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(LoadError::TooSlow(format!(
-                "no time was left to ask {}",
-                self.name()
-            )));
-        }
-        if let Some(quota) = &self.quota {
-            // A place at the very deadline would be spent on a call that has no time to be answered.
-            let latest = deadline - (left / 2).min(Duration::from_secs(1));
-            quota.book(latest).map_err(|spent| LoadError::Spent {
-                what: self.name().to_owned(),
-                retry_after: spent.retry_after,
-            })?;
-        }
-        let outcome = self.ask(category, deadline);
-        if let (Err(SourceError::Spent { retry_after, .. }), Some(quota)) = (&outcome, &self.quota)
-        {
-            quota.hold(*retry_after);
-        }
-        Ok(outcome?)
+        let ask = || self.ask(category, deadline);
+        Ok(match &self.quota {
+            Some(quota) => quota.around(deadline, ask)?,
+            None => ask()?,
+        })
     }
 
     fn ask(&self, category: Option<&str>, deadline: Instant) -> Result<Vec<u8>, SourceError> {
@@ -123,7 +107,7 @@ impl NewsUpstream {
                 url: &format!("{}{path}", self.base_url.trim_end_matches('/')),
                 query: &query,
                 headers: &headers,
-                secret: self.key.as_ref(),
+                secrets: self.key.as_slice(),
             },
             deadline,
         )?;
@@ -141,7 +125,7 @@ impl NewsUpstream {
 
     fn refused(&self, answer: &HttpAnswer, refusal: &Refusal) -> SourceError {
         let (name, status) = (self.name(), answer.status);
-        let words = shown(&refusal.words(), self.key.as_ref());
+        let words = shown(&refusal.words(), self.key.as_slice());
         let what = match (words.is_empty(), status) {
             (false, _) => format!("{name} answered {status}: {words}"),
             (true, 200) => format!("{name} answered 200 with what is no list of articles"),
@@ -163,6 +147,7 @@ mod tests {
     use super::*;
     use crate::source::http::HttpSettings;
     use crate::source::tiny_server::{TinyServer, respond};
+    use std::time::Duration;
 
     const KEY: &str = "s3cr3t-k3y";
     const NEWSAPI_OK: &str = r#"{"status":"ok","articles":[{"title":"T","url":"https://a.example/1","publishedAt":"2022-10-21T14:06:14Z"}]}"#;

@@ -1,0 +1,88 @@
+//! The cache in a plain threaded program: eight threads want one slow answer, and it is worked out once.
+//!
+//! `cargo run --example embedded`, or with `REDIS_URL=redis://127.0.0.1:6379` twice at one time: both share one answer, and what one of
+//! them invalidates is gone from the other.
+
+#![allow(clippy::print_stdout)]
+
+use std::error::Error;
+use std::thread;
+use std::time::Duration;
+
+use larder::cache::{Cache, Kind, Name, Outcome, Policy, Wanted};
+use serde::{Deserialize, Serialize};
+
+/// What is cached: anything that serde can write and read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Weather {
+    city: String,
+    degrees: i32,
+}
+
+/// Stands for a query or a call that takes its time.
+fn slow_weather(city: &str, degrees: i32) -> Result<Weather, String> {
+    thread::sleep(Duration::from_millis(300));
+    Ok(Weather {
+        city: city.to_owned(),
+        degrees,
+    })
+}
+
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut builder = Cache::builder().memory(16 << 20).prefix("weather");
+    if let Ok(url) = std::env::var("REDIS_URL") {
+        builder = builder.redis(&url);
+    }
+    let cache = builder.build()?;
+    // Without it the answers are right, too, but what is loaded before Redis is found is loaded again.
+    cache.wait_trusted(Duration::from_secs(1));
+    // Fresh for half a minute here, for five minutes in Redis.
+    let policy = Policy::new(Duration::from_secs(30), Duration::from_secs(300));
+    let of = |city: &str| {
+        Wanted::new("weather")
+            .with("city", city)
+            .tag(&format!("city:{city}"))
+    };
+
+    let outcomes: Vec<Outcome> = thread::scope(|scope| {
+        let ask = || {
+            let load = || slow_weather("Zürich", 12);
+            cache.get_or_load(of("Zürich"), &policy, load)
+        };
+        let asked: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+        let answers = asked.into_iter().filter_map(|thread| thread.join().ok());
+        answers
+            .map(|answer| answer.map(|(_, outcome)| outcome))
+            .collect::<Result<_, _>>()
+    })?;
+    let loads = outcomes
+        .iter()
+        .filter(|outcome| **outcome == Outcome::Loaded)
+        .count();
+    println!("8 threads asked, {loads} load was made");
+
+    let (weather, outcome) =
+        cache.get_or_load(of("Zürich"), &policy, || slow_weather("Zürich", 99))?;
+    println!("then: {} degrees, {outcome:?}", weather.degrees);
+
+    // The weather has changed: nobody gets to see the old one, here at once, elsewhere within `patience`.
+    cache.invalidate(&[Name::tag("city:Zürich")], Kind::Hard);
+    let (weather, outcome) =
+        cache.get_or_load(of("Zürich"), &policy, || slow_weather("Zürich", 7))?;
+    println!("after the change: {} degrees, {outcome:?}", weather.degrees);
+
+    // That there is no such thing is kept as well.
+    for _ in 0..2 {
+        let (found, outcome) = cache.find_or_load(of("Atlantis"), &policy, || {
+            Ok::<Option<Weather>, String>(None)
+        })?;
+        println!("Atlantis: {found:?}, {outcome:?}");
+    }
+
+    // An error is the caller's, by its text, and the next one to ask is not made to wait for the same.
+    let failed = cache.get_or_load(of("Nowhere"), &policy, || Err::<Weather, _>("no station"));
+    if let Err(error) = failed {
+        println!("Nowhere: {error}");
+    }
+    Ok(())
+}

@@ -1,0 +1,1 @@
+SELECT id, name, title FROM employees WHERE id = :id

@@ -1,0 +1,1 @@
+SELECT status, status_since FROM employees WHERE id = :id

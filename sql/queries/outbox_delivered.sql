@@ -1,0 +1,1 @@
+DELETE FROM larder_outbox WHERE id = :id

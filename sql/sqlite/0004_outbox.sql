@@ -1,0 +1,1 @@
+-- Nothing: the outbox is for tables that others write to, and nobody but larder writes to this file.

@@ -1,0 +1,100 @@
+//! The handler of writes: `POST`, `PUT`, `PATCH` and `DELETE` of the declared resources.
+//!
+//! Promise: whoever has the answer to a write that is not told as pending finds no old value here, and elsewhere none beyond the
+//! bound of docs/consistency.md.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use crate::resource::{Arguments, Precondition, Resource, Write, WriteMethod, Written};
+
+use super::access::Audience;
+use super::problem::Problem;
+use super::resource::Front;
+use super::{body, bridge, headers, invalidation};
+
+/// Writes what the request says, for admins only.
+pub(super) async fn run(
+    request: &HttpRequest,
+    payload: &mut web::Payload,
+    front: &Front,
+    resource: &Arc<Resource>,
+    write: &Arc<Write>,
+    arguments: Arguments<'_>,
+) -> Result<HttpResponse, HttpResponse> {
+    let admission = front
+        .access
+        .check(request, Audience::Admins)
+        .map_err(|refused| refused.answer())?;
+    let done = written(request, payload, front, resource, write, arguments).await;
+    let mut answer = match done {
+        Ok(done) => answer(write.method(), done),
+        Err(problem) => problem.answer(),
+    };
+    answer
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    admission.tell(answer.headers_mut());
+    Ok(answer)
+}
+
+async fn written(
+    request: &HttpRequest,
+    payload: &mut web::Payload,
+    front: &Front,
+    resource: &Arc<Resource>,
+    write: &Arc<Write>,
+    arguments: Arguments<'_>,
+) -> Result<Written, Problem> {
+    let body = if write.takes_body(resource) {
+        body::fields(request, payload).await?
+    } else {
+        BTreeMap::new()
+    };
+    let precondition = precondition(request)?;
+    let given = write.given(resource, arguments, &body)?;
+    let (cache, resource, write) = (front.cache.clone(), resource.clone(), write.clone());
+    bridge::change(move || write.run(&resource, &given, precondition.as_ref(), &cache)).await
+}
+
+/// What `If-Match` says (RFC 9110, section 13.1.1), on one line or several.
+fn precondition(request: &HttpRequest) -> Result<Option<Precondition>, Problem> {
+    let mut tags = Vec::new();
+    let mut lines = request.headers().get_all(header::IF_MATCH).peekable();
+    if lines.peek().is_none() {
+        return Ok(None);
+    }
+    for line in lines {
+        let line = line.to_str().unwrap_or_default().trim();
+        if line == "*" {
+            return Ok(Some(Precondition::Exists));
+        }
+        tags.extend(headers::entity_tags(line).map(str::to_owned));
+    }
+    // A weak tag, or what is no tag at all, is nobody's by strong comparison.
+    Ok(Some(Precondition::Is(tags)))
+}
+
+fn answer(method: WriteMethod, done: Written) -> HttpResponse {
+    let status = match (method, &done.json) {
+        (WriteMethod::Post, _) => StatusCode::CREATED,
+        (WriteMethod::Delete, _) | (_, None) => StatusCode::NO_CONTENT,
+        (WriteMethod::Put | WriteMethod::Patch, Some(_)) => StatusCode::OK,
+    };
+    let mut answer = HttpResponse::build(status);
+    invalidation::tell(done.acknowledged, &mut answer);
+    if let Some(location) = done.location {
+        answer.insert_header((header::LOCATION, location));
+    }
+    match done.json {
+        Some(json) if status != StatusCode::NO_CONTENT => {
+            answer.insert_header((header::CONTENT_TYPE, "application/json"));
+            answer.body(json)
+        }
+        _ => answer.finish(),
+    }
+}

@@ -1,0 +1,144 @@
+//! A cache for a program of one's own, with what differs from the defaults.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::settings::{CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisSettings};
+use super::typed::Typed;
+use super::{Cache, Policy, StaleRules};
+use crate::secret::Secret;
+
+/// See [`Cache::builder`].
+#[derive(Default)]
+pub struct CacheBuilder {
+    memory: MemorySettings,
+    redis: RedisSettings,
+    loads: LoadSettings,
+    coherence: CoherenceSettings,
+    typed: Typed,
+}
+
+impl Cache {
+    /// A cache to embed: 256 MiB of memory, and no Redis but one that answers at 127.0.0.1:6379, unless told otherwise.
+    ///
+    /// ```
+    /// use larder::cache::{Cache, Kind, Name, Policy, Wanted};
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache = Cache::builder().memory(64 << 20).build()?;
+    /// let policy = Policy::new(Duration::from_secs(30), Duration::from_secs(300));
+    /// let squared = |n: u64| Wanted::new("square").with("of", n).tag("squares");
+    ///
+    /// let (value, outcome) = cache.get_or_load(squared(12), &policy, || Ok::<u64, String>(12 * 12))?;
+    /// assert_eq!(value, 144);
+    /// assert!(outcome.waited());
+    ///
+    /// let (value, outcome) = cache.get_or_load(squared(12), &policy, || Err::<u64, _>("not asked"))?;
+    /// assert_eq!(value, 144);
+    /// assert!(!outcome.waited());
+    ///
+    /// cache.invalidate(&[Name::tag("squares")], Kind::Hard);
+    /// let (value, _) = cache.get_or_load(squared(12), &policy, || Ok::<u64, String>(1))?;
+    /// assert_eq!(value, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder() -> CacheBuilder {
+        CacheBuilder::default()
+    }
+}
+
+impl CacheBuilder {
+    /// Room in memory, in bytes, for values, keys and bookkeeping. 256 MiB by default.
+    pub fn memory(mut self, bytes: u64) -> CacheBuilder {
+        self.memory.max_bytes = bytes;
+        self
+    }
+
+    /// What makes room when memory is full. What was not used for the longest time, by default.
+    pub fn eviction(mut self, eviction: Eviction) -> CacheBuilder {
+        self.memory.eviction = eviction;
+        self
+    }
+
+    /// Where Redis is, as `redis://` or `rediss://`, with user and password. A Redis that is named here and does not answer is an
+    /// outage, in which invalidations are pending; one that is not named and not found at 127.0.0.1:6379 is none, and this
+    /// process is alone.
+    pub fn redis(mut self, url: &str) -> CacheBuilder {
+        self.redis.url = Some(Secret::new(url));
+        self
+    }
+
+    /// What every key in Redis begins with, `larder` by default. Caches of one prefix share values and invalidations.
+    pub fn prefix(mut self, prefix: &str) -> CacheBuilder {
+        self.redis.prefix = prefix.to_owned();
+        self
+    }
+
+    /// How long after an acknowledged invalidation another process may still answer with the old value, whatever fails. A second by
+    /// default; several times the round trip to Redis at least.
+    pub fn patience(mut self, patience: Duration) -> CacheBuilder {
+        self.coherence.patience = patience;
+        self
+    }
+
+    /// Loads at one time, each on a thread (64 by default), and loads that wait for one (1024 by default); past it
+    /// [`LoadError::Overloaded`](super::LoadError::Overloaded).
+    pub fn loads(mut self, at_once: usize, waiting: usize) -> CacheBuilder {
+        self.loads.max_loads = at_once;
+        self.loads.max_queue = waiting;
+        self
+    }
+
+    /// How long a load is expected to take at most, 10 s by default: who waits for it gives up after twice that and ten seconds. A
+    /// load that hangs for ever holds its thread for ever; give what it calls a timeout of its own.
+    pub fn load_timeout(mut self, limit: Duration) -> CacheBuilder {
+        self.typed.load_timeout = limit;
+        self
+    }
+
+    /// The version of the types that are stored: to be changed with their shape, so that a process of another version does not read
+    /// them. Empty by default.
+    pub fn version(mut self, version: &str) -> CacheBuilder {
+        self.typed.version = version.to_owned();
+        self
+    }
+
+    /// The cache. Redis is looked for in the background, so this neither waits for it nor fails without it;
+    /// [`Cache::wait_trusted`] waits.
+    ///
+    /// # Errors
+    /// If the Redis URL is not valid or a thread cannot be started.
+    pub fn build(self) -> Result<Cache, String> {
+        let mut cache = Cache::start(&self.memory, &self.redis, &self.loads, &self.coherence)?;
+        cache.typed = Arc::new(self.typed);
+        Ok(cache)
+    }
+}
+
+impl Policy {
+    /// Fresh for `memory` without asking anyone, and for `redis` at all; zero switches that tier off. Absence is remembered for five
+    /// seconds or less, and nothing is served stale.
+    pub fn new(memory: Duration, redis: Duration) -> Policy {
+        Policy {
+            memory,
+            redis,
+            absent: memory.max(redis).min(Duration::from_secs(5)),
+            ..Policy::default()
+        }
+    }
+
+    /// Also served when it is past its time: at once for `while_revalidate` longer, while a load renews it, and for `if_error` longer
+    /// when that load fails (RFC 5861).
+    pub fn stale(self, while_revalidate: Duration, if_error: Duration) -> Policy {
+        Policy {
+            stale: StaleRules {
+                while_revalidate,
+                if_error,
+                ..self.stale
+            },
+            ..self
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Lives that a source gives, and copies that it confirms.
+
+use super::*;
+
+/// A value with this life that its source can confirm by `validator`.
+fn confirmable(body: &str, life: Life, validator: &str) -> Result<Loaded, LoadError> {
+    Ok(Loaded {
+        validator: Some(validator.into()),
+        ..Loaded::new(Value::Present(body.to_owned().into()), life)
+    })
+}
+
+/// A look-up that loads with `run`, which is shown what it may confirm.
+fn attempting(
+    name: &str,
+    policy: &Arc<Policy>,
+    run: impl FnOnce(Option<Previous>) -> Result<Loaded, LoadError> + Send + 'static,
+) -> Request {
+    let load = Load {
+        limit: LONG,
+        run: Box::new(|attempt| run(attempt.previous)),
+    };
+    Request {
+        subject: subject(name, policy),
+        making: Making::Load(load),
+    }
+}
+
+/// Without any stale use, and a value kept for an hour for its source to confirm.
+fn confirming() -> Arc<Policy> {
+    Arc::new(Policy {
+        revalidate: Duration::from_secs(3600),
+        ..(*hour()).clone()
+    })
+}
+
+/// The source gives back what it was shown, as after a 304.
+fn confirms(previous: Option<Previous>) -> Result<Loaded, LoadError> {
+    let previous = previous.expect("it has something to confirm");
+    assert_eq!(&*previous.validator, "v1");
+    Ok(Loaded {
+        validator: Some("v2".into()),
+        ..Loaded::new(Value::Present(previous.value), Life::Full)
+    })
+}
+
+#[test]
+fn an_expired_copy_is_confirmed_and_not_served_before() {
+    let (cache, policy) = (cache(), confirming());
+    let brief = Life::Exactly(Duration::ZERO);
+    let first = cache
+        .answer(
+            loading("k", &policy, move || confirmable("v", brief, "v1")),
+            LONG,
+        )
+        .unwrap();
+    let key = Key::new(1, "k");
+    assert!(cache.get(key.as_str(), &policy, 0).is_none());
+    let (_, freshness) = cache.inspect(key.as_str(), &policy).unwrap();
+    assert_eq!(
+        freshness,
+        Freshness::Dead,
+        "it is kept for its source alone"
+    );
+    // Nor where the source fails: what is kept for that makes nothing servable.
+    let other = cache.answer(
+        loading("k2", &policy, move || confirmable("v", brief, "v1")),
+        LONG,
+    );
+    other.unwrap();
+    let failing = attempting("k2", &policy, |previous| {
+        assert!(previous.is_some());
+        failed()
+    });
+    cache.answer(failing, LONG).unwrap_err();
+
+    let acknowledged = cache.invalidate(&[Name::tag("elsewhere")], Kind::Hard);
+    let second = cache
+        .answer(attempting("k", &policy, confirms), LONG)
+        .unwrap();
+    assert_eq!(second.outcome, Outcome::Loaded);
+    let (before, after) = (&first.entry, &second.entry);
+    assert_eq!((&after.value, after.hash), (&before.value, before.hash));
+    assert_eq!(after.value.bytes().as_ptr(), before.value.bytes().as_ptr());
+    assert_ne!(after.load_id, before.load_id);
+    assert!(after.loaded_at >= before.loaded_at);
+    // Pending, since the Redis of these tests is none: what tells the two loads apart is the count of what was begun here.
+    assert!(acknowledged.is_pending() && after.stamp.begun > before.stamp.begun);
+    let third = cache
+        .answer(attempting("k", &policy, |_| failed()), LONG)
+        .unwrap();
+    assert_eq!(
+        (third.outcome, third.entry.validator.as_deref()),
+        (Outcome::MemoryHit, Some("v2"))
+    );
+}
+
+#[test]
+fn what_was_invalidated_soft_is_confirmed_and_hard_is_fetched_anew() {
+    for kind in [Kind::Soft, Kind::Hard] {
+        let (cache, policy) = (cache(), confirming());
+        let load = || loading("k", &policy, || confirmable("v", Life::Full, "v1"));
+        cache.answer(load(), LONG).unwrap();
+        cache.invalidate(&[Name::from(&Key::new(1, "k"))], kind);
+        let shown = attempting("k", &policy, move |previous| {
+            assert_eq!(previous.is_some(), kind == Kind::Soft);
+            present("new")
+        });
+        let next = cache.answer(shown, LONG);
+        assert_eq!(text(&next), ("new".into(), Outcome::Loaded));
+    }
+}
+
+#[test]
+fn what_its_source_cannot_confirm_is_not_kept_for_that() {
+    let (cache, policy) = (cache(), confirming());
+    let brief = Life::Exactly(Duration::ZERO);
+    let long = "x".repeat(Loaded::LONGEST_VALIDATOR + 1);
+    let absent = || {
+        Ok(Loaded {
+            validator: Some("v1".into()),
+            ..Loaded::new(Value::Absent, Life::Exactly(Duration::ZERO))
+        })
+    };
+    cache
+        .answer(
+            loading("none", &policy, move || {
+                Ok(Loaded::new(Value::Present("v".into()), brief))
+            }),
+            LONG,
+        )
+        .unwrap();
+    cache
+        .answer(
+            loading("long", &policy, move || confirmable("v", brief, &long)),
+            LONG,
+        )
+        .unwrap();
+    cache
+        .answer(loading("absent", &policy, absent), LONG)
+        .unwrap();
+    for name in ["none", "long", "absent"] {
+        assert!(
+            cache.inspect(Key::new(1, name).as_str(), &policy).is_none(),
+            "{name}"
+        );
+        let next = attempting(name, &policy, |previous| {
+            assert_eq!(previous, None);
+            present("new")
+        });
+        assert_eq!(text(&cache.answer(next, LONG)).0, "new");
+    }
+}
+
+#[test]
+fn what_is_not_kept_goes_to_those_who_wait_and_to_nobody_else() {
+    let cache = cache();
+    let policy = policy(LONG, LONG, LONG);
+    let (started, running) = mpsc::channel();
+    let (release, gate) = mpsc::channel::<()>();
+    let leader = cache.fetch(loading("k", &policy, move || {
+        started.send(()).unwrap();
+        gate.recv().unwrap();
+        confirmable("secret", Life::NotKept, "v1")
+    }));
+    running.recv().unwrap();
+    let follower = cache.fetch(loading("k", &policy, failed));
+    release.send(()).unwrap();
+    assert_eq!(text(&leader.wait(LONG)), ("secret".into(), Outcome::Loaded));
+    assert_eq!(
+        text(&follower.wait(LONG)),
+        ("secret".into(), Outcome::Collapsed)
+    );
+    assert!(cache.inspect(Key::new(1, "k").as_str(), &policy).is_none());
+    let next = cache.answer(loading("k", &policy, || present("next")), LONG);
+    assert_eq!(text(&next), ("next".into(), Outcome::Loaded));
+
+    // Nor is a whole that has it for a part, whatever stale use the policy bears.
+    let unkept = || Ok(Loaded::new(Value::Present("a".into()), Life::NotKept));
+    let whole = cache.answer(composed(&policy, unkept, || present("b"), None), LONG);
+    assert_eq!(text(&whole), ("a+b".into(), Outcome::Loaded));
+    assert!(
+        cache
+            .inspect(Key::new(1, "whole").as_str(), &policy)
+            .is_none()
+    );
+}
+
+#[test]
+fn a_source_that_forbids_stale_use_is_obeyed_also_by_a_whole() {
+    let cache = cache();
+    let policy = policy(LONG, LONG, LONG);
+    let ended = |name: &str, life: Life| {
+        cache
+            .answer(
+                loading(name, &policy, move || {
+                    Ok(Loaded::new(Value::Present("v".into()), life))
+                }),
+                LONG,
+            )
+            .unwrap();
+        cache.answer(loading(name, &policy, failed), LONG)
+    };
+    let stale = ended("lenient", Life::Exactly(Duration::ZERO)).unwrap();
+    assert!(matches!(stale.outcome, Outcome::Stale(_)));
+    ended("strict", Life::Strictly(Duration::ZERO)).unwrap_err();
+    let strict = || {
+        Ok(Loaded::new(
+            Value::Present("a".into()),
+            Life::Strictly(Duration::ZERO),
+        ))
+    };
+    cache
+        .answer(composed(&policy, strict, || present("b"), None), LONG)
+        .unwrap();
+    assert!(
+        cache
+            .inspect(Key::new(1, "whole").as_str(), &policy)
+            .is_none()
+    );
+}

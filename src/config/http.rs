@@ -1,0 +1,167 @@
+//! Sources that are HTTP APIs, and the upstreams that they keep to.
+
+use std::time::Duration;
+
+use super::environment::Environment;
+use super::params::Declared;
+use super::paths::is_name;
+use super::reader::{Table, Value};
+use super::upstreams;
+use crate::cache::Policy;
+use crate::resource::{HttpSourceSettings, SourceSettings};
+use crate::source::{
+    HttpUpstreamSettings, JsonApiSettings, NEWS_UPSTREAMS, Place, Template, TtlFrom,
+};
+
+const URL_FORM: &str = "\"https://api.example.com/v1/quote/{symbol}\"";
+const TTL_FORM: &str = "{ memory = \"1s\", redis = \"5s\" } or \"upstream\"";
+/// What an upstream may say at most, where it decides.
+const LONGEST: Duration = Duration::from_secs(86_400);
+/// How long past its end a value is kept that the upstream can confirm.
+const REVALIDATED: Duration = Duration::from_secs(86_400);
+
+/// What a source is read with.
+#[derive(Clone, Copy)]
+pub(super) struct Apis<'r, 'e> {
+    /// The whole file, for its upstreams.
+    pub(super) root: &'r Table<'r>,
+    pub(super) env: Environment<'e>,
+}
+
+/// The API that `table`, the source of the resource `name`, declares; `None` where it has a fault.
+pub(super) fn source(
+    table: &Table<'_>,
+    name: &str,
+    params: &[Declared<'_>],
+    ttl: TtlFrom,
+    apis: Apis<'_, '_>,
+) -> Option<SourceSettings> {
+    let template = |value: &Value<'_>| -> Option<Template> {
+        let text = value.text("a text, in which {name} is a parameter and ${NAME} a variable")?;
+        match Template::parse(text, &|name| apis.env.get(name)) {
+            Ok(template) => Some(template),
+            Err(error) => {
+                // Not shown: it may be the key itself, pasted in the wrong place.
+                value.fault(
+                    error,
+                    "a text, in which {name} is a parameter and ${NAME} a variable",
+                );
+                None
+            }
+        }
+    };
+    let names: Vec<&str> = params.iter().map(|param| param.name).collect();
+    let known = |value: &Value<'_>, template: &Template| {
+        for name in template.params().filter(|name| !names.contains(name)) {
+            value.fault(
+                format!("has {{{name}}}, which is no parameter of this resource"),
+                format!("no other parameters than {}", names.join(", ")),
+            );
+        }
+    };
+    let url_at = table.need("http", URL_FORM)?;
+    let url = template(&url_at);
+    let named = |key: &'static str| -> Option<Vec<(String, Value<'_>, Template)>> {
+        let mut all = Vec::new();
+        let mut whole = true;
+        for (name, value) in table.table(key).entries() {
+            match template(&value) {
+                Some(template) => all.push((name.to_owned(), value, template)),
+                None => whole = false,
+            }
+        }
+        whole.then_some(all)
+    };
+    let (headers, query) = (named("headers"), named("query"));
+    let pick_at = table.get("pick");
+    let pick = match &pick_at {
+        Some(value) => Some(
+            value
+                .text("a JSON pointer such as \"/data/items\"")?
+                .to_owned(),
+        ),
+        None => None,
+    };
+    let upstream = upstream(table, name, apis);
+    let (url, headers, query) = (url?, headers?, query?);
+    known(&url_at, &url);
+    headers
+        .iter()
+        .chain(&query)
+        .for_each(|(_, value, template)| known(value, template));
+    let plain = |all: &[(String, Value<'_>, Template)]| {
+        let all = all.iter();
+        all.map(|(name, _, template)| (name.clone(), template.clone()))
+            .collect()
+    };
+    let api = JsonApiSettings {
+        url,
+        headers: plain(&headers),
+        query: plain(&query),
+        pick,
+        ttl,
+    };
+    for fault in api.faults() {
+        let entry = |all: &'_ [(String, Value<'_>, Template)], name: &str| -> bool {
+            let found = all.iter().find(|(known, ..)| known == name);
+            if let Some((_, value, _)) = found {
+                value.fault(&fault.problem, fault.valid);
+            }
+            found.is_some()
+        };
+        let told = match &fault.place {
+            Place::Url => false,
+            Place::Header(name) => entry(&headers, name),
+            Place::Query(name) => entry(&query, name),
+            Place::Pick => pick_at
+                .as_ref()
+                .inspect(|value| value.fault(&fault.problem, fault.valid))
+                .is_some(),
+        };
+        if !told {
+            url_at.fault(&fault.problem, fault.valid);
+        }
+    }
+    Some(SourceSettings::Http(HttpSourceSettings {
+        api,
+        upstream: upstream?,
+    }))
+}
+
+/// What it keeps to: an upstream that it shares, or one of its own by the name of the resource.
+fn upstream(table: &Table<'_>, resource: &str, apis: Apis<'_, '_>) -> Option<HttpUpstreamSettings> {
+    let Some(value) = table.get("upstream") else {
+        return Some(HttpUpstreamSettings::new(resource));
+    };
+    const FORM: &str = "a name, under which [upstream.NAME] may have a timeout and a quota";
+    let name = value.text(FORM)?;
+    if !is_name(name) || NEWS_UPSTREAMS.contains(&name) {
+        value.wrong(format!("{FORM}; not {}", NEWS_UPSTREAMS.join(" or ")));
+        return None;
+    }
+    Some(upstreams::http(apis.root, name))
+}
+
+/// Whether the upstream is to say how long its values are fresh: `ttl = "upstream"`.
+pub(super) fn ttl_from(resource: &Table<'_>) -> TtlFrom {
+    match resource.get("ttl").and_then(|value| value.as_text()) {
+        Some(_) => TtlFrom::Upstream,
+        None => TtlFrom::Resource,
+    }
+}
+
+/// The TTLs where the upstream says how long its values are fresh: what it may say at most.
+pub(super) fn ttl_of_upstream(value: &Value<'_>) -> [Option<Duration>; 3] {
+    if value.as_text() != Some("upstream") {
+        value.wrong(TTL_FORM);
+    }
+    [Some(LONGEST); 3]
+}
+
+/// What an upstream's values are kept for beside being served.
+pub(super) fn kept(policy: Policy) -> Policy {
+    Policy {
+        revalidate: REVALIDATED,
+        ..policy
+    }
+}

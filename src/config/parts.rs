@@ -1,0 +1,111 @@
+//! Wholes: resources that join the objects of others, and what they take from these.
+
+use std::time::Duration;
+
+use super::reader::{Table, Value, unknown};
+use crate::cache::{Policy, StaleRules};
+use crate::database::Shape;
+use crate::resource::{ResourceSettings, SourceSettings};
+
+/// What a whole may say of its own life. Its TTLs and what may be stale of it are its parts'.
+pub(super) fn policy(resource: &Table<'_>) -> Policy {
+    for key in ["ttl", "stale", "blind_ttl"] {
+        if let Some(value) = resource.get(key) {
+            value.fault(
+                "does not apply: a whole is as fresh as its shortest part",
+                format!("{key} at its parts"),
+            );
+        }
+    }
+    let soft_timeout = resource
+        .get("soft_timeout")
+        .and_then(|value| value.duration_within(Duration::from_millis(1)..=Duration::MAX));
+    Policy {
+        soft_timeout,
+        ..Policy::default()
+    }
+}
+
+/// Gives each whole what it takes from its parts; `places` are where the resources are declared.
+pub(super) fn join(resources: &mut [ResourceSettings], places: &[Value<'_>]) {
+    let all = resources.to_vec();
+    for (whole, place) in resources.iter_mut().zip(places) {
+        let Some(SourceSettings::Parts(names)) = &whole.source else {
+            continue;
+        };
+        let source = place
+            .inner("source")
+            .and_then(|source| source.inner("parts"));
+        let place = source.as_ref().unwrap_or(place);
+        let mut parts: Vec<&ResourceSettings> = Vec::new();
+        for name in names {
+            match all.iter().find(|other| other.name == *name) {
+                Some(part) => {
+                    judge(whole, part, place);
+                    parts.push(part);
+                }
+                None => {
+                    let known: Vec<&str> = all.iter().map(|other| other.name.as_str()).collect();
+                    place.fault(
+                        format!(
+                            "names {name:?}, which {}",
+                            unknown("resource", name, &known)
+                        ),
+                        "names of resources that have a source",
+                    );
+                }
+            }
+        }
+        let policies = || parts.iter().map(|part| &part.policy);
+        let shortest = |of: fn(&Policy) -> Duration| policies().map(of).min().unwrap_or_default();
+        whole.policy = Policy {
+            memory: shortest(|policy| policy.memory),
+            redis: Duration::ZERO,
+            absent: shortest(|policy| policy.absent),
+            stale: StaleRules {
+                on_reset: policies().all(|policy| policy.stale.on_reset),
+                ..StaleRules::default()
+            },
+            soft_timeout: whole.policy.soft_timeout,
+            blind_ttl: policies().filter_map(|policy| policy.blind_ttl).min(),
+            revalidate: Duration::ZERO,
+        };
+    }
+}
+
+/// Whether `part` can be one of `whole`.
+fn judge(whole: &ResourceSettings, part: &ResourceSettings, place: &Value<'_>) {
+    let name = &part.name;
+    let is_object = match &part.source {
+        Some(SourceSettings::Sql(sql)) => sql.shape == Shape::One,
+        Some(SourceSettings::Http(_)) => true,
+        Some(SourceSettings::News(_) | SourceSettings::Parts(_)) | None => false,
+    };
+    if !is_object {
+        place.fault(
+            format!("names {name:?}, which gives no object of its own"),
+            "resources that give one object each, and are no wholes themselves",
+        );
+    }
+    for param in part.params.iter().filter(|param| !param.view) {
+        let same = whole.params.iter().find(|own| own.name == param.name);
+        match same {
+            Some(own) if own.kind == param.kind => {}
+            Some(_) => place.fault(
+                format!(
+                    "names {name:?}, whose parameter {} takes other values",
+                    param.name
+                ),
+                format!("the same {} = {{ … }} at both", param.name),
+            ),
+            None if param.required => place.fault(
+                format!(
+                    "names {name:?}, whose parameter {} the whole has not",
+                    param.name
+                ),
+                format!("params.{} at the whole, too", param.name),
+            ),
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Where a resource's value comes from, of whichever kind.
+
+use std::path::Path;
+
+use super::http::{self, Apis};
+use super::news;
+use super::params::Declared;
+use super::reader::{Table, Value, quoted, unknown};
+use crate::database::{DatabaseKind, Query, Shape};
+use crate::resource::{SourceSettings, SqlSettings};
+
+pub(super) const FORM: &str = "{ news = [\"newsapi\", \"guardian\"] }, { sql = \"user_by_id\" }, { http = \"https://host/path/{param}\" } or { parts = [\"profile\", \"status\"] }";
+const KINDS: [&str; 4] = ["news", "sql", "http", "parts"];
+const SQL_FORM: &str = "the name of a file in sql/queries, without its \".sql\"";
+
+/// Where statements are looked for.
+#[derive(Clone, Copy)]
+pub(super) struct Statements<'p> {
+    /// The operator's own; the ones that ship with larder come after these.
+    pub(super) folder: Option<&'p Path>,
+    /// Which database they are for.
+    pub(super) kind: DatabaseKind,
+}
+
+impl Statements<'_> {
+    /// The statement that `value` names; reports why there is none.
+    pub(super) fn find(&self, value: &Value<'_>) -> Option<Query> {
+        let name = value.text(SQL_FORM)?;
+        match Query::load(self.folder, name, self.kind) {
+            Ok(query) => Some(query),
+            Err(error) => {
+                value.fault(format!("is {}: {error}", quoted(name)), SQL_FORM);
+                None
+            }
+        }
+    }
+}
+
+/// What a source is read with besides.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'c> {
+    pub(super) statements: Statements<'c>,
+    pub(super) apis: Apis<'c, 'c>,
+}
+
+/// The source that `value` declares for `resource`, which is called `name`; `None` where it has a fault.
+pub(super) fn read(
+    value: &Value<'_>,
+    resource: &Table<'_>,
+    name: &str,
+    params: &mut [Declared<'_>],
+    context: Context<'_>,
+) -> Option<SourceSettings> {
+    if value.as_text().is_some() {
+        value.wrong(FORM);
+        return None;
+    }
+    let table = value.table()?;
+    let entries = table.entries();
+    let kinds: Vec<&str> = entries
+        .iter()
+        .map(|(key, _)| *key)
+        .filter(|key| KINDS.contains(key))
+        .collect();
+    let source = match kinds.as_slice() {
+        ["news"] => {
+            let source = news::source(&table);
+            if source.is_some() {
+                news::judge(params);
+            }
+            source
+        }
+        ["sql"] => {
+            no_views(params, "a query");
+            sql(&table, params, context.statements)
+        }
+        ["http"] => {
+            no_views(params, "an HTTP source");
+            http::source(&table, name, params, http::ttl_from(resource), context.apis)
+        }
+        ["parts"] => {
+            no_views(params, "parts");
+            parts(&table)
+        }
+        [] => {
+            match entries.first() {
+                Some((key, value)) => value.fault(unknown("kind of source", key, &KINDS), FORM),
+                None => value.fault("is empty", FORM),
+            }
+            return None;
+        }
+        _ => {
+            value.fault(format!("is of kinds {}", kinds.join(" and ")), FORM);
+            return None;
+        }
+    };
+    table.close();
+    source
+}
+
+/// Only the news know how to cut a view from what is loaded.
+fn no_views(params: &[Declared<'_>], kind: &str) {
+    for param in params.iter().filter(|param| param.view) {
+        param.value.fault(
+            format!("is a view, but nothing is cut from what {kind} loads"),
+            "a parameter without view = true",
+        );
+    }
+}
+
+fn sql(
+    table: &Table<'_>,
+    params: &[Declared<'_>],
+    statements: Statements<'_>,
+) -> Option<SourceSettings> {
+    let value = table.need("sql", SQL_FORM)?;
+    let many = table.boolean("many", false);
+    let query = statements.find(&value)?;
+    let names: Vec<&str> = params.iter().map(|param| param.name).collect();
+    for wanted in query.parameters() {
+        if !names.contains(&wanted.as_str()) {
+            let valid = match names.as_slice() {
+                [] => "a statement without parameters, or params that declare them".to_owned(),
+                some => format!(
+                    "a statement with no other parameters than {}",
+                    some.join(", ")
+                ),
+            };
+            value.fault(
+                format!("names :{wanted}, which is no parameter of this resource"),
+                valid,
+            );
+        }
+    }
+    Some(SourceSettings::Sql(SqlSettings {
+        query: query.into(),
+        shape: if many { Shape::Many } else { Shape::One },
+        line: value.line(),
+    }))
+}
+
+fn parts(table: &Table<'_>) -> Option<SourceSettings> {
+    const PARTS: &str = "an array of at least one name of a resource";
+    let value = table.need("parts", PARTS)?;
+    let items = value.list(PARTS)?;
+    if items.is_empty() {
+        value.fault("is empty", PARTS);
+        return None;
+    }
+    let mut names: Vec<String> = Vec::new();
+    for item in items {
+        let Some(name) = item.text(PARTS) else {
+            continue;
+        };
+        if names.iter().any(|known| known == name) {
+            item.fault(format!("names {} twice", item.shown()), "each part once");
+        } else {
+            names.push(name.to_owned());
+        }
+    }
+    Some(SourceSettings::Parts(names))
+}

@@ -1,0 +1,106 @@
+//! How a resource is written.
+
+use super::params::{self, Declared};
+use super::reader::{Table, unknown};
+use super::source::Statements;
+use super::tags;
+use crate::resource::{FieldSettings, TagTemplate, WriteMethod, WriteSettings};
+
+const WRITE_FORM: &str = "{ sql = \"user_update\", invalidates = [\"user:{id}\"] }";
+const LOCATION_FORM: &str =
+    "a path such as \"/users/{id}\", whose places are columns that the statement returns";
+
+/// Every write that `resource` declares.
+pub(super) fn read(
+    resource: &Table<'_>,
+    params: &[Declared<'_>],
+    statements: Statements<'_>,
+) -> Vec<WriteSettings> {
+    let names = WriteMethod::ALL.map(WriteMethod::name);
+    let mut writes = Vec::new();
+    for (name, value) in resource.table("write").entries() {
+        let Some(method) = WriteMethod::ALL
+            .into_iter()
+            .find(|method| method.name() == name)
+        else {
+            value.fault(unknown("method", name, &names), names.join(", "));
+            continue;
+        };
+        if value.as_text().is_some() {
+            value.wrong(WRITE_FORM);
+            continue;
+        }
+        let Some(table) = value.table() else { continue };
+        writes.extend(write(method, table, params, statements));
+    }
+    writes
+}
+
+fn write(
+    method: WriteMethod,
+    table: Table<'_>,
+    params: &[Declared<'_>],
+    statements: Statements<'_>,
+) -> Option<WriteSettings> {
+    let sql = table.need(
+        "sql",
+        "the name of a file in sql/queries, without its \".sql\"",
+    );
+    let query = sql.as_ref().and_then(|value| statements.find(value));
+    let fields = fields(&table, params);
+    if let Some(query) = &query {
+        for (name, value) in table.table("fields").entries() {
+            if !query.parameters().iter().any(|known| known == name) {
+                let known: Vec<&str> = query.parameters().iter().map(String::as_str).collect();
+                value.fault(
+                    unknown("parameter of the statement", name, &known),
+                    known.join(", "),
+                );
+            }
+        }
+    }
+    let invalidates = table.get("invalidates").map(|value| tags::list(&value));
+    let location = table.get("location").and_then(|value| {
+        let text = value.text(LOCATION_FORM)?;
+        let path = TagTemplate::parse(text)
+            .ok()
+            .filter(|_| text.starts_with('/'));
+        if path.is_none() {
+            value.wrong(LOCATION_FORM);
+        }
+        path
+    });
+    table.close();
+    Some(WriteSettings {
+        method,
+        query: query?.into(),
+        fields,
+        invalidates,
+        location,
+        line: sql?.line(),
+    })
+}
+
+/// What is known of fields of the body: the same as of parameters, but that a field is there unless it need not be.
+fn fields(table: &Table<'_>, params: &[Declared<'_>]) -> Vec<FieldSettings> {
+    let section = table.table("fields");
+    let mut fields = Vec::new();
+    for (name, value) in section.entries() {
+        if params.iter().any(|param| param.name == name) {
+            value.fault(
+                "is a parameter of this resource, so it is no field of the body",
+                "a field that is no parameter",
+            );
+        }
+        let Some(table) = value.table() else { continue };
+        let kind = params::kind_of(&table);
+        let required = table.boolean("required", true);
+        table.close();
+        fields.extend(kind.map(|kind| FieldSettings {
+            name: name.to_owned(),
+            kind,
+            required,
+        }));
+    }
+    fields
+}

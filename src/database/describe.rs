@@ -1,0 +1,233 @@
+//! What a query takes and gives, asked of the database without running it.
+//!
+//! Promise: nothing is changed, and a query that passes can be run: the database understands it, and each parameter and column
+//! has a form in JSON. [`describe_all`] also describes against a schema that is not there yet: what is missing is put in place in
+//! a transaction that is rolled back, or in memory for a SQLite file that does not exist. Errors hold the database's message
+//! and the line, never the SQL.
+
+use std::borrow::Borrow;
+use std::time::Duration;
+
+use postgres::error::ErrorPosition;
+use postgres::types::ToSql;
+use r2d2::ManageConnection;
+use rusqlite::{Connection, OpenFlags};
+
+use super::error::DatabaseError;
+use super::postgres_pool::PostgresManager;
+use super::query::Query;
+use super::refusal;
+use super::rows::{Columns, Unread};
+use super::session::Session;
+use super::transaction::{READ_ONLY, Transaction};
+use super::value::Value;
+use super::{
+    DEFAULT_URL, Database, DatabaseKind, DatabaseSettings, STATEMENT, migration, sqlite_pool, wire,
+};
+use crate::secret::Secret;
+
+/// How long a description waits for a lock that somebody else holds.
+const LOCK: Duration = Duration::from_secs(2);
+
+/// What a query takes and gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Each parameter with the type that its place wants, as the database calls it; SQLite takes `any`.
+    pub parameters: Vec<(String, String)>,
+    /// The columns, in their order.
+    pub columns: Vec<String>,
+    /// Whether it returns rows.
+    pub returns_rows: bool,
+    /// Whether it writes, or locks rows as for writing. What a function does that Postgres calls on the way is not seen; a
+    /// transaction that is READ ONLY refuses it when it runs.
+    pub writes: bool,
+}
+
+impl Database {
+    /// What a query takes and gives. It is not run. Errors with [`DatabaseError::Misconfigured`] if the database refuses it, if two
+    /// columns have one name, or if a column or a parameter is of a type that has no form in JSON.
+    pub fn describe(&self, query: &Query) -> Result<Description, DatabaseError> {
+        self.with(|session| match session.kind() {
+            DatabaseKind::Postgres => describe(&mut session.begin(READ_ONLY)?, query),
+            DatabaseKind::Sqlite => describe(&mut session.begin("BEGIN")?, query),
+        })
+    }
+}
+
+/// What each of the queries takes and gives, as [`Database::describe`] says it, on the database of these settings once its schema
+/// is up to date; nothing is changed there, and no file is made. Errors if the database cannot be reached or its schema not be
+/// brought up to date.
+pub fn describe_all(
+    settings: &DatabaseSettings,
+    queries: &[impl Borrow<Query>],
+) -> Result<Vec<Result<Description, DatabaseError>>, DatabaseError> {
+    let url = settings.url.as_ref().map_or(DEFAULT_URL, Secret::reveal);
+    match DatabaseKind::of_url(url) {
+        Some(DatabaseKind::Postgres) => {
+            let mut connection = PostgresManager::new(url, STATEMENT)?.connect()?;
+            rehearse(Session::Postgres(&mut connection), queries)
+        }
+        _ => {
+            let path = sqlite_pool::parse(url)?;
+            let connection = if path.exists() {
+                // As the pool opens it, but for the mode of its journal, which would be a change.
+                let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+                Connection::open_with_flags(&path, flags)
+            } else {
+                Connection::open_in_memory()
+            };
+            let explain = |error: DatabaseError| sqlite_pool::explain(error, &path);
+            let connection = connection.map_err(|error| explain(error.into()))?;
+            connection.busy_timeout(LOCK)?;
+            rehearse(Session::Sqlite(&connection), queries).map_err(explain)
+        }
+    }
+}
+
+/// Describes in a transaction that puts in place what is missing and is never committed.
+fn rehearse(
+    session: Session<'_>,
+    queries: &[impl Borrow<Query>],
+) -> Result<Vec<Result<Description, DatabaseError>>, DatabaseError> {
+    let kind = session.kind();
+    let mut tx = session.begin("BEGIN")?;
+    if migration::is_behind(&mut tx, kind)? {
+        if kind == DatabaseKind::Sqlite {
+            // What has read already may not get the write lock.
+            tx.batch("ROLLBACK; BEGIN IMMEDIATE")?;
+        }
+        migration::rehearse(&mut tx, kind, LOCK)?;
+    }
+    Ok(queries
+        .iter()
+        .map(|query| describe(&mut tx, query.borrow()))
+        .collect())
+}
+
+fn describe(tx: &mut Transaction<'_>, query: &Query) -> Result<Description, DatabaseError> {
+    match tx.session() {
+        Session::Postgres(connection) => {
+            let client = &mut connection.client;
+            // An error would end the transaction for those that come after.
+            client.batch_execute("SAVEPOINT described")?;
+            let described = describe_postgres(client, query);
+            client.batch_execute("ROLLBACK TO SAVEPOINT described")?;
+            described
+        }
+        Session::Sqlite(connection) => describe_sqlite(connection, query),
+    }
+}
+
+fn describe_postgres(
+    client: &mut postgres::Client,
+    query: &Query,
+) -> Result<Description, DatabaseError> {
+    let sql = query.text(DatabaseKind::Postgres);
+    let statement = client
+        .prepare(sql)
+        .map_err(|error| refused(error, query, sql))?;
+    let columns = Columns::of_statement(query, &statement)?;
+    let places = || query.parameters().iter().zip(statement.params());
+    if let Some((name, ty)) = places().find(|(_, ty)| !wire::is_known(ty)) {
+        return Err(DatabaseError::Misconfigured(format!(
+            "query {}: parameter :{name} has to be of type {}, which cannot be given: write :{name}::text::{}",
+            query.name(),
+            wire::type_name(ty),
+            wire::type_name(ty)
+        )));
+    }
+    Ok(Description {
+        parameters: places()
+            .map(|(name, ty)| (name.clone(), wire::type_name(wire::base(ty))))
+            .collect(),
+        returns_rows: !columns.names().is_empty(),
+        columns: columns.names().to_vec(),
+        writes: writes(client, query)?,
+    })
+}
+
+/// Whether the plan of a query writes or locks.
+fn writes(client: &mut postgres::Client, query: &Query) -> Result<bool, DatabaseError> {
+    let sql = query.text(DatabaseKind::Postgres);
+    let explain = format!("EXPLAIN (FORMAT JSON, COSTS OFF) {sql}");
+    let plan = client.prepare(&explain).and_then(|statement| {
+        let places: Vec<&(dyn ToSql + Sync)> = vec![&Value::Null; query.parameters().len()];
+        client.query_one(&statement, &places)
+    });
+    match plan {
+        Ok(plan) => {
+            let Unread(plan) = plan.try_get(0)?;
+            let plan = String::from_utf8_lossy(plan.unwrap_or_default());
+            // A quote within a text of the plan is escaped, so this is no text.
+            let node = |name: &str| plan.contains(&format!("\"Node Type\": \"{name}\""));
+            Ok(node("ModifyTable") || node("LockRows"))
+        }
+        // A NULL where the query can have none, for example; what it may not do is an error.
+        Err(error) => match error.as_db_error() {
+            Some(refusal) if !refusal.code().code().starts_with("42") => {
+                let first = query.first_word(DatabaseKind::Postgres);
+                let reads = ["SELECT", "VALUES", "TABLE"];
+                Ok(!reads.iter().any(|word| first.eq_ignore_ascii_case(word)))
+            }
+            _ => Err(refused(error, query, &explain)),
+        },
+    }
+}
+
+/// The server's word about a statement that it would not prepare, with the line, and with names where it has numbers.
+fn refused(error: postgres::Error, query: &Query, sql: &str) -> DatabaseError {
+    let Some(refused) = error.as_db_error() else {
+        return error.into();
+    };
+    let ended = ["08", "53", "57", "58"];
+    if ended.contains(&refused.code().code().get(..2).unwrap_or_default()) {
+        return error.into();
+    }
+    let line = match refused.position() {
+        Some(ErrorPosition::Original(at)) => {
+            let before = sql.chars().take(*at as usize - 1);
+            format!(", line {}", 1 + before.filter(|c| *c == '\n').count())
+        }
+        _ => String::new(),
+    };
+    // What is wrong with a value is said with the value; elsewhere quotes hold names.
+    let mut what = match refused.code().code().starts_with("22") {
+        true => refusal::without_quotes(refused.message()),
+        false => refused.message().to_owned(),
+    };
+    // From the last, since $1 begins $12.
+    for (at, name) in query.parameters().iter().enumerate().rev() {
+        what = what.replace(&format!("${}", at + 1), &format!(":{name}"));
+    }
+    DatabaseError::Misconfigured(format!("query {}{line}: {what}", query.name()))
+}
+
+fn describe_sqlite(connection: &Connection, query: &Query) -> Result<Description, DatabaseError> {
+    let sql = query.text(DatabaseKind::Sqlite);
+    let statement = connection.prepare(sql).map_err(|error| match error {
+        rusqlite::Error::SqlInputError { msg, offset, .. } => {
+            let before = usize::try_from(offset).ok().and_then(|at| sql.get(..at));
+            let line = before.map_or(String::new(), |before| {
+                format!(", line {}", 1 + before.matches('\n').count())
+            });
+            DatabaseError::Misconfigured(format!("query {}{line}: {msg}", query.name()))
+        }
+        other => match other.into() {
+            DatabaseError::Failed(what) => {
+                DatabaseError::Misconfigured(format!("query {}: {what}", query.name()))
+            }
+            error => error,
+        },
+    })?;
+    let columns = Columns::new(query, statement.column_names())?;
+    Ok(Description {
+        parameters: query
+            .parameters()
+            .iter()
+            .map(|name| (name.clone(), "any".to_owned()))
+            .collect(),
+        returns_rows: !columns.names().is_empty(),
+        columns: columns.names().to_vec(),
+        writes: !statement.readonly(),
+    })
+}

@@ -1,0 +1,224 @@
+//! Where queries come from: the operator's folder, the queries shipped for resources, and larder's own.
+//!
+//! Promise: a file of the operator's comes before a shipped one, and one for the database at hand (`name.postgres.sql`,
+//! `name.sqlite.sql`) before one for both. An operator's name reaches the folder and the shipped queries only, never one of
+//! larder's own, which would let a resource delete API keys. Refuses names that could be paths, and statements other than those
+//! that read or write rows: a COMMIT would end the transaction that it runs in.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use super::DatabaseKind;
+use super::error::DatabaseError;
+use super::query::Query;
+
+/// Queries compiled in: `name.sql` for both databases, or `name.sqlite.sql` and `name.postgres.sql`.
+macro_rules! files {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../sql/queries/", $name, ".sql")))),*]
+    };
+}
+
+/// Those that a resource may name.
+const SHIPPED: &[(&str, &str)] = files![
+    "employee_delete",
+    "employee_insert",
+    "employee_profile",
+    "employee_set_status.postgres",
+    "employee_set_status.sqlite",
+    "employee_status",
+    "employee_update",
+    "user_by_id",
+    "user_delete",
+    "user_insert",
+    "user_update",
+];
+
+const OWN: &[(&str, &str)] = files![
+    "api_key_any",
+    "api_key_bump",
+    "api_key_bump_back",
+    "api_key_bump_first",
+    "api_key_delete",
+    "api_key_insert",
+    "api_key_list",
+    "api_key_touch",
+    "api_key_version",
+    "archive_newest",
+    "archive_newest_of_all",
+    "archive_prune",
+    "archive_store.postgres",
+    "archive_store.sqlite",
+    "outbox_delivered",
+    "outbox_leave",
+];
+
+static QUERIES: LazyLock<HashMap<&'static str, Result<Query, DatabaseError>>> =
+    LazyLock::new(|| {
+        OWN.iter()
+            .map(|(name, text)| (*name, Query::parse(name, text)))
+            .collect()
+    });
+
+/// The query of larder's own that is called `name`, in the form for `kind` where the two databases have one each.
+pub(super) fn own(name: &str, kind: DatabaseKind) -> Result<&'static Query, DatabaseError> {
+    let found = QUERIES
+        .get(name)
+        .or_else(|| QUERIES.get(format!("{name}.{kind}").as_str()));
+    match found {
+        Some(Ok(query)) => Ok(query),
+        Some(Err(error)) => Err(error.clone()),
+        None => Err(DatabaseError::Misconfigured(format!(
+            "no query is called {name}"
+        ))),
+    }
+}
+
+/// What an operator's statement may begin with.
+const ROWS: [&str; 9] = [
+    "SELECT", "WITH", "VALUES", "TABLE", "INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE",
+];
+
+impl Query {
+    /// The query that a resource calls `name`, for a database of `kind`: from `folder`, else one that is shipped with larder.
+    /// Errors with [`DatabaseError::Misconfigured`] if there is none, saying where it was looked for, and if it is not one
+    /// statement that reads or writes rows.
+    pub fn load(
+        folder: Option<&Path>,
+        name: &str,
+        kind: DatabaseKind,
+    ) -> Result<Query, DatabaseError> {
+        let wrong = |what: String| Err(DatabaseError::Misconfigured(what));
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if name.is_empty() || !name.chars().all(plain) {
+            return wrong(format!(
+                "query {name:?}: a name is of letters, digits, _ and -, without .sql"
+            ));
+        }
+        let names = [format!("{name}.{kind}"), name.to_owned()];
+        let mut sought = Vec::new();
+        for name in &names {
+            let Some(folder) = folder else { break };
+            let path = folder.join(format!("{name}.sql"));
+            match std::fs::read(&path) {
+                Ok(bytes) => {
+                    let Ok(text) = String::from_utf8(bytes) else {
+                        return wrong(format!("{}: it is not UTF-8", path.display()));
+                    };
+                    // Some editors begin a file with a byte order mark, which no database understands.
+                    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+                    return rows_only(Query::parse(name, text)?, kind);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    sought.push(path.display().to_string());
+                }
+                Err(error) => return wrong(format!("{}: {error}", path.display())),
+            }
+        }
+        let shipped = names
+            .iter()
+            .find_map(|name| SHIPPED.iter().find(|(shipped, _)| shipped == name));
+        if let Some((name, text)) = shipped {
+            return rows_only(Query::parse(name, text)?, kind);
+        }
+        sought.push("the queries shipped with larder".to_owned());
+        wrong(format!(
+            "query {name}: not found; looked for it in {}",
+            sought.join(", ")
+        ))
+    }
+}
+
+fn rows_only(query: Query, kind: DatabaseKind) -> Result<Query, DatabaseError> {
+    let first = query.first_word(kind).to_ascii_uppercase();
+    if ROWS.contains(&first.as_str()) {
+        return Ok(query);
+    }
+    Err(DatabaseError::Misconfigured(format!(
+        "query {}: it has to begin with one of {}",
+        query.name(),
+        ROWS.join(", ")
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_query_that_is_compiled_in_parses() {
+        for (name, text) in OWN {
+            Query::parse(name, text).unwrap();
+        }
+        for (name, text) in SHIPPED {
+            let query = Query::parse(name, text).unwrap();
+            for kind in [DatabaseKind::Postgres, DatabaseKind::Sqlite] {
+                rows_only(query.clone(), kind).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn every_file_is_compiled_in() {
+        let folder = format!("{}/sql/queries", env!("CARGO_MANIFEST_DIR"));
+        for file in std::fs::read_dir(folder).unwrap() {
+            let file = file.unwrap().file_name().into_string().unwrap();
+            let name = file.strip_suffix(".sql").unwrap();
+            let listed = OWN.iter().chain(SHIPPED).filter(|(own, _)| *own == name);
+            assert_eq!(listed.count(), 1, "{file}");
+        }
+    }
+
+    fn load(folder: &Path, name: &str, kind: DatabaseKind) -> Result<String, String> {
+        let query = Query::load(Some(folder), name, kind).map_err(|error| error.to_string())?;
+        Ok(query.text(kind).to_owned())
+    }
+
+    #[test]
+    fn the_file_for_the_database_comes_before_the_one_for_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let write =
+            |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("q.sql", "SELECT 1");
+        write("q.postgres.sql", "-- why\n/* and /* so */ */ ( select 2)");
+        let load = |kind| load(folder.path(), "q", kind).unwrap();
+        assert_eq!(load(DatabaseKind::Sqlite), "SELECT 1");
+        assert!(load(DatabaseKind::Postgres).ends_with("( select 2)"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_refused_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &[u8]| {
+            std::fs::write(folder.path().join(format!("{name}.sql")), text).unwrap();
+        };
+        write("empty", b" -- nothing\n");
+        write("two", b"SELECT 1; SELECT 2");
+        write("latin", b"SELECT '\xe9'");
+        write("commit", b"/* x */ COMMIT");
+        write("attach", b"ATTACH 'x' AS y");
+        std::fs::create_dir(folder.path().join("folder.sql")).unwrap();
+        for (name, wanted) in [
+            ("nowhere", "nowhere.sqlite.sql"),
+            ("nowhere", "shipped with larder"),
+            ("api_key_list", "not found"),
+            ("empty", "begin with one of"),
+            ("two", "a second statement"),
+            ("latin", "not UTF-8"),
+            ("commit", "begin with one of"),
+            ("attach", "begin with one of"),
+            ("folder", "folder.sql"),
+            ("../two", "letters, digits"),
+            ("a/b", "letters, digits"),
+            ("two.sql", "letters, digits"),
+            ("", "letters, digits"),
+        ] {
+            let error = load(folder.path(), name, DatabaseKind::Sqlite).unwrap_err();
+            assert!(error.contains(wanted), "{name}: {error}");
+        }
+        let error = Query::load(None, "nowhere", DatabaseKind::Postgres).unwrap_err();
+        assert!(error.to_string().contains("shipped"), "{error}");
+    }
+}

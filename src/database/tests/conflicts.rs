@@ -1,0 +1,100 @@
+//! Changes at the same time: none is lost, and one that came second is run again.
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::database::fixture::{self, Opened, Place};
+use crate::database::{DatabaseError, Isolation, Query, Shape, Transaction};
+
+fn balance(tx: &mut Transaction<'_>) -> Result<i64, DatabaseError> {
+    let query = Query::parse("balance", "SELECT n FROM account")?;
+    let json = tx.read(&query, &[], Shape::One)?.unwrap();
+    let row: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    Ok(row["n"].as_i64().unwrap())
+}
+
+fn set(tx: &mut Transaction<'_>, n: i64) -> Result<(), DatabaseError> {
+    let query = Query::parse("set", "UPDATE account SET n = :n")?;
+    tx.write(&query, &[("n", n.into())]).map(drop)
+}
+
+fn account(place: &Place) -> Opened {
+    let database = place.open();
+    fixture::batch(
+        &database,
+        "CREATE TABLE account (n INTEGER); INSERT INTO account VALUES (0)",
+    );
+    database
+}
+
+#[test]
+fn two_that_read_and_then_write_both_count() {
+    fixture::each_bare(|place| {
+        let database = account(place);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5 {
+                        database
+                            .change(Isolation::Serializable, |tx| {
+                                let n = balance(tx)?;
+                                set(tx, n + 1)
+                            })
+                            .unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(database.transaction(balance), Ok(20));
+    });
+}
+
+#[test]
+fn who_meets_another_is_run_again_from_the_beginning() {
+    let database = account(&Place::postgres());
+    let both_have_read = Barrier::new(2);
+    let attempts = AtomicU32::new(0);
+    let change = || {
+        let mut first = true;
+        database.change(Isolation::Serializable, |tx| {
+            attempts.fetch_add(1, Ordering::Relaxed);
+            let n = balance(tx)?;
+            if std::mem::take(&mut first) {
+                both_have_read.wait();
+            }
+            set(tx, n + 1)?;
+            Ok(n)
+        })
+    };
+    let (one, other) = std::thread::scope(|scope| {
+        let other = scope.spawn(change);
+        (change().unwrap(), other.join().unwrap().unwrap())
+    });
+    assert_eq!((one.min(other), one.max(other)), (0, 1));
+    assert_eq!(attempts.load(Ordering::Relaxed), 3);
+    assert_eq!(database.transaction(balance), Ok(2));
+}
+
+#[test]
+fn nothing_but_a_conflict_is_run_again_and_that_not_for_ever() {
+    fixture::each_bare(|place| {
+        let database = place.open();
+        let attempts = |error: DatabaseError| {
+            let mut attempts = 0;
+            let result = database.change(Isolation::Plain, |_| {
+                attempts += 1;
+                Err::<(), _>(error.clone())
+            });
+            assert_eq!(result, Err(error));
+            attempts
+        };
+        assert_eq!(attempts(DatabaseError::Contended("x".to_owned())), 20);
+        for error in [
+            DatabaseError::Unavailable("x".to_owned()),
+            DatabaseError::TooSlow("x".to_owned()),
+            DatabaseError::Invalid("x".to_owned()),
+        ] {
+            assert_eq!(attempts(error), 1);
+        }
+    });
+}

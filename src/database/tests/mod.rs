@@ -1,0 +1,91 @@
+//! What a database promises to those above, on a real Postgres and on SQLite.
+
+mod conflicts;
+mod describing;
+mod given;
+mod reading;
+mod types;
+mod values;
+mod writing;
+
+use std::sync::mpsc;
+
+use super::fixture::{self, Place};
+use super::*;
+
+#[test]
+fn a_url_says_which_database() {
+    assert_eq!(
+        DatabaseKind::of_url("postgresql://h/d"),
+        Some(DatabaseKind::Postgres)
+    );
+    assert_eq!(
+        DatabaseKind::of_url("sqlite://f"),
+        Some(DatabaseKind::Sqlite)
+    );
+    assert_eq!(DatabaseKind::of_url("mysql://u:hunter2@h/d"), None);
+    let settings = DatabaseSettings {
+        url: Some(Secret::new("mysql://u:hunter2@h/d")),
+        ..DatabaseSettings::default()
+    };
+    let error = Database::open(&settings).unwrap_err();
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+    assert!(!format!("{settings:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_database_that_is_all_at_work_is_not_dead() {
+    fixture::each_bare(|place| {
+        let database = Database::open(&DatabaseSettings {
+            pool: 1,
+            ..place.settings()
+        })
+        .unwrap();
+        database.ping().unwrap();
+        let (begun, wait_begun) = mpsc::channel();
+        let (end, wait_end) = mpsc::channel::<()>();
+        let other = database.clone();
+        let busy = std::thread::spawn(move || {
+            other.transaction(|_| {
+                begun.send(()).unwrap();
+                let _ = wait_end.recv();
+                Ok(())
+            })
+        });
+        wait_begun.recv().unwrap();
+        database.ping().unwrap();
+        let error = database.keys().version().unwrap_err();
+        assert!(
+            matches!(&error, DatabaseError::Unavailable(what) if what.contains("at work")),
+            "{error}"
+        );
+        drop(end);
+        busy.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn writers_to_one_file_wait_for_each_other() {
+    let place = Place::sqlite();
+    place.migrated();
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let place = place.clone();
+            std::thread::spawn(move || {
+                let database = place.open();
+                for _ in 0..25 {
+                    let new = NewKey {
+                        name: "n".to_owned(),
+                        rate: KeyRate::Configured,
+                        admin: false,
+                    };
+                    database.keys().create(&new).unwrap();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    assert_eq!(place.open().keys().version(), Ok(100));
+}

@@ -1,0 +1,230 @@
+//! Writing: what a statement changed and returned, what goes against the schema, and that a failure leaves nothing.
+
+use crate::database::fixture;
+use crate::database::{
+    Database, DatabaseError, DatabaseKind, Isolation, Parameter, Query, Shape, Value, Written,
+};
+
+fn write(
+    database: &Database,
+    sql: &str,
+    given: &[Parameter<'_>],
+) -> Result<Written, DatabaseError> {
+    let query = Query::parse("q", sql)?;
+    database.change(Isolation::Plain, |tx| tx.write(&query, given))
+}
+
+fn rows(database: &Database, table: &str) -> String {
+    let query = Query::parse("rows", &format!("SELECT count(*) AS n FROM {table}")).unwrap();
+    let json = database.read(&query, &[], Shape::One).unwrap().unwrap();
+    String::from_utf8(json).unwrap()
+}
+
+fn json(text: &str) -> Value {
+    Value::Json(text.to_owned())
+}
+
+#[test]
+fn a_write_says_what_it_changed_and_returned() {
+    fixture::each_bare(|place| {
+        let database = place.open();
+        fixture::batch(
+            &database,
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, score DOUBLE PRECISION)",
+        );
+        let given = [("id", json("1")), ("name", json(r#""é \" '; DROP""#))];
+        let insert = "INSERT INTO t (id, name) VALUES (:id, :name) RETURNING name, id, score";
+        let written = write(&database, insert, &given).unwrap();
+        assert_eq!((written.changed, written.rows.len()), (1, 1));
+        let row = &written.rows[0];
+        assert_eq!(
+            String::from_utf8_lossy(&row.json),
+            r#"{"name":"é \" '; DROP","id":1,"score":null}"#
+        );
+        assert_eq!(row.text("id").as_deref(), Some("1"));
+        assert_eq!(row.text("name").as_deref(), Some("é \" '; DROP"));
+        assert_eq!((row.text("score"), row.text("nowhere")), (None, None));
+
+        let plain = "INSERT INTO t (id) VALUES (2), (3)";
+        let written = write(&database, plain, &[]).unwrap();
+        assert_eq!((written.changed, written.rows.len()), (2, 0));
+        let all = "UPDATE t SET score = 1.5 RETURNING id";
+        let written = write(&database, all, &[]).unwrap();
+        let ids: Vec<_> = written.rows.iter().map(|row| row.text("id")).collect();
+        assert_eq!(written.changed, 3);
+        assert_eq!(ids, ["1", "2", "3"].map(|id| Some(id.to_owned())));
+        let none = "DELETE FROM t WHERE id = :id";
+        let written = write(&database, none, &[("id", Value::Int(9))]).unwrap();
+        assert_eq!((written.changed, written.rows.len()), (0, 0));
+    });
+}
+
+#[test]
+fn what_goes_against_the_schema_names_its_field_and_no_value() {
+    fixture::each_bare(|place| {
+        let database = place.open();
+        let kind = database.kind();
+        fixture::batch(
+            &database,
+            "CREATE TABLE orgs (id INTEGER PRIMARY KEY);
+             CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT NOT NULL UNIQUE,
+                 age INTEGER CHECK (age > 0), org INTEGER REFERENCES orgs (id),
+                 first TEXT, last TEXT, CONSTRAINT grown_up CHECK (age < 200), UNIQUE (first, last));
+             INSERT INTO orgs VALUES (1); INSERT INTO users VALUES (1, 'secret@x', 5, 1, 'f', 'l')",
+        );
+        let insert = "INSERT INTO users (id, email, age, org, first, last)
+                      VALUES (:id, :email, :age, :org, :first, :last)";
+        let base = [
+            ("id", json("2")),
+            ("email", json(r#""b@x""#)),
+            ("age", Value::Null),
+            ("org", Value::Null),
+            ("first", Value::Null),
+            ("last", Value::Null),
+        ];
+        let with = |changes: &[(&str, &str)]| {
+            let mut given = base.clone();
+            for (name, value) in changes {
+                let place = given.iter_mut().find(|(known, _)| known == name).unwrap();
+                place.1 = if *value == "null" {
+                    Value::Null
+                } else {
+                    json(value)
+                };
+            }
+            write(&database, insert, &given).unwrap_err()
+        };
+        let unfit = |error: DatabaseError, field: &str, part: &str| {
+            assert!(
+                matches!(&error, DatabaseError::Unfit { parameter, valid }
+                    if parameter == field && valid.contains(part)),
+                "{kind} {error:?}"
+            );
+        };
+        let conflict = |error: DatabaseError, wanted: Option<&str>, part: &str| {
+            assert!(!error.to_string().contains("secret"), "{error}");
+            assert!(
+                matches!(&error, DatabaseError::Conflict { field, what }
+                    if field.as_deref() == wanted && what.contains(part)),
+                "{kind} {error:?}"
+            );
+        };
+        unfit(with(&[("email", "null")]), "email", "not null");
+        unfit(with(&[("age", "-1")]), "age", "constraint");
+        unfit(with(&[("age", "300")]), "grown_up", "constraint");
+        conflict(
+            with(&[("email", r#""secret@x""#)]),
+            Some("email"),
+            "taken already",
+        );
+        conflict(with(&[("id", "1")]), Some("id"), "taken already");
+        let both = [("first", r#""f""#), ("last", r#""l""#)];
+        conflict(with(&both), Some("first, last"), "taken already");
+        // SQLite does not tell which reference it is.
+        let org = (kind == DatabaseKind::Postgres).then_some("org");
+        conflict(with(&[("org", "7")]), org, "not there");
+        let error = write(&database, "DELETE FROM orgs", &[]).unwrap_err();
+        let id = (kind == DatabaseKind::Postgres).then_some("id");
+        conflict(error, id, "still referred to");
+        assert_eq!(rows(&database, "users"), r#"{"n":1}"#);
+    });
+}
+
+#[test]
+fn what_only_one_database_refuses_is_named_too() {
+    fixture::each_bare(|place| {
+        let database = place.open();
+        let refused = |sql: &str, field: &str, value: &str, part: &str| {
+            let error = write(&database, sql, &[(field, json(value))]).unwrap_err();
+            assert!(
+                matches!(&error, DatabaseError::Unfit { parameter, valid }
+                    if parameter == field && valid.contains(part)),
+                "{sql}: {error:?}"
+            );
+        };
+        match database.kind() {
+            DatabaseKind::Postgres => {
+                fixture::batch(
+                    &database,
+                    "CREATE TABLE t (id int4, code varchar(3), price numeric(5, 2))",
+                );
+                refused(
+                    "INSERT INTO t (code) VALUES (:code)",
+                    "code",
+                    r#""abcd""#,
+                    "at most 3",
+                );
+                refused(
+                    "INSERT INTO t (price) VALUES (:price)",
+                    "price",
+                    "1234",
+                    "fewer digits",
+                );
+                refused(
+                    "UPDATE t SET id = 1 WHERE id = :id",
+                    "id",
+                    "2147483648",
+                    "whole number",
+                );
+                let odd = "SELECT :v::text::uuid AS id";
+                let error = write(&database, odd, &[("v", json(r#""secret""#))]).unwrap_err();
+                assert!(
+                    matches!(&error, DatabaseError::Invalid(what)
+                        if what.contains("uuid") && !what.contains("secret")),
+                    "{error:?}"
+                );
+            }
+            DatabaseKind::Sqlite => {
+                fixture::batch(
+                    &database,
+                    "CREATE TABLE t (id INTEGER PRIMARY KEY, age INTEGER) STRICT;
+                     CREATE TRIGGER no BEFORE DELETE ON t BEGIN SELECT RAISE(ABORT, 'not this one'); END",
+                );
+                refused(
+                    "INSERT INTO t (age) VALUES (:age)",
+                    "age",
+                    r#""x""#,
+                    "INTEGER",
+                );
+                fixture::batch(&database, "INSERT INTO t VALUES (1, 1)");
+                let error = write(&database, "DELETE FROM t", &[]).unwrap_err();
+                assert!(
+                    matches!(&error, DatabaseError::Conflict { field: None, what } if what == "not this one"),
+                    "{error:?}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn a_failure_half_way_leaves_nothing_behind() {
+    fixture::each_bare(|place| {
+        let mut settings = place.settings();
+        settings.pool = 1;
+        let database = Database::open(&settings).unwrap();
+        fixture::batch(
+            &database,
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER CHECK (n < 3)); CREATE TABLE log (n INTEGER)",
+        );
+        let three = "INSERT INTO t VALUES (1, 1), (2, 2), (3, 3) RETURNING id";
+        write(&database, three, &[]).unwrap_err();
+        let note = Query::parse("note", "INSERT INTO log VALUES (1)").unwrap();
+        let three = Query::parse("three", three).unwrap();
+        let swallowed = database.change(Isolation::Plain, |tx| {
+            tx.write(&note, &[])?;
+            let _ = tx.write(&three, &[]);
+            Ok(())
+        });
+        assert!(
+            matches!(swallowed, Err(DatabaseError::Unfit { .. })),
+            "{swallowed:?}"
+        );
+        assert_eq!(rows(&database, "t"), r#"{"n":0}"#);
+        assert_eq!(rows(&database, "log"), r#"{"n":0}"#);
+        database
+            .change(Isolation::Plain, |tx| tx.write(&note, &[]))
+            .unwrap();
+        assert_eq!(rows(&database, "log"), r#"{"n":1}"#);
+    });
+}

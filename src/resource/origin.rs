@@ -1,0 +1,130 @@
+//! How the value of a resource comes to be: the one place that knows the kinds of source.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::{Making, Subject};
+use crate::database::{Database, DatabaseError, Transaction};
+
+use crate::source::HttpUpstreams;
+
+use super::Resource;
+use super::api::Api;
+use super::news::News;
+use super::parts::Parts;
+use super::settings::{ParamValue, SourceSettings};
+use super::sql::Sql;
+use super::view::View;
+
+/// What sources take; the same for all resources. Cheap to clone.
+#[derive(Clone)]
+pub struct Sources {
+    /// The news upstreams.
+    pub news: News,
+    /// The database that SQL runs on.
+    pub database: Database,
+    /// The upstreams of HTTP sources.
+    pub upstreams: HttpUpstreams,
+}
+
+/// The values of a request's parameters, but for views; each by its name.
+pub(super) type Values<'r> = [(&'r str, ParamValue)];
+
+/// See the module.
+pub(super) enum Origin {
+    News(News),
+    Sql(Sql),
+    Http(Api),
+    Parts(Parts),
+}
+
+impl Origin {
+    /// `built` are the resources that parts may name.
+    pub(super) fn build(
+        settings: &SourceSettings,
+        sources: &Sources,
+        built: &[Arc<Resource>],
+    ) -> Result<Origin, String> {
+        Ok(match settings {
+            SourceSettings::News(upstreams) => Origin::News(sources.news.of(upstreams)?),
+            SourceSettings::Sql(sql) => Origin::Sql(Sql::new(sql, sources.database.clone())),
+            SourceSettings::Http(http) => Origin::Http(Api::new(http, &sources.upstreams)?),
+            SourceSettings::Parts(names) => Origin::Parts(Parts::of(names, built)?),
+        })
+    }
+
+    /// What makes its values, for the fingerprint.
+    pub(super) fn identity(&self) -> String {
+        match self {
+            Origin::News(news) => news.identity(),
+            Origin::Sql(sql) => sql.identity(),
+            Origin::Http(api) => api.identity(),
+            Origin::Parts(parts) => parts.identity(),
+        }
+    }
+
+    /// How long it may take.
+    pub(super) fn limit(&self) -> Duration {
+        match self {
+            Origin::News(news) => news.limit(),
+            Origin::Sql(_) => Sql::LIMIT,
+            Origin::Http(api) => api.limit(),
+            Origin::Parts(parts) => parts.limit(),
+        }
+    }
+
+    /// How log lines call it.
+    pub(super) fn label(&self) -> &str {
+        match self {
+            Origin::News(_) => "news",
+            Origin::Sql(sql) => sql.label(),
+            Origin::Http(api) => api.label(),
+            Origin::Parts(_) => "parts",
+        }
+    }
+
+    /// What a request sees of it that asks for nothing in particular.
+    pub(super) fn view(&self) -> View<'_> {
+        match self {
+            Origin::News(_) => View::News(Default::default()),
+            Origin::Sql(_) | Origin::Http(_) | Origin::Parts(_) => View::Whole,
+        }
+    }
+
+    /// The value for `values` as the database has it within `transaction`; `None` where there is no such thing.
+    ///
+    /// # Errors
+    /// Also where it does not come from the database, or not all of it.
+    pub(super) fn current(
+        &self,
+        transaction: &mut Transaction<'_>,
+        values: &Values<'_>,
+    ) -> Result<Option<Vec<u8>>, DatabaseError> {
+        match self {
+            Origin::Sql(sql) => sql.current(transaction, values),
+            Origin::Parts(parts) => parts.current(transaction, values),
+            Origin::News(_) | Origin::Http(_) => Err(DatabaseError::Misconfigured(
+                "a precondition on what does not come from the database".to_owned(),
+            )),
+        }
+    }
+
+    /// How the value for `values` is made, which `subject` of `resource` is about.
+    pub(super) fn making(
+        &self,
+        resource: &Resource,
+        subject: &Subject,
+        values: &Values<'_>,
+    ) -> Making {
+        match self {
+            Origin::News(news) => {
+                let category = values.iter().find(|(name, _)| *name == "category");
+                let category = category.map(|(_, value)| value.to_string());
+                news.making(subject, resource.name(), resource.fingerprint, category)
+            }
+            Origin::Sql(sql) => sql.making(values),
+            Origin::Http(api) => api.making(values),
+            Origin::Parts(parts) => parts.making(subject, values),
+        }
+    }
+}

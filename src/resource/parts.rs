@@ -1,0 +1,200 @@
+//! A whole that is the joined object of other resources, each with TTLs, tags and an entry of its own.
+//!
+//! Promise: a whole is fresh as long as its shortest part, and a part that has expired is loaded alone. Members stand in the order
+//! of the parts; of two members with one name the later part's is there, in the place of the first. Where the first part is absent
+//! the whole is; an absent part behind it adds nothing. A part that failed fails the whole: half an object is no answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::cache::{Composition, Ending, Life, Loaded, Making, Subject, Value};
+
+use crate::database::{DatabaseError, Transaction};
+
+use super::Resource;
+use super::origin::Values;
+
+/// See the module.
+pub(super) struct Parts(Vec<Arc<Resource>>);
+
+impl Parts {
+    /// The parts of these names among `built`.
+    pub(super) fn of(names: &[String], built: &[Arc<Resource>]) -> Result<Parts, String> {
+        let part = |name: &String| {
+            let found = built.iter().find(|resource| resource.name() == name);
+            found
+                .cloned()
+                .ok_or_else(|| format!("there is no resource {name} to be a part"))
+        };
+        Ok(Parts(names.iter().map(part).collect::<Result<_, _>>()?))
+    }
+
+    pub(super) fn identity(&self) -> String {
+        let one = |part: &Arc<Resource>| format!("{}#{:016x}", part.name(), part.fingerprint);
+        self.0.iter().map(one).collect::<Vec<_>>().join(" ")
+    }
+
+    pub(super) fn limit(&self) -> Duration {
+        self.0
+            .iter()
+            .map(|part| part.source_limit())
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// The whole as the database has it within `transaction`.
+    pub(super) fn current(
+        &self,
+        transaction: &mut Transaction<'_>,
+        values: &Values<'_>,
+    ) -> Result<Option<Vec<u8>>, DatabaseError> {
+        let mut parts = Vec::with_capacity(self.0.len());
+        for part in &self.0 {
+            parts.push(match &part.origin {
+                Some(origin) => origin.current(transaction, &part.own_values(values))?,
+                None => None,
+            });
+        }
+        let no_object = || DatabaseError::Failed("a part is no object".to_owned());
+        joined(parts.iter().map(Option::as_deref)).ok_or_else(no_object)
+    }
+
+    pub(super) fn making(&self, subject: &Subject, values: &Values<'_>) -> Making {
+        let part = |part: &Arc<Resource>| part.request_of(values, subject.jitter, &subject.note);
+        Making::Compose(Composition {
+            parts: self.0.iter().filter_map(part).collect(),
+            compose: Arc::new(join),
+            last_resort: None,
+        })
+    }
+}
+
+/// The whole of what became of the parts; `None` if one of them failed or is no object.
+fn join(parts: &[Ending]) -> Option<Loaded> {
+    let values: Vec<&Value> = parts
+        .iter()
+        .map(|part| part.as_ref().ok().map(|answer| &answer.entry.value))
+        .collect::<Option<_>>()?;
+    let value = match joined(values.into_iter().map(as_bytes))? {
+        Some(json) => Value::Present(json.into()),
+        None => Value::Absent,
+    };
+    Some(Loaded::new(value, Life::Full))
+}
+
+fn as_bytes(value: &Value) -> Option<&[u8]> {
+    match value {
+        Value::Present(bytes) => Some(bytes),
+        Value::Absent => None,
+    }
+}
+
+/// The object that `parts` make together: `Some(None)` where the first one is absent, `None` where one is no object.
+pub(super) fn joined<'p>(
+    parts: impl IntoIterator<Item = Option<&'p [u8]>>,
+) -> Option<Option<Vec<u8>>> {
+    let mut members: Vec<(String, Box<RawValue>)> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for (at, part) in parts.into_iter().enumerate() {
+        let Some(bytes) = part else {
+            if at == 0 {
+                return Some(None);
+            }
+            continue;
+        };
+        let Members(own) = serde_json::from_slice(bytes).ok()?;
+        for (name, value) in own {
+            match places.get(&name) {
+                Some(place) => members[*place].1 = value,
+                None => {
+                    places.insert(name.clone(), members.len());
+                    members.push((name, value));
+                }
+            }
+        }
+    }
+    let mut json = vec![b'{'];
+    for (at, (name, value)) in members.iter().enumerate() {
+        if at > 0 {
+            json.push(b',');
+        }
+        json.extend_from_slice(
+            serde_json::Value::from(name.as_str())
+                .to_string()
+                .as_bytes(),
+        );
+        json.push(b':');
+        json.extend_from_slice(value.get().as_bytes());
+    }
+    json.push(b'}');
+    Some(Some(json))
+}
+
+/// The members of an object in their order, each with the text of its value: numbers keep every digit.
+struct Members(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn join_texts(parts: &[Option<&str>]) -> Option<Option<String>> {
+        let bytes = parts.iter().map(|part| part.map(str::as_bytes));
+        joined(bytes).map(|whole| whole.map(|json| String::from_utf8(json).unwrap()))
+    }
+
+    #[test]
+    fn members_keep_their_order_and_every_digit() {
+        let whole = join_texts(&[
+            Some(r#"{"id":1,"name":"Ada"}"#),
+            Some(r#"{"pay":1.10,"id":12345678901234567890.50}"#),
+        ]);
+        let whole = whole.unwrap().unwrap();
+        assert_eq!(
+            whole,
+            r#"{"id":12345678901234567890.50,"name":"Ada","pay":1.10}"#
+        );
+    }
+
+    #[test]
+    fn the_first_part_decides_whether_there_is_such_a_thing() {
+        assert_eq!(join_texts(&[None, Some("{}")]), Some(None));
+        assert_eq!(
+            join_texts(&[Some(r#"{"a":1}"#), None]),
+            Some(Some(r#"{"a":1}"#.to_owned()))
+        );
+        assert_eq!(join_texts(&[Some("{}")]), Some(Some("{}".to_owned())));
+    }
+
+    #[test]
+    fn what_is_no_object_makes_no_whole() {
+        for part in ["[1]", "1", "", "{", "{}x"] {
+            assert_eq!(join_texts(&[Some("{}"), Some(part)]), None, "{part}");
+        }
+    }
+}

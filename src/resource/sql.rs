@@ -1,0 +1,113 @@
+//! A value from the database: a query whose parameters are the resource's.
+//!
+//! Promise: values travel beside the statement and never in it. No row is no such thing, not an error.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::{Life, Load, LoadError, Loaded, Making, Value};
+use crate::database::{
+    self, CHECKOUT, Database, DatabaseError, Query, STATEMENT, Shape, Transaction,
+};
+
+use super::origin::Values;
+use super::settings::{ParamValue, SqlSettings};
+
+/// See the module.
+pub(super) struct Sql {
+    database: Database,
+    query: Arc<Query>,
+    shape: Shape,
+}
+
+impl Sql {
+    /// How long a query may take, the wait for a connection included.
+    pub(super) const LIMIT: Duration = CHECKOUT.saturating_add(STATEMENT);
+
+    pub(super) fn new(settings: &SqlSettings, database: Database) -> Sql {
+        Sql {
+            database,
+            query: settings.query.clone(),
+            shape: settings.shape,
+        }
+    }
+
+    /// The statement itself: two versions of it never read each other's values.
+    pub(super) fn identity(&self) -> String {
+        format!("{:?} {:?} {}", self.shape, self.query, self.database.kind())
+    }
+
+    pub(super) fn label(&self) -> &str {
+        self.query.name()
+    }
+
+    /// The value as it is within `transaction`.
+    pub(super) fn current(
+        &self,
+        transaction: &mut Transaction<'_>,
+        values: &Values<'_>,
+    ) -> Result<Option<Vec<u8>>, DatabaseError> {
+        let given = given(&self.query, values);
+        transaction.read(&self.query, &borrowed(&given), self.shape)
+    }
+
+    pub(super) fn making(&self, values: &Values<'_>) -> Making {
+        let given = given(&self.query, values);
+        let (database, query, shape) = (self.database.clone(), self.query.clone(), self.shape);
+        let run = Box::new(move |_| {
+            let found = database.read(&query, &borrowed(&given), shape);
+            let found = found.map_err(failed)?;
+            let value = found.map_or(Value::Absent, |json| Value::Present(json.into()));
+            Ok(Loaded::new(value, Life::Full))
+        });
+        Making::Load(Load {
+            limit: Sql::LIMIT,
+            run,
+        })
+    }
+}
+
+fn borrowed(given: &[(String, database::Value)]) -> Vec<database::Parameter<'_>> {
+    given
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.clone()))
+        .collect()
+}
+
+/// What `query` is given of `values`: just the parameters that it names, null for one that is not there.
+fn given(query: &Query, values: &Values<'_>) -> Vec<(String, database::Value)> {
+    let value_of = |name: &String| {
+        let found = values.iter().find(|(known, _)| known == name);
+        found.map_or(database::Value::Null, |(_, value)| value.into())
+    };
+    query
+        .parameters()
+        .iter()
+        .map(|name| (name.clone(), value_of(name)))
+        .collect()
+}
+
+impl From<&ParamValue> for database::Value {
+    fn from(value: &ParamValue) -> database::Value {
+        match value {
+            ParamValue::Text(text) => text.as_str().into(),
+            ParamValue::Integer(number) => (*number).into(),
+            ParamValue::Boolean(yes) => (*yes).into(),
+        }
+    }
+}
+
+fn failed(error: DatabaseError) -> LoadError {
+    match error {
+        DatabaseError::Unfit { parameter, valid } => LoadError::Unfit { parameter, valid },
+        DatabaseError::TooSlow(_) => LoadError::TooSlow("the database took too long".to_owned()),
+        DatabaseError::Unavailable(why) => {
+            log::warn!("the database: {why}");
+            LoadError::Failed("the database gives no answer".to_owned())
+        }
+        other => {
+            log::error!("the database: {other}");
+            LoadError::Failed("the query failed".to_owned())
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What a request is to see of an entry.
+
+use bytes::Bytes;
+
+use super::news::NewsView;
+use super::parameter::Argument;
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum View<'q> {
+    /// The value as it is.
+    Whole,
+    /// Some of the articles.
+    News(NewsView<'q>),
+}
+
+/// The body of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// The stored bytes themselves.
+    Stored(Bytes),
+    /// Made for this answer.
+    Made(Vec<u8>),
+}
+
+impl<'q> View<'q> {
+    pub(super) fn set(&mut self, name: &str, argument: Argument<'q>) {
+        match self {
+            View::News(view) => view.set(name, argument),
+            // A checked configuration declares no view of anything else.
+            View::Whole => {}
+        }
+    }
+
+    /// The answer's JSON from the bytes of an entry. `cached`: nobody waited for a source.
+    pub fn body(&self, bytes: &Bytes, cached: bool) -> Body {
+        match self {
+            View::Whole => Body::Stored(bytes.clone()),
+            View::News(view) => {
+                let mut made = Vec::with_capacity(view.room(bytes));
+                view.write(bytes, cached, &mut made);
+                Body::Made(made)
+            }
+        }
+    }
+
+    /// The entity tag of what is seen of a value with this hash, as it stands in `ETag` (RFC 9110, section 8.8.3). Weak for news,
+    /// since the last field of such a body says whether this very answer came from the cache.
+    pub fn entity_tag(&self, hash: u64) -> String {
+        match self {
+            View::Whole => entity_tag(hash),
+            View::News(view) => format!("W/\"{:016x}\"", view.tell_apart(hash)),
+        }
+    }
+}
+
+/// The strong entity tag of a value with this hash.
+pub(super) fn entity_tag(hash: u64) -> String {
+    format!("\"{hash:016x}\"")
+}

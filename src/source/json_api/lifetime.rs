@@ -1,0 +1,343 @@
+//! How long an answer may be kept, by what it says itself (RFC 9111).
+//!
+//! larder is a shared cache: `s-maxage` goes before `max-age`, and what is `private` is not kept. What says nothing of its time is
+//! not fresh: no time is guessed (section 4.2.2 allows that, and it is what surprises people). What cannot be read is not fresh
+//! either. `stale-while-revalidate` and `stale-if-error` of an upstream are not looked at: the resource says what stale use it
+//! bears, and `must-revalidate`, `proxy-revalidate`, `no-cache` and `s-maxage` forbid it.
+//!
+//! Section 3.5, of answers to a request with `Authorization`, is not followed: the key is the operator's own, who has declared that
+//! all of larder's readers see one answer.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use ureq::http::HeaderMap;
+
+use crate::cache::Life;
+
+/// The longest time that is believed (RFC 9111, section 1.2.2).
+const LONGEST: u64 = 1 << 31;
+
+/// The life that an answer's headers give it which took so long to come. `cache_control`: what stands for that header, where it
+/// is not to be taken from `headers`; `now`: when it came, for an answer without a date.
+pub(super) fn of(
+    headers: &HeaderMap,
+    cache_control: Option<&str>,
+    took: Duration,
+    now: Timestamp,
+) -> Life {
+    let said = match cache_control {
+        Some(said) => said.to_owned(),
+        None => list(headers, "cache-control"),
+    };
+    let said = Directives::read(&said);
+    let varies = list(headers, "vary");
+    if said.kept == Kept::No || varies.split(',').any(|name| name.trim() == "*") {
+        return Life::NotKept;
+    }
+    let fresh_for = match said.shared_age.or(said.age) {
+        _ if said.kept == Kept::Unproven => Duration::ZERO,
+        Some(age) => age.unwrap_or_default(),
+        None => expires(headers, now),
+    };
+    // What it spent on its way is over.
+    let left = fresh_for.saturating_sub(age(headers)).saturating_sub(took);
+    if said.strict || said.shared_age.is_some() {
+        Life::Strictly(left)
+    } else {
+        Life::Exactly(left)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Yes,
+    /// To be confirmed before each use.
+    Unproven,
+    No,
+}
+
+/// What Cache-Control says that matters here.
+struct Directives {
+    kept: Kept,
+    strict: bool,
+    /// `max-age`: `Some(None)` where it cannot be read.
+    age: Option<Option<Duration>>,
+    /// `s-maxage`, likewise.
+    shared_age: Option<Option<Duration>>,
+}
+
+impl Directives {
+    fn read(text: &str) -> Directives {
+        let mut said = Directives {
+            kept: Kept::Yes,
+            strict: false,
+            age: None,
+            shared_age: None,
+        };
+        for (name, value) in split(text) {
+            match name.to_ascii_lowercase().as_str() {
+                // Also where they name single fields: none is taken out here.
+                "no-store" | "private" => said.kept = Kept::No,
+                "no-cache" => {
+                    said.strict = true;
+                    if said.kept == Kept::Yes {
+                        said.kept = Kept::Unproven;
+                    }
+                }
+                "must-revalidate" | "proxy-revalidate" => said.strict = true,
+                "max-age" => said.age = Some(once(said.age, seconds(&value))),
+                "s-maxage" => said.shared_age = Some(once(said.shared_age, seconds(&value))),
+                _ => {}
+            }
+        }
+        said
+    }
+}
+
+/// A directive that is there twice counts if it says the same twice.
+fn once(before: Option<Option<Duration>>, now: Option<Duration>) -> Option<Duration> {
+    match before {
+        None => now,
+        Some(before) => now.filter(|_| before == now),
+    }
+}
+
+fn seconds(digits: &str) -> Option<Duration> {
+    let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    all_digits.then(|| Duration::from_secs(digits.parse().unwrap_or(LONGEST).min(LONGEST)))
+}
+
+/// The directives of a list with their values, quotes and escapes taken off; an empty value where there is none.
+fn split(text: &str) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    let (mut name, mut value) = (String::new(), None::<String>);
+    let (mut quoted, mut chars) = (false, text.chars());
+    loop {
+        let c = chars.next();
+        match c {
+            Some('"') if value.is_some() => quoted = !quoted,
+            Some('\\') if quoted => value
+                .iter_mut()
+                .for_each(|value| value.extend(chars.next())),
+            Some('=') if value.is_none() => value = Some(String::new()),
+            // A quote that never ends takes all the rest, as any reader of it would.
+            Some(',') if !quoted => {}
+            Some(c) => value.as_mut().unwrap_or(&mut name).push(c),
+            None => {}
+        }
+        if c.is_none() || (c == Some(',') && !quoted) {
+            let one = (name.trim().to_owned(), value.take().unwrap_or_default());
+            name.clear();
+            if !one.0.is_empty() {
+                all.push((one.0, one.1.trim().to_owned()));
+            }
+        }
+        if c.is_none() {
+            return all;
+        }
+    }
+}
+
+/// All lines of a header as one list.
+fn list(headers: &HeaderMap, name: &str) -> String {
+    let lines = headers.get_all(name).iter();
+    let lines = lines.map(|value| String::from_utf8_lossy(value.as_bytes()));
+    lines.collect::<Vec<_>>().join(",")
+}
+
+/// How long it was in other caches already; none where that cannot be read (section 5.1).
+fn age(headers: &HeaderMap) -> Duration {
+    let said = list(headers, "age");
+    seconds(said.split(',').next().unwrap_or_default().trim()).unwrap_or_default()
+}
+
+/// How long after its own date it expires: its clock is compared with itself, not with this machine's.
+fn expires(headers: &HeaderMap, now: Timestamp) -> Duration {
+    let date = |name: &str| {
+        let mut lines = headers.get_all(name).iter();
+        let one = lines.next().filter(|_| lines.next().is_none())?;
+        let parsed = jiff::fmt::rfc2822::parse(one.to_str().ok()?.trim()).ok()?;
+        Some(parsed.timestamp())
+    };
+    let Some(expires) = date("expires") else {
+        return Duration::ZERO;
+    };
+    let since = date("date").unwrap_or(now);
+    let left = Duration::try_from(expires.duration_since(since)).unwrap_or_default();
+    left.min(Duration::from_secs(LONGEST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ureq::http::{HeaderName, HeaderValue};
+
+    fn life(lines: &[&str]) -> Life {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            let (name, value) = line.split_once(": ").unwrap();
+            let name: HeaderName = name.parse().unwrap();
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let now = "2026-01-02T03:04:05Z".parse().unwrap();
+        of(&headers, None, Duration::ZERO, now)
+    }
+
+    const fn exactly(seconds: u64) -> Life {
+        Life::Exactly(Duration::from_secs(seconds))
+    }
+
+    const fn strictly(seconds: u64) -> Life {
+        Life::Strictly(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn cache_control() {
+        for (said, expected) in [
+            ("max-age=60", exactly(60)),
+            ("MAX-AGE=60 , public", exactly(60)),
+            ("public,,, max-age=60,", exactly(60)),
+            ("max-age=\"60\"", exactly(60)),
+            ("max-age=0", exactly(0)),
+            ("max-age=60, must-revalidate", strictly(60)),
+            ("max-age=60, proxy-revalidate", strictly(60)),
+            ("max-age=60, s-maxage=5", strictly(5)),
+            ("s-maxage=0, max-age=60", strictly(0)),
+            ("no-cache", strictly(0)),
+            ("no-cache, max-age=60", strictly(0)),
+            ("no-cache=\"set-cookie\", max-age=60", strictly(0)),
+            ("no-store", Life::NotKept),
+            ("max-age=60, No-Store", Life::NotKept),
+            ("no-store, no-cache", Life::NotKept),
+            ("private, max-age=60", Life::NotKept),
+            ("private=\"x, y\", max-age=60", Life::NotKept),
+            // A value is no directive.
+            ("ext=\"no-store, private\", max-age=60", exactly(60)),
+            ("ext=\"a\\\"b, no-store\", max-age=60", exactly(60)),
+            ("ext=no-store, max-age=60", exactly(60)),
+            // Twice.
+            ("max-age=60, max-age=60", exactly(60)),
+            ("max-age=60, max-age=70", exactly(0)),
+            ("max-age=60, max-age=70, max-age=60", exactly(0)),
+            // What cannot be read is not fresh.
+            ("max-age", exactly(0)),
+            ("max-age=", exactly(0)),
+            ("max-age=-1", exactly(0)),
+            ("max-age=1.5", exactly(0)),
+            ("max-age=6 0", exactly(0)),
+            ("max-age=soon", exactly(0)),
+            ("max-age=\"60", exactly(60)),
+            ("s-maxage=x, max-age=60", strictly(0)),
+            ("max-age=99999999999999999999", exactly(LONGEST)),
+            ("maxage=60", exactly(0)),
+            ("=60, =", exactly(0)),
+            ("\"max-age=60", exactly(0)),
+            ("max-age=\u{fffd}", exactly(0)),
+            ("immutable, stale-while-revalidate=60", exactly(0)),
+            ("", exactly(0)),
+        ] {
+            assert_eq!(
+                life(&[&format!("Cache-Control: {said}")]),
+                expected,
+                "{said}"
+            );
+        }
+        assert_eq!(life(&[]), exactly(0));
+        let lines = [
+            "Cache-Control: max-age=60",
+            "Cache-Control: must-revalidate",
+        ];
+        assert_eq!(life(&lines), strictly(60));
+    }
+
+    #[test]
+    fn age_and_the_way_are_taken_off() {
+        for (age, expected) in [
+            ("10", 50),
+            ("60", 0),
+            ("61", 0),
+            ("10, 20", 50),
+            ("-5", 60),
+            ("x", 60),
+            ("99999999999999999999", 0),
+        ] {
+            let age = format!("Age: {age}");
+            assert_eq!(
+                life(&["Cache-Control: max-age=60", &age]),
+                exactly(expected),
+                "{age}"
+            );
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("cache-control", HeaderValue::from_static("max-age=60"));
+        let took = Duration::from_millis(1500);
+        let left = Life::Exactly(Duration::from_millis(58_500));
+        assert_eq!(of(&headers, None, took, Timestamp::now()), left);
+        // What was said before stands for what is not said now.
+        let said = of(
+            &HeaderMap::new(),
+            Some("max-age=60"),
+            took,
+            Timestamp::now(),
+        );
+        assert_eq!(said, left);
+    }
+
+    #[test]
+    fn expires() {
+        const DATE: &str = "Date: Fri, 02 Jan 2026 10:00:00 GMT";
+        let at = |time: &str| format!("Expires: Fri, 02 Jan 2026 {time} GMT");
+        for (lines, expected) in [
+            (vec![DATE, &at("10:01:00")], exactly(60)),
+            (vec![DATE, &at("10:01:00"), "Age: 10"], exactly(50)),
+            (vec![DATE, &at("09:59:00")], exactly(0)),
+            (vec![DATE, "Expires: 0"], exactly(0)),
+            (vec![DATE, "Expires: -1"], exactly(0)),
+            (vec![DATE, &at("10:01:00"), &at("10:02:00")], exactly(0)),
+            // Without a date: since it came.
+            (vec![&at("03:05:05")], exactly(60)),
+            (vec!["Date: today", &at("03:05:05")], exactly(60)),
+            // max-age goes before it, also where it cannot be read.
+            (
+                vec![DATE, &at("10:01:00"), "Cache-Control: max-age=5"],
+                exactly(5),
+            ),
+            (
+                vec![DATE, &at("10:01:00"), "Cache-Control: max-age=x"],
+                exactly(0),
+            ),
+            (
+                vec![DATE, &at("10:01:00"), "Cache-Control: no-store"],
+                Life::NotKept,
+            ),
+            (
+                vec![DATE, &at("10:01:00"), "Cache-Control: must-revalidate"],
+                strictly(60),
+            ),
+            (
+                vec![DATE, "Expires: Sun, 02 Jan 2400 10:00:00 GMT"],
+                exactly(LONGEST),
+            ),
+        ] {
+            assert_eq!(life(&lines), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn vary() {
+        for (vary, expected) in [
+            ("*", Life::NotKept),
+            ("Accept, *", Life::NotKept),
+            ("Accept-Encoding", exactly(60)),
+            ("X-*", exactly(60)),
+        ] {
+            let vary = format!("Vary: {vary}");
+            assert_eq!(
+                life(&["Cache-Control: max-age=60", &vary]),
+                expected,
+                "{vary}"
+            );
+        }
+    }
+}

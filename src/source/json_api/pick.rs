@@ -1,0 +1,252 @@
+//! The JSON of a body, and the part of it that a pointer picks: the very bytes that were sent.
+//!
+//! Nothing is read into numbers or strings and written anew, so `1.0`, `1e400` and numbers of fifty digits stay what they are, and
+//! members stay in their order. Where a member is there twice the last one counts.
+
+use std::fmt;
+
+use serde::Deserializer;
+use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The JSON text that a body is, without what stands around it (RFC 8259, section 2; a byte order mark is let pass, section 8.1).
+/// `None` if it is none.
+pub(super) fn json(body: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(body).ok()?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    serde_json::from_str::<&RawValue>(text)
+        .ok()
+        .map(RawValue::get)
+}
+
+/// A JSON pointer (RFC 6901).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pointer {
+    text: String,
+    tokens: Vec<String>,
+}
+
+/// Why a pointer leads to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nothing {
+    /// There is an array, and it is shorter: what was looked for does not exist.
+    PastTheEnd,
+    /// There is no such member, or nothing that could have one: the answer is not of the expected form.
+    Missing,
+}
+
+impl Pointer {
+    /// The pointer of this text; `None` if it is none.
+    pub(super) fn parse(text: &str) -> Option<Pointer> {
+        let tokens = match text.strip_prefix('/') {
+            Some(rest) => rest.split('/').map(unescape).collect::<Option<_>>()?,
+            None if text.is_empty() => Vec::new(),
+            None => return None,
+        };
+        Some(Pointer {
+            text: text.to_owned(),
+            tokens,
+        })
+    }
+
+    /// The part of `json`, which is JSON, that it points to.
+    pub(super) fn find<'j>(&self, json: &'j str) -> Result<&'j str, Nothing> {
+        let mut at = json;
+        for token in &self.tokens {
+            // Whole JSON does not fail to be read but for a name whose escapes are no text.
+            at = serde_json::Deserializer::from_str(at)
+                .deserialize_any(Step(token))
+                .unwrap_or(Err(Nothing::Missing))?;
+        }
+        Ok(at)
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+fn unescape(token: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut chars = token.chars();
+    while let Some(c) = chars.next() {
+        out.push(match c {
+            '~' => match chars.next()? {
+                '0' => '~',
+                '1' => '/',
+                _ => return None,
+            },
+            c => c,
+        });
+    }
+    Some(out)
+}
+
+/// One step into a value.
+struct Step<'t>(&'t str);
+
+impl Step<'_> {
+    /// The index of an array that the token is: no sign, no zeros in front.
+    fn index(&self) -> Option<usize> {
+        let digits = self.0.bytes().all(|byte| byte.is_ascii_digit());
+        let canonical = self.0 == "0" || !self.0.starts_with('0');
+        // More digits than a usize has are past the end of any array.
+        (digits && canonical && !self.0.is_empty()).then(|| self.0.parse().unwrap_or(usize::MAX))
+    }
+}
+
+impl<'j> Visitor<'j> for Step<'_> {
+    type Value = Result<&'j str, Nothing>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = Err(Nothing::Missing);
+        while let Some(same) = map.next_key_seed(IsName(self.0))? {
+            if same {
+                found = Ok(map.next_value::<&RawValue>()?.get());
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn visit_seq<A: SeqAccess<'j>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let index = self.index();
+        let mut found = Err(index.map_or(Nothing::Missing, |_| Nothing::PastTheEnd));
+        let mut at = 0;
+        while let Some(item) = items.next_element::<&RawValue>()? {
+            if Some(at) == index {
+                found = Ok(item.get());
+            }
+            at += 1;
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a member has this name.
+struct IsName<'t>(&'t str);
+
+impl<'j> DeserializeSeed<'j> for IsName<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'j>>(self, name: D) -> Result<bool, D::Error> {
+        name.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for IsName<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<bool, E> {
+        Ok(name == self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BODY: &str = r#" {"data": {"items": [1.0, {"a/b": "x", "m~n": 1e400}], "": null, "é": true},
+        "big":12345678901234567890123, "twice":1, "twice":2, "na\u006de":"escaped"} "#;
+
+    fn find(pointer: &str) -> Result<&'static str, Nothing> {
+        Pointer::parse(pointer)
+            .unwrap()
+            .find(json(BODY.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn a_part_keeps_its_very_bytes() {
+        for (pointer, part) in [
+            ("/data/items/0", "1.0"),
+            ("/data/items/1", r#"{"a/b": "x", "m~n": 1e400}"#),
+            ("/data/items/1/a~1b", "\"x\""),
+            ("/data/items/1/m~0n", "1e400"),
+            ("/big", "12345678901234567890123"),
+            ("/data/", "null"),
+            ("/data/é", "true"),
+            ("/twice", "2"),
+            ("/name", "\"escaped\""),
+            ("", BODY.trim()),
+        ] {
+            assert_eq!(find(pointer), Ok(part), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_from_what_is_past_the_end() {
+        for pointer in ["/data/items/2", "/data/items/99999999999999999999999"] {
+            assert_eq!(find(pointer), Err(Nothing::PastTheEnd), "{pointer}");
+        }
+        for pointer in [
+            "/nothing",
+            "/data/items/-",
+            "/data/items/00",
+            "/data/items/x",
+            "/data/items/",
+            "/big/0",
+            "/name/x",
+            "/data//x",
+        ] {
+            assert_eq!(find(pointer), Err(Nothing::Missing), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn a_pointer_is_one_or_it_is_refused() {
+        for wrong in ["a", "data/x", "/~", "/~2", "#/a"] {
+            assert_eq!(Pointer::parse(wrong), None, "{wrong}");
+        }
+        assert_eq!(Pointer::parse("/a~01").unwrap().tokens, ["a~1"]);
+    }
+
+    #[test]
+    fn json_is_told_from_what_is_none() {
+        for (body, whole) in [
+            (&b"\xef\xbb\xbf {\"a\":1}\n"[..], Some("{\"a\":1}")),
+            (b"null", Some("null")),
+            (b"", None),
+            (b" ", None),
+            (b"{\"a\":1", None),
+            (b"{\"a\":1}{}", None),
+            (b"<html>", None),
+            (b"\"\xff\"", None),
+            (b"[1,]", None),
+            (b"{\"a\":NaN}", None),
+        ] {
+            assert_eq!(json(body), whole, "{}", String::from_utf8_lossy(body));
+        }
+        // Deeper than a stack is.
+        let deep = format!("{}1{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+        assert_eq!(json(deep.as_bytes()), Some(deep.as_str()));
+        assert_eq!(
+            Pointer::parse("/0").unwrap().find(&deep),
+            Ok(&deep[1..deep.len() - 1])
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn points_where_serde_json_does(text in "[a-c/~01]{0,6}", keys in prop::collection::vec("[a-c/~01]{0,2}", 0..4)) {
+            let value: serde_json::Value = keys.iter().map(|key| (key.clone(), serde_json::json!([{ key: 1 }]))).collect::<serde_json::Map<_, _>>().into();
+            let text = format!("/{text}");
+            if let Some(pointer) = Pointer::parse(&text) {
+                let json = value.to_string();
+                let expected = value.pointer(&text).map(ToString::to_string);
+                prop_assert_eq!(pointer.find(&json).ok().map(str::to_owned), expected);
+            }
+        }
+    }
+}

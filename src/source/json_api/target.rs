@@ -1,0 +1,400 @@
+//! Where a call goes and what it carries, made from templates and the parameters of a request.
+//!
+//! Promise: a parameter stays in its place. In the path all but unreserved characters (RFC 3986, section 2.3) are escaped, and a
+//! value that would climb (`.` or `..` as a segment, also behind an escaped slash, which some servers unescape first) is refused.
+//! In the query it is escaped likewise; in a header it has no control character. Scheme, host and port are the operator's alone.
+//!
+//! What the environment fills in is raw up to the query, since it may be a whole base URL, and escaped from there on.
+
+use std::fmt;
+
+use ureq::http::{HeaderName, Uri};
+
+use super::template::{Piece, Template};
+use super::{JsonApiFault, JsonApiSettings, Place};
+use crate::cache::escape_into;
+use crate::secret::Secret;
+
+/// Headers that are the client's own business: what it sends there depends on the connection, the body or the copy at hand.
+const OWN_HEADERS: [&str; 15] = [
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "keep-alive",
+    "range",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+const URL_FORM: &str = "\"https://api.example.com/v1/thing/{id}\"";
+const HEADER_FORM: &str = "{ \"X-Api-Key\" = \"${API_KEY}\" }";
+
+/// See the module.
+pub(super) struct Target {
+    /// Scheme, host and port.
+    origin: String,
+    path: Vec<Bit>,
+    /// One for each `name=value`.
+    query: Vec<Vec<Bit>>,
+    headers: Vec<(String, Vec<Bit>)>,
+    /// All that must not be shown, the longest first.
+    secrets: Vec<Secret>,
+    identity: String,
+}
+
+/// A piece of what is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Bit {
+    /// Sent as it is.
+    Text(String),
+    /// The value of this parameter, escaped where its place wants it.
+    Param(String),
+}
+
+/// One call.
+pub(super) struct Call<'t> {
+    pub(super) url: String,
+    pub(super) headers: Vec<(&'t str, String)>,
+}
+
+/// The value of a parameter, if it has one.
+type Lookup<'l> = dyn Fn(&str) -> Option<&'l str> + 'l;
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.identity)
+    }
+}
+
+impl Target {
+    /// The target of these settings, or all that is wrong with them.
+    pub(super) fn build(settings: &JsonApiSettings) -> Result<Target, Vec<JsonApiFault>> {
+        let mut faults = Vec::new();
+        let mut fault = |place: Place, problem: &str, valid| {
+            faults.push(JsonApiFault {
+                place,
+                problem: problem.to_owned(),
+                valid,
+            });
+        };
+        let mut target = Target {
+            origin: String::new(),
+            path: Vec::new(),
+            query: Vec::new(),
+            headers: Vec::new(),
+            secrets: Vec::new(),
+            identity: settings.identity(),
+        };
+        if let Err(problem) = target.split_url(&settings.url) {
+            fault(Place::Url, problem, URL_FORM);
+        }
+        for (name, template) in &settings.query {
+            if name.is_empty() {
+                fault(Place::Query(name.clone()), "has no name", "a name");
+            }
+            let mut bits = vec![Bit::Text(format!("{}=", escaped(name)))];
+            bits.extend(template.pieces().iter().map(|piece| match piece {
+                Piece::Text(text) => Bit::Text(escaped(text)),
+                Piece::Filled(_, secret) => Bit::Text(escaped(secret.reveal())),
+                Piece::Param(name) => Bit::Param(name.clone()),
+            }));
+            target.query.push(bits);
+        }
+        for (at, (name, template)) in settings.headers.iter().enumerate() {
+            let lower = name.to_ascii_lowercase();
+            let before = &settings.headers[..at];
+            let place = || Place::Header(name.clone());
+            if HeaderName::from_bytes(name.as_bytes()).is_err() {
+                fault(place(), "is no name of a header", HEADER_FORM);
+            } else if OWN_HEADERS.contains(&lower.as_str()) {
+                fault(
+                    place(),
+                    "is a header that larder writes itself",
+                    "another header",
+                );
+            } else if before
+                .iter()
+                .any(|(other, _)| other.eq_ignore_ascii_case(name))
+            {
+                fault(place(), "is there twice", "each header once");
+            }
+            let bits: Vec<Bit> = template.pieces().iter().map(header_bit).collect();
+            if bits
+                .iter()
+                .any(|bit| matches!(bit, Bit::Text(text) if !fits_header(text)))
+            {
+                let problem = "has a control character, perhaps in what a variable holds";
+                fault(place(), problem, "text on one line");
+            }
+            target.headers.push((name.clone(), bits));
+        }
+        if !settings
+            .headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("accept"))
+        {
+            let accept = vec![Bit::Text("application/json".to_owned())];
+            target.headers.push(("Accept".to_owned(), accept));
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        target.secrets = secrets(settings);
+        Ok(target)
+    }
+
+    /// Takes the URL apart. No problem shows any of it.
+    fn split_url(&mut self, url: &Template) -> Result<(), &'static str> {
+        enum At {
+            Origin,
+            Path,
+            Query,
+        }
+        let (mut at, mut query) = (At::Origin, Vec::new());
+        for piece in url.pieces() {
+            let mut text = match piece {
+                Piece::Param(_) if matches!(at, At::Origin) => {
+                    return Err("has a parameter in its scheme, host or port");
+                }
+                Piece::Param(name) => {
+                    let bits = if matches!(at, At::Path) {
+                        &mut self.path
+                    } else {
+                        &mut query
+                    };
+                    bits.push(Bit::Param(name.clone()));
+                    continue;
+                }
+                Piece::Text(text) => text.as_str(),
+                Piece::Filled(_, secret) if matches!(at, At::Query) => {
+                    query.push(Bit::Text(escaped(secret.reveal())));
+                    continue;
+                }
+                Piece::Filled(_, secret) => secret.reveal(),
+            };
+            if text.contains('#') {
+                return Err("has a fragment");
+            }
+            if let At::Origin = at {
+                self.origin.push_str(text);
+                let Some(host) = self.origin.find("://").map(|colon| colon + 3) else {
+                    continue;
+                };
+                let Some(end) = self.origin[host..].find(['/', '?']) else {
+                    continue;
+                };
+                text = &text[text.len() - (self.origin.len() - host - end)..];
+                self.origin.truncate(host + end);
+                at = At::Path;
+            }
+            if let At::Path = at {
+                let (path, rest) = text
+                    .split_once('?')
+                    .map_or((text, None), |(p, q)| (p, Some(q)));
+                if !path.is_empty() {
+                    self.path.push(Bit::Text(made_legal(path)));
+                }
+                let Some(rest) = rest else { continue };
+                (at, text) = (At::Query, rest);
+            }
+            query.push(Bit::Text(made_legal(text)));
+        }
+        self.query = entries(query);
+        if self.path.is_empty() {
+            self.path.push(Bit::Text("/".to_owned()));
+        }
+        let scheme = self
+            .origin
+            .split_once("://")
+            .map_or("", |(scheme, _)| scheme);
+        if !matches!(scheme, "http" | "https") {
+            return Err("is no http:// or https:// URL");
+        }
+        if self.origin.contains('@') {
+            return Err("has a user or a password in it, which belongs in a header");
+        }
+        let uri: Uri = self.origin.parse().map_err(|_| "has no valid host")?;
+        let host = uri.host().unwrap_or_default();
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        if host.is_empty() {
+            return Err("has no valid host");
+        }
+        let port = authority.strip_prefix(host).unwrap_or_default();
+        if !port.is_empty() && uri.port_u16().is_none_or(|port| port == 0) {
+            return Err("has no valid port");
+        }
+        // A parameter's place, to be judged by what stands around it.
+        if climbs(&self.path_with(&|_| Some("x"))) {
+            return Err("has . or .. as a part of its path");
+        }
+        Ok(())
+    }
+
+    /// The call for these values; `None` if one of them cannot be sent in its place.
+    pub(super) fn call<'v>(&self, value: &Lookup<'v>) -> Option<Call<'_>> {
+        let path = self.path_with(value);
+        if climbs(&path) {
+            return None;
+        }
+        let mut url = format!("{}{path}", self.origin);
+        let mut mark = '?';
+        for entry in self.query.iter().filter(|entry| !is_left_out(entry, value)) {
+            url.push(mark);
+            mark = '&';
+            write(entry, value, &mut url, escape_into);
+        }
+        let mut headers = Vec::with_capacity(self.headers.len());
+        for (name, bits) in &self.headers {
+            if let [Bit::Param(param)] = bits.as_slice()
+                && value(param).is_none()
+            {
+                continue;
+            }
+            let mut text = String::new();
+            write(bits, value, &mut text, String::push_str);
+            if !fits_header(&text) {
+                return None;
+            }
+            headers.push((name.as_str(), text));
+        }
+        Some(Call { url, headers })
+    }
+
+    fn path_with(&self, value: &Lookup<'_>) -> String {
+        let mut path = String::new();
+        write(&self.path, value, &mut path, escape_into);
+        path
+    }
+
+    pub(super) fn secrets(&self) -> &[Secret] {
+        &self.secrets
+    }
+}
+
+fn write(bits: &[Bit], value: &Lookup<'_>, out: &mut String, add: fn(&mut String, &str)) {
+    for bit in bits {
+        match bit {
+            Bit::Text(text) => out.push_str(text),
+            Bit::Param(name) => add(out, value(name).unwrap_or_default()),
+        }
+    }
+}
+
+/// An entry of the query that is nothing but a parameter that was not given.
+fn is_left_out(entry: &[Bit], value: &Lookup<'_>) -> bool {
+    match entry {
+        [Bit::Text(name), Bit::Param(param)] => {
+            name.find('=') == Some(name.len() - 1) && value(param).is_none()
+        }
+        [Bit::Param(param)] => value(param).is_none(),
+        _ => false,
+    }
+}
+
+/// Cuts a query at each `&`.
+fn entries(query: Vec<Bit>) -> Vec<Vec<Bit>> {
+    let mut entries = vec![Vec::new()];
+    for bit in query {
+        let Bit::Text(text) = bit else {
+            entries
+                .last_mut()
+                .into_iter()
+                .for_each(|entry| entry.push(bit.clone()));
+            continue;
+        };
+        for (at, part) in text.split('&').enumerate() {
+            if at > 0 {
+                entries.push(Vec::new());
+            }
+            if !part.is_empty() {
+                let part = Bit::Text(part.to_owned());
+                entries
+                    .last_mut()
+                    .into_iter()
+                    .for_each(|entry| entry.push(part.clone()));
+            }
+        }
+    }
+    entries.retain(|entry| !entry.is_empty());
+    entries
+}
+
+fn header_bit(piece: &Piece) -> Bit {
+    match piece {
+        Piece::Text(text) => Bit::Text(text.clone()),
+        Piece::Filled(_, secret) => Bit::Text(secret.reveal().to_owned()),
+        Piece::Param(name) => Bit::Param(name.clone()),
+    }
+}
+
+/// What no error may show: what was filled in, as it is and as it is sent.
+fn secrets(settings: &JsonApiSettings) -> Vec<Secret> {
+    let named = settings.headers.iter().chain(&settings.query);
+    let templates = std::iter::once(&settings.url).chain(named.map(|(_, template)| template));
+    let mut texts: Vec<String> = templates
+        .flat_map(Template::secrets)
+        .flat_map(|secret| {
+            let text = secret.reveal();
+            [text.to_owned(), escaped(text), made_legal(text)]
+        })
+        .collect();
+    // One that is a part of another would leave the rest of that one to be seen.
+    texts.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+    texts.dedup();
+    texts.into_iter().map(Secret::new).collect()
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    escape_into(&mut out, text);
+    out
+}
+
+/// Escapes no more than what no URL may have.
+fn made_legal(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii_graphic() && !"\"<>\\^`{|}".contains(c) {
+            out.push(c);
+        } else {
+            escape_into(&mut out, c.encode_utf8(&mut [0; 4]));
+        }
+    }
+    out
+}
+
+/// Whether a server that unescapes it, once, could leave a segment upwards.
+fn climbs(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let digits = bytes.get(at + 1..at + 3).filter(|_| byte == b'%');
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(escaped) => {
+                plain.push(escaped);
+                at += 3;
+            }
+            None => {
+                plain.push(byte);
+                at += 1;
+            }
+        }
+    }
+    let mut segments = plain.split(|byte| matches!(byte, b'/' | b'\\'));
+    segments.any(|segment| matches!(segment, b"." | b".."))
+}
+
+/// Whether a header can carry it (RFC 9110, section 5.5).
+fn fits_header(text: &str) -> bool {
+    !text.chars().any(|c| c.is_control() && c != '\t')
+}

@@ -1,0 +1,142 @@
+//! What an upstream knows a value by, so that it can be asked whether that is still the one (RFC 9110, section 8.8).
+//!
+//! As text, for the cache: the ETag, a line end, the time of the last modification, a line end, and what Cache-Control said, since
+//! a 304 that does not repeat it leaves it as it was (RFC 9111, section 4.3.4). Any of them can be empty.
+
+use ureq::http::HeaderMap;
+
+use crate::cache::Loaded;
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Validator {
+    etag: String,
+    modified: String,
+    cache_control: String,
+}
+
+impl Validator {
+    /// What an answer's headers say.
+    pub(super) fn of(headers: &HeaderMap) -> Validator {
+        let text = |name: &str| {
+            let value = headers.get(name).and_then(|value| value.to_str().ok());
+            value.unwrap_or_default().to_owned()
+        };
+        let control = headers.get_all("cache-control").iter();
+        let control = control.map(|value| String::from_utf8_lossy(value.as_bytes()));
+        Validator {
+            etag: text("etag"),
+            modified: text("last-modified"),
+            cache_control: control.collect::<Vec<_>>().join(", "),
+        }
+    }
+
+    /// What [`Validator::to_text`] wrote.
+    pub(super) fn parse(text: &str) -> Validator {
+        let mut lines = text.splitn(3, '\n').map(str::to_owned);
+        let mut next = || lines.next().unwrap_or_default();
+        Validator {
+            etag: next(),
+            modified: next(),
+            cache_control: next(),
+        }
+    }
+
+    /// Its text; `None` if an upstream could not tell the value by it. What Cache-Control said is left out where it is too long.
+    pub(super) fn to_text(&self) -> Option<Box<str>> {
+        let Validator {
+            etag,
+            modified,
+            cache_control,
+        } = self;
+        if etag.is_empty() && modified.is_empty() {
+            return None;
+        }
+        let known_by = format!("{etag}\n{modified}\n");
+        let all = format!("{known_by}{cache_control}");
+        let fits = all.len() <= Loaded::LONGEST_VALIDATOR;
+        Some(if fits { all } else { known_by }.into())
+    }
+
+    /// The headers that ask whether it is still so.
+    pub(super) fn conditions(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = [
+            ("If-None-Match", self.etag.as_str()),
+            ("If-Modified-Since", self.modified.as_str()),
+        ];
+        all.into_iter().filter(|(_, value)| !value.is_empty())
+    }
+
+    /// What a 304 makes of the validator that was shown: what it says, else what was so before.
+    pub(super) fn or(self, before: &Validator) -> Validator {
+        let either = |new: String, old: &String| if new.is_empty() { old.clone() } else { new };
+        Validator {
+            etag: either(self.etag, &before.etag),
+            modified: either(self.modified, &before.modified),
+            cache_control: either(self.cache_control, &before.cache_control),
+        }
+    }
+
+    /// What Cache-Control says.
+    pub(super) fn cache_control(&self) -> Option<&str> {
+        Some(self.cache_control.as_str()).filter(|text| !text.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ureq::http::HeaderValue;
+
+    fn of(headers: &[(&'static str, &str)]) -> Validator {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        Validator::of(&map)
+    }
+
+    #[test]
+    fn goes_through_the_cache_and_asks_with_what_there_is() {
+        let date = "Fri, 02 Jan 2026 03:05:05 GMT";
+        let both = of(&[
+            ("etag", "W/\"a\""),
+            ("last-modified", date),
+            ("cache-control", "max-age=1"),
+        ]);
+        let text = both.to_text().unwrap();
+        assert_eq!(Validator::parse(&text), both);
+        let conditions: Vec<_> = both.conditions().collect();
+        assert_eq!(
+            conditions,
+            [("If-None-Match", "W/\"a\""), ("If-Modified-Since", date)]
+        );
+        let modified = Validator::parse(&of(&[("last-modified", date)]).to_text().unwrap());
+        assert_eq!(
+            modified.conditions().collect::<Vec<_>>(),
+            [("If-Modified-Since", date)]
+        );
+        assert_eq!(modified.cache_control(), None);
+        assert_eq!(of(&[("cache-control", "max-age=1")]).to_text(), None);
+    }
+
+    #[test]
+    fn one_that_is_too_long_loses_what_it_can_do_without() {
+        let long = "x".repeat(1100);
+        let text = of(&[("etag", "\"a\""), ("cache-control", &long)])
+            .to_text()
+            .unwrap();
+        assert_eq!(&*text, "\"a\"\n\n");
+    }
+
+    #[test]
+    fn a_304_says_what_changed() {
+        let before = of(&[("etag", "\"a\""), ("cache-control", "max-age=1")]);
+        let renewed = of(&[("cache-control", "max-age=2")]).or(&before);
+        assert_eq!(
+            renewed,
+            of(&[("etag", "\"a\""), ("cache-control", "max-age=2")])
+        );
+        assert_eq!(of(&[]).or(&before), before);
+    }
+}

@@ -1,0 +1,88 @@
+//! The examples, as a reader of the documentation would run them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::client::{Answer, Call};
+use crate::support::process::Process;
+use crate::support::redis::RedisServer;
+use crate::support::{SOON, free_address, until, until_some};
+
+/// The built example of this name: it stands beside the binary of larder.
+fn example(name: &str) -> PathBuf {
+    let binary = Path::new(env!("CARGO_BIN_EXE_larder"));
+    let path = binary.parent().unwrap().join("examples").join(name);
+    assert!(path.exists(), "{} is not built", path.display());
+    path
+}
+
+#[test]
+fn embedded_loads_once_for_eight_threads() {
+    let redis = RedisServer::start();
+    let run = || {
+        let mut command = Command::new(example("embedded"));
+        command.env_clear().env("REDIS_URL", redis.url());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = run();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "8 threads asked, 1 load was made",
+            "then: 12 degrees, MemoryHit",
+            "after the change: 7 degrees, Loaded",
+            "Atlantis: None, Loaded",
+            "Atlantis: None, MemoryHit",
+            "Nowhere: no station",
+        ]
+    );
+    // Another process finds in Redis what the first one left there.
+    let again = run();
+    assert!(again.starts_with("8 threads asked, 0 load"), "{again}");
+    assert!(again.contains("then: 7 degrees"), "{again}");
+}
+
+#[test]
+fn actix_answers_from_memory_and_forgets() {
+    let (redis, folder) = (RedisServer::start(), tempfile::tempdir().unwrap());
+    let start = || {
+        let at = free_address();
+        let mut command = Command::new(example("actix"));
+        let command_url = redis.url();
+        command
+            .env_clear()
+            .env("REDIS_URL", command_url)
+            .arg(at.to_string());
+        let log = folder.path().join(at.port().to_string());
+        let process = Process::spawn(command, &log, "cargo builds it");
+        (at, process)
+    };
+    let (first, _one) = start();
+    let (second, _two) = start();
+    let get = |at, path: &str| -> Answer {
+        until_some(SOON, "it answers", || {
+            Call::new(at, "GET", path).try_send().ok()
+        })
+    };
+    let outcome = |answer: &Answer| answer.the("X-Outcome").to_owned();
+    let counted = get(first, "/primes/20000").expect(200);
+    assert_eq!(
+        (counted.text().as_str(), outcome(&counted).as_str()),
+        ("2262\n", "Loaded")
+    );
+    let again = get(first, "/primes/20000");
+    assert_eq!(outcome(&again), "MemoryHit");
+    until(SOON, "the other one trusts what it hears", || {
+        get(second, "/primes/20000").expect(200);
+        outcome(&get(second, "/primes/20000")) == "MemoryHit"
+    });
+    get(first, "/primes/2000000").expect(502);
+    Call::new(first, "POST", "/forget").send().expect(204);
+    assert_eq!(outcome(&get(first, "/primes/20000")), "Loaded");
+    until(SOON, "the other one has heard", || {
+        outcome(&get(second, "/primes/20000")) == "RedisHit"
+    });
+}

@@ -1,0 +1,314 @@
+//! Any HTTP API as a source of the cache, with a real Redis: two caches are two replicas.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use larder::cache::{
+    Answer, Cache, CoherenceSettings, Ending, Kind, Life, Load, LoadError, LoadSettings, Loaded,
+    Making, MemorySettings, Name, Outcome, Policy, RedisSettings, Request, StaleRules, Subject,
+    Tag, Value,
+};
+use larder::secret::Secret;
+use larder::source::json_api::{JsonApi, JsonApiSettings, Template, TtlFrom};
+use larder::source::{HttpUpstream, HttpUpstreamSettings};
+use serde_json::json;
+
+use crate::support::redis::RedisServer;
+use crate::support::upstream::{Behaviour, FakeUpstream, Response};
+use crate::support::{SOON, until};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const VALUE: &str = "larder:v:0000000000000001:quote?symbol=ACME";
+const LEASE: &str = "larder:l:0000000000000001:quote?symbol=ACME";
+
+fn cache(redis: &RedisServer) -> Cache {
+    let settings = RedisSettings {
+        url: Some(Secret::new(redis.url())),
+        connect_timeout: Duration::from_secs(5),
+        timeout: Duration::from_secs(5),
+        ..RedisSettings::default()
+    };
+    let cache = Cache::start(
+        &MemorySettings::default(),
+        &settings,
+        &LoadSettings::default(),
+        &CoherenceSettings::default(),
+    )
+    .unwrap();
+    assert!(cache.redis().wait_up(SOON) && cache.wait_trusted(SOON));
+    cache
+}
+
+/// What `ttl = "upstream"` stands for: bounds, and time to confirm.
+fn policy() -> Policy {
+    Policy {
+        memory: HOUR,
+        redis: HOUR,
+        absent: HOUR,
+        stale: StaleRules::default(),
+        soft_timeout: None,
+        blind_ttl: None,
+        revalidate: HOUR,
+    }
+}
+
+/// A resource whose values come from `upstream`.
+struct Quotes {
+    api: JsonApi,
+    policy: Arc<Policy>,
+}
+
+impl Quotes {
+    fn at(upstream: &FakeUpstream) -> Quotes {
+        let url = format!("http://{}/quote/{{symbol}}", upstream.address());
+        let settings = JsonApiSettings {
+            url: Template::parse(&url, &|_| None).unwrap(),
+            headers: Vec::new(),
+            query: Vec::new(),
+            pick: Some("/quote".to_owned()),
+            ttl: TtlFrom::Upstream,
+        };
+        let upstream = HttpUpstream::new(&HttpUpstreamSettings::new("quotes"), None);
+        Quotes {
+            api: JsonApi::new(&settings, upstream).unwrap(),
+            policy: Arc::new(policy()),
+        }
+    }
+
+    fn ask(&self, cache: &Cache) -> Ending {
+        let api = self.api.clone();
+        let load = Load {
+            limit: self.api.upstream().timeout(),
+            run: Box::new(move |attempt| api.load(&[("symbol", "ACME")], attempt)),
+        };
+        cache.answer(request(&self.policy, load), SOON)
+    }
+
+    fn get(&self, cache: &Cache) -> Answer {
+        self.ask(cache).unwrap()
+    }
+}
+
+fn request(policy: &Arc<Policy>, load: Load) -> Request {
+    let mut key = larder::cache::KeyText::default();
+    key.begin(1, "quote");
+    key.parameter("symbol", "ACME");
+    Request {
+        subject: Subject {
+            key: key.key(),
+            policy: policy.clone(),
+            tags: Box::new([Tag::new("quote:ACME")]),
+            label: "quotes".into(),
+            note: "".into(),
+            jitter: 0,
+            tally: Arc::default(),
+        },
+        making: Making::Load(load),
+    }
+}
+
+fn quote(price: f64, control: &str) -> Response {
+    Response::json(200, &json!({"quote": {"price": price}, "at": "now"}))
+        .with("Cache-Control", control)
+}
+
+fn body(answer: &Answer) -> &str {
+    std::str::from_utf8(answer.entry.value.bytes()).unwrap()
+}
+
+#[test]
+fn an_expired_copy_is_confirmed_by_any_replica() {
+    for (header, value, condition) in [
+        ("ETag", "\"v1\"", "If-None-Match"),
+        (
+            "Last-Modified",
+            "Fri, 02 Jan 2026 10:00:00 GMT",
+            "If-Modified-Since",
+        ),
+    ] {
+        let (redis, upstream) = (
+            RedisServer::start(),
+            FakeUpstream::start(Behaviour::answer(move |request| {
+                quote(1.5, "max-age=0")
+                    .with(header, value)
+                    .unless_known(request)
+            })),
+        );
+        let (a, b) = (cache(&redis), cache(&redis));
+        let quotes = Quotes::at(&upstream);
+        let first = quotes.get(&a);
+        assert_eq!(
+            (body(&first), first.outcome),
+            ("{\"price\":1.5}", Outcome::Loaded)
+        );
+        // What happens elsewhere moves the history on.
+        a.invalidate(&[Name::tag("elsewhere")], Kind::Hard);
+        for cache in [&a, &b] {
+            let next = quotes.get(cache);
+            assert_eq!(
+                (body(&next), next.outcome),
+                ("{\"price\":1.5}", Outcome::Loaded)
+            );
+            assert_eq!(next.entry.hash, first.entry.hash);
+            assert!(
+                next.entry.stamp.clock > first.entry.stamp.clock,
+                "the clock of its own load"
+            );
+            assert!(next.entry.loaded_at > first.entry.loaded_at);
+        }
+        let requests = upstream.requests();
+        let conditions: Vec<_> = requests
+            .iter()
+            .map(|request| request.header(condition))
+            .collect();
+        assert_eq!(conditions, [None, Some(value), Some(value)]);
+    }
+}
+
+#[test]
+fn a_copy_that_changed_is_replaced() {
+    let (redis, upstream) = (
+        RedisServer::start(),
+        FakeUpstream::start(Behaviour::answer(|request| {
+            quote(1.5, "no-cache")
+                .with("ETag", "\"v1\"")
+                .unless_known(request)
+        })),
+    );
+    let cache = cache(&redis);
+    let quotes = Quotes::at(&upstream);
+    quotes.get(&cache);
+    upstream.behave(Behaviour::answer(|request| {
+        quote(2.5, "max-age=3600")
+            .with("ETag", "\"v2\"")
+            .unless_known(request)
+    }));
+    assert_eq!(body(&quotes.get(&cache)), "{\"price\":2.5}");
+    assert_eq!(quotes.get(&cache).outcome, Outcome::MemoryHit);
+    assert_eq!(
+        upstream.requests()[1].header("If-None-Match"),
+        Some("\"v1\"")
+    );
+}
+
+#[test]
+fn what_was_invalidated_hard_is_fetched_anew() {
+    for kind in [Kind::Soft, Kind::Hard] {
+        let (redis, upstream) = (
+            RedisServer::start(),
+            FakeUpstream::start(Behaviour::answer(|request| {
+                quote(1.5, "max-age=3600")
+                    .with("ETag", "\"v1\"")
+                    .unless_known(request)
+            })),
+        );
+        let (a, b) = (cache(&redis), cache(&redis));
+        let quotes = Quotes::at(&upstream);
+        quotes.get(&a);
+        let clock = a
+            .invalidate(&[Name::tag("quote:ACME")], kind)
+            .clock
+            .unwrap();
+        until(SOON, "the other replica has heard", || b.has_heard(clock));
+        assert_eq!(quotes.get(&b).outcome, Outcome::Loaded);
+        let conditional = upstream.requests()[1].header("If-None-Match").is_some();
+        assert_eq!(conditional, kind == Kind::Soft);
+    }
+}
+
+#[test]
+fn what_may_not_be_kept_is_in_no_tier() {
+    let redis = RedisServer::start();
+    let upstream = FakeUpstream::start(Behaviour::always(quote(1.5, "max-age=3600")));
+    let cache = cache(&redis);
+    let quotes = Quotes::at(&upstream);
+    quotes.get(&cache);
+    assert_eq!(redis.cli::<i64>(&["EXISTS", VALUE]), 1);
+    // Nor does it leave an older one where it is.
+    cache.invalidate(&[Name::tag("quote:ACME")], Kind::Soft);
+    upstream.behave(Behaviour::always(
+        quote(2.5, "no-store").with("ETag", "\"v1\""),
+    ));
+    for price in ["{\"price\":2.5}"; 2] {
+        let answer = quotes.get(&cache);
+        assert_eq!((body(&answer), answer.outcome), (price, Outcome::Loaded));
+        assert!(!answer.trace.stored);
+        assert_eq!(redis.cli::<i64>(&["EXISTS", VALUE, LEASE]), 0);
+        assert_eq!(cache.memory_size().entries, 0);
+    }
+}
+
+#[test]
+fn the_upstreams_time_holds_in_both_tiers() {
+    let redis = RedisServer::start();
+    let said = quote(1.5, "max-age=600").with("Age", "500");
+    let upstream = FakeUpstream::start(Behaviour::always(said));
+    let (a, b) = (cache(&redis), cache(&redis));
+    let quotes = Quotes::at(&upstream);
+    let loaded = quotes.get(&a);
+    let found = quotes.get(&b);
+    assert_eq!(
+        (loaded.outcome, found.outcome),
+        (Outcome::Loaded, Outcome::RedisHit)
+    );
+    for (cache, answer) in [(&a, &loaded), (&b, &found)] {
+        let ends = answer.entry.ends;
+        for end in [ends.memory_until, ends.fresh_until] {
+            let left = Duration::from_micros(end - cache.clock().now());
+            assert!(
+                left <= Duration::from_secs(100) && left > Duration::from_secs(80),
+                "{left:?}"
+            );
+        }
+        assert_eq!(quotes.get(cache).outcome, Outcome::MemoryHit);
+    }
+    let left: u64 = redis.cli(&["PTTL", VALUE]);
+    assert!(
+        left <= 100_000,
+        "nobody can confirm it, so it goes at its end: {left}"
+    );
+}
+
+#[test]
+fn its_404_is_absence_and_its_other_errors_are_failures() {
+    let redis = RedisServer::start();
+    let upstream = FakeUpstream::start(Behaviour::always(
+        Response::text(404, "no").with("Cache-Control", "max-age=60"),
+    ));
+    let (a, b) = (cache(&redis), cache(&redis));
+    let quotes = Quotes::at(&upstream);
+    for cache in [&a, &b] {
+        assert!(quotes.get(cache).entry.value.is_absent());
+    }
+    assert_eq!(upstream.calls(), 1);
+    a.invalidate(&[Name::everything()], Kind::Hard);
+    upstream.behave(Behaviour::always(Response::text(500, "oops")));
+    let error = quotes.ask(&a).unwrap_err();
+    assert_eq!(error, LoadError::Failed("quotes answered 500".to_owned()));
+}
+
+#[test]
+fn a_lease_is_given_back_also_where_nothing_is_kept() {
+    let redis = RedisServer::start();
+    let cache = cache(&redis);
+    let policy = Arc::new(Policy {
+        absent: Duration::ZERO,
+        ..policy()
+    });
+    let loads = Arc::new(AtomicUsize::new(0));
+    for count in 1..=3 {
+        let loads_here = loads.clone();
+        let load = Load {
+            limit: SOON,
+            run: Box::new(move |_| {
+                loads_here.fetch_add(1, Ordering::SeqCst);
+                Ok(Loaded::new(Value::Absent, Life::Full))
+            }),
+        };
+        let answer = cache.answer(request(&policy, load), SOON).unwrap();
+        assert!(answer.entry.value.is_absent());
+        assert_eq!(loads.load(Ordering::SeqCst), count);
+        assert_eq!(redis.cli::<i64>(&["EXISTS", LEASE]), 0);
+    }
+}

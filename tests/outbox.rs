@@ -1,0 +1,427 @@
+//! Changes behind larder's back: a commit to a watched table, whoever makes it and whatever fails meanwhile.
+//!
+//! The source is the upstream with versions, as in `invalidation`: a table says which categories have changed, and nothing but an
+//! invalidation makes an old version go.
+
+use std::time::Duration;
+
+use larder::database::{Database, DatabaseSettings};
+use larder::secret::Secret;
+use postgres::Client;
+
+use crate::support::larder::{Larder, LarderOptions};
+use crate::support::news::path;
+use crate::support::postgres::PostgresServer;
+use crate::support::proxy::FaultProxy;
+use crate::support::redis::RedisServer;
+use crate::support::versions::{Versions, VersionsConfig, version};
+use crate::support::{SOON, until, until_some};
+
+const LEADS: &str = "this replica delivers the outbox";
+
+/// Two replicas on one Redis and one Postgres, and a table that is watched.
+struct Two {
+    // Ended in this order.
+    replicas: Vec<Larder>,
+    sql: Client,
+    options: LarderOptions,
+    redis: RedisServer,
+    redis_proxy: FaultProxy,
+    postgres: PostgresServer,
+    url: String,
+    versions: Versions,
+}
+
+impl Two {
+    fn start() -> Two {
+        let mut two = Two::prepare();
+        let options = two.options.clone();
+        two.replicas = Larder::start_many(2, &options);
+        two.watch();
+        two
+    }
+
+    /// Everything but the replicas, and nothing is watched.
+    fn prepare() -> Two {
+        let (redis, versions) = (RedisServer::start(), Versions::start());
+        let redis_proxy = FaultProxy::start(redis.address());
+        let postgres = PostgresServer::start();
+        let url = postgres.new_database();
+        // Without its bus a replica goes on serving what it has: what is fresh is so because of the outbox.
+        let config = VersionsConfig {
+            blind_ttl: None,
+            ..VersionsConfig::default()
+        };
+        let options = config.options(&versions, redis_proxy.address());
+        Two {
+            replicas: Vec::new(),
+            sql: postgres.connect(&url),
+            options: options.env("DATABASE_URL", &url),
+            redis,
+            redis_proxy,
+            postgres,
+            url,
+            versions,
+        }
+    }
+
+    fn watch(&mut self) {
+        self.run(
+            "CREATE TABLE marks (id SERIAL, category TEXT, seen INT DEFAULT 0);
+             INSERT INTO marks (category) VALUES ('science'), ('health'), ('sports');
+             SELECT larder_watch('marks', 'category:{category}')",
+        );
+    }
+
+    fn run(&mut self, sql: &str) {
+        self.sql.batch_execute(sql).unwrap();
+    }
+
+    fn rows(&mut self) -> i64 {
+        let row = self
+            .sql
+            .query_one("SELECT count(*) FROM larder_outbox", &[]);
+        row.unwrap().get(0)
+    }
+
+    fn until_delivered(&mut self) {
+        until(SOON, "the outbox is empty", || self.rows() == 0);
+    }
+
+    /// Every replica has it in memory.
+    fn warm(&self, category: &str) {
+        for replica in &self.replicas {
+            until(SOON, "an answer comes from memory", || {
+                is_warm(replica, category)
+            });
+        }
+    }
+
+    /// Every replica has a category in memory, and then there is a newer one: gives that.
+    fn publish(&self, category: &str) -> u64 {
+        self.warm(category);
+        self.versions.publish(category)
+    }
+
+    fn until_fresh(&self, category: &str, new: u64) {
+        for replica in &self.replicas {
+            until(SOON, "the replica has the new version", || {
+                version(replica, category) == new
+            });
+        }
+    }
+
+    /// A commit of this makes a category fresh everywhere.
+    #[track_caller]
+    fn makes_fresh(&mut self, category: &str, sql: &str) {
+        let new = self.publish(category);
+        self.run(sql);
+        self.until_fresh(category, new);
+        self.until_delivered();
+    }
+
+    /// Which replica delivers. Each has said so at most once.
+    fn leader(&self) -> usize {
+        until_some(SOON, "one replica leads", || {
+            let mut replicas = self.replicas.iter();
+            replicas.position(|replica| replica.log().contains(LEADS))
+        })
+    }
+
+    /// Closes the connections that the replicas listen with, and gives how many those were.
+    fn terminate_listeners(&mut self) -> usize {
+        let sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'larder outbox'";
+        self.sql.query(sql, &[]).unwrap().len()
+    }
+
+    fn database(&self) -> Database {
+        Database::open(&DatabaseSettings {
+            url: Some(Secret::new(self.url.as_str())),
+            pool: 1,
+            archive: Duration::from_secs(60),
+        })
+        .unwrap()
+    }
+}
+
+fn is_warm(larder: &Larder, category: &str) -> bool {
+    let answer = larder.get(&path(category)).expect(200);
+    answer.the("Cache-Status").starts_with("larder-memory; hit")
+}
+
+const TOUCH: &str = "UPDATE marks SET seen = seen + 1 WHERE category = 'science'";
+
+#[test]
+fn any_statement_is_fresh_on_both_replicas() {
+    let mut two = Two::start();
+    for sql in [
+        TOUCH,
+        "INSERT INTO marks (category) VALUES ('science')",
+        "UPDATE marks SET category = 'business' WHERE category = 'science' AND seen > 0",
+        "UPDATE marks SET category = 'science' WHERE category = 'business'",
+        "BEGIN; UPDATE marks SET seen = 5; DELETE FROM marks; INSERT INTO marks (category) VALUES ('science'); COMMIT",
+        "COPY marks (category) FROM PROGRAM 'echo science'",
+        "DELETE FROM marks WHERE category = 'science'",
+        "TRUNCATE marks",
+    ] {
+        two.makes_fresh("science", sql);
+    }
+    // What is not named stays.
+    two.run("INSERT INTO marks (category) VALUES ('science')");
+    two.until_delivered();
+    two.warm("health");
+    two.makes_fresh("science", TOUCH);
+    assert!(
+        two.replicas
+            .iter()
+            .all(|replica| is_warm(replica, "health"))
+    );
+}
+
+#[test]
+fn what_is_rolled_back_is_not_delivered() {
+    let mut two = Two::start();
+    two.publish("health");
+    two.run("BEGIN; UPDATE marks SET seen = 1 WHERE category = 'health'; ROLLBACK");
+    // Delivered in order, so that this one's is later than anything of the other's.
+    two.makes_fresh("science", TOUCH);
+    for replica in &two.replicas {
+        assert_eq!(version(replica, "health"), 1);
+    }
+}
+
+#[test]
+fn commits_out_of_their_order_are_all_delivered() {
+    let mut two = Two::start();
+    let mut slow = two.postgres.connect(&two.url);
+    let new = two.publish("health");
+    let mut open = slow.transaction().unwrap();
+    open.batch_execute("UPDATE marks SET seen = 1 WHERE category = 'health'")
+        .unwrap();
+    two.makes_fresh("science", TOUCH);
+    open.commit().unwrap();
+    two.until_fresh("health", new);
+    two.until_delivered();
+}
+
+#[test]
+fn ten_thousand_rows_in_one_statement() {
+    let mut two = Two::start();
+    two.run("INSERT INTO marks (category) SELECT 'other' || i FROM generate_series(1, 9997) AS i");
+    two.until_delivered();
+    let told = |two: &Two| {
+        let logs = two.replicas.iter().map(Larder::log).collect::<String>();
+        let lines = logs.lines().filter(|line| line.contains("outbox rows"));
+        lines
+            .map(|line| line.rsplit("] ").next().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let large = |two: &Two| {
+        let told = told(two);
+        let lines = told
+            .iter()
+            .filter(|line| *line == "5000 names of 5 outbox rows");
+        lines.count()
+    };
+    let before = large(&two);
+    let new = two.publish("sports");
+    two.makes_fresh("science", "UPDATE marks SET seen = 1");
+    two.until_fresh("sports", new);
+    assert_eq!(large(&two), before + 2, "{:#?}", told(&two));
+    // All of one name are one name.
+    two.run("UPDATE marks SET category = 'science'");
+    two.until_delivered();
+    let before = told(&two).len();
+    two.makes_fresh("science", "UPDATE marks SET seen = 2");
+    let after = told(&two);
+    assert_eq!(after.len(), before + 1, "{after:#?}");
+    assert!(after.contains(&"1 names of 1 outbox rows".to_owned()));
+}
+
+#[test]
+fn the_listeners_backend_is_terminated() {
+    let mut two = Two::start();
+    two.makes_fresh("science", TOUCH);
+    let new = two.publish("science");
+    assert_eq!(two.terminate_listeners(), 2);
+    two.run(TOUCH);
+    two.until_fresh("science", new);
+    two.until_delivered();
+    for replica in &two.replicas {
+        until(SOON, "the log says both", || {
+            let log = replica.log();
+            log.contains("the outbox cannot be read here")
+                && log.contains("the outbox can be read again")
+        });
+    }
+}
+
+#[test]
+fn postgres_is_restarted() {
+    let mut two = Two::start();
+    two.publish("science");
+    two.postgres.restart();
+    two.sql = two.postgres.connect(&two.url);
+    two.makes_fresh("science", TOUCH);
+}
+
+#[test]
+fn redis_is_down_during_the_commit() {
+    let mut two = Two::start();
+    two.makes_fresh("science", TOUCH);
+    let new = two.publish("science");
+    let health = two.publish("health");
+    two.redis_proxy.cut();
+    two.run(TOUCH);
+    // Each of them reads it for itself, and nobody takes it for delivered.
+    two.until_fresh("science", new);
+    two.run("UPDATE marks SET seen = seen + 1 WHERE category = 'health'");
+    two.until_fresh("health", health);
+    assert_eq!(two.rows(), 2);
+    for replica in &two.replicas {
+        let log = replica.log();
+        let lines = log.lines().filter(|line| line.contains("WARN"));
+        let said = lines.filter(|line| line.contains("invalidated here only"));
+        assert_eq!(said.count(), 1, "one line for the outage");
+    }
+    two.redis_proxy.restore();
+    two.until_delivered();
+    // Redis still has what was loaded before. Whoever finds it there now knows that it is over.
+    two.replicas = Larder::start_many(1, &two.options);
+    assert_eq!(version(&two.replicas[0], "science"), new);
+    assert_eq!(version(&two.replicas[0], "health"), health);
+    two.makes_fresh("science", TOUCH);
+}
+
+#[test]
+fn redis_is_killed_and_comes_back_empty() {
+    let mut two = Two::start();
+    let new = two.publish("science");
+    two.redis.kill();
+    two.run(TOUCH);
+    two.until_fresh("science", new);
+    assert_eq!(two.rows(), 1);
+    two.redis.restart();
+    two.until_delivered();
+    two.makes_fresh("science", TOUCH);
+}
+
+#[test]
+fn whoever_cannot_reach_redis_leaves_it_to_who_can() {
+    let mut two = Two::prepare();
+    let direct = format!("redis://{}", two.redis.address());
+    two.replicas = vec![Larder::start(&two.options)];
+    assert_eq!(two.leader(), 0);
+    two.replicas.push(Larder::start(
+        &two.options.clone().env("REDIS_URL", &direct),
+    ));
+    two.watch();
+    two.until_delivered();
+    let new = two.publish("science");
+    two.redis_proxy.cut();
+    two.run(TOUCH);
+    two.until_fresh("science", new);
+    two.until_delivered();
+    assert!(two.replicas[1].log().contains(LEADS));
+}
+
+#[test]
+fn no_larder_runs_during_the_commit() {
+    let mut two = Two::start();
+    let new = two.publish("science");
+    for replica in &mut two.replicas {
+        assert!(replica.stop().success());
+    }
+    two.run(TOUCH);
+    assert_eq!(two.rows(), 1);
+    // Redis has the old one, which is fresh by its age.
+    two.replicas = Larder::start_many(2, &two.options);
+    two.until_fresh("science", new);
+    two.until_delivered();
+}
+
+#[test]
+fn the_replica_that_delivers_is_killed_and_the_other_takes_over() {
+    let mut two = Two::start();
+    two.makes_fresh("science", TOUCH);
+    let new = two.publish("science");
+    let leader = two.leader();
+    two.replicas[leader].kill();
+    two.replicas.remove(leader);
+    two.run(TOUCH);
+    two.until_fresh("science", new);
+    two.until_delivered();
+    assert_eq!(two.leader(), 0);
+}
+
+#[test]
+fn a_listener_that_is_half_open_is_found_and_the_other_takes_over() {
+    let mut two = Two::prepare();
+    let proxy = FaultProxy::start(two.postgres.address());
+    let host = two.postgres.address().to_string();
+    let proxied = two.url.replace(&host, &proxy.address().to_string());
+    let far = two.options.clone().env("DATABASE_URL", &proxied);
+    two.replicas = vec![Larder::start(&far)];
+    assert_eq!(two.leader(), 0);
+    two.replicas.push(Larder::start(&two.options));
+    two.watch();
+    two.makes_fresh("science", TOUCH);
+    let new = two.publish("science");
+    // The server hears nothing more of it and goes on holding the lock for it.
+    proxy.stall();
+    two.run(TOUCH);
+    two.until_fresh("science", new);
+    two.until_delivered();
+    until(SOON, "it is found there, too", || {
+        two.replicas[0]
+            .log()
+            .contains("the outbox cannot be read here")
+    });
+    proxy.restore();
+    until(SOON, "it is read again", || {
+        two.replicas[0]
+            .log()
+            .contains("the outbox can be read again")
+    });
+
+    // Alone it takes a while longer, and nothing is lost.
+    assert!(two.replicas.pop().unwrap().stop().success());
+    let new = two.publish("science");
+    proxy.stall_to_client();
+    two.run(TOUCH);
+    proxy.restore();
+    two.until_fresh("science", new);
+    two.until_delivered();
+}
+
+#[test]
+fn a_writer_that_dies_between_commit_and_invalidation_has_left_it_to_the_others() {
+    let mut two = Two::start();
+    let database = two.database();
+    let new = two.publish("science");
+    let names = ["category:science".to_owned()];
+    let row = database
+        .transaction(|tx| tx.leave_in_outbox(&names))
+        .unwrap();
+    assert!(row.is_some());
+    // Here it would invalidate and say that it did; it never does.
+    drop(database);
+    two.until_fresh("science", new);
+    two.until_delivered();
+}
+
+#[test]
+fn what_its_writer_has_delivered_nobody_else_does() {
+    let mut two = Two::start();
+    let database = two.database();
+    two.publish("health");
+    let names = ["category:health".to_owned()];
+    let row = database
+        .transaction(|tx| tx.leave_in_outbox(&names))
+        .unwrap();
+    database.outbox().delivered(row.unwrap()).unwrap();
+    two.makes_fresh("science", TOUCH);
+    for replica in &two.replicas {
+        assert_eq!(version(replica, "health"), 1);
+    }
+}

@@ -1,0 +1,553 @@
+//! Users and employees, as they ship: every route, on SQLite and on Postgres, with two replicas on one Redis.
+
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::client::{Answer, Call};
+use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
+use crate::support::postgres::PostgresServer;
+use crate::support::redis::RedisServer;
+use crate::support::{SOON, until};
+
+const SHIPPED: &str = include_str!("../config.toml");
+
+/// Two replicas of the configuration that ships.
+struct Directory {
+    replicas: Vec<Larder>,
+    redis: RedisServer,
+    postgres: Option<PostgresServer>,
+}
+
+impl Directory {
+    fn on_sqlite() -> Directory {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        Directory::start(SHIPPED, None, &folder)
+    }
+
+    fn on_postgres() -> Directory {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        Directory::start(SHIPPED, Some(PostgresServer::start()), &folder)
+    }
+
+    fn start(config: &str, postgres: Option<PostgresServer>, folder: &Arc<TempDir>) -> Directory {
+        let redis = RedisServer::start();
+        let mut options = LarderOptions::new(config)
+            .in_folder(folder)
+            .env("REDIS_URL", &redis.url());
+        if let Some(postgres) = &postgres {
+            options = options.env("DATABASE_URL", &postgres.url());
+        }
+        let replicas = Larder::start_many(2, &options);
+        for replica in &replicas {
+            until(SOON, "trust", || {
+                replica.stats()["bus"]["trusted"] == json!(true)
+            });
+        }
+        Directory {
+            replicas,
+            redis,
+            postgres,
+        }
+    }
+
+    fn near(&self) -> &Larder {
+        &self.replicas[0]
+    }
+
+    fn far(&self) -> &Larder {
+        &self.replicas[1]
+    }
+
+    /// Asks each replica, no older than `after`, and gives what both say.
+    #[track_caller]
+    fn everywhere(&self, path: &str, after: &Answer) -> Answer {
+        let clock = after.the("Larder-Clock");
+        let answers = self.replicas.iter().map(|replica| {
+            let call = replica.call("GET", path).key(ADMIN_KEY);
+            call.header("Larder-After", clock).send()
+        });
+        let mut answers: Vec<Answer> = answers.collect();
+        let last = answers.pop().unwrap();
+        assert_eq!(answers[0].status, last.status);
+        assert_eq!(answers[0].text(), last.text());
+        last
+    }
+}
+
+fn on_each(test: impl Fn(&Directory)) {
+    for directory in [Directory::on_sqlite(), Directory::on_postgres()] {
+        test(&directory);
+    }
+}
+
+fn put(larder: &Larder, path: &str, body: &Value) -> Call {
+    larder.call("PUT", path).key(ADMIN_KEY).json(body)
+}
+
+fn tier(answer: &Answer) -> String {
+    answer.the("Cache-Status").to_owned()
+}
+
+#[test]
+fn users_are_made_read_changed_and_removed() {
+    on_each(|directory| {
+        let ada = json!({"name": "Ada", "email": "ada@example.org"});
+        let made = directory.near().post("/users", &ada).expect(201);
+        let id = made.json()["id"].as_i64().unwrap();
+        let path = format!("/users/{id}");
+        assert_eq!(made.the("Location"), path);
+        assert_eq!(
+            made.text(),
+            format!(r#"{{"id":{id},"name":"Ada","email":"ada@example.org"}}"#)
+        );
+
+        let read = directory.everywhere(&path, &made).expect(200);
+        assert_eq!(read.text(), made.text());
+        assert_eq!(read.the("Content-Type"), "application/json");
+        assert!(read.the("ETag").starts_with('"'), "strong: {read}");
+        let again = directory.far().get(&path);
+        assert!(tier(&again).starts_with("larder-memory; hit"), "{again}");
+        let same = directory.far().call("GET", &path).key(ADMIN_KEY);
+        let same = same.header("If-None-Match", read.the("ETag")).send();
+        assert_eq!(same.status, 304);
+
+        let changed = put(
+            directory.far(),
+            &path,
+            &json!({"name": "Ada L.", "email": "a@example.org"}),
+        );
+        let changed = changed.send().expect(200);
+        assert_eq!(changed.json()["name"], "Ada L.");
+        let read = directory.everywhere(&path, &changed).expect(200);
+        assert_eq!(read.text(), changed.text());
+
+        let removed = directory.near().delete(&path).expect(204);
+        assert!(removed.body.is_empty());
+        directory.everywhere(&path, &removed).problem(404);
+        directory.near().delete(&path).problem(404);
+        put(directory.near(), &path, &ada).send().problem(404);
+    });
+}
+
+#[test]
+fn an_insert_frees_the_absence_that_was_cached() {
+    on_each(|directory| {
+        let ada = json!({"name": "Ada", "email": "ada@example.org"});
+        let first = directory.near().post("/users", &ada).expect(201);
+        let next = format!("/users/{}", first.json()["id"].as_i64().unwrap() + 1);
+        for replica in &directory.replicas {
+            replica.get(&next).problem(404);
+        }
+        // Its absence lives for 5 s, longer than this takes on any machine that passes the rest.
+        let made = directory.near().post("/users", &ada).expect(201);
+        assert_eq!(made.the("Location"), next);
+        assert_eq!(
+            directory.everywhere(&next, &made).expect(200).text(),
+            made.text()
+        );
+    });
+}
+
+#[test]
+fn employees_are_wholes_of_a_profile_and_a_status() {
+    on_each(|directory| {
+        let wanted = json!({"name": "Grace", "title": "Admiral"});
+        let made = directory.near().post("/employees", &wanted).expect(201);
+        let id = made.json()["id"].as_i64().unwrap();
+        let path = format!("/employees/{id}");
+        assert_eq!(made.the("Location"), path);
+        let read = directory.everywhere(&path, &made).expect(200);
+        let body = read.json();
+        assert_eq!(
+            body,
+            json!({"id": id, "name": "Grace", "title": "Admiral", "status": "out", "status_since": body["status_since"]})
+        );
+        let order = [
+            "\"id\"",
+            "\"name\"",
+            "\"title\"",
+            "\"status\"",
+            "\"status_since\"",
+        ];
+        let places: Vec<_> = order.map(|name| read.text().find(name).unwrap()).into();
+        assert!(places.is_sorted(), "{read}");
+        let since = body["status_since"].as_str().unwrap();
+        since.parse::<jiff::Timestamp>().expect("RFC 3339, in UTC");
+
+        let status = format!("{path}/status");
+        let came = put(directory.far(), &status, &json!({"status": "in"})).send();
+        assert_eq!(came.clone().expect(200).json()["status"], "in");
+        let read = directory.everywhere(&path, &came).expect(200).json();
+        assert_eq!(
+            (&read["status"], &read["name"]),
+            (&json!("in"), &json!("Grace"))
+        );
+        let later = read["status_since"].clone();
+        assert_ne!(later, body["status_since"]);
+        let again = put(directory.far(), &status, &json!({"status": "in"}))
+            .send()
+            .expect(200);
+        assert_eq!(
+            again.json()["status_since"],
+            later,
+            "it has been so since then"
+        );
+
+        let renamed = put(
+            directory.near(),
+            &path,
+            &json!({"name": "Grace H.", "title": "RDML"}),
+        );
+        let renamed = renamed.send().expect(200);
+        let read = directory.everywhere(&path, &renamed).expect(200).json();
+        assert_eq!(
+            (&read["name"], &read["status"]),
+            (&json!("Grace H."), &json!("in"))
+        );
+
+        let removed = directory.far().delete(&path).expect(204);
+        directory.everywhere(&path, &removed).problem(404);
+        directory.everywhere(&status, &removed).problem(404);
+    });
+}
+
+#[test]
+fn the_embedded_database_has_rows_to_begin_with() {
+    let directory = Directory::on_sqlite();
+    for path in ["/users/1", "/employees/1"] {
+        assert_eq!(directory.near().get(path).expect(200).json()["id"], 1);
+    }
+    let directory = Directory::on_postgres();
+    for path in ["/users/1", "/employees/1"] {
+        directory.near().get(path).problem(404);
+    }
+}
+
+#[test]
+fn of_two_writers_who_have_seen_the_same_one_wins() {
+    on_each(|directory| {
+        let body = |name: &str| json!({"name": name, "email": "x@example.org"});
+        let made = directory.near().post("/users", &body("0")).expect(201);
+        let path = made.the("Location").to_owned();
+        let mut last = made;
+        for round in 1..=10 {
+            let seen = directory.everywhere(&path, &last).expect(200);
+            let together = Barrier::new(2);
+            let write = |replica: &Larder, name: String| {
+                let call = put(replica, &path, &body(&name)).header("If-Match", seen.the("ETag"));
+                together.wait();
+                call.send()
+            };
+            let answers = thread::scope(|scope| {
+                let writers = directory.replicas.iter().zip(["a", "b"]);
+                let writers: Vec<_> = writers
+                    .map(|(replica, who)| {
+                        scope.spawn(move || write(replica, format!("{round}{who}")))
+                    })
+                    .collect();
+                let answers = writers.into_iter().map(|writer| writer.join().unwrap());
+                answers.collect::<Vec<_>>()
+            });
+            let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(|a| a.status == 200);
+            assert_eq!(
+                (won.len(), lost.len()),
+                (1, 1),
+                "round {round}: {won:?} {lost:?}"
+            );
+            lost[0].problem(412);
+            let now = directory.everywhere(&path, &won[0]).expect(200);
+            assert_eq!(now.text(), won[0].text(), "what the winner wrote stands");
+            last = won[0].clone();
+        }
+        let call = |tag: &str| put(directory.near(), &path, &body("z")).header("If-Match", tag);
+        call("\"0000000000000000\"").send().problem(412);
+        call("*").send().expect(200);
+        let seen = directory.near().get(&path);
+        let weak = format!("W/{}", seen.the("ETag"));
+        call(&weak).send().problem(412);
+        call(&format!("\"x\", {}", seen.the("ETag")))
+            .send()
+            .expect(200);
+        directory.near().delete(&path).expect(204);
+        call("*").send().problem(412);
+    });
+}
+
+#[test]
+fn a_precondition_is_of_the_whole() {
+    on_each(|directory| {
+        let grace = json!({"name": "Grace", "title": "Admiral"});
+        let made = directory.near().post("/employees", &grace).expect(201);
+        let path = made.the("Location").to_owned();
+        let seen = directory.everywhere(&path, &made).expect(200);
+        let status = put(
+            directory.far(),
+            &format!("{path}/status"),
+            &json!({"status": "in"}),
+        );
+        let came = status.send().expect(200);
+        let rename = |tag: &str| {
+            let call = put(directory.near(), &path, &json!({"name": "G", "title": "A"}));
+            call.header("If-Match", tag).send()
+        };
+        rename(seen.the("ETag")).problem(412);
+        let now = directory.everywhere(&path, &came).expect(200);
+        rename(now.the("ETag")).expect(200);
+    });
+}
+
+#[test]
+fn who_may_read_may_not_write() {
+    let directory = Directory::on_sqlite();
+    let (_, key) = directory.near().create_key(&json!({"name": "reader"}));
+    let near = directory.near();
+    let body = json!({"name": "A", "email": "a@example.org"});
+    near.call("GET", "/users/1").send().problem(401);
+    near.call("GET", "/users/1").key(&key).send().expect(200);
+    for (method, path) in [
+        ("POST", "/users"),
+        ("PUT", "/users/1"),
+        ("DELETE", "/users/1"),
+        ("PUT", "/employees/1/status"),
+    ] {
+        near.call(method, path).json(&body).send().problem(401);
+        near.call(method, path)
+            .key(&key)
+            .json(&body)
+            .send()
+            .problem(403);
+    }
+    for (method, path, allow) in [
+        ("POST", "/users/1", "GET, HEAD, PUT, DELETE"),
+        ("PATCH", "/users/1", "GET, HEAD, PUT, DELETE"),
+        ("GET", "/users", "POST"),
+        ("DELETE", "/employees/1/status", "GET, HEAD, PUT"),
+    ] {
+        let refused = near.call(method, path).key(ADMIN_KEY).json(&body).send();
+        refused.problem(405);
+        assert_eq!(refused.the("Allow"), allow, "{method} {path}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_named_and_writes_nothing() {
+    on_each(|directory| {
+        let near = directory.near();
+        let good = json!({"name": "Ada", "email": "ada@example.org"});
+        let made = near.post("/users", &good).expect(201);
+        let path = made.the("Location").to_owned();
+        for (body, field) in [
+            (json!({"name": 5, "email": "a@example.org"}), "name"),
+            (json!({"name": "", "email": "a@example.org"}), "name"),
+            (json!({"name": null, "email": "a@example.org"}), "name"),
+            (json!({"name": ["A"], "email": "a@example.org"}), "name"),
+            (json!({"email": "a@example.org"}), "name"),
+            (json!({"name": "A"}), "email"),
+            (json!({"name": "A", "email": "nobody"}), "email"),
+            (json!({"name": "A\u{0}", "email": "a@example.org"}), "name"),
+            (
+                json!({"name": "A", "email": "a@example.org", "admin": true}),
+                "admin",
+            ),
+            (json!([1]), "body"),
+            (json!({}), "name"),
+        ] {
+            for (method, target) in [("POST", "/users"), ("PUT", path.as_str())] {
+                let answer = near.call(method, target).key(ADMIN_KEY).json(&body).send();
+                answer.problem(422);
+                assert_eq!(answer.json()["field"], field, "{body}: {answer}");
+            }
+        }
+        let other = json!({"id": 999, "name": "A", "email": "a@example.org"});
+        assert_eq!(put(near, &path, &other).send().json()["field"], "id");
+        let call = |body: &str| near.call("PUT", &path).key(ADMIN_KEY).body(body);
+        let is_json = |call: Call| call.header("Content-Type", "application/json");
+        is_json(call("")).send().problem(400);
+        is_json(call("{\"name\":")).send().problem(400);
+        call("name=Ada").send().problem(415);
+        near.call("PUT", &path).key(ADMIN_KEY).send().problem(415);
+        let large = json!({"name": "x".repeat(100_000), "email": "a@example.org"});
+        put(near, &path, &large).send().problem(413);
+        for id in [
+            "0",
+            "-1",
+            "x",
+            "1.5",
+            "99999999999999999999",
+            "1%20OR%201=1",
+            "1;DROP TABLE users",
+        ] {
+            let id = id.replace(' ', "%20");
+            let answer = near.get(&format!("/users/{id}"));
+            answer.problem(400);
+            assert_eq!(answer.json()["parameter"], "id");
+            put(near, &format!("/users/{id}"), &good)
+                .send()
+                .problem(400);
+        }
+        near.get("/users/9223372036854775807").problem(404);
+        assert_eq!(
+            directory.everywhere(&path, &made).text(),
+            made.text(),
+            "nothing was written"
+        );
+        // What a client has read it may send back.
+        put(near, &path, &made.json()).send().expect(200);
+        let status = "/employees/1/status";
+        for wrong in ["maybe", "IN", ""] {
+            let answer = put(near, status, &json!({"status": wrong})).send();
+            answer.problem(422);
+            assert_eq!(answer.json()["field"], "status");
+        }
+    });
+}
+
+#[test]
+fn values_are_never_sql() {
+    on_each(|directory| {
+        for attempt in [
+            "'; DROP TABLE users; --",
+            "' OR '1'='1",
+            "\"; DELETE FROM users; --",
+            "Robert'); DELETE FROM users WHERE ('1'='1",
+            "$1",
+            ":id",
+            "?1",
+            "\\'; SELECT 1; --",
+        ] {
+            let body = json!({"name": attempt, "email": format!("{}@example.org", attempt.replace([' ', '@'], "_"))});
+            let made = directory.near().post("/users", &body).expect(201);
+            let read = directory
+                .everywhere(made.the("Location"), &made)
+                .expect(200);
+            assert_eq!(read.json()["name"], attempt);
+            let changed = put(directory.near(), made.the("Location"), &body)
+                .send()
+                .expect(200);
+            let kept = directory
+                .everywhere(made.the("Location"), &changed)
+                .expect(200);
+            assert_eq!(kept.json()["email"], body["email"]);
+        }
+    });
+}
+
+#[test]
+fn a_write_without_redis_is_told_as_pending_and_delivered_later() {
+    let mut directory = Directory::on_postgres();
+    let made = directory
+        .near()
+        .post("/users", &json!({"name": "Ada", "email": "a@example.org"}))
+        .expect(201);
+    let path = made.the("Location").to_owned();
+    directory.everywhere(&path, &made).expect(200);
+    directory.redis.stop();
+    let body = json!({"name": "Ada L.", "email": "a@example.org"});
+    let changed = put(directory.near(), &path, &body).send().expect(200);
+    assert_eq!(changed.the("Larder-Pending"), "true");
+    assert_eq!(changed.header("Larder-Clock"), None);
+    assert_eq!(
+        directory.near().get(&path).expect(200).json()["name"],
+        "Ada L.",
+        "here at once"
+    );
+    directory.redis.restart();
+    until(SOON, "it is delivered", || {
+        directory.near().stats()["bus"]["pending"] == json!(0)
+    });
+    until(SOON, "it is new there", || {
+        directory.far().get(&path).json()["name"] == "Ada L."
+    });
+}
+
+/// Until both replicas have a user's name.
+#[track_caller]
+fn until_named(directory: &Directory, path: &str, name: &str) {
+    for replica in &directory.replicas {
+        until(SOON, "it is new there", || {
+            replica.get(path).json()["name"] == name
+        });
+    }
+}
+
+#[test]
+fn what_psql_changes_is_fresh_on_both_replicas() {
+    let mut directory = Directory::on_postgres();
+    let ada = json!({"name": "Ada", "email": "a@example.org"});
+    let made = directory.near().post("/users", &ada).expect(201);
+    let path = made.the("Location").to_owned();
+    let id = made.json()["id"].as_i64().unwrap();
+    let psql = |directory: &Directory, sql: &str| directory.postgres.as_ref().unwrap().psql(sql);
+    assert_eq!(
+        psql(&directory, "SELECT larder_watch('users', 'user:{id}')"),
+        "t"
+    );
+    let rename = |directory: &Directory, name: &str| {
+        for replica in &directory.replicas {
+            replica.get(&path).expect(200);
+        }
+        let sql = format!("UPDATE users SET name = '{name}' WHERE id = {id}");
+        psql(directory, &sql);
+    };
+    rename(&directory, "while all runs");
+    until_named(&directory, &path, "while all runs");
+
+    rename(&directory, "after the listener's backend");
+    let ended = psql(
+        &directory,
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory'",
+    );
+    assert_eq!(ended, "1", "one replica listens and delivers");
+    rename(&directory, "while nobody listens");
+    until_named(&directory, &path, "while nobody listens");
+
+    directory.redis.stop();
+    rename(&directory, "while Redis is down");
+    until_named(&directory, &path, "while Redis is down");
+    directory.redis.restart();
+    until(SOON, "nothing is left to deliver", || {
+        psql(&directory, "SELECT count(*) FROM larder_outbox") == "0"
+    });
+    until_named(&directory, &path, "while Redis is down");
+
+    // A write through larder to a watched table is delivered once, by its writer.
+    let written = put(directory.near(), &path, &ada).send().expect(200);
+    assert_eq!(directory.everywhere(&path, &written).json()["name"], "Ada");
+    assert_eq!(psql(&directory, "SELECT count(*) FROM larder_outbox"), "0");
+}
+
+#[test]
+fn a_name_is_asked_for_once_and_a_status_when_it_has_expired() {
+    let directory = Directory::on_postgres();
+    let postgres = directory.postgres.as_ref().unwrap();
+    let made = directory
+        .near()
+        .post("/employees", &json!({"name": "Grace", "title": "Admiral"}))
+        .expect(201);
+    let path = made.the("Location").to_owned();
+    postgres.log_statements();
+    let began = Instant::now();
+    let mut asked = 0u32;
+    while began.elapsed() < Duration::from_secs(60) {
+        for replica in &directory.replicas {
+            replica.get(&path).expect(200);
+            asked += 1;
+        }
+    }
+    let took = began.elapsed();
+    let log = postgres.log();
+    let count = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+    let (names, states) = (
+        count("SELECT id, name, title FROM employees"),
+        count("SELECT status, status_since FROM employees"),
+    );
+    println!("{asked} requests in {took:?}: {names} queries for the name, {states} for the status");
+    assert_eq!(names, 1);
+    // Its TTL is 5 s, of which jitter takes a tenth at most.
+    let most = took.as_secs_f64() / 4.5 + 1.0;
+    assert!(states >= 2 && states as f64 <= most, "{states} in {took:?}");
+}
