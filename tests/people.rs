@@ -496,7 +496,7 @@ fn what_psql_changes_is_fresh_on_both_replicas() {
     rename(&directory, "while all runs");
     until_named(&directory, &path, "while all runs");
 
-    rename(&directory, "after the listener's backend");
+    rename(&directory, "before nobody listens");
     let ended = psql(
         &directory,
         "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory'",
@@ -514,6 +514,12 @@ fn what_psql_changes_is_fresh_on_both_replicas() {
     });
     until_named(&directory, &path, "while Redis is down");
 
+    for replica in &directory.replicas {
+        until(SOON, "Redis is back for everybody", || {
+            let stats = replica.stats();
+            stats["redis"]["up"] == json!(true) && stats["bus"]["trusted"] == json!(true)
+        });
+    }
     // A write through larder to a watched table is delivered once, by its writer.
     let written = put(directory.near(), &path, &ada).send().expect(200);
     assert_eq!(directory.everywhere(&path, &written).json()["name"], "Ada");

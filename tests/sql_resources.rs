@@ -545,3 +545,166 @@ fn a_reload_takes_another_statement() {
         r#"{"people":2103778}"#
     );
 }
+
+#[test]
+fn a_write_that_changes_no_row_leaves_nothing_of_what_it_did_besides() {
+    let config = "
+[resource.thing]
+path = \"/things/{id}\"
+params.id = { type = \"integer\" }
+source = { sql = \"thing\" }
+ttl = { memory = \"1h\", redis = \"0s\" }
+write.DELETE = { sql = \"thing_delete\" }
+[resource.log]
+path = \"/log\"
+source = { sql = \"log\", many = true }
+ttl = { memory = \"0s\", redis = \"1s\" }
+";
+    let options = LarderOptions::new(config)
+        .statement("thing", "SELECT id FROM things WHERE id = :id")
+        .statement("log", "SELECT note FROM log")
+        .statement(
+            "thing_delete",
+            "WITH noted AS (INSERT INTO log VALUES ('asked')) DELETE FROM things WHERE id = :id",
+        );
+    let schema = "CREATE TABLE things (id int PRIMARY KEY); CREATE TABLE log (note text)";
+    let shop = on_postgres(schema, options);
+    shop.larder.delete("/things/1").problem(404);
+    assert_eq!(shop.larder.get("/log").text(), "[]");
+}
+
+#[test]
+fn one_row_has_one_key_however_its_path_is_written() {
+    let config = "
+[resource.thing]
+path = \"/things/{id}\"
+params.id = { type = \"string\" }
+source = { sql = \"thing\" }
+ttl = { memory = \"1h\", redis = \"0s\" }
+tags = [\"thing:{id}\"]
+write.PUT = { sql = \"thing_put\" }
+[resource.whole]
+path = \"/whole/{id}\"
+params.id = { type = \"string\" }
+source = { parts = [\"thing\"] }
+[resource.team]
+path = \"/teams/{team}\"
+params.team = { type = \"string\" }
+source = { sql = \"team\", many = true }
+ttl = { memory = \"1h\", redis = \"0s\" }
+tags = [\"team:{team}\"]
+[resource.member]
+path = \"/members\"
+write.POST = { sql = \"member_add\", invalidates = [\"team:{team}\"] }
+";
+    let options = LarderOptions::new(config)
+        .statement("thing", "SELECT name FROM things WHERE id = :id")
+        .statement("thing_put", "UPDATE things SET name = :name WHERE id = :id")
+        .statement("team", "SELECT name FROM members WHERE team = :team")
+        .statement("member_add", "INSERT INTO members VALUES (:team, :name)");
+    let shop = on_postgres(
+        "CREATE TABLE things (id uuid PRIMARY KEY, name text);
+         INSERT INTO things VALUES ('6ba7b810-9dad-11d1-80b4-00c04fd430c8', 'old');
+         CREATE TABLE members (team int4, name text)",
+        options,
+    );
+    let small = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+    let spellings = [
+        small.to_owned(),
+        small.to_uppercase(),
+        small.replace('-', ""),
+    ];
+    for (written, wrote) in spellings.iter().enumerate() {
+        let name = format!("name {written}");
+        let path = format!("/things/{wrote}");
+        shop.write("PUT", &path, &json!({"name": name})).expect(204);
+        for read in &spellings {
+            for path in [format!("/things/{read}"), format!("/whole/{read}")] {
+                assert_eq!(shop.larder.get(&path).json()["name"], name, "{path}");
+            }
+        }
+    }
+    for (count, team) in ["7", "7.0", "7e0"].iter().enumerate() {
+        for path in ["/teams/7", "/teams/07"] {
+            let members = shop.larder.get(path).expect(200).json();
+            assert_eq!(members.as_array().unwrap().len(), count, "{path}");
+        }
+        let call = shop.larder.call("POST", "/members").key(ADMIN_KEY);
+        let call = call.header("Content-Type", "application/json");
+        let body = format!("{{\"team\":{team},\"name\":\"x\"}}");
+        call.body(body).send().expect(201);
+    }
+}
+
+#[test]
+fn a_precondition_on_what_is_not_sql_is_refused() {
+    let origin =
+        crate::support::upstream::FakeUpstream::start(crate::support::upstream::Behaviour::always(
+            crate::support::upstream::Response::json(200, &json!({"a": 1})),
+        ));
+    let config = format!(
+        "
+[resource.far]
+path = \"/far\"
+source = {{ http = \"http://{}/\" }}
+ttl = {{ memory = \"1h\", redis = \"0s\" }}
+write.PUT = {{ sql = \"touch\" }}
+[resource.log]
+path = \"/log\"
+write.POST = {{ sql = \"touch\" }}
+",
+        origin.address()
+    );
+    let options = LarderOptions::new(&config).statement("touch", "INSERT INTO log VALUES ('x')");
+    on_each("CREATE TABLE log (note TEXT)", &options, |shop| {
+        let tag = shop.larder.get("/far").expect(200).the("ETag").to_owned();
+        let call = |name: &str, value: &str| {
+            let call = shop.larder.call("PUT", "/far").key(ADMIN_KEY);
+            call.header(name, value).send()
+        };
+        call("If-Match", &tag).problem(412);
+        call("If-Match", "*").problem(412);
+        call("If-None-Match", "*").problem(412);
+        let plain = shop.larder.call("PUT", "/far").key(ADMIN_KEY).send();
+        plain.expect(204);
+        // Where there is nothing to read there is nothing that could have been seen.
+        let post = shop.larder.call("POST", "/log").key(ADMIN_KEY);
+        post.header("If-Match", "*").send().problem(412);
+        let post = shop.larder.call("POST", "/log").key(ADMIN_KEY);
+        post.header("If-None-Match", "*").send().expect(201);
+    });
+}
+
+#[test]
+fn many_names_are_many_small_invalidations() {
+    let config = "
+[resource.one]
+path = \"/ones/{id}\"
+params.id = { type = \"integer\" }
+source = { sql = \"one\" }
+ttl = { memory = \"1h\", redis = \"1h\" }
+tags = [\"one:{id}\"]
+[resource.all]
+path = \"/all\"
+write.PUT = { sql = \"all\", invalidates = [\"one:{id}\"] }
+";
+    let redis = crate::support::redis::RedisServer::start();
+    let options = LarderOptions::new(config)
+        .env("REDIS_URL", &redis.url())
+        .statement("one", "SELECT n FROM ones WHERE id = :id")
+        .statement("all", "UPDATE ones SET n = n + 1 RETURNING id");
+    let shop = on_postgres(
+        "CREATE TABLE ones (id int PRIMARY KEY, n int);
+         INSERT INTO ones SELECT i, 0 FROM generate_series(1, 20000) AS i",
+        options,
+    );
+    for id in [1, 20_000] {
+        assert_eq!(shop.larder.get(&format!("/ones/{id}")).text(), "{\"n\":0}");
+    }
+    let done = shop.larder.call("PUT", "/all").key(ADMIN_KEY).send();
+    let done = done.expect(200);
+    assert!(done.header("Larder-Clock").is_some(), "it is not pending");
+    for id in [1, 20_000] {
+        assert_eq!(shop.larder.get(&format!("/ones/{id}")).text(), "{\"n\":1}");
+    }
+}

@@ -33,8 +33,10 @@ pub(crate) async fn fields(
     payload: &mut web::Payload,
 ) -> Result<BTreeMap<String, Box<RawValue>>, Problem> {
     let body = bytes(request, payload).await?;
-    parse(&body)?;
-    serde_json::from_slice(&body).map_err(malformed)
+    match serde_json::from_slice(&body) {
+        Ok(fields) => once(&body).map(|()| fields),
+        Err(error) => Err(malformed(&error)),
+    }
 }
 
 async fn bytes(request: &HttpRequest, payload: &mut web::Payload) -> Result<BytesMut, Problem> {
@@ -86,22 +88,35 @@ async fn read(payload: &mut web::Payload) -> Result<BytesMut, Problem> {
 fn parse(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     match serde_json::from_slice(body) {
         // Of two fields of one name the map has the last: what its sender meant is anybody's guess (RFC 8259, section 4).
-        Ok(Value::Object(object)) => match serde_json::from_slice(body) {
-            Ok(Repeated(Some(field))) => Err(Problem::BadField {
-                field,
-                valid: "a field that is there once".to_owned(),
-            }),
-            _ => Ok(object),
-        },
-        Ok(_) => Err(Problem::BadField {
-            field: "body".to_owned(),
-            valid: "a JSON object".to_owned(),
-        }),
-        Err(error) => Err(malformed(error)),
+        Ok(Value::Object(object)) => once(body).map(|()| object),
+        Ok(_) => Err(no_object()),
+        Err(error) => Err(malformed(&error)),
     }
 }
 
-fn malformed(error: serde_json::Error) -> Problem {
+/// Refuses an object in which a field is there twice.
+fn once(body: &[u8]) -> Result<(), Problem> {
+    match serde_json::from_slice(body) {
+        Ok(Repeated(Some(field))) => Err(Problem::BadField {
+            field,
+            valid: "a field that is there once".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn no_object() -> Problem {
+    Problem::BadField {
+        field: "body".to_owned(),
+        valid: "a JSON object".to_owned(),
+    }
+}
+
+fn malformed(error: &serde_json::Error) -> Problem {
+    // Of another form than what was asked for, and JSON all the same.
+    if error.is_data() {
+        return no_object();
+    }
     Problem::BadJson(format!("The body is not JSON: {error}."))
 }
 

@@ -10,9 +10,9 @@ use crate::cache::{Acknowledged, Freshness, Kind, Making, Name};
 use crate::resource::{Arguments, Resources};
 
 use super::access::Audience;
-use super::body;
 use super::problem::Problem;
 use super::resource::Front;
+use super::{body, path};
 
 /// The clock of an invalidation: what a later read can ask not to be older than.
 const LARDER_CLOCK: HeaderName = HeaderName::from_static("larder-clock");
@@ -147,7 +147,9 @@ fn names_of_path(path: &str, resources: &Resources) -> Result<Vec<Name>, Problem
         valid: valid.to_owned(),
     };
     let (at, query) = path.split_once('?').unwrap_or((path, ""));
-    let Some(found) = resources.find(at) else {
+    let at = path::plain(at);
+    let found = resources.find(&at).filter(|found| found.resource.is_read());
+    let Some(found) = found else {
         return Err(bad("paths of declared resources, with their query"));
     };
     let arguments = Arguments {
@@ -178,8 +180,9 @@ pub(crate) async fn entry(request: HttpRequest, front: web::Data<Front>) -> Http
         })?;
         let resources = front.resources.load_full();
         let (at, query) = path.split_once('?').unwrap_or((&path, ""));
+        let at = path::plain(at);
         let found = resources
-            .find(at)
+            .find(&at)
             .ok_or(Problem::NotFound("Nothing is served at this path."))?;
         let arguments = Arguments {
             path: &found.path_arguments,
@@ -189,28 +192,23 @@ pub(crate) async fn entry(request: HttpRequest, front: web::Data<Front>) -> Http
         let wanted = resource
             .request(arguments, "")?
             .ok_or(Problem::NotFound("Nothing is read at this path."))?;
-        let policy = resource.policy();
-        let show = |key: &crate::cache::Key| shown(&front, resource.name(), key, policy);
-        let mut body = show(&wanted.subject.key);
+        let mut body = shown(&front, resource.name(), &wanted.subject);
         if let Making::Compose(composition) = &wanted.making {
-            body["parts"] = composition
-                .parts
-                .iter()
-                .map(|part| show(&part.subject.key))
-                .collect();
+            let part = |part: &crate::cache::Request| {
+                // A part may be a resource of its own, or a part of this one alone.
+                let own = resources.of_key(part.subject.key.name());
+                let name = own.map_or(resource.name(), |(own, _)| own.name());
+                shown(&front, name, &part.subject)
+            };
+            body["parts"] = composition.parts.iter().map(part).collect();
         }
         Ok(HttpResponse::Ok().json(body))
     };
     guarded(&request, &front, work).await
 }
 
-fn shown(
-    front: &Front,
-    resource: &str,
-    key: &crate::cache::Key,
-    policy: &crate::cache::Policy,
-) -> Value {
-    let cache = &front.cache;
+fn shown(front: &Front, resource: &str, subject: &crate::cache::Subject) -> Value {
+    let (cache, key, policy) = (&front.cache, &subject.key, &subject.policy);
     let now = cache.clock().now();
     let Some((entry, freshness)) = cache.inspect(key.as_str(), policy) else {
         return json!({"resource": resource, "key": key.name(), "tier": null, "state": "none", "tags": []});

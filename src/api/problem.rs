@@ -44,6 +44,8 @@ pub(crate) enum Problem {
     Conflict { field: Option<String>, why: String },
     /// 412: what is to be changed is not what the caller has seen.
     Changed,
+    /// 412: whether it is what the caller has seen cannot be decided.
+    Undecidable,
     /// 502, 503 or 504: there is no value to be had.
     Load(LoadError),
     /// 503: the database gave no answer.
@@ -131,8 +133,14 @@ impl Problem {
             Problem::Changed => (
                 StatusCode::PRECONDITION_FAILED,
                 "changed",
-                "It is not what If-Match says",
+                "It is not what the precondition says",
                 "It has changed since it was read, or it is gone: read it again.".to_owned(),
+            ),
+            Problem::Undecidable => (
+                StatusCode::PRECONDITION_FAILED,
+                "undecidable",
+                "A precondition that cannot be decided",
+                "The value of this resource does not come from the database alone, so it cannot be compared when it is written.".to_owned(),
             ),
             Problem::Load(LoadError::TooSlow(_) | LoadError::Held { slow: true, .. }) => (
                 StatusCode::GATEWAY_TIMEOUT,
@@ -250,6 +258,7 @@ impl From<WriteError> for Problem {
             WriteError::Conflict { field, why } => Problem::Conflict { field, why },
             WriteError::Absent => Problem::NotFound("There is no such thing."),
             WriteError::Changed => Problem::Changed,
+            WriteError::Undecidable => Problem::Undecidable,
             WriteError::Database(error) => error.into(),
         }
     }

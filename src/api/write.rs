@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use crate::resource::{Arguments, Precondition, Resource, Write, WriteMethod, Written};
@@ -55,28 +55,36 @@ async fn written(
     } else {
         BTreeMap::new()
     };
-    let precondition = precondition(request)?;
+    let precondition = precondition(request);
     let given = write.given(resource, arguments, &body)?;
     let (cache, resource, write) = (front.cache.clone(), resource.clone(), write.clone());
     bridge::change(move || write.run(&resource, &given, precondition.as_ref(), &cache)).await
 }
 
-/// What `If-Match` says (RFC 9110, section 13.1.1), on one line or several.
-fn precondition(request: &HttpRequest) -> Result<Option<Precondition>, Problem> {
+/// What `If-Match` says, or else `If-None-Match` (RFC 9110, sections 13.1.1, 13.1.2 and 13.2.2).
+fn precondition(request: &HttpRequest) -> Option<Precondition> {
+    // A weak tag, or what is no tag at all, is nobody's by strong comparison.
+    let wanted = listed(request, header::IF_MATCH)
+        .map(|tags| tags.map_or(Precondition::Exists, Precondition::Is));
+    wanted.or_else(|| {
+        let tags = listed(request, header::IF_NONE_MATCH)?;
+        Some(tags.map_or(Precondition::Absent, Precondition::IsNot))
+    })
+}
+
+/// The entity tags of a header on one line or several; `Some(None)`: `*`.
+fn listed(request: &HttpRequest, name: HeaderName) -> Option<Option<Vec<String>>> {
+    let mut lines = request.headers().get_all(name).peekable();
+    lines.peek()?;
     let mut tags = Vec::new();
-    let mut lines = request.headers().get_all(header::IF_MATCH).peekable();
-    if lines.peek().is_none() {
-        return Ok(None);
-    }
     for line in lines {
         let line = line.to_str().unwrap_or_default().trim();
         if line == "*" {
-            return Ok(Some(Precondition::Exists));
+            return Some(None);
         }
         tags.extend(headers::entity_tags(line).map(str::to_owned));
     }
-    // A weak tag, or what is no tag at all, is nobody's by strong comparison.
-    Ok(Some(Precondition::Is(tags)))
+    Some(Some(tags))
 }
 
 fn answer(method: WriteMethod, done: Written) -> HttpResponse {

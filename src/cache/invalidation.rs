@@ -7,7 +7,10 @@ use std::sync::PoisonError;
 
 use super::Cache;
 use super::coherence::bus::Listener;
-use super::coherence::{Kind, Name};
+use super::coherence::{Batch, Kind, Name};
+
+/// Names in one script: many more would hold up everybody else in Redis, and outlast the time a reply may take.
+const NAMES_AT_ONCE: usize = 1000;
 
 /// An invalidation that is in force here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,20 +28,37 @@ impl Acknowledged {
 
 impl Cache {
     /// Invalidates what these names speak of, here at once and on every replica within `patience`. Blocks for a round trip to
-    /// Redis. While Redis cannot take it, it holds here and waits to be delivered.
+    /// Redis, and one more for each thousand names. While Redis cannot take it, it holds here and waits to be delivered. No names
+    /// are no invalidation: acknowledged with the clock that was heard last.
     pub fn invalidate(&self, names: &[Name], kind: Kind) -> Acknowledged {
+        let mut done = Acknowledged {
+            clock: Some(self.core.mirror.era().last()),
+        };
+        // All of them here first, and only then the first of them elsewhere.
+        let batches: Vec<Batch> = names
+            .chunks(NAMES_AT_ONCE)
+            .map(|some| self.core.mirror.pending.begin(some, kind))
+            .collect();
+        for (some, batch) in names.chunks(NAMES_AT_ONCE).zip(&batches) {
+            let clock = self.send(some, kind, batch);
+            // Pending as a whole where any of them is.
+            done.clock = done.clock.and(clock);
+        }
+        done
+    }
+
+    /// One invalidation of names that stand in the overlay as `batch`. Returns its clock, if Redis has taken it.
+    fn send(&self, names: &[Name], kind: Kind, batch: &Batch) -> Option<u64> {
         let (core, bus) = (&self.core, &self.bus);
-        // First here: nothing loaded before may be served from now on, whatever becomes of the rest.
-        let batch = core.mirror.pending.begin(names, kind);
         if core.mirror.is_alone() && !core.redis.pool().is_configured() {
             let era = core.mirror.era();
             let clock = (era.last() + 1).max(core.clock.now());
             names.iter().for_each(|name| era.apply(name, kind, clock));
             era.heard(clock);
             // A Redis that appeared meanwhile began a history in which nothing of the old one is left.
-            core.mirror.pending.settle(&batch);
+            core.mirror.pending.settle(batch);
             self.tell_listeners(names, kind);
-            return Acknowledged { clock: Some(clock) };
+            return Some(clock);
         }
         let length = bus.settings.log_length;
         let sent = core.redis.pool().run(|connection| {
@@ -55,17 +75,17 @@ impl Cache {
                 let era = core.mirror.era();
                 if era.epoch() == epoch {
                     names.iter().for_each(|name| era.apply(name, kind, clock));
-                    core.mirror.pending.settle(&batch);
+                    core.mirror.pending.settle(batch);
                 } else {
                     // A history that is not known here yet: until the bus knows it, the batch stands in the way, and is delivered
                     // once more.
-                    core.mirror.pending.fail(&batch);
+                    core.mirror.pending.fail(batch);
                 }
                 Some(clock)
             }
             Err(down) => {
                 // One line for an outage, whoever goes on invalidating.
-                let level = if core.mirror.pending.fail(&batch) {
+                let level = if core.mirror.pending.fail(batch) {
                     log::Level::Warn
                 } else {
                     log::Level::Debug
@@ -79,7 +99,7 @@ impl Cache {
             }
         };
         self.tell_listeners(names, kind);
-        Acknowledged { clock }
+        clock
     }
 
     fn tell_listeners(&self, names: &[Name], kind: Kind) {

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{self, Config, ConfigError, ConfigErrors, Lookup, Place};
-use crate::database::{DatabaseError, Description, Query, describe_all};
-use crate::resource::{statement_faults, statements};
+use crate::database::describe_all;
+use crate::resource::{StatementFault, statement_faults, statements};
 
 /// Checks the configuration that `serve` would take. Prints the table of its resources on standard output and returns 0, or
 /// prints every fault on standard error and returns 2.
@@ -33,22 +33,28 @@ fn check(
 ) -> io::Result<u8> {
     match Config::load(path, env) {
         Ok((config, origin)) => {
-            let settings = &config.database;
-            let judged = judge_statements(&config, &origin.to_string(), |queries| {
-                describe_all(settings, queries)
-            });
-            if let Err(Unfit::Faults(faults)) = judged {
-                writeln!(err, "{faults}")?;
+            let all = statements(&config.resources);
+            let described = if all.is_empty() {
+                Ok(Vec::new())
+            } else {
+                describe_all(&config.database, &all)
+            };
+            let faults = match &described {
+                Ok(described) => statement_faults(&config.resources, described),
+                Err(_) => Vec::new(),
+            };
+            if !faults.is_empty() {
+                writeln!(err, "{}", config_errors(&origin.to_string(), faults))?;
                 return Ok(2);
             }
             out.write_all(config::table(&config).as_bytes())?;
             out.flush()?;
-            match judged {
-                Err(Unfit::Unknown(why)) => writeln!(
+            match described {
+                Ok(_) => writeln!(err, "{origin}: valid")?,
+                Err(why) => writeln!(
                     err,
                     "{origin}: valid as far as can be told: its statements are not checked, since the database cannot be asked: {why}"
                 )?,
-                _ => writeln!(err, "{origin}: valid")?,
             }
             Ok(0)
         }
@@ -59,39 +65,18 @@ fn check(
     }
 }
 
-/// Why statements are not known to fit.
-pub(super) enum Unfit {
-    /// They do not, for these reasons.
-    Faults(ConfigErrors),
-    /// The database cannot be asked.
-    Unknown(DatabaseError),
-}
-
-/// Whether the statements of `config`, which came from `file`, fit the database that `describe` asks.
-pub(super) fn judge_statements(
-    config: &Config,
-    file: &str,
-    describe: impl FnOnce(&[&Query]) -> Result<Vec<Result<Description, DatabaseError>>, DatabaseError>,
-) -> Result<(), Unfit> {
-    let all = statements(&config.resources);
-    if all.is_empty() {
-        return Ok(());
-    }
-    let described = describe(&all).map_err(Unfit::Unknown)?;
-    let faults = statement_faults(&config.resources, described);
-    if faults.is_empty() {
-        return Ok(());
-    }
-    let error = |fault: crate::resource::StatementFault| ConfigError {
+/// What is wrong with the statements of the configuration `file`, told as its other faults are.
+pub(super) fn config_errors(file: &str, faults: Vec<StatementFault>) -> ConfigErrors {
+    let error = |fault: StatementFault| ConfigError {
         place: Place::Line(fault.line),
         key: fault.key,
         problem: fault.problem,
         valid: fault.valid,
     };
-    Err(Unfit::Faults(ConfigErrors {
+    ConfigErrors {
         file: file.to_owned(),
         errors: faults.into_iter().map(error).collect(),
-    }))
+    }
 }
 
 #[cfg(test)]

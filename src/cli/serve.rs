@@ -22,13 +22,13 @@ use crate::api::{Api, KEYS_CHANGED};
 use crate::cache::{Cache, Name};
 use crate::config::{Config, ConfigErrors, ConfigOrigin, process_environment};
 use crate::database::{Database, Deliverer};
-use crate::resource::{Archivist, News, NewsSource, Resources, SourceSettings, Sources};
+use crate::resource::{Archivist, News, NewsSource, Resources, SourceSettings, Sources, Unbuilt};
 use crate::source::http::{HttpClient, HttpSettings};
 use crate::source::news::{NewsFormat, NewsUpstream};
 use crate::source::quota::{Quota, QuotaStore};
 use crate::source::{HttpUpstreams, UpstreamSettings};
 
-use super::check::{Unfit, judge_statements};
+use super::check::config_errors;
 use super::sandbox;
 
 /// How long a required Redis may take to appear at the start.
@@ -73,7 +73,6 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
     }
     log::info!("larder {} with {origin}", env!("CARGO_PKG_VERSION"));
     let database = open_database(&config)?;
-    check_statements(&config, &origin, &database)?;
     let cache = Cache::start(
         &config.memory,
         &config.redis,
@@ -122,7 +121,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
             &config.redis.prefix,
         ))),
     };
-    let resources = Resources::build(&config.resources, &sources, None)?;
+    let resources = build_resources(&config, &origin, &sources, None)?;
     let (own, outbox_of) = (cache.clone(), database.clone());
     let api = Api::new(
         cache,
@@ -176,21 +175,18 @@ fn remember_names(cache: &Cache, config: &Config) {
     cache.remember_names_for(longest.max().unwrap_or_default());
 }
 
-/// What the database does not take is found now, not by the first request.
-fn check_statements(
+/// The resources of `config`, which came from `origin`. What the database does not take is found now, not by the first request.
+fn build_resources(
     config: &Config,
     origin: &ConfigOrigin,
-    database: &Database,
-) -> Result<(), Refusal> {
-    let judged = judge_statements(config, &origin.to_string(), |queries| {
-        Ok(queries
-            .iter()
-            .map(|query| database.describe(query))
-            .collect())
-    });
-    judged.map_err(|unfit| match unfit {
-        Unfit::Faults(faults) => Refusal::Configuration(faults),
-        Unfit::Unknown(error) => Refusal::Failed(error.to_string()),
+    sources: &Sources,
+    before: Option<&Resources>,
+) -> Result<Resources, Refusal> {
+    Resources::build(&config.resources, sources, before).map_err(|unbuilt| match unbuilt {
+        Unbuilt::Statements(faults) => {
+            Refusal::Configuration(config_errors(&origin.to_string(), faults))
+        }
+        Unbuilt::Failed(why) => Refusal::Failed(why),
     })
 }
 
@@ -416,22 +412,15 @@ impl Reload {
         if let Some(bind) = &self.bind {
             config.server.bind.clone_from(bind);
         }
-        match check_statements(&config, &origin, &self.sources.database) {
-            Ok(()) => {}
+        let frozen = self.config.changes_needing_restart(&config);
+        let before = self.api.resources();
+        let resources = match build_resources(&config, &origin, &self.sources, Some(&before)) {
+            Ok(resources) => resources,
             Err(Refusal::Configuration(errors)) => {
                 log::error!("the configuration is not valid; nothing is changed:\n{errors}");
                 return;
             }
             Err(Refusal::Failed(why)) => {
-                log::error!("the statements cannot be checked; nothing is changed: {why}");
-                return;
-            }
-        }
-        let frozen = self.config.changes_needing_restart(&config);
-        let before = self.api.resources();
-        let resources = match Resources::build(&config.resources, &self.sources, Some(&before)) {
-            Ok(resources) => resources,
-            Err(why) => {
                 log::error!("the configuration cannot be taken over; nothing is changed: {why}");
                 return;
             }

@@ -61,16 +61,14 @@ pub(super) fn source(
     };
     let url_at = table.need("http", URL_FORM)?;
     let url = template(&url_at);
-    let named = |key: &'static str| -> Option<Vec<(String, Value<'_>, Template)>> {
-        let mut all = Vec::new();
-        let mut whole = true;
-        for (name, value) in table.table(key).entries() {
-            match template(&value) {
-                Some(template) => all.push((name.to_owned(), value, template)),
-                None => whole = false,
-            }
-        }
-        whole.then_some(all)
+    let named = |key: &'static str| -> Vec<(String, Value<'_>, Template)> {
+        let entries = table.table(key).entries().into_iter();
+        entries
+            .filter_map(|(name, value)| {
+                let template = template(&value)?;
+                Some((name.to_owned(), value, template))
+            })
+            .collect()
     };
     let (headers, query) = (named("headers"), named("query"));
     let pick_at = table.get("pick");
@@ -83,8 +81,17 @@ pub(super) fn source(
         None => None,
     };
     let upstream = upstream(table, name, apis);
-    let (url, headers, query) = (url?, headers?, query?);
+    let url = url?;
     known(&url_at, &url);
+    for param in params.iter().filter_map(|param| param.settings.as_ref()) {
+        let missing = !param.required && param.default.is_none();
+        if missing && url.params().any(|name| name == param.name) {
+            url_at.fault(
+                format!("has {{{}}}, which a request may leave out", param.name),
+                "a parameter that is required or has a default, or its place in query",
+            );
+        }
+    }
     headers
         .iter()
         .chain(&query)

@@ -26,8 +26,9 @@ pub(super) fn policy(resource: &Table<'_>) -> Policy {
     }
 }
 
-/// Gives each whole what it takes from its parts; `places` are where the resources are declared.
-pub(super) fn join(resources: &mut [ResourceSettings], places: &[Value<'_>]) {
+/// Gives each whole what it takes from its parts; `places` are where the resources are declared, and `declared` what all are called,
+/// those with a fault of their own among them.
+pub(super) fn join(resources: &mut [ResourceSettings], places: &[Value<'_>], declared: &[&str]) {
     let all = resources.to_vec();
     for (whole, place) in resources.iter_mut().zip(places) {
         let Some(SourceSettings::Parts(names)) = &whole.source else {
@@ -44,12 +45,13 @@ pub(super) fn join(resources: &mut [ResourceSettings], places: &[Value<'_>]) {
                     judge(whole, part, place);
                     parts.push(part);
                 }
+                // What is wrong with it is told already.
+                None if declared.contains(&name.as_str()) => {}
                 None => {
-                    let known: Vec<&str> = all.iter().map(|other| other.name.as_str()).collect();
                     place.fault(
                         format!(
                             "names {name:?}, which {}",
-                            unknown("resource", name, &known)
+                            unknown("resource", name, declared)
                         ),
                         "names of resources that have a source",
                     );
@@ -90,14 +92,21 @@ fn judge(whole: &ResourceSettings, part: &ResourceSettings, place: &Value<'_>) {
     for param in part.params.iter().filter(|param| !param.view) {
         let same = whole.params.iter().find(|own| own.name == param.name);
         match same {
-            Some(own) if own.kind == param.kind => {}
-            Some(_) => place.fault(
+            Some(own) if own.kind != param.kind => place.fault(
                 format!(
                     "names {name:?}, whose parameter {} takes other values",
                     param.name
                 ),
                 format!("the same {} = {{ … }} at both", param.name),
             ),
+            Some(own) if param.required && !own.required && own.default.is_none() => place.fault(
+                format!(
+                    "names {name:?}, which needs the parameter {} that a request may leave out here",
+                    param.name
+                ),
+                format!("params.{}.required = true", param.name),
+            ),
+            Some(_) => {}
             None if param.required => place.fault(
                 format!(
                     "names {name:?}, whose parameter {} the whole has not",

@@ -19,7 +19,8 @@ pub(super) fn read(root: &Table<'_>, context: Context<'_>) -> Vec<ResourceSettin
     let mut taken: Vec<Taken> = Vec::new();
     let mut resources = Vec::new();
     let mut places = Vec::new();
-    for (name, value) in root.table("resource").entries() {
+    let all = root.table("resource").entries();
+    for (name, value) in all.clone() {
         if !is_name(name) {
             value.fault(
                 "is no name of a resource",
@@ -32,7 +33,8 @@ pub(super) fn read(root: &Table<'_>, context: Context<'_>) -> Vec<ResourceSettin
             places.push(value);
         }
     }
-    parts::join(&mut resources, &places);
+    let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+    parts::join(&mut resources, &places, &names);
     resources
 }
 
@@ -145,6 +147,10 @@ fn path<'a>(
 fn policy(resource: &Table<'_>, may_ask: bool) -> Policy {
     let [memory, redis, absent] = match resource.need("ttl", TTL_FORM) {
         Some(value) if may_ask && value.as_text().is_some() => http::ttl_of_upstream(&value),
+        Some(value) if value.as_text().is_some() => {
+            value.wrong(TTL_FORM);
+            [None; 3]
+        }
         Some(value) => value.table().map_or([None; 3], ttl),
         None => [None; 3],
     };

@@ -112,7 +112,12 @@ fn source(config: &Config, resource: &ResourceSettings) -> String {
     let read = match &resource.source {
         Some(SourceSettings::News(names)) => Some(news(config, names)),
         Some(SourceSettings::Sql(sql)) => Some(format!("sql: {}", sql.query.name())),
-        Some(SourceSettings::Http(http)) => Some(format!("http: {}", http.api.url)),
+        Some(SourceSettings::Http(http)) => {
+            // Without its query: what stands there word for word may be a key.
+            let url = http.api.url.to_string();
+            let shown = url.split('?').next().unwrap_or_default().to_owned();
+            Some(format!("http: {shown}"))
+        }
         Some(SourceSettings::Parts(names)) => Some(format!("parts: {}", names.join(", "))),
         None => None,
     };

@@ -728,7 +728,7 @@ fn times_of_a_resource() {
         ":7: resource.news.ttl.memory: is \"6m\", longer than ttl.redis \"5m\"; valid: at most ttl.redis"
     ));
     assert!(ttl("{ memory = \"0s\", redis = \"0s\" }").contains("both tiers switched off"));
-    assert!(ttl("\"30s\"").contains("ttl: is \"30s\"; valid: a table"));
+    assert!(ttl("\"30s\"").contains("ttl: is \"30s\"; valid: { memory"));
     assert!(ttl("{ memory = \"30\", redis = \"5m\" }").contains("ttl.memory: is \"30\""));
     let stale = |to| replaced("{ if_error = \"1d\" }", to);
     assert!(

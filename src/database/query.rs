@@ -11,7 +11,7 @@ use super::error::DatabaseError;
 use super::value::Value;
 
 /// One statement, ready for both databases.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Query {
     name: String,
     postgres: String,

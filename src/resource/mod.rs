@@ -6,6 +6,7 @@
 
 mod api;
 mod archivist;
+mod form;
 mod news;
 mod origin;
 mod parameter;
@@ -25,7 +26,9 @@ use matchit::Params;
 use regex_lite::Regex;
 
 use crate::cache::{KeyText, Making, Name, Policy, Request, Subject, Tally, random};
+use crate::database::Query;
 
+use self::form::{Form, Forms};
 use self::origin::{Origin, Values};
 
 pub use self::archivist::Archivist;
@@ -51,13 +54,37 @@ pub struct Resource {
     policy: Arc<Policy>,
     fingerprint: u64,
     /// Those that make the key, in the order in which they stand in it.
-    key_params: Vec<(ParamSettings, Option<Regex>)>,
+    key_params: Vec<Param>,
     /// Those that select from what is loaded.
-    view_params: Vec<(ParamSettings, Option<Regex>)>,
+    view_params: Vec<Param>,
     /// `None`: it is only written.
     origin: Option<Origin>,
     writes: Vec<Arc<Write>>,
     tally: Arc<Tally>,
+}
+
+/// A parameter, ready to be read.
+struct Param {
+    settings: ParamSettings,
+    /// What its whole value matches.
+    pattern: Option<Regex>,
+    /// What the database makes of its text, where that has several spellings.
+    form: Option<Form>,
+}
+
+/// Why resources were not built.
+#[derive(Debug)]
+pub enum Unbuilt {
+    /// These statements do not fit the database.
+    Statements(Vec<StatementFault>),
+    /// Something else, which a configuration that was checked has not.
+    Failed(String),
+}
+
+impl From<String> for Unbuilt {
+    fn from(why: String) -> Unbuilt {
+        Unbuilt::Failed(why)
+    }
 }
 
 /// What may be found at the path of a request.
@@ -76,15 +103,29 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// The resources of these settings over `sources`. The counters of those that `before` had go on.
+    /// The resources of these settings over `sources`. The counters of those that `before` had go on. Blocks: the database is shown
+    /// each statement.
     ///
     /// # Errors
-    /// If a path cannot be routed or a source is unknown: a configuration that was checked has neither.
+    /// [`Unbuilt::Statements`]: what the database does not take, or does not give as it is declared.
     pub fn build(
         settings: &[ResourceSettings],
         sources: &Sources,
         before: Option<&Resources>,
-    ) -> Result<Resources, String> {
+    ) -> Result<Resources, Unbuilt> {
+        let described: Vec<_> = statements(settings)
+            .into_iter()
+            .map(|query| sources.database.describe(query))
+            .collect();
+        let faults = statement_faults(settings, &described);
+        if !faults.is_empty() {
+            return Err(Unbuilt::Statements(faults));
+        }
+        let forms: HashMap<&Query, Forms> = statements(settings)
+            .into_iter()
+            .zip(described.iter().flatten())
+            .map(|(query, description)| (query, form::of_statement(description)))
+            .collect();
         let tallies: HashMap<&str, &Arc<Tally>> = before
             .iter()
             .flat_map(|before| &before.all)
@@ -101,6 +142,7 @@ impl Resources {
             all.push(Arc::new(Resource::build(
                 settings.clone(),
                 sources,
+                &forms,
                 &all,
                 tally,
             )?));
@@ -152,6 +194,7 @@ impl Resource {
     fn build(
         settings: ResourceSettings,
         sources: &Sources,
+        forms: &HashMap<&Query, Forms>,
         built: &[Arc<Resource>],
         tally: Arc<Tally>,
     ) -> Result<Resource, String> {
@@ -160,27 +203,54 @@ impl Resource {
             .as_ref()
             .map(|source| Origin::build(source, sources, built))
             .transpose()?;
-        let compiled = |param: &ParamSettings| -> Result<_, String> {
-            Ok((param.clone(), param.kind.compiled()?))
+        let form_of = |name: &str| {
+            let read = match &settings.source {
+                Some(SourceSettings::Sql(sql)) => Some(&*sql.query),
+                _ => None,
+            };
+            let written = settings.writes.iter().map(|write| &*write.query);
+            let of_statements = read
+                .into_iter()
+                .chain(written)
+                .find_map(|query| forms.get(query)?.get(name).copied());
+            of_statements.or_else(|| origin.as_ref()?.form_of(name))
+        };
+        let ready = |param: &ParamSettings| -> Result<_, String> {
+            Ok(Param {
+                pattern: param.kind.compiled()?,
+                form: match param.kind {
+                    ParamKind::Text { .. } => form_of(&param.name),
+                    ParamKind::Integer { .. } | ParamKind::Boolean => None,
+                },
+                settings: param.clone(),
+            })
         };
         let (view_params, mut key_params): (Vec<_>, Vec<_>) = settings
             .params
             .iter()
-            .map(compiled)
+            .map(ready)
             .collect::<Result<Vec<_>, _>>()?
             .into_iter()
-            .partition(|(param, _)| param.view);
-        key_params.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+            .partition(|param| param.settings.view);
+        key_params.sort_by(|a, b| a.settings.name.cmp(&b.settings.name));
+        let declared: Vec<_> = key_params
+            .iter()
+            .map(|param| (&param.settings, param.form))
+            .collect();
         let what = format!(
-            "{FORM} {} {} {key_params:?} {:?}",
+            "{FORM} {} {} {declared:?} {:?}",
             settings.name,
             origin.as_ref().map(Origin::identity).unwrap_or_default(),
             settings.tags,
         );
+        let write = |write: &WriteSettings| {
+            let forms = forms.get(&*write.query).cloned().unwrap_or_default();
+            Write::new(write, forms, sources.database.clone()).map(Arc::new)
+        };
         let writes = settings
             .writes
             .iter()
-            .map(|write| Write::new(write, sources.database.clone()).map(Arc::new))
+            .map(write)
             .collect::<Result<_, _>>()?;
         Ok(Resource {
             fingerprint: xxhash_rust::xxh3::xxh3_64(what.as_bytes()),
@@ -249,15 +319,15 @@ impl Resource {
         key: &mut KeyText,
     ) -> Result<View<'q>, BadParameter> {
         key.begin(self.fingerprint, &self.settings.name);
-        for (param, pattern) in &self.key_params {
-            if let Some(argument) = parameter::read(param, pattern.as_ref(), arguments)? {
-                argument.with_text(|text| key.parameter(&param.name, text));
+        for param in &self.key_params {
+            if let Some(argument) = param.read(arguments)? {
+                argument.with_text(|text| key.parameter(&param.settings.name, text));
             }
         }
         let mut view = self.origin.as_ref().map_or(View::Whole, Origin::view);
-        for (param, pattern) in &self.view_params {
-            if let Some(argument) = parameter::read(param, pattern.as_ref(), arguments)? {
-                view.set(&param.name, argument);
+        for param in &self.view_params {
+            if let Some(argument) = param.read(arguments)? {
+                view.set(&param.settings.name, argument);
             }
         }
         Ok(view)
@@ -269,9 +339,9 @@ impl Resource {
     /// As [`Resource::key`].
     fn values(&self, arguments: Arguments<'_>) -> Result<Vec<(&str, ParamValue)>, BadParameter> {
         let mut values = Vec::with_capacity(self.key_params.len());
-        for (param, pattern) in &self.key_params {
-            if let Some(argument) = parameter::read(param, pattern.as_ref(), arguments)? {
-                values.push((param.name.as_str(), argument.into()));
+        for param in &self.key_params {
+            if let Some(argument) = param.read(arguments)? {
+                values.push((param.settings.name.as_str(), argument.into()));
             }
         }
         Ok(values)
@@ -313,14 +383,14 @@ impl Resource {
 
     /// Those of `values` that are its own, in the order of its key, and its defaults for the rest.
     fn own_values(&self, values: &Values<'_>) -> Vec<(&str, ParamValue)> {
-        let own = |(param, _): &'_ (ParamSettings, Option<Regex>)| {
+        let own = |param: &ParamSettings| {
             let given = values.iter().find(|(name, _)| *name == param.name);
             let value = given.map(|(_, value)| value).or(param.default.as_ref());
             value.cloned()
         };
         self.key_params
             .iter()
-            .filter_map(|param| Some((param.0.name.as_str(), own(param)?)))
+            .filter_map(|Param { settings, .. }| Some((settings.name.as_str(), own(settings)?)))
             .collect()
     }
 
@@ -351,6 +421,20 @@ impl Resource {
 
     fn source_limit(&self) -> Duration {
         self.origin.as_ref().map(Origin::limit).unwrap_or_default()
+    }
+}
+
+impl Param {
+    /// Its value in a request, by default where it is not there, in the one spelling that it has.
+    fn read<'q>(&'q self, arguments: Arguments<'q>) -> Result<Option<Argument<'q>>, BadParameter> {
+        let read = parameter::read(&self.settings, self.pattern.as_ref(), arguments)?;
+        Ok(match (read, self.form) {
+            (Some(Argument::Text(text)), Some(form)) => {
+                let written = form.canonical(&text);
+                Some(Argument::Text(written.map_or(text, Into::into)))
+            }
+            (read, _) => read,
+        })
     }
 }
 

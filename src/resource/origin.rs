@@ -10,6 +10,7 @@ use crate::source::HttpUpstreams;
 
 use super::Resource;
 use super::api::Api;
+use super::form::Form;
 use super::news::News;
 use super::parts::Parts;
 use super::settings::{ParamValue, SourceSettings};
@@ -73,6 +74,14 @@ impl Origin {
         }
     }
 
+    /// What the database makes of the text of a parameter, where it is the parts' statements that take it.
+    pub(super) fn form_of(&self, name: &str) -> Option<Form> {
+        match self {
+            Origin::Parts(parts) => parts.form_of(name),
+            Origin::News(_) | Origin::Sql(_) | Origin::Http(_) => None,
+        }
+    }
+
     /// How log lines call it.
     pub(super) fn label(&self) -> &str {
         match self {
@@ -88,6 +97,15 @@ impl Origin {
         match self {
             Origin::News(_) => View::News(Default::default()),
             Origin::Sql(_) | Origin::Http(_) | Origin::Parts(_) => View::Whole,
+        }
+    }
+
+    /// Whether all of the value comes from the database, so that [`Origin::current`] can say what it is.
+    pub(super) fn is_sql(&self) -> bool {
+        match self {
+            Origin::Sql(_) => true,
+            Origin::Parts(parts) => parts.is_sql(),
+            Origin::News(_) | Origin::Http(_) => false,
         }
     }
 

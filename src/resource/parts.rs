@@ -16,7 +16,8 @@ use crate::cache::{Composition, Ending, Life, Loaded, Making, Subject, Value};
 use crate::database::{DatabaseError, Transaction};
 
 use super::Resource;
-use super::origin::Values;
+use super::form::Form;
+use super::origin::{Origin, Values};
 
 /// See the module.
 pub(super) struct Parts(Vec<Arc<Resource>>);
@@ -31,6 +32,19 @@ impl Parts {
                 .ok_or_else(|| format!("there is no resource {name} to be a part"))
         };
         Ok(Parts(names.iter().map(part).collect::<Result<_, _>>()?))
+    }
+
+    /// Whether each of them comes from the database.
+    pub(super) fn is_sql(&self) -> bool {
+        let mut origins = self.0.iter().map(|part| part.origin.as_ref());
+        origins.all(|origin| origin.is_some_and(Origin::is_sql))
+    }
+
+    /// What a part makes of the text of its parameter with this name.
+    pub(super) fn form_of(&self, name: &str) -> Option<Form> {
+        let params = self.0.iter().flat_map(|part| &part.key_params);
+        let mut named = params.filter(|param| param.settings.name == name);
+        named.find_map(|param| param.form)
     }
 
     pub(super) fn identity(&self) -> String {

@@ -33,10 +33,10 @@ pub fn statements(resources: &[ResourceSettings]) -> Vec<&Query> {
 /// makes of each.
 pub fn statement_faults(
     resources: &[ResourceSettings],
-    described: Vec<Result<Description, DatabaseError>>,
+    described: &[Result<Description, DatabaseError>],
 ) -> Vec<StatementFault> {
     let mut faults = Vec::new();
-    let mut described = described.into_iter();
+    let mut described = described.iter();
     for resource in resources {
         if let Some(SourceSettings::Sql(sql)) = &resource.source
             && let Some(found) = described.next()
@@ -67,7 +67,7 @@ pub fn statement_faults(
     faults
 }
 
-fn reads(found: Result<Description, DatabaseError>) -> Option<(String, String)> {
+fn reads(found: &Result<Description, DatabaseError>) -> Option<(String, String)> {
     let valid = "a statement that only reads, and whose columns can be shown as JSON";
     let problem = match found {
         Err(error) => error.to_string(),
@@ -81,7 +81,7 @@ fn reads(found: Result<Description, DatabaseError>) -> Option<(String, String)> 
 fn writes(
     resource: &ResourceSettings,
     write: &WriteSettings,
-    found: Result<Description, DatabaseError>,
+    found: &Result<Description, DatabaseError>,
 ) -> Vec<(&'static str, String, String)> {
     let description = match found {
         Ok(description) => description,

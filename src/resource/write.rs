@@ -4,7 +4,7 @@
 //! Postgres the names are committed together with the data, so that also a process that dies in between owes nothing. Values travel
 //! beside the statement and never in it. With a precondition nothing is written over what the caller has not seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use regex_lite::Regex;
 use serde_json::Value;
@@ -13,6 +13,8 @@ use serde_json::value::RawValue;
 use crate::cache::{Acknowledged, Cache, Kind, Name};
 use crate::database::{self, Database, DatabaseError, Isolation, Transaction, WrittenRow};
 
+use super::form::Forms;
+use super::origin::Origin;
 use super::parameter::{Arguments, BadParameter};
 use super::settings::{FieldSettings, ParamKind, ParamValue, WriteMethod, WriteSettings};
 use super::view::entity_tag;
@@ -23,6 +25,8 @@ pub struct Write {
     settings: WriteSettings,
     /// The fields of which something is known beforehand.
     fields: Vec<(FieldSettings, Option<Regex>)>,
+    /// What the database makes of texts, by the names of the parameters.
+    forms: Forms,
     database: Database,
 }
 
@@ -41,8 +45,12 @@ pub struct Given {
 pub enum Precondition {
     /// There is such a thing: `If-Match: *`.
     Exists,
+    /// There is none: `If-None-Match: *` (section 13.1.2).
+    Absent,
     /// It is one of these, by strong comparison; each entity tag with its quotes.
     Is(Vec<String>),
+    /// It is none of these, whether they are strong or weak.
+    IsNot(Vec<String>),
 }
 
 /// A write that was done.
@@ -79,6 +87,8 @@ pub enum WriteError {
     Absent,
     /// It is not what the caller's precondition says.
     Changed,
+    /// What the precondition speaks of does not come from the database, or not all of it, so it cannot be decided.
+    Undecidable,
     /// The database did not do it.
     Database(DatabaseError),
 }
@@ -86,24 +96,35 @@ pub enum WriteError {
 /// How a transaction ended.
 enum Ending {
     Done(Vec<WrittenRow>, Vec<String>, Option<database::OutboxRow>),
-    Absent,
-    Changed,
+    GivenUp(WriteError),
 }
 
 impl Precondition {
     fn holds(&self, current: Option<&[u8]>) -> bool {
+        let among = |tags: &[String], json| {
+            let current = entity_tag(crate::cache::hash(json));
+            tags.contains(&current)
+        };
         match (self, current) {
-            (_, None) => false,
-            (Precondition::Exists, Some(_)) => true,
-            (Precondition::Is(tags), Some(json)) => {
-                tags.contains(&entity_tag(crate::cache::hash(json)))
+            (Precondition::Exists, current) => current.is_some(),
+            (Precondition::Absent, current) => current.is_none(),
+            (Precondition::Is(tags), Some(json)) => among(tags, json),
+            (Precondition::Is(_), None) => false,
+            (Precondition::IsNot(tags), Some(json)) => {
+                let strong = |tag: &String| tag.trim_start_matches("W/").to_owned();
+                !among(&tags.iter().map(strong).collect::<Vec<_>>(), json)
             }
+            (Precondition::IsNot(_), None) => true,
         }
     }
 }
 
 impl Write {
-    pub(super) fn new(settings: &WriteSettings, database: Database) -> Result<Write, String> {
+    pub(super) fn new(
+        settings: &WriteSettings,
+        forms: Forms,
+        database: Database,
+    ) -> Result<Write, String> {
         let compiled = |field: &FieldSettings| -> Result<_, String> {
             Ok((field.clone(), field.kind.compiled()?))
         };
@@ -114,6 +135,7 @@ impl Write {
                 .map(compiled)
                 .collect::<Result<_, _>>()?,
             settings: settings.clone(),
+            forms,
             database,
         })
     }
@@ -131,7 +153,8 @@ impl Write {
     /// The parameters of the statement that are none of the resource's.
     fn body_fields<'w>(&'w self, resource: &'w Resource) -> impl Iterator<Item = &'w String> {
         let parameters = self.settings.query.parameters().iter();
-        parameters.filter(|name| !resource.key_params.iter().any(|(p, _)| p.name == **name))
+        let of_path = |name: &str| resource.key_params.iter().any(|p| p.settings.name == name);
+        parameters.filter(move |name| !of_path(name))
     }
 
     /// Takes together what the path, the query and the body say. A field that the statement names and the body does not is null.
@@ -190,7 +213,10 @@ impl Write {
                 Value::Number(_) | Value::Bool(_) => body.get(*name)?.get().to_owned(),
                 _ => return None,
             };
-            Some(((*name).clone(), text))
+            // As it will be read back: 7.0 in a place of whole numbers is 7.
+            let form = self.forms.get(*name);
+            let written = form.and_then(|form| form.canonical(&text));
+            Some(((*name).clone(), written.unwrap_or(text)))
         };
         Ok(Given {
             parameters: self
@@ -224,13 +250,25 @@ impl Write {
             Some(_) => Isolation::Serializable,
             None => Isolation::Plain,
         };
-        let ended = self.database.change(isolation, |transaction| {
-            self.change(transaction, resource, given, precondition)
+        let reads = resource.origin.as_ref().is_some_and(Origin::is_sql);
+        if precondition.is_some() && resource.is_read() && !reads {
+            return Err(WriteError::Undecidable);
+        }
+        let mut given_up = None;
+        let done = self.database.change(isolation, |transaction| {
+            match self.change(transaction, resource, given, precondition)? {
+                Ending::Done(rows, names, left) => Ok((rows, names, left)),
+                Ending::GivenUp(why) => {
+                    given_up = Some(why);
+                    // An error, so that whatever the statement did besides is undone.
+                    Err(DatabaseError::Invalid("the write was given up".to_owned()))
+                }
+            }
         });
-        let (rows, names, left) = match ended.map_err(refused)? {
-            Ending::Done(rows, names, left) => (rows, names, left),
-            Ending::Absent => return Err(WriteError::Absent),
-            Ending::Changed => return Err(WriteError::Changed),
+        let (rows, names, left) = match (done, given_up) {
+            (Ok(done), _) => done,
+            (Err(_), Some(why)) => return Err(why),
+            (Err(error), None) => return Err(refused(error)),
         };
         let spoken: Vec<Name> = names.iter().map(|name| Name::tag(name)).collect();
         let acknowledged = cache.invalidate(&spoken, Kind::Hard);
@@ -270,12 +308,12 @@ impl Write {
                 None => None,
             };
             if !precondition.holds(current.as_deref()) {
-                return Ok(Ending::Changed);
+                return Ok(Ending::GivenUp(WriteError::Changed));
             }
         }
         let written = transaction.write(&self.settings.query, &given.borrowed())?;
         if written.changed == 0 && written.rows.is_empty() {
-            return Ok(Ending::Absent);
+            return Ok(Ending::GivenUp(WriteError::Absent));
         }
         let names = self.names(resource, given, &written.rows);
         let left = transaction.leave_in_outbox(&names)?;
@@ -293,10 +331,11 @@ impl Write {
             (Some(own), None) => own.making.names(&own.subject).to_vec(),
         };
         let mut names: Vec<String> = own.iter().map(|name| name.as_str().to_owned()).collect();
+        let mut known: HashSet<String> = names.iter().cloned().collect();
         for template in templates.unwrap_or(&resource.settings.tags) {
             let mut add = |text_of: &dyn Fn(&str) -> Option<String>| {
                 let name = template.render(text_of).as_str().to_owned();
-                if !names.contains(&name) {
+                if known.insert(name.clone()) {
                     names.push(name);
                 }
             };

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Two, category_tag, invalidate_now, until_heard};
+use super::{Two, category_tag, invalidate, invalidate_now, until_heard, until_trusted, warm};
+use crate::support::larder::{Larder, LarderOptions};
 use crate::support::news::path;
+use crate::support::redis::RedisServer;
 use crate::support::upstream::Behaviour;
 use crate::support::versions::{VersionsConfig, version, version_in};
 use crate::support::{SOON, until};
@@ -151,4 +153,54 @@ fn soft_keeps_a_value_for_when_the_source_fails() {
     let answer = two.near.get(&path("science"));
     let archived = || answer.json()["archived"] == true;
     assert!(answer.status == 502 || archived(), "{answer}");
+}
+
+#[test]
+fn a_write_without_a_name_leaves_the_bus_alone() {
+    let redis = RedisServer::start();
+    let config = "
+[resource.note]
+path = \"/notes\"
+write.POST.sql = \"note_add\"
+";
+    let options = LarderOptions::new(config)
+        .env("REDIS_URL", &redis.url())
+        .statement(
+            "note_add",
+            "INSERT INTO users (name, email) VALUES (:name, 'a@example.org')",
+        );
+    let replicas = Larder::start_many(2, &options);
+    replicas.iter().for_each(until_trusted);
+    for replica in &replicas {
+        let done = replica.post("/notes", &json!({"name": "n"})).expect(201);
+        assert!(done.header("Larder-Clock").is_some(), "{done}");
+    }
+    // What is told after it is heard, so it was heard and did no harm.
+    let done = invalidate(&replicas[0], &json!({"tags": ["later"]}));
+    until(SOON, "both have heard of it", || {
+        replicas
+            .iter()
+            .all(|replica| replica.stats()["bus"]["clock"] == done.clock.as_str())
+    });
+    for replica in &replicas {
+        assert!(!replica.log().contains("bus is lost"));
+    }
+}
+
+#[test]
+fn a_message_that_cannot_be_read_costs_nobody_the_bus() {
+    let two = Two::start();
+    let version = two.warm("science");
+    let strange: u32 = two
+        .redis
+        .cli(&["PUBLISH", "{larder:bus}", "{\"none\":\"of larder's\"}"]);
+    assert_eq!(strange, 2, "both listen");
+    let (next, _) = two.change(&two.near, "science");
+    assert!(next > version);
+    until(SOON, "the other one has heard", || {
+        warm(&two.far, "science") == next
+    });
+    for replica in two.both() {
+        assert!(!replica.log().contains("bus is lost"));
+    }
 }

@@ -45,7 +45,11 @@ impl Session<'_> {
 
     /// A message on the channel.
     pub(super) fn told(&mut self, payload: &str, talking: &mut Connection) -> Result<(), Lost> {
-        let message = parse(payload)?;
+        let Ok(message) = parse(payload) else {
+            // Nobody's, or of a larder that writes them otherwise: what it may have said is asked for.
+            self.catch_up(talking, None)?;
+            return Ok(());
+        };
         let era = self.bus.mirror.era();
         if era.epoch() != message.epoch {
             self.catch_up(talking, None)?;
@@ -106,10 +110,12 @@ impl Session<'_> {
                 return Ok(era);
             }
             let messages = bus.scripts.log_after(talking, last)?;
+            // One that cannot be read leaves the log no use: then all names are read.
             let messages: Vec<Heard> = messages
                 .iter()
                 .map(|text| parse(text))
-                .collect::<Result<_, _>>()?;
+                .collect::<Result<_, _>>()
+                .unwrap_or_default();
             if messages.iter().any(|message| message.epoch != state.epoch) {
                 return Err(Lost::Strange("the history changed again".into()));
             }

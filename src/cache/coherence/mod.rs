@@ -18,4 +18,5 @@ pub use era::Epoch;
 pub use mirror::{Dependency, Stamp};
 pub(crate) use mirror::{Mirror, Seen, Standing};
 pub use name::{Kind, Name};
+pub(crate) use pending::Batch;
 pub(crate) use scripts::Scripts;

@@ -1,0 +1,120 @@
+//! Forms: the one way of writing a value that the database takes in several.
+//!
+//! A text that a statement compares as a UUID is one row in capitals and in small letters, and a whole number is one with zeros before it.
+//! A key or a tag made of the text as it came would have an entry for each spelling, and a write would leave all but one behind.
+
+use std::collections::HashMap;
+
+use crate::database::Description;
+
+/// What the database makes of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A UUID.
+    Uuid,
+    /// A whole number.
+    Integer,
+    /// Text in which capitals are small letters.
+    Caseless,
+}
+
+/// The forms of parameters, by their names.
+pub(super) type Forms = HashMap<String, Form>;
+
+impl Form {
+    /// The form that goes with a type, by the database's name for it.
+    fn of_type(name: &str) -> Option<Form> {
+        match name {
+            "uuid" => Some(Form::Uuid),
+            "int2" | "int4" | "int8" => Some(Form::Integer),
+            "citext" => Some(Form::Caseless),
+            _ => None,
+        }
+    }
+
+    /// The one way of writing `text`; `None` where that is how it is written, or it is nothing of this form.
+    pub(super) fn canonical(self, text: &str) -> Option<String> {
+        let written = match self {
+            Form::Uuid => uuid(text)?,
+            Form::Integer => integer(text)?,
+            Form::Caseless => text.to_lowercase(),
+        };
+        (written != text).then_some(written)
+    }
+}
+
+/// The forms that the places of a statement have.
+pub(super) fn of_statement(description: &Description) -> Forms {
+    let parameters = description.parameters.iter();
+    parameters
+        .filter_map(|(name, kind)| Some((name.clone(), Form::of_type(kind)?)))
+        .collect()
+}
+
+fn uuid(text: &str) -> Option<String> {
+    let text = text.trim();
+    let bare = text
+        .strip_prefix('{')
+        .and_then(|text| text.strip_suffix('}'))
+        .unwrap_or(text);
+    let digits: String = bare.chars().filter(|c| *c != '-').collect();
+    if digits.len() != 32 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    let digits = digits.to_ascii_lowercase();
+    let part = |range| &digits[range];
+    Some(format!(
+        "{}-{}-{}-{}-{}",
+        part(0..8),
+        part(8..12),
+        part(12..16),
+        part(16..20),
+        part(20..32)
+    ))
+}
+
+/// Also of a number with a fraction of nothing but zeros, or with an exponent: `7.0` and `7e0` are 7 in JSON.
+fn integer(text: &str) -> Option<String> {
+    if let Ok(number) = text.trim().parse::<i64>() {
+        return Some(number.to_string());
+    }
+    let number: f64 = text.trim().parse().ok()?;
+    // Up to 2^53 an f64 has every whole number.
+    let whole = number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
+    whole.then(|| format!("{}", number as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_value_has_one_way_of_being_written() {
+        let small = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+        for spelling in [
+            small,
+            "6BA7B810-9DAD-11D1-80B4-00C04FD430C8",
+            "6ba7b8109dad11d180b400c04fd430c8",
+            "{6ba7b810-9dad-11d1-80b4-00c04fd430c8}",
+        ] {
+            let written = Form::Uuid.canonical(spelling);
+            assert_eq!(written.as_deref().unwrap_or(spelling), small);
+        }
+        for spelling in ["7", "07", "+7", " 7", "7.0", "7e0", "0.7e1"] {
+            let written = Form::Integer.canonical(spelling);
+            assert_eq!(written.as_deref().unwrap_or(spelling), "7", "{spelling}");
+        }
+        assert_eq!(Form::Caseless.canonical("Ab").as_deref(), Some("ab"));
+        for (form, text) in [
+            (Form::Uuid, "6ba7b810"),
+            (Form::Uuid, "é"),
+            (Form::Integer, "7.5"),
+            (Form::Integer, "x"),
+            (Form::Integer, "1e400"),
+            (Form::Integer, "9223372036854775807"),
+            (Form::Caseless, "ab"),
+        ] {
+            assert_eq!(form.canonical(text), None, "{text}");
+        }
+    }
+}
