@@ -17,7 +17,7 @@
 //! | 0 | [`quantity`], [`secret`] | durations, sizes and rates as people write them; what must not be shown |
 //!
 //! Floors 0 to 4 are synchronous and know no async runtime. [`cache`] imports nothing else of the crate but [`secret`], and can be
-//! embedded in a server of another kind.
+//! embedded in a program of another kind: its page begins with how.
 //!
 //! # The read line
 //!

@@ -7,6 +7,52 @@
 //! Promises: [`Cache::get`] never blocks and never waits for a lock that a load can hold. One key is loaded once at a time in this
 //! process, and once across all replicas while Redis is up. A tier that fails is a miss, never an error. A load that began before
 //! a change is told from one that began after it by its load clock.
+//!
+//! # In a program of your own
+//!
+//! [`Cache::builder`] makes one, [`Cache::get_or_load`] asks it:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use larder::cache::{Cache, Kind, Name, Policy, Wanted};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct User {
+//!     name: String,
+//! }
+//!
+//! fn from_the_database(id: u64) -> Result<User, String> {
+//!     Ok(User { name: format!("user {id}") })
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Without a Redis URL: memory alone, unless a Redis answers at 127.0.0.1:6379.
+//! let cache = Cache::builder().memory(64 << 20).prefix("shop").build()?;
+//! // Fresh for 10 s in this process and for a minute in Redis; older for a day where a load fails.
+//! let policy = Policy::new(Duration::from_secs(10), Duration::from_secs(60))
+//!     .stale(Duration::ZERO, Duration::from_secs(86_400));
+//!
+//! let wanted = Wanted::new("user").with("id", 42).tag("user:42");
+//! let (user, outcome) = cache.get_or_load(wanted, &policy, || from_the_database(42))?;
+//! println!("{} {outcome:?}", user.name);
+//!
+//! // After a change, in every process that shares the Redis:
+//! let done = cache.invalidate(&[Name::tag("user:42")], Kind::Hard);
+//! assert!(!done.is_pending());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - [`Wanted`] is a name with parameters, and tags. A value is anything that serde writes and reads; `Ok(None)` from
+//!   [`Cache::find_or_load`] is kept as an absence.
+//! - [`Outcome`] says how it was found: in memory, in Redis, by a load, or stale and why.
+//! - [`Cache::get_or_load`] blocks while it is not in memory. An async server awaits [`Cache::get_or_load_async`], which takes no thread, and
+//!   calls [`Cache::invalidate`] off its workers, since that asks Redis.
+//! - Threads of its own: a few for Redis, and one for each load that runs. They end with the last clone of the cache.
+//!
+//! `examples/embedded.rs` and `examples/actix.rs` are whole programs.
 
 mod breaker;
 mod builder;

@@ -7,10 +7,12 @@
 mod api;
 mod archivist;
 mod form;
+mod given;
 mod news;
 mod origin;
 mod parameter;
 mod parts;
+mod resources;
 mod settings;
 mod sql;
 mod statements;
@@ -22,7 +24,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use matchit::Params;
 use regex_lite::Regex;
 
 use crate::cache::{KeyText, Making, Name, Policy, Request, Subject, Tally, random};
@@ -32,9 +33,11 @@ use self::form::{Form, Forms};
 use self::origin::{Origin, Values};
 
 pub use self::archivist::Archivist;
+pub use self::given::Given;
 pub use self::news::{News, NewsSource, NewsView};
 pub use self::origin::Sources;
 pub use self::parameter::{Argument, Arguments, BadParameter, Wrong};
+pub use self::resources::{Found, Resources, Unbuilt};
 pub(crate) use self::settings::whole_value;
 pub use self::settings::{
     FieldSettings, HttpSourceSettings, ParamKind, ParamSettings, ParamValue, ResourceSettings,
@@ -43,7 +46,7 @@ pub use self::settings::{
 pub use self::statements::{StatementFault, statement_faults, statements};
 pub use self::tag::{TagError, TagPiece, TagTemplate};
 pub use self::view::{Body, View};
-pub use self::write::{Given, Precondition, Write, WriteError, Written};
+pub use self::write::{Precondition, Write, WriteError, Written};
 
 /// Changes whenever the stored form of any value does, so that replicas of two versions never read each other's entries.
 const FORM: u32 = 1;
@@ -70,124 +73,6 @@ struct Param {
     pattern: Option<Regex>,
     /// What the database makes of its text, where that has several spellings.
     form: Option<Form>,
-}
-
-/// Why resources were not built.
-#[derive(Debug)]
-pub enum Unbuilt {
-    /// These statements do not fit the database.
-    Statements(Vec<StatementFault>),
-    /// Something else, which a configuration that was checked has not.
-    Failed(String),
-}
-
-impl From<String> for Unbuilt {
-    fn from(why: String) -> Unbuilt {
-        Unbuilt::Failed(why)
-    }
-}
-
-/// What may be found at the path of a request.
-pub struct Found<'r, 'q> {
-    /// What is served there.
-    pub resource: &'r Arc<Resource>,
-    /// The parts of the path that are parameters.
-    pub path_arguments: Params<'q, 'q>,
-}
-
-/// All declared resources, found by path.
-#[derive(Default)]
-pub struct Resources {
-    router: matchit::Router<usize>,
-    all: Vec<Arc<Resource>>,
-}
-
-impl Resources {
-    /// The resources of these settings over `sources`. The counters of those that `before` had go on. Blocks: the database is shown
-    /// each statement.
-    ///
-    /// # Errors
-    /// [`Unbuilt::Statements`]: what the database does not take, or does not give as it is declared.
-    pub fn build(
-        settings: &[ResourceSettings],
-        sources: &Sources,
-        before: Option<&Resources>,
-    ) -> Result<Resources, Unbuilt> {
-        let described: Vec<_> = statements(settings)
-            .into_iter()
-            .map(|query| sources.database.describe(query))
-            .collect();
-        let faults = statement_faults(settings, &described);
-        if !faults.is_empty() {
-            return Err(Unbuilt::Statements(faults));
-        }
-        let forms: HashMap<&Query, Forms> = statements(settings)
-            .into_iter()
-            .zip(described.iter().flatten())
-            .map(|(query, description)| (query, form::of_statement(description)))
-            .collect();
-        let tallies: HashMap<&str, &Arc<Tally>> = before
-            .iter()
-            .flat_map(|before| &before.all)
-            .map(|old| (old.name(), &old.tally))
-            .collect();
-        // A whole after its parts, whichever stands first in the file.
-        let is_whole =
-            |settings: &ResourceSettings| matches!(settings.source, Some(SourceSettings::Parts(_)));
-        let (wholes, others): (Vec<_>, Vec<_>) = settings.iter().partition(|s| is_whole(s));
-        let mut all: Vec<Arc<Resource>> = Vec::with_capacity(settings.len());
-        for settings in others.into_iter().chain(wholes) {
-            let tally = tallies.get(settings.name.as_str());
-            let tally = tally.map(|tally| (*tally).clone()).unwrap_or_default();
-            all.push(Arc::new(Resource::build(
-                settings.clone(),
-                sources,
-                &forms,
-                &all,
-                tally,
-            )?));
-        }
-        let place = |resource: &Arc<Resource>| {
-            settings
-                .iter()
-                .position(|settings| settings.name == resource.name())
-        };
-        all.sort_by_key(place);
-        let mut router = matchit::Router::new();
-        for (at, resource) in all.iter().enumerate() {
-            if let Some(path) = &resource.settings.path {
-                router
-                    .insert(path, at)
-                    .map_err(|error| format!("the path {path} cannot be served: {error}"))?;
-            }
-        }
-        Ok(Resources { router, all })
-    }
-
-    /// What is served at `path`.
-    pub fn find<'r, 'q>(&'r self, path: &'q str) -> Option<Found<'r, 'q>>
-    where
-        'r: 'q,
-    {
-        let found = self.router.at(path).ok()?;
-        let resource = self.all.get(*found.value)?;
-        Some(Found {
-            resource,
-            path_arguments: found.params,
-        })
-    }
-
-    /// The resource that the key with this name belongs to, and the canonical arguments that stand in it as a query.
-    pub fn of_key<'k>(&self, name: &'k str) -> Option<(&Arc<Resource>, &'k str)> {
-        let (resource, query) = name.split_once('?').unwrap_or((name, ""));
-        let found = self.all.iter().find(|known| known.name() == resource)?;
-        Some((found, query))
-    }
-
-    /// Every resource, in the order of the configuration.
-    pub fn all(&self) -> &[Arc<Resource>] {
-        &self.all
-    }
 }
 
 impl Resource {

@@ -1,0 +1,179 @@
+//! What a write is given: parameters of the path and the query, and fields of the body, together as the statement wants them.
+//!
+//! Promise: a field that the statement does not name, or that is not within what is declared, is refused by its name before the
+//! database is asked. Numbers keep their digits.
+
+use std::collections::BTreeMap;
+
+use regex_lite::Regex;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::database;
+
+use super::parameter::Arguments;
+use super::settings::{FieldSettings, ParamKind, ParamValue};
+use super::write::{Write, WriteError};
+use super::{Resource, text_of};
+
+/// What a write is done with: every parameter of the statement.
+pub struct Given {
+    /// Of the path, by name.
+    values: Vec<(String, ParamValue)>,
+    /// Those of the statement.
+    parameters: Vec<(String, database::Value)>,
+    /// Fields of the body, as they would stand in a tag.
+    texts: Vec<(String, String)>,
+}
+
+impl Write {
+    /// Whether its statement takes anything from the body.
+    pub fn takes_body(&self, resource: &Resource) -> bool {
+        self.body_fields(resource).next().is_some()
+    }
+
+    /// The parameters of the statement that are none of the resource's.
+    fn body_fields<'w>(&'w self, resource: &'w Resource) -> impl Iterator<Item = &'w String> {
+        let parameters = self.settings.query.parameters().iter();
+        let of_path = |name: &str| resource.key_params.iter().any(|p| p.settings.name == name);
+        parameters.filter(move |name| !of_path(name))
+    }
+
+    /// Takes together what the path, the query and the body say. A field that the statement names and the body does not is null.
+    ///
+    /// # Errors
+    /// [`WriteError::Parameter`] or [`WriteError::Field`]: what does not fit first.
+    pub fn given(
+        &self,
+        resource: &Resource,
+        arguments: Arguments<'_>,
+        body: &BTreeMap<String, Box<RawValue>>,
+    ) -> Result<Given, WriteError> {
+        let values = resource.values(arguments).map_err(WriteError::Parameter)?;
+        let known: Vec<&String> = self.body_fields(resource).collect();
+        let read: BTreeMap<&String, Value> =
+            body.iter().map(|(name, raw)| (name, read(raw))).collect();
+        for (name, value) in &read {
+            let name = *name;
+            if let Some((_, of_path)) = values.iter().find(|(known, _)| known == name) {
+                // What a client read it may send back as it is.
+                if !is_same(of_path, value) {
+                    return Err(WriteError::Field {
+                        field: name.clone(),
+                        valid: format!("{of_path}, as in the path, or left out"),
+                    });
+                }
+            } else if !known.contains(&name) {
+                return Err(WriteError::Field {
+                    field: name.clone(),
+                    valid: match known.as_slice() {
+                        [] => "a body without fields".to_owned(),
+                        some => {
+                            let names: Vec<&str> = some.iter().map(|name| name.as_str()).collect();
+                            format!("the fields are {}", names.join(", "))
+                        }
+                    },
+                });
+            }
+        }
+        for (field, pattern) in &self.fields {
+            field.judge(pattern.as_ref(), read.get(&field.name))?;
+        }
+        let parameter = |name: &String| {
+            let of_path = values.iter().find(|(known, _)| known == name);
+            let value = match of_path {
+                Some((_, value)) => value.into(),
+                None => body
+                    .get(name)
+                    .map_or(database::Value::Null, |raw| (&**raw).into()),
+            };
+            (name.clone(), value)
+        };
+        let text = |(name, value): (&&String, &Value)| {
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Number(_) | Value::Bool(_) => body.get(*name)?.get().to_owned(),
+                _ => return None,
+            };
+            // As it will be read back: 7.0 in a place of whole numbers is 7.
+            let form = self.forms.get(*name);
+            let written = form.and_then(|form| form.canonical(&text));
+            Some(((*name).clone(), written.unwrap_or(text)))
+        };
+        Ok(Given {
+            parameters: self
+                .settings
+                .query
+                .parameters()
+                .iter()
+                .map(parameter)
+                .collect(),
+            texts: read.iter().filter_map(text).collect(),
+            values: values
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        })
+    }
+}
+
+impl Given {
+    pub(super) fn values(&self) -> Vec<(&str, ParamValue)> {
+        let values = self.values.iter();
+        values
+            .map(|(name, value)| (name.as_str(), value.clone()))
+            .collect()
+    }
+
+    pub(super) fn borrowed(&self) -> Vec<database::Parameter<'_>> {
+        let parameters = self.parameters.iter();
+        parameters
+            .map(|(name, value)| (name.as_str(), value.clone()))
+            .collect()
+    }
+
+    /// How the parameter or field of this name stands in a tag.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        text_of(&self.values(), name).or_else(|| {
+            let found = self.texts.iter().find(|(known, _)| known == name);
+            found.map(|(_, text)| text.clone())
+        })
+    }
+}
+
+impl FieldSettings {
+    fn judge(&self, pattern: Option<&Regex>, value: Option<&Value>) -> Result<(), WriteError> {
+        let fits = match (value, &self.kind) {
+            (None | Some(Value::Null), _) => !self.required,
+            (Some(Value::String(text)), ParamKind::Text { .. }) => self.kind.takes(text, pattern),
+            (Some(Value::Number(number)), ParamKind::Integer { min, max }) => {
+                number.as_i64().is_some_and(|n| (*min..=*max).contains(&n))
+            }
+            (Some(Value::Bool(_)), ParamKind::Boolean) => true,
+            _ => false,
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(WriteError::Field {
+            field: self.name.clone(),
+            valid: self.kind.to_string(),
+        })
+    }
+}
+
+/// What a field says, its digits aside.
+fn read(raw: &RawValue) -> Value {
+    // It was read as JSON once already.
+    serde_json::from_str(raw.get()).unwrap_or_default()
+}
+
+/// Whether a field of the body says what the path says.
+fn is_same(of_path: &ParamValue, value: &Value) -> bool {
+    match (of_path, value) {
+        (ParamValue::Text(a), Value::String(b)) => a == b,
+        (ParamValue::Integer(a), Value::Number(b)) => b.as_i64() == Some(*a),
+        (ParamValue::Boolean(a), Value::Bool(b)) => a == b,
+        _ => false,
+    }
+}

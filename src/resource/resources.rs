@@ -1,0 +1,132 @@
+//! All declared resources: built over their sources, and found by path.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use matchit::Params;
+
+use crate::cache::Tally;
+use crate::database::Query;
+
+use super::form::{self, Forms};
+use super::settings::{ResourceSettings, SourceSettings};
+use super::statements::{StatementFault, statement_faults, statements};
+use super::{Resource, Sources};
+
+/// All declared resources, found by path.
+#[derive(Default)]
+pub struct Resources {
+    router: matchit::Router<usize>,
+    all: Vec<Arc<Resource>>,
+}
+
+/// What may be found at the path of a request.
+pub struct Found<'r, 'q> {
+    /// What is served there.
+    pub resource: &'r Arc<Resource>,
+    /// The parts of the path that are parameters.
+    pub path_arguments: Params<'q, 'q>,
+}
+
+/// Why resources were not built.
+#[derive(Debug)]
+pub enum Unbuilt {
+    /// These statements do not fit the database.
+    Statements(Vec<StatementFault>),
+    /// Something else, which a configuration that was checked has not.
+    Failed(String),
+}
+
+impl From<String> for Unbuilt {
+    fn from(why: String) -> Unbuilt {
+        Unbuilt::Failed(why)
+    }
+}
+
+impl Resources {
+    /// The resources of these settings over `sources`. The counters of those that `before` had go on. Blocks: the database is shown
+    /// each statement.
+    ///
+    /// # Errors
+    /// [`Unbuilt::Statements`]: what the database does not take, or does not give as it is declared.
+    pub fn build(
+        settings: &[ResourceSettings],
+        sources: &Sources,
+        before: Option<&Resources>,
+    ) -> Result<Resources, Unbuilt> {
+        let described: Vec<_> = statements(settings)
+            .into_iter()
+            .map(|query| sources.database.describe(query))
+            .collect();
+        let faults = statement_faults(settings, &described);
+        if !faults.is_empty() {
+            return Err(Unbuilt::Statements(faults));
+        }
+        let forms: HashMap<&Query, Forms> = statements(settings)
+            .into_iter()
+            .zip(described.iter().flatten())
+            .map(|(query, description)| (query, form::of_statement(description)))
+            .collect();
+        let tallies: HashMap<&str, &Arc<Tally>> = before
+            .iter()
+            .flat_map(|before| &before.all)
+            .map(|old| (old.name(), &old.tally))
+            .collect();
+        // A whole after its parts, whichever stands first in the file.
+        let is_whole =
+            |settings: &ResourceSettings| matches!(settings.source, Some(SourceSettings::Parts(_)));
+        let (wholes, others): (Vec<_>, Vec<_>) = settings.iter().partition(|s| is_whole(s));
+        let mut all: Vec<Arc<Resource>> = Vec::with_capacity(settings.len());
+        for settings in others.into_iter().chain(wholes) {
+            let tally = tallies.get(settings.name.as_str());
+            let tally = tally.map(|tally| (*tally).clone()).unwrap_or_default();
+            all.push(Arc::new(Resource::build(
+                settings.clone(),
+                sources,
+                &forms,
+                &all,
+                tally,
+            )?));
+        }
+        let place = |resource: &Arc<Resource>| {
+            settings
+                .iter()
+                .position(|settings| settings.name == resource.name())
+        };
+        all.sort_by_key(place);
+        let mut router = matchit::Router::new();
+        for (at, resource) in all.iter().enumerate() {
+            if let Some(path) = &resource.settings.path {
+                router
+                    .insert(path, at)
+                    .map_err(|error| format!("the path {path} cannot be served: {error}"))?;
+            }
+        }
+        Ok(Resources { router, all })
+    }
+
+    /// What is served at `path`.
+    pub fn find<'r, 'q>(&'r self, path: &'q str) -> Option<Found<'r, 'q>>
+    where
+        'r: 'q,
+    {
+        let found = self.router.at(path).ok()?;
+        let resource = self.all.get(*found.value)?;
+        Some(Found {
+            resource,
+            path_arguments: found.params,
+        })
+    }
+
+    /// The resource that the key with this name belongs to, and the canonical arguments that stand in it as a query.
+    pub fn of_key<'k>(&self, name: &'k str) -> Option<(&Arc<Resource>, &'k str)> {
+        let (resource, query) = name.split_once('?').unwrap_or((name, ""));
+        let found = self.all.iter().find(|known| known.name() == resource)?;
+        Some((found, query))
+    }
+
+    /// Every resource, in the order of the configuration.
+    pub fn all(&self) -> &[Arc<Resource>] {
+        &self.all
+    }
+}
