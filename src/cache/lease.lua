@@ -3,6 +3,8 @@
 -- (8 bytes or none), ARGV[6] token of the lease it has waited for (or none), ARGV[7...] names that the value depends on.
 -- Returns what became of it, a text or value, the history's state, the clocks of the names; what became of it is one of:
 -- 'newer' and a value, 'held' and a token, 'failed' and why, 'won' and nothing.
+-- A write that changes nothing: a read-only copy that lags behind refuses it, and must not vouch for the value of another load.
+redis.call('HDEL', KEYS[1], '-')
 local state = history(false)
 local names = clocks(7)
 local value = redis.call('GET', KEYS[4])

@@ -26,6 +26,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// How long Redis has to stay for its next absence to be a new one.
 const STEADY: Duration = Duration::from_secs(10);
 
+/// Errors of a Redis that is not the one to work with, or not yet.
+const NOT_THE_ONE: [&str; 4] = ["READONLY", "MASTERDOWN", "NOAUTH", "LOADING"];
+
 /// Redis gave no answer that can be used. Counted where it happened; the caller goes on without.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisDown {
@@ -185,11 +188,10 @@ impl RedisPool {
         }
         if !error.is_io_error() && !error.is_connection_dropped() {
             // Another Redis may be in its place by now, or on its way: a new connection will tell.
-            checked.broken = matches!(
-                error.code(),
-                Some("READONLY" | "MASTERDOWN" | "NOAUTH" | "LOADING")
-            );
-            return Err(failed(RedisDown::Refused(error.to_string())));
+            // Redis before 7 tells what a script met in the text of another error.
+            let text = error.to_string();
+            checked.broken = NOT_THE_ONE.iter().any(|code| text.contains(code));
+            return Err(failed(RedisDown::Refused(text)));
         }
         checked.broken = true;
         if checked.used {

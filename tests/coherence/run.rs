@@ -389,6 +389,8 @@ fn converge(stage: &Stage<'_>, patience: Duration) -> History {
             settled.is_some()
         });
     }
+    // On connections of their own: a server closes one that lies idle, and the others may have taken their time.
+    let mut client = Client::new(stage);
     let owed = client.now() + patience;
     let mut last = false;
     while !last {

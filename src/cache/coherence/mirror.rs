@@ -233,6 +233,10 @@ impl Mirror {
     /// Whether anything that these depend on was invalidated since the history in force began: what is older than it, and stale by
     /// its resource's leave, falls with that.
     pub(crate) fn invalidated_since_reset(&self, dependencies: &[Dependency]) -> bool {
+        // First, as in `standing`.
+        if self.pending.standing_in_the_way(dependencies) == Some(Kind::Hard) {
+            return true;
+        }
         let era = self.era.load();
         let hit = |name: &Name| {
             era.shard(name)
@@ -256,11 +260,16 @@ impl Mirror {
             || dependencies
                 .iter()
                 .any(|dependency| dependency.names.iter().any(hit))
-            || self.pending.strictest(dependencies) == Some(Kind::Hard)
     }
 
     /// What has become of what depends on these. Nothing is looked up and nothing is locked, unless an invalidation is pending.
     pub(crate) fn standing(&self, dependencies: &[Dependency]) -> Standing {
+        // What is pending before the epoch and the cells: one that is delivered meanwhile has its clock there before it ceases to be
+        // pending. The other way round it could be seen in neither place.
+        let pending = self.pending.standing_in_the_way(dependencies);
+        if pending == Some(Kind::Hard) {
+            return Standing::Invalid;
+        }
         let epoch = self.epoch();
         let era = self.era.load();
         let (dead_below, mut soft) = (
@@ -292,12 +301,8 @@ impl Mirror {
             }
             soft = era.soft_below.load(Ordering::Relaxed);
         }
-        if self.pending.is_empty() {
-            return standing;
-        }
-        match self.pending.strictest(dependencies) {
-            Some(Kind::Hard) => Standing::Invalid,
-            Some(Kind::Soft) if standing == Standing::Valid => Standing::Soft(0),
+        match (standing, pending) {
+            (Standing::Valid, Some(Kind::Soft)) => Standing::Soft(0),
             _ => standing,
         }
     }

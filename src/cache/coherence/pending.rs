@@ -122,8 +122,11 @@ impl Pending {
             .collect()
     }
 
-    /// The strictest kind that waits for a name of these, begun after their loads.
-    pub(crate) fn strictest(&self, dependencies: &[Dependency]) -> Option<Kind> {
+    /// The strictest kind that waits for a name of these, begun after their loads. Locks nothing while nothing waits.
+    pub(crate) fn standing_in_the_way(&self, dependencies: &[Dependency]) -> Option<Kind> {
+        if self.is_empty() {
+            return None;
+        }
         let waiting = self.lock();
         let stands = |kind: Kind| {
             dependencies.iter().any(|dependency| {

@@ -158,3 +158,49 @@ fn epochs_read_as_they_are_written() {
     assert_eq!(Epoch::parse(&epoch.to_string()), Some(epoch));
     assert_eq!(Epoch::parse("x"), None);
 }
+
+#[test]
+fn one_that_is_delivered_while_a_read_looks_is_seen_all_the_same() {
+    const ROUNDS: u64 = 2_000;
+    let mirror = mirror();
+    // The one that is invalidated comes first, and the others take their time.
+    let all: Vec<String> = (0..500).map(|number| number.to_string()).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let all = names(&all);
+    // Pending, looked at, delivered, done: nobody sleeps in between, so that a look and a delivery meet.
+    let turn = AtomicU64::new(0);
+    let until = |wanted| {
+        let mut looks = 0_u32;
+        while turn.load(Ordering::Acquire) != wanted {
+            looks += 1;
+            if looks.is_multiple_of(10_000) {
+                std::thread::yield_now();
+            }
+            std::hint::spin_loop();
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1..=ROUNDS {
+                let batch = mirror.pending.begin(&all[..1], Kind::Hard);
+                mirror.pending.fail(&batch);
+                turn.store(4 * round, Ordering::Release);
+                until(4 * round + 1);
+                mirror.era().apply(&all[0], Kind::Hard, 10 + round);
+                mirror.pending.settle(&batch);
+                turn.store(4 * round + 2, Ordering::Release);
+                until(4 * round + 3);
+            }
+        });
+        let mut missed = 0;
+        for round in 1..=ROUNDS {
+            let before = [mirror.dependency(stamp(1, 9 + round), &all)];
+            until(4 * round);
+            turn.store(4 * round + 1, Ordering::Release);
+            missed += u64::from(mirror.standing(&before) != Standing::Invalid);
+            until(4 * round + 2);
+            turn.store(4 * round + 3, Ordering::Release);
+        }
+        assert_eq!(missed, 0, "of {ROUNDS}");
+    });
+}
