@@ -327,13 +327,17 @@ impl PostgresConnection {
         let given: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| *value as _).collect();
         let result = work(&mut self.client, &statement, &given);
         self.last_used = Instant::now();
-        let error = match result {
+        let stopped = match result {
             Ok(result) => return Ok(result),
-            Err(Stopped::Own(error)) => return Err(error),
-            Err(Stopped::Postgres(error)) => error,
+            Err(stopped) => stopped,
         };
-        // After a change of the schema a prepared statement fails for good: prepared anew it may not.
+        // After a change of the schema a prepared statement fails for good, by the server's word or by larder's: prepared anew it
+        // may not.
         self.statements.remove(sql);
+        let error = match stopped {
+            Stopped::Own(error) => return Err(error),
+            Stopped::Postgres(error) => error,
+        };
         let refused = error.as_db_error().map(|refusal| refusal.code().code());
         if was_known && refused == Some("0A000") {
             return Err(DatabaseError::Contended(
