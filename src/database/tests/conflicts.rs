@@ -98,3 +98,55 @@ fn nothing_but_a_conflict_is_run_again_and_that_not_for_ever() {
         }
     });
 }
+
+/// Attempts that as many changes as there are rows need, each of its own row, when none commits before all have written.
+fn attempts_side_by_side(before: &str) -> u32 {
+    const ROWS: i64 = 6;
+    let database = Place::postgres().migrated();
+    fixture::batch(
+        &database,
+        "CREATE TABLE members (id INT PRIMARY KEY, n INT) WITH (fillfactor = 10);
+         INSERT INTO members SELECT i, 0 FROM generate_series(1, 2000) AS i; ANALYZE members",
+    );
+    fixture::batch(&database, before);
+    let all_have_written = Barrier::new(ROWS as usize);
+    let attempts = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for id in 1..=ROWS {
+            let (database, all_have_written, attempts) = (&*database, &all_have_written, &attempts);
+            scope.spawn(move || {
+                // Rows that are far apart, since an index locks by the page.
+                let id = id * 300;
+                let sql = "UPDATE members SET n = n + 1 WHERE id = :id";
+                let query = Query::parse("add", sql).unwrap();
+                let mut first = true;
+                database
+                    .change(Isolation::Serializable, |tx| {
+                        attempts.fetch_add(1, Ordering::Relaxed);
+                        tx.write(&query, &[("id", id.into())])?;
+                        tx.leave_in_outbox(&[format!("user:{id}")])?;
+                        if std::mem::take(&mut first) {
+                            all_have_written.wait();
+                        }
+                        Ok(())
+                    })
+                    .unwrap();
+            });
+        }
+    });
+    let left = Query::parse("left", "SELECT count(*) AS n FROM larder_outbox").unwrap();
+    let left = database.read(&left, &[], Shape::One).unwrap();
+    assert_eq!(left, Some(format!(r#"{{"n":{ROWS}}}"#).into_bytes()));
+    attempts.load(Ordering::Relaxed)
+}
+
+#[test]
+fn changes_of_different_rows_do_not_meet_in_the_outbox() {
+    assert_eq!(attempts_side_by_side("SELECT 1"), 6);
+}
+
+#[test]
+fn changes_of_a_watched_table_do_not_meet_there_either() {
+    let watch = "SELECT larder_watch('members', 'user:{id}')";
+    assert_eq!(attempts_side_by_side(watch), 6);
+}
