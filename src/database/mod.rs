@@ -1,7 +1,7 @@
 //! Postgres, or SQLite when none is configured: pools, migrations, named queries, and what larder itself keeps there.
 //!
 //! Promise: every call ends with a value or a [`DatabaseError`] that says what to do next, and every wait has a bound: [`CHECKOUT`]
-//! for a connection (and a quarter of a second for each that turns out dead), [`STATEMENT`] for a statement, a quarter of a minute
+//! for a connection, twice for one that is to write (and a quarter of a second for each that turns out dead), [`STATEMENT`] for a statement, a quarter of a minute
 //! for a host that vanished. One is missing: a server that freezes within a statement while its host lives on holds those who
 //! wait for it, as many as the pool is large, since the client has no timeout of its own; the others get `Unavailable`.
 //!
@@ -34,6 +34,7 @@ mod tls;
 mod transaction;
 mod value;
 mod wire;
+mod write_places;
 
 use std::fmt;
 use std::sync::Arc;
@@ -59,6 +60,7 @@ pub use value::{Row, Value};
 use postgres_pool::{PostgresConnection, PostgresManager, PostgresPool};
 use session::Session;
 use sqlite_pool::SqliteManager;
+use write_places::WritePlaces;
 
 /// How long to wait for a connection of the pool.
 pub const CHECKOUT: Duration = Duration::from_secs(2);
@@ -133,6 +135,7 @@ struct Inner {
     pool: Pool,
     /// Opens connections that are not the pool's; none to a file.
     apart: Option<PostgresManager>,
+    writes: WritePlaces,
     opened: Instant,
     /// When a statement last gave an answer, in milliseconds after `opened`.
     answered: AtomicU64,
@@ -173,6 +176,7 @@ impl Database {
         Ok(Database(Arc::new(Inner {
             pool,
             apart,
+            writes: WritePlaces::of_pool(settings.pool),
             opened: Instant::now(),
             answered: AtomicU64::new(0),
         })))
