@@ -16,7 +16,7 @@ use super::query::{Parameter, Query};
 use super::refusal;
 use super::rows::{self, Columns, Declared, Reading, Shape, Written};
 use super::value::{Row, Value};
-use super::{DatabaseKind, STATEMENT};
+use super::{DatabaseKind, STATEMENT, wire};
 
 /// One connection of either kind.
 pub(super) enum Session<'a> {
@@ -27,7 +27,7 @@ pub(super) enum Session<'a> {
 /// What becomes of a whole number that its place cannot hold.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum TooLarge {
-    /// It goes as a bigint, and finds no row.
+    /// It goes as a bigint, and finds no row; what makes it smaller again does not fit.
     FindsNothing,
     /// It does not fit.
     Unfit,
@@ -308,11 +308,17 @@ impl PostgresConnection {
                 statement
             }
         };
+        let described = statement.clone();
         let widens = |(value, wanted): &(&&Value, &Type)| {
             too_large == TooLarge::FindsNothing && value.overflows(wanted)
         };
-        let places = || values.iter().zip(statement.params());
-        if places().any(|place| widens(&place)) {
+        let places = || values.iter().zip(described.params());
+        let widened = places().position(|place| widens(&place));
+        let too_large_at = |at: usize| {
+            let valid = wire::wanted(&described.params()[at]);
+            refusal::unfit(&query.parameters()[at], valid)
+        };
+        if let Some(at) = widened {
             let types: Vec<Type> = places()
                 .map(|place| {
                     if widens(&place) {
@@ -322,7 +328,12 @@ impl PostgresConnection {
                     }
                 })
                 .collect();
-            statement = self.client.prepare_typed(sql, &types)?;
+            statement = match self.client.prepare_typed(sql, &types) {
+                Ok(statement) => statement,
+                // It is given to what takes no bigint, a function for one.
+                Err(error) if is_mistyped(&error) => return Err(too_large_at(at)),
+                Err(error) => return Err(error.into()),
+            };
         }
         let given: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| *value as _).collect();
         let result = work(&mut self.client, &statement, &given);
@@ -339,6 +350,10 @@ impl PostgresConnection {
             Stopped::Postgres(error) => error,
         };
         let refused = error.as_db_error().map(|refusal| refusal.code().code());
+        // The bigint was cast down by the query itself.
+        if let (Some(at), Some("22003")) = (widened, refused) {
+            return Err(too_large_at(at));
+        }
         if was_known && refused == Some("0A000") {
             return Err(DatabaseError::Contended(
                 "the schema was changed meanwhile".to_owned(),
@@ -351,6 +366,13 @@ impl PostgresConnection {
             values,
         ))
     }
+}
+
+/// Whether the types of a statement's parameters are the trouble: no such function or operator, several of them, or no such cast.
+fn is_mistyped(error: &postgres::Error) -> bool {
+    let codes = ["42883", "42725", "42804", "42846", "42P08", "42P18"];
+    let refusal = error.as_db_error();
+    refusal.is_some_and(|refusal| codes.contains(&refusal.code().code()))
 }
 
 fn prepare<'a>(
