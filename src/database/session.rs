@@ -14,7 +14,7 @@ use super::error::DatabaseError;
 use super::postgres_pool::PostgresConnection;
 use super::query::{Parameter, Query};
 use super::refusal;
-use super::rows::{self, Columns, Declared, Reading, Shape, Written};
+use super::rows::{self, Columns, Declared, Reading, Returned, Shape, Written};
 use super::value::{Row, Value};
 use super::{DatabaseKind, STATEMENT, wire};
 
@@ -170,7 +170,7 @@ impl Session<'_> {
         given: &[Parameter<'_>],
     ) -> Result<Written, DatabaseError> {
         let values = query.bind(given)?;
-        let mut written = Vec::new();
+        let mut written = Returned::new(query);
         match self {
             Session::Postgres(connection) => connection.run(
                 query,
@@ -181,35 +181,31 @@ impl Session<'_> {
                     let mut rows = client.query_raw(statement, values.iter().copied())?;
                     while let Some(row) = rows.next()? {
                         let cell = |at, out: &mut Vec<u8>| rows::postgres_cell(&row, at, out);
-                        written.push(columns.written(cell)?);
+                        written.row(columns.written(cell)?)?;
                     }
-                    Ok(Written {
-                        changed: rows.rows_affected().unwrap_or(0),
-                        rows: written,
-                    })
+                    Ok(written.finish(rows.rows_affected().unwrap_or(0)))
                 },
             ),
             Session::Sqlite(connection) => {
                 let _limit = Limit::set(connection, STATEMENT)?;
+                let before = connection.total_changes();
                 let mut statement = prepare(connection, query, &values)?;
                 if statement.column_count() == 0 {
                     let ran = statement.raw_execute();
                     ran.map_err(|error| refusal::of_sqlite(error, query.parameters()))?;
                 } else {
                     each_row(&mut statement, query, |columns, cell| {
-                        written.push(columns.written(cell)?);
-                        Ok(())
+                        written.row(columns.written(cell)?)
                     })?;
                 }
-                Ok(Written {
+                let changed = match connection.changes() {
                     // What SQLite counts is the last statement that changed something, which a SELECT is not.
-                    changed: if statement.readonly() {
-                        0
-                    } else {
-                        connection.changes()
-                    },
-                    rows: written,
-                })
+                    _ if statement.readonly() => 0,
+                    // A view changes no row itself; its triggers do.
+                    0 => connection.total_changes() - before,
+                    rows => rows,
+                };
+                Ok(written.finish(changed))
             }
         }
     }
