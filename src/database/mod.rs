@@ -160,8 +160,10 @@ impl Database {
             Some(DatabaseKind::Postgres) => {
                 let manager = PostgresManager::new(url, STATEMENT)?;
                 apart = Some(PostgresManager::new(url, STATEMENT)?);
-                // By hand first: the pool would try again until its time is up, and then not tell a wrong password apart.
-                drop(manager.connect()?);
+                // By hand first: the pool would try again until its time is up, and then not tell a wrong password apart. The pool
+                // begins with this one: whoever asks first need not wait for a second to be opened, which on a busy machine takes
+                // longer than a checkout may.
+                manager.connect_first()?;
                 Pool::Postgres(PostgresPool::new(pool(manager, settings.pool)))
             }
             Some(DatabaseKind::Sqlite) => {
@@ -205,7 +207,7 @@ impl Database {
                 match pool.get_timeout(PING) {
                     Ok(mut connection) => Ok(connection.prove(PING)?),
                     Err(_) if self.is_busy(&pool.state(), pool.max_size()) => return Ok(()),
-                    Err(error) => Err(checkout(&error)),
+                    Err(error) => Err(checkout(pool, &error)),
                 }
             }
             Pool::Sqlite(pool) => match pool.get_timeout(PING) {
@@ -215,7 +217,7 @@ impl Database {
                     |_| Ok(()),
                 )?),
                 Err(_) if self.is_busy(&pool.state(), pool.max_size()) => return Ok(()),
-                Err(error) => Err(checkout(&error)),
+                Err(error) => Err(checkout(pool, &error)),
             },
         };
         if result.is_ok() {
@@ -270,11 +272,12 @@ impl Database {
     ) -> Result<T, DatabaseError> {
         let result = match &self.0.pool {
             Pool::Postgres(pool) => {
-                let mut connection = pool.pool()?.get().map_err(|error| checkout(&error))?;
+                let pool = pool.pool()?;
+                let mut connection = pool.get().map_err(|error| checkout(pool, &error))?;
                 work(Session::Postgres(&mut connection))
             }
             Pool::Sqlite(pool) => {
-                let connection = pool.get().map_err(|error| checkout(&error))?;
+                let connection = pool.get().map_err(|error| checkout(pool, &error))?;
                 work(Session::Sqlite(&connection))
             }
         };
@@ -308,10 +311,13 @@ fn pool<M: ManageConnection>(manager: M, size: u32) -> r2d2::Pool<M> {
 }
 
 /// r2d2's own text is "timed out waiting for connection", with the last error behind it if there was one.
-fn checkout(error: &r2d2::Error) -> DatabaseError {
+fn checkout<M: ManageConnection>(pool: &r2d2::Pool<M>, error: &r2d2::Error) -> DatabaseError {
     let text = error.to_string();
     DatabaseError::Unavailable(match text.split_once(": ") {
         Some((_, why)) => format!("no connection to the database: {why}"),
+        None if pool.state().connections < pool.max_size() => {
+            "no connection to the database: none could be opened in time".to_owned()
+        }
         None => "no connection to the database: all of them are at work".to_owned(),
     })
 }
