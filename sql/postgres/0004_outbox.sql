@@ -34,10 +34,11 @@ CREATE OR REPLACE FUNCTION larder_note() RETURNS trigger LANGUAGE plpgsql SECURI
 DECLARE
     own text := current_setting('larder.schema');
     named text;
-    noted bigint;
+    places tid[];
+    noted tid[] := nullif(current_setting('larder.noted', true), '')::tid[];
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
-        EXECUTE format('INSERT INTO %I.larder_outbox (names) VALUES (ARRAY[''*''])', own);
+        EXECUTE format('INSERT INTO %I.larder_outbox (names) VALUES (ARRAY[''*'']) RETURNING ARRAY[ctid]', own) INTO places;
     ELSE
         SELECT string_agg(
             CASE WHEN parts[1] IS NULL THEN quote_literal(parts[2]) ELSE
@@ -47,11 +48,15 @@ BEGIN
         INTO named
         FROM regexp_matches(TG_ARGV[0], '\{([^{}]+)\}|([^{}]+)', 'g') WITH ORDINALITY AS piece (parts, at);
         EXECUTE format(
-            'INSERT INTO %I.larder_outbox (names)
-             SELECT array_agg(name) FROM (
-                 SELECT name, (row_number() OVER () - 1) / 1000 AS chunk FROM (SELECT DISTINCT name FROM (%s) AS each) AS one
-             ) AS numbered
-             GROUP BY chunk',
+            'WITH kept AS (
+                 INSERT INTO %I.larder_outbox (names)
+                 SELECT array_agg(name) FROM (
+                     SELECT name, (row_number() OVER () - 1) / 1000 AS chunk FROM (SELECT DISTINCT name FROM (%s) AS each) AS one
+                 ) AS numbered
+                 GROUP BY chunk
+                 RETURNING ctid AS place
+             )
+             SELECT array_agg(place) FROM kept',
             own,
             format(
                 -- A row that moves from one name to another changes what both stand for.
@@ -60,14 +65,34 @@ BEGIN
                     WHEN 'DELETE' THEN 'SELECT %1$s AS name FROM larder_old AS changed'
                     ELSE 'SELECT %1$s AS name FROM larder_old AS changed UNION ALL SELECT %1$s FROM larder_new AS changed'
                 END,
-                named));
-        GET DIAGNOSTICS noted = ROW_COUNT;
-        IF noted = 0 THEN
+                named))
+        INTO places;
+        IF places IS NULL THEN
             RETURN NULL;
         END IF;
     END IF;
+    -- For larder_take_back, until this transaction ends. Past a hundred it is hardly a write of larder's, and then its names are
+    -- delivered twice: a list that each of a million statements copies would cost more.
+    IF coalesce(cardinality(noted), 0) < 100 THEN
+        PERFORM set_config('larder.noted', (coalesce(noted, '{}') || places)::text, true);
+    END IF;
     PERFORM pg_notify('larder_outbox', '');
     RETURN NULL;
+END
+$$;
+
+-- Takes back what the triggers left in this very transaction, as far as its names are among these: their writer delivers them. It goes
+-- by their places and scans nothing: what one serializable transaction scans conflicts with what all others insert there.
+CREATE OR REPLACE FUNCTION larder_take_back(given text[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    own text := current_setting('larder.schema');
+    noted tid[] := nullif(current_setting('larder.noted', true), '')::tid[];
+BEGIN
+    IF noted IS NOT NULL THEN
+        EXECUTE format(
+            'DELETE FROM %I.larder_outbox WHERE ctid = ANY ($1) AND xmin = pg_current_xact_id()::xid AND names <@ $2', own)
+        USING noted, given;
+    END IF;
 END
 $$;
 
@@ -148,12 +173,14 @@ DO $$
 DECLARE
     one text;
 BEGIN
-    FOREACH one IN ARRAY ARRAY['larder_note()', 'larder_watch(regclass, text)', 'larder_unwatch(regclass, text)'] LOOP
+    FOREACH one IN ARRAY ARRAY['larder_note()', 'larder_take_back(text[])', 'larder_watch(regclass, text)', 'larder_unwatch(regclass, text)'] LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp', one);
         EXECUTE format('ALTER FUNCTION %s SET larder.schema = %L', one, current_schema());
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', one);
     END LOOP;
 END
 $$;
+-- The table is small, and to scan it all would look cheaper.
+ALTER FUNCTION larder_take_back(text[]) SET enable_seqscan = off;
 ALTER FUNCTION larder_note() SET TimeZone = 'UTC';
 ALTER FUNCTION larder_note() SET DateStyle = 'ISO';

@@ -1,7 +1,7 @@
 //! Postgres, or SQLite when none is configured: pools, migrations, named queries, and what larder itself keeps there.
 //!
 //! Promise: every call ends with a value or a [`DatabaseError`] that says what to do next, and every wait has a bound: [`CHECKOUT`]
-//! for a connection (and a quarter of a second for each that turns out dead), [`STATEMENT`] for a statement, a quarter of a minute
+//! for a connection, twice for one that is to write (and a quarter of a second for each that turns out dead), [`STATEMENT`] for a statement, a quarter of a minute
 //! for a host that vanished. One is missing: a server that freezes within a statement while its host lives on holds those who
 //! wait for it, as many as the pool is large, since the client has no timeout of its own; the others get `Unavailable`.
 //!
@@ -34,6 +34,7 @@ mod tls;
 mod transaction;
 mod value;
 mod wire;
+mod write_places;
 
 use std::fmt;
 use std::sync::Arc;
@@ -59,6 +60,7 @@ pub use value::{Row, Value};
 use postgres_pool::{PostgresConnection, PostgresManager, PostgresPool};
 use session::Session;
 use sqlite_pool::SqliteManager;
+use write_places::WritePlaces;
 
 /// How long to wait for a connection of the pool.
 pub const CHECKOUT: Duration = Duration::from_secs(2);
@@ -133,6 +135,7 @@ struct Inner {
     pool: Pool,
     /// Opens connections that are not the pool's; none to a file.
     apart: Option<PostgresManager>,
+    writes: WritePlaces,
     opened: Instant,
     /// When a statement last gave an answer, in milliseconds after `opened`.
     answered: AtomicU64,
@@ -157,8 +160,10 @@ impl Database {
             Some(DatabaseKind::Postgres) => {
                 let manager = PostgresManager::new(url, STATEMENT)?;
                 apart = Some(PostgresManager::new(url, STATEMENT)?);
-                // By hand first: the pool would try again until its time is up, and then not tell a wrong password apart.
-                drop(manager.connect()?);
+                // By hand first: the pool would try again until its time is up, and then not tell a wrong password apart. The pool
+                // begins with this one: whoever asks first need not wait for a second to be opened, which on a busy machine takes
+                // longer than a checkout may.
+                manager.connect_first()?;
                 Pool::Postgres(PostgresPool::new(pool(manager, settings.pool)))
             }
             Some(DatabaseKind::Sqlite) => {
@@ -173,6 +178,7 @@ impl Database {
         Ok(Database(Arc::new(Inner {
             pool,
             apart,
+            writes: WritePlaces::of_pool(settings.pool),
             opened: Instant::now(),
             answered: AtomicU64::new(0),
         })))
@@ -201,7 +207,7 @@ impl Database {
                 match pool.get_timeout(PING) {
                     Ok(mut connection) => Ok(connection.prove(PING)?),
                     Err(_) if self.is_busy(&pool.state(), pool.max_size()) => return Ok(()),
-                    Err(error) => Err(checkout(&error)),
+                    Err(error) => Err(checkout(pool, &error)),
                 }
             }
             Pool::Sqlite(pool) => match pool.get_timeout(PING) {
@@ -211,7 +217,7 @@ impl Database {
                     |_| Ok(()),
                 )?),
                 Err(_) if self.is_busy(&pool.state(), pool.max_size()) => return Ok(()),
-                Err(error) => Err(checkout(&error)),
+                Err(error) => Err(checkout(pool, &error)),
             },
         };
         if result.is_ok() {
@@ -266,11 +272,12 @@ impl Database {
     ) -> Result<T, DatabaseError> {
         let result = match &self.0.pool {
             Pool::Postgres(pool) => {
-                let mut connection = pool.pool()?.get().map_err(|error| checkout(&error))?;
+                let pool = pool.pool()?;
+                let mut connection = pool.get().map_err(|error| checkout(pool, &error))?;
                 work(Session::Postgres(&mut connection))
             }
             Pool::Sqlite(pool) => {
-                let connection = pool.get().map_err(|error| checkout(&error))?;
+                let connection = pool.get().map_err(|error| checkout(pool, &error))?;
                 work(Session::Sqlite(&connection))
             }
         };
@@ -304,10 +311,13 @@ fn pool<M: ManageConnection>(manager: M, size: u32) -> r2d2::Pool<M> {
 }
 
 /// r2d2's own text is "timed out waiting for connection", with the last error behind it if there was one.
-fn checkout(error: &r2d2::Error) -> DatabaseError {
+fn checkout<M: ManageConnection>(pool: &r2d2::Pool<M>, error: &r2d2::Error) -> DatabaseError {
     let text = error.to_string();
     DatabaseError::Unavailable(match text.split_once(": ") {
         Some((_, why)) => format!("no connection to the database: {why}"),
+        None if pool.state().connections < pool.max_size() => {
+            "no connection to the database: none could be opened in time".to_owned()
+        }
         None => "no connection to the database: all of them are at work".to_owned(),
     })
 }

@@ -6,9 +6,9 @@
 //! call, which panics there, so the pool is handed to a thread of its own.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,8 @@ pub(super) struct PostgresManager {
     tls: MakeRustlsConnect,
     hanging: Arc<AtomicUsize>,
     session: String,
+    /// A connection that is open already.
+    first: Mutex<Option<PostgresConnection>>,
 }
 
 impl PostgresManager {
@@ -80,7 +82,15 @@ impl PostgresManager {
             tls: tls::connector(&proof)?,
             hanging: Arc::default(),
             session,
+            first: Mutex::new(None),
         })
+    }
+
+    /// Opens a connection and keeps it for the first that asks for one.
+    pub(super) fn connect_first(&self) -> Result<(), DatabaseError> {
+        let first = self.connect()?;
+        *self.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
+        Ok(())
     }
 }
 
@@ -91,6 +101,14 @@ impl ManageConnection for PostgresManager {
     /// On a thread of its own, since the client's timeout covers the TCP connect alone and a server that accepts and then is
     /// silent would hold the pool's few threads for good.
     fn connect(&self) -> Result<PostgresConnection, DatabaseError> {
+        let first = self
+            .first
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(first) = first {
+            return Ok(first);
+        }
         let silent = || {
             DatabaseError::Unavailable(
                 "the server accepts connections but does not answer".to_owned(),

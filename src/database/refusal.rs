@@ -85,7 +85,7 @@ fn longest(message: &str) -> Option<usize> {
     length.parse().ok()
 }
 
-fn unfit(parameter: &str, valid: String) -> DatabaseError {
+pub(super) fn unfit(parameter: &str, valid: String) -> DatabaseError {
     DatabaseError::Unfit {
         parameter: parameter.to_owned(),
         valid,
@@ -129,7 +129,9 @@ fn of_postgres(refusal: &DbError, parameters: &[String]) -> DatabaseError {
         // Out of resources, shutting down or starting, connection lost.
         code => match code.get(..2).unwrap_or_default() {
             "08" | "53" | "57" | "58" => DatabaseError::Unavailable(what),
-            "22" => DatabaseError::Invalid(without_quotes(&what)),
+            // The code that functions raise for what they are given: their own words, with colons and numbers.
+            "22" if code == "22023" => DatabaseError::Invalid(without_quotes(&what)),
+            "22" => DatabaseError::Invalid(without_values(&what)),
             "23" => DatabaseError::Conflict {
                 field: refusal.detail().and_then(key_columns),
                 what: format!(
@@ -183,6 +185,18 @@ pub(super) fn without_quotes(message: &str) -> String {
     };
     let text = format!("{}…{}", &message[..first], &message[last + 1..]);
     text.trim_end_matches([':', ' ', '…']).to_owned()
+}
+
+/// A message without its values, quoted or not: `date field value out of range: 2026-13-45`, `index 7 out of valid range, 0..3`.
+fn without_values(message: &str) -> String {
+    let text = without_quotes(message);
+    let text = text.split([':', ',']).next().unwrap_or_default();
+    let number = |word: &str| !word.bytes().any(|byte| byte.is_ascii_alphabetic());
+    let words = text.split(' ').map(|word| match word {
+        word if word.bytes().any(|byte| byte.is_ascii_digit()) && number(word) => "…",
+        word => word,
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 impl From<rusqlite::Error> for DatabaseError {
@@ -315,6 +329,24 @@ mod tests {
             without_quotes("value \"1\" is out of range for type integer"),
             "value … is out of range for type integer"
         );
+        for (message, wanted) in [
+            ("value too long for type character varying(5)", None),
+            ("division by zero", None),
+            (
+                "bit string length 3 does not match type bit(5)",
+                Some("bit string length … does not match type bit(5)"),
+            ),
+            (
+                "time field value out of range: 25:00:0",
+                Some("time field value out of range"),
+            ),
+            (
+                "index -7 out of valid range, 0..3",
+                Some("index … out of valid range"),
+            ),
+        ] {
+            assert_eq!(without_values(message), wanted.unwrap_or(message));
+        }
         assert_eq!(
             longest("value too long for type character varying(5)"),
             Some(5)

@@ -31,7 +31,7 @@ pub enum Shape {
 /// What a statement did.
 #[derive(Clone, Debug)]
 pub struct Written {
-    /// How many rows it changed; for a SELECT on Postgres, how many it read.
+    /// How many rows it changed; for a SELECT on Postgres, how many it read; for a view on SQLite, how many its triggers changed.
     pub changed: u64,
     /// The rows that it returned: those of RETURNING.
     pub rows: Vec<WrittenRow>,
@@ -57,6 +57,43 @@ impl WrittenRow {
             "null" => None,
             quoted if quoted.starts_with('"') => serde_json::from_str(quoted).ok(),
             plain => Some(plain.to_owned()),
+        }
+    }
+}
+
+/// The rows that a write returns, as they come.
+pub(super) struct Returned<'a> {
+    query: &'a Query,
+    rows: Vec<WrittenRow>,
+    size: usize,
+}
+
+impl Returned<'_> {
+    pub(super) fn new(query: &Query) -> Returned<'_> {
+        Returned {
+            query,
+            rows: Vec::new(),
+            size: 0,
+        }
+    }
+
+    /// Errors with [`DatabaseError::Failed`] once they are larger than a result may be.
+    pub(super) fn row(&mut self, row: WrittenRow) -> Result<(), DatabaseError> {
+        self.size += row.json.len() + 1;
+        if self.size > LARGEST {
+            return Err(DatabaseError::Failed(format!(
+                "query {}: the rows that it returns are larger than 4 MiB; return fewer columns, or none",
+                self.query.name()
+            )));
+        }
+        self.rows.push(row);
+        Ok(())
+    }
+
+    pub(super) fn finish(self, changed: u64) -> Written {
+        Written {
+            changed,
+            rows: self.rows,
         }
     }
 }

@@ -14,9 +14,9 @@ use super::error::DatabaseError;
 use super::postgres_pool::PostgresConnection;
 use super::query::{Parameter, Query};
 use super::refusal;
-use super::rows::{self, Columns, Declared, Reading, Shape, Written};
+use super::rows::{self, Columns, Declared, Reading, Returned, Shape, Written};
 use super::value::{Row, Value};
-use super::{DatabaseKind, STATEMENT};
+use super::{DatabaseKind, STATEMENT, wire};
 
 /// One connection of either kind.
 pub(super) enum Session<'a> {
@@ -27,7 +27,7 @@ pub(super) enum Session<'a> {
 /// What becomes of a whole number that its place cannot hold.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum TooLarge {
-    /// It goes as a bigint, and finds no row.
+    /// It goes as a bigint, and finds no row; what makes it smaller again does not fit.
     FindsNothing,
     /// It does not fit.
     Unfit,
@@ -170,7 +170,7 @@ impl Session<'_> {
         given: &[Parameter<'_>],
     ) -> Result<Written, DatabaseError> {
         let values = query.bind(given)?;
-        let mut written = Vec::new();
+        let mut written = Returned::new(query);
         match self {
             Session::Postgres(connection) => connection.run(
                 query,
@@ -181,35 +181,31 @@ impl Session<'_> {
                     let mut rows = client.query_raw(statement, values.iter().copied())?;
                     while let Some(row) = rows.next()? {
                         let cell = |at, out: &mut Vec<u8>| rows::postgres_cell(&row, at, out);
-                        written.push(columns.written(cell)?);
+                        written.row(columns.written(cell)?)?;
                     }
-                    Ok(Written {
-                        changed: rows.rows_affected().unwrap_or(0),
-                        rows: written,
-                    })
+                    Ok(written.finish(rows.rows_affected().unwrap_or(0)))
                 },
             ),
             Session::Sqlite(connection) => {
                 let _limit = Limit::set(connection, STATEMENT)?;
+                let before = connection.total_changes();
                 let mut statement = prepare(connection, query, &values)?;
                 if statement.column_count() == 0 {
                     let ran = statement.raw_execute();
                     ran.map_err(|error| refusal::of_sqlite(error, query.parameters()))?;
                 } else {
                     each_row(&mut statement, query, |columns, cell| {
-                        written.push(columns.written(cell)?);
-                        Ok(())
+                        written.row(columns.written(cell)?)
                     })?;
                 }
-                Ok(Written {
+                let changed = match connection.changes() {
                     // What SQLite counts is the last statement that changed something, which a SELECT is not.
-                    changed: if statement.readonly() {
-                        0
-                    } else {
-                        connection.changes()
-                    },
-                    rows: written,
-                })
+                    _ if statement.readonly() => 0,
+                    // A view changes no row itself; its triggers do.
+                    0 => connection.total_changes() - before,
+                    rows => rows,
+                };
+                Ok(written.finish(changed))
             }
         }
     }
@@ -308,11 +304,17 @@ impl PostgresConnection {
                 statement
             }
         };
+        let described = statement.clone();
         let widens = |(value, wanted): &(&&Value, &Type)| {
             too_large == TooLarge::FindsNothing && value.overflows(wanted)
         };
-        let places = || values.iter().zip(statement.params());
-        if places().any(|place| widens(&place)) {
+        let places = || values.iter().zip(described.params());
+        let widened = places().position(|place| widens(&place));
+        let too_large_at = |at: usize| {
+            let valid = wire::wanted(&described.params()[at]);
+            refusal::unfit(&query.parameters()[at], valid)
+        };
+        if let Some(at) = widened {
             let types: Vec<Type> = places()
                 .map(|place| {
                     if widens(&place) {
@@ -322,19 +324,32 @@ impl PostgresConnection {
                     }
                 })
                 .collect();
-            statement = self.client.prepare_typed(sql, &types)?;
+            statement = match self.client.prepare_typed(sql, &types) {
+                Ok(statement) => statement,
+                // It is given to what takes no bigint, a function for one.
+                Err(error) if is_mistyped(&error) => return Err(too_large_at(at)),
+                Err(error) => return Err(error.into()),
+            };
         }
         let given: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| *value as _).collect();
         let result = work(&mut self.client, &statement, &given);
         self.last_used = Instant::now();
-        let error = match result {
+        let stopped = match result {
             Ok(result) => return Ok(result),
-            Err(Stopped::Own(error)) => return Err(error),
-            Err(Stopped::Postgres(error)) => error,
+            Err(stopped) => stopped,
         };
-        // After a change of the schema a prepared statement fails for good: prepared anew it may not.
+        // After a change of the schema a prepared statement fails for good, by the server's word or by larder's: prepared anew it
+        // may not.
         self.statements.remove(sql);
+        let error = match stopped {
+            Stopped::Own(error) => return Err(error),
+            Stopped::Postgres(error) => error,
+        };
         let refused = error.as_db_error().map(|refusal| refusal.code().code());
+        // The bigint was cast down by the query itself.
+        if let (Some(at), Some("22003")) = (widened, refused) {
+            return Err(too_large_at(at));
+        }
         if was_known && refused == Some("0A000") {
             return Err(DatabaseError::Contended(
                 "the schema was changed meanwhile".to_owned(),
@@ -347,6 +362,13 @@ impl PostgresConnection {
             values,
         ))
     }
+}
+
+/// Whether the types of a statement's parameters are the trouble: no such function or operator, several of them, or no such cast.
+fn is_mistyped(error: &postgres::Error) -> bool {
+    let codes = ["42883", "42725", "42804", "42846", "42P08", "42P18"];
+    let refusal = error.as_db_error();
+    refusal.is_some_and(|refusal| codes.contains(&refusal.code().code()))
 }
 
 fn prepare<'a>(

@@ -12,7 +12,7 @@ use super::query::{Parameter, Query};
 use super::rows::{Shape, Written};
 use super::session::Session;
 use super::value::Row;
-use super::{Database, DatabaseKind, STATEMENT, library};
+use super::{CHECKOUT, Database, DatabaseKind, STATEMENT, library};
 
 /// How far a change is kept apart from others at the same time. SQLite lets one write after the other in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,8 @@ impl Database {
 
     /// Runs `work` in a transaction that may write. Where it conflicts with another at the same time it is run again, from the
     /// beginning, with a growing pause between: at most 20 times, and never begun again after [`STATEMENT`]. Then it errors with
-    /// [`DatabaseError::Contended`].
+    /// [`DatabaseError::Contended`]. Changes leave some connections of the pool to reads: one that finds all of the others at work for
+    /// [`CHECKOUT`] errors with [`DatabaseError::Unavailable`].
     pub fn change<T>(
         &self,
         isolation: Isolation,
@@ -48,7 +49,7 @@ impl Database {
         let deadline = Instant::now() + STATEMENT;
         let mut attempt = 1;
         loop {
-            let result = self.with(|session| {
+            let attempt_it = |session: Session<'_>| {
                 let begin = match (session.kind(), isolation) {
                     (DatabaseKind::Postgres, Isolation::Serializable) => {
                         "BEGIN ISOLATION LEVEL SERIALIZABLE"
@@ -57,7 +58,14 @@ impl Database {
                     (DatabaseKind::Sqlite, _) => IMMEDIATE,
                 };
                 session.transaction_from(begin, &mut work)
-            });
+            };
+            // The place is free again during the pause.
+            let result = match self.0.writes.take(CHECKOUT) {
+                Some(_place) => self.with(attempt_it),
+                None => Err(DatabaseError::Unavailable(
+                    "no connection for this write: too many writes are waiting already".to_owned(),
+                )),
+            };
             let pause = pause(attempt);
             match result {
                 Err(DatabaseError::Contended(_))

@@ -4,15 +4,19 @@
 //! A body is whole or it is an error, and never larger than the limit, unpacked. No error text shows the call's secret.
 //!
 //! It refuses to follow a redirect to another origin: the key in a header or a query is for the one host it was given for.
-//! It asks once: a retry would be a second call on the quota, and the cache asks again soon enough.
+//! It asks once: a retry would be a second call on the quota, and the cache asks again soon enough. But where the answer before
+//! had no body, and nonsense comes in place of the next one, it asks again on a new connection: some upstreams send a body behind
+//! a 204 or a 304 all the same, which the connection still holds.
 
 use std::fmt;
 use std::io::{self, Read};
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use ureq::http::{HeaderMap, HeaderValue, Uri};
+use ureq::http::{HeaderMap, HeaderValue, Response, Uri};
 
 use super::error::{SourceError, shown};
 use crate::quantity::format_size;
@@ -93,11 +97,21 @@ fn parse_retry_after(said: &str, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
 }
 
+/// Which connection a request goes over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Connection {
+    /// One that is open already, if there is any.
+    Any,
+    New,
+}
+
 /// A client for one upstream, with connections of its own that it keeps. Cheap to clone.
 #[derive(Clone)]
 pub struct HttpClient {
     settings: HttpSettings,
     agent: ureq::Agent,
+    /// Whether an answer had no body, and no nonsense has come since.
+    bodiless: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for HttpClient {
@@ -118,6 +132,7 @@ impl HttpClient {
         HttpClient {
             settings,
             agent: ureq::Agent::new_with_config(config),
+            bodiless: Arc::default(),
         }
     }
 
@@ -158,32 +173,19 @@ impl HttpClient {
         get: &Get<'_>,
         deadline: Instant,
     ) -> Result<HttpAnswer, SourceError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(self.too_slow());
+        let mut outcome = self.send(uri, query, get, deadline, Connection::Any)?;
+        if let Err(ureq::Error::Protocol(_)) = outcome
+            && self.bodiless.swap(false, Ordering::Relaxed)
+        {
+            outcome = self.send(uri, query, get, deadline, Connection::New)?;
         }
-        let mut request = self.agent.get(uri);
-        for (name, value) in query {
-            request = request.query(name, value);
-        }
-        for (name, value) in get.headers {
-            // Bytes, since a value may have letters that are not ASCII; what no header may have is an error all the same.
-            let mut value = HeaderValue::from_bytes(value.as_bytes())
-                .map_err(|_| self.failed("cannot be sent a header with a control character"))?;
-            value.set_sensitive(true);
-            request = request.header(*name, value);
-        }
-        let mut config = request.config().timeout_global(Some(left));
-        if is_this_machine(uri) {
-            config = config.proxy(None);
-        }
-        let outcome = config.build().call();
         let (head, body) = outcome
             .map_err(|error| self.trouble(&error, get.secrets))?
             .into_parts();
         let mut bytes = Vec::new();
         let status = head.status.as_u16();
         if matches!(status, 204 | 304) {
+            self.bodiless.store(true, Ordering::Relaxed);
             // No body, whatever the headers say: those of a 304 tell of the 200 that it stands for, packed or not.
             return Ok(HttpAnswer {
                 status,
@@ -204,6 +206,40 @@ impl HttpClient {
             headers: head.headers,
             body: bytes,
         })
+    }
+
+    /// Sends the request and returns the answer whose body is not read yet, or what the client says of it.
+    fn send(
+        &self,
+        uri: &Uri,
+        query: &[(&str, &str)],
+        get: &Get<'_>,
+        deadline: Instant,
+        connection: Connection,
+    ) -> Result<Result<Response<ureq::Body>, ureq::Error>, SourceError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(self.too_slow());
+        }
+        let mut request = self.agent.get(uri);
+        for (name, value) in query {
+            request = request.query(name, value);
+        }
+        for (name, value) in get.headers {
+            // Bytes, since a value may have letters that are not ASCII; what no header may have is an error all the same.
+            let mut value = HeaderValue::from_bytes(value.as_bytes())
+                .map_err(|_| self.failed("cannot be sent a header with a control character"))?;
+            value.set_sensitive(true);
+            request = request.header(*name, value);
+        }
+        let mut config = request.config().timeout_global(Some(left));
+        if is_this_machine(uri) {
+            config = config.proxy(None);
+        }
+        if connection == Connection::New {
+            config = config.max_idle_age(Duration::ZERO);
+        }
+        Ok(config.build().call())
     }
 
     fn too_slow(&self) -> SourceError {
@@ -598,6 +634,38 @@ mod tests {
                 assert!(answer.body.is_empty());
             }
             assert_eq!(server.requests(), 1, "{head}");
+        }
+    }
+
+    #[test]
+    fn a_body_where_none_may_be_does_not_reach_the_next_answer() {
+        // It comes with the head, or so late that the next request was sent already.
+        for late in [false, true] {
+            let server = TinyServer::start(move |mut stream, _| {
+                let head = "HTTP/1.1 204 No Content\r\nContent-Length: 11\r\n\r\n";
+                let answer = if late {
+                    head.to_owned()
+                } else {
+                    format!("{head}not a body!")
+                };
+                let _ = stream.write_all(answer.as_bytes());
+                // Until the next request, or the client hangs up.
+                if let Ok(1..) = stream.read(&mut [0; 1000]) {
+                    let _ = stream.write_all(format!("not a body!{head}").as_bytes());
+                }
+            });
+            let client = client(PATIENT);
+            let get = Get {
+                url: &server.base_url(),
+                query: &[],
+                headers: &[],
+                secrets: &[],
+            };
+            for _ in 0..4 {
+                let answer = client.get(&get, Instant::now() + PATIENT).unwrap();
+                assert_eq!((answer.status, answer.body.len()), (204, 0));
+            }
+            assert_eq!(server.requests(), 4, "late: {late}");
         }
     }
 

@@ -1,10 +1,12 @@
 //! Changes at the same time: none is lost, and one that came second is run again.
 
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Barrier, mpsc};
 
 use crate::database::fixture::{self, Opened, Place};
-use crate::database::{DatabaseError, Isolation, Query, Shape, Transaction};
+use crate::database::{
+    Database, DatabaseError, DatabaseSettings, Isolation, Query, Shape, Transaction,
+};
 
 fn balance(tx: &mut Transaction<'_>) -> Result<i64, DatabaseError> {
     let query = Query::parse("balance", "SELECT n FROM account")?;
@@ -95,6 +97,124 @@ fn nothing_but_a_conflict_is_run_again_and_that_not_for_ever() {
             DatabaseError::Invalid("x".to_owned()),
         ] {
             assert_eq!(attempts(error), 1);
+        }
+    });
+}
+
+/// Attempts that as many changes as there are rows need, each of its own row, when none commits before all have written.
+fn attempts_side_by_side(before: &str) -> u32 {
+    const ROWS: i64 = 6;
+    let database = Place::postgres().migrated();
+    fixture::batch(
+        &database,
+        "CREATE TABLE members (id INT PRIMARY KEY, n INT) WITH (fillfactor = 10);
+         INSERT INTO members SELECT i, 0 FROM generate_series(1, 2000) AS i; ANALYZE members",
+    );
+    fixture::batch(&database, before);
+    let all_have_written = Barrier::new(ROWS as usize);
+    let attempts = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for id in 1..=ROWS {
+            let (database, all_have_written, attempts) = (&*database, &all_have_written, &attempts);
+            scope.spawn(move || {
+                // Rows that are far apart, since an index locks by the page.
+                let id = id * 300;
+                let sql = "UPDATE members SET n = n + 1 WHERE id = :id";
+                let query = Query::parse("add", sql).unwrap();
+                let mut first = true;
+                database
+                    .change(Isolation::Serializable, |tx| {
+                        attempts.fetch_add(1, Ordering::Relaxed);
+                        tx.write(&query, &[("id", id.into())])?;
+                        tx.leave_in_outbox(&[format!("user:{id}")])?;
+                        if std::mem::take(&mut first) {
+                            all_have_written.wait();
+                        }
+                        Ok(())
+                    })
+                    .unwrap();
+            });
+        }
+    });
+    let left = Query::parse("left", "SELECT count(*) AS n FROM larder_outbox").unwrap();
+    let left = database.read(&left, &[], Shape::One).unwrap();
+    assert_eq!(left, Some(format!(r#"{{"n":{ROWS}}}"#).into_bytes()));
+    attempts.load(Ordering::Relaxed)
+}
+
+#[test]
+fn changes_of_different_rows_do_not_meet_in_the_outbox() {
+    assert_eq!(attempts_side_by_side("SELECT 1"), 6);
+}
+
+#[test]
+fn changes_of_a_watched_table_do_not_meet_there_either() {
+    let watch = "SELECT larder_watch('members', 'user:{id}')";
+    assert_eq!(attempts_side_by_side(watch), 6);
+}
+
+#[test]
+fn writes_that_wait_for_a_lock_leave_connections_for_reads() {
+    let place = Place::postgres();
+    let other = account(&place);
+    let database = Database::open(&DatabaseSettings {
+        pool: 4,
+        ..place.settings()
+    })
+    .unwrap();
+    let waiting = || {
+        let sql = "SELECT count(*) AS n FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let query = Query::parse("waiting", sql).unwrap();
+        database.read(&query, &[], Shape::One).unwrap()
+    };
+    let (sender, ended) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let holding = other.transaction(|tx| {
+            set(tx, 1)?;
+            for n in 0..6 {
+                let (database, sender) = (&database, sender.clone());
+                scope.spawn(move || {
+                    let done = database.change(Isolation::Plain, |tx| set(tx, n));
+                    sender.send(done).unwrap();
+                });
+            }
+            while waiting() != Some(br#"{"n":3}"#.to_vec()) {}
+            // While three wait for the row the others give up; reads go on all the time.
+            for _ in 0..3 {
+                let given_up = loop {
+                    assert_eq!(waiting(), Some(br#"{"n":3}"#.to_vec()));
+                    if let Ok(given_up) = ended.try_recv() {
+                        break given_up;
+                    }
+                };
+                assert!(
+                    matches!(&given_up, Err(DatabaseError::Unavailable(what))
+                        if what.contains("too many writes are waiting")),
+                    "{given_up:?}"
+                );
+            }
+            Ok(())
+        });
+        holding.unwrap();
+        for _ in 0..3 {
+            ended.recv().unwrap().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_pool_of_one_writes_and_reads() {
+    fixture::each_bare(|place| {
+        let database = Database::open(&DatabaseSettings {
+            pool: 1,
+            ..place.settings()
+        })
+        .unwrap();
+        fixture::batch(&database, "CREATE TABLE account (n INTEGER)");
+        for n in 0..3 {
+            let changed = database.change(Isolation::Plain, |tx| set(tx, n));
+            assert_eq!(changed, Ok(()));
         }
     });
 }

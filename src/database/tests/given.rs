@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::types::{database, select};
-use crate::database::{DatabaseError, Query, Shape, Value};
+use crate::database::{DatabaseError, Parameter, Query, Shape, Value};
 
 /// What the value becomes on the way through a place of this type, and Postgres's own text of it.
 fn through(ty: &str, given: Value) -> Result<(String, String), DatabaseError> {
@@ -169,8 +169,14 @@ fn what_does_not_fit_names_the_parameter_and_what_would() {
         ("1e200000", "numeric", "a number"),
         (r#""1,5""#, "numeric", "a number"),
         ("1", "bool", "true or false"),
-        ("1", "text", "text"),
-        ("{}", "text", "text"),
+        ("1", "text", "a string"),
+        ("{}", "varchar", "a string"),
+        ("5", "bytea", "a string of base64"),
+        ("true", "uuid", "a UUID"),
+        (r#""a""#, "text[]", "an array of strings"),
+        ("[1]", "text[]", "an array of strings"),
+        (r#"[["a"],[{}]]"#, "varchar[]", "an array of strings"),
+        (r#"["a\u0000b"]"#, "text[]", "NUL"),
         (r#""a\u0000b""#, "text", "NUL"),
         (r#""\ud800""#, "text", "text"),
         (r#""sad""#, "mood", "one of ok, it's \"so\""),
@@ -236,6 +242,66 @@ fn the_text_of_a_url_is_read_as_what_the_statement_wants() {
     for given in [Value::from("99999999999"), Value::Int(99_999_999_999)] {
         let found = database().read(&query, &[("v", given)], Shape::One);
         assert_eq!(found, Ok(Some(br#"{"n":0}"#.to_vec())));
+    }
+}
+
+#[test]
+fn a_number_too_large_for_its_cast_is_the_fault_of_its_parameter() {
+    let database = database();
+    let refused = |expression: &str, given: &[Parameter<'_>]| {
+        let sql = format!("SELECT count(*) AS n FROM (VALUES (1)) AS t (id) WHERE {expression}");
+        let query = Query::parse("q", &sql).unwrap();
+        database.read(&query, given, Shape::One).unwrap_err()
+    };
+    let large = || Value::from("99999999999");
+    for expression in [
+        "id = :v::int",
+        "id = abs(:v::int4)",
+        "id = :v::int2",
+        "(ARRAY[1])[:v] = :other",
+        "make_date(:v, 1, 1) IS NULL",
+    ] {
+        let mut given = vec![("v", large())];
+        if expression.contains(":other") {
+            given.push(("other", Value::from("1")));
+        }
+        let error = refused(expression, &given);
+        assert!(
+            matches!(&error, DatabaseError::Unfit { parameter, valid }
+                if parameter == "v" && valid.starts_with("a whole number from -")),
+            "{expression}: {error:?}"
+        );
+    }
+    for (expression, given, wanted) in [
+        ("id = 10 / :v::int", "0", "division by zero"),
+        (
+            "id = :v::text::int",
+            "secret",
+            "invalid input syntax for type integer",
+        ),
+        (
+            "make_date(:v, 13, 45) IS NULL",
+            "7654",
+            "date field value out of range",
+        ),
+        (
+            "get_byte('x'::bytea, :v) = 1",
+            "7654",
+            "index … out of valid range",
+        ),
+        (
+            "ln(:v::float8) = 1",
+            "-7654",
+            "cannot take logarithm of a negative number",
+        ),
+        ("id = :v::int * 2000000000", "7654", "integer out of range"),
+    ] {
+        let error = refused(expression, &[("v", given.into())]);
+        assert_eq!(
+            error,
+            DatabaseError::Invalid(wanted.to_owned()),
+            "{expression}"
+        );
     }
 }
 

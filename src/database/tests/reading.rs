@@ -137,6 +137,31 @@ fn a_changed_schema_costs_no_reader_an_error() {
 }
 
 #[test]
+fn a_column_that_could_not_be_read_is_read_again_once_it_is_gone() {
+    let place = Place::postgres();
+    let mut settings = place.settings();
+    settings.pool = 1;
+    let database = Database::open(&settings).unwrap();
+    fixture::batch(
+        &database,
+        "CREATE TABLE t (id INTEGER); INSERT INTO t VALUES (1)",
+    );
+    let all = || read(&database, "SELECT * FROM t", &[], Shape::One);
+    let wanted = Ok(Some(r#"{"id":1}"#.to_owned()));
+    assert_eq!(all(), wanted);
+    fixture::batch(&database, "ALTER TABLE t ADD m money DEFAULT 5");
+    for _ in 0..2 {
+        let error = all().unwrap_err();
+        assert!(
+            matches!(&error, DatabaseError::Misconfigured(what) if what.contains("money")),
+            "{error:?}"
+        );
+    }
+    fixture::batch(&database, "ALTER TABLE t DROP m");
+    assert_eq!(all(), wanted);
+}
+
+#[test]
 fn sqlite_goes_by_what_is_stored_and_what_is_declared() {
     let place = Place::sqlite();
     let database = place.open();

@@ -228,3 +228,49 @@ fn a_failure_half_way_leaves_nothing_behind() {
         assert_eq!(rows(&database, "log"), r#"{"n":1}"#);
     });
 }
+
+#[test]
+fn what_a_write_returns_is_no_larger_than_what_a_read_does() {
+    fixture::each_bare(|place| {
+        let database = place.open();
+        fixture::batch(&database, "CREATE TABLE t (i INTEGER, x TEXT)");
+        let sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :rows)
+                   INSERT INTO t SELECT i, 'a text of some length, so that it takes fewer rows to be too much' FROM n
+                   RETURNING i, x";
+        let rows_of = |rows: i64| write(&database, sql, &[("rows", rows.into())]);
+        let error = rows_of(100_000).unwrap_err();
+        assert!(
+            matches!(&error, DatabaseError::Failed(what) if what.contains("4 MiB")),
+            "{error:?}"
+        );
+        assert_eq!(rows(&database, "t"), r#"{"n":0}"#);
+        assert_eq!(rows_of(1000).unwrap().rows.len(), 1000);
+    });
+}
+
+#[test]
+fn what_triggers_of_a_view_write_counts_and_what_others_write_does_not() {
+    let place = fixture::Place::sqlite();
+    let database = place.open();
+    fixture::batch(
+        &database,
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER); INSERT INTO t VALUES (1, 1), (2, 2);
+         CREATE TABLE log (n INTEGER); CREATE TABLE child (id INTEGER REFERENCES t (id) ON DELETE CASCADE);
+         INSERT INTO child VALUES (1), (1), (1);
+         CREATE TRIGGER note AFTER UPDATE ON t BEGIN INSERT INTO log VALUES (1), (2); END;
+         CREATE VIEW v AS SELECT id, n FROM t;
+         CREATE TRIGGER v_update INSTEAD OF UPDATE ON v BEGIN UPDATE t SET n = NEW.n WHERE id = OLD.id; END;
+         CREATE TRIGGER v_insert INSTEAD OF INSERT ON v BEGIN INSERT INTO t VALUES (NEW.id, NEW.n); END;
+         CREATE TRIGGER v_delete INSTEAD OF DELETE ON v BEGIN SELECT 1; END",
+    );
+    let changed = |sql: &str| write(&database, sql, &[]).unwrap().changed;
+    assert!(changed("UPDATE v SET n = 5 WHERE id = 1") > 0);
+    assert_eq!(changed("UPDATE v SET n = 5 WHERE id = 9"), 0);
+    assert_eq!(changed("INSERT INTO v VALUES (3, 3)"), 1);
+    assert_eq!(changed("DELETE FROM v"), 0);
+    assert_eq!(changed("UPDATE t SET n = 6 WHERE id = 2"), 1);
+    assert_eq!(changed("UPDATE t SET n = 6 WHERE id = 9"), 0);
+    assert_eq!(changed("DELETE FROM t WHERE id = 1"), 1);
+    assert_eq!(changed("DELETE FROM t WHERE id = 9"), 0);
+    assert_eq!(changed("SELECT id FROM t"), 0);
+}

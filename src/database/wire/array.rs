@@ -8,7 +8,7 @@ use postgres::types::{IsNull, Type};
 use serde_json::value::RawValue;
 
 use super::given::encode_json;
-use super::{Misfit, Reader, is_json, write_json};
+use super::{Misfit, Reader, base, is_json, is_plain_text, write_json};
 
 /// The dimensions that Postgres allows.
 const MOST_DIMENSIONS: usize = 6;
@@ -115,6 +115,10 @@ fn collect(
         }
         // An element beside an array, or on a level where others hold arrays.
         if nested || lengths.len() > depth + 1 {
+            return Err(misfit());
+        }
+        let is_null = part.get() == "null";
+        if is_plain_text(base(element)) && !is_null && !part.get().starts_with('"') {
             return Err(misfit());
         }
         let begin = out.len();

@@ -9,7 +9,10 @@ use serde_json::value::RawValue;
 use super::calendar::{self, Offset};
 use super::network::{self, Network};
 use super::numeric::{self, Decimal};
-use super::{Misfit, array, base, interval, is_json, is_text, uuid, wanted, whole, write_float};
+use super::{
+    Misfit, array, base, interval, is_json, is_plain_text, is_text, uuid, wanted, wanted_of_json,
+    whole, write_float,
+};
 use crate::database::value::Value;
 
 /// Writes `value` in the form that `ty` has on the wire. Errors with [`Misfit::Given`], which says what that type takes.
@@ -35,9 +38,7 @@ pub(in crate::database) fn encode(
         }
         Value::Bool(b) if *ty == Type::BOOL => put(out, &[(*b).into()]),
         Value::Bool(_) => None,
-        Value::Int(i) if is_text(ty) && !matches!(ty.kind(), Kind::Enum(_)) => {
-            put(out, i.to_string().as_bytes())
-        }
+        Value::Int(i) if is_plain_text(ty) => put(out, i.to_string().as_bytes()),
         Value::Int(i) => encode_number(&i.to_string(), ty, out),
         Value::Real(x) => match *ty {
             Type::FLOAT8 => put(out, &x.to_be_bytes()),
@@ -73,7 +74,12 @@ fn float_text(number: f64) -> String {
 /// As `encode`, for the text of a JSON value, which is kept to its JSON type.
 pub(super) fn encode_json(text: &str, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Misfit> {
     let ty = base(ty);
-    let misfit = || Misfit::Given(wanted(ty));
+    let misfit = || {
+        Misfit::Given(match text.starts_with('"') {
+            true => wanted(ty),
+            false => wanted_of_json(ty),
+        })
+    };
     if text == "null" {
         return Ok(IsNull::Yes);
     }

@@ -91,6 +91,11 @@ pub(super) fn is_text(ty: &Type) -> bool {
         || ty.name() == "citext"
 }
 
+/// Whether it takes any string.
+fn is_plain_text(ty: &Type) -> bool {
+    is_text(ty) && !matches!(ty.kind(), Kind::Enum(_))
+}
+
 fn is_json(ty: &Type) -> bool {
     matches!(*base(ty), Type::JSON | Type::JSONB)
 }
@@ -145,6 +150,9 @@ pub(super) fn type_name(ty: &Type) -> String {
 pub(super) fn wanted(ty: &Type) -> String {
     let ty = base(ty);
     match ty.kind() {
+        Kind::Array(element) if is_plain_text(base(element)) => {
+            return "an array of strings".to_owned();
+        }
         Kind::Array(element) => return format!("an array, each of it {}", wanted(element)),
         Kind::Enum(labels) => return format!("one of {}", labels.join(", ")),
         _ => {}
@@ -176,6 +184,16 @@ pub(super) fn wanted(ty: &Type) -> String {
         Type::CHAR => "one ASCII character".to_owned(),
         _ if is_text(ty) => "text without NUL characters".to_owned(),
         _ => format!("of type {}", type_name(ty)),
+    }
+}
+
+/// As `wanted`, for JSON that is no string.
+fn wanted_of_json(ty: &Type) -> String {
+    match base(ty) {
+        ty if is_plain_text(ty) => "a string".to_owned(),
+        &Type::BYTEA => "a string of base64".to_owned(),
+        &Type::CHAR => "a string of one ASCII character".to_owned(),
+        ty => wanted(ty),
     }
 }
 
