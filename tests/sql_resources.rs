@@ -708,3 +708,31 @@ write.PUT = { sql = \"all\", invalidates = [\"one:{id}\"] }
         assert_eq!(shop.larder.get(&format!("/ones/{id}")).text(), "{\"n\":1}");
     }
 }
+
+#[test]
+fn a_value_that_the_statement_cannot_work_with_is_the_callers_fault() {
+    let config = "
+[resource.share]
+path = \"/share/{by}\"
+params.by = { type = \"integer\" }
+source = { sql = \"share\" }
+ttl = { memory = \"1h\", redis = \"0s\" }
+write.PUT = { sql = \"share_put\" }
+";
+    let options = LarderOptions::new(config)
+        .statement("share", "SELECT 12 / :by::int AS share")
+        .statement(
+            "share_put",
+            "INSERT INTO shares SELECT 12 / :of::int WHERE :by > 0",
+        );
+    let shop = on_postgres("CREATE TABLE shares (n int)", options);
+    assert_eq!(shop.larder.get("/share/4").text(), r#"{"share":3}"#);
+    for by in ["0", "99999999999"] {
+        let answer = shop.larder.get(&format!("/share/{by}"));
+        answer.problem(400);
+        assert_eq!(answer.json()["parameter"], "by", "{answer}");
+    }
+    shop.write("PUT", "/share/4", &json!({"of": 0}))
+        .problem(422);
+    shop.write("PUT", "/share/4", &json!({"of": 3})).expect(204);
+}

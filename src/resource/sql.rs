@@ -56,7 +56,7 @@ impl Sql {
         let (database, query, shape) = (self.database.clone(), self.query.clone(), self.shape);
         let run = Box::new(move |_| {
             let found = database.read(&query, &borrowed(&given), shape);
-            let found = found.map_err(failed)?;
+            let found = found.map_err(|error| failed(error, &query))?;
             let value = found.map_or(Value::Absent, |json| Value::Present(json.into()));
             Ok(Loaded::new(value, Life::Full))
         });
@@ -97,8 +97,13 @@ impl From<&ParamValue> for database::Value {
     }
 }
 
-fn failed(error: DatabaseError) -> LoadError {
+fn failed(error: DatabaseError, query: &Query) -> LoadError {
     match error {
+        // Such as a division by what was given, of which the database does not say where it stands.
+        DatabaseError::Invalid(_) if !query.parameters().is_empty() => LoadError::Unfit {
+            parameter: query.parameters().join(","),
+            valid: "values that the statement can work with".to_owned(),
+        },
         DatabaseError::Unfit { parameter, valid } => LoadError::Unfit { parameter, valid },
         DatabaseError::TooSlow(_) => LoadError::TooSlow("the database took too long".to_owned()),
         DatabaseError::Unavailable(why) => {

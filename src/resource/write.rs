@@ -270,6 +270,11 @@ fn refused(error: DatabaseError) -> WriteError {
             valid,
         },
         DatabaseError::Conflict { field, what } => WriteError::Conflict { field, why: what },
+        // Such as a division by what was given.
+        DatabaseError::Invalid(_) => WriteError::Field {
+            field: "body".to_owned(),
+            valid: "values that the statement can work with".to_owned(),
+        },
         other => WriteError::Database(other),
     }
 }
