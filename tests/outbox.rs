@@ -372,25 +372,20 @@ fn a_listener_that_is_half_open_is_found_and_the_other_takes_over() {
     two.run(TOUCH);
     two.until_fresh("science", new);
     two.until_delivered();
-    until(SOON, "it is found there, too", || {
-        two.replicas[0]
-            .log()
-            .contains("the outbox cannot be read here")
-    });
     proxy.restore();
-    until(SOON, "it is read again", || {
-        two.replicas[0]
-            .log()
-            .contains("the outbox can be read again")
-    });
+    // Whether it had found out, or was in the middle of a statement, for which the client has no limit: now it goes on.
+    let newer = two.publish("science");
+    two.run(TOUCH);
+    two.until_fresh("science", newer);
+    two.until_delivered();
 
     // Alone it takes a while longer, and nothing is lost.
     assert!(two.replicas.pop().unwrap().stop().success());
-    let new = two.publish("science");
+    let newest = two.publish("science");
     proxy.stall_to_client();
     two.run(TOUCH);
     proxy.restore();
-    two.until_fresh("science", new);
+    two.until_fresh("science", newest);
     two.until_delivered();
 }
 

@@ -14,7 +14,7 @@ use crate::quantity::RATE_FORM;
 use super::access::{Access, Admission, Audience};
 use super::key_table::KeyTable;
 use super::problem::Problem;
-use super::{body, bridge};
+use super::{body, bridge, invalidation};
 
 /// The name by which replicas tell each other that a key was revoked. No entry has it: a tag of a resource has no space.
 pub const KEYS_CHANGED: &str = "api keys";
@@ -92,14 +92,15 @@ pub(crate) async fn revoke(
             table.forget(&id);
             refresh(&table, database);
             // The others look at once. One that hears nothing looks by itself within patience.
-            if found {
-                cache.invalidate(&[Name::tag(KEYS_CHANGED)], Kind::Hard);
-            }
-            Ok(found)
+            Ok(found.then(|| cache.invalidate(&[Name::tag(KEYS_CHANGED)], Kind::Hard)))
         });
         match found.await? {
-            true => Ok(HttpResponse::NoContent().finish()),
-            false => Err(Problem::NotFound("There is no key with this id.")),
+            Some(done) => {
+                let mut answer = HttpResponse::NoContent();
+                invalidation::tell(done, &mut answer);
+                Ok(answer.finish())
+            }
+            None => Err(Problem::NotFound("There is no key with this id.")),
         }
     };
     routes.guarded(&request, work).await

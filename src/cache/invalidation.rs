@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 
 use super::Cache;
 use super::coherence::bus::Listener;
-use super::coherence::{Batch, Kind, Name};
+use super::coherence::{Batch, Kind, Name, over};
 
 /// Names in one script: many more would hold up everybody else in Redis, and outlast the time a reply may take.
 const NAMES_AT_ONCE: usize = 1000;
@@ -39,11 +39,16 @@ impl Cache {
             .chunks(NAMES_AT_ONCE)
             .map(|some| self.core.mirror.pending.begin(some, kind))
             .collect();
+        let unsent = Unsent {
+            cache: self,
+            batches: &batches,
+        };
         for (some, batch) in names.chunks(NAMES_AT_ONCE).zip(&batches) {
             let clock = self.send(some, kind, batch);
             // Pending as a whole where any of them is.
             done.clock = done.clock.and(clock);
         }
+        drop(unsent);
         done
     }
 
@@ -62,19 +67,22 @@ impl Cache {
         }
         let length = bus.settings.log_length;
         let sent = core.redis.pool().run(|connection| {
-            bus.scripts.invalidate(
+            let (epoch, clock) = bus.scripts.invalidate(
                 connection,
                 kind,
                 names.iter().cloned(),
                 &bus.replica,
                 length,
-            )
+            )?;
+            // A Redis that was left for another one has taken it: nobody who is with the other one hears of that.
+            if core.mirror.is_over(epoch) {
+                return Err(over());
+            }
+            Ok((epoch, clock))
         });
         let clock = match sent {
             Ok((epoch, clock)) => {
-                let era = core.mirror.era();
-                if era.epoch() == epoch {
-                    names.iter().for_each(|name| era.apply(name, kind, clock));
+                if core.mirror.applied(epoch, names.iter(), kind, clock) {
                     core.mirror.pending.settle(batch);
                 } else {
                     // A history that is not known here yet: until the bus knows it, the batch stands in the way, and is delivered
@@ -121,5 +129,23 @@ impl Cache {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(listener);
+    }
+}
+
+/// Batches that stand in the overlay. What is neither settled nor failed when this is dropped, since a listener has panicked, is left
+/// to the bus to deliver.
+struct Unsent<'a> {
+    cache: &'a Cache,
+    batches: &'a [Batch],
+}
+
+impl Drop for Unsent<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let pending = &self.cache.core.mirror.pending;
+            self.batches.iter().for_each(|batch| {
+                pending.fail(batch);
+            });
+        }
     }
 }

@@ -166,14 +166,9 @@ impl Cache {
         let tier = Arc::new(MemoryTier::new(memory));
         let drop_memory = tier.clone();
         let saw = Box::new(move |seen| match seen {
-            Seen::Same | Seen::Retired => {}
+            Seen::Same | Seen::Retired | Seen::Other => {}
             // What was loaded alone has no place in a history that others write, too.
             Seen::First => drop_memory.clear(),
-            Seen::Other => {
-                log::warn!(
-                    "Redis has lost its data or got old data back: what was loaded before is invalid"
-                );
-            }
         });
         let pool = RedisPool::start(redis, mirror.clone(), clock.clone(), scripts.clone(), saw)?;
         let redis = RedisTier::start(pool, &redis.prefix, mirror.clone(), scripts.clone())?;

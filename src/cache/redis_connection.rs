@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::{ConnectionLike, RedisError, RedisResult};
 
 use super::clock::Clock;
-use super::coherence::{Mirror, Scripts, Seen};
+use super::coherence::{Mirror, Scripts, Seen, over};
 
 /// Opens connections: those of the pool, and those that are nobody else's.
 #[derive(Clone)]
@@ -86,11 +86,7 @@ impl Manager {
             seen = parts.mirror.saw(&anew);
         }
         if seen == Seen::Retired {
-            return Err((
-                redis::ErrorKind::UnexpectedReturnType,
-                "the history of this Redis is over",
-            )
-                .into());
+            return Err(over());
         }
         if seen != Seen::Same {
             (parts.saw)(seen);

@@ -16,7 +16,7 @@ use redis::{RedisError, RedisResult};
 
 use super::breaker::Breaker;
 use super::clock::Clock;
-use super::coherence::{Mirror, Scripts, Seen};
+use super::coherence::{Mirror, OVER, Scripts, Seen};
 use super::redis_connection::{Manager, ManagerParts};
 use super::settings::RedisSettings;
 
@@ -27,7 +27,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 const STEADY: Duration = Duration::from_secs(10);
 
 /// Errors of a Redis that is not the one to work with, or not yet.
-const NOT_THE_ONE: [&str; 4] = ["READONLY", "MASTERDOWN", "NOAUTH", "LOADING"];
+const NOT_THE_ONE: [&str; 5] = ["READONLY", "MASTERDOWN", "NOAUTH", "LOADING", OVER];
 
 /// Redis gave no answer that can be used. Counted where it happened; the caller goes on without.
 #[derive(Clone, Debug, PartialEq, Eq)]

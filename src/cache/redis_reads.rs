@@ -119,12 +119,14 @@ impl Queue {
             } in checked
             {
                 let names = names.unwrap_or_default();
-                let found = match pool.read(|connection| scripts.read(connection, &value, &names)) {
-                    Ok(read) => {
-                        mirror.learn(&read.state, &names, &read.clocks);
-                        read.value
-                            .map_or(Read::Miss, |bytes| Read::Hit(bytes.into()))
-                    }
+                let found = pool.read(|connection| {
+                    let read = scripts.read(connection, &value, &names)?;
+                    mirror.learn(&read.state, &names, &read.clocks)?;
+                    Ok(read.value)
+                });
+                let found = match found {
+                    Ok(Some(bytes)) => Read::Hit(bytes.into()),
+                    Ok(None) => Read::Miss,
                     Err(_) => Read::Down,
                 };
                 give(reply, found);

@@ -147,10 +147,11 @@ impl RedisTier {
             seen,
             waited_for.unwrap_or_default().as_bytes(),
         ];
-        let (kind, what, state, clocks) = self
-            .pool
-            .run(|connection| self.scripts.lease(connection, keys, arguments, names))?;
-        self.mirror.learn(&state, names, &clocks);
+        let (kind, what, state, _) = self.pool.run(|connection| {
+            let reply = self.scripts.lease(connection, keys, arguments, names)?;
+            self.mirror.learn(&reply.2, names, &reply.3)?;
+            Ok(reply)
+        })?;
         let text = || String::from_utf8_lossy(&what).into_owned();
         match kind.as_slice() {
             b"newer" => Ok(Lease::Newer(what.into())),
@@ -173,11 +174,10 @@ impl RedisTier {
     /// Asks what became of these names; the mirror knows it then.
     pub(crate) fn ask_names(&self, key: &Key, names: &[Name]) -> Result<(), RedisDown> {
         let value = self.names.value(key);
-        let read = self
-            .pool
-            .run(|connection| self.scripts.read(connection, &value, names))?;
-        self.mirror.learn(&read.state, names, &read.clocks);
-        Ok(())
+        self.pool.run(|connection| {
+            let read = self.scripts.read(connection, &value, names)?;
+            self.mirror.learn(&read.state, names, &read.clocks)
+        })
     }
 
     /// Stores an envelope for `ttl`, or with an empty one drops what is there, and gives the lease back. Returns whether that was

@@ -2,7 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, Two, bus, is_from_memory, never_old_after, until_heard};
+use serde_json::json;
+
+use super::{
+    LONG_PATIENCE, PATIENCE, Two, bus, invalidate, is_from_memory, never_old_after, until_heard,
+    until_trusted,
+};
 use crate::support::larder::Larder;
 use crate::support::news::path;
 use crate::support::proxy::Scope;
@@ -156,6 +161,38 @@ fn a_history_that_runs_backwards_is_over() {
     two.both_trust();
     let (newest, change) = two.change(&two.far, "science");
     never_old_after(PATIENCE, &change, &two.both(), "science", newest);
+}
+
+#[test]
+fn a_history_that_was_set_back_is_told_by_the_next_message() {
+    // Echoes are far between: the message is what tells.
+    let config = VersionsConfig {
+        patience: LONG_PATIENCE,
+        ..VersionsConfig::default()
+    };
+    let two = Two::with(&config);
+    assert_eq!(two.warm("science"), 1);
+    let kept = two.redis.keys("*larder*").into_iter().map(|key| {
+        let dump: Vec<u8> = two.redis.cli(&["DUMP", &key]);
+        (key, dump)
+    });
+    let kept: Vec<_> = kept.collect();
+    let (new, change) = two.change(&two.near, "science");
+    assert!(!change.pending);
+    for (key, dump) in &kept {
+        let mut restore = redis::cmd("RESTORE");
+        restore.arg(key).arg(0).arg(dump).arg("REPLACE");
+        restore.exec(&mut two.redis.connect()).unwrap();
+    }
+    let other = invalidate(&two.near, &json!({"tags": ["something else"]}));
+    assert!(!other.pending);
+    until(SOON, "it is noticed", || {
+        two.near.log().contains("got old data back")
+    });
+    // It has heard of nothing but what Redis has now.
+    let third = Larder::start(&config.options(&two.versions, two.redis.address()));
+    until_trusted(&third);
+    assert_eq!(version(&third, "science"), new);
 }
 
 #[test]

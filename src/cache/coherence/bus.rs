@@ -244,16 +244,12 @@ impl Session<'_> {
             let (epoch, clock) =
                 bus.scripts
                     .invalidate(talking, batch.kind, names, &bus.replica, length)?;
-            let era = bus.mirror.era();
-            if era.epoch() != epoch {
+            let names = batch.names.iter().map(|(name, _)| name);
+            if !bus.mirror.applied(epoch, names, batch.kind, clock) {
                 // A history that is not known here yet: until it is, the batch goes on standing in the way.
                 self.catch_up(talking, None)?;
                 continue;
             }
-            batch
-                .names
-                .iter()
-                .for_each(|(name, _)| era.apply(name, batch.kind, clock));
             bus.mirror.pending.settle(&batch);
             log::info!("{} pending invalidations delivered", batch.names.len());
         }

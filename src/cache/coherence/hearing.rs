@@ -59,7 +59,8 @@ impl Session<'_> {
             // Heard already, by way of the log.
             return Ok(());
         }
-        if message.before > era.last() {
+        // Greater: something was not heard. Less: what was heard last is no part of this history, so Redis got old data back.
+        if message.before != era.last() {
             self.catch_up(talking, None)?;
             return Ok(());
         }
@@ -119,7 +120,15 @@ impl Session<'_> {
             if messages.iter().any(|message| message.epoch != state.epoch) {
                 return Err(Lost::Strange("the history changed again".into()));
             }
-            if messages.first().is_some_and(|first| first.before <= last) {
+            let chained = messages
+                .windows(2)
+                .all(|pair| pair[1].before == pair[0].clock);
+            if messages.first().is_some_and(|first| first.before < last) || !chained {
+                // What came before is none of what was heard here: the same.
+                let state = self.hello(talking, true)?;
+                return self.catch_up(talking, Some(state));
+            }
+            if messages.first().is_some_and(|first| first.before == last) {
                 messages
                     .iter()
                     .for_each(|message| self.apply(&era, message));

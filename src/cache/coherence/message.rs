@@ -37,7 +37,9 @@ pub(super) fn parse(payload: &str) -> Result<Heard, Lost> {
         kind: match message.k.as_str() {
             "h" => Some(Kind::Hard),
             "s" => Some(Kind::Soft),
-            _ => None,
+            "e" => None,
+            // Of a larder that knows another kind: what it means has to be asked for.
+            _ => return Err(strange()),
         },
         names: message.n.iter().map(|name| Name::tag(name)).collect(),
     })

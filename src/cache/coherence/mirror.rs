@@ -4,11 +4,12 @@
 //! compares them without looking anything up.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use redis::{RedisError, RedisResult};
 
 use super::super::clock::{Clock, Micros};
 use super::era::{Cell, Epoch, Era, State};
@@ -94,6 +95,14 @@ pub(crate) enum Seen {
     Retired,
 }
 
+/// What the error of a connection says whose history is over.
+pub(crate) const OVER: &str = "the history of this Redis is over";
+
+/// That error.
+pub(crate) fn over() -> RedisError {
+    (redis::ErrorKind::UnexpectedReturnType, OVER).into()
+}
+
 impl Mirror {
     /// A history of this process alone. `standalone`: nobody else can be there, so it is trusted.
     pub(crate) fn alone(standalone: bool) -> Mirror {
@@ -146,25 +155,56 @@ impl Mirror {
         let seen = if self.alone.swap(false, Ordering::AcqRel) {
             Seen::First
         } else {
+            log::warn!(
+                "Redis has lost its data or got old data back: what was loaded before is invalid"
+            );
             Seen::Other
         };
         // Nothing was heard of it yet: `last` is zero until the subscriber has caught up, and so is trust.
         let era = Era::new(state.epoch, state.begun, 0);
         era.apply_state(state);
-        let before = self.era.load();
-        retired.insert(before.epoch(), before.dead_below.load(Ordering::Acquire));
         self.trust_until.store(0, Ordering::Release);
         self.epoch.store(state.epoch.0, Ordering::Release);
-        self.era.store(Arc::new(era));
+        let before = self.era.swap(Arc::new(era));
+        // Last: whoever raises it later finds in `applied` that its history is over. Readers who want it wait for the lock.
+        fence(Ordering::SeqCst);
+        retired.insert(before.epoch(), before.dead_below.load(Ordering::Acquire));
         seen
     }
 
+    /// Raises the cells of what Redis has taken into the history `epoch`. Returns whether that history is in force, and was so to
+    /// the end of it: otherwise nobody may rely on it here.
+    pub(crate) fn applied<'n>(
+        &self,
+        epoch: Epoch,
+        names: impl Iterator<Item = &'n Name>,
+        kind: Kind,
+        clock: u64,
+    ) -> bool {
+        let era = self.era();
+        if era.epoch() != epoch {
+            return false;
+        }
+        names.for_each(|name| era.apply(name, kind, clock));
+        // With the fence in `saw`: either that sees what was raised, or this sees that the history is over.
+        fence(Ordering::SeqCst);
+        self.epoch() == epoch
+    }
+
+    /// Whether this history was in force here once and is no more.
+    pub(crate) fn is_over(&self, epoch: Epoch) -> bool {
+        self.retired().contains_key(&epoch)
+    }
+
     /// Takes over what a reply of Redis said of these names.
-    pub(crate) fn learn(&self, state: &State, names: &[Name], clocks: &Clocks) {
+    ///
+    /// # Errors
+    /// If it is of a history that is over: a connection to a Redis that was left for another one. It proves nothing.
+    pub(crate) fn learn(&self, state: &State, names: &[Name], clocks: &Clocks) -> RedisResult<()> {
         self.saw(state);
         let era = self.era();
         if era.epoch() != state.epoch {
-            return;
+            return Err(over());
         }
         for (name, (hard, soft)) in names.iter().zip(clocks) {
             for (kind, clock) in [(Kind::Hard, *hard), (Kind::Soft, *soft)] {
@@ -173,6 +213,7 @@ impl Mirror {
                 }
             }
         }
+        Ok(())
     }
 
     fn retired(&self) -> MutexGuard<'_, HashMap<Epoch, u64>> {

@@ -236,7 +236,8 @@ impl Scripts {
             let Value::Array(fields) = entry.get(1)? else {
                 return None;
             };
-            Some(String::from_utf8_lossy(&bytes(fields.get(1)?)).into_owned())
+            // What is no text is no message either.
+            Some(String::from_utf8(bytes(fields.get(1)?)).unwrap_or_default())
         };
         entries
             .iter()
