@@ -5,12 +5,18 @@
 //! the cells are set; each time a `get` then has to find nothing, or the run fails. No thread spins, so that a machine of few
 //! cores measures the bus and not its own load.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    unreachable_pub
+)]
+
+mod support;
 
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex};
@@ -18,17 +24,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use larder::cache::{
-    Cache, CoherenceSettings, Entry, Key, Kind, Life, Load, LoadSettings, Loaded, Making,
-    MemorySettings, Name, Policy, RedisSettings, Request, StaleRules, Subject, Tag, Value, random,
+    Cache, Entry, Key, Life, Load, Loaded, Making, MemorySettings, Name, Policy, Request,
+    StaleRules, Subject, Tag, Value, random,
 };
-use larder::secret::Secret;
-use tempfile::TempDir;
+
+use support::{
+    Redis, SOON, acknowledged, first_line, machine, quantile, replica, replica_at, resident, time,
+    until,
+};
 
 // The program's own allocator: the memory of the mirror is measured.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const SOON: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(3600);
 const BODY: usize = 1024;
 
@@ -57,12 +65,8 @@ fn main() {
         println!("| {figure} | {value} |");
     }
     println!(
-        "\n{} cores ({}), Redis {} on the same machine over loopback, {}, larder {}; load average {} before and {} after; {:.0} s.",
-        thread::available_parallelism().unwrap(),
-        processor(),
-        redis.version(),
-        rustc(),
-        env!("CARGO_PKG_VERSION"),
+        "\n{}; load average {} before and {} after; {:.0} s.",
+        machine(&redis),
         load_before,
         first_line("/proc/loadavg"),
         began.elapsed().as_secs_f64(),
@@ -493,33 +497,6 @@ impl Thing {
     }
 }
 
-fn replica(redis: &Redis, prefix: &str, patience: Duration) -> Cache {
-    replica_at(redis.url(), prefix, patience)
-}
-
-fn replica_at(url: String, prefix: &str, patience: Duration) -> Cache {
-    let settings = RedisSettings {
-        url: Some(Secret::new(url)),
-        prefix: prefix.to_owned(),
-        connect_timeout: Duration::from_secs(5),
-        timeout: Duration::from_secs(5),
-        ..RedisSettings::default()
-    };
-    let coherence = CoherenceSettings {
-        patience,
-        ..CoherenceSettings::default()
-    };
-    let cache = Cache::start(
-        &MemorySettings::default(),
-        &settings,
-        &LoadSettings::default(),
-        &coherence,
-    )
-    .unwrap();
-    assert!(cache.redis().wait_up(SOON) && cache.wait_trusted(SOON));
-    cache
-}
-
 /// What a replica was told, and when.
 struct Told(Receiver<(Instant, Name)>);
 
@@ -541,12 +518,6 @@ impl Told {
             }
         }
     }
-}
-
-/// Invalidates; the clock of it. One that is pending would be no figure.
-fn acknowledged(cache: &Cache, names: &[Name]) -> u64 {
-    let told = cache.invalidate(names, Kind::Hard);
-    told.clock.expect("Redis takes it")
 }
 
 struct OneHour;
@@ -586,60 +557,9 @@ fn seconds(from: Instant, to: Instant) -> f64 {
     }
 }
 
-fn quantile(mut of: Vec<f64>, share: f64) -> f64 {
-    of.sort_by(f64::total_cmp);
-    of[((of.len() - 1) as f64 * share).round() as usize]
-}
-
 fn spread(times: Vec<f64>) -> String {
     let (middle, high) = (quantile(times.clone(), 0.5), quantile(times, 0.99));
     format!("p50 {}, p99 {}", time(middle), time(high))
-}
-
-fn time(seconds: f64) -> String {
-    if seconds.abs() < 0.01 {
-        format!("{:.0} µs", seconds * 1e6)
-    } else {
-        format!("{:.0} ms", seconds * 1e3)
-    }
-}
-
-#[track_caller]
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < SOON, "not in time: {what}");
-        thread::sleep(Duration::from_micros(200));
-    }
-}
-
-/// Resident memory of this process, in bytes.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes: u64 = line
-        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
-        .unwrap();
-    kilobytes * 1024
-}
-
-fn first_line(path: &str) -> String {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.split(' ').next().unwrap_or_default().to_owned()
-}
-
-fn processor() -> String {
-    let all = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = all.lines().find(|line| line.starts_with("model name"));
-    let name = name.and_then(|line| line.split_once(": "));
-    name.map_or("unknown".into(), |(_, name)| name.to_owned())
-}
-
-fn rustc() -> String {
-    let said = Command::new("rustc").arg("--version").output();
-    said.map_or("rustc unknown".into(), |said| {
-        String::from_utf8_lossy(&said.stdout).trim().to_owned()
-    })
 }
 
 /// Between a replica and Redis: can hold back what comes to the replica's subscriber.
@@ -709,89 +629,4 @@ fn relay((mut from, mut to): (TcpStream, TcpStream), mut before: impl FnMut(&[u8
         }
     }
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
-}
-
-/// A `redis-server` of this run.
-struct Redis {
-    process: Child,
-    port: u16,
-    _folder: TempDir,
-}
-
-impl Redis {
-    fn start() -> Redis {
-        let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|free| free.local_addr())
-            .unwrap()
-            .port();
-        let process = Command::new("redis-server")
-            .current_dir(folder.path())
-            .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
-            .args(["--save", "", "--appendonly", "no"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed: apt-get install redis-server");
-        let redis = Redis {
-            process,
-            port,
-            _folder: folder,
-        };
-        until("redis-server answers", || redis.try_connect().is_ok());
-        redis
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    fn try_connect(&self) -> redis::RedisResult<redis::Connection> {
-        redis::Client::open(self.url())?.get_connection()
-    }
-
-    fn connect(&self) -> redis::Connection {
-        self.try_connect().unwrap()
-    }
-
-    fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let mut command = redis::Cmd::new();
-        for word in words {
-            command.arg(*word);
-        }
-        command.query(&mut self.connect()).unwrap()
-    }
-
-    fn version(&self) -> String {
-        let about: String = self.ask(&["INFO", "server"]);
-        let line = about
-            .lines()
-            .find_map(|line| line.strip_prefix("redis_version:"));
-        line.unwrap_or("unknown").to_owned()
-    }
-
-    /// How many messages were ever put into the log.
-    fn messages(&self, prefix: &str) -> u64 {
-        let log = format!("{{{prefix}:bus}}:log");
-        let about: std::collections::HashMap<String, redis::Value> =
-            self.ask(&["XINFO", "STREAM", &log]);
-        redis::from_redis_value(about["entries-added"].clone()).unwrap()
-    }
-
-    fn newest_subscriber(&self) -> u64 {
-        let all: String = self.ask(&["CLIENT", "LIST", "TYPE", "pubsub"]);
-        let ids = all.lines().filter_map(|line| {
-            let id = line.strip_prefix("id=")?.split(' ').next()?;
-            id.parse::<u64>().ok()
-        });
-        ids.max().expect("somebody listens")
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }

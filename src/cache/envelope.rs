@@ -26,7 +26,7 @@ const EXACTLY: u8 = 4;
 const STRICTLY: u8 = 8;
 
 /// The bytes that stand for `entry` in Redis.
-pub(crate) fn encode(entry: &Entry, fresh_for: Duration, clock: &Clock) -> Vec<u8> {
+pub fn encode(entry: &Entry, fresh_for: Duration, clock: &Clock) -> Vec<u8> {
     let body = entry.value.bytes();
     let validator = entry.validator.as_deref().unwrap_or_default();
     let tags: usize = entry.tags.iter().map(|tag| 2 + tag.as_str().len()).sum();
@@ -67,7 +67,7 @@ pub(crate) fn encode(entry: &Entry, fresh_for: Duration, clock: &Clock) -> Vec<u
 
 /// The entry that `bytes` stand for, with its ends by this replica's `policy`; `None` for bytes that are no envelope of this
 /// version, or a damaged one.
-pub(crate) fn decode(bytes: &Bytes, policy: &Policy, jitter: u64, clock: &Clock) -> Option<Entry> {
+pub fn decode(bytes: &Bytes, policy: &Policy, jitter: u64, clock: &Clock) -> Option<Entry> {
     if bytes.get(..4)? != HEAD || hash(bytes.get(SUMMED_FROM..)?) != number(bytes, 12)? {
         return None;
     }

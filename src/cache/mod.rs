@@ -108,6 +108,8 @@ pub use self::clock::{Clock, Micros, micros};
 pub use self::coherence::{Dependency, Epoch, Kind, Name, Stamp};
 pub(crate) use self::entry::hash;
 pub use self::entry::{Entry, Value};
+#[doc(hidden)] // For benches/micro alone: no embedder has a use for these bytes.
+pub use self::envelope::{decode as decode_envelope, encode as encode_envelope};
 pub use self::error::LoadError;
 pub use self::flight::Ending;
 pub use self::invalidation::Acknowledged;

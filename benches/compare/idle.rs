@@ -1,0 +1,49 @@
+//! larder as it is where nothing is configured, and before anybody asks.
+
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::load::{Client, quantile};
+use super::processes::{Process, free_address, status};
+use super::report::Report;
+
+/// Starts it in an empty folder several times; the last one is looked at once it has nothing more to do.
+pub fn measure(report: &mut Report) {
+    const STARTS: usize = 7;
+    let mut took = Vec::new();
+    let mut last = None;
+    for _ in 0..STARTS {
+        drop(last.take());
+        let folder = tempfile::tempdir().unwrap();
+        let at = free_address();
+        let began = Instant::now();
+        let process = Process::start(
+            Command::new(env!("CARGO_BIN_EXE_larder"))
+                .current_dir(folder.path())
+                .env_clear()
+                .args(["serve", "--bind", &at.to_string()])
+                .stderr(std::process::Stdio::null()),
+        );
+        until_ready(at);
+        took.push(began.elapsed().as_secs_f64());
+        last = Some((process, folder));
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    let (process, _folder) = last.expect("it was started");
+    let memory = status(process.id(), "VmRSS") * 1024;
+    let threads = status(process.id(), "Threads");
+    report.idle(quantile(took, 0.5), memory, threads);
+}
+
+/// Waits until it says that it is ready.
+pub fn until_ready(at: SocketAddr) {
+    let began = Instant::now();
+    loop {
+        assert!(began.elapsed() < Duration::from_secs(20), "larder is ready");
+        if TcpStream::connect(at).is_ok() && Client::connect(at).get("/readyz", &[]).status == 200 {
+            return;
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+}

@@ -1,0 +1,224 @@
+//! larder beside what people use now, on one machine and in one run: `scripts/compare`, some minutes.
+//!
+//! Everybody serves the same JSON body of 4 KiB over loopback. One core is for the server and another for `wrk`; the rounds of all
+//! servers are interleaved, so that what else the machine does meets all of them, and a figure is the median of its rounds. The
+//! bare handler is actix-web with larder's allocator, and sends what larder sends, byte for byte. What is not installed is named.
+//!
+//! After `--`: `--rounds N`, `--seconds N` of each, `--write` to put the tables into docs/performance.md.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    unreachable_pub
+)]
+
+mod idle;
+mod load;
+mod plain;
+mod processes;
+mod report;
+mod servers;
+
+use std::time::Duration;
+
+use load::{Client, Load, Measured};
+use report::Report;
+use servers::{Larder, Stage};
+
+// The program's own allocator: the bare handler is to have no other.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The body that everybody serves, in bytes.
+const BODY: usize = 4096;
+const CONNECTIONS: usize = 64;
+/// The keys of the figures that are not of one key.
+const KEYS: usize = 1000;
+
+/// How long and how often.
+struct Plan {
+    rounds: usize,
+    span: Duration,
+    write: bool,
+}
+
+impl Plan {
+    fn read(arguments: &[String]) -> Plan {
+        let number = |name: &str, usual: u64| {
+            let at = arguments.iter().position(|argument| argument == name);
+            at.map_or(usual, |at| {
+                arguments
+                    .get(at + 1)
+                    .and_then(|number| number.parse().ok())
+                    .unwrap_or_else(|| panic!("{name} takes a number"))
+            })
+        };
+        Plan {
+            rounds: usize::try_from(number("--rounds", 7)).unwrap().max(1),
+            span: Duration::from_secs(number("--seconds", 3).max(1)),
+            write: arguments.iter().any(|argument| argument == "--write"),
+        }
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // It starts itself as the servers that nobody has installed.
+    if let [role, rest @ ..] = arguments.as_slice()
+        && plain::run(role, rest)
+    {
+        return;
+    }
+    // `cargo test --all-targets` runs this, too, without asking for figures.
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        println!("figures are made by: scripts/compare");
+        return;
+    }
+    let plan = Plan::read(&arguments);
+    let mut report = Report::begin(&plan);
+    let stage = Stage::set();
+    idle::measure(&mut report);
+    one_core_each(&stage, &plan, &mut report);
+    stage.share_all_cores();
+    both_cores(&stage, &plan, &mut report);
+    let text = report.end(&stage.left_out);
+    println!("{text}");
+    if plan.write {
+        report::write("docs/performance.md", &text);
+    }
+}
+
+/// A server with a core of its own, `wrk` with the other.
+fn one_core_each(stage: &Stage, plan: &Plan, report: &mut Report) {
+    let larder = stage.larder("larder", 1, Some(servers::SERVER_CORE));
+    let seen = larder.get("/items/1");
+    assert_eq!(seen.body.len(), BODY, "the body of the origin");
+    let hit = larder.get("/items/1");
+    let status = hit.header("cache-status").unwrap_or_default();
+    assert!(
+        status.starts_with("larder-memory; hit"),
+        "a memory hit: {status}"
+    );
+    let etag = hit.header("etag").expect("an entity tag").to_owned();
+    let with_key = vec![larder.authorization()];
+    let mut if_changed = with_key.clone();
+    if_changed.push(("If-None-Match".into(), etag));
+
+    let bare = stage.bare(&hit);
+    let mut contenders = vec![
+        Load::of(
+            "bare actix handler",
+            bare.process(),
+            bare.url("/items/1"),
+            &with_key,
+        ),
+        Load::of(
+            "larder, memory hit",
+            larder.process(),
+            larder.url("/items/1"),
+            &with_key,
+        ),
+        Load::of(
+            "larder, 304",
+            larder.process(),
+            larder.url("/items/1"),
+            &if_changed,
+        ),
+    ];
+    let others = [stage.nginx(), stage.varnish(), stage.cache_aside()];
+    for other in others.iter().flatten() {
+        // The first is a miss. All later ones are hits, and say so.
+        other.get("/items/1");
+        let hit = other.get("/items/1");
+        assert_eq!(hit.body, seen.body, "{} gives the same body", other.name);
+        assert_eq!(hit.header("x-cache"), Some("HIT"), "{}", other.name);
+        contenders.push(Load::of(
+            &other.name,
+            other.process(),
+            other.url("/items/1"),
+            &other.asks_for(),
+        ));
+    }
+    for load in &mut contenders {
+        load.pinned();
+    }
+    let measured = interleaved(&contenders, plan);
+    // The look-up of a key and its limit are part of all that larder did.
+    let limited = larder.get("/items/1");
+    assert!(limited.header("ratelimit").is_some(), "the key has a limit");
+    report.one_core_each(&measured);
+    misses(&larder, report);
+}
+
+/// larder's own part of a miss: all of it as its client sees it, less what `Server-Timing` says that the source took.
+fn misses(larder: &Larder, report: &mut Report) {
+    const MISSES: usize = 500;
+    let mut client = Client::connect(larder.address());
+    let (name, value) = larder.authorization();
+    let own: Vec<f64> = (0..MISSES)
+        .map(|at| {
+            let began = std::time::Instant::now();
+            let answer = client.get(&format!("/missed/{}", at + 1), &[(&name, &value)]);
+            let whole = began.elapsed().as_secs_f64();
+            let timing = answer
+                .header("server-timing")
+                .expect("it says where the time went");
+            let source = timing.split("source;dur=").nth(1).expect("a miss");
+            let source: f64 = source.split(',').next().unwrap().parse().unwrap();
+            whole - source / 1000.0
+        })
+        .collect();
+    report.misses(own);
+}
+
+/// Servers, Redis and `wrk` on all cores together, as they are where nobody pins anything.
+fn both_cores(stage: &Stage, plan: &Plan, report: &mut Report) {
+    let larder = stage.larder("shared", 0, None);
+    let with_key = vec![larder.authorization()];
+    for path in ["/items", "/redis-items"] {
+        for key in 1..=KEYS {
+            larder.get(&format!("{path}/{key}"));
+        }
+    }
+    let again = larder.get("/redis-items/1");
+    let status = again.header("cache-status").unwrap_or_default();
+    assert!(
+        status.starts_with("larder-redis; hit"),
+        "a Redis hit: {status}"
+    );
+    let load = |name: &str, path: &str, connections: usize, keys: usize| {
+        let mut load = Load::of(name, larder.process(), larder.url(path), &with_key);
+        load.connections = connections;
+        load.keys = keys;
+        load
+    };
+    let loads = [
+        load("memory hit", "/items/", 64, KEYS),
+        load("Redis hit", "/redis-items/", 64, KEYS),
+        load("Redis hit, all of one key", "/redis-items/", 64, 1),
+        load("Redis hit, 256 connections", "/redis-items/", 256, KEYS),
+    ];
+    let measured = interleaved(&loads, plan);
+    let bare_redis = stage.redis_benchmark(CONNECTIONS);
+    report.both_cores(&measured, bare_redis);
+}
+
+/// The median of the rounds of each, in which all take their turns.
+fn interleaved(loads: &[Load], plan: &Plan) -> Vec<Measured> {
+    let mut rounds = vec![Vec::new(); loads.len()];
+    for load in loads {
+        load.run(Duration::from_secs(1));
+    }
+    for round in 0..plan.rounds {
+        for turn in 0..loads.len() {
+            // Everybody is first once in a while.
+            let at = (turn + round) % loads.len();
+            rounds[at].push(loads[at].run(plan.span));
+        }
+    }
+    let measured = loads.iter().zip(rounds);
+    measured
+        .map(|(load, rounds)| Measured::median(load, &rounds))
+        .collect()
+}

@@ -1,0 +1,125 @@
+//! Processes of this run, and what `/proc` says of them.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A process that ends with this, and its children with it.
+pub struct Process(Child);
+
+impl Process {
+    pub fn start(command: &mut Command) -> Process {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        Process(child.unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let id = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        // Asked first: nginx and varnishd then end their children.
+        let _ = id.map(|id| kill_process(id, Signal::TERM));
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(3) {
+            if matches!(self.0.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A command that runs on this core alone, or on any.
+pub fn on_core(core: Option<usize>, program: &str) -> Command {
+    let Some(core) = core else {
+        return Command::new(program);
+    };
+    let mut command = Command::new("taskset");
+    command.args(["-c", &core.to_string(), program]);
+    command
+}
+
+pub fn is_installed(program: &str) -> bool {
+    let found = Command::new("sh")
+        .args(["-c", "command -v \"$0\"", program])
+        .stdout(Stdio::null())
+        .status();
+    found.is_ok_and(|status| status.success())
+}
+
+pub fn free_address() -> SocketAddr {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap()
+}
+
+pub fn until_it_listens(what: &str, at: SocketAddr) {
+    let began = Instant::now();
+    while TcpStream::connect(at).is_err() {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "{what} does not listen"
+        );
+        std::thread::sleep(Duration::from_micros(500));
+    }
+}
+
+/// A process and all that come from it.
+pub fn family(of: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|id: u32| Some((id, stat(id)?.get(1)?.parse().ok()?)))
+        .collect();
+    let mut family = vec![of];
+    let mut at = 0;
+    while let Some(parent) = family.get(at).copied() {
+        at += 1;
+        let children = parents.iter().filter(|(_, of)| *of == parent);
+        family.extend(children.map(|(id, _)| *id));
+    }
+    family
+}
+
+/// What stands behind the name in `/proc/ID/stat`: state, parent, ...
+fn stat(id: u32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(')')?;
+    Some(rest.split_whitespace().map(str::to_owned).collect())
+}
+
+/// The time that a family has had on any core so far.
+pub fn busy(of: u32) -> Duration {
+    let ticks = family(of).into_iter().filter_map(|id| {
+        let stat = stat(id)?;
+        Some(stat.get(11)?.parse::<u64>().ok()? + stat.get(12)?.parse::<u64>().ok()?)
+    });
+    // A tick is a hundredth of a second on every Linux that people run.
+    Duration::from_millis(ticks.sum::<u64>() * 10)
+}
+
+/// Memory of a family in bytes; what several of it share is counted once.
+pub fn memory(of: u32) -> u64 {
+    let sizes = family(of).into_iter().filter_map(|id| {
+        let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    sizes.sum::<u64>() * 1024
+}
+
+/// A line of `/proc/ID/status`, as a number.
+pub fn status(id: u32, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|rest| rest.trim_start_matches(':').split_whitespace().next());
+    number.unwrap().parse().unwrap()
+}

@@ -1,0 +1,264 @@
+//! The report: tables in Markdown, and the machine that they are of.
+
+use std::cell::RefCell;
+use std::fmt::Write;
+use std::fs;
+use std::process::Command;
+use std::time::Instant;
+
+use super::load::{Measured, quantile};
+use super::{BODY, CONNECTIONS, KEYS, Plan};
+
+const BEGIN: &str = "<!-- scripts/compare writes from here -->";
+const END: &str = "<!-- to here -->";
+
+/// A report in the making.
+pub struct Report {
+    began: Instant,
+    load_before: String,
+    plan: String,
+    tables: String,
+    goals: Vec<Goal>,
+}
+
+/// What was to be reached, and what was.
+struct Goal {
+    what: &'static str,
+    goal: String,
+    measured: String,
+    reached: bool,
+}
+
+impl Report {
+    pub fn begin(plan: &Plan) -> Report {
+        Report {
+            began: Instant::now(),
+            load_before: load_average(),
+            plan: format!("{} rounds of {} s each", plan.rounds, plan.span.as_secs()),
+            tables: String::new(),
+            goals: Vec::new(),
+        }
+    }
+
+    fn at_least(&mut self, what: &'static str, goal: f64, measured: f64) {
+        self.goals.push(Goal {
+            what,
+            goal: format!("≥ {goal}"),
+            measured: format!("{measured:.2}"),
+            reached: measured >= goal,
+        });
+    }
+
+    fn below(&mut self, what: &'static str, goal: f64, measured: f64, unit: &str) {
+        self.goals.push(Goal {
+            what,
+            goal: format!("< {goal}{unit}"),
+            measured: format!("{measured:.2}{unit}"),
+            reached: measured < goal,
+        });
+    }
+
+    pub fn idle(&mut self, started: f64, memory: u64, threads: u64) {
+        let mib = memory as f64 / f64::from(1 << 20);
+        self.below("idle, nothing configured: memory", 30.0, mib, " MiB");
+        self.below("the same: ready after", 150.0, started * 1e3, " ms");
+        self.below("the same: threads", 20.0, threads as f64, "");
+    }
+
+    pub fn one_core_each(&mut self, measured: &[Measured]) {
+        let rate = |name: &str| {
+            let found = measured
+                .iter()
+                .find(|measured| measured.name.contains(name));
+            found.map(|measured| measured.per_second)
+        };
+        let (Some(bare), Some(hit), Some(unchanged)) =
+            (rate("bare"), rate("memory hit"), rate("304"))
+        else {
+            return;
+        };
+        let _ = writeln!(
+            self.tables,
+            "\nThe server on one core, `wrk` on the other, {CONNECTIONS} connections, one key, {BODY} bytes of JSON:\n\n\
+             | server | requests/s | slowest … fastest round | to bare | p50 | p99 | its time on a core per request | its core busy | memory |\n\
+             |---|--:|--:|--:|--:|--:|--:|--:|--:|"
+        );
+        for of in measured {
+            let (slowest, fastest) = of.range;
+            let _ = writeln!(
+                self.tables,
+                "| {} | {:.0} | {slowest:.0} … {fastest:.0} | {:.3} | {} | {} | {:.2} µs | {:.0} % | {:.1} MiB |",
+                of.name,
+                of.per_second,
+                of.per_second / bare,
+                time(of.p50),
+                time(of.p99),
+                of.core_time * 1e6,
+                of.busy * 100.0,
+                of.memory as f64 / f64::from(1 << 20),
+            );
+        }
+        self.at_least("memory hit to the bare handler", 0.9, hit / bare);
+        for (name, what, goal) in [
+            ("nginx", "memory hit to nginx `proxy_cache`", 1.3),
+            ("Varnish", "memory hit to Varnish", 2.5),
+            ("FastAPI", "memory hit to FastAPI + Redis", 80.0),
+        ] {
+            if let Some(other) = rate(name) {
+                self.at_least(what, goal, hit / other);
+            }
+        }
+        self.at_least("304 to a memory hit of 200", 1.1, unchanged / hit);
+    }
+
+    pub fn both_cores(&mut self, measured: &[Measured], bare_redis: Option<f64>) {
+        let [memory, redis, _, many] = measured else {
+            return;
+        };
+        let _ = writeln!(
+            self.tables,
+            "\nlarder, Redis and `wrk` share all cores; {CONNECTIONS} connections, {KEYS} keys in turn, but where it says otherwise:\n\n\
+             | larder | requests/s | slowest … fastest round | to memory hit | p50 | p99 |\n|---|--:|--:|--:|--:|--:|"
+        );
+        for of in measured {
+            let (slowest, fastest) = of.range;
+            let _ = writeln!(
+                self.tables,
+                "| {} | {:.0} | {slowest:.0} … {fastest:.0} | {:.3} | {} | {} |",
+                of.name,
+                of.per_second,
+                of.per_second / memory.per_second,
+                time(of.p50),
+                time(of.p99),
+            );
+        }
+        if let Some(rate) = bare_redis {
+            let _ = writeln!(
+                self.tables,
+                "| Redis itself: `GET` of {BODY} bytes by `redis-benchmark` | {rate:.0} | | {:.3} | | |",
+                rate / memory.per_second,
+            );
+        }
+        self.at_least(
+            "Redis hit to a memory hit, all sharing both cores",
+            0.65,
+            redis.per_second / memory.per_second,
+        );
+        self.below(
+            "Redis hit, 256 connections: p99 in p50",
+            5.0,
+            many.p99 / many.p50,
+            " ×",
+        );
+    }
+
+    pub fn misses(&mut self, own: Vec<f64>) {
+        let p99 = quantile(own.clone(), 0.99);
+        let p50 = quantile(own, 0.5);
+        let _ = writeln!(
+            self.tables,
+            "\nA miss, one connection, less what the source took: p50 {}, p99 {}.",
+            time(p50),
+            time(p99),
+        );
+        self.below("larder's own part of a miss, p50", 1.0, p50 * 1e3, " ms");
+    }
+
+    /// The whole report.
+    pub fn end(mut self, left_out: &RefCell<Vec<String>>) -> String {
+        let mut text = String::from("| | goal | measured | |\n|---|--:|--:|---|\n");
+        for goal in &self.goals {
+            let reached = if goal.reached {
+                "reached"
+            } else {
+                "**not reached**"
+            };
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {reached} |",
+                goal.what, goal.goal, goal.measured
+            );
+        }
+        text += &self.tables;
+        let left_out = left_out.borrow();
+        if !left_out.is_empty() {
+            let _ = writeln!(text, "\nLeft out: {}.", left_out.join(", "));
+        }
+        let commit = said("git", &["rev-parse", "--short", "HEAD"]);
+        let _ = writeln!(
+            text,
+            "\n{}; {} cores of {}, Linux {}; {}, nginx {}, {}, {}, {}; larder at {commit}; load average {} before; {:.0} s.",
+            self.plan,
+            std::thread::available_parallelism().unwrap(),
+            processor(),
+            said("uname", &["-r"]),
+            said("rustc", &["--version"]),
+            said("nginx", &["-v"])
+                .rsplit('/')
+                .next()
+                .unwrap_or_default(),
+            said("varnishd", &["-V"])
+                .split(['(', ')'])
+                .nth(1)
+                .and_then(|version| version.split(" revision").next())
+                .unwrap_or("no Varnish"),
+            said("redis-server", &["--version"])
+                .split(" sha")
+                .next()
+                .unwrap_or_default(),
+            packages(),
+            self.load_before,
+            self.began.elapsed().as_secs_f64(),
+        );
+        std::mem::take(&mut self.tables);
+        text
+    }
+}
+
+/// Puts the report where the document has its place.
+pub fn write(path: &str, report: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(BEGIN).expect("its place is marked");
+    let (_, after) = rest
+        .split_once(END)
+        .expect("the end of its place is marked");
+    fs::write(&path, format!("{before}{BEGIN}\n\n{report}\n{END}{after}")).unwrap();
+}
+
+fn time(seconds: f64) -> String {
+    if seconds < 0.01 {
+        format!("{:.0} µs", seconds * 1e6)
+    } else {
+        format!("{:.1} ms", seconds * 1e3)
+    }
+}
+
+fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
+fn processor() -> String {
+    let all = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = all.lines().find(|line| line.starts_with("model name"));
+    let name = name.and_then(|line| line.split_once(": "));
+    name.map_or("an unknown processor".into(), |(_, name)| name.to_owned())
+}
+
+fn packages() -> String {
+    let python = std::env::var("COMPARE_PYTHON").unwrap_or_else(|_| "python3".into());
+    let ask = "import fastapi, redis, uvicorn, sys\n\
+        print(f'Python {sys.version.split()[0]}, FastAPI {fastapi.__version__}, uvicorn {uvicorn.__version__}, redis-py {redis.__version__}')";
+    said(&python, &["-c", ask])
+}
+
+/// What a program says of itself, wherever it says it.
+fn said(program: &str, arguments: &[&str]) -> String {
+    let Ok(output) = Command::new(program).args(arguments).output() else {
+        return format!("no {program}");
+    };
+    let all = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&all);
+    text.lines().next().unwrap_or_default().trim().to_owned()
+}

@@ -1,0 +1,197 @@
+//! What the benches share: a Redis of their own, replicas over it, and how a figure is told.
+
+// Each bench uses some of it.
+#![allow(dead_code)]
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use larder::cache::{
+    Cache, CoherenceSettings, Kind, LoadSettings, MemorySettings, Name, RedisSettings,
+};
+use larder::secret::Secret;
+use tempfile::TempDir;
+
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// A `redis-server` of this run.
+pub struct Redis {
+    process: Child,
+    pub port: u16,
+    _folder: TempDir,
+}
+
+impl Redis {
+    pub fn start() -> Redis {
+        let folder = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|free| free.local_addr())
+            .unwrap()
+            .port();
+        let process = Command::new("redis-server")
+            .current_dir(folder.path())
+            .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
+            .args(["--save", "", "--appendonly", "no"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed: apt-get install redis-server");
+        let redis = Redis {
+            process,
+            port,
+            _folder: folder,
+        };
+        until("redis-server answers", || redis.try_connect().is_ok());
+        redis
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn try_connect(&self) -> redis::RedisResult<redis::Connection> {
+        redis::Client::open(self.url())?.get_connection()
+    }
+
+    pub fn connect(&self) -> redis::Connection {
+        self.try_connect().unwrap()
+    }
+
+    pub fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(*word);
+        }
+        command.query(&mut self.connect()).unwrap()
+    }
+
+    pub fn version(&self) -> String {
+        let about: String = self.ask(&["INFO", "server"]);
+        let line = about
+            .lines()
+            .find_map(|line| line.strip_prefix("redis_version:"));
+        line.unwrap_or("unknown").to_owned()
+    }
+
+    /// How many messages were ever put into the log.
+    pub fn messages(&self, prefix: &str) -> u64 {
+        let log = format!("{{{prefix}:bus}}:log");
+        let about: std::collections::HashMap<String, redis::Value> =
+            self.ask(&["XINFO", "STREAM", &log]);
+        redis::from_redis_value(about["entries-added"].clone()).unwrap()
+    }
+
+    pub fn newest_subscriber(&self) -> u64 {
+        let all: String = self.ask(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+        let ids = all.lines().filter_map(|line| {
+            let id = line.strip_prefix("id=")?.split(' ').next()?;
+            id.parse::<u64>().ok()
+        });
+        ids.max().expect("somebody listens")
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+pub fn replica(redis: &Redis, prefix: &str, patience: Duration) -> Cache {
+    replica_at(redis.url(), prefix, patience)
+}
+
+pub fn replica_at(url: String, prefix: &str, patience: Duration) -> Cache {
+    let settings = RedisSettings {
+        url: Some(Secret::new(url)),
+        prefix: prefix.to_owned(),
+        connect_timeout: Duration::from_secs(5),
+        timeout: Duration::from_secs(5),
+        ..RedisSettings::default()
+    };
+    let coherence = CoherenceSettings {
+        patience,
+        ..CoherenceSettings::default()
+    };
+    let cache = Cache::start(
+        &MemorySettings::default(),
+        &settings,
+        &LoadSettings::default(),
+        &coherence,
+    )
+    .unwrap();
+    assert!(cache.redis().wait_up(SOON) && cache.wait_trusted(SOON));
+    cache
+}
+
+/// Invalidates; the clock of it. One that is pending would be no figure.
+pub fn acknowledged(cache: &Cache, names: &[Name]) -> u64 {
+    let told = cache.invalidate(names, Kind::Hard);
+    told.clock.expect("Redis takes it")
+}
+
+pub fn quantile(mut of: Vec<f64>, share: f64) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of[((of.len() - 1) as f64 * share).round() as usize]
+}
+
+pub fn time(seconds: f64) -> String {
+    if seconds.abs() < 0.01 {
+        format!("{:.0} µs", seconds * 1e6)
+    } else {
+        format!("{:.0} ms", seconds * 1e3)
+    }
+}
+
+#[track_caller]
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < SOON, "not in time: {what}");
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Resident memory of this process, in bytes.
+pub fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes: u64 = line
+        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap();
+    kilobytes * 1024
+}
+
+pub fn first_line(path: &str) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
+pub fn processor() -> String {
+    let all = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = all.lines().find(|line| line.starts_with("model name"));
+    let name = name.and_then(|line| line.split_once(": "));
+    name.map_or("unknown".into(), |(_, name)| name.to_owned())
+}
+
+pub fn rustc() -> String {
+    let said = Command::new("rustc").arg("--version").output();
+    said.map_or("rustc unknown".into(), |said| {
+        String::from_utf8_lossy(&said.stdout).trim().to_owned()
+    })
+}
+
+/// The machine and the programs that the figures are of.
+pub fn machine(redis: &Redis) -> String {
+    format!(
+        "{} cores ({}), Redis {} on the same machine over loopback, {}, larder {}",
+        thread::available_parallelism().unwrap(),
+        processor(),
+        redis.version(),
+        rustc(),
+        env!("CARGO_PKG_VERSION"),
+    )
+}
