@@ -79,16 +79,14 @@ fn bare(at: &str, headers: &str) {
         .collect();
     let server = HttpServer::new(move || {
         let (body, headers) = (body.clone(), headers.clone());
-        App::new().route(
-            "/items/{id}",
-            web::get().to(move || {
-                let mut answer = HttpResponse::Ok().body(body.clone());
-                for (name, value) in &headers {
-                    answer.headers_mut().insert(name.clone(), value.clone());
-                }
-                std::future::ready(answer)
-            }),
-        )
+        // No route either: it answers whatever is asked.
+        App::new().default_service(web::to(move || {
+            let mut answer = HttpResponse::Ok().body(body.clone());
+            for (name, value) in &headers {
+                answer.headers_mut().insert(name.clone(), value.clone());
+            }
+            std::future::ready(answer)
+        }))
     });
     let server = server.workers(1).bind(at).unwrap().run();
     actix_web::rt::System::new().block_on(server).unwrap();

@@ -3,11 +3,12 @@
 //! Promise: nothing here blocks. A route says whom it is for; the order of refusal is 401, 403, 429.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
+use super::header_texts::HeaderTexts;
 use super::key_table::KeyTable;
 use super::limiter::Decision;
 use super::problem::Problem;
@@ -53,6 +54,16 @@ impl Access {
         request: &HttpRequest,
         audience: Audience,
     ) -> Result<Admission, Refused> {
+        self.check_at(request, audience, Instant::now())
+    }
+
+    /// The same for who has looked at the clock already.
+    pub(super) fn check_at(
+        &self,
+        request: &HttpRequest,
+        audience: Audience,
+        now: Instant,
+    ) -> Result<Admission, Refused> {
         let refused = |problem| Refused {
             problem: Box::new(problem),
             admission: Admission::default(),
@@ -77,7 +88,7 @@ impl Access {
         if audience == Audience::Admins && !record.is_admin() {
             return Err(refused(Problem::NotAdmin));
         }
-        let decision = record.check();
+        let decision = record.check(now);
         match decision {
             Some(Decision {
                 allowed: false,
@@ -104,23 +115,29 @@ impl Refused {
 impl Admission {
     /// Adds what is left of the caller's rate.
     pub(crate) fn tell(&self, headers: &mut HeaderMap) {
+        if self.0.is_some() {
+            self.tell_in(&mut HeaderTexts::new(), headers);
+        }
+    }
+
+    /// The same with texts that the other headers of the answer share.
+    pub(super) fn tell_in(&self, texts: &mut HeaderTexts, headers: &mut HeaderMap) {
         let Some(decision) = self.0 else { return };
         let whole = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
-        let limit = format!(
-            "\"default\";r={};t={}",
-            decision.remaining,
-            whole(decision.reset)
-        );
-        let policy = format!(
-            "\"default\";q={};w={}",
-            decision.limit,
-            whole(decision.window)
-        );
-        for (name, text) in [(RATE_LIMIT, limit), (RATE_LIMIT_POLICY, policy)] {
-            if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(text)) {
-                headers.insert(name, value);
-            }
-        }
+        let left = texts
+            .text("\"default\";r=")
+            .number(decision.remaining.into())
+            .text(";t=")
+            .number(whole(decision.reset))
+            .value();
+        let policy = texts
+            .text("\"default\";q=")
+            .number(decision.limit.into())
+            .text(";w=")
+            .number(whole(decision.window))
+            .value();
+        headers.insert(RATE_LIMIT, left);
+        headers.insert(RATE_LIMIT_POLICY, policy);
     }
 }
 

@@ -1,43 +1,45 @@
 //! What the headers of an answer say of the cache.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use crate::cache::{Answer, Micros, Outcome, Staleness};
+use crate::resource::View;
+
+use super::header_texts::HeaderTexts;
 
 /// `Cache-Status` (RFC 9211), the cache nearest to the source first. `now` is the replica's time.
-pub(crate) fn cache_status(answer: &Answer, now: Micros, out: &mut String) {
+pub(super) fn cache_status(answer: &Answer, now: Micros, out: &mut HeaderTexts) {
     let left = |until: Micros| (until.saturating_sub(now)).div_ceil(1_000_000);
     let ends = answer.entry.ends;
     let asked_redis = answer.trace.redis.is_some();
-    // Writing to a String cannot fail.
-    let _ = match answer.outcome {
-        Outcome::MemoryHit => write!(out, "larder-memory; hit; ttl={}", left(ends.memory_until)),
-        Outcome::RedisHit => {
-            write!(
-                out,
-                "larder-redis; hit; ttl={}, larder-memory; fwd=miss",
-                left(ends.fresh_until)
-            )
-        }
+    match answer.outcome {
+        Outcome::MemoryHit => out
+            .text("larder-memory; hit; ttl=")
+            .number(left(ends.memory_until)),
+        Outcome::RedisHit => out
+            .text("larder-redis; hit; ttl=")
+            .number(left(ends.fresh_until))
+            .text(", larder-memory; fwd=miss"),
         Outcome::Loaded => {
             if asked_redis {
-                out.push_str("larder-redis; fwd=miss");
-                out.push_str(if answer.trace.stored {
-                    "; stored, "
-                } else {
-                    ", "
-                });
+                out.text("larder-redis; fwd=miss")
+                    .text(if answer.trace.stored {
+                        "; stored, "
+                    } else {
+                        ", "
+                    });
             }
-            write!(out, "larder-memory; fwd=miss")
+            out.text("larder-memory; fwd=miss")
         }
         Outcome::Collapsed => {
             if asked_redis {
-                out.push_str("larder-redis; fwd=miss, ");
+                out.text("larder-redis; fwd=miss, ");
             }
-            write!(out, "larder-memory; fwd=miss; collapsed")
+            out.text("larder-memory; fwd=miss; collapsed")
         }
-        Outcome::Stale(why) => write!(out, "larder-memory; fwd=stale; detail={}", detail(why)),
+        Outcome::Stale(why) => out
+            .text("larder-memory; fwd=stale; detail=")
+            .text(detail(why)),
     };
 }
 
@@ -51,33 +53,42 @@ fn detail(why: Staleness) -> &'static str {
 }
 
 /// `Server-Timing` (W3C): where the time of an answer went that memory did not have; empty if nowhere.
-pub(crate) fn server_timing(answer: &Answer, memory: Duration, out: &mut String) {
-    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
-    let _ = write!(out, "memory;dur={:.3}", ms(memory));
-    if let Some(redis) = answer.trace.redis {
-        let _ = write!(out, ", redis;dur={:.3}", ms(redis));
-    }
-    if let Some(source) = answer.trace.source {
-        let _ = write!(out, ", source;dur={:.3}", ms(source));
+pub(super) fn server_timing(answer: &Answer, memory: Duration, out: &mut HeaderTexts) {
+    let tiers = [
+        ("memory;dur=", Some(memory)),
+        (", redis;dur=", answer.trace.redis),
+        (", source;dur=", answer.trace.source),
+    ];
+    for (tier, took) in tiers {
+        if let Some(took) = took {
+            out.text(tier)
+                .text(&format!("{:.3}", took.as_secs_f64() * 1000.0));
+        }
     }
 }
 
 /// `Cache-Control`: clients ask again each time, unless the resource lets them keep what they have for a while.
-pub(crate) fn cache_control(
+pub(super) fn cache_control(
     answer: &Answer,
     client_ttl: Option<Duration>,
     age: u64,
     now: Micros,
-    out: &mut String,
+    out: &mut HeaderTexts,
 ) {
     let left = answer.entry.ends.memory_until.saturating_sub(now) / 1_000_000;
     match client_ttl.map(|ttl| ttl.as_secs().min(left)) {
-        None | Some(0) => out.push_str("private, no-cache"),
+        None | Some(0) => out.text("private, no-cache"),
         // A client counts from the origin's time (RFC 9111, section 4.2.3), so the age that it is told of comes on top.
-        Some(keep) => {
-            let _ = write!(out, "private, max-age={}", age + keep);
-        }
-    }
+        Some(keep) => out.text("private, max-age=").number(age + keep),
+    };
+}
+
+/// `ETag` of a view with this hash (RFC 9110, section 8.8.3).
+pub(super) fn entity_tag(view: &View<'_>, hash: u64, out: &mut HeaderTexts) {
+    let (weak, told) = view.told_apart_by(hash);
+    out.text(if weak { "W/\"" } else { "\"" })
+        .hexadecimal(told)
+        .text("\"");
 }
 
 /// Whether `If-None-Match` names the entity tag `current` (RFC 9110, section 13.1.2: compared weakly).

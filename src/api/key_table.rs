@@ -99,11 +99,9 @@ impl KeyRecord {
         self.admin
     }
 
-    /// Counts one request, if the rate allows it; `None` for a key without a limit.
-    pub fn check(&self) -> Option<Decision> {
-        self.limiter
-            .as_ref()
-            .map(|limiter| limiter.check(Instant::now()))
+    /// Counts one request at `now`, if the rate allows it; `None` for a key without a limit.
+    pub fn check(&self, now: Instant) -> Option<Decision> {
+        self.limiter.as_ref().map(|limiter| limiter.check(now))
     }
 
     fn accepts(&self, presented: &str) -> bool {
@@ -140,7 +138,7 @@ fn same(a: &str, b: &str) -> bool {
 struct Snapshot {
     /// `None` before the first refresh.
     version: Option<i64>,
-    records: HashMap<String, Arc<KeyRecord>>,
+    records: HashMap<String, Arc<KeyRecord>, foldhash::fast::RandomState>,
 }
 
 /// All keys that are valid here.
@@ -511,7 +509,7 @@ mod tests {
     fn the_fixed_admin_key_needs_no_database_and_an_empty_one_is_none() {
         let admin = table().lookup("an-admin-key-of-24-chars").unwrap();
         assert!(admin.is_admin());
-        assert_eq!(admin.check(), None, "no limit");
+        assert_eq!(admin.check(Instant::now()), None, "no limit");
         assert!(table().lookup("an-admin-key-of-24-char").is_none());
         let empty = KeyTable::new(RATE.parse().unwrap(), Some(Secret::new("")));
         assert!(empty.lookup("").is_none());
@@ -535,7 +533,7 @@ mod tests {
             table
                 .lookup(key.reveal())
                 .unwrap()
-                .check()
+                .check(Instant::now())
                 .map(|d| (d.limit, d.remaining))
         };
         table.refresh(&database).unwrap();
@@ -557,7 +555,14 @@ mod tests {
             (Some((9, 8)), Some((2, 0))),
             "the new rate, for those it is for"
         );
-        assert!(!table.lookup(own.reveal()).unwrap().check().unwrap().allowed);
+        assert!(
+            !table
+                .lookup(own.reveal())
+                .unwrap()
+                .check(Instant::now())
+                .unwrap()
+                .allowed
+        );
         assert!(
             !table.refresh(&database).unwrap(),
             "the rate is no change of the keys"

@@ -5,6 +5,7 @@
 mod access;
 mod body;
 mod bridge;
+mod header_texts;
 mod headers;
 mod invalidation;
 pub mod key_table;
@@ -154,11 +155,16 @@ impl Api {
                     .route(web::post().to(keys::create))
                     .default_service(only("GET, HEAD, POST")),
             )
+            // A scope, so that a path with another beginning is told by that, and not by the regular expression of the rest.
             .service(
-                web::resource("/keys/{id}")
-                    .wrap(from_fn(request_id::add))
-                    .route(web::delete().to(keys::revoke))
-                    .default_service(only("DELETE")),
+                web::scope("/keys")
+                    .service(
+                        web::resource("/{id}")
+                            .wrap(from_fn(request_id::add))
+                            .route(web::delete().to(keys::revoke))
+                            .default_service(only("DELETE")),
+                    )
+                    .default_service(web::to(resource::serve)),
             )
             .default_service(web::to(resource::serve));
     }

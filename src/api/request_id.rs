@@ -9,6 +9,7 @@ use actix_web::web::Data;
 
 use crate::cache::random;
 
+use super::header_texts::HeaderTexts;
 use super::resource::Front;
 
 const NAME: HeaderName = HeaderName::from_static("x-request-id");
@@ -16,16 +17,14 @@ const NAME: HeaderName = HeaderName::from_static("x-request-id");
 const LONGEST: usize = 128;
 
 /// The request's own identity, or a new one. What is not printable ASCII, or too long for a log line, is replaced.
-pub(crate) fn of(request: &HttpRequest) -> HeaderValue {
+pub(super) fn of(request: &HttpRequest, texts: &mut HeaderTexts) -> HeaderValue {
     let given = request.headers().get(&NAME).filter(|given| {
         let bytes = given.as_bytes();
         (1..=LONGEST).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
     });
-    given.cloned().unwrap_or_else(|| {
-        let text = format!("{:016x}", random());
-        HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
-            .unwrap_or(HeaderValue::from_static("-"))
-    })
+    given
+        .cloned()
+        .unwrap_or_else(|| texts.hexadecimal(random()).value())
 }
 
 /// How it stands at the end of a log line.
@@ -44,7 +43,7 @@ pub(crate) async fn add(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
-    let id = of(request.request());
+    let id = of(request.request(), &mut HeaderTexts::new());
     let closing = request
         .app_data::<Data<Front>>()
         .is_some_and(|front| front.lifecycle.is_closing());

@@ -10,10 +10,11 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use arc_swap::ArcSwap;
 
-use crate::cache::{Answer, Cache, KeyText};
+use crate::cache::{Answer, Cache, KeyText, Micros};
 use crate::resource::{Arguments, BadParameter, Body, Resource, Resources, View, Wrong};
 
 use super::access::{Access, Audience};
+use super::header_texts::HeaderTexts;
 use super::lifecycle::Lifecycle;
 use super::problem::Problem;
 use super::{bridge, headers, path, request_id, write};
@@ -36,8 +37,9 @@ pub(crate) async fn serve(
     mut payload: web::Payload,
     front: web::Data<Front>,
 ) -> HttpResponse {
-    let id = request_id::of(&request);
-    let mut answer = match look_up(&request, &mut payload, &front, &id).await {
+    let mut texts = HeaderTexts::new();
+    let id = request_id::of(&request, &mut texts);
+    let mut answer = match look_up(&request, &mut payload, &front, &id, &mut texts).await {
         Ok(answer) => answer,
         Err(refused) => refused,
     };
@@ -69,6 +71,7 @@ async fn look_up(
     payload: &mut web::Payload,
     front: &Front,
     id: &HeaderValue,
+    texts: &mut HeaderTexts,
 ) -> Result<HttpResponse, HttpResponse> {
     let began = Instant::now();
     let resources = front.resources.load();
@@ -95,7 +98,7 @@ async fn look_up(
     };
     let admission = front
         .access
-        .check(request, audience)
+        .check_at(request, audience, began)
         .map_err(|refused| refused.answer())?;
     let arguments = Arguments {
         path: &found.path_arguments,
@@ -141,8 +144,11 @@ async fn look_up(
     if answer.entry.value.is_absent() {
         return Err(told(Problem::NotFound("There is no such thing.")));
     }
-    let mut response = respond(request, front, resource, &view, &answer, memory_took);
-    admission.tell(response.headers_mut());
+    let clock = front.cache.clock();
+    // A look at the clock is dear beside the rest of a memory hit, in which no time passes.
+    let now = memory_took.map_or_else(|| clock.at(began), |_| clock.now());
+    let mut response = respond(request, resource, &view, &answer, now, memory_took, texts);
+    admission.tell_in(texts, response.headers_mut());
     Ok(response)
 }
 
@@ -164,27 +170,23 @@ fn known_clock(request: &HttpRequest) -> Result<u64, BadParameter> {
 
 fn respond(
     request: &HttpRequest,
-    front: &Front,
     resource: &Resource,
     view: &View<'_>,
     answer: &Answer,
+    now: Micros,
     memory_took: Option<std::time::Duration>,
+    texts: &mut HeaderTexts,
 ) -> HttpResponse {
     let entry = &answer.entry;
-    let now = front.cache.clock().now();
     let age = now.saturating_sub(entry.loaded_at) / 1_000_000;
-    let mut text = String::with_capacity(96);
-    let mut value = |write: &mut dyn FnMut(&mut String)| {
-        text.clear();
-        write(&mut text);
-        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
-    };
-    let tag = view.entity_tag(entry.hash);
+    headers::entity_tag(view, entry.hash, texts);
+    let tag = texts.value();
     // A list may stand on several lines (RFC 9110, section 5.3).
     let mut given = request.headers().get_all(header::IF_NONE_MATCH);
     let unchanged = given.any(|line| {
+        let tag = tag.to_str().unwrap_or_default();
         line.to_str()
-            .is_ok_and(|given| headers::none_match(given, &tag))
+            .is_ok_and(|given| headers::none_match(given, tag))
     });
     let mut response = if unchanged {
         HttpResponse::new(StatusCode::NOT_MODIFIED)
@@ -200,24 +202,16 @@ fn respond(
         response
     };
     let map = response.headers_mut();
-    map.insert(
-        CACHE_STATUS,
-        value(&mut |out| headers::cache_status(answer, now, out)),
-    );
-    map.insert(header::AGE, HeaderValue::from(age));
+    headers::cache_status(answer, now, texts);
+    map.insert(CACHE_STATUS, texts.value());
+    map.insert(header::AGE, texts.number(age).value());
     let client_ttl = resource.settings().client_ttl;
-    map.insert(
-        header::CACHE_CONTROL,
-        value(&mut |out| headers::cache_control(answer, client_ttl, age, now, out)),
-    );
+    headers::cache_control(answer, client_ttl, age, now, texts);
+    map.insert(header::CACHE_CONTROL, texts.value());
     if let Some(memory) = memory_took {
-        map.insert(
-            SERVER_TIMING,
-            value(&mut |out| headers::server_timing(answer, memory, out)),
-        );
+        headers::server_timing(answer, memory, texts);
+        map.insert(SERVER_TIMING, texts.value());
     }
-    if let Ok(tag) = HeaderValue::from_maybe_shared(bytes::Bytes::from(tag)) {
-        map.insert(header::ETAG, tag);
-    }
+    map.insert(header::ETAG, tag);
     response
 }

@@ -73,6 +73,13 @@ impl KeyText {
         let _ = write!(self.text, "{fingerprint:016x}:{name}");
     }
 
+    /// Begins anew with what [`KeyText::begin`] has made before, which costs a copy.
+    pub fn begin_again(&mut self, beginning: &str) {
+        self.text.clear();
+        self.parameters = 0;
+        self.text.push_str(beginning);
+    }
+
     /// Adds a parameter. The caller keeps one order for one resource.
     pub fn parameter(&mut self, name: &str, value: &str) {
         self.text.push(if self.parameters == 0 { '?' } else { '&' });
@@ -118,8 +125,14 @@ impl fmt::Debug for Tag {
 /// Appends `value` with everything but unreserved characters percent-escaped, byte by byte of its UTF-8.
 pub fn escape_into(text: &mut String, value: &str) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let unreserved =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    // Nearly always: one copy.
+    if value.bytes().all(unreserved) {
+        return text.push_str(value);
+    }
     for &byte in value.as_bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+        if unreserved(byte) {
             text.push(byte as char);
         } else {
             text.push('%');

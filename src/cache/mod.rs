@@ -60,6 +60,7 @@ mod clock;
 mod coherence;
 mod compose;
 mod core;
+mod digits;
 mod entry;
 mod envelope;
 mod error;
@@ -106,6 +107,7 @@ use self::typed::Typed;
 pub use self::builder::CacheBuilder;
 pub use self::clock::{Clock, Micros, micros};
 pub use self::coherence::{Dependency, Epoch, Kind, Name, Stamp};
+pub(crate) use self::digits::Digits;
 pub(crate) use self::entry::hash;
 pub use self::entry::{Entry, Value};
 #[doc(hidden)] // For benches/micro alone: no embedder has a use for these bytes.

@@ -42,6 +42,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use r2d2::ManageConnection;
+use scheduled_thread_pool::ScheduledThreadPool;
 
 use crate::secret::Secret;
 
@@ -164,10 +165,10 @@ impl Database {
                 // begins with this one: whoever asks first need not wait for a second to be opened, which on a busy machine takes
                 // longer than a checkout may.
                 manager.connect_first()?;
-                Pool::Postgres(PostgresPool::new(pool(manager, settings.pool)))
+                Pool::Postgres(PostgresPool::new(pool(manager, settings.pool, 3)))
             }
             Some(DatabaseKind::Sqlite) => {
-                Pool::Sqlite(pool(SqliteManager::new(url)?, settings.pool))
+                Pool::Sqlite(pool(SqliteManager::new(url)?, settings.pool, 1))
             }
             None => {
                 return Err(DatabaseError::Misconfigured(
@@ -300,8 +301,10 @@ impl Database {
     }
 }
 
-fn pool<M: ManageConnection>(manager: M, size: u32) -> r2d2::Pool<M> {
+/// `openers`: how many connections may be opened at one time, each on a thread.
+fn pool<M: ManageConnection>(manager: M, size: u32, openers: usize) -> r2d2::Pool<M> {
     r2d2::Pool::builder()
+        .thread_pool(Arc::new(ScheduledThreadPool::new(openers)))
         .max_size(size.max(1))
         .min_idle(Some(1))
         .connection_timeout(CHECKOUT)

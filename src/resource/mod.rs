@@ -56,6 +56,8 @@ pub struct Resource {
     settings: ResourceSettings,
     policy: Arc<Policy>,
     fingerprint: u64,
+    /// What its keys begin with.
+    beginning: Box<str>,
     /// Those that make the key, in the order in which they stand in it.
     key_params: Vec<Param>,
     /// Those that select from what is loaded.
@@ -137,8 +139,12 @@ impl Resource {
             .iter()
             .map(write)
             .collect::<Result<_, _>>()?;
+        let fingerprint = xxhash_rust::xxh3::xxh3_64(what.as_bytes());
+        let mut beginning = KeyText::default();
+        beginning.begin(fingerprint, &settings.name);
         Ok(Resource {
-            fingerprint: xxhash_rust::xxh3::xxh3_64(what.as_bytes()),
+            fingerprint,
+            beginning: beginning.as_str().into(),
             policy: Arc::new(settings.policy.clone()),
             settings,
             key_params,
@@ -203,7 +209,7 @@ impl Resource {
         arguments: Arguments<'q>,
         key: &mut KeyText,
     ) -> Result<View<'q>, BadParameter> {
-        key.begin(self.fingerprint, &self.settings.name);
+        key.begin_again(&self.beginning);
         for param in &self.key_params {
             if let Some(argument) = param.read(arguments)? {
                 argument.with_text(|text| key.parameter(&param.settings.name, text));
@@ -248,7 +254,7 @@ impl Resource {
     fn request_of(&self, values: &Values<'_>, jitter: u64, note: &str) -> Option<Request> {
         let origin = self.origin.as_ref()?;
         let mut key = KeyText::default();
-        key.begin(self.fingerprint, &self.settings.name);
+        key.begin_again(&self.beginning);
         let own = self.own_values(values);
         own.iter()
             .for_each(|(name, value)| key.parameter(name, &value.to_string()));

@@ -44,12 +44,12 @@ impl<'q> View<'q> {
         }
     }
 
-    /// The entity tag of what is seen of a value with this hash, as it stands in `ETag` (RFC 9110, section 8.8.3). Weak for news,
-    /// since the last field of such a body says whether this very answer came from the cache.
-    pub fn entity_tag(&self, hash: u64) -> String {
+    /// What tells what is seen of a value with this hash from all else, for its entity tag (RFC 9110, section 8.8.3), and whether
+    /// that is weak: as for news, since the last field of such a body says whether this very answer came from the cache.
+    pub fn told_apart_by(&self, hash: u64) -> (bool, u64) {
         match self {
-            View::Whole => entity_tag(hash),
-            View::News(view) => format!("W/\"{:016x}\"", view.tell_apart(hash)),
+            View::Whole => (false, hash),
+            View::News(view) => (true, view.tell_apart(hash)),
         }
     }
 }
