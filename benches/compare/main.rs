@@ -140,6 +140,11 @@ fn one_core_each(stage: &Stage, plan: &Plan, report: &mut Report) {
             &other.asks_for(),
         ));
     }
+    if let Some(python) = &others[2] {
+        let name = format!("{}, the body unread", python.name);
+        let url = python.url("/passed/1");
+        contenders.push(Load::of(&name, python.process(), url, &python.asks_for()));
+    }
     for load in &mut contenders {
         load.pinned();
     }

@@ -108,6 +108,13 @@ impl Report {
                 self.at_least(what, goal, hit / other);
             }
         }
+        if let Some(unread) = rate("unread") {
+            self.at_least(
+                "the same, where Python passes the body on unread",
+                0.0,
+                hit / unread,
+            );
+        }
         self.at_least("304 to a memory hit of 200", 1.1, unchanged / hit);
     }
 

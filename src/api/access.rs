@@ -141,8 +141,14 @@ impl Admission {
     }
 }
 
+const SCHEME: &[u8] = b"Bearer ";
+
 /// The key in `Authorization: Bearer KEY` (RFC 6750, section 2.1); the scheme in any case.
 fn bearer(header: &HeaderValue) -> Option<&str> {
-    let (scheme, key) = header.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+    let (scheme, key) = header.as_bytes().split_at_checked(SCHEME.len())?;
+    let is_bearer = scheme.eq_ignore_ascii_case(SCHEME);
+    std::str::from_utf8(key)
+        .ok()
+        .filter(|_| is_bearer)
+        .map(str::trim)
 }

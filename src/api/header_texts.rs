@@ -24,12 +24,15 @@ impl HeaderTexts {
     }
 
     pub(super) fn number(&mut self, number: u64) -> &mut HeaderTexts {
-        self.text(Digits::decimal(number).as_str())
+        self.0.extend_from_slice(Digits::decimal(number).as_bytes());
+        self
     }
 
     /// Sixteen digits.
     pub(super) fn hexadecimal(&mut self, number: u64) -> &mut HeaderTexts {
-        self.text(Digits::hexadecimal(number).as_str())
+        self.0
+            .extend_from_slice(Digits::hexadecimal(number).as_bytes());
+        self
     }
 
     /// What was written since the last value.

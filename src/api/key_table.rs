@@ -17,7 +17,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use super::limiter::{Decision, Limiter};
-use crate::database::{Database, DatabaseError, KeyRate, KeyRow, key_hash, key_id};
+use crate::database::{
+    Database, DatabaseError, KeyRate, KeyRow, key_hash, key_id, presumed_key_id,
+};
 use crate::quantity::Rate;
 use crate::secret::Secret;
 
@@ -107,7 +109,7 @@ impl KeyRecord {
     fn accepts(&self, presented: &str) -> bool {
         match self.verified.get() {
             Some(verified) => same(verified.reveal(), presented),
-            None if same(&self.hash, &key_hash(presented)) => {
+            None if key_id(presented).is_some() && same(&self.hash, &key_hash(presented)) => {
                 let _ = self.verified.set(Secret::new(presented));
                 true
             }
@@ -200,7 +202,7 @@ impl KeyTable {
 
     /// Whose key this is; `None` if it is nobody's.
     pub fn lookup(&self, presented: &str) -> Option<Arc<KeyRecord>> {
-        if let Some(id) = key_id(presented)
+        if let Some(id) = presumed_key_id(presented)
             && let Some(record) = self.snapshot.load().records.get(id)
             && record.accepts(presented)
         {

@@ -122,42 +122,46 @@ impl Api {
                     .route(web::head().to(status::ready))
                     .default_service(only("GET, HEAD")),
             )
+            // Scopes, so that a resource's path is compared with four beginnings, and not with each route and its expressions.
             .service(
-                web::resource("/cache/stats")
-                    .wrap(from_fn(request_id::add))
-                    .route(web::get().to(status::stats))
-                    .route(web::head().to(status::stats))
-                    .default_service(only("GET, HEAD")),
+                web::scope("/cache")
+                    .service(
+                        web::resource("/stats")
+                            .wrap(from_fn(request_id::add))
+                            .route(web::get().to(status::stats))
+                            .route(web::head().to(status::stats))
+                            .default_service(only("GET, HEAD")),
+                    )
+                    .service(
+                        web::resource("/invalidate")
+                            .wrap(from_fn(request_id::add))
+                            .route(web::post().to(invalidation::invalidate))
+                            .default_service(only("POST")),
+                    )
+                    .service(
+                        web::resource("/entry")
+                            .wrap(from_fn(request_id::add))
+                            .route(web::get().to(invalidation::entry))
+                            .default_service(only("GET")),
+                    )
+                    .service(
+                        web::resource("/replicas")
+                            .wrap(from_fn(request_id::add))
+                            .route(web::get().to(invalidation::replicas))
+                            .default_service(only("GET")),
+                    )
+                    .default_service(web::to(resource::serve)),
             )
-            .service(
-                web::resource("/cache/invalidate")
-                    .wrap(from_fn(request_id::add))
-                    .route(web::post().to(invalidation::invalidate))
-                    .default_service(only("POST")),
-            )
-            .service(
-                web::resource("/cache/entry")
-                    .wrap(from_fn(request_id::add))
-                    .route(web::get().to(invalidation::entry))
-                    .default_service(only("GET")),
-            )
-            .service(
-                web::resource("/cache/replicas")
-                    .wrap(from_fn(request_id::add))
-                    .route(web::get().to(invalidation::replicas))
-                    .default_service(only("GET")),
-            )
-            .service(
-                web::resource("/keys")
-                    .wrap(from_fn(request_id::add))
-                    .route(web::get().to(keys::list))
-                    .route(web::head().to(keys::list))
-                    .route(web::post().to(keys::create))
-                    .default_service(only("GET, HEAD, POST")),
-            )
-            // A scope, so that a path with another beginning is told by that, and not by the regular expression of the rest.
             .service(
                 web::scope("/keys")
+                    .service(
+                        web::resource("")
+                            .wrap(from_fn(request_id::add))
+                            .route(web::get().to(keys::list))
+                            .route(web::head().to(keys::list))
+                            .route(web::post().to(keys::create))
+                            .default_service(only("GET, HEAD, POST")),
+                    )
                     .service(
                         web::resource("/{id}")
                             .wrap(from_fn(request_id::add))

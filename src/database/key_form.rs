@@ -22,6 +22,11 @@ pub fn key_id(key: &str) -> Option<&str> {
     (base62(id) && base62(secret.strip_prefix('_')?)).then_some(id)
 }
 
+/// The id within what may be a key: for a look-up that goes on to compare all of it.
+pub(crate) fn presumed_key_id(key: &str) -> Option<&str> {
+    key.strip_prefix(PREFIX)?.get(..ID_LENGTH)
+}
+
 /// What the database keeps of a key: SHA-256 in hex.
 pub fn key_hash(key: &str) -> String {
     Sha256::digest(key.as_bytes())

@@ -50,6 +50,7 @@ pub use archive::{Archive, ArchivedArticle};
 pub use deliverer::Deliverer;
 pub use describe::{Description, describe_all};
 pub use error::DatabaseError;
+pub(crate) use key_form::presumed_key_id;
 pub use key_form::{key_hash, key_id};
 pub use keys::{CreatedKey, KeyRate, KeyRow, Keys, NewKey};
 pub use outbox::{Outbox, OutboxRow};

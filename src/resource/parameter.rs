@@ -151,18 +151,30 @@ fn find<'q>(name: &str, arguments: Arguments<'q>) -> Result<Option<Cow<'q, str>>
             .ok_or(Wrong::NotText);
     }
     let mut found = None;
-    for pair in arguments.query.split('&') {
-        let (raw, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let mut rest = Some(arguments.query).filter(|query| !query.is_empty());
+    while let Some(query) = rest {
+        let (pair, after) = cut(query, b'&');
+        rest = after;
+        let (raw, value) = cut(pair, b'=');
         let same = raw == name
-            || (raw.contains(['%', '+'])
+            || (raw.bytes().any(|byte| matches!(byte, b'%' | b'+'))
                 && unescape(raw, Plus::Space).is_some_and(|unescaped| unescaped == name));
-        if same && found.replace(value).is_some() {
+        if same && found.replace(value.unwrap_or_default()).is_some() {
             return Err(Wrong::Repeated);
         }
     }
     match found {
         None => Ok(None),
         Some(value) => unescape(value, Plus::Space).map(Some).ok_or(Wrong::NotText),
+    }
+}
+
+/// What stands before the first `at` and what stands behind it. A plain loop: these texts are shorter than what a search of long ones
+/// makes ready.
+fn cut(text: &str, at: u8) -> (&str, Option<&str>) {
+    match text.bytes().position(|byte| byte == at) {
+        Some(place) => (&text[..place], Some(&text[place + 1..])),
+        None => (text, None),
     }
 }
 
