@@ -86,7 +86,8 @@ impl Core {
 
     /// Until when blindness is borne; `None`: to the end of the copy's life in memory.
     fn blindness_ends(&self, entry: &Entry, policy: &Policy) -> Option<Micros> {
-        let since = self.mirror.trust_until().max(entry.loaded_at);
+        // From where the load began: what it read may have been changed a moment later, however late it ended.
+        let since = self.mirror.trust_until().max(entry.load_began());
         policy
             .blind_ttl
             .map(|blind| since.saturating_add(micros(blind)))
