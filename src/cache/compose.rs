@@ -19,6 +19,7 @@ use super::policy::{Ends, Life};
 use super::random::random;
 use super::request::{Compose, Composition, LastResort, Loaded, Subject};
 use super::ticket::Ticket;
+use super::verdict::Word;
 
 /// What stays the same while the parts come in.
 struct Whole {
@@ -121,31 +122,47 @@ impl Whole {
             return landing.end(Ok(answer));
         }
         let error = LoadError::of_parts(endings.into_iter().filter_map(Result::err));
-        let usable = |entry: &&Arc<Entry>| self.core.may_stand_in(entry, &self.subject.policy);
-        if let Some(stale) = gathering.in_memory.as_ref().filter(usable) {
-            self.core
-                .hold(&self.subject.key, stale, &self.subject.policy, &error);
-            return landing.end(Ok(self.answer(
-                stale.clone(),
-                Outcome::Stale(reason(&error)),
-                Trace::default(),
-            )));
+        let copy = gathering.in_memory.clone();
+        let trusted = self.core.mirror.is_trusted(self.core.clock.now());
+        let up = self.core.redis.pool().is_up();
+        // Without trust nobody has said yet what became of the whole: its parts asked for their own names.
+        let asks = copy.is_some() && !trusted && up;
+        let word = if up { Word::Unasked } else { Word::Silent };
+        if !asks && let Some(answer) = self.stand_in(copy.as_ref(), word, &error) {
+            return landing.end(Ok(answer));
         }
-        let Some(last_resort) = last_resort else {
+        if !asks && last_resort.is_none() {
             return landing.end(Err(error));
-        };
+        }
         let whole = self.clone();
         let loaders = self.core.loaders.clone();
         match loaders.place() {
-            Some(place) => place.run(Box::new(move || match last_resort() {
-                Some(loaded) => {
-                    let answer = whole.keep_last_resort(loaded, &error);
-                    landing.end(Ok(answer));
+            Some(place) => place.run(Box::new(move || {
+                if asks {
+                    let word = whole.core.ask(&whole.subject.key, &whole.names);
+                    if let Some(answer) = whole.stand_in(copy.as_ref(), word, &error) {
+                        return landing.end(Ok(answer));
+                    }
                 }
-                None => landing.end(Err(error)),
+                match last_resort.and_then(|last_resort| last_resort()) {
+                    Some(loaded) => {
+                        let answer = whole.keep_last_resort(loaded, &error);
+                        landing.end(Ok(answer));
+                    }
+                    None => landing.end(Err(error)),
+                }
             })),
             None => landing.end(Err(error)),
         }
+    }
+
+    /// The older whole, as far as policy allows it now that no part is there.
+    fn stand_in(&self, copy: Option<&Arc<Entry>>, word: Word, error: &LoadError) -> Option<Answer> {
+        let (core, policy) = (&self.core, &self.subject.policy);
+        let stale = copy.filter(|copy| core.may_stand_in(copy, policy, word))?;
+        core.hold(&self.subject.key, stale, policy, error);
+        let outcome = Outcome::Stale(reason(error));
+        Some(self.answer(stale.clone(), outcome, Trace::default()))
     }
 
     /// The whole from what became of the parts, kept in memory; `None` if no part is there.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::clock::Micros;
+use super::clock::{Micros, micros};
 use super::coherence::{Dependency, Stamp};
 use super::key::Tag;
 use super::outcome::Staleness;
@@ -69,6 +69,11 @@ impl Entry {
     /// Whether it may never be served past its end: absence, and what its source allows no stale use of.
     pub(crate) fn ends_sharply(&self) -> bool {
         self.value.is_absent() || self.life.ends_sharply()
+    }
+
+    /// When its load began; of a whole, no later than that of any part.
+    pub(crate) fn load_began(&self) -> Micros {
+        self.loaded_at.saturating_sub(micros(self.load_time))
     }
 
     /// How long after its end it is still of use: to be served stale, or to be confirmed by its source.

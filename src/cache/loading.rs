@@ -19,6 +19,7 @@ use super::policy::Life;
 use super::random::random;
 use super::redis_tier::Lease;
 use super::request::{Attempt, Load, Loaded, Previous, Subject};
+use super::verdict::Word;
 
 impl Miss {
     pub(super) fn submit(self) {
@@ -82,6 +83,14 @@ impl Miss {
                     // A lease that cannot be given back runs out by itself.
                     let _ = self.core.redis.release(&self.subject.key, &token, &error);
                 }
+                // Trust ended during the load, and nobody but the mirror has told what became of the copy at hand.
+                let (core, progress) = (&self.core, &self.progress);
+                if progress.word == Word::Unasked
+                    && progress.stale.is_some()
+                    && !core.mirror.is_trusted(core.clock.now())
+                {
+                    self.progress.word = core.ask(&self.subject.key, &self.names);
+                }
                 self.failed(error, Some(took));
             }
         }
@@ -111,13 +120,18 @@ impl Miss {
         // Twice, since what another load filled meanwhile can be stale already; it is not the same value a second time.
         for _ in 0..2 {
             let waited_for = self.progress.waited_for.as_deref();
-            match self.core.redis.lease(
+            let lease = self.core.redis.lease(
                 &self.subject.key,
                 &self.names,
                 token,
                 &self.progress.seen,
                 waited_for,
-            ) {
+            );
+            self.progress.word = match lease {
+                Ok(_) => Word::Told,
+                Err(_) => Word::Silent,
+            };
+            match lease {
                 Ok(Lease::Won(stamp)) => return Right::Granted(stamp),
                 Ok(Lease::Held(holder)) => {
                     self.progress.waited_for = Some(holder);
@@ -204,7 +218,8 @@ impl Miss {
 
     /// Ends without a new value: with the stale copy, as far as policy allows.
     fn fall_back(self, error: LoadError, took: Option<Duration>) {
-        let usable = |entry: &Arc<Entry>| self.core.may_stand_in(entry, &self.subject.policy);
+        let (policy, word) = (&self.subject.policy, self.progress.word);
+        let usable = |entry: &Arc<Entry>| self.core.may_stand_in(entry, policy, word);
         let Some(stale) = self.progress.stale.clone().filter(usable) else {
             return self.landing.end(Err(error));
         };

@@ -18,6 +18,7 @@ use super::policy::Freshness;
 use super::random::random;
 use super::redis_reads::Read;
 use super::request::{Load, Subject};
+use super::verdict::Word;
 
 /// The first and the longest pause between two looks for what another replica is loading.
 pub(super) const PAUSES: (Duration, Duration) =
@@ -51,10 +52,8 @@ pub(crate) struct Progress {
     pub(super) waited_for: Option<String>,
     pub(super) pause: Duration,
     redis: Option<Duration>,
-    /// Whether Redis was asked what became of the names, so that more than the mirror vouches for the copies at hand.
-    checked: bool,
-    /// Neither the bus nor Redis can be heard.
-    blind: bool,
+    /// What Redis has said of the names, so that more than the mirror vouches for the copies at hand.
+    pub(super) word: Word,
 }
 
 impl Progress {
@@ -68,8 +67,7 @@ impl Progress {
             waited_for: None,
             pause: PAUSES.0,
             redis: None,
-            checked: false,
-            blind: false,
+            word: Word::Unasked,
         }
     }
 }
@@ -97,11 +95,17 @@ impl Miss {
         let checked = (!core.mirror.is_trusted(core.clock.now())).then(|| self.names.clone());
         let was_checked = checked.is_some();
         self.landing.set_unproven(!was_checked);
-        self.progress.checked = was_checked;
         let then = move |read| {
             if !matches!(read, Read::Down) {
                 let took = Instant::now().saturating_duration_since(asked);
                 self.progress.redis = Some(self.progress.redis.unwrap_or_default() + took);
+            }
+            // Only now: a question that was not answered vouches for nothing.
+            if was_checked {
+                self.progress.word = match read {
+                    Read::Hit(_) | Read::Miss => Word::Told,
+                    Read::Down => Word::Silent,
+                };
             }
             match read {
                 // Trust ended while the reply was on its way: what the mirror lets pass now proves nothing.
@@ -122,7 +126,6 @@ impl Miss {
                     {
                         return self.landing.end(Ok(answer));
                     }
-                    self.progress.blind = true;
                     self.without_redis();
                 }
                 Read::Down => self.without_redis(),
@@ -205,16 +208,14 @@ impl Miss {
             entry.clone(),
         );
         let (trace, freshness) = (self.trace(), core.judge_stale(&entry, &policy));
-        let checked = self.progress.checked;
+        let word = self.progress.word;
         // Looked at again at the moment when it is given: a hard invalidation may have come.
         let given = move |least: Freshness, why: Staleness| {
             let (core, policy, entry) = (core.clone(), policy.clone(), entry.clone());
             move || {
                 // Who comes when trust is over must not be given what the mirror alone has let pass.
-                let vouched = checked || core.mirror.is_trusted(core.clock.now());
-                (vouched
-                    && core.judge_stale(&entry, &policy) <= least
-                    && core.may_stand_in(&entry, &policy))
+                (core.judge_stale(&entry, &policy) <= least
+                    && core.may_stand_in(&entry, &policy, word))
                 .then(|| Answer {
                     entry: entry.clone(),
                     outcome: Outcome::Stale(why),
@@ -224,7 +225,7 @@ impl Miss {
         };
         match freshness {
             // Who is blind cannot tell a fresh copy from one that was invalidated: it stands in for an error only.
-            Freshness::Fresh | Freshness::Revalidate if !self.progress.blind => {
+            Freshness::Fresh | Freshness::Revalidate if word != Word::Silent => {
                 self.progress.offered = true;
                 self.landing
                     .offer(given(Freshness::Revalidate, Staleness::WhileRevalidate));

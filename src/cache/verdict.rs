@@ -14,6 +14,17 @@ use super::key::Key;
 use super::outcome::{Answer, Outcome, Staleness, Trace};
 use super::policy::{Freshness, Policy};
 
+/// What Redis has said in this look-up of what became of the names. That it is up says nothing: it may refuse every question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It was not asked: the mirror stands for the copies at hand, as long as it is trusted.
+    Unasked,
+    /// It answered, and the mirror knows it.
+    Told,
+    /// It was asked, and refused or did not answer: without trust this replica is blind.
+    Silent,
+}
+
 impl Core {
     /// What a value depends on whose load has this stamp.
     pub(crate) fn depend(&self, stamp: Stamp, names: &Arc<[Name]>) -> Box<[Dependency]> {
@@ -69,31 +80,48 @@ impl Core {
     }
 
     fn bears_blindness(&self, entry: &Entry, policy: &Policy, now: Micros) -> bool {
-        let since = self.mirror.trust_until().max(entry.loaded_at);
+        self.blindness_ends(entry, policy)
+            .is_none_or(|end| now < end)
+    }
+
+    /// Until when blindness is borne; `None`: to the end of the copy's life in memory.
+    fn blindness_ends(&self, entry: &Entry, policy: &Policy) -> Option<Micros> {
+        // From where the load began: what it read may have been changed a moment later, however late it ended.
+        let since = self.mirror.trust_until().max(entry.load_began());
         policy
             .blind_ttl
-            .is_none_or(|blind| now < since.saturating_add(micros(blind)))
+            .map(|blind| since.saturating_add(micros(blind)))
+    }
+
+    /// Asks Redis what became of these names. Blocks for the round trip.
+    pub(crate) fn ask(&self, key: &Key, names: &[Name]) -> Word {
+        match self.redis.ask_names(key, names) {
+            Ok(()) => Word::Told,
+            Err(_) => Word::Silent,
+        }
     }
 
     /// Whether a copy may be the answer now that its renewal has failed: as far as policy bears it, and one that nobody can vouch
     /// for only where it may stand in for an error, counted from the end of what blindness is borne.
-    pub(crate) fn may_stand_in(&self, entry: &Entry, policy: &Policy) -> bool {
+    pub(crate) fn may_stand_in(&self, entry: &Entry, policy: &Policy, word: Word) -> bool {
         let now = self.clock.now();
         if self.judge_stale(entry, policy) == Freshness::Dead {
             return false;
         }
-        if self.mirror.is_trusted(now) || self.redis.pool().is_up() {
+        if self.mirror.is_trusted(now) {
             return true;
         }
-        let borne = match policy.blind_ttl {
-            Some(blind) => self
-                .mirror
-                .trust_until()
-                .max(entry.loaded_at)
-                .saturating_add(micros(blind)),
-            None => entry.ends.memory_until,
-        };
-        now < borne.saturating_add(micros(policy.stale.if_error))
+        match word {
+            Word::Told => true,
+            Word::Silent => {
+                let borne = self.blindness_ends(entry, policy);
+                now < borne
+                    .unwrap_or(entry.ends.memory_until)
+                    .saturating_add(micros(policy.stale.if_error))
+            }
+            // Trust ended on the way. Blindness is borne only where Redis was asked in vain.
+            Word::Unasked => false,
+        }
     }
 
     /// A fresh copy from memory for a reader whose question Redis has just failed to answer.

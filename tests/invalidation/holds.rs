@@ -338,3 +338,30 @@ fn a_replica_that_reaches_nothing_serves_memory_for_blind_ttl() {
     let bound = PATIENCE + Duration::from_secs(3);
     never_old_after(bound, &change, &[&two.far], "science", new);
 }
+
+#[test]
+fn a_late_load_of_a_replica_that_reaches_nothing_is_not_served_for_longer() {
+    let two = Two::with(&VersionsConfig {
+        blind_ttl: Some("2s"),
+        ..VersionsConfig::default()
+    });
+    let bound = PATIENCE + Duration::from_secs(2);
+    two.proxy.cut();
+    until(SOON, "it is blind", || {
+        bus(&two.far)["trusted"] == false && two.far.stats()["redis"]["up"] == false
+    });
+    let upstream = &two.versions.upstream;
+    upstream.hold_answers();
+    let before = begin_read(&two.far, "science");
+    until_calls(&two.versions, 1);
+    let (new, change) = two.change(&two.near, "science");
+    assert!(!change.pending);
+    upstream.pass_new();
+    until(SOON, "the bound is over", || {
+        change.acknowledged.elapsed() > bound
+    });
+    // What blindness is borne for counts from where this load began, which was before the change.
+    upstream.release();
+    assert!([1, new].contains(&finish(before, "science")));
+    never_old_after(bound, &change, &[&two.far], "science", new);
+}

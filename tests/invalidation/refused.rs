@@ -1,16 +1,18 @@
 //! Where Redis does not take it, and where there is no Redis.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::{
-    Change, PATIENCE, Two, bus, category_tag, invalidate, invalidate_now, never_old_after,
-    until_nothing_pends, warm,
+    Change, PATIENCE, Two, bus, category_tag, invalidate, invalidate_now, is_from_memory,
+    never_old_after, until_nothing_pends, warm,
 };
-use crate::support::larder::Larder;
+use crate::support::larder::{Larder, LarderOptions};
+use crate::support::proxy::FaultProxy;
 use crate::support::redis::RedisServer;
-use crate::support::versions::{Versions, VersionsConfig, version};
+use crate::support::upstream::{Behaviour, Response};
+use crate::support::versions::{Versions, VersionsConfig, try_version, version};
 use crate::support::{SOON, free_address, the_usual_redis_port, until};
 
 /// A Redis that takes no invalidation, until it is mended: each is pending, holds where it was made, and arrives in the end.
@@ -123,4 +125,172 @@ fn a_replica_whose_redis_is_not_there_is_blind_and_not_alone() {
     let change = invalidate(&larder, &category_tag("science"));
     assert!(change.pending, "{change:?}");
     assert_eq!(version(&larder, "science"), new);
+}
+
+/// Two replicas, the far one with a Redis user of its own, that serve the versions without an archive behind them: from one
+/// source, and as a whole of two parts.
+fn apart(blind_ttl: &'static str) -> Two {
+    let config = VersionsConfig {
+        blind_ttl: Some(blind_ttl),
+        ..VersionsConfig::default()
+    };
+    let (redis, versions) = (RedisServer::start(), Versions::start());
+    redis.cli::<()>(&["ACL", "SETUSER", "far", "on", ">pw", "~*", "&*", "+@all"]);
+    let proxy = FaultProxy::start(redis.address());
+    let part = |name: &str| {
+        format!(
+            r#"
+[resource.{name}]
+path = "/{name}/{{category}}"
+params.category = {{ type = "string" }}
+source = {{ http = "http://{}/{name}?category={{category}}" }}
+ttl = {{ memory = "1h", redis = "2h" }}
+stale = {{ while_revalidate = "0s", if_error = "0s" }}
+soft_timeout = "50ms"
+blind_ttl = "{blind_ttl}"
+tags = ["category:{{category}}"]
+"#,
+            versions.upstream.address()
+        )
+    };
+    let whole = r#"
+[resource.whole]
+path = "/whole/{category}"
+params.category = { type = "string" }
+source = { parts = ["wire", "cable"] }
+soft_timeout = "50ms"
+"#;
+    let resources = format!(
+        "{}{}{whole}[resource.articles]",
+        part("wire"),
+        part("cable")
+    );
+    let options = |redis| -> LarderOptions {
+        let options = config.options(&versions, redis);
+        options.with_config_text("[resource.articles]", &resources)
+    };
+    let near = Larder::start(&options(redis.address()));
+    let url = format!("redis://far:pw@{}", proxy.address());
+    let far = Larder::start(&options(proxy.address()).env("REDIS_URL", &url));
+    let two = Two {
+        near,
+        far,
+        proxy,
+        redis,
+        versions,
+    };
+    two.both_trust();
+    two
+}
+
+fn refuse_far(two: &Two) {
+    two.redis
+        .cli::<()>(&["ACL", "SETUSER", "far", "-@all", "resetchannels"]);
+}
+
+fn cut_far(two: &Two) {
+    two.proxy.cut();
+}
+
+fn stall_far(two: &Two) {
+    two.proxy.stall();
+}
+
+const PATHS: [&str; 2] = ["/wire", "/whole"];
+
+/// The far replica has the category in memory, of each of [`PATHS`].
+fn warm_far(two: &Two, category: &str) {
+    for path in PATHS {
+        until(SOON, "an answer comes from memory", || {
+            is_from_memory(&two.far.get(&format!("{path}/{category}")).expect(200))
+        });
+    }
+}
+
+/// Reads from the far replica until well past the bound: an answer that began later has the new version, or is none. Gives how many
+/// answers had the old one.
+#[track_caller]
+fn never_old_at_far(two: &Two, bound: Duration, change: &Change, category: &str, new: u64) -> u32 {
+    let (mut past, mut old) = (0, 0);
+    while past < 6 {
+        for path in PATHS {
+            let late = change.acknowledged.elapsed();
+            let answer = two.far.get(&format!("{path}/{category}"));
+            match try_version(&answer, category) {
+                Some(found) if found >= new => assert_eq!(answer.status, 200, "{answer}"),
+                Some(found) => {
+                    assert!(
+                        late <= bound,
+                        "v{found} for a read {late:?} after v{new} was acknowledged: {answer}"
+                    );
+                    old += 1;
+                }
+                None => assert!([502, 503, 504].contains(&answer.status), "{answer}"),
+            }
+            past += u32::from(late > bound);
+        }
+    }
+    old
+}
+
+fn fail(two: &Two) {
+    let refusal = Response::text(500, "no");
+    two.versions.upstream.behave(Behaviour::always(refusal));
+}
+
+/// Neither a slow nor a failing source brings an old value back on a replica for which Redis does nothing.
+fn no_old_value_stands_in(isolate: fn(&Two)) {
+    let two = apart("0s");
+    warm_far(&two, "science");
+    warm_far(&two, "health");
+    isolate(&two);
+    let (new, slow) = two.change(&two.near, "science");
+    let (newer, failing) = two.change(&two.near, "health");
+    assert!(!slow.pending && !failing.pending);
+    // Several times the soft timeout.
+    two.versions
+        .upstream
+        .set_latency(Duration::from_millis(500));
+    never_old_at_far(&two, PATIENCE, &slow, "science", new);
+    two.versions.upstream.set_latency(Duration::ZERO);
+    fail(&two);
+    never_old_at_far(&two, PATIENCE, &failing, "health", newer);
+}
+
+#[test]
+fn no_old_value_stands_in_where_redis_refuses_everything() {
+    no_old_value_stands_in(refuse_far);
+}
+
+#[test]
+fn no_old_value_stands_in_where_redis_is_not_reached() {
+    no_old_value_stands_in(cut_far);
+}
+
+#[test]
+fn no_old_value_stands_in_where_redis_is_silent() {
+    no_old_value_stands_in(stall_far);
+}
+
+/// What a replica may be late by while it is blind, it may be while Redis refuses; no failure of the source makes it longer.
+fn an_old_value_stands_in_for_blind_ttl(isolate: fn(&Two)) {
+    let two = apart("4s");
+    warm_far(&two, "science");
+    isolate(&two);
+    let (new, change) = two.change(&two.near, "science");
+    fail(&two);
+    until(SOON, "trust ends", || bus(&two.far)["trusted"] == false);
+    let bound = PATIENCE + Duration::from_secs(4);
+    let old = never_old_at_far(&two, bound, &change, "science", new);
+    assert!(old > 0, "it served nothing while it was blind");
+}
+
+#[test]
+fn an_old_value_stands_in_for_blind_ttl_where_redis_refuses_everything() {
+    an_old_value_stands_in_for_blind_ttl(refuse_far);
+}
+
+#[test]
+fn an_old_value_stands_in_for_blind_ttl_where_redis_is_not_reached() {
+    an_old_value_stands_in_for_blind_ttl(cut_far);
 }
