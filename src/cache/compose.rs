@@ -277,7 +277,8 @@ impl Whole {
         let life = if spent { Life::Full } else { Life::Tenth };
         let (now, jitter) = (core.clock.now(), random());
         let names: Arc<[Name]> = self.names.clone();
-        let stamp = core.mirror.stamp();
+        // From before it was read: what was invalidated meanwhile ends it, too.
+        let stamp = self.own.stamp;
         let entry = Arc::new(Entry {
             hash: hash(loaded.value.bytes()),
             load_id: random(),
