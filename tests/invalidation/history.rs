@@ -219,6 +219,32 @@ fn a_read_only_copy_that_lags_vouches_for_nothing() {
 }
 
 #[test]
+fn what_only_a_redis_that_was_left_has_taken_is_pending() {
+    let two = Two::start();
+    assert_eq!(two.warm("science"), 1);
+    // Another one takes its place. The bus of the far one is with it, and its pool still has connections to the first one, which
+    // goes on as if nothing had happened.
+    let other = RedisServer::start();
+    two.proxy.set_target(other.address());
+    let clock = bus(&two.far)["clock"].clone();
+    two.proxy.close_bus();
+    until(SOON, "the far one is part of the new history", || {
+        let bus = bus(&two.far);
+        bus["trusted"] == true && bus["clock"] != clock
+    });
+    let third = VersionsConfig::default().options(&two.versions, other.address());
+    let third = Larder::start(&third);
+    until_trusted(&third);
+    assert_eq!(version(&third, "science"), 1);
+    let (new, change) = two.change(&two.far, "science");
+    assert!(change.pending, "nobody with the other one was told");
+    assert_eq!(version(&two.far, "science"), new);
+    until(SOON, "it is delivered to the one that counts", || {
+        bus(&two.far)["pending"] == 0 && version(&third, "science") == new
+    });
+}
+
+#[test]
 fn a_redis_that_evicts_part_of_the_state_brings_nothing_back() {
     for part in ["state", "names", "log"] {
         let two = Two::start();

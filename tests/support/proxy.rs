@@ -117,6 +117,12 @@ impl FaultProxy {
         self.set_fault(Fault::Cut, Scope::Bus);
     }
 
+    /// Closes the connections that have subscribed to a channel, and no other; new ones go where the target is now.
+    pub fn close_bus(&self) {
+        self.shared.lock().close(Scope::Bus);
+        self.shared.changed.notify_all();
+    }
+
     /// Closes every connection; new ones are taken.
     pub fn close_all(&self) {
         self.shared.lock().close(Scope::All);
