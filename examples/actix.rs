@@ -57,7 +57,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Ok(url) = std::env::var("REDIS_URL") {
         builder = builder.redis(&url);
     }
-    let cache = web::Data::new(builder.build()?);
+    let cache = builder.build()?;
+    // Without it the answers are right, too, but what is loaded before Redis is found is loaded again.
+    cache.wait_trusted(Duration::from_secs(5));
+    let cache = web::Data::new(cache);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(cache.clone())

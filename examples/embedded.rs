@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     }
     let cache = builder.build()?;
     // Without it the answers are right, too, but what is loaded before Redis is found is loaded again.
-    cache.wait_trusted(Duration::from_secs(1));
+    cache.wait_trusted(Duration::from_secs(5));
     // Fresh for half a minute here, for five minutes in Redis.
     let policy = Policy::new(Duration::from_secs(30), Duration::from_secs(300));
     let of = |city: &str| {
