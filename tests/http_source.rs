@@ -152,7 +152,7 @@ fn an_expired_copy_is_confirmed_by_any_replica() {
             );
             assert_eq!(next.entry.hash, first.entry.hash);
             assert!(
-                next.entry.stamp.clock > first.entry.stamp.clock,
+                next.entry.stamp().clock > first.entry.stamp().clock,
                 "the clock of its own load"
             );
             assert!(next.entry.loaded_at > first.entry.loaded_at);

@@ -16,9 +16,9 @@ use larder::api::Api;
 use larder::api::key_table::KeyTable;
 use larder::api::limiter::Limiter;
 use larder::cache::{
-    Cache, CoherenceSettings, Ends, Entry, Epoch, Key, KeyText, Life, Load, LoadSettings, Loaded,
-    Making, MemorySettings, Policy, RedisSettings, Request, Stamp, Subject, Tag, Ticket, Value,
-    decode_envelope, encode_envelope,
+    Cache, CoherenceSettings, Dependency, Ends, Entry, Epoch, Key, KeyText, Life, Load,
+    LoadSettings, Loaded, Making, MemorySettings, Name, Policy, RedisSettings, Request, Stamp,
+    Subject, Tag, Ticket, Value, decode_envelope, encode_envelope,
 };
 use larder::config::Config;
 use larder::database::{Database, DatabaseSettings, KeyRate, NewKey};
@@ -209,11 +209,13 @@ impl Stage {
                 })
             }
             "decode" => {
-                let (cache, policy) = (self.cache.clone(), policy());
+                let (cache, policy, names) = (self.cache.clone(), policy(), names());
                 let bytes = Bytes::from(encode_envelope(&entry(), HOUR, cache.clock()));
                 Box::new(move || {
                     for _ in 0..times {
-                        let entry = decode_envelope(black_box(&bytes), &policy, 0, cache.clock());
+                        let own = |stamp| Dependency::unknown(stamp, names.clone());
+                        let entry =
+                            decode_envelope(black_box(&bytes), own, &policy, 0, cache.clock());
                         assert!(black_box(entry).is_some());
                     }
                 })
@@ -357,23 +359,31 @@ fn request(key: Key, tags: usize, value: impl FnOnce() -> Value + Send + 'static
     }
 }
 
-/// An entry of 4 KiB with four tags, as it comes from Redis.
+/// What it depends on: four tags and a key.
+fn names() -> Arc<[Name]> {
+    let tags = (0..4).map(|tag| Name::tag(&format!("item:{tag}")));
+    tags.chain([Name::key("item?id=1")]).collect()
+}
+
+/// An entry of 4 KiB, as it comes from Redis.
 fn entry() -> Entry {
     Entry {
         value: Value::Present(vec![b'x'; BODY].into()),
         hash: 1,
         load_id: 2,
-        stamp: Stamp {
-            epoch: Epoch(3),
-            clock: 4,
-            begun: 0,
-        },
-        dependencies: Box::default(),
+        own: Dependency::unknown(
+            Stamp {
+                epoch: Epoch(3),
+                clock: 4,
+                begun: 0,
+            },
+            names(),
+        ),
+        of_parts: Box::default(),
         loaded_at: 1_700_000_000_000_000,
-        load_time: Duration::from_millis(12),
+        load_time: 12_000,
         life: Life::Full,
         validator: Some("\"abc\"".into()),
-        tags: (0..4).map(|tag| Tag::new(&format!("item:{tag}"))).collect(),
         ends: Ends {
             memory_until: 0,
             fresh_until: 0,

@@ -231,8 +231,8 @@ fn shown(front: &Front, resource: &str, subject: &crate::cache::Subject) -> Valu
         "state": state,
         "age_ms": now.saturating_sub(entry.loaded_at) / 1000,
         "ttl_left_ms": entry.ends.memory_until.saturating_sub(now) / 1000,
-        "load_clock": entry.stamp.clock.to_string(),
-        "load_ms": entry.load_time.as_millis() as u64,
+        "load_clock": entry.stamp().clock.to_string(),
+        "load_ms": entry.load_time / 1000,
         "bytes": entry.value.bytes().len(),
         "tags": tags,
     })

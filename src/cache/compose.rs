@@ -28,7 +28,7 @@ struct Whole {
     labels: Vec<Arc<str>>,
     compose: Compose,
     names: Arc<[Name]>,
-    /// The whole's own key, and where history stood as its parts were asked for.
+    /// The whole's own tags and key, and where history stood as its parts were asked for.
     own: Dependency,
     began: Instant,
 }
@@ -61,7 +61,7 @@ pub(crate) fn start(
         compose: composition.compose,
         names,
         own: {
-            let own: Arc<[Name]> = Arc::new([Name::from(&subject.key)]);
+            let own: Arc<[Name]> = subject.names().collect();
             core.mirror.dependency(core.mirror.stamp(), &own)
         },
         subject,
@@ -223,19 +223,13 @@ impl Whole {
         let hold = holds
             .min_by_key(|hold| hold.map_or(0, |(until, _)| until))
             .flatten();
-        let stamps = || entries().map(|entry| entry.stamp);
-        let own = self.own.clone();
         // Each part keeps its own clock with its own names: one minimum over all would be dead on arrival.
-        let dependencies = entries()
-            .flat_map(|entry| entry.dependencies.iter().cloned())
-            .chain([own]);
+        let of_parts = entries().flat_map(|entry| entry.dependencies().cloned());
         Entry {
             hash: hash(loaded.value.bytes()),
             load_id: random(),
-            stamp: stamps()
-                .min_by_key(|stamp| stamp.clock)
-                .unwrap_or(self.own.stamp),
-            dependencies: dependencies.collect(),
+            own: self.own.clone(),
+            of_parts: of_parts.collect(),
             loaded_at: entries().map(|entry| entry.loaded_at).min().unwrap_or(now),
             load_time: entries()
                 .map(|entry| entry.load_time)
@@ -243,7 +237,6 @@ impl Whole {
                 .unwrap_or_default(),
             life: loaded.life,
             validator: None,
-            tags: self.subject.tags.clone(),
             ends: self.subject.policy.ends(
                 loaded.value.is_absent(),
                 loaded.life,
@@ -276,19 +269,16 @@ impl Whole {
         let spent = matches!(error, LoadError::Spent { .. });
         let life = if spent { Life::Full } else { Life::Tenth };
         let (now, jitter) = (core.clock.now(), random());
-        let names: Arc<[Name]> = self.names.clone();
-        // From before it was read: what was invalidated meanwhile ends it, too.
-        let stamp = self.own.stamp;
         let entry = Arc::new(Entry {
             hash: hash(loaded.value.bytes()),
             load_id: random(),
-            stamp,
-            dependencies: core.depend(stamp, &names),
+            // From before it was read: what was invalidated meanwhile ends it, too.
+            own: self.own.clone(),
+            of_parts: Box::new([core.mirror.dependency(self.own.stamp, &self.names)]),
             loaded_at: now,
-            load_time: self.began.elapsed(),
+            load_time: micros(self.began.elapsed()),
             life,
             validator: None,
-            tags: self.subject.tags.clone(),
             // Never fresh: served again only as long as a new attempt would make no sense.
             ends: Ends {
                 memory_until: now,

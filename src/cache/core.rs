@@ -57,7 +57,7 @@ impl Core {
             return None;
         }
         let outcome = if now < entry.ends.memory_until
-            && self.mirror.standing(&entry.dependencies) == Standing::Valid
+            && self.mirror.standing(entry.dependencies()) == Standing::Valid
         {
             Outcome::MemoryHit
         } else {
@@ -102,10 +102,10 @@ impl Core {
         let joinable = |flight: &Flight| {
             proof != Proof::Fresh
                 && flight
-                    .look(|dependencies, began, unproven| {
+                    .look(|dependency, began, unproven| {
                         // A reader joins only what could be served to it: nothing invalidated since the load began, and nothing that
                         // this replica might not have heard of.
-                        self.mirror.standing(dependencies) == Standing::Valid
+                        self.mirror.standing(std::iter::once(dependency)) == Standing::Valid
                             && (proof == Proof::Verified
                                 || self.mirror.is_trusted(self.clock.now())
                                 || (!unproven && began.elapsed() < patience))
@@ -119,7 +119,7 @@ impl Core {
             joinable,
             proof != Proof::Fresh,
             move |landing| {
-                landing.stamp(core.depend(core.mirror.stamp(), &names));
+                landing.stamp(core.mirror.dependency(core.mirror.stamp(), &names));
                 // Look again: a flight that this look-up missed in memory may have filled it and landed before the table was asked,
                 // and then a second load would follow the first one for nothing.
                 let in_memory = core

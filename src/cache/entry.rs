@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::clock::{Micros, micros};
-use super::coherence::{Dependency, Stamp};
-use super::key::Tag;
+use super::clock::Micros;
+use super::coherence::{Dependency, Name, Stamp};
 use super::outcome::Staleness;
 use super::policy::{Ends, Life, Policy};
 
@@ -44,21 +43,18 @@ pub struct Entry {
     pub hash: u64,
     /// Which load made it.
     pub load_id: u64,
-    /// Where its load stands in the history of changes; of a whole, the earliest of its parts'.
-    pub stamp: Stamp,
-    /// What it depends on, each part with its own stamp. Empty: nothing can tell what becomes of it, so it is served to those who
-    /// waited for it, and never again.
-    pub dependencies: Box<[Dependency]>,
+    /// Its tags and, last, its key, as of its load.
+    pub own: Dependency,
+    /// What the parts of a whole depend on, each as of its own load; of what was loaded, nothing.
+    pub of_parts: Box<[Dependency]>,
     /// When its load ended: ages and TTLs count from here.
     pub loaded_at: Micros,
     /// How long its load took.
-    pub load_time: Duration,
+    pub load_time: Micros,
     /// How much of its TTL it was given.
     pub life: Life,
     /// What its source knows it by when it is asked to confirm it; `None`: it cannot.
     pub validator: Option<Box<str>>,
-    /// The names it depends on besides its own key.
-    pub tags: Box<[Tag]>,
     /// Until when it is fresh.
     pub ends: Ends,
     /// A stale entry whose renewal failed is served without a new attempt until then, for this reason.
@@ -71,9 +67,27 @@ impl Entry {
         self.value.is_absent() || self.life.ends_sharply()
     }
 
+    /// All that it depends on.
+    pub(crate) fn dependencies(&self) -> impl Iterator<Item = &Dependency> + Clone {
+        std::iter::once(&self.own).chain(&self.of_parts)
+    }
+
+    /// Where its load stands in the history of changes; of a whole, the earliest of its parts.
+    pub fn stamp(&self) -> Stamp {
+        let stamps = self.dependencies().map(|dependency| dependency.stamp);
+        stamps
+            .min_by_key(|stamp| stamp.clock)
+            .unwrap_or(self.own.stamp)
+    }
+
+    /// The names it depends on besides its own key.
+    pub fn tags(&self) -> &[Name] {
+        self.own.names.split_last().map_or(&[], |(_, tags)| tags)
+    }
+
     /// When its load began; of a whole, no later than that of any part.
     pub(crate) fn load_began(&self) -> Micros {
-        self.loaded_at.saturating_sub(micros(self.load_time))
+        self.loaded_at.saturating_sub(self.load_time)
     }
 
     /// How long after its end it is still of use: to be served stale, or to be confirmed by its source.

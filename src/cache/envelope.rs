@@ -2,8 +2,8 @@
 //!
 //! Layout, integers little-endian: `LDR` and the version (4 bytes), the load's id (8), XXH3 of all that follows (8), flags (1),
 //! epoch (8), load clock (8), moment of the load on Redis's clock (8, microseconds), fresh life (8, microseconds), duration of the
-//! load (8, microseconds), number of tags (2), each tag as length (2) and text, the validator in the same way (length 0: none), then
-//! the body to the end.
+//! load (8, microseconds), the validator as length (2; 0: none) and text, then the body to the end. Its names are in none: whoever
+//! looks for a key knows them.
 //!
 //! Rolling deployments: a replica reads its own version only and takes any other for a miss, so two versions side by side cost
 //! loads, never wrong answers. The load's id stays where it is in every version, since the lease script compares it.
@@ -13,12 +13,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::clock::Clock;
-use super::coherence::{Epoch, Stamp};
+use super::coherence::{Dependency, Epoch, Stamp};
 use super::entry::{Entry, Value, hash};
-use super::key::Tag;
 use super::policy::{Life, Policy};
 
-const HEAD: &[u8; 4] = b"LDR\x02";
+const HEAD: &[u8; 4] = b"LDR\x03";
 const SUMMED_FROM: usize = 20;
 const ABSENT: u8 = 1;
 const TENTH: u8 = 2;
@@ -29,8 +28,7 @@ const STRICTLY: u8 = 8;
 pub fn encode(entry: &Entry, fresh_for: Duration, clock: &Clock) -> Vec<u8> {
     let body = entry.value.bytes();
     let validator = entry.validator.as_deref().unwrap_or_default();
-    let tags: usize = entry.tags.iter().map(|tag| 2 + tag.as_str().len()).sum();
-    let mut out = Vec::with_capacity(SUMMED_FROM + 45 + tags + validator.len() + body.len());
+    let mut out = Vec::with_capacity(SUMMED_FROM + 43 + validator.len() + body.len());
     out.extend_from_slice(HEAD);
     out.extend_from_slice(&entry.load_id.to_le_bytes());
     out.extend_from_slice(&[0; 8]);
@@ -44,18 +42,13 @@ pub fn encode(entry: &Entry, fresh_for: Duration, clock: &Clock) -> Vec<u8> {
     };
     out.push(absent | life);
     for number in [
-        entry.stamp.epoch.0,
-        entry.stamp.clock,
+        entry.own.stamp.epoch.0,
+        entry.own.stamp.clock,
         clock.redis_of_local(entry.loaded_at),
         super::clock::micros(fresh_for),
-        super::clock::micros(entry.load_time),
+        entry.load_time,
     ] {
         out.extend_from_slice(&number.to_le_bytes());
-    }
-    out.extend_from_slice(&(entry.tags.len() as u16).to_le_bytes());
-    for tag in &entry.tags {
-        out.extend_from_slice(&(tag.as_str().len() as u16).to_le_bytes());
-        out.extend_from_slice(tag.as_str().as_bytes());
     }
     out.extend_from_slice(&(validator.len() as u16).to_le_bytes());
     out.extend_from_slice(validator.as_bytes());
@@ -65,9 +58,15 @@ pub fn encode(entry: &Entry, fresh_for: Duration, clock: &Clock) -> Vec<u8> {
     out
 }
 
-/// The entry that `bytes` stand for, with its ends by this replica's `policy`; `None` for bytes that are no envelope of this
-/// version, or a damaged one.
-pub fn decode(bytes: &Bytes, policy: &Policy, jitter: u64, clock: &Clock) -> Option<Entry> {
+/// The entry that `bytes` stand for, with its ends by this replica's `policy`; `own` gives what a value depends on whose load has that
+/// stamp. `None` for bytes that are no envelope of this version, or a damaged one.
+pub fn decode(
+    bytes: &Bytes,
+    own: impl FnOnce(Stamp) -> Dependency,
+    policy: &Policy,
+    jitter: u64,
+    clock: &Clock,
+) -> Option<Entry> {
     if bytes.get(..4)? != HEAD || hash(bytes.get(SUMMED_FROM..)?) != number(bytes, 12)? {
         return None;
     }
@@ -75,11 +74,6 @@ pub fn decode(bytes: &Bytes, policy: &Policy, jitter: u64, clock: &Clock) -> Opt
     let [epoch, load_clock, loaded_at, fresh_for, load_time] =
         [0, 1, 2, 3, 4].map(|i| number(bytes, SUMMED_FROM + 1 + 8 * i));
     let mut at = SUMMED_FROM + 41;
-    let count = short(bytes, &mut at)?;
-    let mut tags = Vec::with_capacity(count.min(64));
-    for _ in 0..count {
-        tags.push(Tag::new(text(bytes, &mut at)?));
-    }
     let validator = Some(text(bytes, &mut at)?).filter(|validator| !validator.is_empty());
     let value = if flags & ABSENT == 0 {
         Value::Present(bytes.slice(at..))
@@ -100,18 +94,16 @@ pub fn decode(bytes: &Bytes, policy: &Policy, jitter: u64, clock: &Clock) -> Opt
     Some(Entry {
         hash: hash(value.bytes()),
         load_id: number(bytes, 4)?,
-        // Whoever finds it knows its names, and makes them its dependencies.
-        stamp: Stamp {
+        own: own(Stamp {
             epoch: Epoch(epoch?),
             clock: load_clock?,
             begun: 0,
-        },
-        dependencies: Box::default(),
+        }),
+        of_parts: Box::default(),
         loaded_at,
-        load_time: Duration::from_micros(load_time?),
+        load_time: load_time?,
         life,
         validator: validator.map(Into::into),
-        tags: tags.into(),
         ends: policy.ends(value.is_absent(), life, jitter, fresh_until, clock.now()),
         hold: None,
         value,
@@ -146,6 +138,8 @@ fn text<'a>(bytes: &'a [u8], at: &mut usize) -> Option<&'a str> {
 mod tests {
     use super::super::policy::{Ends, StaleRules};
     use super::*;
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     fn policy() -> Policy {
@@ -160,24 +154,27 @@ mod tests {
         }
     }
 
-    fn entry(body: Option<Vec<u8>>, tags: Vec<String>, clock: &Clock) -> Entry {
+    fn own(stamp: Stamp) -> Dependency {
+        Dependency::unknown(stamp, Arc::default())
+    }
+
+    fn entry(body: Option<Vec<u8>>, clock: &Clock) -> Entry {
         let validator = Some("\"abc\"\n".into());
         let value = body.map_or(Value::Absent, |body| Value::Present(body.into()));
         Entry {
             hash: hash(value.bytes()),
             value,
             load_id: 7,
-            stamp: Stamp {
+            own: own(Stamp {
                 epoch: Epoch(8),
                 clock: 9,
                 begun: 0,
-            },
-            dependencies: Box::default(),
+            }),
+            of_parts: Box::default(),
             loaded_at: clock.now(),
-            load_time: Duration::from_millis(12),
+            load_time: 12_000,
             life: Life::Tenth,
             validator,
-            tags: tags.iter().map(|tag| Tag::new(tag)).collect(),
             ends: Ends {
                 memory_until: 0,
                 fresh_until: 0,
@@ -190,7 +187,6 @@ mod tests {
         #[test]
         fn round_trips(
             body: Option<Vec<u8>>,
-            tags in proptest::collection::vec(".{0,20}", 0..5),
             validator in proptest::option::of(".{1,20}"),
             life in prop_oneof![
                 Just(Life::Full),
@@ -201,49 +197,48 @@ mod tests {
         ) {
             let clock = Clock::new();
             clock.heard_redis(clock.now() + 3_000_000, clock.now());
-            let mut before = entry(body, tags, &clock);
+            let mut before = entry(body, &clock);
             before.life = life;
             before.validator = validator.map(Into::into);
             let bytes = Bytes::from(encode(&before, Duration::from_secs(60), &clock));
             prop_assert_eq!(load_id(&bytes), 7u64.to_le_bytes());
-            let after = decode(&bytes, &policy(), 0, &clock).unwrap();
+            let after = decode(&bytes, own, &policy(), 0, &clock).unwrap();
             prop_assert_eq!(&after.value, &before.value);
-            prop_assert_eq!(&after.tags, &before.tags);
             prop_assert_eq!(&after.validator, &before.validator);
             prop_assert_eq!(
-                (after.hash, after.load_id, after.stamp, after.loaded_at, after.load_time, after.life),
-                (before.hash, before.load_id, before.stamp, before.loaded_at, before.load_time, before.life)
+                (after.hash, after.load_id, after.stamp(), after.loaded_at, after.load_time, after.life),
+                (before.hash, before.load_id, before.stamp(), before.loaded_at, before.load_time, before.life)
             );
             prop_assert_eq!(after.ends.fresh_until, before.loaded_at + 60_000_000);
         }
 
         #[test]
         fn survives_any_bytes(bytes: Vec<u8>) {
-            prop_assert!(decode(&bytes.into(), &policy(), 0, &Clock::new()).is_none());
+            prop_assert!(decode(&bytes.into(), own, &policy(), 0, &Clock::new()).is_none());
         }
 
         #[test]
         fn refuses_a_damaged_envelope(body: Vec<u8>, at: prop::sample::Index, flip in 1..=255u8) {
             let clock = Clock::new();
-            let mut bytes = encode(&entry(Some(body), vec!["t".into()], &clock), Duration::from_secs(1), &clock);
+            let mut bytes = encode(&entry(Some(body), &clock), Duration::from_secs(1), &clock);
             // All but the load's id is covered by the checksum or compared.
             let at = at.index(bytes.len() - 8);
             let at = if at < 4 { at } else { at + 8 };
             bytes[at] ^= flip;
-            prop_assert!(decode(&bytes.into(), &policy(), 0, &clock).is_none());
+            prop_assert!(decode(&bytes.into(), own, &policy(), 0, &clock).is_none());
         }
 
         #[test]
         fn survives_a_body_that_ends_early(body: Vec<u8>, cut: prop::sample::Index) {
             let clock = Clock::new();
-            let mut bytes = encode(&entry(Some(body), vec![], &clock), Duration::from_secs(1), &clock);
+            let mut bytes = encode(&entry(Some(body), &clock), Duration::from_secs(1), &clock);
             bytes.truncate(cut.index(bytes.len()));
             // Also with a checksum that fits the rest: the lengths inside must not be believed.
             if bytes.len() > SUMMED_FROM {
                 let sum = hash(&bytes[SUMMED_FROM..]);
                 bytes[12..SUMMED_FROM].copy_from_slice(&sum.to_le_bytes());
             }
-            let _ = decode(&bytes.into(), &policy(), 0, &clock);
+            let _ = decode(&bytes.into(), own, &policy(), 0, &clock);
         }
     }
 }

@@ -51,7 +51,7 @@ pub(crate) struct Flight {
 #[derive(Default)]
 pub(super) struct State {
     /// What the load depends on, stamped as it began.
-    dependencies: Box<[Dependency]>,
+    dependency: Option<Dependency>,
     began: Option<Instant>,
     /// Whether it may bring a copy that only the mirror has let pass.
     unproven: bool,
@@ -157,12 +157,10 @@ impl Flights {
 impl Flight {
     /// Looks at what the load depends on, when it began, and whether it may bring a copy that only the mirror has let pass; `None`
     /// before it has begun.
-    pub(crate) fn look<T>(
-        &self,
-        look: impl FnOnce(&[Dependency], Instant, bool) -> T,
-    ) -> Option<T> {
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Dependency, Instant, bool) -> T) -> Option<T> {
         let state = self.lock();
-        Some(look(&state.dependencies, state.began?, state.unproven))
+        let dependency = state.dependency.as_ref()?;
+        Some(look(dependency, state.began?, state.unproven))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -188,9 +186,9 @@ impl State {
 
 impl Landing {
     /// Notes what the load depends on, as it begins, and again when it has a better stamp.
-    pub(crate) fn stamp(&self, dependencies: Box<[Dependency]>) {
+    pub(crate) fn stamp(&self, dependency: Dependency) {
         let mut state = self.flight.lock();
-        state.dependencies = dependencies;
+        state.dependency = Some(dependency);
         state.began.get_or_insert_with(Instant::now);
     }
 
@@ -284,17 +282,19 @@ mod tests {
             value: Value::Present(body.into()),
             hash: 0,
             load_id: 0,
-            stamp: Stamp {
-                epoch: Epoch(1),
-                clock: 0,
-                begun: 0,
-            },
-            dependencies: Box::default(),
+            own: Dependency::unknown(
+                Stamp {
+                    epoch: Epoch(1),
+                    clock: 0,
+                    begun: 0,
+                },
+                Arc::default(),
+            ),
+            of_parts: Box::default(),
             loaded_at: 0,
-            load_time: Duration::ZERO,
+            load_time: 0,
             life: Life::Full,
             validator: None,
-            tags: Box::default(),
             ends: Ends {
                 memory_until: 0,
                 fresh_until: 0,

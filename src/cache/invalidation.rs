@@ -4,9 +4,10 @@
 //! after the call at which this replica serves what was loaded before.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use super::Cache;
-use super::coherence::bus::Listener;
+use super::coherence::bus::{Listener, MOST_NAMES};
 use super::coherence::{Batch, Kind, Name, over};
 
 /// Names in one script: many more would hold up everybody else in Redis, and outlast the time a reply may take.
@@ -60,6 +61,8 @@ impl Cache {
             let clock = (era.last() + 1).max(core.clock.now());
             names.iter().for_each(|name| era.apply(name, kind, clock));
             era.heard(clock);
+            let kept = bus.longest_life.load(Ordering::Relaxed);
+            era.make_room(MOST_NAMES, clock.saturating_sub(kept));
             // A Redis that appeared meanwhile began a history in which nothing of the old one is left.
             core.mirror.pending.settle(batch);
             self.tell_listeners(names, kind);

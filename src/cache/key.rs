@@ -8,14 +8,14 @@ use std::borrow::Borrow;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-/// Digits of the fingerprint and the colon behind it.
-const NAME_AT: usize = 17;
-
 /// The identity of an entry. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(Arc<str>);
 
 impl Key {
+    /// Digits of the fingerprint and the colon behind it.
+    pub(super) const NAME_AT: usize = 17;
+
     /// A key of the resource version `fingerprint` with a name made by [`KeyText`].
     pub fn new(fingerprint: u64, name: &str) -> Key {
         Key(format!("{fingerprint:016x}:{name}").into())
@@ -23,11 +23,15 @@ impl Key {
 
     /// The name by which people and invalidations know it: the key without the fingerprint.
     pub fn name(&self) -> &str {
-        self.0.get(NAME_AT..).unwrap_or_default()
+        self.0.get(Key::NAME_AT..).unwrap_or_default()
     }
 
     /// Fingerprint and name: what the tiers store it under.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn shared(&self) -> &Arc<str> {
         &self.0
     }
 }
@@ -112,6 +116,10 @@ impl Tag {
 
     /// Its text.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn shared(&self) -> &Arc<str> {
         &self.0
     }
 }

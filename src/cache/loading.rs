@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::clock::micros;
-use super::coherence::{Stamp, Standing};
+use super::coherence::{Dependency, Stamp, Standing};
 use super::core::Core;
 use super::entry::{Entry, hash};
 use super::envelope;
@@ -55,7 +55,8 @@ impl Miss {
         // From here on the value comes from the source.
         self.landing.set_unproven(false);
         // The stamp of the load: from here on readers that come later are compared with it.
-        self.landing.stamp(self.core.depend(stamp, &self.names));
+        let own = self.core.mirror.dependency(stamp, &self.names);
+        self.landing.stamp(own.clone());
         if self.whole || self.progress.offered {
             self.subject.tally.count_load();
         }
@@ -77,7 +78,7 @@ impl Miss {
         });
         let took = began.elapsed();
         match loaded {
-            Ok(loaded) => self.loaded(loaded, stamp, &token, took),
+            Ok(loaded) => self.loaded(loaded, own, &token, took),
             Err(error) => {
                 if self.uses_redis() {
                     // A lease that cannot be given back runs out by itself.
@@ -99,7 +100,7 @@ impl Miss {
     /// The copy that the source may confirm.
     fn previous(&mut self) -> Option<Previous> {
         let copy = self.progress.previous.take()?;
-        let standing = self.core.mirror.standing(&copy.dependencies);
+        let standing = self.core.mirror.standing(copy.dependencies());
         let confirmable = matches!(standing, Standing::Valid | Standing::Soft(_));
         let validator = copy.validator.clone().filter(|_| confirmable)?;
         Some(Previous {
@@ -153,7 +154,7 @@ impl Miss {
         alone(&self.core)
     }
 
-    fn loaded(mut self, mut loaded: Loaded, stamp: Stamp, token: &str, took: Duration) {
+    fn loaded(self, mut loaded: Loaded, own: Dependency, token: &str, took: Duration) {
         let core = self.core.clone();
         let (now, jitter) = (core.clock.now(), self.subject.jitter);
         let absent = loaded.value.is_absent();
@@ -161,13 +162,12 @@ impl Miss {
         let entry = Arc::new(Entry {
             hash: hash(loaded.value.bytes()),
             load_id: random(),
-            stamp,
-            dependencies: core.depend(stamp, &self.names),
+            own,
+            of_parts: Box::default(),
             loaded_at: now,
-            load_time: took,
+            load_time: micros(took),
             life: loaded.life,
             validator: loaded.take_validator(),
-            tags: std::mem::take(&mut self.subject.tags),
             ends: self.subject.policy.ends(
                 absent,
                 loaded.life,

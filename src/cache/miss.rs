@@ -138,7 +138,7 @@ impl Miss {
     fn verified_copy(&self) -> Option<Answer> {
         let (core, copy) = (&self.core, self.progress.stale.as_ref()?);
         let fresh = core.clock.now() < copy.ends.memory_until;
-        (fresh && core.mirror.standing(&copy.dependencies) == Standing::Valid)
+        (fresh && core.mirror.standing(copy.dependencies()) == Standing::Valid)
             .then(|| self.answer(copy.clone(), Outcome::MemoryHit))
     }
 
@@ -156,8 +156,9 @@ impl Miss {
     pub(super) fn look_into(&mut self, bytes: &Bytes) -> Option<Answer> {
         self.progress.seen = Bytes::copy_from_slice(envelope::load_id(bytes));
         let core = &self.core;
-        let mut entry = envelope::decode(bytes, &self.subject.policy, random(), &core.clock)?;
-        entry.dependencies = core.depend(entry.stamp, &self.names);
+        let own = |stamp| core.mirror.dependency(stamp, &self.names);
+        let policy = &self.subject.policy;
+        let entry = envelope::decode(bytes, own, policy, random(), &core.clock)?;
         let entry = Arc::new(entry);
         let newer = |old: &Arc<Entry>| old.loaded_at <= entry.loaded_at;
         if self.progress.previous.as_ref().is_none_or(newer) {

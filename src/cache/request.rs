@@ -39,6 +39,14 @@ pub struct Subject {
     pub tally: Arc<Tally>,
 }
 
+impl Subject {
+    /// Its tags and, last, its key.
+    pub(crate) fn names(&self) -> impl Iterator<Item = Name> + '_ {
+        let tags = self.tags.iter().map(Name::from);
+        tags.chain([Name::from(&self.key)])
+    }
+}
+
 /// How a value is made.
 pub enum Making {
     /// By asking a source.
@@ -50,10 +58,7 @@ pub enum Making {
 impl Making {
     /// The names that the value of `subject` depends on: its tags and its key, and those of its parts.
     pub(crate) fn names(&self, subject: &Subject) -> Arc<[Name]> {
-        let own = |subject: &Subject| {
-            let tags = subject.tags.iter().map(|tag| Name::tag(tag.as_str()));
-            tags.chain([Name::from(&subject.key)]).collect::<Vec<_>>()
-        };
+        let own = |subject: &Subject| subject.names().collect::<Vec<_>>();
         let mut names = own(subject);
         if let Making::Compose(composition) = self {
             for part in &composition.parts {

@@ -127,7 +127,7 @@ impl Cache {
     /// The names that an entry depends on, each with the clock of its last invalidation that is known here.
     pub fn invalidated(&self, entry: &Entry) -> Vec<(Name, Option<u64>)> {
         let mut all: Vec<(Name, Option<u64>)> = Vec::new();
-        for (name, clock) in entry.dependencies.iter().flat_map(Dependency::invalidated) {
+        for (name, clock) in entry.dependencies().flat_map(Dependency::invalidated) {
             if !all.iter().any(|(known, _)| *known == name) {
                 all.push((name, clock));
             }

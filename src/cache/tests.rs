@@ -281,6 +281,21 @@ fn a_whole_is_made_of_its_parts_and_kept() {
 }
 
 #[test]
+fn a_whole_falls_with_a_tag_that_none_of_its_parts_has() {
+    let (cache, policy, key) = (cache(), hour(), Key::new(1, "whole"));
+    let kept = || cache.get(key.as_str(), &policy, 0).is_some();
+    for kind in [Kind::Hard, Kind::Soft] {
+        let mut request = composed(&policy, || present("a"), || present("b"), None);
+        request.subject.tags = Box::new([Tag::new("whole's")]);
+        let made = cache.answer(request, LONG);
+        assert_eq!(text(&made).0, "a+b");
+        assert!(kept());
+        cache.invalidate(&[Name::tag("whole's")], kind);
+        assert!(!kept(), "{kind:?}");
+    }
+}
+
+#[test]
 fn a_whole_that_lacks_a_part_lives_a_tenth_and_spares_the_part_that_is_there() {
     let cache = cache();
     let policy = policy(Duration::from_secs(300), Duration::ZERO, Duration::ZERO);

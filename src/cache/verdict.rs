@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::clock::{Micros, micros};
-use super::coherence::{Dependency, Name, Stamp, Standing};
+use super::coherence::{Name, Standing};
 use super::core::Core;
 use super::entry::Entry;
 use super::error::LoadError;
@@ -26,15 +26,10 @@ pub(crate) enum Word {
 }
 
 impl Core {
-    /// What a value depends on whose load has this stamp.
-    pub(crate) fn depend(&self, stamp: Stamp, names: &Arc<[Name]>) -> Box<[Dependency]> {
-        Box::new([self.mirror.dependency(stamp, names)])
-    }
-
     /// What may be done now with a copy whose fresh life ends at `until`.
     pub(crate) fn judge(&self, entry: &Entry, until: Micros, policy: &Policy) -> Freshness {
         let (sharp, now) = (entry.ends_sharply(), self.clock.now());
-        match self.mirror.standing(&entry.dependencies) {
+        match self.mirror.standing(entry.dependencies()) {
             Standing::Valid => policy.judge(sharp, until, now),
             // Its fresh life ended with the invalidation, whose clock is close to the time of Redis. Pending ones have none yet.
             Standing::Soft(clock) => {
@@ -46,7 +41,7 @@ impl Core {
                 policy.judge(sharp, until.min(ended), now)
             }
             Standing::Invalid => Freshness::Dead,
-            Standing::OtherHistory if self.mirror.invalidated_since_reset(&entry.dependencies) => {
+            Standing::OtherHistory if self.mirror.invalidated_since_reset(entry.dependencies()) => {
                 Freshness::Dead
             }
             Standing::OtherHistory => policy.judge_after_reset(sharp, entry.loaded_at, now),
@@ -128,7 +123,7 @@ impl Core {
     pub(crate) fn serve_blind(&self, entry: &Arc<Entry>, policy: &Policy) -> Option<Answer> {
         let now = self.clock.now();
         let fresh = now < entry.ends.memory_until
-            && self.mirror.standing(&entry.dependencies) == Standing::Valid;
+            && self.mirror.standing(entry.dependencies()) == Standing::Valid;
         (fresh && self.bears_blindness(entry, policy, now)).then(|| Answer {
             entry: entry.clone(),
             outcome: Outcome::MemoryHit,

@@ -31,7 +31,7 @@ const DELIVERED_AT_ONCE: usize = 500;
 /// How often names that no entry can depend on any more are forgotten, in pings: every 30 s with a `patience` of 1 s.
 const PRUNE_EVERY: u32 = 120;
 /// Names that Redis keeps at most.
-const MOST_NAMES: u64 = 1_000_000;
+pub(crate) const MOST_NAMES: usize = 1_000_000;
 /// Names that one script forgets at most, of either sort, as it has them: in between Redis does other work, and this thread listens.
 const FORGOTTEN_AT_ONCE: u64 = 1000;
 
@@ -260,7 +260,7 @@ impl Session<'_> {
     fn prune(&self, talking: &mut Connection) -> Result<u64, Lost> {
         let bus = self.bus;
         let keep = bus.longest_life.load(Ordering::Relaxed);
-        let gone = bus.scripts.prune(talking, keep, MOST_NAMES)?;
+        let gone = bus.scripts.prune(talking, keep, MOST_NAMES as u64)?;
         let oldest = bus
             .clock
             .redis_of_local(bus.clock.now())

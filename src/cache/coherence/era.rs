@@ -1,21 +1,24 @@
 //! An era: one history of changes, and everything that may be compared with its clocks.
 //!
-//! A new history is a new era, whole, so that no clock of the old one is left behind. A name has a cell with the clocks of its last
-//! invalidations.
+//! A new history is a new era, whole, so that no clock of the old one is left behind. It knows the clocks of the last invalidations of
+//! each name that was invalidated, and in a fixed number of slots the highest clock of all names with the same hash: a hit looks at
+//! the slots of its names, and at the names themselves only where one of those is later than its load.
 //!
-//! Invariants: a cell only grows. A cell that an entry still points to is never removed. `last` is advanced by the subscriber
-//! alone: what this replica invalidated itself, or saw in a reply, sets cells at once and leaves `last`, or a message lost before
-//! it would look heard.
+//! Invariants: slots, clocks and `dead_below` only grow. A name is known before its slot is raised, and what was loaded before the last
+//! invalidation of a name is dead before that name is forgotten. `last` is advanced by the subscriber alone: what this replica
+//! invalidated itself, or saw in a reply, is noted at once and leaves `last`, or a message lost before it would look heard.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock};
 
 use super::super::clock::Clock;
 use super::name::{Kind, Name};
 
 const SHARDS: usize = 16;
+/// Half a megabyte of them. With as many invalidations since a load as there are slots, two in three of its hits look at a name itself.
+const SLOTS: usize = 1 << 16;
 
 /// The random identity of one history of changes. Clocks of two histories are never compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,31 +58,20 @@ pub(crate) struct State {
     pub(crate) begun: u64,
 }
 
-/// The clocks of the last invalidations of one name.
-#[derive(Debug, Default)]
-pub(crate) struct Cell {
-    pub(super) hard: AtomicU64,
-    pub(super) soft: AtomicU64,
+/// The clocks of the last invalidations of one name; zero: none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Last {
+    pub(super) hard: u64,
+    pub(super) soft: u64,
 }
 
-impl Cell {
-    fn raise(&self, kind: Kind, clock: u64) {
-        let cell = if kind == Kind::Hard {
-            &self.hard
-        } else {
-            &self.soft
-        };
-        cell.fetch_max(clock, Ordering::AcqRel);
-    }
-
-    pub(super) fn newest(&self) -> u64 {
-        self.hard
-            .load(Ordering::Acquire)
-            .max(self.soft.load(Ordering::Acquire))
+impl Last {
+    pub(super) fn newest(self) -> u64 {
+        self.hard.max(self.soft)
     }
 }
 
-type Cells = HashMap<Name, Arc<Cell>, foldhash::fast::RandomState>;
+type Names = HashMap<Name, Last, foldhash::fast::RandomState>;
 
 /// One history, and all that may be compared with its clocks.
 #[derive(Debug)]
@@ -93,8 +85,9 @@ pub(crate) struct Era {
     pub(super) dead_below: AtomicU64,
     /// What was loaded below is stale.
     pub(super) soft_below: AtomicU64,
-    shards: [Mutex<Cells>; SHARDS],
-    hasher: foldhash::fast::RandomState,
+    /// By the hash of a name: the highest clock of any name with it.
+    slots: Box<[AtomicU64]>,
+    shards: [RwLock<Names>; SHARDS],
 }
 
 impl Era {
@@ -105,8 +98,8 @@ impl Era {
             last: AtomicU64::new(last),
             dead_below: AtomicU64::new(0),
             soft_below: AtomicU64::new(0),
+            slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             shards: Default::default(),
-            hasher: Default::default(),
         }
     }
 
@@ -123,28 +116,49 @@ impl Era {
         self.last.fetch_max(clock, Ordering::AcqRel);
     }
 
-    pub(super) fn shard(&self, name: &Name) -> MutexGuard<'_, Cells> {
-        use std::hash::BuildHasher;
-        let shard = self.hasher.hash_one(name) as usize % SHARDS;
-        self.shards[shard]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn slot(&self, name: &Name) -> &AtomicU64 {
+        &self.slots[name.short_hash() as usize % SLOTS]
     }
 
-    pub(super) fn cell(&self, name: &Name) -> Arc<Cell> {
-        let mut shard = self.shard(name);
-        if let Some(cell) = shard.get(name) {
-            return cell.clone();
+    fn shard(&self, name: &Name) -> &RwLock<Names> {
+        // Other bits than those of the slot.
+        &self.shards[(name.short_hash() >> 16) as usize % SHARDS]
+    }
+
+    /// The last invalidations of `name`, as far as they are known by name.
+    pub(super) fn last_of(&self, name: &Name) -> Option<Last> {
+        let shard = self.shard(name).read();
+        let shard = shard.unwrap_or_else(PoisonError::into_inner);
+        shard.get(name).copied()
+    }
+
+    /// The last invalidations of `name`, if there may be any after `clock`. Locks nothing where there is none, nor where another name
+    /// with the same hash had none either.
+    #[inline]
+    pub(super) fn since(&self, name: &Name, clock: u64) -> Option<Last> {
+        if self.slot(name).load(Ordering::Acquire) <= clock {
+            return None;
         }
-        let cell = Arc::<Cell>::default();
-        shard.insert(name.clone(), cell.clone());
-        cell
+        // Forgotten, or another name's slot: what was forgotten has left its mark by now.
+        let unknown = || Last {
+            hard: self.dead_below.load(Ordering::Acquire),
+            soft: 0,
+        };
+        Some(self.last_of(name).unwrap_or_else(unknown))
     }
 
     /// Notes that `name` was invalidated at `clock`. A maximum: order and repetition do not matter.
     pub(crate) fn apply(&self, name: &Name, kind: Kind, clock: u64) {
         if !name.is_everything() {
-            self.cell(name).raise(kind, clock);
+            let shard = self.shard(name).write();
+            let mut shard = shard.unwrap_or_else(PoisonError::into_inner);
+            let last = shard.entry(name.clone()).or_default();
+            let of_kind = match kind {
+                Kind::Hard => &mut last.hard,
+                Kind::Soft => &mut last.soft,
+            };
+            *of_kind = clock.max(*of_kind);
+            self.slot(name).fetch_max(clock, Ordering::AcqRel);
         } else if kind == Kind::Hard {
             self.dead_below.fetch_max(clock, Ordering::AcqRel);
         } else {
@@ -161,30 +175,40 @@ impl Era {
             .fetch_max(state.soft_floor, Ordering::AcqRel);
     }
 
-    /// Forgets names that no entry depends on and that were invalidated before `clock`: what was loaded before them is dead from now on.
-    /// And those before which all is dead already, such as what Redis has forgotten.
+    /// Forgets names that were invalidated before `clock`: what was loaded before them is dead from now on. And those before which all
+    /// is dead already, such as what Redis has forgotten.
     pub(super) fn prune(&self, clock: u64) {
         let dead_below = self.dead_below.load(Ordering::Acquire);
         for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             let mut highest = 0;
-            shard.retain(|_, cell| {
-                let newest = cell.newest();
-                // Only this map points to it, and nobody can take a pointer while the map is locked.
-                let gone = Arc::strong_count(cell) == 1 && (newest < clock || newest <= dead_below);
+            shard.retain(|_, last| {
+                let newest = last.newest();
+                let gone = newest < clock || newest <= dead_below;
                 if gone {
                     highest = highest.max(newest);
                 }
                 !gone
             });
-            // Still locked: who finds the cell gone finds what it loaded before to be dead.
+            // Still locked: who finds the name gone finds what it loaded before to be dead.
             self.dead_below.fetch_max(highest, Ordering::AcqRel);
         }
     }
 
-    /// How many names are known.
+    /// Where more than `most` names are known, forgets those invalidated before `clock`, and all where that is not enough: for a process
+    /// that is alone.
+    pub(crate) fn make_room(&self, most: usize, clock: u64) {
+        for clock in [clock, u64::MAX] {
+            if self.names() > most {
+                self.prune(clock);
+            }
+        }
+    }
+
+    /// How many names are known to have been invalidated.
     pub(crate) fn names(&self) -> usize {
-        let len = |shard: &Mutex<Cells>| shard.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let len =
+            |shard: &RwLock<Names>| shard.read().unwrap_or_else(PoisonError::into_inner).len();
         self.shards.iter().map(len).sum()
     }
 }

@@ -1,7 +1,7 @@
 //! The mirror: what this replica knows of the history of changes.
 //!
-//! It has one [`Era`] in force, and whether that can be trusted. An entry holds pointers to the cells of its names, so that a hit
-//! compares them without looking anything up.
+//! It has one [`Era`] in force, and whether that can be trusted. An entry keeps the names that it depends on with their hashes, so that
+//! a hit compares one number for each with the clock of its load, and nearly always looks up nothing.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use redis::{RedisError, RedisResult};
 
 use super::super::clock::{Clock, Micros};
-use super::era::{Cell, Epoch, Era, State};
+use super::era::{Epoch, Era, Last, State};
 use super::name::{Kind, Name};
 use super::pending::Pending;
 use super::scripts::Clocks;
@@ -38,15 +38,26 @@ pub struct Dependency {
     pub stamp: Stamp,
     /// The names.
     pub names: Arc<[Name]>,
-    cells: Box<[Arc<Cell>]>,
+    /// The history that its load was part of, if that was in force here then.
+    era: Option<Arc<Era>>,
 }
 
 impl Dependency {
+    /// One of a history that nobody here knows: nothing can tell what becomes of it, so what depends on it is served to those who
+    /// waited for it, and never again.
+    pub fn unknown(stamp: Stamp, names: Arc<[Name]>) -> Dependency {
+        Dependency {
+            stamp,
+            names,
+            era: None,
+        }
+    }
+
     /// Each name with the clock of its last invalidation, if any is known.
     pub(crate) fn invalidated(&self) -> impl Iterator<Item = (Name, Option<u64>)> + '_ {
-        self.names.iter().enumerate().map(|(at, name)| {
-            let newest = self.cells.get(at).map_or(0, |cell| cell.newest());
-            (name.clone(), (newest > 0).then_some(newest))
+        self.names.iter().map(|name| {
+            let last = self.era.as_ref().and_then(|era| era.last_of(name));
+            (name.clone(), last.map(Last::newest))
         })
     }
 }
@@ -172,7 +183,7 @@ impl Mirror {
         seen
     }
 
-    /// Raises the cells of what Redis has taken into the history `epoch`. Returns whether that history is in force, and was so to
+    /// Notes what Redis has taken into the history `epoch`. Returns whether that history is in force, and was so to
     /// the end of it: otherwise nobody may rely on it here.
     pub(crate) fn applied<'n>(
         &self,
@@ -254,60 +265,55 @@ impl Mirror {
         self.is_trusted(clock.now())
     }
 
-    /// What a value depends on, whose load has this stamp. Of another history than the one in force there are no cells: then
-    /// nothing can tell what becomes of it, and it stays of another history for good.
+    /// What a value depends on, whose load has this stamp. If that is of another history than the one in force, it stays so for good.
     pub(crate) fn dependency(&self, stamp: Stamp, names: &Arc<[Name]>) -> Dependency {
-        let era = self.era.load();
-        let known = era.epoch() == stamp.epoch;
-        let cells = if known {
-            names.iter().map(|name| era.cell(name)).collect()
-        } else {
-            Box::default()
-        };
+        let era = self.era();
         Dependency {
             stamp,
             names: names.clone(),
-            cells,
+            era: (era.epoch() == stamp.epoch).then_some(era),
         }
     }
 
     /// Whether anything that these depend on was invalidated since the history in force began: what is older than it, and stale by
     /// its resource's leave, falls with that.
-    pub(crate) fn invalidated_since_reset(&self, dependencies: &[Dependency]) -> bool {
+    pub(crate) fn invalidated_since_reset<'d>(
+        &self,
+        dependencies: impl Iterator<Item = &'d Dependency> + Clone,
+    ) -> bool {
         // First, as in `standing`.
-        if self.pending.standing_in_the_way(dependencies) == Some(Kind::Hard) {
+        if self.pending.standing_in_the_way(dependencies.clone()) == Some(Kind::Hard) {
             return true;
         }
         let era = self.era.load();
-        let hit = |name: &Name| {
-            era.shard(name)
-                .get(name)
-                .is_some_and(|cell| cell.hard.load(Ordering::Acquire) > 0)
-        };
-        // What was invalidated in its own history stays so: the cells of that are still at hand.
+        let hit = |name: &Name| era.last_of(name).is_some_and(|last| last.hard > 0);
+        // What was invalidated in its own history stays so: that is still at hand.
         let before = |dependency: &Dependency| {
-            let clock = dependency.stamp.clock;
-            dependency
-                .cells
-                .iter()
-                .any(|cell| cell.hard.load(Ordering::Acquire) > clock)
+            let Stamp { epoch, clock, .. } = dependency.stamp;
+            let own = dependency.era.as_ref();
+            let gone = |name: &Name| own?.since(name, clock).filter(|last| last.hard > clock);
+            dependency.names.iter().any(|name| gone(name).is_some())
                 || self
                     .retired()
-                    .get(&dependency.stamp.epoch)
+                    .get(&epoch)
                     .is_some_and(|dead_below| *dead_below > clock)
         };
-        dependencies.iter().any(before)
+        dependencies.clone().any(before)
             || era.dead_below.load(Ordering::Acquire) > era.begun
             || dependencies
-                .iter()
-                .any(|dependency| dependency.names.iter().any(hit))
+                .flat_map(|dependency| dependency.names.iter())
+                .any(hit)
     }
 
-    /// What has become of what depends on these. Nothing is looked up and nothing is locked, unless an invalidation is pending.
-    pub(crate) fn standing(&self, dependencies: &[Dependency]) -> Standing {
-        // What is pending before the epoch and the cells: one that is delivered meanwhile has its clock there before it ceases to be
+    /// What has become of what depends on these. Nothing is looked up and nothing is locked, unless an invalidation is pending or one of
+    /// the names was perhaps invalidated since its load: see [`Era::since`].
+    pub(crate) fn standing<'d>(
+        &self,
+        dependencies: impl Iterator<Item = &'d Dependency> + Clone,
+    ) -> Standing {
+        // What is pending before the epoch and the names: one that is delivered meanwhile has its clock there before it ceases to be
         // pending. The other way round it could be seen in neither place.
-        let pending = self.pending.standing_in_the_way(dependencies);
+        let pending = self.pending.standing_in_the_way(dependencies.clone());
         if pending == Some(Kind::Hard) {
             return Standing::Invalid;
         }
@@ -318,24 +324,28 @@ impl Mirror {
             era.soft_below.load(Ordering::Acquire),
         );
         let mut standing = Standing::Valid;
-        if era.epoch() != epoch || dependencies.is_empty() {
+        if era.epoch() != epoch {
             return Standing::OtherHistory;
         }
         for dependency in dependencies {
             let Stamp {
                 epoch: of, clock, ..
             } = dependency.stamp;
-            if of != epoch || dependency.cells.len() != dependency.names.len() {
+            if of != epoch || dependency.era.is_none() {
                 return Standing::OtherHistory;
             }
             if dead_below > clock {
                 return Standing::Invalid;
             }
-            for cell in &dependency.cells {
-                if cell.hard.load(Ordering::Acquire) > clock {
+            for last in dependency
+                .names
+                .iter()
+                .filter_map(|name| era.since(name, clock))
+            {
+                if last.hard > clock {
                     return Standing::Invalid;
                 }
-                soft = soft.max(cell.soft.load(Ordering::Acquire));
+                soft = soft.max(last.soft);
             }
             if soft > clock {
                 standing = Standing::Soft(soft);

@@ -1,13 +1,25 @@
 //! Names: what an invalidation can speak of.
 
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::super::entry::hash;
 use super::super::key::{Key, Tag};
 
 /// The name of everything.
 const EVERYTHING: &str = "*";
 
 /// What is invalidated: the entries with a tag, the entry with a key, or everything.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Name(Tag);
+#[derive(Clone)]
+pub struct Name {
+    /// Shared with the tag or key that it names.
+    text: Arc<str>,
+    /// Where it begins there.
+    from: u32,
+    /// Of its text, so that a hit need not look at that.
+    hash: u32,
+}
 
 /// What an invalidation does to the entries it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,22 +33,38 @@ pub enum Kind {
 impl Name {
     /// The entries that carry this tag.
     pub fn tag(tag: &str) -> Name {
-        Name(Tag::new(tag))
+        Name::cut(tag.into(), 0)
     }
 
     /// The entry with this key, by its name, in whatever version of its resource.
     pub fn key(name: &str) -> Name {
-        Name(Tag::new(name))
+        Name::cut(name.into(), 0)
     }
 
     /// Every entry.
     pub fn everything() -> Name {
-        Name(Tag::new(EVERYTHING))
+        Name::cut(EVERYTHING.into(), 0)
+    }
+
+    fn cut(text: Arc<str>, from: u32) -> Name {
+        let mut name = Name {
+            text,
+            from,
+            hash: 0,
+        };
+        // The lower half of it.
+        name.hash = hash(name.as_str().as_bytes()) as u32;
+        name
     }
 
     /// Its text.
     pub fn as_str(&self) -> &str {
-        self.0.as_str()
+        self.text.get(self.from as usize..).unwrap_or_default()
+    }
+
+    /// A hash of its text.
+    pub(super) fn short_hash(&self) -> u32 {
+        self.hash
     }
 
     pub(crate) fn is_everything(&self) -> bool {
@@ -46,7 +74,34 @@ impl Name {
 
 impl From<&Key> for Name {
     fn from(key: &Key) -> Name {
-        Name::key(key.name())
+        Name::cut(key.shared().clone(), Key::NAME_AT as u32)
+    }
+}
+
+impl From<&Tag> for Name {
+    fn from(tag: &Tag) -> Name {
+        Name::cut(tag.shared().clone(), 0)
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Name) -> bool {
+        self.hash == other.hash && self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Name {}
+
+// By the text: the hash at hand has no secret, so names could be made to meet in a map.
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -123,13 +123,16 @@ impl Pending {
     }
 
     /// The strictest kind that waits for a name of these, begun after their loads. Locks nothing while nothing waits.
-    pub(crate) fn standing_in_the_way(&self, dependencies: &[Dependency]) -> Option<Kind> {
+    pub(crate) fn standing_in_the_way<'d>(
+        &self,
+        dependencies: impl Iterator<Item = &'d Dependency> + Clone,
+    ) -> Option<Kind> {
         if self.is_empty() {
             return None;
         }
         let waiting = self.lock();
         let stands = |kind: Kind| {
-            dependencies.iter().any(|dependency| {
+            dependencies.clone().any(|dependency| {
                 let after = |name: &Name| {
                     waiting
                         .get(&(name.clone(), kind))

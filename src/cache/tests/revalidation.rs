@@ -85,7 +85,7 @@ fn an_expired_copy_is_confirmed_and_not_served_before() {
     assert_ne!(after.load_id, before.load_id);
     assert!(after.loaded_at >= before.loaded_at);
     // Pending, since the Redis of these tests is none: what tells the two loads apart is the count of what was begun here.
-    assert!(acknowledged.is_pending() && after.stamp.begun > before.stamp.begun);
+    assert!(acknowledged.is_pending() && after.stamp().begun > before.stamp().begun);
     let third = cache
         .answer(attempting("k", &policy, |_| failed()), LONG)
         .unwrap();

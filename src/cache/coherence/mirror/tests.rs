@@ -34,18 +34,18 @@ fn an_entry_falls_with_what_was_invalidated_after_its_load_began() {
     let mirror = mirror();
     let of = |clock| [mirror.dependency(stamp(1, clock), &names(&["a", "b"]))];
     let (before, after) = (of(10), of(11));
-    assert_eq!(mirror.standing(&before), Standing::Valid);
+    assert_eq!(mirror.standing(before.iter()), Standing::Valid);
     mirror.era().apply(&Name::tag("b"), Kind::Hard, 11);
-    assert_eq!(mirror.standing(&before), Standing::Invalid);
-    assert_eq!(mirror.standing(&after), Standing::Valid);
+    assert_eq!(mirror.standing(before.iter()), Standing::Invalid);
+    assert_eq!(mirror.standing(after.iter()), Standing::Valid);
     assert_eq!(
-        mirror.standing(&of(10)),
+        mirror.standing(of(10).iter()),
         Standing::Invalid,
         "a late copy of the old value, too"
     );
     mirror.era().apply(&Name::tag("b"), Kind::Hard, 9);
     assert_eq!(
-        mirror.standing(&before),
+        mirror.standing(before.iter()),
         Standing::Invalid,
         "a cell only grows"
     );
@@ -59,11 +59,11 @@ fn each_part_is_compared_by_its_own_clock() {
         mirror.dependency(stamp(1, 10), &names(&["slow"])),
         mirror.dependency(stamp(1, 20), &names(&["fast"])),
     ];
-    assert_eq!(mirror.standing(&parts), Standing::Valid);
+    assert_eq!(mirror.standing(parts.iter()), Standing::Valid);
     mirror.era().apply(&Name::tag("fast"), Kind::Soft, 21);
-    assert_eq!(mirror.standing(&parts), Standing::Soft(21));
+    assert_eq!(mirror.standing(parts.iter()), Standing::Soft(21));
     mirror.era().apply(&Name::tag("slow"), Kind::Hard, 22);
-    assert_eq!(mirror.standing(&parts), Standing::Invalid);
+    assert_eq!(mirror.standing(parts.iter()), Standing::Invalid);
 }
 
 #[test]
@@ -73,12 +73,12 @@ fn everything_is_a_floor() {
     let (early, late) = (of(10), of(30));
     mirror.era().apply(&Name::everything(), Kind::Soft, 20);
     assert_eq!(
-        (mirror.standing(&early), mirror.standing(&late)),
+        (mirror.standing(early.iter()), mirror.standing(late.iter())),
         (Standing::Soft(20), Standing::Valid)
     );
     mirror.era().apply(&Name::everything(), Kind::Hard, 30);
     assert_eq!(
-        (mirror.standing(&early), mirror.standing(&late)),
+        (mirror.standing(early.iter()), mirror.standing(late.iter())),
         (Standing::Invalid, Standing::Valid)
     );
     let of = |pruned_to| {
@@ -86,7 +86,7 @@ fn everything_is_a_floor() {
             pruned_to,
             ..state(1, 31)
         });
-        mirror.standing(&late)
+        mirror.standing(late.iter())
     };
     assert_eq!(of(30), Standing::Valid, "it began after what was forgotten");
     assert_eq!(of(31), Standing::Invalid, "it began before");
@@ -101,16 +101,16 @@ fn a_new_history_shares_nothing_with_the_old_one() {
     assert!(mirror.is_trusted(4));
     assert_eq!(mirror.saw(&state(2, 3)), Seen::Other);
     assert!(!mirror.is_trusted(4), "nothing of it was heard yet");
-    assert_eq!(mirror.standing(&old), Standing::OtherHistory);
+    assert_eq!(mirror.standing(old.iter()), Standing::OtherHistory);
     assert!(
-        mirror.invalidated_since_reset(&old),
+        mirror.invalidated_since_reset(old.iter()),
         "what was invalidated in its own history stays so"
     );
     let late = [mirror.dependency(stamp(1, 10), &names(&["a"]))];
-    assert_eq!(mirror.standing(&late), Standing::OtherHistory);
-    assert!(!mirror.invalidated_since_reset(&late));
+    assert_eq!(mirror.standing(late.iter()), Standing::OtherHistory);
+    assert!(!mirror.invalidated_since_reset(late.iter()));
     mirror.era().apply(&Name::tag("a"), Kind::Hard, 3);
-    assert!(mirror.invalidated_since_reset(&late));
+    assert!(mirror.invalidated_since_reset(late.iter()));
     assert_eq!(
         mirror.saw(&state(1, 10)),
         Seen::Retired,
@@ -119,37 +119,64 @@ fn a_new_history_shares_nothing_with_the_old_one() {
     assert_eq!(mirror.epoch(), Epoch(2));
     let new = [mirror.dependency(stamp(2, 3), &names(&["a"]))];
     assert_eq!(
-        mirror.standing(&new),
+        mirror.standing(new.iter()),
         Standing::Valid,
         "the clock of the old history is not compared"
     );
 }
 
 #[test]
-fn names_are_forgotten_only_where_no_entry_depends_on_them() {
+fn what_was_loaded_before_a_name_that_is_forgotten_is_dead() {
     let mirror = mirror();
     let held = [mirror.dependency(stamp(1, 10), &names(&["held"]))];
     mirror.era().apply(&Name::tag("loose"), Kind::Hard, 15);
+    mirror.era().apply(&Name::tag("recent"), Kind::Soft, 20);
     let at = [mirror.dependency(stamp(1, 15), &names(&["held"]))];
+    let of_it = [mirror.dependency(stamp(1, 14), &names(&["loose"]))];
     mirror.era().prune(20);
-    assert_eq!(mirror.era().names(), 1);
+    assert_eq!(mirror.era().names(), 1, "the recent one");
+    assert_eq!(mirror.standing(of_it.iter()), Standing::Invalid);
     assert_eq!(
-        mirror.standing(&at),
+        mirror.standing(at.iter()),
         Standing::Valid,
         "what began after the last that was forgotten is kept"
     );
     assert_eq!(
-        mirror.standing(&held),
+        mirror.standing(held.iter()),
         Standing::Invalid,
         "a miss, never a stale answer"
     );
     let later = [mirror.dependency(stamp(1, 16), &names(&["held"]))];
     mirror.era().apply(&Name::tag("held"), Kind::Hard, 17);
     assert_eq!(
-        mirror.standing(&later),
+        mirror.standing(later.iter()),
         Standing::Invalid,
-        "its cell is still the one that invalidations find"
+        "what comes later is noted"
     );
+}
+
+#[test]
+fn one_that_is_alone_forgets_names_where_there_are_too_many() {
+    let mirror = Mirror::alone(true);
+    let era = mirror.era();
+    let since = |clock| {
+        let stamp = Stamp {
+            clock,
+            ..mirror.stamp()
+        };
+        mirror.standing([mirror.dependency(stamp, &names(&["other"]))].iter())
+    };
+    for (clock, name) in [(10, "a"), (20, "b"), (30, "c")] {
+        era.apply(&Name::tag(name), Kind::Hard, clock);
+    }
+    era.make_room(3, 15);
+    assert_eq!((era.names(), since(5)), (3, Standing::Valid), "they fit");
+    era.make_room(2, 15);
+    assert_eq!(era.names(), 2, "the old one went");
+    assert_eq!((since(9), since(10)), (Standing::Invalid, Standing::Valid));
+    era.make_room(1, 15);
+    assert_eq!(era.names(), 0, "none is old");
+    assert_eq!((since(29), since(30)), (Standing::Invalid, Standing::Valid));
 }
 
 #[test]
@@ -160,47 +187,112 @@ fn epochs_read_as_they_are_written() {
 }
 
 #[test]
-fn one_that_is_delivered_while_a_read_looks_is_seen_all_the_same() {
-    const ROUNDS: u64 = 2_000;
+fn names_that_share_a_slot_are_told_apart() {
     let mirror = mirror();
-    // The one that is invalidated comes first, and the others take their time.
-    let all: Vec<String> = (0..500).map(|number| number.to_string()).collect();
-    let all: Vec<&str> = all.iter().map(String::as_str).collect();
-    let all = names(&all);
-    // Pending, looked at, delivered, done: nobody sleeps in between, so that a look and a delivery meet.
-    let turn = AtomicU64::new(0);
-    let until = |wanted| {
+    // As many names as make some of them meet in a slot.
+    let all: Vec<Name> = (0..5_000)
+        .map(|number| Name::tag(&number.to_string()))
+        .collect();
+    let (even, odd): (Vec<_>, Vec<_>) = all.iter().enumerate().partition(|(at, _)| at % 2 == 0);
+    let of = |name: &Name, clock| [mirror.dependency(stamp(1, clock), &names(&[name.as_str()]))];
+    for (at, name) in &even {
+        let kind = [Kind::Hard, Kind::Soft][at / 2 % 2];
+        mirror.era().apply(name, kind, 20 + *at as u64);
+    }
+    let shared = odd
+        .iter()
+        .filter(|(_, name)| mirror.era().since(name, 10).is_some());
+    assert!(shared.count() > 0, "some meet");
+    for (_, name) in odd {
+        assert_eq!(mirror.standing(of(name, 10).iter()), Standing::Valid);
+    }
+    for (at, name) in even {
+        let clock = 20 + at as u64;
+        let fell = [Standing::Invalid, Standing::Soft(clock)][at / 2 % 2];
+        assert_eq!(mirror.standing(of(name, clock - 1).iter()), fell);
+        assert_eq!(mirror.standing(of(name, clock).iter()), Standing::Valid);
+    }
+}
+
+/// Whose turn it is among threads that never sleep, so that what they do next meets.
+#[derive(Default)]
+struct Turns(AtomicU64);
+
+impl Turns {
+    fn give(&self, turn: u64) {
+        self.0.store(turn, Ordering::Release);
+    }
+
+    fn wait(&self, turn: u64) {
         let mut looks = 0_u32;
-        while turn.load(Ordering::Acquire) != wanted {
+        while self.0.load(Ordering::Acquire) != turn {
             looks += 1;
             if looks.is_multiple_of(10_000) {
                 std::thread::yield_now();
             }
             std::hint::spin_loop();
         }
-    };
+    }
+}
+
+/// Has something happen while a read looks at an entry with many names: in each of many rounds `before` makes ready, and `meanwhile`
+/// meets the look at an entry that is dead by `before`, and stays so.
+fn never_missed(
+    before: impl Fn(&Mirror, &[Name], u64) + Sync,
+    meanwhile: impl Fn(&Mirror, &[Name], u64) + Sync,
+) {
+    const ROUNDS: u64 = 2_000;
+    let mirror = mirror();
+    let all: Vec<String> = (0..500).map(|number| number.to_string()).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let all = names(&all);
+    let turns = Turns::default();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for round in 1..=ROUNDS {
-                let batch = mirror.pending.begin(&all[..1], Kind::Hard);
-                mirror.pending.fail(&batch);
-                turn.store(4 * round, Ordering::Release);
-                until(4 * round + 1);
-                mirror.era().apply(&all[0], Kind::Hard, 10 + round);
-                mirror.pending.settle(&batch);
-                turn.store(4 * round + 2, Ordering::Release);
-                until(4 * round + 3);
+                before(&mirror, &all, round);
+                turns.give(4 * round);
+                turns.wait(4 * round + 1);
+                meanwhile(&mirror, &all, round);
+                turns.give(4 * round + 2);
+                turns.wait(4 * round + 3);
             }
         });
         let mut missed = 0;
         for round in 1..=ROUNDS {
-            let before = [mirror.dependency(stamp(1, 9 + round), &all)];
-            until(4 * round);
-            turn.store(4 * round + 1, Ordering::Release);
-            missed += u64::from(mirror.standing(&before) != Standing::Invalid);
-            until(4 * round + 2);
-            turn.store(4 * round + 3, Ordering::Release);
+            let entry = [mirror.dependency(stamp(1, 9 + round), &all)];
+            turns.wait(4 * round);
+            turns.give(4 * round + 1);
+            missed += u64::from(mirror.standing(entry.iter()) != Standing::Invalid);
+            turns.wait(4 * round + 2);
+            turns.give(4 * round + 3);
         }
         assert_eq!(missed, 0, "of {ROUNDS}");
     });
+}
+
+#[test]
+fn one_that_is_delivered_while_a_read_looks_is_seen_all_the_same() {
+    never_missed(
+        |mirror, all, _| {
+            let batch = mirror.pending.begin(&all[..1], Kind::Hard);
+            mirror.pending.fail(&batch);
+        },
+        |mirror, all, round| {
+            // Its name comes first, and the others take their time.
+            mirror.era().apply(&all[0], Kind::Hard, 10 + round);
+            for batch in mirror.pending.batches(1) {
+                mirror.pending.settle(&batch);
+            }
+        },
+    );
+}
+
+#[test]
+fn a_name_that_is_forgotten_while_a_read_looks_is_not_missed() {
+    never_missed(
+        // The last one that is looked at.
+        |mirror, all, round| mirror.era().apply(&all[499], Kind::Hard, 10 + round),
+        |mirror, _, round| mirror.era().prune(11 + round),
+    );
 }
