@@ -1,13 +1,20 @@
--- One request for each of KEYS numbers behind the path, in turn; made beforehand, so that wrk has nothing to do for them.
-local requests, at = {}, 0
+-- One request for one of KEYS numbers behind the path: in turn, made beforehand, so that wrk has nothing to do for them; or, where there
+-- is WITHOUT_ORDER, any of them.
+local requests, at, keys = {}, 0, tonumber(os.getenv("KEYS"))
 
-function init()
-  for key = 1, tonumber(os.getenv("KEYS")) do
-    requests[key] = wrk.format("GET", wrk.path .. key)
+if os.getenv("WITHOUT_ORDER") then
+  function request()
+    return wrk.format("GET", wrk.path .. math.random(keys))
   end
-end
+else
+  function init()
+    for key = 1, keys do
+      requests[key] = wrk.format("GET", wrk.path .. key)
+    end
+  end
 
-function request()
-  at = at % #requests + 1
-  return requests[at]
+  function request()
+    at = at % #requests + 1
+    return requests[at]
+  end
 end

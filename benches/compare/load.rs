@@ -16,6 +16,8 @@ pub struct Load {
     pub connections: usize,
     /// More than one: the numbers of so many follow the URL in turn.
     pub keys: usize,
+    /// Not in turn: any of them.
+    pub without_order: bool,
     core: Option<usize>,
 }
 
@@ -53,6 +55,7 @@ impl Load {
             headers: headers.to_vec(),
             connections: super::CONNECTIONS,
             keys: 0,
+            without_order: false,
             core: None,
         }
     }
@@ -75,6 +78,9 @@ impl Load {
             command
                 .args(["-s", script])
                 .env("KEYS", self.keys.to_string());
+            if self.without_order {
+                command.env("WITHOUT_ORDER", "1");
+            }
         }
         let before = busy(self.process);
         let output = command.arg(&self.url).output().expect("wrk runs");

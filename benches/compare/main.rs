@@ -13,6 +13,7 @@
     unreachable_pub
 )]
 
+mod entries;
 mod idle;
 mod load;
 mod plain;
@@ -80,6 +81,7 @@ fn main() {
     let stage = Stage::set();
     idle::measure(&mut report);
     one_core_each(&stage, &plan, &mut report);
+    entries::measure(&stage, &plan, &mut report);
     stage.share_all_cores();
     both_cores(&stage, &plan, &mut report);
     let text = report.end(&stage.left_out);

@@ -19,6 +19,15 @@ impl Process {
     pub fn id(&self) -> u32 {
         self.0.id()
     }
+
+    /// From now on it runs on these cores only, as `taskset` writes them.
+    pub fn move_to(&self, cores: &str) {
+        let done = Command::new("taskset")
+            .args(["-a", "-p", "-c", cores])
+            .arg(self.id().to_string())
+            .output();
+        assert!(done.unwrap().status.success());
+    }
 }
 
 impl Drop for Process {

@@ -169,6 +169,35 @@ impl Report {
         );
     }
 
+    pub fn entries(&mut self, measured: &[Measured]) {
+        let [few, many] = measured else {
+            return;
+        };
+        let _ = writeln!(
+            self.tables,
+            "\nThe same of entries of 100 bytes with a tag of their own, any of them as often as any other:\n\n\
+             | larder, memory hit | requests/s | p50 | p99 | its time on a core per request | memory |\n|---|--:|--:|--:|--:|--:|"
+        );
+        for of in measured {
+            let _ = writeln!(
+                self.tables,
+                "| {} | {:.0} | {} | {} | {:.2} µs | {:.1} MiB |",
+                of.name,
+                of.per_second,
+                time(of.p50),
+                time(of.p99),
+                of.core_time * 1e6,
+                of.memory as f64 / f64::from(1 << 20),
+            );
+        }
+        self.below(
+            "a memory hit among a million entries to one among a thousand, time on its core",
+            1.3,
+            many.core_time / few.core_time,
+            " ×",
+        );
+    }
+
     pub fn misses(&mut self, own: Vec<f64>) {
         let p99 = quantile(own.clone(), 0.99);
         let p50 = quantile(own, 0.5);

@@ -71,6 +71,11 @@ impl Larder {
     pub fn authorization(&self) -> (String, String) {
         self.0.authorization.clone()
     }
+
+    /// From now on it runs there only.
+    pub fn pin(&self, core: usize) {
+        self.process.move_to(&core.to_string());
+    }
 }
 
 impl Stage {
@@ -118,11 +123,7 @@ impl Stage {
     pub fn share_all_cores(&self) {
         let all = std::thread::available_parallelism().unwrap().get() - 1;
         for process in [&self.redis, &self.origin] {
-            let done = Command::new("taskset")
-                .args(["-a", "-p", "-c", &format!("0-{all}")])
-                .arg(process.id().to_string())
-                .output();
-            assert!(done.unwrap().status.success());
+            process.move_to(&format!("0-{all}"));
         }
     }
 
@@ -154,7 +155,6 @@ impl Stage {
 
     /// larder with so many workers (0: one per core), with its shipped headers and a key that has a limit.
     pub fn larder(&self, folder: &str, workers: usize, core: Option<usize>) -> Larder {
-        let at = free_address();
         let resource = |name: &str, path: &str, memory: &str| {
             format!(
                 "[resource.{name}]\npath = \"{path}/{{id}}\"\nparams.id = {{ type = \"integer\", min = 1 }}\n\
@@ -168,16 +168,35 @@ impl Stage {
                 },
             )
         };
-        let config = self.file(
-            &format!("{folder}/config.toml"),
-            &format!(
-                "[server]\nworkers = {workers}\n[redis]\nurl = \"redis://{}\"\nprefix = \"{folder}\"\n{}{}{}",
-                self.redis_at,
-                resource("item", "/items", "1h"),
-                resource("redis_item", "/redis-items", "0s"),
-                resource("missed", "/missed", "1h"),
-            ),
+        let config = format!(
+            "[server]\nworkers = {workers}\n{}{}{}",
+            resource("item", "/items", "1h"),
+            resource("redis_item", "/redis-items", "0s"),
+            resource("missed", "/missed", "1h"),
         );
+        self.serve(folder, &config, core, "info")
+    }
+
+    /// larder with one worker, and with rows of a table that has as many as anybody asks for.
+    pub fn larder_of_rows(&self, folder: &str) -> Larder {
+        self.file(
+            &format!("{folder}/sql/queries/row.sql"),
+            "SELECT CAST(:id AS INTEGER) AS id, 'what there is to say of a row of a table, in a hundred bytes of JSON' AS text",
+        );
+        let config = "[server]\nworkers = 1\n[memory]\nmax_size = \"4GiB\"\n\
+             [resource.row]\npath = \"/rows/{id}\"\nparams.id = { type = \"integer\", min = 1 }\n\
+             source = { sql = \"row\" }\nttl = { memory = \"1h\", redis = \"0s\" }\ntags = [\"row:{id}\"]\n";
+        // Not a line for each of a million misses.
+        self.serve(folder, config, None, "warn")
+    }
+
+    fn serve(&self, folder: &str, config: &str, core: Option<usize>, log: &str) -> Larder {
+        let at = free_address();
+        let config = format!(
+            "{config}[redis]\nurl = \"redis://{}\"\nprefix = \"{folder}\"\n",
+            self.redis_at
+        );
+        let config = self.file(&format!("{folder}/config.toml"), &config);
         let home = config.parent().unwrap();
         let made = Command::new(LARDER)
             .current_dir(home)
@@ -196,6 +215,7 @@ impl Stage {
         let mut command = on_core(core, LARDER);
         command
             .current_dir(home)
+            .env("RUST_LOG", log)
             .args(["serve", "--bind", &at.to_string()]);
         let key = ("Authorization".to_owned(), format!("Bearer {key}"));
         let server = self.begin("larder", at, &mut command, Some(key));

@@ -1,0 +1,62 @@
+//! What a memory hit costs when there are a million entries and not a thousand, each asked for as often as any other.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use super::load::{Client, Load};
+use super::report::Report;
+use super::servers::{Larder, SERVER_CORE, Stage};
+use super::{Plan, interleaved};
+
+const FEW: usize = 1_000;
+const MANY: usize = 1_000_000;
+
+/// Two larders with one worker each, on the server's core; `wrk` on the other.
+pub fn measure(stage: &Stage, plan: &Plan, report: &mut Report) {
+    let larders = [FEW, MANY].map(|count| {
+        let larder = stage.larder_of_rows(&format!("rows-{count}"));
+        fill(&larder, count);
+        larder.pin(SERVER_CORE);
+        (larder, count)
+    });
+    let loads: Vec<Load> = larders
+        .iter()
+        .map(|(larder, count)| {
+            let key = [larder.authorization()];
+            let name = format!("{count} entries");
+            let mut load = Load::of(&name, larder.process(), larder.url("/rows/"), &key);
+            load.keys = *count;
+            load.without_order = true;
+            load.pinned();
+            load
+        })
+        .collect();
+    let measured = interleaved(&loads, plan);
+    for (larder, count) in &larders {
+        let answer = larder.get(&format!("/rows/{count}"));
+        let status = answer.header("cache-status").unwrap_or_default();
+        assert!(status.starts_with("larder-memory; hit"), "still: {status}");
+    }
+    report.entries(&measured);
+}
+
+/// Asks for all of them once, on some connections.
+fn fill(larder: &Larder, count: usize) {
+    let next = AtomicUsize::new(1);
+    thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                let mut client = Client::connect(larder.address());
+                let (name, value) = larder.authorization();
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number > count {
+                        break;
+                    }
+                    let answer = client.get(&format!("/rows/{number}"), &[(&name, &value)]);
+                    assert_eq!(answer.status, 200);
+                }
+            });
+        }
+    });
+}
