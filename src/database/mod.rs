@@ -22,12 +22,14 @@ mod outbox;
 mod postgres_pool;
 #[cfg(test)]
 mod postgres_server;
+mod postgres_statement;
 mod postgres_url;
 mod query;
 mod refusal;
 mod rows;
 mod session;
 mod sqlite_pool;
+mod sqlite_statement;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -161,7 +163,7 @@ impl Database {
         let pool = match DatabaseKind::of_url(url) {
             Some(DatabaseKind::Postgres) => {
                 let manager = PostgresManager::new(url, STATEMENT)?;
-                apart = Some(PostgresManager::new(url, STATEMENT)?);
+                apart = Some(manager.another());
                 // By hand first: the pool would try again until its time is up, and then not tell a wrong password apart. The pool
                 // begins with this one: whoever asks first need not wait for a second to be opened, which on a busy machine takes
                 // longer than a checkout may.

@@ -86,6 +86,17 @@ impl PostgresManager {
         })
     }
 
+    /// One more for the same server.
+    pub(super) fn another(&self) -> PostgresManager {
+        PostgresManager {
+            config: self.config.clone(),
+            tls: self.tls.clone(),
+            hanging: Arc::default(),
+            session: self.session.clone(),
+            first: Mutex::new(None),
+        }
+    }
+
     /// Opens a connection and keeps it for the first that asks for one.
     pub(super) fn connect_first(&self) -> Result<(), DatabaseError> {
         let first = self.connect()?;
