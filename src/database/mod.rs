@@ -15,6 +15,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod key_form;
+mod key_rate;
 mod keys;
 mod library;
 mod migration;
@@ -54,7 +55,8 @@ pub use describe::{Description, describe_all};
 pub use error::DatabaseError;
 pub(crate) use key_form::presumed_key_id;
 pub use key_form::{key_hash, key_id};
-pub use keys::{CreatedKey, KeyRate, KeyRow, Keys, NewKey};
+pub use key_rate::KeyRate;
+pub use keys::{CreatedKey, KeyRow, Keys, NewKey};
 pub use outbox::{Outbox, OutboxRow};
 pub use query::{Parameter, Query};
 pub use rows::{Shape, Written, WrittenRow};
