@@ -61,11 +61,12 @@ pub use outbox::{Outbox, OutboxRow};
 pub use query::{Parameter, Query};
 pub use rows::{Shape, Written, WrittenRow};
 pub use transaction::{Isolation, Transaction};
-pub use value::{Row, Value};
+pub use value::Value;
 
 use postgres_pool::{PostgresConnection, PostgresManager, PostgresPool};
 use session::Session;
 use sqlite_pool::SqliteManager;
+use value::Row;
 use write_places::WritePlaces;
 
 /// How long to wait for a connection of the pool.
@@ -233,7 +234,7 @@ impl Database {
     }
 
     /// The rows that larder's own query `name` gives.
-    pub fn query(
+    fn query(
         &self,
         name: &'static str,
         given: &[Parameter<'_>],
@@ -243,11 +244,7 @@ impl Database {
     }
 
     /// Runs larder's own query `name` by itself and returns how many rows it changed.
-    pub fn execute(
-        &self,
-        name: &'static str,
-        given: &[Parameter<'_>],
-    ) -> Result<u64, DatabaseError> {
+    fn execute(&self, name: &'static str, given: &[Parameter<'_>]) -> Result<u64, DatabaseError> {
         let query = library::own(name, self.kind())?;
         self.with(|mut session| session.execute(query, given))
     }

@@ -204,7 +204,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// The rows that larder's own query `name` gives.
-    pub fn query(
+    pub(super) fn query(
         &mut self,
         name: &'static str,
         given: &[Parameter<'_>],
@@ -214,7 +214,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Runs larder's own query `name` and returns how many rows it changed.
-    pub fn execute(
+    pub(super) fn execute(
         &mut self,
         name: &'static str,
         given: &[Parameter<'_>],
