@@ -355,6 +355,27 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_that_is_none_costs_nobody_a_key() {
+        fixture::each(|database| {
+            let made = database.keys().create(&named("by hand")).unwrap();
+            let kept = NewKey {
+                rate: KeyRate::parse("2/1h").unwrap(),
+                ..named("kept")
+            };
+            database.keys().create(&kept).unwrap();
+            let sql = format!(
+                "UPDATE api_keys SET rate = 'often' WHERE id = '{}'",
+                made.id
+            );
+            fixture::batch(database, &sql);
+            let mut rates = database.keys().list().unwrap();
+            rates.sort_by(|one, other| one.name.cmp(&other.name));
+            let rates: Vec<_> = rates.iter().map(|row| row.rate).collect();
+            assert_eq!(rates, [KeyRate::Configured, kept.rate]);
+        });
+    }
+
+    #[test]
     fn a_name_is_short_and_printable() {
         for wrong in ["", " ", "a\nb", "\u{1b}[31m", &"x".repeat(101)] {
             assert!(
