@@ -20,7 +20,7 @@ use super::error::DatabaseError;
 use super::{postgres_url, tls};
 
 /// How long opening a connection may take, handshake included.
-pub(super) const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT: Duration = Duration::from_secs(5);
 /// How long a connection may lie idle and still be handed out untested.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// How long an idle connection may take to say that it lives.
