@@ -118,7 +118,8 @@ mod tests {
     use r2d2::ManageConnection;
 
     use super::super::postgres_pool::PostgresManager;
-    use super::super::postgres_server::{self, PostgresServer};
+    use super::super::postgres_program::own;
+    use super::super::postgres_server::PostgresServer;
     use super::*;
 
     #[test]
@@ -154,7 +155,7 @@ mod tests {
             String::from_utf8_lossy(&made.stderr)
         );
         for path in [folder.path(), certificate.as_ref(), key.as_ref()] {
-            postgres_server::own(path);
+            own(path);
         }
         let server = PostgresServer::start(&[
             "ssl=on",
