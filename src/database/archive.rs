@@ -189,11 +189,10 @@ mod tests {
                 0,
                 "its date is old, its listing is not"
             );
-            database
-                .transaction(|tx| {
-                    tx.batch("UPDATE archived_articles SET stored_at = stored_at - 3700")
-                })
-                .unwrap();
+            fixture::batch(
+                database,
+                "UPDATE archived_articles SET stored_at = stored_at - 3700",
+            );
             assert_eq!(archive.prune(Duration::from_secs(3_600)).unwrap(), 1);
             assert_eq!(archive.newest(None, 10).unwrap(), []);
         });

@@ -91,12 +91,12 @@ fn rehearse(
 ) -> Result<Vec<Result<Description, DatabaseError>>, DatabaseError> {
     let kind = session.kind();
     let mut tx = session.begin("BEGIN")?;
-    if migration::is_behind(&mut tx, kind)? {
+    if migration::is_behind(&mut tx)? {
         if kind == DatabaseKind::Sqlite {
             // What has read already may not get the write lock.
             tx.batch("ROLLBACK; BEGIN IMMEDIATE")?;
         }
-        migration::rehearse(&mut tx, kind, LOCK)?;
+        migration::rehearse(&mut tx, LOCK)?;
     }
     Ok(queries
         .iter()

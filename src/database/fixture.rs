@@ -44,8 +44,17 @@ impl Place {
 
     /// Opens it with a pool of its own, as one more replica would.
     pub(crate) fn open(&self) -> Opened {
+        self.open_with(DatabaseSettings::default().pool)
+    }
+
+    /// As `open`, with so many connections.
+    pub(crate) fn open_with(&self, pool: u32) -> Opened {
+        let settings = DatabaseSettings {
+            pool,
+            ..self.settings()
+        };
         Opened {
-            database: Database::open(&self.settings()).unwrap(),
+            database: Database::open(&settings).unwrap(),
             _place: self.clone(),
         }
     }

@@ -4,56 +4,15 @@
 //! random bits. Every change of the keys changes one version number in the same transaction, so a replica that reads an
 //! unchanged version has the keys as they are. The first admin key is made once per database, however many replicas start.
 
-use std::fmt;
-
 use super::error::DatabaseError;
 use super::key_form::{key_hash, new_key};
+use super::key_rate::KeyRate;
 use super::transaction::Transaction;
 use super::value::{Row, Value};
 use super::{Database, unix_ms};
-use crate::quantity::{RATE_FORM, Rate};
 use crate::secret::Secret;
 
 const LONGEST_NAME: usize = 100;
-
-/// How often a key may be used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KeyRate {
-    /// As the configuration says for keys that name no rate.
-    #[default]
-    Configured,
-    /// At this rate.
-    Limited(Rate),
-    /// As often as one likes.
-    Unlimited,
-}
-
-impl KeyRate {
-    /// Reads `unlimited` or a rate such as `600/1m`.
-    pub fn parse(text: &str) -> Result<KeyRate, DatabaseError> {
-        match text {
-            "unlimited" => Ok(KeyRate::Unlimited),
-            _ => text.parse().map(KeyRate::Limited).map_err(|()| {
-                DatabaseError::Invalid(format!("{text:?} is neither \"unlimited\" nor {RATE_FORM}"))
-            }),
-        }
-    }
-
-    /// The text that [`KeyRate::parse`] reads; `None` for the configured one.
-    pub fn text(&self) -> Option<String> {
-        match self {
-            KeyRate::Configured => None,
-            KeyRate::Limited(rate) => Some(rate.to_string()),
-            KeyRate::Unlimited => Some("unlimited".to_owned()),
-        }
-    }
-}
-
-impl fmt::Display for KeyRate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text().as_deref().unwrap_or("default"))
-    }
-}
 
 /// What a new key is to be.
 #[derive(Clone, Debug)]
@@ -392,6 +351,27 @@ mod tests {
                 version,
                 "a use is no change of the keys"
             );
+        });
+    }
+
+    #[test]
+    fn a_rate_that_is_none_costs_nobody_a_key() {
+        fixture::each(|database| {
+            let made = database.keys().create(&named("by hand")).unwrap();
+            let kept = NewKey {
+                rate: KeyRate::parse("2/1h").unwrap(),
+                ..named("kept")
+            };
+            database.keys().create(&kept).unwrap();
+            let sql = format!(
+                "UPDATE api_keys SET rate = 'often' WHERE id = '{}'",
+                made.id
+            );
+            fixture::batch(database, &sql);
+            let mut rates = database.keys().list().unwrap();
+            rates.sort_by(|one, other| one.name.cmp(&other.name));
+            let rates: Vec<_> = rates.iter().map(|row| row.rate).collect();
+            assert_eq!(rates, [KeyRate::Configured, kept.rate]);
         });
     }
 

@@ -10,7 +10,7 @@ use super::error::DatabaseError;
 use super::query::Query;
 use super::session::Session;
 use super::sqlite_pool::BUSY;
-use super::transaction::Transaction;
+use super::transaction::{Isolation, Transaction};
 use super::value::Value;
 use super::{DatabaseKind, unix_ms};
 
@@ -51,22 +51,19 @@ pub(super) fn run(session: Session<'_>) -> Result<usize, DatabaseError> {
         Session::Sqlite(connection) => {
             connection.busy_timeout(PATIENCE)?;
             let done = Session::Sqlite(connection)
-                .transaction(|tx| apply(tx, DatabaseKind::Sqlite, MIGRATIONS));
+                .transaction(Isolation::Plain, |tx| apply(tx, MIGRATIONS, PATIENCE));
             connection.busy_timeout(BUSY)?;
             done
         }
-        postgres => postgres.transaction(|tx| apply(tx, DatabaseKind::Postgres, MIGRATIONS)),
+        postgres => postgres.transaction(Isolation::Plain, |tx| apply(tx, MIGRATIONS, PATIENCE)),
     }
 }
 
 /// Whether files are missing in this database. Changes nothing.
-pub(super) fn is_behind(
-    tx: &mut Transaction<'_>,
-    kind: DatabaseKind,
-) -> Result<bool, DatabaseError> {
+pub(super) fn is_behind(tx: &mut Transaction<'_>) -> Result<bool, DatabaseError> {
     let there = Query::parse(
         "schema there",
-        match kind {
+        match tx.kind() {
             DatabaseKind::Postgres => "SELECT 1 WHERE to_regclass('larder_migrations') IS NOT NULL",
             DatabaseKind::Sqlite => "SELECT 1 FROM sqlite_schema WHERE name = 'larder_migrations'",
         },
@@ -80,26 +77,17 @@ pub(super) fn is_behind(
 /// Puts in place what is missing, in a transaction that the caller rolls back. Waits for nobody longer than `patience`.
 pub(super) fn rehearse(
     tx: &mut Transaction<'_>,
-    kind: DatabaseKind,
     patience: Duration,
 ) -> Result<usize, DatabaseError> {
-    apply_within(tx, kind, MIGRATIONS, patience)
+    apply(tx, MIGRATIONS, patience)
 }
 
 fn apply(
     tx: &mut Transaction<'_>,
-    kind: DatabaseKind,
-    all: &[Migration],
-) -> Result<usize, DatabaseError> {
-    apply_within(tx, kind, all, PATIENCE)
-}
-
-fn apply_within(
-    tx: &mut Transaction<'_>,
-    kind: DatabaseKind,
     all: &[Migration],
     patience: Duration,
 ) -> Result<usize, DatabaseError> {
+    let kind = tx.kind();
     if kind == DatabaseKind::Postgres {
         // Two replicas that CREATE TABLE IF NOT EXISTS together can both try, and one fails; so the lock comes first. Its
         // number is the text "larder" and ends with the transaction. BEGIN IMMEDIATE is that lock for SQLite.
@@ -217,7 +205,6 @@ mod tests {
         fixture::each_bare(|place| {
             for (admin, first_made) in [("TRUE", false), ("FALSE", true)] {
                 let database = place.open();
-                let kind = database.kind();
                 fixture::batch(
                     &database,
                     "DROP TABLE IF EXISTS api_keys; DROP TABLE IF EXISTS api_keys_version;
@@ -225,7 +212,7 @@ mod tests {
                      DROP TABLE IF EXISTS larder_migrations",
                 );
                 database
-                    .transaction(|tx| apply(tx, kind, &MIGRATIONS[..2]))
+                    .transaction(|tx| apply(tx, &MIGRATIONS[..2], PATIENCE))
                     .unwrap();
                 fixture::batch(
                     &database,
@@ -246,7 +233,6 @@ mod tests {
     fn a_failure_changes_nothing_and_a_newer_schema_is_refused() {
         fixture::each_bare(|database| {
             let database = database.open();
-            let kind = database.kind();
             let first = "CREATE TABLE one (id BIGINT)";
             let all = |second: &'static str| {
                 [("0001_one", first), ("0002_two", second)].map(|(name, sql)| Migration {
@@ -255,7 +241,7 @@ mod tests {
                     postgres: sql,
                 })
             };
-            let run = |all: &[Migration]| database.transaction(|tx| apply(tx, kind, all));
+            let run = |all: &[Migration]| database.transaction(|tx| apply(tx, all, PATIENCE));
 
             let error = run(&all(
                 "CREATE TABLE two (id BIGINT); CREATE TABLE one (id BIGINT)",

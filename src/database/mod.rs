@@ -15,19 +15,26 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod key_form;
+mod key_rate;
 mod keys;
 mod library;
 mod migration;
 mod outbox;
 mod postgres_pool;
 #[cfg(test)]
+#[path = "../../tests/support/postgres_program.rs"]
+#[allow(unreachable_pub)]
+mod postgres_program;
+#[cfg(test)]
 mod postgres_server;
+mod postgres_statement;
 mod postgres_url;
 mod query;
 mod refusal;
 mod rows;
 mod session;
 mod sqlite_pool;
+mod sqlite_statement;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -52,16 +59,18 @@ pub use describe::{Description, describe_all};
 pub use error::DatabaseError;
 pub(crate) use key_form::presumed_key_id;
 pub use key_form::{key_hash, key_id};
-pub use keys::{CreatedKey, KeyRate, KeyRow, Keys, NewKey};
+pub use key_rate::KeyRate;
+pub use keys::{CreatedKey, KeyRow, Keys, NewKey};
 pub use outbox::{Outbox, OutboxRow};
 pub use query::{Parameter, Query};
 pub use rows::{Shape, Written, WrittenRow};
 pub use transaction::{Isolation, Transaction};
-pub use value::{Row, Value};
+pub use value::Value;
 
 use postgres_pool::{PostgresConnection, PostgresManager, PostgresPool};
 use session::Session;
 use sqlite_pool::SqliteManager;
+use value::Row;
 use write_places::WritePlaces;
 
 /// How long to wait for a connection of the pool.
@@ -116,7 +125,7 @@ impl DatabaseKind {
 
 /// Whether `url` is one of a Postgres that could be connected to. Errors with what is wrong, without quoting the URL.
 pub fn check_postgres_url(url: &str) -> Result<(), DatabaseError> {
-    postgres_url::check(url)
+    postgres_url::parse(url).map(drop)
 }
 
 impl fmt::Display for DatabaseKind {
@@ -161,7 +170,7 @@ impl Database {
         let pool = match DatabaseKind::of_url(url) {
             Some(DatabaseKind::Postgres) => {
                 let manager = PostgresManager::new(url, STATEMENT)?;
-                apart = Some(PostgresManager::new(url, STATEMENT)?);
+                apart = Some(manager.another());
                 // By hand first: the pool would try again until its time is up, and then not tell a wrong password apart. The pool
                 // begins with this one: whoever asks first need not wait for a second to be opened, which on a busy machine takes
                 // longer than a checkout may.
@@ -229,7 +238,7 @@ impl Database {
     }
 
     /// The rows that larder's own query `name` gives.
-    pub fn query(
+    fn query(
         &self,
         name: &'static str,
         given: &[Parameter<'_>],
@@ -239,11 +248,7 @@ impl Database {
     }
 
     /// Runs larder's own query `name` by itself and returns how many rows it changed.
-    pub fn execute(
-        &self,
-        name: &'static str,
-        given: &[Parameter<'_>],
-    ) -> Result<u64, DatabaseError> {
+    fn execute(&self, name: &'static str, given: &[Parameter<'_>]) -> Result<u64, DatabaseError> {
         let query = library::own(name, self.kind())?;
         self.with(|mut session| session.execute(query, given))
     }

@@ -5,7 +5,7 @@
 //! ends a session that says nothing for [`SILENCE`], so that neither a process that died nor a connection that is half-open
 //! keeps the others from it. Refuses nothing that is due, and to show what is not yet: its writer is about to deliver it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use postgres::fallible_iterator::FallibleIterator;
 
@@ -158,7 +158,7 @@ impl OutboxReader {
                    ) AS counted
                    WHERE before < $3 ORDER BY id";
         let (rows, names) = AT_ONCE;
-        let found = self.prepared(sql, &[&except, &rows, &names])?;
+        let found = self.ask(sql, &[&except, &rows, &names])?;
         let read = |row: &postgres::Row| {
             Ok(Due {
                 id: row.try_get(0)?,
@@ -170,13 +170,13 @@ impl OutboxReader {
 
     /// Removes rows.
     pub(super) fn remove(&mut self, ids: &[i64]) -> Result<(), DatabaseError> {
-        self.prepared("DELETE FROM larder_outbox WHERE id = ANY ($1)", &[&ids])
+        self.ask("DELETE FROM larder_outbox WHERE id = ANY ($1)", &[&ids])
             .map(drop)
     }
 
     /// Which of these rows are still there.
     pub(super) fn still_there(&mut self, ids: &[i64]) -> Result<Vec<i64>, DatabaseError> {
-        let found = self.prepared("SELECT id FROM larder_outbox WHERE id = ANY ($1)", &[&ids])?;
+        let found = self.ask("SELECT id FROM larder_outbox WHERE id = ANY ($1)", &[&ids])?;
         found.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
@@ -212,28 +212,14 @@ impl OutboxReader {
         Ok(told)
     }
 
-    fn prepared(
+    fn ask(
         &mut self,
         sql: &str,
         given: &[&(dyn postgres::types::ToSql + Sync)],
     ) -> Result<Vec<postgres::Row>, DatabaseError> {
-        let PostgresConnection {
-            client,
-            statements,
-            last_used,
-            ..
-        } = self.connection()?;
-        let statement = match statements.get(sql) {
-            Some(statement) => statement.clone(),
-            None => {
-                let statement = client.prepare(sql)?;
-                statements.insert(sql.to_owned(), statement.clone());
-                statement
-            }
-        };
-        let rows = client.query(&statement, given)?;
-        *last_used = Instant::now();
-        Ok(rows)
+        let connection = self.connection()?;
+        let statement = connection.prepared(sql)?;
+        Ok(connection.client.query(&statement, given)?)
     }
 }
 

@@ -20,7 +20,7 @@ use super::error::DatabaseError;
 use super::{postgres_url, tls};
 
 /// How long opening a connection may take, handshake included.
-pub(super) const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT: Duration = Duration::from_secs(5);
 /// How long a connection may lie idle and still be handed out untested.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// How long an idle connection may take to say that it lives.
@@ -84,6 +84,17 @@ impl PostgresManager {
             session,
             first: Mutex::new(None),
         })
+    }
+
+    /// One more for the same server.
+    pub(super) fn another(&self) -> PostgresManager {
+        PostgresManager {
+            config: self.config.clone(),
+            tls: self.tls.clone(),
+            hanging: Arc::default(),
+            session: self.session.clone(),
+            first: Mutex::new(None),
+        }
     }
 
     /// Opens a connection and keeps it for the first that asks for one.
@@ -193,7 +204,7 @@ impl Drop for PostgresPool {
 mod tests {
     use std::net::TcpListener;
 
-    use super::super::postgres_server::{self, PostgresServer};
+    use super::super::postgres_server::PostgresServer;
     use super::super::{Database, DatabaseSettings};
     use super::*;
     use crate::secret::Secret;
@@ -334,76 +345,5 @@ mod tests {
             DatabaseError::from(error),
             DatabaseError::TooSlow(_)
         ));
-    }
-
-    #[test]
-    fn tls_encrypts_and_proves_what_it_is_asked_to() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str| folder.path().join(name).display().to_string();
-        let (certificate, key) = (file("cert.pem"), file("key.pem"));
-        let made = std::process::Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-                "-days",
-                "2",
-            ])
-            .args([
-                "-subj",
-                "/CN=localhost",
-                "-addext",
-                "subjectAltName=DNS:localhost",
-            ])
-            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-            .args(["-keyout", &key, "-out", &certificate])
-            .output()
-            .unwrap();
-        assert!(
-            made.status.success(),
-            "openssl: {}",
-            String::from_utf8_lossy(&made.stderr)
-        );
-        for path in [folder.path(), certificate.as_ref(), key.as_ref()] {
-            postgres_server::own(path);
-        }
-        let server = PostgresServer::start(&[
-            "ssl=on",
-            &format!("ssl_cert_file={certificate}"),
-            &format!("ssl_key_file={key}"),
-        ]);
-        let url = |host: &str, options: &str| {
-            server
-                .url("postgres")
-                .replace("127.0.0.1", host)
-                .replace("sslmode=disable", options)
-        };
-        let encrypted = |url: String| {
-            let manager = PostgresManager::new(&url, Duration::from_secs(5)).unwrap();
-            let row = manager.connect()?.client.query_one(
-                "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
-                &[],
-            )?;
-            Ok::<bool, DatabaseError>(row.get(0))
-        };
-        assert_eq!(encrypted(url("127.0.0.1", "sslmode=disable")), Ok(false));
-        assert_eq!(encrypted(url("127.0.0.1", "sslmode=prefer")), Ok(true));
-        assert_eq!(encrypted(url("127.0.0.1", "sslmode=require")), Ok(true));
-        let proven = format!("sslmode=verify-full&sslrootcert={certificate}");
-        assert_eq!(encrypted(url("localhost", &proven)), Ok(true));
-        for (host, options) in [
-            ("127.0.0.1", proven.as_str()),
-            ("localhost", "sslmode=verify-full"),
-        ] {
-            let error = encrypted(url(host, options)).unwrap_err();
-            assert!(
-                error.to_string().contains("certificate"),
-                "{host} {options}: {error}"
-            );
-        }
     }
 }

@@ -2,15 +2,15 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use super::postgres_program::{INSTALL, own, program};
 
 const PASSWORD: &str = "hunter2";
 
@@ -53,7 +53,7 @@ impl PostgresServer {
         fs::write(&secret, PASSWORD).unwrap();
         own(folder.path());
         own(&secret);
-        let made = as_postgres("initdb")
+        let made = program("initdb")
             .args([
                 "--no-sync",
                 "--auth=scram-sha-256",
@@ -64,7 +64,7 @@ impl PostgresServer {
             .arg("--pwfile")
             .args([&secret, &data])
             .output()
-            .unwrap();
+            .unwrap_or_else(|error| panic!("cannot run initdb ({error}): {INSTALL}"));
         assert!(
             made.status.success(),
             "initdb: {}",
@@ -83,7 +83,7 @@ impl PostgresServer {
             "fsync=off",
             &port_setting,
         ];
-        let child = as_postgres("postgres")
+        let child = program("postgres")
             .arg("-D")
             .arg(&data)
             .args(
@@ -158,52 +158,5 @@ impl Drop for PostgresServer {
             let _ = self.child.kill();
         }
         let _ = self.child.wait();
-    }
-}
-
-/// The program, from wherever this system keeps it, run as somebody that Postgres agrees to run as.
-fn as_postgres(program: &str) -> Command {
-    let path = folders()
-        .map(|folder| folder.join(program))
-        .find(|path| path.exists());
-    let mut command =
-        Command::new(path.unwrap_or_else(|| panic!("the tests need {program} of PostgreSQL")));
-    if let Some((user, group)) = other_user() {
-        command.uid(user).gid(group);
-    }
-    command.current_dir("/");
-    command
-}
-
-fn folders() -> impl Iterator<Item = PathBuf> {
-    let asked = Command::new("pg_config").arg("--bindir").output().ok();
-    let asked = asked.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
-    let installed = fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten();
-    asked
-        .into_iter()
-        .chain(installed.map(|version| version.path().join("bin")))
-}
-
-/// Postgres refuses to run as root; then it runs as the user `postgres`.
-fn other_user() -> Option<(u32, u32)> {
-    let id = |args: &[&str]| {
-        let output = Command::new("id").args(args).output().ok()?;
-        String::from_utf8_lossy(&output.stdout)
-            .trim()
-            .parse::<u32>()
-            .ok()
-    };
-    (id(&["-u"]) == Some(0)).then(|| {
-        let user = id(&["-u", "postgres"]).expect("as root the tests need a user called postgres");
-        (user, id(&["-g", "postgres"]).unwrap_or(user))
-    })
-}
-
-pub(super) fn own(path: &Path) {
-    if let Some((user, group)) = other_user() {
-        chown(path, Some(user), Some(group)).unwrap();
     }
 }

@@ -63,11 +63,6 @@ pub(super) fn parse(url: &str) -> Result<(Config, Proof), DatabaseError> {
     Ok((config, proof))
 }
 
-/// Whether a connection could be tried with this URL. Its text is in no error.
-pub(super) fn check(url: &str) -> Result<(), DatabaseError> {
-    parse(url).map(|_| ())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -110,3 +110,86 @@ impl ServerCertVerifier for AnyCertificate {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use r2d2::ManageConnection;
+
+    use super::super::postgres_pool::PostgresManager;
+    use super::super::postgres_program::own;
+    use super::super::postgres_server::PostgresServer;
+    use super::*;
+
+    #[test]
+    fn tls_encrypts_and_proves_what_it_is_asked_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name).display().to_string();
+        let (certificate, key) = (file("cert.pem"), file("key.pem"));
+        let made = std::process::Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-days",
+                "2",
+            ])
+            .args([
+                "-subj",
+                "/CN=localhost",
+                "-addext",
+                "subjectAltName=DNS:localhost",
+            ])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .args(["-keyout", &key, "-out", &certificate])
+            .output()
+            .unwrap();
+        assert!(
+            made.status.success(),
+            "openssl: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        for path in [folder.path(), certificate.as_ref(), key.as_ref()] {
+            own(path);
+        }
+        let server = PostgresServer::start(&[
+            "ssl=on",
+            &format!("ssl_cert_file={certificate}"),
+            &format!("ssl_key_file={key}"),
+        ]);
+        let url = |host: &str, options: &str| {
+            server
+                .url("postgres")
+                .replace("127.0.0.1", host)
+                .replace("sslmode=disable", options)
+        };
+        let encrypted = |url: String| {
+            let manager = PostgresManager::new(&url, Duration::from_secs(5)).unwrap();
+            let row = manager.connect()?.client.query_one(
+                "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+                &[],
+            )?;
+            Ok::<bool, DatabaseError>(row.get(0))
+        };
+        assert_eq!(encrypted(url("127.0.0.1", "sslmode=disable")), Ok(false));
+        assert_eq!(encrypted(url("127.0.0.1", "sslmode=prefer")), Ok(true));
+        assert_eq!(encrypted(url("127.0.0.1", "sslmode=require")), Ok(true));
+        let proven = format!("sslmode=verify-full&sslrootcert={certificate}");
+        assert_eq!(encrypted(url("localhost", &proven)), Ok(true));
+        for (host, options) in [
+            ("127.0.0.1", proven.as_str()),
+            ("localhost", "sslmode=verify-full"),
+        ] {
+            let error = encrypted(url(host, options)).unwrap_err();
+            assert!(
+                error.to_string().contains("certificate"),
+                "{host} {options}: {error}"
+            );
+        }
+    }
+}

@@ -1,8 +1,8 @@
 //! Transactions: all that they do, or nothing.
 //!
 //! Promise: a transaction whose function fails or panics leaves nothing behind, and its connection goes back to the pool only
-//! if that is certain. One in which a statement failed is not committed, whatever its function makes of the error. Refuses to
-//! try again after anything but a conflict with another transaction: a connection that was lost may have committed.
+//! if that is certain. One in which a statement failed is not committed, whatever its function makes of the error; one whose
+//! function says so is undone without any error. Refuses to try again after anything but a conflict with another transaction: a connection that was lost may have committed.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ impl Database {
         &self,
         work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
-        self.with(|session| session.transaction(work))
+        self.with(|session| session.transaction(Isolation::Plain, work))
     }
 
     /// Runs `work` in a transaction that may write. Where it conflicts with another at the same time it is run again, from the
@@ -49,16 +49,7 @@ impl Database {
         let deadline = Instant::now() + STATEMENT;
         let mut attempt = 1;
         loop {
-            let attempt_it = |session: Session<'_>| {
-                let begin = match (session.kind(), isolation) {
-                    (DatabaseKind::Postgres, Isolation::Serializable) => {
-                        "BEGIN ISOLATION LEVEL SERIALIZABLE"
-                    }
-                    (DatabaseKind::Postgres, Isolation::Plain) => "BEGIN",
-                    (DatabaseKind::Sqlite, _) => IMMEDIATE,
-                };
-                session.transaction_from(begin, &mut work)
-            };
+            let attempt_it = |session: Session<'_>| session.transaction(isolation, &mut work);
             // The place is free again during the pause.
             let result = match self.0.writes.take(CHECKOUT) {
                 Some(_place) => self.with(attempt_it),
@@ -117,24 +108,28 @@ fn pause(attempt: u32) -> Duration {
     whole - whole / 512 * u32::from(random[0])
 }
 
-// IMMEDIATE: one that reads first and writes later could otherwise not get the write lock without starting over.
-const IMMEDIATE: &str = "BEGIN IMMEDIATE";
 pub(super) const READ_ONLY: &str = "BEGIN READ ONLY";
 
 impl<'a> Session<'a> {
-    /// Runs `work` between BEGIN and COMMIT, or ROLLBACK where it fails.
+    /// Runs `work` in a transaction that may write.
     pub(super) fn transaction<T>(
         self,
+        isolation: Isolation,
         work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
-        let begin = match self.kind() {
-            DatabaseKind::Postgres => "BEGIN",
-            DatabaseKind::Sqlite => IMMEDIATE,
+        let begin = match (self.kind(), isolation) {
+            (DatabaseKind::Postgres, Isolation::Plain) => "BEGIN",
+            (DatabaseKind::Postgres, Isolation::Serializable) => {
+                "BEGIN ISOLATION LEVEL SERIALIZABLE"
+            }
+            // One that reads first and writes later could otherwise not get the write lock without starting over.
+            (DatabaseKind::Sqlite, _) => "BEGIN IMMEDIATE",
         };
         self.transaction_from(begin, work)
     }
 
-    pub(super) fn transaction_from<T>(
+    /// Runs `work` between `begin` and COMMIT, or ROLLBACK where it fails or is undone.
+    fn transaction_from<T>(
         self,
         begin: &str,
         work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
@@ -143,6 +138,9 @@ impl<'a> Session<'a> {
         let result = work(&mut transaction)?;
         if let Some(error) = transaction.failed.take() {
             return Err(error);
+        }
+        if transaction.undone {
+            return Ok(result);
         }
         transaction.session.batch("COMMIT")?;
         transaction.open = false;
@@ -155,6 +153,7 @@ impl<'a> Session<'a> {
             session: self,
             open: false,
             failed: None,
+            undone: false,
         };
         transaction.session.batch(begin)?;
         transaction.open = true;
@@ -168,6 +167,8 @@ pub struct Transaction<'a> {
     open: bool,
     /// The first error of a statement. Postgres would answer a COMMIT after it with a ROLLBACK, and call that success.
     failed: Option<DatabaseError>,
+    /// Its function has a value to give and wants nothing to be written.
+    undone: bool,
 }
 
 impl<'a> Transaction<'a> {
@@ -191,13 +192,19 @@ impl<'a> Transaction<'a> {
         self.run(|session| session.write(query, given))
     }
 
+    /// Has all that this transaction does undone when its function ends, whose value is handed out all the same: for what is no
+    /// error of the database.
+    pub fn undo(&mut self) {
+        self.undone = true;
+    }
+
     /// Which database this is in.
     pub(super) fn kind(&self) -> DatabaseKind {
         self.session.kind()
     }
 
     /// The rows that larder's own query `name` gives.
-    pub fn query(
+    pub(super) fn query(
         &mut self,
         name: &'static str,
         given: &[Parameter<'_>],
@@ -207,7 +214,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Runs larder's own query `name` and returns how many rows it changed.
-    pub fn execute(
+    pub(super) fn execute(
         &mut self,
         name: &'static str,
         given: &[Parameter<'_>],
@@ -277,9 +284,7 @@ mod tests {
     #[test]
     fn a_transaction_that_fails_or_panics_leaves_nothing_and_its_connection_is_good() {
         fixture::each_bare(|place| {
-            let mut settings = place.settings();
-            settings.pool = 1;
-            let database = Database::open(&settings).unwrap();
+            let database = place.open_with(1);
             database
                 .transaction(|tx| tx.batch("CREATE TABLE t (id BIGINT PRIMARY KEY)"))
                 .unwrap();

@@ -48,16 +48,6 @@ impl From<&RawValue> for Value {
     }
 }
 
-/// A number is taken as `serde_json` has it, which rounds what an `f64` cannot hold; a [`RawValue`] keeps it.
-impl From<&serde_json::Value> for Value {
-    fn from(json: &serde_json::Value) -> Value {
-        match json {
-            serde_json::Value::Null => Value::Null,
-            json => Value::Json(json.to_string()),
-        }
-    }
-}
-
 macro_rules! from {
     ($($given:ty => $variant:ident),*) => {
         $(impl From<$given> for Value {
@@ -67,7 +57,7 @@ macro_rules! from {
         })*
     };
 }
-from!(String => Text, i64 => Int, i32 => Int, u32 => Int, bool => Bool, f64 => Real, Vec<u8> => Bytes);
+from!(String => Text, i64 => Int, u32 => Int, bool => Bool);
 
 impl<T: Into<Value>> From<Option<T>> for Value {
     fn from(given: Option<T>) -> Value {
@@ -217,7 +207,7 @@ impl rusqlite::types::FromSql for Value {
 
 /// One row of a result, read by the names of its columns.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub(super) struct Row {
     names: Arc<[String]>,
     values: Vec<Value>,
 }
@@ -228,31 +218,31 @@ impl Row {
     }
 
     /// Names and values, in the order of the query.
-    pub fn columns(&self) -> impl Iterator<Item = (&str, &Value)> {
+    pub(super) fn columns(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.names.iter().map(String::as_str).zip(&self.values)
     }
 
     /// The value of a column; `None` if the query has no such column.
-    pub fn get(&self, name: &str) -> Option<&Value> {
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
         self.columns()
             .find(|(column, _)| *column == name)
             .map(|(_, value)| value)
     }
 
     /// A column that always holds an integer.
-    pub fn int(&self, name: &str) -> Result<i64, DatabaseError> {
+    pub(super) fn int(&self, name: &str) -> Result<i64, DatabaseError> {
         self.optional_int(name)?
             .ok_or_else(|| self.wrong(name, "an integer"))
     }
 
     /// A column that always holds a text.
-    pub fn text(&self, name: &str) -> Result<&str, DatabaseError> {
+    pub(super) fn text(&self, name: &str) -> Result<&str, DatabaseError> {
         self.optional_text(name)?
             .ok_or_else(|| self.wrong(name, "text"))
     }
 
     /// A column that always holds true or false.
-    pub fn bool(&self, name: &str) -> Result<bool, DatabaseError> {
+    pub(super) fn bool(&self, name: &str) -> Result<bool, DatabaseError> {
         match self.get(name) {
             Some(Value::Bool(b)) => Ok(*b),
             Some(Value::Int(i @ (0 | 1))) => Ok(*i == 1),
@@ -261,7 +251,7 @@ impl Row {
     }
 
     /// A column that holds an integer or null.
-    pub fn optional_int(&self, name: &str) -> Result<Option<i64>, DatabaseError> {
+    pub(super) fn optional_int(&self, name: &str) -> Result<Option<i64>, DatabaseError> {
         match self.get(name) {
             Some(Value::Int(i)) => Ok(Some(*i)),
             Some(Value::Null) => Ok(None),
@@ -270,7 +260,7 @@ impl Row {
     }
 
     /// A column that holds a text or null.
-    pub fn optional_text(&self, name: &str) -> Result<Option<&str>, DatabaseError> {
+    pub(super) fn optional_text(&self, name: &str) -> Result<Option<&str>, DatabaseError> {
         match self.get(name) {
             Some(Value::Text(text)) => Ok(Some(text)),
             Some(Value::Null) => Ok(None),

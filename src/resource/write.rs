@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use regex_lite::Regex;
 
 use crate::cache::{Acknowledged, Cache, Kind, Name};
-use crate::database::{self, Database, DatabaseError, Isolation, Transaction, WrittenRow};
+use crate::database::{Database, DatabaseError, Isolation, OutboxRow, Transaction, WrittenRow};
 
 use super::Resource;
 use super::form::Forms;
@@ -82,10 +82,12 @@ pub enum WriteError {
     Database(DatabaseError),
 }
 
-/// How a transaction ended.
-enum Ending {
-    Done(Vec<WrittenRow>, Vec<String>, Option<database::OutboxRow>),
-    GivenUp(WriteError),
+/// What a transaction did.
+struct Done {
+    rows: Vec<WrittenRow>,
+    /// What is out of date once it is committed.
+    names: Vec<String>,
+    left: Option<OutboxRow>,
 }
 
 impl Precondition {
@@ -154,22 +156,15 @@ impl Write {
         if precondition.is_some() && resource.is_read() && !reads {
             return Err(WriteError::Undecidable);
         }
-        let mut given_up = None;
         let done = self.database.change(isolation, |transaction| {
-            match self.change(transaction, resource, given, precondition)? {
-                Ending::Done(rows, names, left) => Ok((rows, names, left)),
-                Ending::GivenUp(why) => {
-                    given_up = Some(why);
-                    // An error, so that whatever the statement did besides is undone.
-                    Err(DatabaseError::Invalid("the write was given up".to_owned()))
-                }
+            let done = self.change(transaction, resource, given, precondition)?;
+            if done.is_err() {
+                // Also whatever the statement did besides.
+                transaction.undo();
             }
+            Ok(done)
         });
-        let (rows, names, left) = match (done, given_up) {
-            (Ok(done), _) => done,
-            (Err(_), Some(why)) => return Err(why),
-            (Err(error), None) => return Err(refused(error)),
-        };
+        let Done { rows, names, left } = done.map_err(refused)??;
         let spoken: Vec<Name> = names.iter().map(|name| Name::tag(name)).collect();
         let acknowledged = cache.invalidate(&spoken, Kind::Hard);
         if let Some(row) = left
@@ -194,13 +189,14 @@ impl Write {
         })
     }
 
+    /// The inner error is why the write is given up.
     fn change(
         &self,
         transaction: &mut Transaction<'_>,
         resource: &Resource,
         given: &Given,
         precondition: Option<&Precondition>,
-    ) -> Result<Ending, DatabaseError> {
+    ) -> Result<Result<Done, WriteError>, DatabaseError> {
         let values = given.values();
         if let Some(precondition) = precondition {
             let current = match &resource.origin {
@@ -208,16 +204,20 @@ impl Write {
                 None => None,
             };
             if !precondition.holds(current.as_deref()) {
-                return Ok(Ending::GivenUp(WriteError::Changed));
+                return Ok(Err(WriteError::Changed));
             }
         }
         let written = transaction.write(&self.settings.query, &given.borrowed())?;
         if written.changed == 0 && written.rows.is_empty() {
-            return Ok(Ending::GivenUp(WriteError::Absent));
+            return Ok(Err(WriteError::Absent));
         }
         let names = self.names(resource, given, &written.rows);
         let left = transaction.leave_in_outbox(&names)?;
-        Ok(Ending::Done(written.rows, names, left))
+        Ok(Ok(Done {
+            rows: written.rows,
+            names,
+            left,
+        }))
     }
 
     /// What is out of date: the entry of this very path and what the operator says, or else all that this entry depends on; both for

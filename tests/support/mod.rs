@@ -7,6 +7,7 @@ pub mod client;
 pub mod larder;
 pub mod news;
 pub mod postgres;
+pub mod postgres_program;
 pub mod process;
 pub mod proxy;
 pub mod redis;

@@ -1,24 +1,20 @@
 //! A Postgres of one test: a real server in a temporary folder, with nothing in it.
 //!
-//! It refuses to run as root, so for root it runs as the user `postgres` that its package makes. `initdb` without `fsync` takes
+//! `initdb` without `fsync` takes
 //! half a second, so every server has a folder of its own and none is copied.
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use postgres::{Client, NoTls};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::postgres_program::{INSTALL, own, program};
 use super::process::Process;
 use super::{SOON, free_address, until};
-
-const INSTALL: &str = "apt-get install postgresql";
 
 /// The password of the role that [`PostgresServer::url`] names. Local connections are trusted, so it is there to be looked for in logs.
 pub const PASSWORD: &str = "a-postgres-password-that-nobody-may-see";
@@ -38,9 +34,7 @@ impl PostgresServer {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let data = folder.path().join("data");
         fs::create_dir(&data).unwrap();
-        if let Some((user, group)) = other_user() {
-            chown(&data, Some(user), Some(group)).unwrap();
-        }
+        own(&data);
         let made = program("initdb")
             .current_dir(&data)
             .arg("--pgdata")
@@ -187,51 +181,4 @@ impl Drop for PostgresServer {
         // Its children would not hear that they are to end.
         self.stop();
     }
-}
-
-/// A program of Postgres, as the user that may run it.
-fn program(name: &str) -> Command {
-    let mut command = Command::new(binaries().join(name));
-    if let Some((user, group)) = other_user() {
-        command.uid(user).gid(group);
-    }
-    command
-}
-
-/// Where `initdb` and `postgres` are: Debian keeps them out of the path.
-fn binaries() -> PathBuf {
-    let mut folders = Vec::new();
-    if let Ok(answer) = Command::new("pg_config").arg("--bindir").output() {
-        folders.push(PathBuf::from(
-            String::from_utf8_lossy(&answer.stdout).trim(),
-        ));
-    }
-    if let Ok(versions) = fs::read_dir("/usr/lib/postgresql") {
-        let mut versions: Vec<PathBuf> = versions.flatten().map(|entry| entry.path()).collect();
-        versions.sort();
-        folders.extend(versions.iter().rev().map(|version| version.join("bin")));
-    }
-    if let Some(path) = std::env::var_os("PATH") {
-        folders.extend(std::env::split_paths(&path));
-    }
-    let found = folders
-        .into_iter()
-        .find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists());
-    found.unwrap_or_else(|| panic!("Postgres is not installed, and these tests need it: {INSTALL}"))
-}
-
-/// The user and group to run it as, if this is root.
-fn other_user() -> Option<(u32, u32)> {
-    if !rustix::process::geteuid().is_root() {
-        return None;
-    }
-    let users = fs::read_to_string(Path::new("/etc/passwd")).unwrap();
-    let line = users
-        .lines()
-        .find(|line| line.starts_with("postgres:"))
-        .unwrap_or_else(|| {
-            panic!("there is no user `postgres`, and Postgres does not run as root: {INSTALL}")
-        });
-    let mut fields = line.split(':').skip(2).map(|field| field.parse().unwrap());
-    Some((fields.next().unwrap(), fields.next().unwrap()))
 }

@@ -1,5 +1,7 @@
 //! What the migration installs, and the sessions that read it.
 
+use std::time::Instant;
+
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 

@@ -4,9 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Barrier, mpsc};
 
 use crate::database::fixture::{self, Opened, Place};
-use crate::database::{
-    Database, DatabaseError, DatabaseSettings, Isolation, Query, Shape, Transaction,
-};
+use crate::database::{DatabaseError, Isolation, Query, Shape, Transaction};
 
 fn balance(tx: &mut Transaction<'_>) -> Result<i64, DatabaseError> {
     let query = Query::parse("balance", "SELECT n FROM account")?;
@@ -157,11 +155,7 @@ fn changes_of_a_watched_table_do_not_meet_there_either() {
 fn writes_that_wait_for_a_lock_leave_connections_for_reads() {
     let place = Place::postgres();
     let other = account(&place);
-    let database = Database::open(&DatabaseSettings {
-        pool: 4,
-        ..place.settings()
-    })
-    .unwrap();
+    let database = place.open_with(4);
     let waiting = || {
         let sql = "SELECT count(*) AS n FROM pg_stat_activity
                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -206,11 +200,7 @@ fn writes_that_wait_for_a_lock_leave_connections_for_reads() {
 #[test]
 fn a_pool_of_one_writes_and_reads() {
     fixture::each_bare(|place| {
-        let database = Database::open(&DatabaseSettings {
-            pool: 1,
-            ..place.settings()
-        })
-        .unwrap();
+        let database = place.open_with(1);
         fixture::batch(&database, "CREATE TABLE account (n INTEGER)");
         for n in 0..3 {
             let changed = database.change(Isolation::Plain, |tx| set(tx, n));

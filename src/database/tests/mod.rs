@@ -36,11 +36,7 @@ fn a_url_says_which_database() {
 #[test]
 fn a_database_that_is_all_at_work_is_not_dead() {
     fixture::each_bare(|place| {
-        let database = Database::open(&DatabaseSettings {
-            pool: 1,
-            ..place.settings()
-        })
-        .unwrap();
+        let database = place.open_with(1);
         database.ping().unwrap();
         let (begun, wait_begun) = mpsc::channel();
         let (end, wait_end) = mpsc::channel::<()>();

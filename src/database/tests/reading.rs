@@ -52,9 +52,7 @@ fn one_row_is_an_object_and_many_are_an_array() {
 #[test]
 fn a_read_cannot_write() {
     fixture::each_bare(|place| {
-        let mut settings = place.settings();
-        settings.pool = 1;
-        let database = Database::open(&settings).unwrap();
+        let database = place.open_with(1);
         fixture::batch(
             &database,
             "CREATE TABLE t (id INTEGER); INSERT INTO t VALUES (1)",
@@ -118,9 +116,7 @@ fn a_result_that_is_too_large_is_refused() {
 #[test]
 fn a_changed_schema_costs_no_reader_an_error() {
     fixture::each_bare(|place| {
-        let mut settings = place.settings();
-        settings.pool = 1;
-        let database = Database::open(&settings).unwrap();
+        let database = place.open_with(1);
         fixture::batch(
             &database,
             "CREATE TABLE t (id INTEGER); INSERT INTO t VALUES (1)",
@@ -139,9 +135,7 @@ fn a_changed_schema_costs_no_reader_an_error() {
 #[test]
 fn a_column_that_could_not_be_read_is_read_again_once_it_is_gone() {
     let place = Place::postgres();
-    let mut settings = place.settings();
-    settings.pool = 1;
-    let database = Database::open(&settings).unwrap();
+    let database = place.open_with(1);
     fixture::batch(
         &database,
         "CREATE TABLE t (id INTEGER); INSERT INTO t VALUES (1)",

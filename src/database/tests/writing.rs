@@ -200,9 +200,7 @@ fn what_only_one_database_refuses_is_named_too() {
 #[test]
 fn a_failure_half_way_leaves_nothing_behind() {
     fixture::each_bare(|place| {
-        let mut settings = place.settings();
-        settings.pool = 1;
-        let database = Database::open(&settings).unwrap();
+        let database = place.open_with(1);
         fixture::batch(
             &database,
             "CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER CHECK (n < 3)); CREATE TABLE log (n INTEGER)",
@@ -225,6 +223,34 @@ fn a_failure_half_way_leaves_nothing_behind() {
         database
             .change(Isolation::Plain, |tx| tx.write(&note, &[]))
             .unwrap();
+        assert_eq!(rows(&database, "log"), r#"{"n":1}"#);
+    });
+}
+
+#[test]
+fn what_is_undone_leaves_nothing_and_its_value_is_handed_out() {
+    fixture::each_bare(|place| {
+        let database = place.open_with(1);
+        fixture::batch(&database, "CREATE TABLE log (n INTEGER)");
+        let note = Query::parse("note", "INSERT INTO log VALUES (1)").unwrap();
+        for isolation in [Isolation::Plain, Isolation::Serializable] {
+            let mut attempts = 0;
+            let undone = database.change(isolation, |tx| {
+                attempts += 1;
+                let written = tx.write(&note, &[])?;
+                tx.undo();
+                Ok(written.changed)
+            });
+            assert_eq!((undone, attempts), (Ok(1), 1));
+            assert_eq!(rows(&database, "log"), r#"{"n":0}"#);
+        }
+        let failed = database.change(Isolation::Plain, |tx| {
+            tx.undo();
+            let _ = tx.write(&Query::parse("q", "SELECT nothing")?, &[]);
+            Ok(())
+        });
+        assert!(failed.is_err(), "a statement that failed is still told");
+        write(&database, "INSERT INTO log VALUES (2)", &[]).unwrap();
         assert_eq!(rows(&database, "log"), r#"{"n":1}"#);
     });
 }

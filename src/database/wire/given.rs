@@ -118,11 +118,7 @@ fn encode_number(text: &str, ty: &Type, out: &mut BytesMut) -> Option<()> {
     }
     let number = Decimal::parse(text)?;
     match *ty {
-        Type::NUMERIC => {
-            let mut raw = Vec::new();
-            number.write(&mut raw)?;
-            out.extend_from_slice(&raw);
-        }
+        Type::NUMERIC => number.write(out)?,
         Type::INT2 => out.put_i16(i16::try_from(number.whole()?).ok()?),
         Type::INT4 => out.put_i32(i32::try_from(number.whole()?).ok()?),
         Type::INT8 => out.put_i64(number.whole()?),

@@ -1,6 +1,6 @@
 //! Addresses and bit strings, in Postgres's binary form and as text.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::Reader;
 
@@ -12,8 +12,8 @@ const IPV6: u8 = 3;
 pub(super) fn inet(raw: &mut Reader<'_>) -> Option<String> {
     let (family, prefix, is_cidr, length) = (raw.u8()?, raw.u8()?, raw.u8()?, raw.u8()?);
     let address = match (family, length) {
-        (IPV4, 4) => IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(raw.take(4)?).ok()?)),
-        (IPV6, 16) => IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(raw.take(16)?).ok()?)),
+        (IPV4, 4) => IpAddr::from(raw.array::<4>()?),
+        (IPV6, 16) => IpAddr::from(raw.array::<16>()?),
         _ => return None,
     };
     if is_cidr == 0 && prefix == length * 8 {

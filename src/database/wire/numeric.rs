@@ -140,7 +140,7 @@ impl Decimal {
         i64::try_from(if self.negative { -whole } else { whole }).ok()
     }
 
-    /// Writes it as Postgres reads it. `None` if Postgres could not hold it.
+    /// Writes it as Postgres reads it. `None`, and nothing is written, if Postgres could not hold it.
     pub(super) fn write(&self, out: &mut impl Extend<u8>) -> Option<()> {
         if self.point > MOST_WHOLE || self.scale > MOST_SCALE {
             return None;

@@ -1,23 +1,18 @@
 //! UUIDs as text: 32 digits, with hyphens or without.
 
 pub(super) fn from(text: &str) -> Option<[u8; 16]> {
-    let digits: Vec<u32> = text
-        .chars()
-        .filter(|c| *c != '-')
-        .map(|c| c.to_digit(16))
-        .collect::<Option<_>>()?;
-    let mut bytes = [0; 16];
-    if digits.len() != 32 {
+    let digits = text.replace('-', "");
+    // By itself `from_str_radix` would take a sign.
+    if digits.len() != 32 || !digits.bytes().all(|c| c.is_ascii_hexdigit()) {
         return None;
     }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = u8::try_from(pair[0] * 16 + pair[1]).ok()?;
-    }
-    Some(bytes)
+    u128::from_str_radix(&digits, 16)
+        .ok()
+        .map(u128::to_be_bytes)
 }
 
 pub(super) fn text(bytes: [u8; 16]) -> String {
-    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    let hex = format!("{:032x}", u128::from_be_bytes(bytes));
     format!(
         "{}-{}-{}-{}-{}",
         &hex[..8],
@@ -36,7 +31,14 @@ mod tests {
     fn uuids_go_both_ways() {
         let uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
         assert_eq!(text(from(uuid).unwrap()), uuid);
-        for wrong in ["", "6ba7b810", "6ba7b810-9dad-11d1-80b4-00c04fd430cg", "é"] {
+        assert_eq!(text([0; 16]), "00000000-0000-0000-0000-000000000000");
+        for wrong in [
+            "",
+            "6ba7b810",
+            "6ba7b810-9dad-11d1-80b4-00c04fd430cg",
+            "+ba7b810-9dad-11d1-80b4-00c04fd430c8",
+            "é",
+        ] {
             assert_eq!(from(wrong), None, "{wrong}");
         }
     }
