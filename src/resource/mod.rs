@@ -290,19 +290,15 @@ impl Resource {
     /// # Errors
     /// As [`Resource::key`].
     pub fn names(&self, arguments: Arguments<'_>) -> Result<Vec<Name>, BadParameter> {
-        Ok(self.names_of(&self.values(arguments)?))
-    }
-
-    fn names_of(&self, values: &Values<'_>) -> Vec<Name> {
-        let Some(request) = self.request_of(values, 0, "") else {
-            return Vec::new();
+        let Some(request) = self.request_of(&self.values(arguments)?, 0, "") else {
+            return Ok(Vec::new());
         };
         let mut names = vec![Name::from(&request.subject.key)];
         if let Making::Compose(composition) = &request.making {
             let parts = composition.parts.iter();
             names.extend(parts.map(|part| Name::from(&part.subject.key)));
         }
-        names
+        Ok(names)
     }
 
     /// How long a look-up may take in all: the slowest source, a load of another replica before it, and room to queue.

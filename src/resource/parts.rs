@@ -12,7 +12,6 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::cache::{Composition, Ending, Life, Loaded, Making, Subject, Value};
-
 use crate::database::{DatabaseError, Transaction};
 
 use super::Resource;
