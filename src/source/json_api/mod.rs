@@ -27,6 +27,7 @@ use pick::{Nothing, Pointer};
 use target::Target;
 use validator::Validator;
 
+pub(crate) use template::is_variable;
 pub use template::{Template, TemplateError};
 
 /// What an operator says of such an API.
