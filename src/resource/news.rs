@@ -60,14 +60,18 @@ impl<'q> NewsView<'q> {
         }
     }
 
-    /// Appends the answer's JSON to `out`, cut from the bytes of an entry: `{"articles":[…],"total":N,…,"cached":…}`. Bytes that
-    /// are no listing show no articles.
-    pub fn write(&self, bytes: &[u8], cached: bool, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"{\"articles\":[");
+    /// The answer's JSON, cut from the bytes of an entry: `{"articles":[…],"total":N,…,"cached":…}`. Bytes that are no listing
+    /// show no articles.
+    pub fn body(&self, bytes: &[u8], cached: bool) -> Vec<u8> {
+        /// All that is not an article, at most.
+        const FRAME: usize = 128;
         let listing = Listing::read(bytes);
         let limit = self.limit.unwrap_or(usize::MAX);
+        let room = listing.as_ref().map_or(0, |listing| listing.room(limit));
+        let mut out = Vec::with_capacity(room + FRAME);
+        out.extend_from_slice(b"{\"articles\":[");
         let total = listing.as_ref().map_or(0, |listing| {
-            listing.view(self.source.as_deref(), limit, out)
+            listing.view(self.source.as_deref(), limit, &mut out)
         });
         let flags = listing.map(|listing| listing.flags()).unwrap_or_default();
         out.extend_from_slice(b"],\"total\":");
@@ -89,18 +93,7 @@ impl<'q> NewsView<'q> {
         } else {
             b",\"cached\":false}"
         });
-    }
-
-    /// How many bytes [`NewsView::write`] appends at most; a guess where only the articles of one source are shown.
-    pub fn room(&self, bytes: &[u8]) -> usize {
-        /// All that is not an article.
-        const FRAME: usize = 128;
-        let Some(listing) = Listing::read(bytes) else {
-            return FRAME;
-        };
-        let limit = self.limit.unwrap_or(usize::MAX);
-        let articles = listing.items().take(limit).map(|item| item.json.len() + 1);
-        articles.sum::<usize>() + FRAME
+        out
     }
 
     /// What tells this view's representation from those of other views of the same entry.

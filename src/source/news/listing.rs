@@ -72,6 +72,14 @@ pub struct Item<'a> {
     pub json: &'a [u8],
 }
 
+/// One article of a listing, its texts not checked.
+struct Raw<'a> {
+    record: &'a [u8; RECORD],
+    json: &'a [u8],
+    url: &'a [u8],
+    source: &'a [u8],
+}
+
 /// A listing in bytes that were checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Listing<'a> {
@@ -173,55 +181,62 @@ impl<'a> Listing<'a> {
 
     /// Its articles, newest first.
     pub fn items(&self) -> impl Iterator<Item = Item<'a>> + use<'a> {
+        let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
+        self.raw().map(move |raw| Item {
+            url: text(raw.url),
+            source: text(raw.source),
+            published_at: published_at(raw.record),
+            fields: raw.record[20],
+            json: raw.json,
+        })
+    }
+
+    /// Its articles as they lie there. What a view needs of them is no text that would have to be checked.
+    fn raw(&self) -> impl Iterator<Item = Raw<'a>> + use<'a> {
         let Listing { json, names, .. } = *self;
         let (mut json_start, mut name_start) = (0, 0);
         self.records.iter().map(move |record| {
             let (json_end, url_end, source_end) = ends(record);
-            let name = |from, to| {
-                let bytes = names.get(from..to).unwrap_or_default();
-                std::str::from_utf8(bytes).unwrap_or_default()
-            };
-            let item = Item {
-                url: name(name_start, url_end),
-                source: name(url_end, source_end),
-                published_at: published_at(record),
-                fields: record[20],
+            let raw = Raw {
+                record,
                 json: json.get(json_start..json_end).unwrap_or_default(),
+                url: names.get(name_start..url_end).unwrap_or_default(),
+                source: names.get(url_end..source_end).unwrap_or_default(),
             };
             (json_start, name_start) = (json_end + 1, source_end);
-            item
+            raw
         })
+    }
+
+    /// The first `limit` articles as `{..},{..}`.
+    fn first(&self, limit: usize) -> &'a [u8] {
+        let last = limit.min(self.records.len()).checked_sub(1);
+        let end = last.map_or(0, |last| ends(&self.records[last]).0);
+        self.json.get(..end).unwrap_or_default()
+    }
+
+    /// How many bytes [`Listing::view`] appends; for one source alone it is a guess.
+    pub fn room(&self, limit: usize) -> usize {
+        self.first(limit).len()
     }
 
     /// Appends the first `limit` articles, of `source` alone if one is named, as `{..},{..}`; returns how many.
     pub fn view(&self, source: Option<&str>, limit: usize, out: &mut Vec<u8>) -> usize {
-        match source {
-            None => {
-                let count = limit.min(self.records.len());
-                let end = match count.checked_sub(1) {
-                    Some(last) => ends(&self.records[last]).0,
-                    None => 0,
-                };
-                out.extend_from_slice(self.json.get(..end).unwrap_or_default());
-                count
+        let Some(source) = source else {
+            out.extend_from_slice(self.first(limit));
+            return limit.min(self.len());
+        };
+        let source = source_name(source);
+        let of_source = self.raw().filter(|raw| raw.source == source.as_bytes());
+        let mut count = 0;
+        for article in of_source.take(limit) {
+            if count > 0 {
+                out.push(b',');
             }
-            Some(source) => {
-                let source = source_name(source);
-                let mut count = 0;
-                for item in self
-                    .items()
-                    .filter(|item| item.source == source)
-                    .take(limit)
-                {
-                    if count > 0 {
-                        out.push(b',');
-                    }
-                    out.extend_from_slice(item.json);
-                    count += 1;
-                }
-                count
-            }
+            out.extend_from_slice(article.json);
+            count += 1;
         }
+        count
     }
 }
 
