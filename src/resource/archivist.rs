@@ -8,6 +8,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::database::{ArchivedArticle, Database, DatabaseError};
 use crate::source::news::Listing;
 
@@ -18,7 +20,7 @@ const WAITING: usize = 256;
 /// How often what is too old is removed.
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 
-type Batch = (String, Vec<u8>);
+type Batch = (String, Bytes);
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
@@ -60,12 +62,9 @@ impl Archivist {
     }
 
     /// Has the articles of a listing written under `category`. Does not block.
-    pub fn keep(&self, category: &str, listing: &[u8]) {
-        let taken = self
-            .0
-            .batches
-            .try_send((category.to_owned(), listing.to_vec()))
-            .is_ok();
+    pub fn keep(&self, category: &str, listing: Bytes) {
+        let batch = (category.to_owned(), listing);
+        let taken = self.0.batches.try_send(batch).is_ok();
         if !taken && !self.0.full.swap(true, Ordering::Relaxed) {
             log::warn!("the archive falls behind: some articles are not kept");
         } else if taken {
@@ -78,7 +77,7 @@ impl Archivist {
         self.0.stopping.store(true, Ordering::SeqCst);
         // An empty batch wakes a thread that waits for one. Where there is no room for it the thread is at work, and looks after
         // each batch whether it is to stop.
-        let _ = self.0.batches.try_send((String::new(), Vec::new()));
+        let _ = self.0.batches.try_send((String::new(), Bytes::new()));
         let ended = self.0.ended.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(limit) {
             log::warn!("the archive is not written to the end: the database takes too long");
@@ -177,7 +176,8 @@ mod tests {
             published_at: Timestamp::now(),
             category: "c".to_owned(),
         };
-        archivist.keep("c", &Listing::encode(&[article], Flags::default()));
+        let listing = Listing::encode(&[article], Flags::default());
+        archivist.keep("c", listing.into());
     }
 
     #[test]

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::cache::{
     Attempt, Composition, Ending, Key, LastResort, Life, Load, Loaded, Making, Request, Subject,
     Value, escape_into,
@@ -17,7 +19,7 @@ use crate::source::news::{Flags, Item, Listing, NewsUpstream};
 use super::archivist::Archivist;
 use super::parameter::Argument;
 
-/// What stands for no category at an upstream and in the archive.
+/// The category of a request that names none.
 const GENERAL: &str = "general";
 /// Articles that an answer from the archive is made of, at most: what one load brings from both upstreams.
 const ARCHIVED: u32 = 150;
@@ -27,8 +29,6 @@ const ARCHIVED: u32 = 150;
 pub struct NewsSource {
     /// How it is asked.
     pub upstream: Arc<NewsUpstream>,
-    /// How long it may take.
-    pub timeout: Duration,
     /// Whether it is this process's own sandbox, which stands for the same everywhere, wherever it listens.
     pub made_up: bool,
 }
@@ -150,7 +150,7 @@ impl News {
     pub(super) fn limit(&self) -> Duration {
         self.sources
             .iter()
-            .map(|source| source.timeout)
+            .map(|source| source.upstream.http.timeout())
             .max()
             .unwrap_or_default()
     }
@@ -171,9 +171,9 @@ impl News {
             let (asked, archivist, wanted) =
                 (upstream.clone(), self.archivist.clone(), category.clone());
             let run = Box::new(move |attempt: Attempt| {
-                let bytes = asked.fetch(Some(&wanted), attempt.deadline)?;
-                archivist.keep(&wanted, &bytes);
-                Ok(Loaded::new(Value::Present(bytes.into()), Life::Full))
+                let listing: Bytes = asked.fetch(&wanted, attempt.deadline)?.into();
+                archivist.keep(&wanted, listing.clone());
+                Ok(Loaded::new(Value::Present(listing), Life::Full))
             });
             Request {
                 subject: Subject {
@@ -186,7 +186,7 @@ impl News {
                     tally: subject.tally.clone(),
                 },
                 making: Making::Load(Load {
-                    limit: source.timeout,
+                    limit: upstream.http.timeout(),
                     run,
                 }),
             }

@@ -141,6 +141,11 @@ impl HttpClient {
         &self.settings.upstream
     }
 
+    /// The longest that a call may take, where its deadline leaves more.
+    pub fn timeout(&self) -> Duration {
+        self.settings.timeout
+    }
+
     /// Makes one call and returns its whole answer, of any status but a redirect.
     ///
     /// Blocks until `deadline` or the upstream's own timeout at the latest. `TooSlow` if it was not over by then, `Failed` if the

@@ -403,16 +403,15 @@ mod tests {
                 &format!("category={category}&pageSize=100"),
                 now(),
             );
-            let wire = newsapi::read(wire.status, wire.body.as_bytes(), Some(category)).unwrap();
+            let wire = newsapi::read(wire.status, wire.body.as_bytes(), category).unwrap();
             assert!((90..=100).contains(&wire.len()), "{}", wire.len());
             assert!(wire.iter().any(|one| one.description.is_none()));
-            let section = guardian::query(Some(category))[0].1.replace('|', "%7C");
+            let section = guardian::query(category)[0].1.replace('|', "%7C");
             let query = format!(
                 "section={section}&order-by=newest&page-size=50&show-fields=trailText%2Cbyline%2Cthumbnail"
             );
             let paper = answer("/search", &query, now());
-            let paper =
-                guardian::read(paper.status, paper.body.as_bytes(), Some(category)).unwrap();
+            let paper = guardian::read(paper.status, paper.body.as_bytes(), category).unwrap();
             assert_eq!(paper.len(), 50);
             for article in paper {
                 assert_eq!(article.fields(), 3);
@@ -555,11 +554,12 @@ mod tests {
     fn failures_are_told_as_such_by_our_own_adapters() {
         for number in 0..4 {
             let wire = failure("/v2/top-headlines", number);
-            let refusal = newsapi::read(wire.status, wire.body.as_bytes(), None).unwrap_err();
+            let refusal = newsapi::read(wire.status, wire.body.as_bytes(), "general").unwrap_err();
             assert_eq!(refusal.spent, number % 2 == 1);
             assert!(!refusal.words().is_empty());
             let paper = failure("/search", number);
-            let refusal = guardian::read(paper.status, paper.body.as_bytes(), None).unwrap_err();
+            let refusal =
+                guardian::read(paper.status, paper.body.as_bytes(), "general").unwrap_err();
             assert_eq!(refusal.spent, number % 2 == 1);
             assert_eq!(paper.retry_after.is_some(), paper.status == 429);
         }
