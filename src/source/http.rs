@@ -251,7 +251,7 @@ impl HttpClient {
         SourceError::TooSlow(format!("{} did not answer in time", self.settings.upstream))
     }
 
-    fn failed(&self, what: &str) -> SourceError {
+    pub(super) fn failed(&self, what: &str) -> SourceError {
         SourceError::Failed(format!("{} {what}", self.settings.upstream))
     }
 

@@ -337,9 +337,8 @@ fn header_bit(piece: &Piece) -> Bit {
 
 /// What no error may show: what was filled in, as it is and as it is sent.
 fn secrets(settings: &JsonApiSettings) -> Vec<Secret> {
-    let named = settings.headers.iter().chain(&settings.query);
-    let templates = std::iter::once(&settings.url).chain(named.map(|(_, template)| template));
-    let mut texts: Vec<String> = templates
+    let mut texts: Vec<String> = settings
+        .templates()
         .flat_map(Template::secrets)
         .flat_map(|secret| {
             let text = secret.reveal();
