@@ -44,7 +44,7 @@ pub use self::settings::{
     SourceSettings, SqlSettings, WriteMethod, WriteSettings,
 };
 pub use self::statements::{StatementFault, statement_faults, statements};
-pub use self::tag::{TagError, TagPiece, TagTemplate};
+pub use self::tag::{TagError, TagTemplate};
 pub use self::view::{Body, View};
 pub use self::write::{Precondition, Write, WriteError, Written};
 

@@ -135,11 +135,7 @@ pub(super) fn joined<'p>(
         if at > 0 {
             json.push(b',');
         }
-        json.extend_from_slice(
-            serde_json::Value::from(name.as_str())
-                .to_string()
-                .as_bytes(),
-        );
+        serde_json::to_writer(&mut json, &name).ok()?;
         json.push(b':');
         json.extend_from_slice(value.get().as_bytes());
     }

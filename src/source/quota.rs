@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use super::error::SourceError;
-use crate::quantity::{Rate, format_duration};
+use super::error::{SourceError, whole};
+use crate::quantity::Rate;
 
 pub use self::shared::QuotaStore;
 use self::shared::{Booking, Heard, Tie, Wish};
@@ -239,8 +239,7 @@ impl Core {
 
     fn tell_spent(&self, book: &mut Book, now: Instant, retry_after: Duration) {
         if book.told.spent(now) {
-            let seconds = Duration::from_secs(retry_after.as_secs_f64().ceil() as u64);
-            let (upstream, back) = (&self.upstream, format_duration(seconds));
+            let (upstream, back) = (&self.upstream, whole(retry_after));
             log::warn!("the quota of {upstream} is spent, back in {back}");
         }
     }

@@ -179,6 +179,11 @@ impl JsonApi {
         })
     }
 
+    /// The [`JsonApiSettings::identity`] of its settings.
+    pub fn identity(&self) -> &str {
+        self.target.identity()
+    }
+
     /// The upstream that it asks.
     pub fn upstream(&self) -> &HttpUpstream {
         &self.upstream

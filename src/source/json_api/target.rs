@@ -277,6 +277,10 @@ impl Target {
     pub(super) fn secrets(&self) -> &[Secret] {
         &self.secrets
     }
+
+    pub(super) fn identity(&self) -> &str {
+        &self.identity
+    }
 }
 
 fn write(bits: &[Bit], value: &Lookup<'_>, out: &mut String, add: fn(&mut String, &str)) {
