@@ -189,14 +189,9 @@ impl Resource {
 
     /// The methods that it takes, as they stand in `Allow` (RFC 9110, section 10.2.1).
     pub fn allow(&self) -> String {
-        let read = if self.is_read() { "GET, HEAD" } else { "" };
+        let read = self.is_read().then_some("GET, HEAD").into_iter();
         let written = self.writes.iter().map(|write| write.method().name());
-        let all: Vec<&str> = (!read.is_empty())
-            .then_some(read)
-            .into_iter()
-            .chain(written)
-            .collect();
-        all.join(", ")
+        read.chain(written).collect::<Vec<_>>().join(", ")
     }
 
     /// Checks all arguments, writes the canonical key into `key` and returns what is to be shown. Allocates nothing for plain
