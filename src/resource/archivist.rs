@@ -106,8 +106,11 @@ impl Work {
                     .try_recv()
                     .map_err(|_| RecvTimeoutError::Disconnected)
             } else {
-                let left = prune_at.saturating_duration_since(Instant::now());
-                self.waiting.recv_timeout(left)
+                match prune_at.saturating_duration_since(Instant::now()) {
+                    // Before the next batch: while batches keep coming the wait for one never runs out.
+                    Duration::ZERO => Err(RecvTimeoutError::Timeout),
+                    left => self.waiting.recv_timeout(left),
+                }
             };
             let done = match next {
                 Ok((category, _)) if category.is_empty() => continue,
@@ -165,7 +168,7 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(86_400);
 
-    fn keep(archivist: &Archivist, number: usize) {
+    fn listing(number: usize) -> Bytes {
         let article = Article {
             title: "t".to_owned(),
             description: None,
@@ -176,8 +179,11 @@ mod tests {
             published_at: Timestamp::now(),
             category: "c".to_owned(),
         };
-        let listing = Listing::encode(&[article], Flags::default());
-        archivist.keep("c", listing.into());
+        Listing::encode(&[article], Flags::default()).into()
+    }
+
+    fn keep(archivist: &Archivist, number: usize) {
+        archivist.keep("c", listing(number));
     }
 
     #[test]
@@ -194,6 +200,33 @@ mod tests {
         let began = Instant::now();
         archivist.finish(Duration::from_secs(20));
         assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn what_is_too_old_goes_however_much_waits() {
+        let database = Place::sqlite().migrated();
+        let old = listing(0);
+        let old = articles(&Listing::read(&old).unwrap());
+        database.archive().store(Some("c"), &old).unwrap();
+        let stored = Timestamp::now().as_second();
+        // The archive counts in whole seconds.
+        while Timestamp::now().as_second() == stored {
+            std::thread::yield_now();
+        }
+        let (batches, waiting) = sync_channel(1);
+        batches.send(("c".to_owned(), listing(1))).unwrap();
+        drop(batches);
+        let work = Work {
+            database: database.clone(),
+            waiting,
+            keep: Duration::ZERO,
+            stopping: Arc::default(),
+            _running: channel().0,
+        };
+        work.run();
+        let kept = database.archive().newest(Some("c"), 9).unwrap();
+        let kept: Vec<&str> = kept.iter().map(|article| &*article.url).collect();
+        assert_eq!(kept, ["https://example.com/1"]);
     }
 
     #[test]
