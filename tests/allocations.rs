@@ -54,7 +54,6 @@ fn finding_a_memory_hit_allocates_nothing() {
             http: HttpClient::new(HttpSettings::new(format.name(), SOON)),
             quota: None,
         }),
-        timeout: SOON,
         made_up: false,
     });
     let archivist = Archivist::start(database.clone(), Duration::from_secs(60)).unwrap();

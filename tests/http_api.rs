@@ -1,7 +1,7 @@
 //! Any HTTP API as a resource: declared in a few lines, asked with care, cached and revalidated.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use serde_json::json;
 
@@ -10,28 +10,20 @@ use crate::support::redis::RedisServer;
 use crate::support::upstream::{Behaviour, FakeUpstream, Request, Response};
 use crate::support::{SOON, until};
 
-/// What an origin was asked, and how often.
-type Asked = Arc<Mutex<Vec<Request>>>;
-
-/// An origin that notes each request and answers with `script`.
-fn origin(
-    script: impl Fn(&Request, usize) -> Response + Send + Sync + 'static,
-) -> (FakeUpstream, Asked) {
-    let asked = Asked::default();
-    let noted = asked.clone();
-    let upstream = FakeUpstream::start(Behaviour::answer(move |request| {
-        let count = {
-            let mut noted = noted.lock().unwrap();
-            noted.push(request.clone());
-            noted.len()
-        };
-        script(request, count)
-    }));
-    (upstream, asked)
+/// An origin that answers with `script`.
+fn origin(script: impl Fn(&Request) -> Response + Send + Sync + 'static) -> FakeUpstream {
+    FakeUpstream::start(Behaviour::answer(script))
 }
 
-fn count(asked: &Asked) -> usize {
-    asked.lock().unwrap().len()
+/// An object that counts the calls for it: `{"count":1}`, then 2.
+fn counting() -> impl Fn() -> Response + Send + Sync + 'static {
+    let calls = AtomicUsize::new(0);
+    move || {
+        Response::json(
+            200,
+            &json!({"count": calls.fetch_add(1, Ordering::SeqCst) + 1}),
+        )
+    }
 }
 
 /// The configuration that the documentation shows, for this origin.
@@ -54,7 +46,7 @@ const KEY: &str = "a-quote-key-that-nobody-may-see";
 
 #[test]
 fn ten_lines_make_a_resource() {
-    let (origin, asked) = origin(|request, _| match request.path.as_str() {
+    let origin = origin(|request| match request.path.as_str() {
         "/v1/quote/AAPL" => Response::text(200, r#"{"price": 1.10, "n": 12345678901234567890}"#)
             .with("Content-Type", "application/json"),
         "/v1/quote/DOWN" => Response::text(500, "oh no"),
@@ -74,13 +66,13 @@ fn ten_lines_make_a_resource() {
         second.the("Cache-Status").starts_with("larder-memory; hit"),
         "{second}"
     );
-    assert_eq!(count(&asked), 1);
-    assert_eq!(asked.lock().unwrap()[0].header("X-Key"), Some(KEY));
+    assert_eq!(origin.calls(), 1);
+    assert_eq!(origin.requests()[0].header("X-Key"), Some(KEY));
 
     for _ in 0..2 {
         larder.get("/quote/NONE").problem(404);
     }
-    assert_eq!(count(&asked), 2, "absence is cached");
+    assert_eq!(origin.calls(), 2, "absence is cached");
     let failed = larder.get("/quote/DOWN");
     failed.problem(502);
     larder.get("/quote/down").problem(400);
@@ -96,7 +88,8 @@ fn ten_lines_make_a_resource() {
 
 #[test]
 fn a_quota_is_shared_and_spent_once() {
-    let (origin, asked) = origin(|_, count| Response::json(200, &json!({"count": count})));
+    let answer = counting();
+    let origin = origin(move |_| answer());
     let redis = RedisServer::start();
     let config = quotes(&origin).replace("60/1m", "3/1h");
     let options = LarderOptions::new(&config)
@@ -114,7 +107,7 @@ fn a_quota_is_shared_and_spent_once() {
         let wait: u64 = spent.the("Retry-After").parse().unwrap();
         assert!(wait > 3000, "{spent}");
     }
-    assert_eq!(count(&asked), 3);
+    assert_eq!(origin.calls(), 3);
     until(SOON, "it is said once", || {
         replicas
             .iter()
@@ -124,8 +117,9 @@ fn a_quota_is_shared_and_spent_once() {
 
 #[test]
 fn the_upstream_can_say_how_long() {
-    let (origin, asked) = origin(|request, count| {
-        let answer = Response::json(200, &json!({"count": count}));
+    let answer = counting();
+    let origin = origin(move |request| {
+        let answer = answer();
         match request.path.as_str() {
             "/long" => answer.with("Cache-Control", "public, max-age=3600"),
             "/never" => answer.with("Cache-Control", "no-store"),
@@ -161,26 +155,23 @@ ttl = \"upstream\"
     assert_eq!(get("never"), ["2", "3"]);
     assert_eq!(get("aged"), ["4", "5"]);
     assert_eq!(get("unsaid"), ["6", "7"]);
-    assert_eq!(count(&asked), 7);
+    assert_eq!(origin.calls(), 7);
     let stored = redis.keys("larder:v:*");
     assert_eq!(stored.len(), 1, "what may not be kept is not: {stored:?}");
-    let ttl = replicas[0].get("/any/long").the("Cache-Status").to_owned();
-    let left: u64 = ttl.rsplit("ttl=").next().unwrap().parse().unwrap();
-    assert!((3000..=3600).contains(&left), "{ttl}");
+    let hit = replicas[0].get("/any/long").expect(200);
+    assert!((3000..=3600).contains(&hit.memory_ttl()), "{hit}");
 }
 
 #[test]
 fn what_went_stale_is_confirmed_without_a_new_body() {
     let version = Arc::new(AtomicU32::new(1));
     let now = version.clone();
-    let (origin, asked) = origin(move |request, _| {
+    let origin = origin(move |request| {
         let tag = format!("\"v{}\"", now.load(Ordering::SeqCst));
-        if request.header("If-None-Match") == Some(&tag) {
-            return Response::text(304, "").with("ETag", &tag);
-        }
         Response::text(200, &format!("{{\"version\": {tag:?}}}"))
             .with("Content-Type", "application/json")
             .with("ETag", &tag)
+            .unless_known(request)
     });
     let config = format!(
         "[resource.doc]
@@ -200,13 +191,12 @@ tags = [\"doc\"]
             let again = larder.get("/doc").expect(200);
             assert_eq!(again.text(), first.text());
             assert_eq!(again.the("ETag"), first.the("ETag"), "the very same value");
-            count(&asked) >= at_least
+            origin.calls() >= at_least
         })
     };
     loads(3);
     let conditions = |from: usize| -> Vec<Option<String>> {
-        let asked = asked.lock().unwrap();
-        asked[from..]
+        origin.requests()[from..]
             .iter()
             .map(|request| request.header("If-None-Match").map(str::to_owned))
             .collect()
@@ -222,7 +212,7 @@ tags = [\"doc\"]
         larder.get("/doc").text() != first.text()
     });
     // Whoever invalidates wants it fetched anew, whatever the upstream would confirm.
-    let before = count(&asked);
+    let before = origin.calls();
     larder
         .post("/cache/invalidate", &json!({"tags": ["doc"]}))
         .expect(200);
@@ -230,10 +220,10 @@ tags = [\"doc\"]
     assert_eq!(conditions(before)[0], None);
     // Another replica confirms what this one has left in Redis.
     let other = Larder::start(&options);
-    let before = count(&asked);
+    let before = origin.calls();
     until(SOON, "what Redis has is no longer fresh", || {
         other.get("/doc").expect(200);
-        count(&asked) > before
+        origin.calls() > before
     });
     assert_eq!(conditions(before)[0].as_deref(), Some("\"v2\""));
 }

@@ -115,6 +115,7 @@ pub use self::envelope::{decode as decode_envelope, encode as encode_envelope};
 pub use self::error::LoadError;
 pub use self::flight::Ending;
 pub use self::invalidation::Acknowledged;
+pub(crate) use self::key::unescaped;
 pub use self::key::{Key, KeyText, Tag, escape_into};
 pub use self::outcome::{Answer, Outcome, Staleness, Trace};
 pub use self::policy::{Ends, Freshness, Life, Policy, StaleRules};

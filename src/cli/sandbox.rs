@@ -194,7 +194,7 @@ mod tests {
     fn both_adapters_load_from_it_and_say_that_it_was_the_sandbox() {
         let address = sandbox(Duration::ZERO, 0.0);
         for upstream in upstreams(address) {
-            for category in [None, Some("sports")] {
+            for category in ["general", "sports"] {
                 let bytes = upstream.fetch(category, Instant::now() + LONG).unwrap();
                 let listing = Listing::read(&bytes).unwrap();
                 assert!(listing.len() >= 50);
@@ -205,11 +205,8 @@ mod tests {
 
     #[test]
     fn a_story_told_by_both_is_merged_into_one() {
-        let [wire, paper] = upstreams(sandbox(Duration::ZERO, 0.0)).map(|upstream| {
-            upstream
-                .fetch(Some("science"), Instant::now() + LONG)
-                .unwrap()
-        });
+        let [wire, paper] = upstreams(sandbox(Duration::ZERO, 0.0))
+            .map(|upstream| upstream.fetch("science", Instant::now() + LONG).unwrap());
         let parts = [&wire, &paper].map(|bytes| Listing::read(bytes).unwrap());
         let merged = Listing::merge(&parts, parts[0].flags());
         let merged = Listing::read(&merged).unwrap().len();
@@ -221,9 +218,9 @@ mod tests {
         let latency = Duration::from_millis(80);
         let [upstream, _] = upstreams(sandbox(latency, 0.0));
         let start = Instant::now();
-        upstream.fetch(None, start + LONG).unwrap();
+        upstream.fetch("general", start + LONG).unwrap();
         assert!(start.elapsed() >= latency);
-        let slow = upstream.fetch(None, Instant::now() + latency / 4);
+        let slow = upstream.fetch("general", Instant::now() + latency / 4);
         assert!(matches!(slow, Err(LoadError::TooSlow(_))), "{slow:?}");
     }
 
@@ -232,7 +229,7 @@ mod tests {
         let [wire, paper] = upstreams(sandbox(Duration::ZERO, 0.5));
         let outcomes: Vec<Result<(), LoadError>> = (0..8)
             .map(|number| if number < 4 { &wire } else { &paper })
-            .map(|upstream| upstream.fetch(None, Instant::now() + LONG).map(|_| ()))
+            .map(|upstream| upstream.fetch("general", Instant::now() + LONG).map(|_| ()))
             .collect();
         let failed = |says: &str| Err(LoadError::Failed(says.to_owned()));
         let spent = |says: &str| {

@@ -268,7 +268,6 @@ fn news_sources(config: &Config, cache: &Cache) -> Result<Vec<NewsSource>, Strin
                 http: HttpClient::new(HttpSettings::new(&settings.name, settings.timeout)),
                 quota: Some(Arc::new(Quota::new(&settings.name, rates, Some(store)))),
             }),
-            timeout: settings.timeout,
             made_up,
         });
     }

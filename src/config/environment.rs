@@ -4,6 +4,7 @@
 
 use super::reader::Value;
 use crate::secret::Secret;
+use crate::source::json_api::is_variable;
 
 /// Looks a variable up.
 pub type Lookup<'e> = &'e dyn Fn(&str) -> Option<String>;
@@ -71,10 +72,4 @@ impl Environment<'_> {
         filled.push_str(rest);
         whole.then_some(filled)
     }
-}
-
-/// Whether a shell could set it.
-pub(super) fn is_variable(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }

@@ -1,10 +1,11 @@
 //! The upstreams: where each one is, its key, how long it may take and how often it may be asked.
 
 use super::address;
-use super::environment::{Environment, is_variable};
+use super::environment::Environment;
 use super::reader::{Table, unknown};
 use crate::quantity::{Rate, format_duration};
 use crate::resource::{ResourceSettings, SourceSettings};
+use crate::source::json_api::is_variable;
 use crate::source::{HttpUpstreamSettings, NEWS_UPSTREAMS, UpstreamSettings};
 
 /// Every news upstream, whether or not the file names it. Reports every other one that none of `resources` asks.

@@ -9,10 +9,7 @@ use super::origin::Values;
 use super::settings::HttpSourceSettings;
 
 /// See the module.
-pub(super) struct Api {
-    api: JsonApi,
-    identity: String,
-}
+pub(super) struct Api(JsonApi);
 
 impl Api {
     pub(super) fn new(
@@ -24,22 +21,19 @@ impl Api {
             let faults = faults.into_iter().map(|fault| fault.problem);
             faults.collect::<Vec<_>>().join(", ")
         })?;
-        Ok(Api {
-            api,
-            identity: settings.api.identity(),
-        })
+        Ok(Api(api))
     }
 
     pub(super) fn identity(&self) -> String {
-        self.identity.clone()
+        self.0.identity().to_owned()
     }
 
     pub(super) fn limit(&self) -> Duration {
-        self.api.upstream().timeout()
+        self.0.upstream().timeout()
     }
 
     pub(super) fn label(&self) -> &str {
-        self.api.upstream().name()
+        self.0.upstream().name()
     }
 
     pub(super) fn making(&self, values: &Values<'_>) -> Making {
@@ -47,7 +41,7 @@ impl Api {
         let values: Vec<(String, String)> = values
             .map(|(name, value)| ((*name).to_owned(), value.to_string()))
             .collect();
-        let api = self.api.clone();
+        let api = self.0.clone();
         Making::Load(Load {
             limit: self.limit(),
             run: Box::new(move |attempt| api.load(&values, attempt)),

@@ -8,6 +8,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::database::{ArchivedArticle, Database, DatabaseError};
 use crate::source::news::Listing;
 
@@ -18,7 +20,7 @@ const WAITING: usize = 256;
 /// How often what is too old is removed.
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 
-type Batch = (String, Vec<u8>);
+type Batch = (String, Bytes);
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
@@ -60,12 +62,9 @@ impl Archivist {
     }
 
     /// Has the articles of a listing written under `category`. Does not block.
-    pub fn keep(&self, category: &str, listing: &[u8]) {
-        let taken = self
-            .0
-            .batches
-            .try_send((category.to_owned(), listing.to_vec()))
-            .is_ok();
+    pub fn keep(&self, category: &str, listing: Bytes) {
+        let batch = (category.to_owned(), listing);
+        let taken = self.0.batches.try_send(batch).is_ok();
         if !taken && !self.0.full.swap(true, Ordering::Relaxed) {
             log::warn!("the archive falls behind: some articles are not kept");
         } else if taken {
@@ -78,7 +77,7 @@ impl Archivist {
         self.0.stopping.store(true, Ordering::SeqCst);
         // An empty batch wakes a thread that waits for one. Where there is no room for it the thread is at work, and looks after
         // each batch whether it is to stop.
-        let _ = self.0.batches.try_send((String::new(), Vec::new()));
+        let _ = self.0.batches.try_send((String::new(), Bytes::new()));
         let ended = self.0.ended.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(limit) {
             log::warn!("the archive is not written to the end: the database takes too long");
@@ -107,8 +106,11 @@ impl Work {
                     .try_recv()
                     .map_err(|_| RecvTimeoutError::Disconnected)
             } else {
-                let left = prune_at.saturating_duration_since(Instant::now());
-                self.waiting.recv_timeout(left)
+                match prune_at.saturating_duration_since(Instant::now()) {
+                    // Before the next batch: while batches keep coming the wait for one never runs out.
+                    Duration::ZERO => Err(RecvTimeoutError::Timeout),
+                    left => self.waiting.recv_timeout(left),
+                }
             };
             let done = match next {
                 Ok((category, _)) if category.is_empty() => continue,
@@ -166,7 +168,7 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(86_400);
 
-    fn keep(archivist: &Archivist, number: usize) {
+    fn listing(number: usize) -> Bytes {
         let article = Article {
             title: "t".to_owned(),
             description: None,
@@ -177,7 +179,11 @@ mod tests {
             published_at: Timestamp::now(),
             category: "c".to_owned(),
         };
-        archivist.keep("c", &Listing::encode(&[article], Flags::default()));
+        Listing::encode(&[article], Flags::default()).into()
+    }
+
+    fn keep(archivist: &Archivist, number: usize) {
+        archivist.keep("c", listing(number));
     }
 
     #[test]
@@ -194,6 +200,33 @@ mod tests {
         let began = Instant::now();
         archivist.finish(Duration::from_secs(20));
         assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn what_is_too_old_goes_however_much_waits() {
+        let database = Place::sqlite().migrated();
+        let old = listing(0);
+        let old = articles(&Listing::read(&old).unwrap());
+        database.archive().store(Some("c"), &old).unwrap();
+        let stored = Timestamp::now().as_second();
+        // The archive counts in whole seconds.
+        while Timestamp::now().as_second() == stored {
+            std::thread::yield_now();
+        }
+        let (batches, waiting) = sync_channel(1);
+        batches.send(("c".to_owned(), listing(1))).unwrap();
+        drop(batches);
+        let work = Work {
+            database: database.clone(),
+            waiting,
+            keep: Duration::ZERO,
+            stopping: Arc::default(),
+            _running: channel().0,
+        };
+        work.run();
+        let kept = database.archive().newest(Some("c"), 9).unwrap();
+        let kept: Vec<&str> = kept.iter().map(|article| &*article.url).collect();
+        assert_eq!(kept, ["https://example.com/1"]);
     }
 
     #[test]

@@ -32,14 +32,42 @@ impl Form {
         }
     }
 
-    /// The one way of writing `text`; `None` where that is how it is written, or it is nothing of this form.
+    /// The one way of writing `text`; `None` where that is how it is written, or it is nothing of this form. Allocates nothing for
+    /// what is plainly written so, as nearly all are.
     pub(super) fn canonical(self, text: &str) -> Option<String> {
-        let written = match self {
-            Form::Uuid => uuid(text)?,
-            Form::Integer => integer(text)?,
-            Form::Caseless => text.to_lowercase(),
-        };
-        (written != text).then_some(written)
+        if self.is_plain(text) {
+            return None;
+        }
+        self.written(text).filter(|written| written != text)
+    }
+
+    /// Whether `text` is seen to be canonical at a glance. Some that are have to be looked at more closely.
+    fn is_plain(self, text: &str) -> bool {
+        let mut bytes = text.bytes();
+        match self {
+            Form::Uuid => {
+                text.len() == 36
+                    && bytes.enumerate().all(|(at, byte)| match at {
+                        8 | 13 | 18 | 23 => byte == b'-',
+                        _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+                    })
+            }
+            // So few digits are within an i64.
+            Form::Integer => {
+                matches!(bytes.next(), Some(b'1'..=b'9'))
+                    && text.len() <= 18
+                    && bytes.all(|byte| byte.is_ascii_digit())
+            }
+            Form::Caseless => bytes.all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()),
+        }
+    }
+
+    fn written(self, text: &str) -> Option<String> {
+        match self {
+            Form::Uuid => uuid(text),
+            Form::Integer => integer(text),
+            Form::Caseless => Some(text.to_lowercase()),
+        }
     }
 }
 
@@ -86,7 +114,34 @@ fn integer(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_plain_is_canonical(
+            text in "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-F-]{34,37}|[-+0]?[0-9]{0,20}|[ -~é]{0,5}",
+        ) {
+            for form in [Form::Uuid, Form::Integer, Form::Caseless] {
+                if form.is_plain(&text) {
+                    prop_assert_eq!(form.written(&text), Some(text.clone()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn most_are_plain() {
+        for (form, text) in [
+            (Form::Uuid, "6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
+            (Form::Integer, "7"),
+            (Form::Integer, "999999999999999999"),
+            (Form::Caseless, "ada@example.com"),
+        ] {
+            assert!(form.is_plain(text), "{text}");
+        }
+    }
 
     #[test]
     fn each_value_has_one_way_of_being_written() {

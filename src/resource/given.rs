@@ -3,7 +3,7 @@
 //! Promise: a field that the statement does not name, or that is not within what is declared, is refused by its name before the
 //! database is asked. Numbers keep their digits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use regex_lite::Regex;
 use serde_json::Value;
@@ -11,19 +11,19 @@ use serde_json::value::RawValue;
 
 use crate::database;
 
+use super::Resource;
 use super::parameter::Arguments;
 use super::settings::{FieldSettings, ParamKind, ParamValue};
 use super::write::{Write, WriteError};
-use super::{Resource, text_of};
 
 /// What a write is done with: every parameter of the statement.
 pub struct Given {
-    /// Of the path, by name.
+    /// Of the path and the query, by name.
     values: Vec<(String, ParamValue)>,
-    /// Those of the statement.
-    parameters: Vec<(String, database::Value)>,
-    /// Fields of the body, as they would stand in a tag.
-    texts: Vec<(String, String)>,
+    /// Those of the statement, in its order.
+    pub(super) parameters: Vec<database::Value>,
+    /// All of them and the fields of the body, as they stand in a tag, by name.
+    texts: HashMap<String, String>,
 }
 
 impl Write {
@@ -81,13 +81,12 @@ impl Write {
         }
         let parameter = |name: &String| {
             let of_path = values.iter().find(|(known, _)| known == name);
-            let value = match of_path {
+            match of_path {
                 Some((_, value)) => value.into(),
                 None => body
                     .get(name)
                     .map_or(database::Value::Null, |raw| (&**raw).into()),
-            };
-            (name.clone(), value)
+            }
         };
         let text = |(name, value): (&&String, &Value)| {
             let text = match value {
@@ -100,6 +99,10 @@ impl Write {
             let written = form.and_then(|form| form.canonical(&text));
             Some(((*name).clone(), written.unwrap_or(text)))
         };
+        let mut texts: HashMap<String, String> = read.iter().filter_map(text).collect();
+        // Behind the fields: where the body repeats the path, the path's text is the one in the key.
+        let of_path = values.iter();
+        texts.extend(of_path.map(|(name, value)| ((*name).to_owned(), value.to_string())));
         Ok(Given {
             parameters: self
                 .settings
@@ -108,7 +111,7 @@ impl Write {
                 .iter()
                 .map(parameter)
                 .collect(),
-            texts: read.iter().filter_map(text).collect(),
+            texts,
             values: values
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value))
@@ -125,19 +128,9 @@ impl Given {
             .collect()
     }
 
-    pub(super) fn borrowed(&self) -> Vec<database::Parameter<'_>> {
-        let parameters = self.parameters.iter();
-        parameters
-            .map(|(name, value)| (name.as_str(), value.clone()))
-            .collect()
-    }
-
     /// How the parameter or field of this name stands in a tag.
     pub(super) fn text(&self, name: &str) -> Option<String> {
-        text_of(&self.values(), name).or_else(|| {
-            let found = self.texts.iter().find(|(known, _)| known == name);
-            found.map(|(_, text)| text.clone())
-        })
+        self.texts.get(name).cloned()
     }
 }
 

@@ -44,7 +44,7 @@ pub use self::settings::{
     SourceSettings, SqlSettings, WriteMethod, WriteSettings,
 };
 pub use self::statements::{StatementFault, statement_faults, statements};
-pub use self::tag::{TagError, TagPiece, TagTemplate};
+pub use self::tag::{TagError, TagTemplate};
 pub use self::view::{Body, View};
 pub use self::write::{Precondition, Write, WriteError, Written};
 
@@ -189,14 +189,9 @@ impl Resource {
 
     /// The methods that it takes, as they stand in `Allow` (RFC 9110, section 10.2.1).
     pub fn allow(&self) -> String {
-        let read = if self.is_read() { "GET, HEAD" } else { "" };
+        let read = self.is_read().then_some("GET, HEAD").into_iter();
         let written = self.writes.iter().map(|write| write.method().name());
-        let all: Vec<&str> = (!read.is_empty())
-            .then_some(read)
-            .into_iter()
-            .chain(written)
-            .collect();
-        all.join(", ")
+        read.chain(written).collect::<Vec<_>>().join(", ")
     }
 
     /// Checks all arguments, writes the canonical key into `key` and returns what is to be shown. Allocates nothing for plain
@@ -290,19 +285,15 @@ impl Resource {
     /// # Errors
     /// As [`Resource::key`].
     pub fn names(&self, arguments: Arguments<'_>) -> Result<Vec<Name>, BadParameter> {
-        Ok(self.names_of(&self.values(arguments)?))
-    }
-
-    fn names_of(&self, values: &Values<'_>) -> Vec<Name> {
-        let Some(request) = self.request_of(values, 0, "") else {
-            return Vec::new();
+        let Some(request) = self.request_of(&self.values(arguments)?, 0, "") else {
+            return Ok(Vec::new());
         };
         let mut names = vec![Name::from(&request.subject.key)];
         if let Making::Compose(composition) = &request.making {
             let parts = composition.parts.iter();
             names.extend(parts.map(|part| Name::from(&part.subject.key)));
         }
-        names
+        Ok(names)
     }
 
     /// How long a look-up may take in all: the slowest source, a load of another replica before it, and room to queue.

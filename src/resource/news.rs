@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::cache::{
     Attempt, Composition, Ending, Key, LastResort, Life, Load, Loaded, Making, Request, Subject,
     Value, escape_into,
@@ -17,7 +19,7 @@ use crate::source::news::{Flags, Item, Listing, NewsUpstream};
 use super::archivist::Archivist;
 use super::parameter::Argument;
 
-/// What stands for no category at an upstream and in the archive.
+/// The category of a request that names none.
 const GENERAL: &str = "general";
 /// Articles that an answer from the archive is made of, at most: what one load brings from both upstreams.
 const ARCHIVED: u32 = 150;
@@ -27,8 +29,6 @@ const ARCHIVED: u32 = 150;
 pub struct NewsSource {
     /// How it is asked.
     pub upstream: Arc<NewsUpstream>,
-    /// How long it may take.
-    pub timeout: Duration,
     /// Whether it is this process's own sandbox, which stands for the same everywhere, wherever it listens.
     pub made_up: bool,
 }
@@ -60,14 +60,18 @@ impl<'q> NewsView<'q> {
         }
     }
 
-    /// Appends the answer's JSON to `out`, cut from the bytes of an entry: `{"articles":[…],"total":N,…,"cached":…}`. Bytes that
-    /// are no listing show no articles.
-    pub fn write(&self, bytes: &[u8], cached: bool, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"{\"articles\":[");
+    /// The answer's JSON, cut from the bytes of an entry: `{"articles":[…],"total":N,…,"cached":…}`. Bytes that are no listing
+    /// show no articles.
+    pub fn body(&self, bytes: &[u8], cached: bool) -> Vec<u8> {
+        /// All that is not an article, at most.
+        const FRAME: usize = 128;
         let listing = Listing::read(bytes);
         let limit = self.limit.unwrap_or(usize::MAX);
+        let room = listing.as_ref().map_or(0, |listing| listing.room(limit));
+        let mut out = Vec::with_capacity(room + FRAME);
+        out.extend_from_slice(b"{\"articles\":[");
         let total = listing.as_ref().map_or(0, |listing| {
-            listing.view(self.source.as_deref(), limit, out)
+            listing.view(self.source.as_deref(), limit, &mut out)
         });
         let flags = listing.map(|listing| listing.flags()).unwrap_or_default();
         out.extend_from_slice(b"],\"total\":");
@@ -89,18 +93,7 @@ impl<'q> NewsView<'q> {
         } else {
             b",\"cached\":false}"
         });
-    }
-
-    /// How many bytes [`NewsView::write`] appends at most; a guess where only the articles of one source are shown.
-    pub fn room(&self, bytes: &[u8]) -> usize {
-        /// All that is not an article.
-        const FRAME: usize = 128;
-        let Some(listing) = Listing::read(bytes) else {
-            return FRAME;
-        };
-        let limit = self.limit.unwrap_or(usize::MAX);
-        let articles = listing.items().take(limit).map(|item| item.json.len() + 1);
-        articles.sum::<usize>() + FRAME
+        out
     }
 
     /// What tells this view's representation from those of other views of the same entry.
@@ -157,7 +150,7 @@ impl News {
     pub(super) fn limit(&self) -> Duration {
         self.sources
             .iter()
-            .map(|source| source.timeout)
+            .map(|source| source.upstream.http.timeout())
             .max()
             .unwrap_or_default()
     }
@@ -178,9 +171,9 @@ impl News {
             let (asked, archivist, wanted) =
                 (upstream.clone(), self.archivist.clone(), category.clone());
             let run = Box::new(move |attempt: Attempt| {
-                let bytes = asked.fetch(Some(&wanted), attempt.deadline)?;
-                archivist.keep(&wanted, &bytes);
-                Ok(Loaded::new(Value::Present(bytes.into()), Life::Full))
+                let listing: Bytes = asked.fetch(&wanted, attempt.deadline)?.into();
+                archivist.keep(&wanted, listing.clone());
+                Ok(Loaded::new(Value::Present(listing), Life::Full))
             });
             Request {
                 subject: Subject {
@@ -193,7 +186,7 @@ impl News {
                     tally: subject.tally.clone(),
                 },
                 making: Making::Load(Load {
-                    limit: source.timeout,
+                    limit: upstream.http.timeout(),
                     run,
                 }),
             }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::cache::{Making, Subject};
 use crate::database::{Database, DatabaseError, Transaction};
-
 use crate::source::HttpUpstreams;
 
 use super::Resource;

@@ -8,6 +8,8 @@ use std::fmt;
 
 use matchit::Params;
 
+use crate::cache::unescaped;
+
 use super::settings::{ParamKind, ParamSettings, ParamValue};
 
 /// Where the parameters of one request are read from.
@@ -193,19 +195,14 @@ fn unescape(text: &str, plus: Plus) -> Option<Cow<'_, str>> {
     }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        match (first, tail) {
-            (b'%', [high, low, after @ ..])
-                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
-            {
-                let digit = |byte: u8| (byte as char).to_digit(16).unwrap_or_default() as u8;
-                bytes.push(digit(*high) << 4 | digit(*low));
-                rest = after;
-            }
-            (b'+', _) if plus == Plus::Space => bytes.push(b' '),
-            (byte, _) => bytes.push(*byte),
-        }
+    while let Some(first) = rest.first() {
+        let (byte, length) = match unescaped(rest) {
+            Some(byte) => (byte, 3),
+            None if *first == b'+' && plus == Plus::Space => (b' ', 1),
+            None => (*first, 1),
+        };
+        bytes.push(byte);
+        rest = &rest[length..];
     }
     String::from_utf8(bytes).ok().map(Cow::Owned)
 }

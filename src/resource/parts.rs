@@ -12,7 +12,6 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::cache::{Composition, Ending, Life, Loaded, Making, Subject, Value};
-
 use crate::database::{DatabaseError, Transaction};
 
 use super::Resource;
@@ -136,11 +135,7 @@ pub(super) fn joined<'p>(
         if at > 0 {
             json.push(b',');
         }
-        json.extend_from_slice(
-            serde_json::Value::from(name.as_str())
-                .to_string()
-                .as_bytes(),
-        );
+        serde_json::to_writer(&mut json, &name).ok()?;
         json.push(b':');
         json.extend_from_slice(value.get().as_bytes());
     }

@@ -54,15 +54,16 @@ impl Resources {
         sources: &Sources,
         before: Option<&Resources>,
     ) -> Result<Resources, Unbuilt> {
-        let described: Vec<_> = statements(settings)
-            .into_iter()
+        let statements = statements(settings);
+        let described: Vec<_> = statements
+            .iter()
             .map(|query| sources.database.describe(query))
             .collect();
         let faults = statement_faults(settings, &described);
         if !faults.is_empty() {
             return Err(Unbuilt::Statements(faults));
         }
-        let forms: HashMap<&Query, Forms> = statements(settings)
+        let forms: HashMap<&Query, Forms> = statements
             .into_iter()
             .zip(described.iter().flatten())
             .map(|(query, description)| (query, form::of_statement(description)))

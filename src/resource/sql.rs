@@ -47,15 +47,15 @@ impl Sql {
         transaction: &mut Transaction<'_>,
         values: &Values<'_>,
     ) -> Result<Option<Vec<u8>>, DatabaseError> {
-        let given = given(&self.query, values);
-        transaction.read(&self.query, &borrowed(&given), self.shape)
+        let given = named(&self.query, given(&self.query, values));
+        transaction.read(&self.query, &given, self.shape)
     }
 
     pub(super) fn making(&self, values: &Values<'_>) -> Making {
         let given = given(&self.query, values);
         let (database, query, shape) = (self.database.clone(), self.query.clone(), self.shape);
         let run = Box::new(move |_| {
-            let found = database.read(&query, &borrowed(&given), shape);
+            let found = database.read(&query, &named(&query, given), shape);
             let found = found.map_err(|error| failed(error, &query))?;
             let value = found.map_or(Value::Absent, |json| Value::Present(json.into()));
             Ok(Loaded::new(value, Life::Full))
@@ -67,24 +67,22 @@ impl Sql {
     }
 }
 
-fn borrowed(given: &[(String, database::Value)]) -> Vec<database::Parameter<'_>> {
-    given
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.clone()))
-        .collect()
+/// What `query` is given, by name; `given` is in the order of its parameters.
+pub(super) fn named(
+    query: &Query,
+    given: impl IntoIterator<Item = database::Value>,
+) -> Vec<database::Parameter<'_>> {
+    let names = query.parameters().iter().map(String::as_str);
+    names.zip(given).collect()
 }
 
-/// What `query` is given of `values`: just the parameters that it names, null for one that is not there.
-fn given(query: &Query, values: &Values<'_>) -> Vec<(String, database::Value)> {
+/// What `query` is given of `values`: just the parameters that it names, in its order, null for one that is not there.
+fn given(query: &Query, values: &Values<'_>) -> Vec<database::Value> {
     let value_of = |name: &String| {
         let found = values.iter().find(|(known, _)| known == name);
         found.map_or(database::Value::Null, |(_, value)| value.into())
     };
-    query
-        .parameters()
-        .iter()
-        .map(|name| (name.clone(), value_of(name)))
-        .collect()
+    query.parameters().iter().map(value_of).collect()
 }
 
 impl From<&ParamValue> for database::Value {

@@ -7,12 +7,11 @@ use crate::cache::{Tag, escape_into};
 /// A tag with places for parameters: `category:{category}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TagTemplate {
-    pieces: Vec<TagPiece>,
+    pieces: Vec<Piece>,
 }
 
-/// A piece of a [`TagTemplate`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TagPiece {
+enum Piece {
     /// Stands as it is.
     Literal(String),
     /// The value of the parameter of this name stands here.
@@ -53,7 +52,7 @@ impl TagTemplate {
             let literal = rest.find(['{', '}']).unwrap_or(rest.len());
             let (before, braced) = rest.split_at(literal);
             if !before.is_empty() {
-                pieces.push(TagPiece::Literal(before.to_owned()));
+                pieces.push(Piece::Literal(before.to_owned()));
             }
             if braced.is_empty() {
                 break;
@@ -65,15 +64,10 @@ impl TagTemplate {
             if name.is_empty() || name.contains('{') {
                 return Err(TagError::Braces);
             }
-            pieces.push(TagPiece::Param(name.to_owned()));
+            pieces.push(Piece::Param(name.to_owned()));
             rest = after;
         }
         Ok(TagTemplate { pieces })
-    }
-
-    /// Its pieces, in order; at least one.
-    pub fn pieces(&self) -> &[TagPiece] {
-        &self.pieces
     }
 
     /// The tag in which `text_of` says what stands at each place. Values are escaped, so that none can be another's name; one that
@@ -82,8 +76,8 @@ impl TagTemplate {
         let mut text = String::new();
         for piece in &self.pieces {
             match piece {
-                TagPiece::Literal(literal) => text.push_str(literal),
-                TagPiece::Param(name) => {
+                Piece::Literal(literal) => text.push_str(literal),
+                Piece::Param(name) => {
                     if let Some(value) = text_of(name) {
                         escape_into(&mut text, &value);
                     }
@@ -96,8 +90,8 @@ impl TagTemplate {
     /// The parameters that it names.
     pub fn params(&self) -> impl Iterator<Item = &str> {
         self.pieces.iter().filter_map(|piece| match piece {
-            TagPiece::Param(name) => Some(name.as_str()),
-            TagPiece::Literal(_) => None,
+            Piece::Param(name) => Some(name.as_str()),
+            Piece::Literal(_) => None,
         })
     }
 }
@@ -105,8 +99,8 @@ impl TagTemplate {
 impl fmt::Display for TagTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.pieces.iter().try_for_each(|piece| match piece {
-            TagPiece::Literal(text) => f.write_str(text),
-            TagPiece::Param(name) => write!(f, "{{{name}}}"),
+            Piece::Literal(text) => f.write_str(text),
+            Piece::Param(name) => write!(f, "{{{name}}}"),
         })
     }
 }
@@ -136,13 +130,13 @@ mod tests {
     fn tags_come_apart_and_together() {
         let tag = TagTemplate::parse("category:{category}/{id}x").unwrap();
         assert_eq!(
-            tag.pieces(),
+            tag.pieces,
             [
-                TagPiece::Literal("category:".to_owned()),
-                TagPiece::Param("category".to_owned()),
-                TagPiece::Literal("/".to_owned()),
-                TagPiece::Param("id".to_owned()),
-                TagPiece::Literal("x".to_owned()),
+                Piece::Literal("category:".to_owned()),
+                Piece::Param("category".to_owned()),
+                Piece::Literal("/".to_owned()),
+                Piece::Param("id".to_owned()),
+                Piece::Literal("x".to_owned()),
             ]
         );
         assert_eq!(tag.params().collect::<Vec<_>>(), ["category", "id"]);

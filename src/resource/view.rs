@@ -36,11 +36,7 @@ impl<'q> View<'q> {
     pub fn body(&self, bytes: &Bytes, cached: bool) -> Body {
         match self {
             View::Whole => Body::Stored(bytes.clone()),
-            View::News(view) => {
-                let mut made = Vec::with_capacity(view.room(bytes));
-                view.write(bytes, cached, &mut made);
-                Body::Made(made)
-            }
+            View::News(view) => Body::Made(view.body(bytes, cached)),
         }
     }
 

@@ -17,6 +17,7 @@ use super::given::Given;
 use super::origin::Origin;
 use super::parameter::BadParameter;
 use super::settings::{FieldSettings, WriteMethod, WriteSettings};
+use super::sql::named;
 use super::view::entity_tag;
 
 /// One way in which a resource is written.
@@ -207,7 +208,9 @@ impl Write {
                 return Ok(Err(WriteError::Changed));
             }
         }
-        let written = transaction.write(&self.settings.query, &given.borrowed())?;
+        let query = &self.settings.query;
+        let parameters = named(query, given.parameters.iter().cloned());
+        let written = transaction.write(query, &parameters)?;
         if written.changed == 0 && written.rows.is_empty() {
             return Ok(Err(WriteError::Absent));
         }

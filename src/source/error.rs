@@ -31,18 +31,18 @@ impl fmt::Display for SourceError {
         match self {
             SourceError::TooSlow(what) | SourceError::Failed(what) => f.write_str(what),
             SourceError::Spent { what, retry_after } => {
-                let seconds = Duration::from_secs(retry_after.as_secs_f64().ceil() as u64);
-                write!(
-                    f,
-                    "{what}: quota spent, back in {}",
-                    format_duration(seconds)
-                )
+                write!(f, "{what}: quota spent, back in {}", whole(*retry_after))
             }
         }
     }
 }
 
 impl std::error::Error for SourceError {}
+
+/// A wait in words, in whole seconds and none too few.
+pub(super) fn whole(wait: Duration) -> String {
+    format_duration(Duration::from_secs(wait.as_secs_f64().ceil() as u64))
+}
 
 impl From<SourceError> for LoadError {
     fn from(error: SourceError) -> LoadError {

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use super::news::NewsFormat;
 use crate::quantity::Rate;
 use crate::secret::Secret;
 
 /// The news upstreams, each with a format of its own. Their defaults: [`UpstreamSettings::news`].
-pub const NEWS_UPSTREAMS: [&str; 2] = ["newsapi", "guardian"];
+pub const NEWS_UPSTREAMS: [&str; 2] = {
+    let [one, other] = NewsFormat::ALL;
+    [one.name(), other.name()]
+};
 
 /// Where an upstream is and what it is kept to.
 #[derive(Clone, Debug)]
@@ -30,8 +34,8 @@ impl UpstreamSettings {
     pub fn news(name: &str) -> Option<UpstreamSettings> {
         const SECOND: Duration = Duration::from_secs(1);
         const DAY: Duration = Duration::from_secs(86_400);
-        let (base_url, key_env, quota) = match name {
-            "newsapi" => (
+        let (base_url, key_env, quota) = match NewsFormat::of_upstream(name)? {
+            NewsFormat::NewsApi => (
                 "https://newsapi.org/v2",
                 "NEWSAPI_KEY",
                 vec![Rate {
@@ -39,7 +43,7 @@ impl UpstreamSettings {
                     per: DAY,
                 }],
             ),
-            "guardian" => (
+            NewsFormat::Guardian => (
                 "https://content.guardianapis.com",
                 "GUARDIAN_API_KEY",
                 vec![
@@ -53,7 +57,6 @@ impl UpstreamSettings {
                     },
                 ],
             ),
-            _ => return None,
         };
         Some(UpstreamSettings {
             name: name.to_owned(),
@@ -69,11 +72,10 @@ impl UpstreamSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::news::NewsFormat;
 
     #[test]
-    fn every_news_upstream_has_defaults_and_a_format() {
-        assert_eq!(NEWS_UPSTREAMS, NewsFormat::ALL.map(NewsFormat::name));
+    fn every_news_upstream_has_defaults() {
+        assert_eq!(NEWS_UPSTREAMS, ["newsapi", "guardian"]);
         for name in NEWS_UPSTREAMS {
             assert_eq!(UpstreamSettings::news(name).unwrap().name, name);
         }

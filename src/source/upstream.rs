@@ -35,7 +35,6 @@ impl HttpUpstreamSettings {
 pub struct HttpUpstream {
     pub(super) http: HttpClient,
     pub(super) quota: Arc<Quota>,
-    timeout: Duration,
 }
 
 impl HttpUpstream {
@@ -45,7 +44,6 @@ impl HttpUpstream {
         HttpUpstream {
             http: HttpClient::new(HttpSettings::new(name, settings.timeout)),
             quota: Arc::new(Quota::new(name, rates, store)),
-            timeout: settings.timeout,
         }
     }
 
@@ -56,7 +54,7 @@ impl HttpUpstream {
 
     /// The longest that a call may take: what a load of it is to be limited to.
     pub fn timeout(&self) -> Duration {
-        self.timeout
+        self.http.timeout()
     }
 }
 

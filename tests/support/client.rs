@@ -231,6 +231,21 @@ impl Answer {
             .unwrap_or_else(|| panic!("no header {name}: {self}"))
     }
 
+    /// How many seconds a hit in memory has left.
+    #[track_caller]
+    pub fn memory_ttl(&self) -> u32 {
+        let hit = self.the("Cache-Status").strip_prefix("larder-memory; hit");
+        let ttl = hit.and_then(|rest| rest.strip_prefix("; ttl="));
+        let digits = ttl
+            .unwrap_or_default()
+            .split(';')
+            .next()
+            .unwrap_or_default();
+        digits
+            .parse()
+            .unwrap_or_else(|_| panic!("no hit in memory with a TTL: {self}"))
+    }
+
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }

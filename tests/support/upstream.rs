@@ -3,8 +3,10 @@
 //! Promise: it counts and records each request before it answers it, so what a test reads after an answer includes that request.
 //! A thread per connection: it keeps up with hundreds, and a silent one costs nothing.
 
+mod message;
+
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
@@ -12,106 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::free_address;
 
-/// A request as it arrived.
-#[derive(Clone, Debug)]
-pub struct Request {
-    pub path: String,
-    /// What follows the `?`, as it was sent.
-    pub query: String,
-    pub headers: Vec<(String, String)>,
-    pub at: Instant,
-}
-
-impl Request {
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let mut headers = self.headers.iter();
-        headers
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
-    }
-
-    /// A query parameter, unescaped.
-    pub fn param(&self, name: &str) -> Option<String> {
-        let mut pairs = self
-            .query
-            .split('&')
-            .filter_map(|pair| pair.split_once('='));
-        pairs
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| unescape(value))
-    }
-}
-
-fn unescape(text: &str) -> String {
-    let mut bytes = text.bytes();
-    let mut out = Vec::new();
-    while let Some(byte) = bytes.next() {
-        out.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let digits = [bytes.next().unwrap_or(b'0'), bytes.next().unwrap_or(b'0')];
-                u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(out).unwrap()
-}
-
-/// A whole and well-formed answer.
-#[derive(Clone, Debug)]
-pub struct Response {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-}
-
-impl Response {
-    pub fn json(status: u16, body: &serde_json::Value) -> Response {
-        Response {
-            status,
-            headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
-            body: body.to_string().into_bytes(),
-        }
-    }
-
-    pub fn text(status: u16, body: &str) -> Response {
-        Response {
-            status,
-            headers: Vec::new(),
-            body: body.as_bytes().to_vec(),
-        }
-    }
-
-    /// What a server that keeps to RFC 9110, section 13, says to this request: itself, or 304 where the client has it already.
-    pub fn unless_known(self, request: &Request) -> Response {
-        let own = |name: &str| {
-            let mut headers = self.headers.iter();
-            let found = headers.find(|(key, _)| key.eq_ignore_ascii_case(name));
-            found.map(|(_, value)| value.as_str())
-        };
-        let known = match request.header("If-None-Match") {
-            Some(tag) => own("ETag") == Some(tag),
-            None => request
-                .header("If-Modified-Since")
-                .is_some_and(|time| own("Last-Modified") == Some(time)),
-        };
-        if known {
-            Response {
-                status: 304,
-                body: Vec::new(),
-                ..self
-            }
-        } else {
-            self
-        }
-    }
-
-    pub fn with(mut self, name: &str, value: &str) -> Response {
-        self.headers.push((name.to_owned(), value.to_owned()));
-        self
-    }
-}
+pub use message::{Request, Response};
 
 type Script = Arc<dyn Fn(&Request) -> Response + Send + Sync>;
 
@@ -308,7 +211,7 @@ impl Shared {
         };
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let mut writer = stream;
-        while let Some(request) = read_request(&mut reader) {
+        while let Some(request) = Request::read(&mut reader) {
             if !self.respond(&request, &mut writer) {
                 break;
             }
@@ -350,14 +253,14 @@ impl Shared {
         match behaviour {
             Behaviour::Answer(script) => {
                 let response = script(request);
-                writer.write_all(&wire(&response)).is_ok()
+                writer.write_all(&response.to_bytes()).is_ok()
             }
             Behaviour::Garbage => {
                 let _ = writer.write_all(b"\x16\x03\x01 what is this, HTTP?\r\n\r\n\0\0\0\xff");
                 false
             }
             Behaviour::Truncated(response) => {
-                let bytes = wire(&response);
+                let bytes = response.to_bytes();
                 let _ = writer.write_all(&bytes[..bytes.len() - response.body.len() / 2]);
                 false
             }
@@ -371,7 +274,7 @@ impl Shared {
                 false
             }
             Behaviour::ByteASecond(response) => {
-                for byte in wire(&response) {
+                for byte in response.to_bytes() {
                     if writer.write_all(&[byte]).is_err() {
                         return false;
                     }
@@ -389,54 +292,4 @@ impl Shared {
             }
         }
     }
-}
-
-fn wire(response: &Response) -> Vec<u8> {
-    let mut bytes = format!(
-        "HTTP/1.1 {} Scripted\r\nContent-Length: {}\r\n",
-        response.status,
-        response.body.len()
-    )
-    .into_bytes();
-    for (name, value) in &response.headers {
-        bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
-    }
-    bytes.extend_from_slice(b"\r\n");
-    bytes.extend_from_slice(&response.body);
-    bytes
-}
-
-fn read_request(reader: &mut impl BufRead) -> Option<Request> {
-    let mut line = String::new();
-    reader
-        .read_line(&mut line)
-        .ok()
-        .filter(|length| *length > 0)?;
-    let target = line.split(' ').nth(1)?;
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let mut request = Request {
-        path: path.to_owned(),
-        query: query.to_owned(),
-        headers: Vec::new(),
-        at: Instant::now(),
-    };
-    loop {
-        let mut line = String::new();
-        reader
-            .read_line(&mut line)
-            .ok()
-            .filter(|length| *length > 0)?;
-        let Some((name, value)) = line.trim_end().split_once(':') else {
-            break;
-        };
-        request
-            .headers
-            .push((name.to_owned(), value.trim().to_owned()));
-    }
-    let length = request
-        .header("Content-Length")
-        .map_or(0, |length| length.parse().unwrap_or(0));
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    Some(request)
 }

@@ -18,19 +18,10 @@ use crate::cache::Life;
 /// The longest time that is believed (RFC 9111, section 1.2.2).
 const LONGEST: u64 = 1 << 31;
 
-/// The life that an answer's headers give it which took so long to come. `cache_control`: what stands for that header, where it
-/// is not to be taken from `headers`; `now`: when it came, for an answer without a date.
-pub(super) fn of(
-    headers: &HeaderMap,
-    cache_control: Option<&str>,
-    took: Duration,
-    now: Timestamp,
-) -> Life {
-    let said = match cache_control {
-        Some(said) => said.to_owned(),
-        None => list(headers, "cache-control"),
-    };
-    let said = Directives::read(&said);
+/// The life that an answer is given which took so long to come. `cache_control` is what counts as this header, which a 304 need not
+/// repeat; the others are in `headers`. `now`: when it came, for an answer without a date.
+pub(super) fn of(cache_control: &str, headers: &HeaderMap, took: Duration, now: Timestamp) -> Life {
+    let said = Directives::read(cache_control);
     let varies = list(headers, "vary");
     if said.kept == Kept::No || varies.split(',').any(|name| name.trim() == "*") {
         return Life::NotKept;
@@ -140,7 +131,7 @@ fn split(text: &str) -> Vec<(String, String)> {
 }
 
 /// All lines of a header as one list.
-fn list(headers: &HeaderMap, name: &str) -> String {
+pub(super) fn list(headers: &HeaderMap, name: &str) -> String {
     let lines = headers.get_all(name).iter();
     let lines = lines.map(|value| String::from_utf8_lossy(value.as_bytes()));
     lines.collect::<Vec<_>>().join(",")
@@ -181,7 +172,8 @@ mod tests {
             headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
-        of(&headers, None, Duration::ZERO, now)
+        let control = list(&headers, "cache-control");
+        of(&control, &headers, Duration::ZERO, now)
     }
 
     const fn exactly(seconds: u64) -> Life {
@@ -269,18 +261,9 @@ mod tests {
                 "{age}"
             );
         }
-        let mut headers = HeaderMap::new();
-        headers.insert("cache-control", HeaderValue::from_static("max-age=60"));
         let took = Duration::from_millis(1500);
         let left = Life::Exactly(Duration::from_millis(58_500));
-        assert_eq!(of(&headers, None, took, Timestamp::now()), left);
-        // What was said before stands for what is not said now.
-        let said = of(
-            &HeaderMap::new(),
-            Some("max-age=60"),
-            took,
-            Timestamp::now(),
-        );
+        let said = of("max-age=60", &HeaderMap::new(), took, Timestamp::now());
         assert_eq!(said, left);
     }
 

@@ -27,6 +27,7 @@ use pick::{Nothing, Pointer};
 use target::Target;
 use validator::Validator;
 
+pub(crate) use template::is_variable;
 pub use template::{Template, TemplateError};
 
 /// What an operator says of such an API.
@@ -80,9 +81,12 @@ pub enum Place {
 impl JsonApiSettings {
     /// The parameters that stand anywhere in it, each time that they do.
     pub fn params(&self) -> impl Iterator<Item = &str> {
+        self.templates().flat_map(Template::params)
+    }
+
+    fn templates(&self) -> impl Iterator<Item = &Template> {
         let named = self.headers.iter().chain(&self.query);
-        let templates = std::iter::once(&self.url).chain(named.map(|(_, template)| template));
-        templates.flat_map(Template::params)
+        std::iter::once(&self.url).chain(named.map(|(_, template)| template))
     }
 
     /// What makes its values, for a fingerprint: all but `ttl`. Variables stand in it by name, so that a key that is renewed
@@ -100,17 +104,25 @@ impl JsonApiSettings {
 
     /// All that is wrong with it.
     pub fn faults(&self) -> Vec<JsonApiFault> {
-        let mut faults = Target::build(self).err().unwrap_or_default();
-        if let Some(pick) = &self.pick
-            && Pointer::parse(pick).is_none()
-        {
-            faults.push(JsonApiFault {
-                place: Place::Pick,
-                problem: "is no JSON pointer".to_owned(),
-                valid: "\"/data/items/0\": a slash before each name, ~1 for a slash and ~0 for a tilde in one",
-            });
+        self.read().err().unwrap_or_default()
+    }
+
+    /// Where calls go, and what is picked of their answers.
+    fn read(&self) -> Result<(Target, Option<Pointer>), Vec<JsonApiFault>> {
+        let no_pointer = || JsonApiFault {
+            place: Place::Pick,
+            problem: "is no JSON pointer".to_owned(),
+            valid: "\"/data/items/0\": a slash before each name, ~1 for a slash and ~0 for a tilde in one",
+        };
+        let pick = self.pick.as_deref();
+        let pick = pick.map(|pick| Pointer::parse(pick).ok_or_else(no_pointer));
+        match (Target::build(self), pick.transpose()) {
+            (Ok(target), Ok(pick)) => Ok((target, pick)),
+            (target, pick) => {
+                let faults = target.err().into_iter().flatten();
+                Err(faults.chain(pick.err()).collect())
+            }
         }
-        faults
     }
 }
 
@@ -158,16 +170,18 @@ impl JsonApi {
         settings: &JsonApiSettings,
         upstream: HttpUpstream,
     ) -> Result<JsonApi, Vec<JsonApiFault>> {
-        let faults = settings.faults();
-        if !faults.is_empty() {
-            return Err(faults);
-        }
+        let (target, pick) = settings.read()?;
         Ok(JsonApi {
             upstream,
-            target: Target::build(settings)?.into(),
-            pick: settings.pick.as_deref().and_then(Pointer::parse),
+            target: target.into(),
+            pick,
             ttl: settings.ttl,
         })
+    }
+
+    /// The [`JsonApiSettings::identity`] of its settings.
+    pub fn identity(&self) -> &str {
+        self.target.identity()
     }
 
     /// The upstream that it asks.
@@ -262,14 +276,11 @@ impl JsonApi {
     ) -> Result<Fetched, SourceError> {
         let (status, now) = (answer.status, Timestamp::now());
         let said = Validator::of(&answer.headers);
-        let (validator, life) = match previous {
-            Some(previous) if status == 304 => {
-                let renewed = said.or(previous);
-                let life = lifetime::of(&answer.headers, renewed.cache_control(), took, now);
-                (renewed, life)
-            }
-            _ => (said, lifetime::of(&answer.headers, None, took, now)),
+        let validator = match previous {
+            Some(previous) if status == 304 => said.or(previous),
+            _ => said,
         };
+        let life = lifetime::of(validator.cache_control(), &answer.headers, took, now);
         match status {
             304 if previous.is_some() => Ok(Fetched::NotModified {
                 validator: validator.to_text().unwrap_or_default(),
@@ -336,6 +347,6 @@ impl JsonApi {
     }
 
     fn failed(&self, what: String) -> SourceError {
-        SourceError::Failed(format!("{} {what}", self.upstream.name()))
+        self.upstream.http.failed(&what)
     }
 }

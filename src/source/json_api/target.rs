@@ -12,7 +12,7 @@ use ureq::http::{HeaderName, Uri};
 
 use super::template::{Piece, Template};
 use super::{JsonApiFault, JsonApiSettings, Place};
-use crate::cache::escape_into;
+use crate::cache::{escape_into, unescaped};
 use crate::secret::Secret;
 
 /// Headers that are the client's own business: what it sends there depends on the connection, the body or the copy at hand.
@@ -277,6 +277,10 @@ impl Target {
     pub(super) fn secrets(&self) -> &[Secret] {
         &self.secrets
     }
+
+    pub(super) fn identity(&self) -> &str {
+        &self.identity
+    }
 }
 
 fn write(bits: &[Bit], value: &Lookup<'_>, out: &mut String, add: fn(&mut String, &str)) {
@@ -337,9 +341,8 @@ fn header_bit(piece: &Piece) -> Bit {
 
 /// What no error may show: what was filled in, as it is and as it is sent.
 fn secrets(settings: &JsonApiSettings) -> Vec<Secret> {
-    let named = settings.headers.iter().chain(&settings.query);
-    let templates = std::iter::once(&settings.url).chain(named.map(|(_, template)| template));
-    let mut texts: Vec<String> = templates
+    let mut texts: Vec<String> = settings
+        .templates()
         .flat_map(Template::secrets)
         .flat_map(|secret| {
             let text = secret.reveal();
@@ -373,22 +376,12 @@ fn made_legal(text: &str) -> String {
 
 /// Whether a server that unescapes it, once, could leave a segment upwards.
 fn climbs(path: &str) -> bool {
-    let bytes = path.as_bytes();
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let digits = bytes.get(at + 1..at + 3).filter(|_| byte == b'%');
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(escaped) => {
-                plain.push(escaped);
-                at += 3;
-            }
-            None => {
-                plain.push(byte);
-                at += 1;
-            }
-        }
+    let mut plain = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some(first) = rest.first() {
+        let (byte, length) = unescaped(rest).map_or((*first, 1), |byte| (byte, 3));
+        plain.push(byte);
+        rest = &rest[length..];
     }
     let mut segments = plain.split(|byte| matches!(byte, b'/' | b'\\'));
     segments.any(|segment| matches!(segment, b"." | b".."))

@@ -53,7 +53,7 @@ impl Template {
             let piece = if let Some(inside) = rest.strip_prefix("${") {
                 let (name, after) = inside.split_once('}').ok_or(TemplateError::Unclosed)?;
                 rest = after;
-                if !is_name(name) {
+                if !is_variable(name) {
                     return Err(TemplateError::NoVariable);
                 }
                 let value = variable(name).filter(|value| !value.is_empty());
@@ -109,8 +109,8 @@ impl Template {
     }
 }
 
-/// Whether a shell could set it.
-fn is_name(name: &str) -> bool {
+/// Whether a shell could set a variable of this name.
+pub(crate) fn is_variable(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }

@@ -5,6 +5,7 @@
 
 use ureq::http::HeaderMap;
 
+use super::lifetime::list;
 use crate::cache::Loaded;
 
 /// See the module.
@@ -22,12 +23,10 @@ impl Validator {
             let value = headers.get(name).and_then(|value| value.to_str().ok());
             value.unwrap_or_default().to_owned()
         };
-        let control = headers.get_all("cache-control").iter();
-        let control = control.map(|value| String::from_utf8_lossy(value.as_bytes()));
         Validator {
             etag: text("etag"),
             modified: text("last-modified"),
-            cache_control: control.collect::<Vec<_>>().join(", "),
+            cache_control: list(headers, "cache-control"),
         }
     }
 
@@ -77,9 +76,9 @@ impl Validator {
         }
     }
 
-    /// What Cache-Control says.
-    pub(super) fn cache_control(&self) -> Option<&str> {
-        Some(self.cache_control.as_str()).filter(|text| !text.is_empty())
+    /// What Cache-Control says; empty where it says nothing.
+    pub(super) fn cache_control(&self) -> &str {
+        &self.cache_control
     }
 }
 
@@ -116,7 +115,7 @@ mod tests {
             modified.conditions().collect::<Vec<_>>(),
             [("If-Modified-Since", date)]
         );
-        assert_eq!(modified.cache_control(), None);
+        assert_eq!(modified.cache_control(), "");
         assert_eq!(of(&[("cache-control", "max-age=1")]).to_text(), None);
     }
 

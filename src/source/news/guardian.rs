@@ -14,9 +14,9 @@ pub(crate) const PATH: &str = "/search";
 /// What its articles give as their source.
 const SOURCE: &str = "guardian";
 
-pub(crate) fn query(category: Option<&str>) -> Vec<(&str, &str)> {
+pub(crate) fn query(category: &str) -> Vec<(&str, &str)> {
     vec![
-        ("section", section(category.unwrap_or("general"))),
+        ("section", section(category)),
         ("order-by", "newest"),
         ("page-size", "50"),
         ("show-fields", "trailText,byline,thumbnail"),
@@ -35,21 +35,14 @@ fn section(category: &str) -> &str {
 }
 
 /// Reads an answer of any status. An error in a 200 is an error, and results that come with another status are not taken.
-pub(crate) fn read(
-    status: u16,
-    body: &[u8],
-    category: Option<&str>,
-) -> Result<Vec<Article>, Refusal> {
+pub(crate) fn read(status: u16, body: &[u8], category: &str) -> Result<Vec<Article>, Refusal> {
     let answer: Value = serde_json::from_slice(body).map_err(|_| Refusal::default())?;
     let response = &answer["response"];
     match response["results"].as_array() {
-        Some(results) if status == 200 && response["status"] == "ok" => {
-            let category = category.unwrap_or("general");
-            Ok(results
-                .iter()
-                .filter_map(|one| article(one, category))
-                .collect())
-        }
+        Some(results) if status == 200 && response["status"] == "ok" => Ok(results
+            .iter()
+            .filter_map(|one| article(one, category))
+            .collect()),
         _ => {
             let message = text(response.get("message")).or_else(|| text(answer.get("message")));
             Err(Refusal {
@@ -87,7 +80,7 @@ mod tests {
     }
 
     fn read_json(status: u16, body: &Value) -> Result<Vec<Article>, Refusal> {
-        read(status, body.to_string().as_bytes(), None)
+        read(status, body.to_string().as_bytes(), "general")
     }
 
     #[test]
@@ -186,15 +179,19 @@ mod tests {
             br#"{"response":{"results":[]}}"#,
             br#"{"response":{"status":"ok","results":[]"#,
         ] {
-            assert_eq!(read(200, body, None), Err(Refusal::default()), "{body:?}");
+            assert_eq!(
+                read(200, body, "general"),
+                Err(Refusal::default()),
+                "{body:?}"
+            );
         }
         assert_eq!(read_json(503, &of(json!([]))), Err(Refusal::default()));
     }
 
     #[test]
     fn categories_become_sections() {
-        assert_eq!(query(None)[0], ("section", "world|uk-news|us-news"));
-        assert_eq!(query(Some("sports"))[0], ("section", "sport|football"));
-        assert_eq!(query(Some("science"))[0], ("section", "science"));
+        assert_eq!(query("general")[0], ("section", "world|uk-news|us-news"));
+        assert_eq!(query("sports")[0], ("section", "sport|football"));
+        assert_eq!(query("science")[0], ("section", "science"));
     }
 }

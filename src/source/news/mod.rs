@@ -78,11 +78,11 @@ impl NewsUpstream {
         self.format.name()
     }
 
-    /// Loads the newest articles of a category, or of no particular one, as the bytes of a [`Listing`].
+    /// Loads the newest articles of a category as the bytes of a [`Listing`].
     ///
     /// Blocks until `deadline` at the latest, also for a place in the quota. `Spent` if that comes too late or the upstream says
     /// so itself, after which nobody here asks it again before the time it named.
-    pub fn fetch(&self, category: Option<&str>, deadline: Instant) -> Result<Vec<u8>, LoadError> {
+    pub fn fetch(&self, category: &str, deadline: Instant) -> Result<Vec<u8>, LoadError> {
         let ask = || self.ask(category, deadline);
         Ok(match &self.quota {
             Some(quota) => quota.around(deadline, ask)?,
@@ -90,7 +90,7 @@ impl NewsUpstream {
         })
     }
 
-    fn ask(&self, category: Option<&str>, deadline: Instant) -> Result<Vec<u8>, SourceError> {
+    fn ask(&self, category: &str, deadline: Instant) -> Result<Vec<u8>, SourceError> {
         let key = self.key.as_ref().map(Secret::reveal);
         let mut headers = Vec::new();
         let (path, mut query) = match self.format {
@@ -173,7 +173,7 @@ mod tests {
         })
     }
 
-    fn fetch(upstream: &NewsUpstream, category: Option<&str>) -> Result<Vec<u8>, LoadError> {
+    fn fetch(upstream: &NewsUpstream, category: &str) -> Result<Vec<u8>, LoadError> {
         let outcome = upstream.fetch(category, Instant::now() + Duration::from_secs(10));
         if let Err(error) = &outcome {
             assert!(
@@ -200,7 +200,7 @@ mod tests {
             );
             respond(&mut stream, "200 OK", &[], NEWSAPI_OK.as_bytes());
         });
-        let bytes = fetch(&upstream(NewsFormat::NewsApi, &server), None).unwrap();
+        let bytes = fetch(&upstream(NewsFormat::NewsApi, &server), "general").unwrap();
         let listing = Listing::read(&bytes).unwrap();
         assert_eq!((listing.len(), listing.flags()), (1, Flags::default()));
     }
@@ -220,7 +220,7 @@ mod tests {
                 GUARDIAN_OK.as_bytes(),
             );
         });
-        let bytes = fetch(&upstream(NewsFormat::Guardian, &server), Some("sports")).unwrap();
+        let bytes = fetch(&upstream(NewsFormat::Guardian, &server), "sports").unwrap();
         let listing = Listing::read(&bytes).unwrap();
         assert_eq!(listing.len(), 1);
         assert!(listing.flags().sandbox);
@@ -269,8 +269,8 @@ mod tests {
                 what: says.to_owned(),
                 retry_after: Duration::from_secs(wait),
             };
-            assert_eq!(fetch(&upstream, None), Err(spent));
-            let again = fetch(&upstream, None).unwrap_err();
+            assert_eq!(fetch(&upstream, "general"), Err(spent));
+            let again = fetch(&upstream, "general").unwrap_err();
             assert!(
                 again.retry_after().unwrap() > Duration::from_secs(wait - 10),
                 "{again}"
@@ -322,7 +322,7 @@ mod tests {
         ] {
             let server = answering(status, &[], body);
             assert_eq!(
-                fetch(&upstream(format, &server), None),
+                fetch(&upstream(format, &server), "general"),
                 Err(LoadError::Failed(says.to_owned()))
             );
         }
@@ -337,8 +337,8 @@ mod tests {
             vec!["1/1d".parse().unwrap()],
             None,
         )));
-        fetch(&upstream, None).unwrap();
-        let spent = fetch(&upstream, None).unwrap_err();
+        fetch(&upstream, "general").unwrap();
+        let spent = fetch(&upstream, "general").unwrap_err();
         assert!(
             spent
                 .to_string()
@@ -357,8 +357,8 @@ mod tests {
             vec!["1/1d".parse().unwrap()],
             None,
         )));
-        let late = upstream.fetch(None, Instant::now());
+        let late = upstream.fetch("general", Instant::now());
         assert!(matches!(late, Err(LoadError::TooSlow(_))), "{late:?}");
-        fetch(&upstream, None).unwrap();
+        fetch(&upstream, "general").unwrap();
     }
 }

@@ -13,29 +13,19 @@ const WITHDRAWN: &str = "[Removed]";
 
 pub(crate) const PATH: &str = "/top-headlines";
 
-pub(crate) fn query(category: Option<&str>) -> Vec<(&str, &str)> {
-    vec![
-        ("category", category.unwrap_or("general")),
-        ("pageSize", "100"),
-    ]
+pub(crate) fn query(category: &str) -> Vec<(&str, &str)> {
+    vec![("category", category), ("pageSize", "100")]
 }
 
 /// Reads an answer of any status. An error in a 200 is an error, and articles that come with another status are not taken.
-pub(crate) fn read(
-    status: u16,
-    body: &[u8],
-    category: Option<&str>,
-) -> Result<Vec<Article>, Refusal> {
+pub(crate) fn read(status: u16, body: &[u8], category: &str) -> Result<Vec<Article>, Refusal> {
     let answer: Value = serde_json::from_slice(body).map_err(|_| Refusal::default())?;
     let articles = answer.get("articles").and_then(Value::as_array);
     match articles {
-        Some(articles) if status == 200 && answer["status"] == "ok" => {
-            let category = category.unwrap_or("general");
-            Ok(articles
-                .iter()
-                .filter_map(|one| article(one, category))
-                .collect())
-        }
+        Some(articles) if status == 200 && answer["status"] == "ok" => Ok(articles
+            .iter()
+            .filter_map(|one| article(one, category))
+            .collect()),
         _ => {
             let code = text(answer.get("code"));
             Err(Refusal {
@@ -77,7 +67,7 @@ mod tests {
     }
 
     fn read_json(status: u16, body: &Value) -> Result<Vec<Article>, Refusal> {
-        read(status, body.to_string().as_bytes(), Some("science"))
+        read(status, body.to_string().as_bytes(), "science")
     }
 
     #[test]
@@ -195,10 +185,14 @@ mod tests {
             br#"{"status":"error","articles":[]}"#,
             br#"{"status":"ok","articles":["#,
         ] {
-            assert_eq!(read(200, body, None), Err(Refusal::default()), "{body:?}");
+            assert_eq!(
+                read(200, body, "general"),
+                Err(Refusal::default()),
+                "{body:?}"
+            );
         }
         assert_eq!(read_json(500, &of(json!([]))), Err(Refusal::default()));
         let deep = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
-        assert_eq!(read(200, &deep, None), Err(Refusal::default()));
+        assert_eq!(read(200, &deep, "general"), Err(Refusal::default()));
     }
 }

@@ -19,10 +19,10 @@ use crate::quantity::Rate;
 const PART: usize = 1_000;
 
 /// What Redis answers: the outcome, a wait, its time, and the replicas that it knows.
-pub type Reply = (String, u64, u64, Vec<String>);
+type Reply = (String, u64, u64, Vec<String>);
 
 /// A question to Redis on a connection that the other side provides.
-pub type Ask<'a> = dyn FnMut(&mut redis::Connection) -> RedisResult<Reply> + 'a;
+type Ask<'a> = dyn FnMut(&mut redis::Connection) -> RedisResult<Reply> + 'a;
 
 type Run = dyn Fn(&mut Ask<'_>) -> Option<Reply> + Send + Sync;
 
@@ -58,7 +58,7 @@ impl QuotaStore {
 
     /// A store whose keys begin with `prefix`. `run` lends a connection to its argument and returns what that returns, or
     /// `None`, soon, while there is no Redis.
-    pub fn new(
+    pub(super) fn new(
         prefix: impl Into<String>,
         run: impl Fn(&mut Ask<'_>) -> Option<Reply> + Send + Sync + 'static,
     ) -> QuotaStore {

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::invented::Story;
+use crate::cache::unescaped;
 
 /// A query's parameters, decoded. Empty ones count as not given.
 pub(super) struct Query(Vec<(String, String)>);
@@ -65,26 +66,16 @@ impl Query {
 fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let escaped = match (first, after) {
-            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)),
-            _ => None,
+    while let Some(first) = rest.first() {
+        let (byte, length) = match unescaped(rest) {
+            Some(byte) => (byte, 3),
+            None if *first == b'+' => (b' ', 1),
+            None => (*first, 1),
         };
-        if let Some((high, low)) = escaped {
-            bytes.push(high << 4 | low);
-            rest = &after[2..];
-        } else {
-            bytes.push(if *first == b'+' { b' ' } else { *first });
-            rest = after;
-        }
+        bytes.push(byte);
+        rest = &rest[length..];
     }
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]
