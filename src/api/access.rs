@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::HttpRequest;
-use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse};
 
 use super::header_texts::HeaderTexts;
 use super::key_table::KeyTable;
@@ -101,11 +101,28 @@ impl Access {
             _ => Ok(Admission(decision)),
         }
     }
+
+    /// The answer of `work`, for admins only. Nobody may store it, and it says what is left of the caller's rate.
+    pub(crate) async fn admins(
+        &self,
+        request: &HttpRequest,
+        work: impl Future<Output = Result<HttpResponse, Problem>>,
+    ) -> HttpResponse {
+        let admission = match self.check(request, Audience::Admins) {
+            Ok(admission) => admission,
+            Err(refused) => return refused.answer(),
+        };
+        let mut answer = work.await.unwrap_or_else(|problem| problem.answer());
+        let headers = answer.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        admission.tell(headers);
+        answer
+    }
 }
 
 impl Refused {
     /// The answer that says so.
-    pub(crate) fn answer(&self) -> actix_web::HttpResponse {
+    pub(crate) fn answer(&self) -> HttpResponse {
         let mut answer = self.problem.answer();
         self.admission.tell(answer.headers_mut());
         answer
