@@ -8,6 +8,7 @@ mod bridge;
 mod header_texts;
 mod headers;
 mod invalidation;
+pub mod key_refresher;
 pub mod key_table;
 mod keys;
 mod lifecycle;

@@ -17,8 +17,8 @@ use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::rt::{System, spawn, time};
 use actix_web::{App, HttpServer};
 
-use crate::api::key_table::{self, KeyTable};
-use crate::api::{Api, KEYS_CHANGED};
+use crate::api::key_table::KeyTable;
+use crate::api::{Api, KEYS_CHANGED, key_refresher};
 use crate::cache::{Cache, Name};
 use crate::config::{Config, ConfigErrors, ConfigOrigin, process_environment};
 use crate::database::{Database, Deliverer};
@@ -137,7 +137,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
     table
         .refresh(&database)
         .map_err(|error| format!("the API keys cannot be read: {error}"))?;
-    let refresher = key_table::spawn_refresher(table.clone(), database, config.coherence.patience)
+    let refresher = key_refresher::spawn(table.clone(), database, config.coherence.patience)
         .map_err(|error| format!("cannot start a thread: {error}"))?;
     let look = refresher.look_now();
     own.on_invalidation(move |name, _| {
