@@ -89,7 +89,9 @@ async fn look_up(
             let allow = resource.allow().into();
             return Err(Problem::MethodNotAllowed { allow }.answer());
         };
-        return Ok(write::run(request, payload, front, resource, write, arguments).await);
+        // In a box: a write's state is larger than a read's, and every request would make room for it.
+        let write = write::run(request, payload, front, resource, write, arguments);
+        return Ok(Box::pin(write).await);
     }
     let audience = if resource.settings().public {
         Audience::Anyone
