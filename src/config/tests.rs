@@ -173,23 +173,6 @@ fn the_shipped_resource_is_read_whole() {
 }
 
 #[test]
-fn the_table_shows_what_is_declared() {
-    let mut config = parse_with(BUILT_IN, &[("NEWSAPI_KEY", "k")]).unwrap();
-    config.resources[0].policy.memory = Duration::ZERO;
-    config.resources[0].public = true;
-    config.resources.truncate(1);
-    let table = table(&config);
-    let lines: Vec<&str> = table.lines().collect();
-    assert_eq!(
-        lines,
-        [
-            "RESOURCE  PATH                PARAMETERS                        MEMORY  REDIS  STALE                           SOURCE",
-            "articles  /articles (public)  category?, [source?], [limit=20]  off     5m     revalidate 1m, error 1d, reset  news: newsapi, guardian (no GUARDIAN_API_KEY)",
-        ]
-    );
-}
-
-#[test]
 fn every_documented_key_is_read() {
     let config = parse_with(
         r#"
