@@ -14,6 +14,8 @@ use crate::source::{
 };
 
 const URL_FORM: &str = "\"https://api.example.com/v1/quote/{symbol}\"";
+const PICK_FORM: &str = "a JSON pointer such as \"/data/items\"";
+const TEMPLATE_FORM: &str = "a text, in which {name} is a parameter and ${NAME} a variable";
 const TTL_FORM: &str = "{ memory = \"1s\", redis = \"5s\" } or \"upstream\"";
 /// What an upstream may say at most, where it decides.
 const LONGEST: Duration = Duration::from_secs(86_400);
@@ -37,15 +39,12 @@ pub(super) fn source(
     apis: Apis<'_, '_>,
 ) -> Option<SourceSettings> {
     let template = |value: &Value<'_>| -> Option<Template> {
-        let text = value.text("a text, in which {name} is a parameter and ${NAME} a variable")?;
+        let text = value.text(TEMPLATE_FORM)?;
         match Template::parse(text, &|name| apis.env.get(name)) {
             Ok(template) => Some(template),
             Err(error) => {
                 // Not shown: it may be the key itself, pasted in the wrong place.
-                value.fault(
-                    error,
-                    "a text, in which {name} is a parameter and ${NAME} a variable",
-                );
+                value.fault(error, TEMPLATE_FORM);
                 None
             }
         }
@@ -73,11 +72,7 @@ pub(super) fn source(
     let (headers, query) = (named("headers"), named("query"));
     let pick_at = table.get("pick");
     let pick = match &pick_at {
-        Some(value) => Some(
-            value
-                .text("a JSON pointer such as \"/data/items\"")?
-                .to_owned(),
-        ),
+        Some(value) => Some(value.text(PICK_FORM)?.to_owned()),
         None => None,
     };
     let upstream = upstream(table, name, apis);

@@ -14,6 +14,9 @@ const TTL_FORM: &str = "{ memory = \"30s\", redis = \"5m\" }";
 /// How long it is remembered that there is no value, where the file does not say.
 const ABSENT: Duration = Duration::from_secs(5);
 
+#[cfg(test)]
+mod tests;
+
 /// Every declared resource, in the order of the file.
 pub(super) fn read(root: &Table<'_>, context: Context<'_>) -> Vec<ResourceSettings> {
     let mut taken: Vec<Taken> = Vec::new();
@@ -183,15 +186,12 @@ fn policy(resource: &Table<'_>, may_ask: bool) -> Policy {
         }
         Some(blind)
     });
-    let soft_timeout = resource
-        .get("soft_timeout")
-        .and_then(|value| value.duration_within(Duration::from_millis(1)..=Duration::MAX));
     Policy {
         memory: memory.unwrap_or_default(),
         redis: redis.unwrap_or_default(),
         absent: absent.unwrap_or(ABSENT.min(longest)),
         stale,
-        soft_timeout,
+        soft_timeout: resource.some_time("soft_timeout"),
         blind_ttl,
         revalidate: Duration::ZERO,
     }
