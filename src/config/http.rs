@@ -71,36 +71,37 @@ pub(super) fn source(
     };
     let (headers, query) = (named("headers"), named("query"));
     let pick_at = table.get("pick");
+    // What is wrong with one of these does not keep the others from being looked at: every fault is told at once.
     let pick = match &pick_at {
-        Some(value) => Some(value.text(PICK_FORM)?.to_owned()),
-        None => None,
+        Some(value) => value.text(PICK_FORM).map(|text| Some(text.to_owned())),
+        None => Some(None),
     };
     let upstream = upstream(table, name, apis);
-    let url = url?;
-    known(&url_at, &url);
-    for param in params.iter().filter_map(|param| param.settings.as_ref()) {
-        let missing = !param.required && param.default.is_none();
-        if missing && url.params().any(|name| name == param.name) {
-            url_at.fault(
-                format!("has {{{}}}, which a request may leave out", param.name),
-                "a parameter that is required or has a default, or its place in query",
-            );
+    for (_, value, template) in headers.iter().chain(&query) {
+        known(value, template);
+    }
+    if let Some(url) = &url {
+        known(&url_at, url);
+        for param in params.iter().filter_map(|param| param.settings.as_ref()) {
+            let missing = !param.required && param.default.is_none();
+            if missing && url.params().any(|name| name == param.name) {
+                url_at.fault(
+                    format!("has {{{}}}, which a request may leave out", param.name),
+                    "a parameter that is required or has a default, or its place in query",
+                );
+            }
         }
     }
-    headers
-        .iter()
-        .chain(&query)
-        .for_each(|(_, value, template)| known(value, template));
     let plain = |all: &[(String, Value<'_>, Template)]| {
         let all = all.iter();
         all.map(|(name, _, template)| (name.clone(), template.clone()))
             .collect()
     };
     let api = JsonApiSettings {
-        url,
+        url: url?,
         headers: plain(&headers),
         query: plain(&query),
-        pick,
+        pick: pick?,
         ttl,
     };
     for fault in api.faults() {

@@ -8,7 +8,7 @@ use super::source::{self, Context};
 use super::{http, params, parts, tags, writes};
 use crate::cache::{Policy, StaleRules};
 use crate::quantity::format_duration;
-use crate::resource::{ResourceSettings, SourceSettings};
+use crate::resource::ResourceSettings;
 
 const TTL_FORM: &str = "{ memory = \"30s\", redis = \"5m\" }";
 /// How long it is remembered that there is no value, where the file does not say.
@@ -83,11 +83,11 @@ fn resource(
             "a path such as \"/users\"",
         );
     }
-    let policy = match (&place, &source) {
+    let policy = match place.as_ref().and_then(source::kind) {
         // What it takes from its parts, once all resources are read.
-        (_, Some(SourceSettings::Parts(_))) => parts::policy(&table),
-        (Some(_), Some(SourceSettings::Http(_))) => http::kept(policy(&table, true)),
-        (None, _) if is_written => Policy::default(),
+        Some("parts") => parts::policy(&table),
+        Some("http") => http::kept(policy(&table, true)),
+        _ if place.is_none() && is_written => Policy::default(),
         _ => policy(&table, false),
     };
     let client_ttl = table.duration("client_ttl", Duration::ZERO);

@@ -43,6 +43,12 @@ pub(super) struct Context<'c> {
     pub(super) apis: Apis<'c, 'c>,
 }
 
+/// The kind of source that `value` declares, if it is of one alone; whatever else is wrong with it.
+pub(super) fn kind(value: &Value<'_>) -> Option<&'static str> {
+    let mut kinds = KINDS.into_iter().filter(|kind| value.inner(kind).is_some());
+    kinds.next().filter(|_| kinds.next().is_none())
+}
+
 /// The source that `value` declares for `resource`, which is called `name`; `None` where it has a fault.
 pub(super) fn read(
     value: &Value<'_>,

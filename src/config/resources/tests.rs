@@ -66,6 +66,50 @@ fn sources_of_a_resource() {
 }
 
 #[test]
+fn apis_of_a_resource() {
+    let source = |rest: &str| {
+        format!(
+            "[resource.q]\nsource = {{ http = \"https://host/{{x}}\", upstream = \"u\", {rest} }}\nparams.x = {{ type = \"string\", required = true }}\nttl = {{ memory = \"1s\", redis = \"1s\" }}\n"
+        )
+    };
+    assert!(parse(&source("pick = \"/a\"")).is_ok());
+    assert_eq!(
+        faults(&source("pick = 5")),
+        [
+            "config.toml:2: resource.q.source.pick: is 5; valid: a JSON pointer such as \"/data/items\""
+        ],
+        "nothing else is wrong"
+    );
+    // All at once, also where the URL is none.
+    let all = source("query = { y = \"{y}\" }").replace("{x}\"", "{x\"");
+    let all = faults(&all).join("\n");
+    assert!(all.contains("source.http: "), "{all}");
+    assert!(
+        all.contains("source.query.y: has {y}, which is no parameter"),
+        "{all}"
+    );
+}
+
+#[test]
+fn a_source_with_a_fault_is_still_of_its_kind() {
+    let whole = faults("[resource.w]\nsource = { parts = [] }\n");
+    assert_eq!(
+        whole,
+        [
+            "config.toml:2: resource.w.source.parts: is empty; valid: an array of at least one name of a resource"
+        ],
+        "a whole has no ttl"
+    );
+    let api = faults(
+        "[resource.q]\nsource = { http = \"https://host/\", pick = 5 }\nttl = \"upstream\"\n",
+    );
+    assert!(
+        api.len() == 1 && api[0].contains("source.pick: is 5"),
+        "an API may say how long: {api:#?}"
+    );
+}
+
+#[test]
 fn paths_of_resources() {
     let path = |to: &str| replaced("\"/news\"", to);
     assert!(path("\"news\"").contains("path: is \"news\", which does not begin with"));
