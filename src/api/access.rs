@@ -80,25 +80,28 @@ impl Access {
         if audience == Audience::Anyone {
             return Ok(Admission::default());
         }
-        let Some(record) = bearer(header).and_then(|key| self.table.lookup(key)) else {
-            return Err(refused(Problem::NoKey(
+        let decided = bearer(header).and_then(|key| {
+            self.table.lookup(key, |record| {
+                let admitted = audience != Audience::Admins || record.is_admin();
+                admitted.then(|| record.check(now))
+            })
+        });
+        match decided {
+            None => Err(refused(Problem::NoKey(
                 "The API key is not known: it may have been revoked.",
-            )));
-        };
-        if audience == Audience::Admins && !record.is_admin() {
-            return Err(refused(Problem::NotAdmin));
-        }
-        let decision = record.check(now);
-        match decision {
-            Some(Decision {
-                allowed: false,
-                retry_after,
-                ..
-            }) => Err(Refused {
+            ))),
+            Some(None) => Err(refused(Problem::NotAdmin)),
+            Some(Some(
+                decision @ Some(Decision {
+                    allowed: false,
+                    retry_after,
+                    ..
+                }),
+            )) => Err(Refused {
                 problem: Box::new(Problem::TooOften { retry_after }),
                 admission: Admission(decision),
             }),
-            _ => Ok(Admission(decision)),
+            Some(Some(decision)) => Ok(Admission(decision)),
         }
     }
 

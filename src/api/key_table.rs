@@ -141,7 +141,7 @@ impl Snapshot {
 pub struct KeyTable {
     snapshot: ArcSwap<Snapshot>,
     /// The key of the environment; it is in no database.
-    fixed: Option<(Secret, Arc<KeyRecord>)>,
+    fixed: Option<(Secret, KeyRecord)>,
     /// Its lock is held by whoever replaces the snapshot, and never while the database is asked: a database that is frozen
     /// would hold everybody else with it.
     order: Mutex<Order>,
@@ -188,7 +188,7 @@ impl KeyTable {
             // An empty variable is no key that anybody could present by presenting nothing.
             fixed: admin_key
                 .filter(|key| !key.reveal().is_empty())
-                .map(|key| (key, Arc::new(record()))),
+                .map(|key| (key, record())),
             order: Mutex::new(Order {
                 default_rate,
                 begun: 0,
@@ -197,17 +197,21 @@ impl KeyTable {
         }
     }
 
-    /// Whose key this is; `None` if it is nobody's.
-    pub fn lookup(&self, presented: &str) -> Option<Arc<KeyRecord>> {
+    /// What `then` makes of whose key this is; `None` if it is nobody's.
+    ///
+    /// The record is lent, not given: to count its holders every worker would write to the one line of memory that all requests
+    /// with one key have in common.
+    pub fn lookup<T>(&self, presented: &str, then: impl FnOnce(&KeyRecord) -> T) -> Option<T> {
+        let snapshot = self.snapshot.load();
         if let Some(id) = presumed_key_id(presented)
-            && let Some(record) = self.snapshot.load().records.get(id)
+            && let Some(record) = snapshot.records.get(id)
             && record.accepts(presented)
         {
             record.note_use();
-            return Some(record.clone());
+            return Some(then(record));
         }
         let (key, record) = self.fixed.as_ref()?;
-        key.matches(presented).then(|| record.clone())
+        key.matches(presented).then(|| then(record))
     }
 
     /// Reads the keys if they changed since the last time, and returns whether it brought anything new. What was in the database
@@ -318,35 +322,42 @@ pub(super) mod tests {
             .secret
     }
 
+    pub(in crate::api) fn known(table: &KeyTable, presented: &str) -> bool {
+        table.lookup(presented, |_| ()).is_some()
+    }
+
     #[test]
     fn a_key_is_known_as_long_as_it_is_in_the_database() {
         let database = Place::sqlite().migrated();
         let table = table();
         let key = create(&database, KeyRate::Configured);
-        assert!(table.lookup(key.reveal()).is_none(), "not read yet");
+        assert!(!known(&table, key.reveal()), "not read yet");
         assert!(table.refresh(&database).unwrap());
         assert!(!table.refresh(&database).unwrap(), "nothing changed");
 
-        let record = table.lookup(key.reveal()).unwrap();
-        assert_eq!((record.name(), record.is_admin()), ("k", false));
-        assert_eq!(key_id(key.reveal()), Some(record.id()));
+        let id = key_id(key.reveal()).unwrap();
+        let shown = |record: &KeyRecord| {
+            assert_eq!((record.name(), record.is_admin()), ("k", false));
+            assert_eq!(record.id(), id);
+        };
+        table.lookup(key.reveal(), shown).unwrap();
         // Twice: the second time it is compared with the key that was seen, not hashed.
         for _ in 0..2 {
             let mut wrong = key.reveal().to_owned();
             let last = wrong.pop().unwrap();
             wrong.push(if last == 'x' { 'y' } else { 'x' });
-            assert!(table.lookup(&wrong).is_none());
-            assert!(table.lookup(&key.reveal()[..46]).is_none());
-            assert!(table.lookup(key.reveal()).is_some());
+            assert!(!known(&table, &wrong));
+            assert!(!known(&table, &key.reveal()[..46]));
+            assert!(known(&table, key.reveal()));
         }
         assert!(
             !format!("{table:?}").contains(key.reveal()),
             "the key is not printed"
         );
 
-        assert!(database.keys().revoke(record.id()).unwrap());
+        assert!(database.keys().revoke(id).unwrap());
         assert!(table.refresh(&database).unwrap());
-        assert!(table.lookup(key.reveal()).is_none());
+        assert!(!known(&table, key.reveal()));
     }
 
     #[test]
@@ -356,24 +367,23 @@ pub(super) mod tests {
         let key = create(&database, KeyRate::Configured);
         table.refresh(&database).unwrap();
         let wrong = format!("{}{}", &key.reveal()[..16], "0".repeat(32));
-        assert!(key_id(&wrong).is_some() && table.lookup(&wrong).is_none());
-        assert!(table.lookup(key.reveal()).is_some());
-        assert!(table.lookup(&wrong).is_none());
+        assert!(key_id(&wrong).is_some() && !known(&table, &wrong));
+        assert!(known(&table, key.reveal()));
+        assert!(!known(&table, &wrong));
     }
 
     #[test]
     fn the_fixed_admin_key_needs_no_database_and_an_empty_one_is_none() {
-        let admin = table().lookup("an-admin-key-of-24-chars").unwrap();
-        assert!(admin.is_admin());
-        assert_eq!(admin.check(Instant::now()), None, "no limit");
-        assert!(table().lookup("an-admin-key-of-24-char").is_none());
+        let admin = |record: &KeyRecord| {
+            assert!(record.is_admin());
+            assert_eq!(record.check(Instant::now()), None, "no limit");
+        };
+        table().lookup("an-admin-key-of-24-chars", admin).unwrap();
+        assert!(!known(&table(), "an-admin-key-of-24-char"));
         let empty = KeyTable::new(RATE.parse().unwrap(), Some(Secret::new("")));
-        assert!(empty.lookup("").is_none());
-        assert!(
-            KeyTable::new(RATE.parse().unwrap(), None)
-                .lookup("")
-                .is_none()
-        );
+        assert!(!known(&empty, ""));
+        let none = KeyTable::new(RATE.parse().unwrap(), None);
+        assert!(!known(&none, ""));
     }
 
     #[test]
@@ -386,11 +396,8 @@ pub(super) mod tests {
         );
         let free = create(&database, KeyRate::Unlimited);
         let remaining = |key: &Secret| {
-            table
-                .lookup(key.reveal())
-                .unwrap()
-                .check(Instant::now())
-                .map(|d| (d.limit, d.remaining))
+            let decision = table.lookup(key.reveal(), |record| record.check(Instant::now()));
+            decision.unwrap().map(|d| (d.limit, d.remaining))
         };
         table.refresh(&database).unwrap();
         assert_eq!(
@@ -411,14 +418,8 @@ pub(super) mod tests {
             (Some((9, 8)), Some((2, 0))),
             "the new rate, for those it is for"
         );
-        assert!(
-            !table
-                .lookup(own.reveal())
-                .unwrap()
-                .check(Instant::now())
-                .unwrap()
-                .allowed
-        );
+        let decision = table.lookup(own.reveal(), |record| record.check(Instant::now()));
+        assert!(!decision.unwrap().unwrap().allowed);
         assert!(
             !table.refresh(&database).unwrap(),
             "the rate is no change of the keys"
@@ -435,7 +436,7 @@ pub(super) mod tests {
         );
         let keys = database.keys();
         let id = key_id(gone.reveal()).unwrap();
-        let known = |key: &Secret| table.lookup(key.reveal()).is_some();
+        let known = |key: &Secret| known(&table, key.reveal());
         table.refresh(&database).unwrap();
 
         // It has read when the key is revoked, and is shown when that was heard of.
