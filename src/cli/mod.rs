@@ -6,6 +6,7 @@ mod health;
 mod invalidate;
 pub mod key;
 mod log;
+mod news;
 mod reload;
 mod resource_table;
 pub mod sandbox;

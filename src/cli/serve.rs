@@ -4,7 +4,6 @@
 //! has `shutdown_grace`; then the times of last use and the archive are written. Each of these has a bound, so that a database
 //! that is frozen does not keep the process alive.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -21,17 +20,13 @@ use crate::api::{Api, KEYS_CHANGED, key_refresher};
 use crate::cache::{Cache, Name};
 use crate::config::{Config, ConfigErrors, ConfigOrigin, process_environment};
 use crate::database::{Database, Deliverer};
-use crate::resource::{
-    Archivist, News, NewsSource, ResourceSettings, Resources, SourceSettings, Sources, Unbuilt,
-};
-use crate::source::http::{HttpClient, HttpSettings};
-use crate::source::news::{NewsFormat, NewsUpstream};
-use crate::source::quota::{Quota, QuotaStore};
-use crate::source::{HttpUpstreams, UpstreamSettings};
+use crate::resource::{Archivist, News, ResourceSettings, Resources, Sources, Unbuilt};
+use crate::source::HttpUpstreams;
+use crate::source::quota::QuotaStore;
 
 use super::check::config_errors;
+use super::news;
 use super::reload::Reload;
-use super::sandbox;
 
 /// How long a required Redis may take to appear at the start.
 const REDIS_PATIENCE: Duration = Duration::from_secs(5);
@@ -109,7 +104,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         .map_err(|error| format!("cannot start a thread: {error}"))?;
     let quotas = QuotaStore::in_redis(redis.clone(), &config.redis.prefix);
     let news = News::new(
-        news_sources(&config, &quotas)?,
+        news::sources(&config, &quotas)?,
         archivist.clone(),
         database.clone(),
     );
@@ -196,80 +191,6 @@ fn open_database(config: &Config) -> Result<Database, String> {
         );
     }
     Ok(database)
-}
-
-/// Each upstream that a resource names, with the sandbox in place of one that has no key and no address of its own.
-fn news_sources(config: &Config, quotas: &QuotaStore) -> Result<Vec<NewsSource>, String> {
-    let mut sandbox_at = None;
-    let mut sources = Vec::new();
-    let named = |name: &str| {
-        config.resources.iter().any(|resource| {
-            matches!(&resource.source, Some(SourceSettings::News(upstreams)) if upstreams.iter().any(|upstream| upstream == name))
-        })
-    };
-    for settings in config
-        .upstreams
-        .iter()
-        .filter(|settings| named(&settings.name))
-    {
-        let Some(format) = NewsFormat::of_upstream(&settings.name) else {
-            continue;
-        };
-        let official = UpstreamSettings::news(&settings.name)
-            .is_some_and(|usual| usual.base_url == settings.base_url);
-        let made_up = settings.key.is_none() && official;
-        let base_url = if made_up {
-            let at = match sandbox_at {
-                Some(at) => at,
-                None => sandbox::spawn(
-                    SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-                    Duration::ZERO,
-                    0.0,
-                )
-                .map_err(|error| format!("the sandbox cannot start: {error}"))?,
-            };
-            sandbox_at = Some(at);
-            log::warn!(
-                "{} is not set: the sandbox makes up the news of {}",
-                settings.key_env,
-                settings.name
-            );
-            match format {
-                NewsFormat::NewsApi => format!("http://{at}/v2"),
-                NewsFormat::Guardian => format!("http://{at}"),
-            }
-        } else {
-            if settings.key.is_none() {
-                log::warn!(
-                    "{} is not set: {} is asked without a key",
-                    settings.key_env,
-                    settings.name
-                );
-            }
-            settings.base_url.clone()
-        };
-        let rates = if made_up {
-            Vec::new()
-        } else {
-            settings.quota.clone()
-        };
-        sources.push(NewsSource {
-            upstream: Arc::new(NewsUpstream {
-                format,
-                base_url,
-                key: settings.key.clone(),
-                http: HttpClient::new(HttpSettings::new(&settings.name, settings.timeout)),
-                quota: Some(Arc::new(Quota::new(
-                    &settings.name,
-                    rates,
-                    Some(quotas.clone()),
-                ))),
-            }),
-            timeout: settings.timeout,
-            made_up,
-        });
-    }
-    Ok(sources)
 }
 
 /// A path that answers as it stands: of a resource that is read and needs no parameter, or else of larder's own.
