@@ -45,7 +45,15 @@ fn entity_tags_may_stand_on_several_lines() {
 #[test]
 fn head_is_answered_wherever_get_is() {
     let (_redis, _news, larder) = one(&NewsConfig::default());
-    for target in [PATH, "/cache/stats", "/keys", "/healthz", "/readyz"] {
+    for target in [
+        PATH,
+        "/cache/stats",
+        "/cache/entry?path=/articles",
+        "/cache/replicas",
+        "/keys",
+        "/healthz",
+        "/readyz",
+    ] {
         let head = larder.call("HEAD", target).key(ADMIN_KEY).send();
         assert_eq!(head.status, 200, "{target}: {head}");
         let kind = head.the("Content-Type");

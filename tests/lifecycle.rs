@@ -1,12 +1,11 @@
-//! Starting, being ready, being told something new, and ending well.
+//! Starting, being ready, and ending well.
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use regex_lite::Regex;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -72,11 +71,11 @@ fn ends_at_once_when_nothing_is_in_flight() {
     }
 }
 
-#[test]
-fn ends_within_its_grace_when_a_source_says_nothing() {
+/// How long one with this `[server]` takes to end with such a request in flight, and its log.
+fn stopped_while_a_source_says_nothing(server: &'static str) -> (Duration, String) {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
-        server: "shutdown_grace = \"1s\"",
+        server,
         upstream_timeout: "50s",
         ..NewsConfig::default()
     };
@@ -86,128 +85,21 @@ fn ends_within_its_grace_when_a_source_says_nothing() {
     until(SOON, "the upstreams are asked", || news.calls() == (1, 1));
     let told = Instant::now();
     larder.stop();
-    assert!(
-        told.elapsed() < Duration::from_secs(6),
-        "{:?}",
-        told.elapsed()
-    );
+    (told.elapsed(), larder.log())
 }
 
 #[test]
-fn reads_its_configuration_again_when_told() {
-    let (redis, news) = (RedisServer::start(), News::start());
-    let config = NewsConfig::default();
-    let larder = config.start(&news, &redis);
-    larder.get(PATH).expect(200);
-    let open = |larder: &Larder| larder.call("GET", PATH).send().status == 200;
-    assert!(!open(&larder));
-
-    let public = NewsConfig {
-        public: true,
-        ..config.clone()
-    };
-    larder.reload(&public.text(&news));
-    until(SOON, "it is public", || open(&larder));
-    // What was cached is still there: nothing that makes the value has changed.
-    assert_eq!(news.calls(), (1, 1));
-
-    // A wrong one changes nothing, and the log says what is wrong with it.
-    let wrong = config.text(&news).replace("soft_timeout", "soft_timeuot");
-    larder.reload(&wrong);
-    until(SOON, "the error is logged", || {
-        larder.log().contains("soft_timeuot")
-    });
-    assert!(open(&larder));
-
-    // What cannot change while it runs is named, and the rest is taken.
-    let other = NewsConfig {
-        patience: "2s",
-        ..config
-    };
-    larder.reload(&other.text(&news));
-    until(SOON, "it is no longer public", || !open(&larder));
-    until(SOON, "the log names what waits for a restart", || {
-        larder.log().contains("coherence.patience")
-    });
-    assert_eq!(news.calls(), (1, 1));
+fn ends_within_its_grace_when_a_source_says_nothing() {
+    let (took, _) = stopped_while_a_source_says_nothing("shutdown_grace = \"1s\"");
+    assert!(took < Duration::from_secs(6), "{took:?}");
 }
 
 #[test]
 fn the_grace_is_kept_to_the_millisecond() {
-    let (redis, news) = (RedisServer::start(), News::start());
-    let config = NewsConfig {
-        server: "shutdown_grace = \"2500ms\"",
-        upstream_timeout: "50s",
-        ..NewsConfig::default()
-    };
-    let mut larder = config.start(&news, &redis);
-    news.behave(&Behaviour::Silence);
-    let _in_flight = larder.call("GET", PATH).key(ADMIN_KEY).connect().unwrap();
-    until(SOON, "the upstreams are asked", || news.calls() == (1, 1));
-    let told = Instant::now();
-    larder.stop();
     // Whole seconds would be two. What ends it is its own timer and not the server's, which would be at three or later.
-    let took = told.elapsed();
+    let (took, log) = stopped_while_a_source_says_nothing("shutdown_grace = \"2500ms\"");
     assert!(took >= Duration::from_millis(2500), "{took:?}");
-    let log = larder.log();
     assert!(log.contains("the grace is over"), "{log}");
-}
-
-#[test]
-fn a_configuration_that_is_gone_changes_nothing() {
-    let (redis, news) = (RedisServer::start(), News::start());
-    let config = NewsConfig {
-        public: true,
-        ..NewsConfig::default()
-    };
-    let named = config.options(&news, &redis);
-    for options in [named.clone(), named.with_config_to_be_found()] {
-        let larder = Larder::start(&options);
-        larder.call("GET", PATH).send().expect(200);
-        larder.reload_without_file();
-        until(SOON, "the log says what is missing", || {
-            let log = larder.log();
-            log.contains("nothing is changed") && log.contains("cannot be read")
-        });
-        // The built-in one has it for keys only.
-        larder.call("GET", PATH).send().expect(200);
-        // Once there is one again it is taken.
-        let private = NewsConfig {
-            public: false,
-            ..config.clone()
-        };
-        larder.reload(&private.text(&news));
-        until(SOON, "the new one is taken over", || {
-            larder.call("GET", PATH).send().status == 401
-        });
-    }
-}
-
-#[test]
-fn another_address_is_named_unless_the_command_line_has_one() {
-    let (redis, news) = (RedisServer::start(), News::start());
-    let config = NewsConfig::default();
-    let (first, second) = (free_address(), free_address());
-    let bound = |at: SocketAddr| format!("[server]\nbind = \"{at}\"");
-    let options = config
-        .options(&news, &redis)
-        .with_config_text("[server]", &bound(first));
-    let other = NewsConfig {
-        patience: "2s",
-        ..config
-    };
-    let other = other.text(&news).replace("[server]", &bound(second));
-    let by_file = Larder::start(&options.clone().bound_by_its_configuration(first));
-    let by_command = Larder::start(&options);
-    for larder in [&by_file, &by_command] {
-        larder.reload(&other);
-        until(SOON, "the log names what waits for a restart", || {
-            larder.log().contains("coherence.patience")
-        });
-    }
-    assert!(by_file.log().contains("server.bind"), "{}", by_file.log());
-    let log = by_command.log();
-    assert!(!log.contains("server.bind"), "{log}");
 }
 
 #[test]
@@ -269,11 +161,8 @@ fn a_first_key_that_cannot_be_printed_is_made_again() {
     assert!(list.contains("reader") && !list.contains("admin"), "{list}");
 
     let larder = Larder::start(&options);
-    let log = larder.log();
-    let form = Regex::new("lk_[0-9A-Za-z]{12}_[0-9A-Za-z]{32}").unwrap();
-    let key = form.find(&log).unwrap_or_else(|| panic!("no key: {log}"));
-    let keys = larder.call("GET", "/keys").key(key.as_str()).send();
-    keys.expect(200);
+    let key = larder.first_key().expect("a first key");
+    larder.call("GET", "/keys").key(&key).send().expect(200);
 }
 
 #[test]
@@ -297,113 +186,23 @@ fn what_is_no_http_leaves_no_line_in_the_log() {
 }
 
 #[test]
-fn health_asks_whether_it_is_ready() {
-    let (redis, news) = (RedisServer::start(), News::start());
-    let mut larder = NewsConfig::default().start(&news, &redis);
-    let url = format!("http://{}", larder.address());
-    let health = |arguments: &[&str], bind: &str| {
-        let options = LarderOptions::unconfigured().env("LARDER_BIND", bind);
-        options.run(arguments).status.code()
-    };
-    let bind = larder.address().to_string();
-    assert_eq!(health(&["health", "--url", &url], "127.0.0.1:1"), Some(0));
-    // Without a URL it asks the larder of its own configuration: that is what a container's health check runs.
-    assert_eq!(health(&["health"], &bind), Some(0));
-    assert_eq!(
-        health(&["health"], &format!("0.0.0.0:{}", larder.address().port())),
-        Some(0)
-    );
-    larder.stop();
-    assert_eq!(health(&["health", "--url", &url], &bind), Some(1));
-    assert_eq!(health(&["health"], &bind), Some(1));
-}
-
-#[test]
 fn ready_says_how_each_dependency_is() {
     let (redis, news) = (RedisServer::start(), News::start());
     let larder = NewsConfig::default().start(&news, &redis);
-    let ready = larder.call("GET", "/readyz").send().expect(200);
-    let body = ready.json().to_string();
-    assert!(
-        body.contains("redis") && body.contains("database"),
-        "{ready}"
-    );
-}
-
-#[test]
-fn check_prints_what_is_declared_or_every_error() {
-    let news = News::start();
-    let config = NewsConfig::default().text(&news);
-    let check = |text: &str| {
-        let output = LarderOptions::new(text).run(&["check"]);
-        let all = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8(all).unwrap())
+    let with_redis = |state: &str| {
+        json!({
+            "status": "ready",
+            "database": {"state": "up", "kind": "sqlite"},
+            "redis": {"state": state, "required": false},
+        })
     };
-    let (code, table) = check(&config);
-    assert_eq!(code, Some(0), "{table}");
-    for column in [
-        "articles",
-        "/articles",
-        "30s",
-        "5m",
-        "newsapi",
-        "guardian",
-        "category",
-    ] {
-        assert!(table.contains(column), "{column}: {table}");
-    }
-
-    let wrong = config
-        .replace("workers = 2", "wrokers = 2")
-        .replace("memory = \"30s\"", "memory = \"10m\"")
-        .replace("category:{category}", "category:{kind}");
-    let (code, errors) = check(&wrong);
-    assert_eq!(code, Some(2), "{errors}");
-    for named in [
-        "server.wrokers",
-        "workers",
-        "resource.articles.ttl.memory",
-        "resource.articles.tags",
-        "kind",
-    ] {
-        assert!(errors.contains(named), "{named}: {errors}");
-    }
-    // A server does not start with it either.
-    let mut refuses = Larder::spawn(&LarderOptions::new(&wrong));
-    assert_eq!(refuses.ended().code(), Some(2), "{}", refuses.log());
-    assert!(
-        refuses.log().contains("server.wrokers"),
-        "{}",
-        refuses.log()
-    );
-}
-
-#[test]
-fn the_command_line_is_checked() {
-    let run = |arguments: &[&str]| LarderOptions::unconfigured().run(arguments);
-    for fine in [
-        &["--help"][..],
-        &["--version"],
-        &["serve", "--help"],
-        &["key", "--help"],
-    ] {
-        let output = run(fine);
-        assert_eq!(output.status.code(), Some(0), "{fine:?}");
-        assert!(
-            String::from_utf8_lossy(&output.stdout).contains("larder"),
-            "{fine:?}"
-        );
-    }
-    for wrong in [
-        &["sreve"][..],
-        &["serve", "--no-such-thing"],
-        &["serve", "--bind", "nowhere"],
-    ] {
-        assert_eq!(run(wrong).status.code(), Some(2), "{wrong:?}");
-    }
-    let missing = run(&["check", "--config", "/no/such/file.toml"]);
-    assert_eq!(missing.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&missing.stderr).contains("/no/such/file.toml"));
+    let says = |state: &str| {
+        let ready = larder.call("GET", "/readyz").send().expect(200);
+        ready.json() == with_redis(state)
+    };
+    until(SOON, "Redis is up", || says("up"));
+    drop(redis);
+    until(SOON, "Redis is down, which is no reason", || says("down"));
 }
 
 /// The one test that needs the usual port of Redis.
@@ -421,11 +220,8 @@ fn serves_with_nothing_configured() {
     assert!(log.contains("curl "), "{log}");
     assert!(fs::exists(folder.path().join("larder.db")).unwrap());
 
-    let form = Regex::new("lk_[0-9A-Za-z]{12}_[0-9A-Za-z]{32}").unwrap();
-    let key = form
-        .find(&log)
-        .unwrap_or_else(|| panic!("no key: {log}"))
-        .as_str();
+    let key = first.first_key().expect("a first key");
+    let key = key.as_str();
     let body = first.call("GET", PATH).key(key).send().expect(200).json();
     assert_eq!(body["sandbox"], true, "{body}");
     assert!(body["total"].as_u64().unwrap() > 0, "{body}");
@@ -434,7 +230,7 @@ fn serves_with_nothing_configured() {
 
     // The key is made once, and lives on.
     let second = Larder::start(&options);
-    assert!(!form.is_match(&second.log()), "{}", second.log());
+    assert_eq!(second.first_key(), None, "{}", second.log());
     let call = |target: &str| second.call("GET", target).key(key).send().expect(200);
     call(PATH);
     assert_eq!(call("/cache/stats").json()["redis"]["up"], false);
@@ -462,12 +258,7 @@ fn many_may_start_together_on_an_empty_database() {
     let file = format!("sqlite://{}", folder.path().join("shared.db").display());
     for url in [postgres.new_database(), file] {
         let replicas = Larder::start_many(4, &options.clone().env("DATABASE_URL", &url));
-        let form = Regex::new("lk_[0-9A-Za-z]{12}_[0-9A-Za-z]{32}").unwrap();
-        let mut made: Vec<String> = replicas
-            .iter()
-            .filter_map(|replica| Some(form.find(&replica.log())?.as_str().to_owned()))
-            .collect();
-        made.sort();
+        let made: Vec<String> = replicas.iter().filter_map(Larder::first_key).collect();
         assert_eq!(made.len(), 1, "one first admin key between them");
         for replica in &replicas {
             until(SOON, "every replica knows it", || {

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::HttpRequest;
-use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse};
 
 use super::header_texts::HeaderTexts;
 use super::key_table::KeyTable;
@@ -80,32 +80,52 @@ impl Access {
         if audience == Audience::Anyone {
             return Ok(Admission::default());
         }
-        let Some(record) = bearer(header).and_then(|key| self.table.lookup(key)) else {
-            return Err(refused(Problem::NoKey(
+        let decided = bearer(header).and_then(|key| {
+            self.table.lookup(key, |record| {
+                let admitted = audience != Audience::Admins || record.is_admin();
+                admitted.then(|| record.check(now))
+            })
+        });
+        match decided {
+            None => Err(refused(Problem::NoKey(
                 "The API key is not known: it may have been revoked.",
-            )));
-        };
-        if audience == Audience::Admins && !record.is_admin() {
-            return Err(refused(Problem::NotAdmin));
-        }
-        let decision = record.check(now);
-        match decision {
-            Some(Decision {
-                allowed: false,
-                retry_after,
-                ..
-            }) => Err(Refused {
+            ))),
+            Some(None) => Err(refused(Problem::NotAdmin)),
+            Some(Some(
+                decision @ Some(Decision {
+                    allowed: false,
+                    retry_after,
+                    ..
+                }),
+            )) => Err(Refused {
                 problem: Box::new(Problem::TooOften { retry_after }),
                 admission: Admission(decision),
             }),
-            _ => Ok(Admission(decision)),
+            Some(Some(decision)) => Ok(Admission(decision)),
         }
+    }
+
+    /// The answer of `work`, for admins only. Nobody may store it, and it says what is left of the caller's rate.
+    pub(crate) async fn admins(
+        &self,
+        request: &HttpRequest,
+        work: impl Future<Output = Result<HttpResponse, Problem>>,
+    ) -> HttpResponse {
+        let admission = match self.check(request, Audience::Admins) {
+            Ok(admission) => admission,
+            Err(refused) => return refused.answer(),
+        };
+        let mut answer = work.await.unwrap_or_else(|problem| problem.answer());
+        let headers = answer.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        admission.tell(headers);
+        answer
     }
 }
 
 impl Refused {
     /// The answer that says so.
-    pub(crate) fn answer(&self) -> actix_web::HttpResponse {
+    pub(crate) fn answer(&self) -> HttpResponse {
         let mut answer = self.problem.answer();
         self.admission.tell(answer.headers_mut());
         answer

@@ -97,19 +97,13 @@ fn parse(body: &[u8]) -> Result<Map<String, Value>, Problem> {
 /// Refuses an object in which a field is there twice.
 fn once(body: &[u8]) -> Result<(), Problem> {
     match serde_json::from_slice(body) {
-        Ok(Repeated(Some(field))) => Err(Problem::BadField {
-            field,
-            valid: "a field that is there once".to_owned(),
-        }),
+        Ok(Repeated(Some(field))) => Err(Problem::bad_field(&field, "a field that is there once")),
         _ => Ok(()),
     }
 }
 
 fn no_object() -> Problem {
-    Problem::BadField {
-        field: "body".to_owned(),
-        valid: "a JSON object".to_owned(),
-    }
+    Problem::bad_field("body", "a JSON object")
 }
 
 fn malformed(error: &serde_json::Error) -> Problem {

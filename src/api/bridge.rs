@@ -9,7 +9,6 @@ use actix_web::web;
 
 use crate::cache::{Cache, Ending, LoadError, Request, Ticket};
 use crate::database::{Database, DatabaseError};
-
 use crate::resource::{WriteError, Written};
 
 use super::problem::Problem;
@@ -58,10 +57,7 @@ pub(crate) async fn database<T: Send + 'static>(
     };
     match ended {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(DatabaseError::Invalid(detail))) => Err(Problem::BadField {
-            field: "body".to_owned(),
-            valid: detail,
-        }),
+        Ok(Err(DatabaseError::Invalid(detail))) => Err(Problem::bad_field("body", &detail)),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(Problem::Database),
     }

@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 
-use actix_web::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
+use actix_web::http::header::HeaderName;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value, json};
 
-use crate::cache::{Acknowledged, Freshness, Kind, Making, Name};
-use crate::resource::{Arguments, Resources};
+use crate::cache::{Acknowledged, Freshness, Kind, Making, Name, Request, Subject};
+use crate::resource::{Arguments, BadParameter, Resources, Wrong};
 
-use super::access::Audience;
 use super::problem::Problem;
 use super::resource::Front;
 use super::{body, path};
@@ -20,24 +19,6 @@ const LARDER_CLOCK: HeaderName = HeaderName::from_static("larder-clock");
 const LARDER_PENDING: HeaderName = HeaderName::from_static("larder-pending");
 /// Names in one request, at most.
 const MOST_NAMES: usize = 1000;
-
-/// Admits admins only, and adds to the answer what is left of their rate.
-async fn guarded(
-    request: &HttpRequest,
-    front: &Front,
-    work: impl Future<Output = Result<HttpResponse, Problem>>,
-) -> HttpResponse {
-    let admission = match front.access.check(request, Audience::Admins) {
-        Ok(admission) => admission,
-        Err(refused) => return refused.answer(),
-    };
-    let mut answer = work.await.unwrap_or_else(|problem| problem.answer());
-    answer
-        .headers_mut()
-        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    admission.tell(answer.headers_mut());
-    answer
-}
 
 /// `POST /cache/invalidate {"paths","keys","tags","all","soft"}`: 200 once it is acknowledged, 202 while it is pending.
 pub(crate) async fn invalidate(
@@ -62,7 +43,7 @@ pub(crate) async fn invalidate(
             "pending": done.is_pending(),
         })))
     };
-    guarded(&request, &front, work).await
+    front.access.admins(&request, work).await
 }
 
 /// Puts clock or pending on an answer.
@@ -77,10 +58,7 @@ fn wished(
     mut wish: Map<String, Value>,
     resources: &Resources,
 ) -> Result<(Vec<Name>, Kind), Problem> {
-    let bad = |field: &str, valid: &str| Problem::BadField {
-        field: field.to_owned(),
-        valid: valid.to_owned(),
-    };
+    let bad = Problem::bad_field;
     let mut texts = |field: &str| match wish.remove(field) {
         None => Ok(Vec::new()),
         Some(Value::Array(all)) => all
@@ -142,12 +120,8 @@ fn wished(
 }
 
 fn names_of_path(path: &str, resources: &Resources) -> Result<Vec<Name>, Problem> {
-    let bad = |valid: &str| Problem::BadField {
-        field: "paths".to_owned(),
-        valid: valid.to_owned(),
-    };
-    let (at, query) = path.split_once('?').unwrap_or((path, ""));
-    let at = path::plain(at);
+    let bad = |valid: &str| Problem::bad_field("paths", valid);
+    let (at, query) = path::with_query(path);
     let found = resources.find(&at).filter(|found| found.resource.is_read());
     let Some(found) = found else {
         return Err(bad("paths of declared resources, with their query"));
@@ -167,20 +141,17 @@ pub(crate) async fn entry(request: HttpRequest, front: web::Data<Front>) -> Http
     let work = async {
         let asked = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
         let asked = asked.map(web::Query::into_inner).unwrap_or_default();
-        let path = asked
-            .into_iter()
-            .find(|(name, _)| name == "path")
-            .map(|(_, path)| path);
-        let path = path.filter(|path| !path.is_empty()).ok_or_else(|| {
-            Problem::BadParameter(crate::resource::BadParameter {
+        let path = asked.into_iter().find(|(name, _)| name == "path");
+        let path = path.map(|(_, path)| path).filter(|path| !path.is_empty());
+        let path = path.ok_or_else(|| {
+            Problem::BadParameter(BadParameter {
                 name: "path".to_owned(),
-                wrong: crate::resource::Wrong::Missing,
+                wrong: Wrong::Missing,
                 valid: "a request path with its query, percent-encoded".to_owned(),
             })
         })?;
         let resources = front.resources.load_full();
-        let (at, query) = path.split_once('?').unwrap_or((&path, ""));
-        let at = path::plain(at);
+        let (at, query) = path::with_query(&path);
         let found = resources
             .find(&at)
             .ok_or(Problem::NotFound("Nothing is served at this path."))?;
@@ -194,7 +165,7 @@ pub(crate) async fn entry(request: HttpRequest, front: web::Data<Front>) -> Http
             .ok_or(Problem::NotFound("Nothing is read at this path."))?;
         let mut body = shown(&front, resource.name(), &wanted.subject);
         if let Making::Compose(composition) = &wanted.making {
-            let part = |part: &crate::cache::Request| {
+            let part = |part: &Request| {
                 // A part may be a resource of its own, or a part of this one alone.
                 let own = resources.of_key(part.subject.key.name());
                 let name = own.map_or(resource.name(), |(own, _)| own.name());
@@ -204,10 +175,10 @@ pub(crate) async fn entry(request: HttpRequest, front: web::Data<Front>) -> Http
         }
         Ok(HttpResponse::Ok().json(body))
     };
-    guarded(&request, &front, work).await
+    front.access.admins(&request, work).await
 }
 
-fn shown(front: &Front, resource: &str, subject: &crate::cache::Subject) -> Value {
+fn shown(front: &Front, resource: &str, subject: &Subject) -> Value {
     let (cache, key, policy) = (&front.cache, &subject.key, &subject.policy);
     let now = cache.clock().now();
     let Some((entry, freshness)) = cache.inspect(key.as_str(), policy) else {
@@ -263,5 +234,5 @@ pub(crate) async fn replicas(request: HttpRequest, front: web::Data<Front>) -> H
         }
         Ok(HttpResponse::Ok().json(json!({"replicas": all})))
     };
-    guarded(&request, &front, work).await
+    front.access.admins(&request, work).await
 }

@@ -9,12 +9,11 @@
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 
 use super::limiter::{Decision, Limiter};
 use crate::database::{
@@ -23,19 +22,11 @@ use crate::database::{
 use crate::quantity::Rate;
 use crate::secret::Secret;
 
-/// How often the times of last use go to the database.
-const FLUSH: Duration = Duration::from_secs(60);
-/// How long the last times of use may take to be written at the end. A database that is frozen answers never.
-const LAST_FLUSH: Duration = Duration::from_secs(3);
-
 /// One key: what it may do, and what of that it has done.
 #[derive(Debug)]
 pub struct KeyRecord {
-    id: String,
-    name: String,
-    admin: bool,
-    rate: KeyRate,
-    hash: String,
+    /// As the database had it when it was read.
+    row: KeyRow,
     /// The key itself, once it was presented and its hash was right; nothing else can be right after that.
     verified: OnceLock<Secret>,
     limiter: Option<Arc<Limiter>>,
@@ -50,7 +41,7 @@ impl KeyRecord {
             KeyRate::Limited(rate) => Some(rate),
             KeyRate::Unlimited => None,
         };
-        let before = before.filter(|before| before.hash == row.hash);
+        let before = before.filter(|before| before.row.hash == row.hash);
         let limiter = rate.map(
             |rate| match before.and_then(|before| before.limiter.as_ref()) {
                 Some(limiter) if limiter.rate() == rate => limiter.clone(),
@@ -64,20 +55,16 @@ impl KeyRecord {
                 _ => false,
             };
             if same_limiter
-                && before.name == row.name
-                && before.admin == row.admin
-                && before.rate == row.rate
+                && before.row.name == row.name
+                && before.row.admin == row.admin
+                && before.row.rate == row.rate
             {
                 return before.clone();
             }
         }
         let verified = before.and_then(|before| before.verified.get().cloned());
         Arc::new(KeyRecord {
-            id: row.id.clone(),
-            name: row.name.clone(),
-            admin: row.admin,
-            rate: row.rate,
-            hash: row.hash.clone(),
+            row: row.clone(),
             verified: verified.map_or_else(OnceLock::new, OnceLock::from),
             limiter,
             used: AtomicBool::new(
@@ -88,17 +75,17 @@ impl KeyRecord {
 
     /// What the key is called; `admin` for the fixed one.
     pub fn id(&self) -> &str {
-        &self.id
+        &self.row.id
     }
 
     /// Who has it.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.row.name
     }
 
     /// Whether it may do what admins may.
     pub fn is_admin(&self) -> bool {
-        self.admin
+        self.row.admin
     }
 
     /// Counts one request at `now`, if the rate allows it; `None` for a key without a limit.
@@ -109,7 +96,7 @@ impl KeyRecord {
     fn accepts(&self, presented: &str) -> bool {
         match self.verified.get() {
             Some(verified) => same(verified.reveal(), presented),
-            None if key_id(presented).is_some() && same(&self.hash, &key_hash(presented)) => {
+            None if key_id(presented).is_some() && same(&self.row.hash, &key_hash(presented)) => {
                 let _ = self.verified.set(Secret::new(presented));
                 true
             }
@@ -143,12 +130,18 @@ struct Snapshot {
     records: HashMap<String, Arc<KeyRecord>, foldhash::fast::RandomState>,
 }
 
+impl Snapshot {
+    fn rows(&self) -> impl Iterator<Item = &KeyRow> {
+        self.records.values().map(|record| &record.row)
+    }
+}
+
 /// All keys that are valid here.
 #[derive(Debug)]
 pub struct KeyTable {
     snapshot: ArcSwap<Snapshot>,
     /// The key of the environment; it is in no database.
-    fixed: Option<(Secret, Arc<KeyRecord>)>,
+    fixed: Option<(Secret, KeyRecord)>,
     /// Its lock is held by whoever replaces the snapshot, and never while the database is asked: a database that is frozen
     /// would hold everybody else with it.
     order: Mutex<Order>,
@@ -177,11 +170,15 @@ impl KeyTable {
     /// A table that knows `admin_key` (`LARDER_ADMIN_KEY`, an admin without a limit) and no other until it is refreshed.
     pub fn new(default_rate: Rate, admin_key: Option<Secret>) -> KeyTable {
         let record = || KeyRecord {
-            id: "admin".to_owned(),
-            name: "LARDER_ADMIN_KEY".to_owned(),
-            admin: true,
-            rate: KeyRate::Unlimited,
-            hash: String::new(),
+            row: KeyRow {
+                id: "admin".to_owned(),
+                name: "LARDER_ADMIN_KEY".to_owned(),
+                hash: String::new(),
+                rate: KeyRate::Unlimited,
+                admin: true,
+                created_at: 0,
+                last_used_at: None,
+            },
             verified: OnceLock::new(),
             limiter: None,
             used: AtomicBool::new(false),
@@ -191,7 +188,7 @@ impl KeyTable {
             // An empty variable is no key that anybody could present by presenting nothing.
             fixed: admin_key
                 .filter(|key| !key.reveal().is_empty())
-                .map(|key| (key, Arc::new(record()))),
+                .map(|key| (key, record())),
             order: Mutex::new(Order {
                 default_rate,
                 begun: 0,
@@ -200,17 +197,21 @@ impl KeyTable {
         }
     }
 
-    /// Whose key this is; `None` if it is nobody's.
-    pub fn lookup(&self, presented: &str) -> Option<Arc<KeyRecord>> {
+    /// What `then` makes of whose key this is; `None` if it is nobody's.
+    ///
+    /// The record is lent, not given: to count its holders every worker would write to the one line of memory that all requests
+    /// with one key have in common.
+    pub fn lookup<T>(&self, presented: &str, then: impl FnOnce(&KeyRecord) -> T) -> Option<T> {
+        let snapshot = self.snapshot.load();
         if let Some(id) = presumed_key_id(presented)
-            && let Some(record) = self.snapshot.load().records.get(id)
+            && let Some(record) = snapshot.records.get(id)
             && record.accepts(presented)
         {
             record.note_use();
-            return Some(record.clone());
+            return Some(then(record));
         }
         let (key, record) = self.fixed.as_ref()?;
-        key.matches(presented).then(|| record.clone())
+        key.matches(presented).then(|| then(record))
     }
 
     /// Reads the keys if they changed since the last time, and returns whether it brought anything new. What was in the database
@@ -233,10 +234,9 @@ impl KeyTable {
         // As a read that begins now: whoever is reading may have read the key before it was revoked.
         order.shown = order.begin();
         let before = self.snapshot.load();
-        let records = before.records.values().filter(|record| record.id != id);
-        let rows: Vec<KeyRow> = records.map(|record| record.row()).collect();
+        let rows = before.rows().filter(|row| row.id != id);
         // Without a version, so that the next refresh reads what the database has by then.
-        self.replace(None, &rows, &order, &before);
+        self.replace(None, rows, &order, &before);
     }
 
     /// Changes the rate of the keys that name none. What they have used of the old one is forgotten.
@@ -247,8 +247,7 @@ impl KeyTable {
         }
         order.default_rate = new;
         let before = self.snapshot.load();
-        let rows: Vec<KeyRow> = before.records.values().map(|record| record.row()).collect();
-        self.replace(before.version, &rows, &order, &before);
+        self.replace(before.version, before.rows(), &order, &before);
     }
 
     /// Takes over what the read of this number has found, unless one that began later is already shown.
@@ -258,27 +257,29 @@ impl KeyTable {
             return false;
         }
         order.shown = read;
-        self.replace(version, rows, &order, &self.snapshot.load());
+        self.replace(version, rows.iter(), &order, &self.snapshot.load());
         true
     }
 
-    /// The keys that were used since the last call, with the time of this one.
-    fn take_used(&self) -> Vec<(String, i64)> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis();
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
+    /// The ids of the keys that were used since the last call, with the time of this one in milliseconds since 1970.
+    pub(super) fn take_used(&self) -> Vec<(String, i64)> {
+        let now = Timestamp::now().as_millisecond();
         let snapshot = self.snapshot.load();
         let used = snapshot
             .records
             .values()
             .filter(|record| record.used.swap(false, Ordering::Relaxed));
-        used.map(|record| (record.id.clone(), now)).collect()
+        used.map(|record| (record.row.id.clone(), now)).collect()
     }
 
-    fn replace(&self, version: Option<i64>, rows: &[KeyRow], order: &Order, before: &Snapshot) {
-        let records = rows.iter().map(|row| {
+    fn replace<'r>(
+        &self,
+        version: Option<i64>,
+        rows: impl Iterator<Item = &'r KeyRow>,
+        order: &Order,
+        before: &Snapshot,
+    ) {
+        let records = rows.map(|row| {
             let record = KeyRecord::new(row, order.default_rate, before.records.get(&row.id));
             (row.id.clone(), record)
         });
@@ -294,157 +295,22 @@ impl KeyTable {
     }
 }
 
-impl KeyRecord {
-    fn row(&self) -> KeyRow {
-        KeyRow {
-            id: self.id.clone(),
-            name: self.name.clone(),
-            hash: self.hash.clone(),
-            rate: self.rate,
-            admin: self.admin,
-            created_at: 0,
-            last_used_at: None,
-        }
-    }
-}
-
-/// The thread that keeps a table up to date. Dropped it stops, once it has written the times of last use; a thread that the
-/// database does not let go is left behind after `LAST_FLUSH`.
-#[derive(Debug)]
-pub struct Refresher {
-    wake: Sender<Wake>,
-    /// Nothing comes of it; it ends with the thread.
-    ended: Receiver<()>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// Why the thread does not wait any longer.
-enum Wake {
-    Look,
-    Stop,
-}
-
-impl Refresher {
-    /// What has the thread look at once: a change was heard of.
-    pub fn look_now(&self) -> impl Fn() + Send + Sync + use<> {
-        let wake = std::sync::Mutex::new(self.wake.clone());
-        move || {
-            // A thread that has stopped has nothing to look for.
-            let _ = wake
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .send(Wake::Look);
-        }
-    }
-}
-
-impl Drop for Refresher {
-    fn drop(&mut self) {
-        let _ = self.wake.send(Wake::Stop);
-        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(LAST_FLUSH) {
-            log::warn!("the times of last use are not written: the database does not answer");
-            return;
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Keeps `table` as the database has it. Every half of `patience` it looks for a change, which leaves the other half for the
-/// database to answer. Dropping the guard waits for the thread, a few seconds at most: do it where blocking is allowed.
-pub fn spawn_refresher(
-    table: Arc<KeyTable>,
-    database: Database,
-    patience: Duration,
-) -> std::io::Result<Refresher> {
-    spawn_with(
-        table,
-        database,
-        (patience / 2).max(Duration::from_millis(10)),
-        FLUSH,
-    )
-}
-
-fn spawn_with(
-    table: Arc<KeyTable>,
-    database: Database,
-    every: Duration,
-    flush: Duration,
-) -> std::io::Result<Refresher> {
-    let (wake, woken) = mpsc::channel::<Wake>();
-    let (running, ended) = mpsc::channel::<()>();
-    let run = move || {
-        // Dropped when this ends, also by a panic.
-        let _running = running;
-        let mut readable = true;
-        let mut unwritten = HashMap::new();
-        let mut written = Instant::now();
-        loop {
-            let stop = matches!(
-                woken.recv_timeout(every),
-                Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected)
-            );
-            if !stop {
-                report(table.refresh(&database), &mut readable);
-            }
-            unwritten.extend(table.take_used());
-            if !unwritten.is_empty() && (stop || written.elapsed() >= flush) {
-                let used: Vec<(&str, i64)> = unwritten
-                    .iter()
-                    .map(|(id, at)| (id.as_str(), *at))
-                    .collect();
-                written = Instant::now();
-                // What cannot be written is kept for the next time; why, the look for changes reports.
-                if database.keys().touch(&used).is_ok() {
-                    unwritten.clear();
-                }
-            }
-            if stop {
-                return;
-            }
-        }
-    };
-    let thread = std::thread::Builder::new()
-        .name("larder-keys".to_owned())
-        .spawn(run)?;
-    Ok(Refresher {
-        wake,
-        ended,
-        thread: Some(thread),
-    })
-}
-
-/// Logs that the database has become readable or unreadable, not each attempt.
-fn report(result: Result<bool, DatabaseError>, readable: &mut bool) {
-    match result {
-        Ok(_) if !*readable => log::info!("API keys can be read from the database again"),
-        Err(ref error) if *readable => {
-            log::warn!(
-                "API keys cannot be read from the database, those known here stay valid: {error}"
-            );
-        }
-        _ => {}
-    }
-    *readable = result.is_ok();
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::database::NewKey;
-    use crate::database::fixture::{self, Place};
+    use crate::database::fixture::Place;
 
     const RATE: &str = "5/1h";
 
-    fn table() -> KeyTable {
+    pub(in crate::api) fn table() -> KeyTable {
         KeyTable::new(
             RATE.parse().unwrap(),
             Some(Secret::new("an-admin-key-of-24-chars")),
         )
     }
 
-    fn create(database: &Database, rate: KeyRate) -> Secret {
+    pub(in crate::api) fn create(database: &Database, rate: KeyRate) -> Secret {
         database
             .keys()
             .create(&NewKey {
@@ -456,12 +322,8 @@ mod tests {
             .secret
     }
 
-    fn until(what: &str, condition: impl Fn() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !condition() {
-            assert!(Instant::now() < deadline, "not in time: {what}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    pub(in crate::api) fn known(table: &KeyTable, presented: &str) -> bool {
+        table.lookup(presented, |_| ()).is_some()
     }
 
     #[test]
@@ -469,30 +331,33 @@ mod tests {
         let database = Place::sqlite().migrated();
         let table = table();
         let key = create(&database, KeyRate::Configured);
-        assert!(table.lookup(key.reveal()).is_none(), "not read yet");
+        assert!(!known(&table, key.reveal()), "not read yet");
         assert!(table.refresh(&database).unwrap());
         assert!(!table.refresh(&database).unwrap(), "nothing changed");
 
-        let record = table.lookup(key.reveal()).unwrap();
-        assert_eq!((record.name(), record.is_admin()), ("k", false));
-        assert_eq!(key_id(key.reveal()), Some(record.id()));
+        let id = key_id(key.reveal()).unwrap();
+        let shown = |record: &KeyRecord| {
+            assert_eq!((record.name(), record.is_admin()), ("k", false));
+            assert_eq!(record.id(), id);
+        };
+        table.lookup(key.reveal(), shown).unwrap();
         // Twice: the second time it is compared with the key that was seen, not hashed.
         for _ in 0..2 {
             let mut wrong = key.reveal().to_owned();
             let last = wrong.pop().unwrap();
             wrong.push(if last == 'x' { 'y' } else { 'x' });
-            assert!(table.lookup(&wrong).is_none());
-            assert!(table.lookup(&key.reveal()[..46]).is_none());
-            assert!(table.lookup(key.reveal()).is_some());
+            assert!(!known(&table, &wrong));
+            assert!(!known(&table, &key.reveal()[..46]));
+            assert!(known(&table, key.reveal()));
         }
         assert!(
             !format!("{table:?}").contains(key.reveal()),
             "the key is not printed"
         );
 
-        assert!(database.keys().revoke(record.id()).unwrap());
+        assert!(database.keys().revoke(id).unwrap());
         assert!(table.refresh(&database).unwrap());
-        assert!(table.lookup(key.reveal()).is_none());
+        assert!(!known(&table, key.reveal()));
     }
 
     #[test]
@@ -502,24 +367,23 @@ mod tests {
         let key = create(&database, KeyRate::Configured);
         table.refresh(&database).unwrap();
         let wrong = format!("{}{}", &key.reveal()[..16], "0".repeat(32));
-        assert!(key_id(&wrong).is_some() && table.lookup(&wrong).is_none());
-        assert!(table.lookup(key.reveal()).is_some());
-        assert!(table.lookup(&wrong).is_none());
+        assert!(key_id(&wrong).is_some() && !known(&table, &wrong));
+        assert!(known(&table, key.reveal()));
+        assert!(!known(&table, &wrong));
     }
 
     #[test]
     fn the_fixed_admin_key_needs_no_database_and_an_empty_one_is_none() {
-        let admin = table().lookup("an-admin-key-of-24-chars").unwrap();
-        assert!(admin.is_admin());
-        assert_eq!(admin.check(Instant::now()), None, "no limit");
-        assert!(table().lookup("an-admin-key-of-24-char").is_none());
+        let admin = |record: &KeyRecord| {
+            assert!(record.is_admin());
+            assert_eq!(record.check(Instant::now()), None, "no limit");
+        };
+        table().lookup("an-admin-key-of-24-chars", admin).unwrap();
+        assert!(!known(&table(), "an-admin-key-of-24-char"));
         let empty = KeyTable::new(RATE.parse().unwrap(), Some(Secret::new("")));
-        assert!(empty.lookup("").is_none());
-        assert!(
-            KeyTable::new(RATE.parse().unwrap(), None)
-                .lookup("")
-                .is_none()
-        );
+        assert!(!known(&empty, ""));
+        let none = KeyTable::new(RATE.parse().unwrap(), None);
+        assert!(!known(&none, ""));
     }
 
     #[test]
@@ -532,11 +396,8 @@ mod tests {
         );
         let free = create(&database, KeyRate::Unlimited);
         let remaining = |key: &Secret| {
-            table
-                .lookup(key.reveal())
-                .unwrap()
-                .check(Instant::now())
-                .map(|d| (d.limit, d.remaining))
+            let decision = table.lookup(key.reveal(), |record| record.check(Instant::now()));
+            decision.unwrap().map(|d| (d.limit, d.remaining))
         };
         table.refresh(&database).unwrap();
         assert_eq!(
@@ -557,48 +418,12 @@ mod tests {
             (Some((9, 8)), Some((2, 0))),
             "the new rate, for those it is for"
         );
-        assert!(
-            !table
-                .lookup(own.reveal())
-                .unwrap()
-                .check(Instant::now())
-                .unwrap()
-                .allowed
-        );
+        let decision = table.lookup(own.reveal(), |record| record.check(Instant::now()));
+        assert!(!decision.unwrap().unwrap().allowed);
         assert!(
             !table.refresh(&database).unwrap(),
             "the rate is no change of the keys"
         );
-    }
-
-    #[test]
-    fn the_refresher_follows_the_database_and_writes_the_last_use_when_it_stops() {
-        let database = Place::sqlite().migrated();
-        let table = Arc::new(table());
-        let (key, unused) = (
-            create(&database, KeyRate::Configured),
-            create(&database, KeyRate::Configured),
-        );
-        let hour = Duration::from_secs(3_600);
-        let refresher = spawn_with(
-            table.clone(),
-            database.clone(),
-            Duration::from_millis(5),
-            hour,
-        )
-        .unwrap();
-        until("the key is known", || table.lookup(key.reveal()).is_some());
-        let used = |key: &Secret| {
-            let rows = database.keys().list().unwrap();
-            rows.into_iter()
-                .find(|row| Some(row.id.as_str()) == key_id(key.reveal()))
-                .unwrap()
-                .last_used_at
-        };
-        assert_eq!(used(&key), None, "not before the hour is over");
-        drop(refresher);
-        assert!(used(&key).is_some());
-        assert_eq!(used(&unused), None);
     }
 
     #[test]
@@ -611,7 +436,7 @@ mod tests {
         );
         let keys = database.keys();
         let id = key_id(gone.reveal()).unwrap();
-        let known = |key: &Secret| table.lookup(key.reveal()).is_some();
+        let known = |key: &Secret| known(&table, key.reveal());
         table.refresh(&database).unwrap();
 
         // It has read when the key is revoked, and is shown when that was heard of.
@@ -632,45 +457,5 @@ mod tests {
         assert!(!known(&stays));
         assert!(table.refresh(&database).unwrap());
         assert!(!known(&stays));
-    }
-
-    #[test]
-    fn the_refresher_writes_the_last_use_from_time_to_time() {
-        let database = Place::sqlite().migrated();
-        let table = Arc::new(table());
-        let key = create(&database, KeyRate::Configured);
-        let short = Duration::from_millis(5);
-        let _refresher = spawn_with(table.clone(), database.clone(), short, short).unwrap();
-        until("the key is known", || table.lookup(key.reveal()).is_some());
-        until("its use is written", || {
-            database.keys().list().unwrap()[0].last_used_at.is_some()
-        });
-    }
-
-    #[test]
-    fn a_database_that_fails_leaves_the_keys_as_they_were() {
-        let database = Place::sqlite().migrated();
-        let table = Arc::new(table());
-        let key = create(&database, KeyRate::Configured);
-        table.refresh(&database).unwrap();
-        let rename = |from: &str, to: &str| {
-            let sql = format!("ALTER TABLE {from} RENAME TO {to}");
-            fixture::batch(&database, &sql);
-        };
-        rename("api_keys_version", "away");
-        assert!(table.refresh(&database).is_err());
-        assert!(table.lookup(key.reveal()).is_some());
-
-        let _refresher =
-            spawn_refresher(table.clone(), database.clone(), Duration::from_millis(20)).unwrap();
-        assert!(table.lookup(key.reveal()).is_some());
-        rename("away", "api_keys_version");
-        database
-            .keys()
-            .revoke(key_id(key.reveal()).unwrap())
-            .unwrap();
-        until("the thread lives and sees the key go", || {
-            table.lookup(key.reveal()).is_none()
-        });
     }
 }

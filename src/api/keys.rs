@@ -1,17 +1,15 @@
 //! API keys over HTTP: `POST /keys`, `GET /keys`, `DELETE /keys/{id}`.
 
-use std::sync::Arc;
-
-use actix_web::http::header::{CACHE_CONTROL, LOCATION};
+use actix_web::http::header::LOCATION;
 use actix_web::{HttpRequest, HttpResponse, web};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::cache::{Cache, Kind, Name};
-use crate::database::{Database, DatabaseError, KeyRate, KeyRow, NewKey};
+use crate::database::{Database, KeyRate, KeyRow, NewKey};
 use crate::quantity::RATE_FORM;
 
-use super::access::{Access, Admission, Audience};
+use super::access::Access;
 use super::key_table::KeyTable;
 use super::problem::Problem;
 use super::{body, bridge, invalidation};
@@ -24,23 +22,6 @@ pub(crate) struct KeyRoutes {
     pub(crate) cache: Cache,
     pub(crate) database: Database,
     pub(crate) access: Access,
-}
-
-impl KeyRoutes {
-    /// Admits admins only, and adds to the answer what is left of their rate.
-    async fn guarded(
-        &self,
-        request: &HttpRequest,
-        work: impl Future<Output = Result<HttpResponse, Problem>>,
-    ) -> HttpResponse {
-        let admission: Admission = match self.access.check(request, Audience::Admins) {
-            Ok(admission) => admission,
-            Err(refused) => return refused.answer(),
-        };
-        let mut answer = work.await.unwrap_or_else(|problem| problem.answer());
-        admission.tell(answer.headers_mut());
-        answer
-    }
 }
 
 /// `POST /keys {"name","rate","admin"}`: 201 with the key, this once.
@@ -60,10 +41,9 @@ pub(crate) async fn create(
         let created = created.await?;
         Ok(HttpResponse::Created()
             .insert_header((LOCATION, format!("/keys/{}", created.id)))
-            .insert_header((CACHE_CONTROL, "no-store"))
             .json(json!({"id": created.id, "name": name, "key": created.secret.reveal()})))
     };
-    routes.guarded(&request, work).await
+    routes.access.admins(&request, work).await
 }
 
 /// `GET /keys`.
@@ -71,11 +51,9 @@ pub(crate) async fn list(request: HttpRequest, routes: web::Data<KeyRoutes>) -> 
     let work = async {
         let rows = bridge::database(&routes.database, |database| database.keys().list()).await?;
         let keys: Vec<Value> = rows.iter().map(shown).collect();
-        Ok(HttpResponse::Ok()
-            .insert_header((CACHE_CONTROL, "no-store"))
-            .json(json!({"keys": keys})))
+        Ok(HttpResponse::Ok().json(json!({"keys": keys})))
     };
-    routes.guarded(&request, work).await
+    routes.access.admins(&request, work).await
 }
 
 /// `DELETE /keys/{id}`: 204, and from then on the key opens nothing here; elsewhere within `patience`.
@@ -103,22 +81,18 @@ pub(crate) async fn revoke(
             None => Err(Problem::NotFound("There is no key with this id.")),
         }
     };
-    routes.guarded(&request, work).await
+    routes.access.admins(&request, work).await
 }
 
 /// What was just written is to hold here at once. If it cannot be read now, the refresher reads it.
-fn refresh(table: &Arc<KeyTable>, database: &Database) {
-    let read: Result<bool, DatabaseError> = table.refresh(database);
-    if let Err(error) = read {
+fn refresh(table: &KeyTable, database: &Database) {
+    if let Err(error) = table.refresh(database) {
         log::warn!("the API keys cannot be read again: {error}");
     }
 }
 
 fn new_key(mut body: Map<String, Value>) -> Result<NewKey, Problem> {
-    let bad = |field: &str, valid: &str| Problem::BadField {
-        field: field.to_owned(),
-        valid: valid.to_owned(),
-    };
+    let bad = Problem::bad_field;
     let name = match body.remove("name") {
         Some(Value::String(name)) => name,
         _ => return Err(bad("name", "text of 1 to 100 characters")),

@@ -8,6 +8,7 @@ mod bridge;
 mod header_texts;
 mod headers;
 mod invalidation;
+pub mod key_refresher;
 pub mod key_table;
 mod keys;
 mod lifecycle;
@@ -21,8 +22,9 @@ mod write;
 
 use std::sync::Arc;
 
+use actix_web::dev::HttpServiceFactory;
 use actix_web::middleware::from_fn;
-use actix_web::web;
+use actix_web::{FromRequest, Handler, Resource, Responder, Route, guard, web};
 use arc_swap::ArcSwap;
 
 use crate::cache::Cache;
@@ -98,78 +100,67 @@ impl Api {
 
     /// All routes.
     pub fn routes(&self, config: &mut web::ServiceConfig) {
-        let only = |allow: &'static str| {
-            web::to(move || {
-                let allow = allow.into();
-                std::future::ready(Problem::MethodNotAllowed { allow }.answer())
-            })
-        };
         config
             .app_data(self.front.clone())
             .app_data(self.health.clone())
             .app_data(self.keys.clone())
-            .service(
-                web::resource("/healthz")
-                    .wrap(from_fn(request_id::add))
-                    .route(web::get().to(status::alive))
-                    .route(web::head().to(status::alive))
-                    .default_service(only("GET, HEAD")),
-            )
-            .service(
-                web::resource("/readyz")
-                    .wrap(from_fn(request_id::add))
-                    .route(web::get().to(status::ready))
-                    .route(web::head().to(status::ready))
-                    .default_service(only("GET, HEAD")),
-            )
+            .service(own("/healthz", "GET, HEAD", [read(status::alive)]))
+            .service(own("/readyz", "GET, HEAD", [read(status::ready)]))
             // Scopes, so that a resource's path is compared with four beginnings, and not with each route and its expressions.
             .service(
                 web::scope("/cache")
-                    .service(
-                        web::resource("/stats")
-                            .wrap(from_fn(request_id::add))
-                            .route(web::get().to(status::stats))
-                            .route(web::head().to(status::stats))
-                            .default_service(only("GET, HEAD")),
-                    )
-                    .service(
-                        web::resource("/invalidate")
-                            .wrap(from_fn(request_id::add))
-                            .route(web::post().to(invalidation::invalidate))
-                            .default_service(only("POST")),
-                    )
-                    .service(
-                        web::resource("/entry")
-                            .wrap(from_fn(request_id::add))
-                            .route(web::get().to(invalidation::entry))
-                            .default_service(only("GET")),
-                    )
-                    .service(
-                        web::resource("/replicas")
-                            .wrap(from_fn(request_id::add))
-                            .route(web::get().to(invalidation::replicas))
-                            .default_service(only("GET")),
-                    )
+                    .service(own("/stats", "GET, HEAD", [read(status::stats)]))
+                    .service(own(
+                        "/invalidate",
+                        "POST",
+                        [web::post().to(invalidation::invalidate)],
+                    ))
+                    .service(own("/entry", "GET, HEAD", [read(invalidation::entry)]))
+                    .service(own(
+                        "/replicas",
+                        "GET, HEAD",
+                        [read(invalidation::replicas)],
+                    ))
                     .default_service(web::to(resource::serve)),
             )
             .service(
                 web::scope("/keys")
-                    .service(
-                        web::resource("")
-                            .wrap(from_fn(request_id::add))
-                            .route(web::get().to(keys::list))
-                            .route(web::head().to(keys::list))
-                            .route(web::post().to(keys::create))
-                            .default_service(only("GET, HEAD, POST")),
-                    )
-                    .service(
-                        web::resource("/{id}")
-                            .wrap(from_fn(request_id::add))
-                            .route(web::delete().to(keys::revoke))
-                            .default_service(only("DELETE")),
-                    )
+                    .service(own(
+                        "",
+                        "GET, HEAD, POST",
+                        [read(keys::list), web::post().to(keys::create)],
+                    ))
+                    .service(own("/{id}", "DELETE", [web::delete().to(keys::revoke)]))
                     .default_service(web::to(resource::serve)),
             )
             .default_service(web::to(resource::serve));
     }
+}
+
+/// One of larder's own paths, where every other method is told which it takes.
+fn own<const N: usize>(
+    path: &str,
+    allow: &'static str,
+    routes: [Route; N],
+) -> impl HttpServiceFactory + use<N> {
+    let refuse = move || {
+        let allow = allow.into();
+        std::future::ready(Problem::MethodNotAllowed { allow }.answer())
+    };
+    routes
+        .into_iter()
+        .fold(web::resource(path), Resource::route)
+        .default_service(web::to(refuse))
+        .wrap(from_fn(request_id::add))
+}
+
+/// Reads: `GET`, and `HEAD`, to which the server sends the head alone.
+fn read<F, Args>(handler: F) -> Route
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    let method = guard::Any(guard::Get()).or(guard::Head());
+    web::route().guard(method).to(handler)
 }

@@ -28,6 +28,12 @@ pub(crate) fn plain(path: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
+/// A request path as people write it, in two: the path as [`plain`] has it, and the query.
+pub(crate) fn with_query(path: &str) -> (Cow<'_, str>, &str) {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    (plain(path), query)
+}
+
 /// The character that the escape at the beginning of `text` stands for, if it is one that no URL needs to escape.
 fn unreserved(text: &str) -> Option<char> {
     let digits = text.get(1..3)?;

@@ -53,6 +53,14 @@ pub(crate) enum Problem {
 }
 
 impl Problem {
+    /// That `field` of a body does not fit, and what would be `valid`.
+    pub(crate) fn bad_field(field: &str, valid: &str) -> Problem {
+        Problem::BadField {
+            field: field.to_owned(),
+            valid: valid.to_owned(),
+        }
+    }
+
     fn parts(&self) -> (StatusCode, &'static str, &'static str, String) {
         match self {
             Problem::NotFound(detail) => (

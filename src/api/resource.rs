@@ -80,16 +80,18 @@ async fn look_up(
         return Err(Problem::NotFound("Nothing is served at this path.").answer());
     };
     let resource = found.resource;
+    let arguments = Arguments {
+        path: &found.path_arguments,
+        query: request.query_string(),
+    };
     if !(resource.is_read() && matches!(*request.method(), Method::GET | Method::HEAD)) {
         let Some(write) = resource.write(request.method().as_str()) else {
             let allow = resource.allow().into();
             return Err(Problem::MethodNotAllowed { allow }.answer());
         };
-        let whole = Arguments {
-            path: &found.path_arguments,
-            query: request.query_string(),
-        };
-        return write::run(request, payload, front, resource, write, whole).await;
+        // In a box: a write's state is larger than a read's, and every request would make room for it.
+        let write = write::run(request, payload, front, resource, write, arguments);
+        return Ok(Box::pin(write).await);
     }
     let audience = if resource.settings().public {
         Audience::Anyone
@@ -100,10 +102,6 @@ async fn look_up(
         .access
         .check_at(request, audience, began)
         .map_err(|refused| refused.answer())?;
-    let arguments = Arguments {
-        path: &found.path_arguments,
-        query: request.query_string(),
-    };
     let told = |problem: Problem| {
         let mut answer = problem.answer();
         admission.tell(answer.headers_mut());

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::cache::Totals;
 use crate::database::Database;
 
-use super::access::Audience;
 use super::bridge;
 use super::resource::Front;
 
@@ -64,23 +63,23 @@ pub(crate) async fn ready(front: web::Data<Front>, health: web::Data<Health>) ->
 
 /// `GET /cache/stats`.
 pub(crate) async fn stats(request: HttpRequest, front: web::Data<Front>) -> HttpResponse {
-    let admission = match front.access.check(&request, Audience::Admins) {
-        Ok(admission) => admission,
-        Err(refused) => return refused.answer(),
-    };
+    let work = async { Ok(HttpResponse::Ok().json(counted(&front))) };
+    front.access.admins(&request, work).await
+}
+
+/// What was counted since this process started.
+fn counted(front: &Front) -> Value {
     let resources = front.resources.load();
-    let all: Totals = resources
+    // Read once, so that the sums are those of what is told of each.
+    let each: Vec<(&str, Totals)> = resources
         .all()
         .iter()
-        .map(|resource| resource.tally().totals())
-        .sum();
+        .map(|resource| (resource.name(), resource.tally().totals()))
+        .collect();
+    let all: Totals = each.iter().map(|(_, totals)| *totals).sum();
     let memory = front.cache.memory_size();
     let redis = front.cache.redis();
-    let mut by_resource = Map::new();
-    for resource in resources.all() {
-        let totals = resource.tally().totals();
-        by_resource.insert(resource.name().to_owned(), rates(&totals));
-    }
+    let bus = front.cache.bus();
     let mut body = rates(&all);
     body["total_keys"] = json!(memory.entries);
     body["memory"] = json!({
@@ -93,14 +92,14 @@ pub(crate) async fn stats(request: HttpRequest, front: web::Data<Front>) -> Http
     body["source"] = json!({
         "loads": all.loads, "errors": all.load_errors, "collapsed": all.collapsed, "stale_served": all.stale_served,
     });
-    let bus = front.cache.bus();
     body["bus"] = json!({
         "trusted": bus.trusted, "clock": bus.clock.to_string(), "gaps_repaired": bus.gaps_repaired, "pending": bus.pending,
     });
-    body["resources"] = Value::Object(by_resource);
-    let mut answer = fresh(HttpResponse::Ok().json(body));
-    admission.tell(answer.headers_mut());
-    answer
+    let by_resource = each
+        .iter()
+        .map(|(name, totals)| ((*name).to_owned(), rates(totals)));
+    body["resources"] = Value::Object(by_resource.collect());
+    body
 }
 
 fn rates(totals: &Totals) -> Value {

@@ -7,12 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::header::{self, HeaderName};
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use crate::resource::{Arguments, Precondition, Resource, Write, WriteMethod, Written};
 
-use super::access::Audience;
 use super::problem::Problem;
 use super::resource::Front;
 use super::{body, bridge, headers, invalidation};
@@ -25,21 +24,12 @@ pub(super) async fn run(
     resource: &Arc<Resource>,
     write: &Arc<Write>,
     arguments: Arguments<'_>,
-) -> Result<HttpResponse, HttpResponse> {
-    let admission = front
-        .access
-        .check(request, Audience::Admins)
-        .map_err(|refused| refused.answer())?;
-    let done = written(request, payload, front, resource, write, arguments).await;
-    let mut answer = match done {
-        Ok(done) => answer(write.method(), done),
-        Err(problem) => problem.answer(),
+) -> HttpResponse {
+    let work = async {
+        let done = written(request, payload, front, resource, write, arguments).await?;
+        Ok(answer(write.method(), done))
     };
-    answer
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    admission.tell(answer.headers_mut());
-    Ok(answer)
+    front.access.admins(request, work).await
 }
 
 async fn written(

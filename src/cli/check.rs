@@ -11,6 +11,8 @@ use crate::config::{self, Config, ConfigError, ConfigErrors, Lookup, Place};
 use crate::database::describe_all;
 use crate::resource::{StatementFault, statement_faults, statements};
 
+use super::resource_table;
+
 /// Checks the configuration that `serve` would take. Prints the table of its resources on standard output and returns 0, or
 /// prints every fault on standard error and returns 2.
 pub fn run(path: Option<&Path>) -> ExitCode {
@@ -47,7 +49,7 @@ fn check(
                 writeln!(err, "{}", config_errors(&origin.to_string(), faults))?;
                 return Ok(2);
             }
-            out.write_all(config::table(&config).as_bytes())?;
+            out.write_all(resource_table::table(&config).as_bytes())?;
             out.flush()?;
             match described {
                 Ok(_) => writeln!(err, "{origin}: valid")?,

@@ -3,6 +3,7 @@
 //! Promise: the API key comes from the environment and is never shown. Exits with 0 once the invalidation is acknowledged; one
 //! that is pending is in force on that server only, so it is said so, and exits with 1.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -39,11 +40,8 @@ pub(super) struct InvalidateArguments {
     key_env: String,
 }
 
-/// Invalidates through the server at `own_url`, unless the arguments name another one.
-pub(super) fn run(
-    arguments: &InvalidateArguments,
-    own_url: impl FnOnce() -> Result<String, ExitCode>,
-) -> ExitCode {
+/// Invalidates through the server that the arguments name, or else the one that the configuration describes.
+pub(super) fn run(arguments: InvalidateArguments, file: Option<&Path>) -> ExitCode {
     let Some(key) = std::env::var(&arguments.key_env)
         .ok()
         .filter(|key| !key.is_empty())
@@ -54,7 +52,7 @@ pub(super) fn run(
         ));
         return ExitCode::from(2);
     };
-    let url = match arguments.url.clone().map_or_else(own_url, Ok) {
+    let url = match super::url_of_server(arguments.url, file) {
         Ok(url) => url,
         Err(code) => return code,
     };

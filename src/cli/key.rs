@@ -11,6 +11,8 @@ use jiff::Timestamp;
 use crate::database::{Database, DatabaseError, KeyRate, KeyRow, NewKey};
 use crate::quantity::Rate;
 
+use super::columns::columns;
+
 /// What to do with API keys.
 #[derive(Clone, Debug, Subcommand)]
 pub enum KeyCommand {
@@ -139,38 +141,18 @@ fn list(database: &Database, out: &mut dyn Write, err: &mut dyn Write) -> Outcom
 }
 
 fn table(rows: &[KeyRow]) -> String {
-    let head = ["ID", "NAME", "RATE", "ADMIN", "CREATED", "LAST USED"].map(str::to_owned);
-    let lines: Vec<[String; 6]> = std::iter::once(head)
-        .chain(rows.iter().map(|row| {
-            [
-                row.id.clone(),
-                row.name.clone(),
-                row.rate.to_string(),
-                if row.admin { "yes" } else { "no" }.to_owned(),
-                time(row.created_at),
-                row.last_used_at.map_or_else(|| "never".to_owned(), time),
-            ]
-        }))
-        .collect();
-    let width = |column: usize| {
-        lines
-            .iter()
-            .map(|line| line[column].chars().count())
-            .max()
-            .unwrap_or(0)
+    let headings = ["ID", "NAME", "RATE", "ADMIN", "CREATED", "LAST USED"];
+    let row = |row: &KeyRow| {
+        [
+            row.id.clone(),
+            row.name.clone(),
+            row.rate.to_string(),
+            if row.admin { "yes" } else { "no" }.to_owned(),
+            time(row.created_at),
+            row.last_used_at.map_or_else(|| "never".to_owned(), time),
+        ]
     };
-    let widths: [usize; 6] = std::array::from_fn(width);
-    let mut text = String::new();
-    for line in &lines {
-        let cells: Vec<String> = line
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
+    columns(headings, rows.iter().map(row))
 }
 
 /// Milliseconds since 1970 as a time in UTC, to the second.

@@ -1,16 +1,20 @@
 //! FLOOR 6: the commands; puts the floors together.
 
 pub mod check;
+mod columns;
 mod health;
 mod invalidate;
 pub mod key;
 mod log;
+mod news;
+mod reload;
+mod resource_table;
 pub mod sandbox;
 mod serve;
 
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -59,7 +63,7 @@ enum Command {
     /// Exit with 0 when the server says that it is ready
     Health {
         /// Where the server is [default: server.bind of the configuration]
-        #[arg(long)]
+        #[arg(long, value_parser = server_url)]
         url: Option<String>,
         #[command(flatten)]
         config: ConfigArgument,
@@ -94,20 +98,25 @@ fn server_url(text: &str) -> Result<String, String> {
     }
 }
 
-/// Where the server is that the configuration describes.
-fn configured_url(file: Option<PathBuf>) -> Result<String, ExitCode> {
-    match Config::load(file.as_deref(), &process_environment) {
-        Ok((config, _)) => Ok(own_url(&config.server.bind)),
-        Err(errors) => {
-            say_error(&errors);
-            Err(ExitCode::from(2))
-        }
+/// The configuration; where it is not valid, every fault is said.
+fn configuration(file: Option<&Path>) -> Result<Config, ExitCode> {
+    let loaded = Config::load(file, &process_environment);
+    loaded.map(|(config, _)| config).map_err(|errors| {
+        say_error(&errors);
+        ExitCode::from(2)
+    })
+}
+
+/// `url`, or else where the server is that the configuration describes.
+fn url_of_server(url: Option<String>, file: Option<&Path>) -> Result<String, ExitCode> {
+    match url {
+        Some(url) => Ok(url),
+        None => configuration(file).map(|config| own_url(&config.server.bind)),
     }
 }
 
 fn bind_address(text: &str) -> Result<String, String> {
-    let valid = crate::config::is_bind(text);
-    if valid {
+    if crate::config::is_bind(text) {
         Ok(text.to_owned())
     } else {
         Err(format!("want {}", crate::config::BIND_FORM))
@@ -128,7 +137,7 @@ pub fn run() -> ExitCode {
             arguments.bind.or(serve.bind),
         ),
         Some(Command::Check(arguments)) => check::run(arguments.config.as_deref()),
-        Some(Command::Key { command, config }) => keys(&command, config.config),
+        Some(Command::Key { command, config }) => keys(&command, config.config.as_deref()),
         Some(Command::Sandbox(arguments)) => {
             let sandbox::SandboxArguments {
                 bind,
@@ -144,19 +153,16 @@ pub fn run() -> ExitCode {
             }
         }
         Some(Command::Invalidate { arguments, config }) => {
-            invalidate::run(&arguments, || configured_url(config.config))
+            invalidate::run(arguments, config.config.as_deref())
         }
-        Some(Command::Health { url, config }) => health::run(url, config.config),
+        Some(Command::Health { url, config }) => health::run(url, config.config.as_deref()),
     }
 }
 
-fn keys(command: &key::KeyCommand, file: Option<PathBuf>) -> ExitCode {
-    let config = match Config::load(file.as_deref(), &process_environment) {
-        Ok((config, _)) => config,
-        Err(errors) => {
-            say_error(&errors);
-            return ExitCode::from(2);
-        }
+fn keys(command: &key::KeyCommand, file: Option<&Path>) -> ExitCode {
+    let config = match configuration(file) {
+        Ok(config) => config,
+        Err(code) => return code,
     };
     let opened =
         Database::open(&config.database).and_then(|database| database.migrate().map(|_| database));
@@ -179,8 +185,7 @@ fn keys(command: &key::KeyCommand, file: Option<PathBuf>) -> ExitCode {
 
 /// Where this machine reaches a server that listens on `bind`.
 fn own_url(bind: &str) -> String {
-    let host = bind.rsplit_once(':').map_or(bind, |(host, _)| host);
-    let port = bind.rsplit_once(':').map_or("", |(_, port)| port);
+    let (host, port) = bind.rsplit_once(':').unwrap_or((bind, ""));
     match host {
         "0.0.0.0" => format!("http://127.0.0.1:{port}"),
         "[::]" => format!("http://[::1]:{port}"),

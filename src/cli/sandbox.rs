@@ -16,8 +16,8 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use jiff::Timestamp;
 
 use crate::quantity::{DURATION_FORM, parse_duration};
-use crate::source::news::SANDBOX_HEADER;
 use crate::source::news::sandbox::{SandboxAnswer, answer, fails, failure};
+use crate::source::news::{NewsFormat, SANDBOX_HEADER};
 
 /// The arguments of `larder sandbox`.
 #[derive(Debug, clap::Args)]
@@ -53,17 +53,24 @@ pub fn run(bind: SocketAddr, latency: Duration, error_rate: f64) -> io::Result<(
         let mut out = io::stdout().lock();
         writeln!(
             out,
-            "The sandbox listens on http://{address}. To use it, in config.toml:\n"
+            "The sandbox listens on http://{address}. To use it, in config.toml:"
         )?;
-        writeln!(
-            out,
-            "[upstream.newsapi]\nbase_url = \"http://{address}/v2\"\n"
-        )?;
-        writeln!(out, "[upstream.guardian]\nbase_url = \"http://{address}\"")?;
+        for format in NewsFormat::ALL {
+            let (name, base_url) = (format.name(), base_url(address, format));
+            writeln!(out, "\n[upstream.{name}]\nbase_url = \"{base_url}\"")?;
+        }
         out.flush()?;
         drop(out);
         server.await
     })
+}
+
+/// What the requests of `format` begin with at the sandbox that listens at `address`.
+pub(super) fn base_url(address: SocketAddr, format: NewsFormat) -> String {
+    match format {
+        NewsFormat::NewsApi => format!("http://{address}/v2"),
+        NewsFormat::Guardian => format!("http://{address}"),
+    }
 }
 
 /// Serves from a thread of its own for as long as the process lives; returns the address, which is listened on already.
@@ -168,7 +175,7 @@ mod tests {
     use super::*;
     use crate::cache::LoadError;
     use crate::source::http::{Get, HttpClient, HttpSettings};
-    use crate::source::news::{Listing, NewsFormat, NewsUpstream};
+    use crate::source::news::{Listing, NewsUpstream};
     use std::time::Instant;
 
     const LONG: Duration = Duration::from_secs(20);
@@ -180,10 +187,7 @@ mod tests {
     fn upstreams(address: SocketAddr) -> [NewsUpstream; 2] {
         NewsFormat::ALL.map(|format| NewsUpstream {
             format,
-            base_url: match format {
-                NewsFormat::NewsApi => format!("http://{address}/v2"),
-                NewsFormat::Guardian => format!("http://{address}"),
-            },
+            base_url: base_url(address, format),
             key: None,
             http: HttpClient::new(HttpSettings::new(format.name(), LONG)),
             quota: None,

@@ -4,12 +4,10 @@
 //! has `shutdown_grace`; then the times of last use and the archive are written. Each of these has a bound, so that a database
 //! that is frozen does not keep the process alive.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,19 +15,18 @@ use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::rt::{System, spawn, time};
 use actix_web::{App, HttpServer};
 
-use crate::api::key_table::{self, KeyTable};
-use crate::api::{Api, KEYS_CHANGED};
+use crate::api::key_table::KeyTable;
+use crate::api::{Api, KEYS_CHANGED, key_refresher};
 use crate::cache::{Cache, Name};
 use crate::config::{Config, ConfigErrors, ConfigOrigin, process_environment};
 use crate::database::{Database, Deliverer};
-use crate::resource::{Archivist, News, NewsSource, Resources, SourceSettings, Sources, Unbuilt};
-use crate::source::http::{HttpClient, HttpSettings};
-use crate::source::news::{NewsFormat, NewsUpstream};
-use crate::source::quota::{Quota, QuotaStore};
-use crate::source::{HttpUpstreams, UpstreamSettings};
+use crate::resource::{Archivist, News, ResourceSettings, Resources, Sources, Unbuilt};
+use crate::source::HttpUpstreams;
+use crate::source::quota::QuotaStore;
 
 use super::check::config_errors;
-use super::sandbox;
+use super::news;
+use super::reload::Reload;
 
 /// How long a required Redis may take to appear at the start.
 const REDIS_PATIENCE: Duration = Duration::from_secs(5);
@@ -37,7 +34,7 @@ const REDIS_PATIENCE: Duration = Duration::from_secs(5);
 const ARCHIVE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the server did not start.
-enum Refusal {
+pub(super) enum Refusal {
     /// The configuration is not valid.
     Configuration(ConfigErrors),
     /// Something that it needs is not there.
@@ -103,23 +100,18 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         config.auth.rate,
         config.auth.admin_key.clone(),
     ));
-    table
-        .refresh(&database)
-        .map_err(|error| format!("the API keys cannot be read: {error}"))?;
     let archivist = Archivist::start(database.clone(), config.database.archive)
         .map_err(|error| format!("cannot start a thread: {error}"))?;
+    let quotas = QuotaStore::in_redis(redis.clone(), &config.redis.prefix);
     let news = News::new(
-        news_sources(&config, &cache)?,
+        news::sources(&config, &quotas)?,
         archivist.clone(),
         database.clone(),
     );
     let sources = Sources {
         news,
         database: database.clone(),
-        upstreams: HttpUpstreams::new(Some(QuotaStore::in_redis(
-            cache.redis().clone(),
-            &config.redis.prefix,
-        ))),
+        upstreams: HttpUpstreams::new(Some(quotas)),
     };
     let resources = build_resources(&config, &origin, &sources, None)?;
     let (own, outbox_of) = (cache.clone(), database.clone());
@@ -137,7 +129,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
     table
         .refresh(&database)
         .map_err(|error| format!("the API keys cannot be read: {error}"))?;
-    let refresher = key_table::spawn_refresher(table.clone(), database, config.coherence.patience)
+    let refresher = key_refresher::spawn(table.clone(), database, config.coherence.patience)
         .map_err(|error| format!("cannot start a thread: {error}"))?;
     let look = refresher.look_now();
     own.on_invalidation(move |name, _| {
@@ -150,18 +142,15 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
     let deliverer = Deliverer::start(outbox_of, own.clone())
         .map_err(|error| format!("cannot start a thread: {error}"))?;
 
-    let served = System::new().block_on(serve(
-        Reload {
-            origin,
-            bind,
-            config,
-            cache: own,
-            sources,
-            table,
-            api: api.clone(),
-        },
+    let served = System::new().block_on(serve(Reload {
+        origin,
+        bind,
+        config,
+        cache: own,
+        sources,
+        table,
         api,
-    ));
+    }));
     drop(deliverer);
     drop(refresher);
     archivist.finish(ARCHIVE_PATIENCE);
@@ -169,14 +158,14 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
 }
 
 /// As long as any entry of these resources can live.
-fn remember_names(cache: &Cache, config: &Config) {
+pub(super) fn remember_names(cache: &Cache, config: &Config) {
     let resources = config.resources.iter();
     let longest = resources.map(|resource| resource.policy.longest_life());
     cache.remember_names_for(longest.max().unwrap_or_default());
 }
 
 /// The resources of `config`, which came from `origin`. What the database does not take is found now, not by the first request.
-fn build_resources(
+pub(super) fn build_resources(
     config: &Config,
     origin: &ConfigOrigin,
     sources: &Sources,
@@ -204,74 +193,14 @@ fn open_database(config: &Config) -> Result<Database, String> {
     Ok(database)
 }
 
-/// Each upstream that a resource names, with the sandbox in place of one that has no key and no address of its own.
-fn news_sources(config: &Config, cache: &Cache) -> Result<Vec<NewsSource>, String> {
-    let mut sandbox_at = None;
-    let mut sources = Vec::new();
-    let named = |name: &str| {
-        config.resources.iter().any(|resource| {
-            matches!(&resource.source, Some(SourceSettings::News(upstreams)) if upstreams.iter().any(|upstream| upstream == name))
-        })
-    };
-    for settings in config
-        .upstreams
-        .iter()
-        .filter(|settings| named(&settings.name))
-    {
-        let Some(format) = NewsFormat::of_upstream(&settings.name) else {
-            continue;
-        };
-        let official = UpstreamSettings::news(&settings.name)
-            .is_some_and(|usual| usual.base_url == settings.base_url);
-        let made_up = settings.key.is_none() && official;
-        let base_url = if made_up {
-            let at = match sandbox_at {
-                Some(at) => at,
-                None => sandbox::spawn(
-                    SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-                    Duration::ZERO,
-                    0.0,
-                )
-                .map_err(|error| format!("the sandbox cannot start: {error}"))?,
-            };
-            sandbox_at = Some(at);
-            log::warn!(
-                "{} is not set: the sandbox makes up the news of {}",
-                settings.key_env,
-                settings.name
-            );
-            match format {
-                NewsFormat::NewsApi => format!("http://{at}/v2"),
-                NewsFormat::Guardian => format!("http://{at}"),
-            }
-        } else {
-            if settings.key.is_none() {
-                log::warn!(
-                    "{} is not set: {} is asked without a key",
-                    settings.key_env,
-                    settings.name
-                );
-            }
-            settings.base_url.clone()
-        };
-        let store = QuotaStore::in_redis(cache.redis().clone(), &config.redis.prefix);
-        let rates = if made_up {
-            Vec::new()
-        } else {
-            settings.quota.clone()
-        };
-        sources.push(NewsSource {
-            upstream: Arc::new(NewsUpstream {
-                format,
-                base_url,
-                key: settings.key.clone(),
-                http: HttpClient::new(HttpSettings::new(&settings.name, settings.timeout)),
-                quota: Some(Arc::new(Quota::new(&settings.name, rates, Some(store)))),
-            }),
-            made_up,
-        });
-    }
-    Ok(sources)
+/// A path that answers as it stands: of a resource that is read and needs no parameter, or else of larder's own.
+fn path_to_try(resources: &[ResourceSettings]) -> &str {
+    let mut ready = resources.iter().filter(|resource| {
+        resource.source.is_some() && resource.params.iter().all(|param| !param.required)
+    });
+    ready
+        .find_map(|resource| resource.path.as_deref())
+        .unwrap_or("/cache/stats")
 }
 
 /// Makes the first admin key of a new database and prints it, this once. One that nobody gets to see is taken back.
@@ -281,11 +210,7 @@ fn print_first_key(database: &Database, config: &Config) -> Result<(), String> {
         .create_first_admin()
         .map_err(|error| format!("the first API key cannot be made: {error}"))?;
     let Some(created) = made else { return Ok(()) };
-    let path = config
-        .resources
-        .iter()
-        .find_map(|resource| resource.path.as_deref())
-        .unwrap_or("/cache/stats");
+    let path = path_to_try(&config.resources);
     let url = super::own_url(&config.server.bind);
     let said = super::say(&format!(
         "A first admin API key, which is shown only this once:\n\n    {key}\n\nTry it:\n\n    curl -H 'Authorization: Bearer {key}' '{url}{path}'\n",
@@ -304,22 +229,9 @@ fn print_first_key(database: &Database, config: &Config) -> Result<(), String> {
     ))
 }
 
-/// What a reload of the configuration takes.
-struct Reload {
-    /// Where the configuration in force was found: the same file is read again, and if it is gone that is said.
-    origin: ConfigOrigin,
-    /// What the command line says, which wins over the file then as now.
-    bind: Option<String>,
-    config: Config,
-    cache: Cache,
-    sources: Sources,
-    table: Arc<KeyTable>,
-    api: Api,
-}
-
-async fn serve(reload: Reload, api: Api) -> Result<(), String> {
+async fn serve(reload: Reload) -> Result<(), String> {
     let settings = reload.config.server.clone();
-    let routes = api.clone();
+    let (routes, lifecycle) = (reload.api.clone(), reload.api.lifecycle().clone());
     let grace = settings.shutdown_grace;
     let mut server = HttpServer::new(move || App::new().configure(|config| routes.routes(config)))
         .disable_signals()
@@ -347,7 +259,6 @@ async fn serve(reload: Reload, api: Api) -> Result<(), String> {
         .spawn()
         .map_err(|error| format!("cannot start a thread: {error}"))?;
     spawn(async move { while hangup.recv().await.is_some() && tell_reload.send(()).is_ok() {} });
-    let lifecycle = api.lifecycle().clone();
     let grace_over = async move {
         std::future::poll_fn(|context| {
             let told =
@@ -382,58 +293,34 @@ async fn serve(reload: Reload, api: Api) -> Result<(), String> {
     }
 }
 
-impl Reload {
-    /// Starts a thread that reloads when it is told, until nobody can tell it any more. Not one of the server's own, which it may
-    /// neither hold up nor wait for: a file may be on a disk that hangs.
-    fn spawn(mut self) -> std::io::Result<mpsc::Sender<()>> {
-        let (tell, told) = mpsc::channel();
-        let run = move || {
-            while told.recv().is_ok() {
-                self.run();
-            }
-        };
-        std::thread::Builder::new()
-            .name("larder-reload".to_owned())
-            .spawn(run)?;
-        Ok(tell)
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Takes over what can be taken over, or says what is wrong and changes nothing.
-    fn run(&mut self) {
-        // Where there was a file it is that one or nothing: without it the built-in configuration would be found.
-        let (mut config, origin) = match Config::load(self.origin.path(), &process_environment) {
-            Ok(found) => found,
-            Err(errors) => {
-                log::error!("the configuration is not valid; nothing is changed:\n{errors}");
-                return;
-            }
+    #[test]
+    fn the_path_to_try_answers_as_it_stands() {
+        let declared = |text: &str| {
+            let config = Config::parse(text, "config.toml", None, &|_| None);
+            path_to_try(&config.unwrap().resources).to_owned()
         };
-        if let Some(bind) = &self.bind {
-            config.server.bind.clone_from(bind);
-        }
-        let frozen = self.config.changes_needing_restart(&config);
-        let before = self.api.resources();
-        let resources = match build_resources(&config, &origin, &self.sources, Some(&before)) {
-            Ok(resources) => resources,
-            Err(Refusal::Configuration(errors)) => {
-                log::error!("the configuration is not valid; nothing is changed:\n{errors}");
-                return;
-            }
-            Err(Refusal::Failed(why)) => {
-                log::error!("the configuration cannot be taken over; nothing is changed: {why}");
-                return;
-            }
-        };
-        // First: what the new ones fill is to have its names for as long.
-        remember_names(&self.cache, &config);
-        self.api.replace_resources(resources);
-        self.table.set_default_rate(config.auth.rate);
-        log::info!("{origin} is taken over");
-        if !frozen.is_empty() {
-            log::warn!("these changes take a restart: {}", frozen.join(", "));
-        }
-        self.origin = origin;
-        self.config.resources = config.resources;
-        self.config.auth.rate = config.auth.rate;
+        assert_eq!(declared(""), "/cache/stats");
+        let user = r#"
+[resource.users]
+path = "/users"
+write.POST.sql = "user_insert"
+[resource.user]
+path = "/users/{id}"
+params.id = { type = "integer" }
+source = { sql = "user_by_id" }
+ttl = { memory = "1s", redis = "1s" }
+"#;
+        assert_eq!(declared(user), "/cache/stats");
+        let news = r#"
+[resource.news]
+path = "/news"
+source = { news = ["guardian"] }
+ttl = { memory = "1s", redis = "1s" }
+"#;
+        assert_eq!(declared(&format!("{user}{news}")), "/news");
     }
 }

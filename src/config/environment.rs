@@ -2,6 +2,8 @@
 //!
 //! Invariant: a variable that is empty is one that is not set, since that is what `VAR=${VAR:-}` of a compose file makes of it.
 
+use std::fmt::Display;
+
 use super::reader::Value;
 use crate::secret::Secret;
 use crate::source::json_api::is_variable;
@@ -41,8 +43,13 @@ impl Environment<'_> {
         Ok(Some(Secret::new(key)))
     }
 
-    /// `text` with each `${VAR}` replaced by the variable. Reports at `value` what is wrong, all of it, without showing the text.
-    pub(super) fn fill(self, value: &Value<'_>, text: &str) -> Option<String> {
+    /// The text that `value` is, with each `${VAR}` replaced by the variable. Reports what is wrong with it, all of it, without
+    /// showing it; `valid` says what is valid where it is no text.
+    pub(super) fn fill(self, value: &Value<'_>, valid: impl Display) -> Option<String> {
+        let Some(text) = value.as_text() else {
+            value.fault("is no text", valid);
+            return None;
+        };
         let mut filled = String::with_capacity(text.len());
         let mut whole = true;
         let mut rest = text;

@@ -14,6 +14,8 @@ use crate::source::{
 };
 
 const URL_FORM: &str = "\"https://api.example.com/v1/quote/{symbol}\"";
+const PICK_FORM: &str = "a JSON pointer such as \"/data/items\"";
+const TEMPLATE_FORM: &str = "a text, in which {name} is a parameter and ${NAME} a variable";
 const TTL_FORM: &str = "{ memory = \"1s\", redis = \"5s\" } or \"upstream\"";
 /// What an upstream may say at most, where it decides.
 const LONGEST: Duration = Duration::from_secs(86_400);
@@ -37,15 +39,12 @@ pub(super) fn source(
     apis: Apis<'_, '_>,
 ) -> Option<SourceSettings> {
     let template = |value: &Value<'_>| -> Option<Template> {
-        let text = value.text("a text, in which {name} is a parameter and ${NAME} a variable")?;
+        let text = value.text(TEMPLATE_FORM)?;
         match Template::parse(text, &|name| apis.env.get(name)) {
             Ok(template) => Some(template),
             Err(error) => {
                 // Not shown: it may be the key itself, pasted in the wrong place.
-                value.fault(
-                    error,
-                    "a text, in which {name} is a parameter and ${NAME} a variable",
-                );
+                value.fault(error, TEMPLATE_FORM);
                 None
             }
         }
@@ -72,40 +71,37 @@ pub(super) fn source(
     };
     let (headers, query) = (named("headers"), named("query"));
     let pick_at = table.get("pick");
+    // What is wrong with one of these does not keep the others from being looked at: every fault is told at once.
     let pick = match &pick_at {
-        Some(value) => Some(
-            value
-                .text("a JSON pointer such as \"/data/items\"")?
-                .to_owned(),
-        ),
-        None => None,
+        Some(value) => value.text(PICK_FORM).map(|text| Some(text.to_owned())),
+        None => Some(None),
     };
     let upstream = upstream(table, name, apis);
-    let url = url?;
-    known(&url_at, &url);
-    for param in params.iter().filter_map(|param| param.settings.as_ref()) {
-        let missing = !param.required && param.default.is_none();
-        if missing && url.params().any(|name| name == param.name) {
-            url_at.fault(
-                format!("has {{{}}}, which a request may leave out", param.name),
-                "a parameter that is required or has a default, or its place in query",
-            );
+    for (_, value, template) in headers.iter().chain(&query) {
+        known(value, template);
+    }
+    if let Some(url) = &url {
+        known(&url_at, url);
+        for param in params.iter().filter_map(|param| param.settings.as_ref()) {
+            let missing = !param.required && param.default.is_none();
+            if missing && url.params().any(|name| name == param.name) {
+                url_at.fault(
+                    format!("has {{{}}}, which a request may leave out", param.name),
+                    "a parameter that is required or has a default, or its place in query",
+                );
+            }
         }
     }
-    headers
-        .iter()
-        .chain(&query)
-        .for_each(|(_, value, template)| known(value, template));
     let plain = |all: &[(String, Value<'_>, Template)]| {
         let all = all.iter();
         all.map(|(name, _, template)| (name.clone(), template.clone()))
             .collect()
     };
     let api = JsonApiSettings {
-        url,
+        url: url?,
         headers: plain(&headers),
         query: plain(&query),
-        pick,
+        pick: pick?,
         ttl,
     };
     for fault in api.faults() {

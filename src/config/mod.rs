@@ -18,7 +18,6 @@ mod resources;
 mod restart;
 mod sections;
 mod source;
-mod summary;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -37,7 +36,6 @@ pub use address::{BIND_FORM, is_bind};
 pub use environment::{Lookup, process_environment};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use sections::{AuthSettings, ServerSettings};
-pub use summary::table;
 
 /// The file that ships with larder, and what it does where there is none.
 const BUILT_IN: &str = include_str!("../../config.toml");

@@ -16,6 +16,7 @@ const CATEGORIES: [&str; 7] = [
     "technology",
 ];
 const PARAMS: [&str; 3] = ["category", "source", "limit"];
+
 /// The upstreams that `table`, a source, names; `None` where that has a fault.
 pub(super) fn source(table: &Table<'_>) -> Option<SourceSettings> {
     let news = table.need("news", "[\"newsapi\", \"guardian\"]")?;
@@ -24,13 +25,8 @@ pub(super) fn source(table: &Table<'_>) -> Option<SourceSettings> {
 
 fn upstreams(news: &Value<'_>) -> Option<Vec<String>> {
     let form = format!("an array of at least one of {}", NEWS_UPSTREAMS.join(", "));
-    let items = news.list(&form)?;
-    if items.is_empty() {
-        news.fault("is empty", &form);
-        return None;
-    }
     let mut names: Vec<String> = Vec::new();
-    for item in items {
+    for item in news.some_list(&form)? {
         let Some(name) = item.text(&form) else {
             continue;
         };

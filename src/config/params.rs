@@ -172,10 +172,7 @@ fn text_kind(
     };
     let mut listed: Vec<String> = Vec::new();
     let form = "an array of at least one text";
-    let items = one_of.as_ref().and_then(|value| value.list(form));
-    if let (Some(value), Some([])) = (&one_of, items.as_deref()) {
-        value.fault("is empty", form);
-    }
+    let items = one_of.and_then(|value| value.some_list(form));
     for item in items.unwrap_or_default() {
         let Some(text) = item.text(form) else {
             continue;

@@ -17,11 +17,8 @@ pub(super) fn policy(resource: &Table<'_>) -> Policy {
             );
         }
     }
-    let soft_timeout = resource
-        .get("soft_timeout")
-        .and_then(|value| value.duration_within(Duration::from_millis(1)..=Duration::MAX));
     Policy {
-        soft_timeout,
+        soft_timeout: resource.some_time("soft_timeout"),
         ..Policy::default()
     }
 }

@@ -3,11 +3,13 @@
 //! Invariant: a key that nobody asked for is reported when its table is closed, so what a table understands is written down
 //! once: in the code that reads it.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::report::Report;
@@ -64,17 +66,21 @@ impl<'a> Table<'a> {
     pub(super) fn get(&self, key: &'static str) -> Option<Value<'a>> {
         self.asked.borrow_mut().push(key);
         let (name, value) = self.entries?.get_key_value(key)?;
+        Some(self.value(name, value))
+    }
+
+    fn value(&self, name: &Spanned<Cow<'_, str>>, value: &'a Spanned<DeValue<'a>>) -> Value<'a> {
         let at = match value.get_ref() {
             // A table's own span may be anywhere that something was added to it; its first mention is its key.
             DeValue::Table(_) => name.span().start,
             _ => value.span().start,
         };
-        Some(Value {
+        Value {
             report: self.report,
-            path: self.path_of(key),
+            path: self.path_of(name.get_ref()),
             at,
             value: value.get_ref(),
-        })
+        }
     }
 
     /// Like [`Table::get`]; reports that it is missing if there is none.
@@ -110,19 +116,7 @@ impl<'a> Table<'a> {
         entries.sort_by_key(|(name, _)| name.span().start);
         entries
             .into_iter()
-            .map(|(name, value)| {
-                let at = match value.get_ref() {
-                    DeValue::Table(_) => name.span().start,
-                    _ => value.span().start,
-                };
-                let value = Value {
-                    report: self.report,
-                    path: self.path_of(name.get_ref()),
-                    at,
-                    value: value.get_ref(),
-                };
-                (name.get_ref().as_ref(), value)
-            })
+            .map(|(name, value)| (name.get_ref().as_ref(), self.value(name, value)))
             .collect()
     }
 
@@ -162,11 +156,10 @@ impl<'a> Table<'a> {
             .unwrap_or(default)
     }
 
-    /// The same for a duration that must not be zero.
-    pub(super) fn some_time(&self, key: &'static str, default: Duration) -> Duration {
-        self.get(key)
-            .and_then(|value| value.duration_within(Duration::from_millis(1)..=Duration::MAX))
-            .unwrap_or(default)
+    /// The duration at `key`, if there is one; it must not be zero.
+    pub(super) fn some_time(&self, key: &'static str) -> Option<Duration> {
+        self.get(key)?
+            .duration_within(Duration::from_millis(1)..=Duration::MAX)
     }
 
     /// The boolean at `key`, `default` where there is none or a wrong one.
@@ -320,13 +313,23 @@ impl<'a> Value<'a> {
             self.wrong(valid);
             return None;
         };
-        let item = |item: &'a toml::Spanned<DeValue<'a>>| Value {
+        let item = |item: &'a Spanned<DeValue<'a>>| Value {
             report: self.report,
             path: self.path.clone(),
             at: item.span().start,
             value: item.get_ref(),
         };
         Some(items.iter().map(item).collect())
+    }
+
+    /// The same for an array that has some.
+    pub(super) fn some_list(&self, valid: &str) -> Option<Vec<Value<'a>>> {
+        let items = self.list(valid)?;
+        if items.is_empty() {
+            self.fault("is empty", valid);
+            return None;
+        }
+        Some(items)
     }
 
     /// A table's value of `key`, for one that was read before and is looked at again.

@@ -8,11 +8,14 @@ use super::source::{self, Context};
 use super::{http, params, parts, tags, writes};
 use crate::cache::{Policy, StaleRules};
 use crate::quantity::format_duration;
-use crate::resource::{ResourceSettings, SourceSettings};
+use crate::resource::ResourceSettings;
 
 const TTL_FORM: &str = "{ memory = \"30s\", redis = \"5m\" }";
 /// How long it is remembered that there is no value, where the file does not say.
 const ABSENT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;
 
 /// Every declared resource, in the order of the file.
 pub(super) fn read(root: &Table<'_>, context: Context<'_>) -> Vec<ResourceSettings> {
@@ -80,11 +83,11 @@ fn resource(
             "a path such as \"/users\"",
         );
     }
-    let policy = match (&place, &source) {
+    let policy = match place.as_ref().and_then(source::kind) {
         // What it takes from its parts, once all resources are read.
-        (_, Some(SourceSettings::Parts(_))) => parts::policy(&table),
-        (Some(_), Some(SourceSettings::Http(_))) => http::kept(policy(&table, true)),
-        (None, _) if is_written => Policy::default(),
+        Some("parts") => parts::policy(&table),
+        Some("http") => http::kept(policy(&table, true)),
+        _ if place.is_none() && is_written => Policy::default(),
         _ => policy(&table, false),
     };
     let client_ttl = table.duration("client_ttl", Duration::ZERO);
@@ -183,15 +186,12 @@ fn policy(resource: &Table<'_>, may_ask: bool) -> Policy {
         }
         Some(blind)
     });
-    let soft_timeout = resource
-        .get("soft_timeout")
-        .and_then(|value| value.duration_within(Duration::from_millis(1)..=Duration::MAX));
     Policy {
         memory: memory.unwrap_or_default(),
         redis: redis.unwrap_or_default(),
         absent: absent.unwrap_or(ABSENT.min(longest)),
         stale,
-        soft_timeout,
+        soft_timeout: resource.some_time("soft_timeout"),
         blind_ttl,
         revalidate: Duration::ZERO,
     }

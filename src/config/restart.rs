@@ -142,3 +142,56 @@ fn same_upstream(old: &UpstreamSettings, new: &UpstreamSettings) -> bool {
         && *timeout == new.timeout
         && *quota == new.quota
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::BUILT_IN;
+    use crate::config::tests::{parse, parse_with};
+
+    #[test]
+    fn changes_that_need_a_restart() {
+        let old = parse_with(BUILT_IN, &[("REDIS_URL", "redis://a")]).unwrap();
+        let live = "[auth]\nrate = \"1/1s\"\n[redis]\nurl = \"redis://a\"\n";
+        assert_eq!(old.changes_needing_restart(&old), [""; 0]);
+        assert_eq!(old.changes_needing_restart(&parse(live).unwrap()), [""; 0]);
+        let new = r#"
+server = { bind = "a:1", workers = 1, max_loads = 1, max_queue = 1, drain_delay = "1s", shutdown_grace = "1s", open_metrics = true }
+memory = { max_size = "1MiB", eviction = "tiny_lfu" }
+redis = { url = "redis://b", required = true, pool = 1, connect_timeout = "1s", timeout = "1s", prefix = "p" }
+coherence = { patience = "2s", log_length = 1 }
+database = { url = "sqlite://a", pool = 1, archive_days = 1 }
+auth = { required = false }
+upstream = { newsapi = { timeout = "1s" }, guardian = { quota = [] } }
+"#;
+        let key = [("LARDER_ADMIN_KEY", "123456789012345678901234")];
+        assert_eq!(
+            old.changes_needing_restart(&parse_with(new, &key).unwrap()),
+            [
+                "server.bind",
+                "server.workers",
+                "server.max_loads",
+                "server.max_queue",
+                "server.drain_delay",
+                "server.shutdown_grace",
+                "server.open_metrics",
+                "memory.max_size",
+                "memory.eviction",
+                "redis.url",
+                "redis.required",
+                "redis.pool",
+                "redis.connect_timeout",
+                "redis.timeout",
+                "redis.prefix",
+                "coherence.patience",
+                "coherence.log_length",
+                "database.url",
+                "database.pool",
+                "database.archive_days",
+                "auth.required",
+                "LARDER_ADMIN_KEY",
+                "upstream.newsapi",
+                "upstream.guardian",
+            ]
+        );
+    }
+}

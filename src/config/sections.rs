@@ -152,11 +152,7 @@ fn url(
         return Some(Secret::new(url));
     }
     let value = value?;
-    let Some(text) = value.as_text() else {
-        value.fault("is no text", form);
-        return None;
-    };
-    let url = env.fill(&value, text)?;
+    let url = env.fill(&value, form)?;
     if let Err((problem, valid)) = check(&url) {
         value.fault(problem, valid);
     }
@@ -184,8 +180,10 @@ pub(super) fn redis(root: &Table<'_>, env: Environment<'_>) -> RedisSettings {
         url,
         required: table.boolean("required", default.required),
         pool: table.integer("pool", 1..=1024, default.pool),
-        connect_timeout: table.some_time("connect_timeout", default.connect_timeout),
-        timeout: table.some_time("timeout", default.timeout),
+        connect_timeout: table
+            .some_time("connect_timeout")
+            .unwrap_or(default.connect_timeout),
+        timeout: table.some_time("timeout").unwrap_or(default.timeout),
         prefix: prefix.unwrap_or(default.prefix),
     };
     table.close();

@@ -11,7 +11,7 @@ use crate::resource::{SourceSettings, SqlSettings};
 
 pub(super) const FORM: &str = "{ news = [\"newsapi\", \"guardian\"] }, { sql = \"user_by_id\" }, { http = \"https://host/path/{param}\" } or { parts = [\"profile\", \"status\"] }";
 const KINDS: [&str; 4] = ["news", "sql", "http", "parts"];
-const SQL_FORM: &str = "the name of a file in sql/queries, without its \".sql\"";
+pub(super) const SQL_FORM: &str = "the name of a file in sql/queries, without its \".sql\"";
 
 /// Where statements are looked for.
 #[derive(Clone, Copy)]
@@ -41,6 +41,12 @@ impl Statements<'_> {
 pub(super) struct Context<'c> {
     pub(super) statements: Statements<'c>,
     pub(super) apis: Apis<'c, 'c>,
+}
+
+/// The kind of source that `value` declares, if it is of one alone; whatever else is wrong with it.
+pub(super) fn kind(value: &Value<'_>) -> Option<&'static str> {
+    let mut kinds = KINDS.into_iter().filter(|kind| value.inner(kind).is_some());
+    kinds.next().filter(|_| kinds.next().is_none())
 }
 
 /// The source that `value` declares for `resource`, which is called `name`; `None` where it has a fault.
@@ -142,13 +148,8 @@ fn sql(
 fn parts(table: &Table<'_>) -> Option<SourceSettings> {
     const PARTS: &str = "an array of at least one name of a resource";
     let value = table.need("parts", PARTS)?;
-    let items = value.list(PARTS)?;
-    if items.is_empty() {
-        value.fault("is empty", PARTS);
-        return None;
-    }
     let mut names: Vec<String> = Vec::new();
-    for item in items {
+    for item in value.some_list(PARTS)? {
         let Some(name) = item.text(PARTS) else {
             continue;
         };

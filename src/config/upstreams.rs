@@ -41,11 +41,8 @@ pub(super) fn read(
 
 fn upstream(table: Table<'_>, default: UpstreamSettings, env: Environment<'_>) -> UpstreamSettings {
     let base_url = table.get("base_url").and_then(|value| {
-        let Some(text) = value.as_text() else {
-            value.fault("is no text", format!("{:?}", default.base_url));
-            return None;
-        };
-        address::base_url(&env.fill(&value, text)?)
+        let url = env.fill(&value, format!("{:?}", default.base_url))?;
+        address::base_url(&url)
             .map_err(|(problem, valid)| value.fault(problem, valid))
             .ok()
     });
@@ -70,7 +67,7 @@ fn upstream(table: Table<'_>, default: UpstreamSettings, env: Environment<'_>) -
         base_url: base_url.unwrap_or(default.base_url),
         key_env,
         key,
-        timeout: table.some_time("timeout", default.timeout),
+        timeout: table.some_time("timeout").unwrap_or(default.timeout),
         quota: quota(&table).unwrap_or(default.quota),
     };
     table.close();
@@ -89,7 +86,7 @@ pub(super) fn http(root: &Table<'_>, name: &str) -> HttpUpstreamSettings {
         return default;
     };
     let settings = HttpUpstreamSettings {
-        timeout: table.some_time("timeout", default.timeout),
+        timeout: table.some_time("timeout").unwrap_or(default.timeout),
         quota: quota(&table).unwrap_or_default(),
         name: default.name,
     };

@@ -2,7 +2,7 @@
 
 use super::params::{self, Declared};
 use super::reader::{Table, unknown};
-use super::source::Statements;
+use super::source::{SQL_FORM, Statements};
 use super::tags;
 use crate::resource::{FieldSettings, TagTemplate, WriteMethod, WriteSettings};
 
@@ -42,10 +42,7 @@ fn write(
     params: &[Declared<'_>],
     statements: Statements<'_>,
 ) -> Option<WriteSettings> {
-    let sql = table.need(
-        "sql",
-        "the name of a file in sql/queries, without its \".sql\"",
-    );
+    let sql = table.need("sql", SQL_FORM);
     let query = sql.as_ref().and_then(|value| statements.find(value));
     let fields = fields(&table, params);
     if let Some(query) = &query {

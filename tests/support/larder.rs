@@ -8,6 +8,7 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use regex_lite::Regex;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -219,6 +220,12 @@ impl Larder {
     /// Everything that it has written so far, on either output.
     pub fn log(&self) -> String {
         self.process.log()
+    }
+
+    /// The API key that it made at its start and printed, if it did.
+    pub fn first_key(&self) -> Option<String> {
+        let form = Regex::new("lk_[0-9A-Za-z]{12}_[0-9A-Za-z]{32}").unwrap();
+        form.find(&self.log()).map(|key| key.as_str().to_owned())
     }
 
     /// A request without a key.

@@ -1,10 +1,13 @@
 //! A configuration's resources as a table for people.
 
+use std::time::Duration;
+
 use crate::cache::StaleRules;
+use crate::config::Config;
 use crate::quantity::format_duration;
 use crate::resource::{ParamSettings, ResourceSettings, SourceSettings};
 
-use super::Config;
+use super::columns::columns;
 
 const HEADINGS: [&str; 7] = [
     "RESOURCE",
@@ -18,38 +21,17 @@ const HEADINGS: [&str; 7] = [
 
 /// The resources, one a line under a line of headings: name, path, parameters, the TTL in either tier, what may be served
 /// stale, and the source. A parameter's default stands behind it, and `?` if it may be missing; a view is in brackets.
-pub fn table(config: &Config) -> String {
+pub(super) fn table(config: &Config) -> String {
     if config.resources.is_empty() {
         return "no resources are declared\n".to_owned();
     }
-    let rows: Vec<[String; 7]> = std::iter::once(HEADINGS.map(str::to_owned))
-        .chain(
-            config
-                .resources
-                .iter()
-                .map(|resource| row(config, resource)),
-        )
-        .collect();
-    let mut widths = [0; 7];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            line.push_str(&format!("{cell:<width$}  "));
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    let rows = config.resources.iter();
+    let rows = rows.map(|resource| row(config, resource));
+    columns(HEADINGS, rows)
 }
 
 fn row(config: &Config, resource: &ResourceSettings) -> [String; 7] {
-    let tier = |ttl: std::time::Duration| {
+    let tier = |ttl: Duration| {
         if ttl.is_zero() {
             "off".to_owned()
         } else {
@@ -146,4 +128,28 @@ fn news(config: &Config, names: &[String]) -> String {
         })
         .collect();
     format!("news: {}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_shows_what_is_declared() {
+        let shipped = include_str!("../../config.toml");
+        let env = |name: &str| (name == "NEWSAPI_KEY").then(|| "k".to_owned());
+        let mut config = Config::parse(shipped, "config.toml", None, &env).unwrap();
+        config.resources[0].policy.memory = Duration::ZERO;
+        config.resources[0].public = true;
+        config.resources.truncate(1);
+        let table = table(&config);
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "RESOURCE  PATH                PARAMETERS                        MEMORY  REDIS  STALE                           SOURCE",
+                "articles  /articles (public)  category?, [source?], [limit=20]  off     5m     revalidate 1m, error 1d, reset  news: newsapi, guardian (no GUARDIAN_API_KEY)",
+            ]
+        );
+    }
 }

@@ -1,0 +1,82 @@
+//! SIGHUP: a running server takes over what it can of its configuration.
+//!
+//! Promise: all of it or nothing; what is wrong, and what takes a restart, is in the log. Requests under way notice nothing.
+
+use std::sync::{Arc, mpsc};
+
+use crate::api::Api;
+use crate::api::key_table::KeyTable;
+use crate::cache::Cache;
+use crate::config::{Config, ConfigOrigin, process_environment};
+use crate::resource::Sources;
+
+use super::serve::{Refusal, build_resources, remember_names};
+
+/// What a reload of the configuration takes.
+pub(super) struct Reload {
+    /// Where the configuration in force was found: the same file is read again, and if it is gone that is said.
+    pub(super) origin: ConfigOrigin,
+    /// What the command line says, which wins over the file then as now.
+    pub(super) bind: Option<String>,
+    pub(super) config: Config,
+    pub(super) cache: Cache,
+    pub(super) sources: Sources,
+    pub(super) table: Arc<KeyTable>,
+    pub(super) api: Api,
+}
+
+impl Reload {
+    /// Starts a thread that reloads when it is told, until nobody can tell it any more. Not one of the server's own, which it may
+    /// neither hold up nor wait for: a file may be on a disk that hangs.
+    pub(super) fn spawn(mut self) -> std::io::Result<mpsc::Sender<()>> {
+        let (tell, told) = mpsc::channel();
+        let run = move || {
+            while told.recv().is_ok() {
+                self.run();
+            }
+        };
+        std::thread::Builder::new()
+            .name("larder-reload".to_owned())
+            .spawn(run)?;
+        Ok(tell)
+    }
+
+    /// Takes over what can be taken over, or says what is wrong and changes nothing.
+    fn run(&mut self) {
+        // Where there was a file it is that one or nothing: without it the built-in configuration would be found.
+        let (mut config, origin) = match Config::load(self.origin.path(), &process_environment) {
+            Ok(found) => found,
+            Err(errors) => {
+                log::error!("the configuration is not valid; nothing is changed:\n{errors}");
+                return;
+            }
+        };
+        if let Some(bind) = &self.bind {
+            config.server.bind.clone_from(bind);
+        }
+        let frozen = self.config.changes_needing_restart(&config);
+        let before = self.api.resources();
+        let resources = match build_resources(&config, &origin, &self.sources, Some(&before)) {
+            Ok(resources) => resources,
+            Err(Refusal::Configuration(errors)) => {
+                log::error!("the configuration is not valid; nothing is changed:\n{errors}");
+                return;
+            }
+            Err(Refusal::Failed(why)) => {
+                log::error!("the configuration cannot be taken over; nothing is changed: {why}");
+                return;
+            }
+        };
+        // First: what the new ones fill is to have its names for as long.
+        remember_names(&self.cache, &config);
+        self.api.replace_resources(resources);
+        self.table.set_default_rate(config.auth.rate);
+        log::info!("{origin} is taken over");
+        if !frozen.is_empty() {
+            log::warn!("these changes take a restart: {}", frozen.join(", "));
+        }
+        self.origin = origin;
+        self.config.resources = config.resources;
+        self.config.auth.rate = config.auth.rate;
+    }
+}
