@@ -2,7 +2,7 @@
 //!
 //! It starts a `redis-server` of its own in a temporary folder and ends it by its process id. Several caches in this process are
 //! the replicas. When an invalidation has come into force at a replica is told by its `on_invalidation`, which is called after
-//! the cells are set; each time a `get` then has to find nothing, or the run fails. No thread spins, so that a machine of few
+//! the mirror knows it; each time a `get` then has to find nothing, or the run fails. No thread spins, so that a machine of few
 //! cores measures the bus and not its own load.
 
 #![allow(
@@ -23,11 +23,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use larder::cache::{
-    Cache, Entry, Key, Life, Load, Loaded, Making, MemorySettings, Name, Policy, Request,
-    StaleRules, Subject, Tag, Value, random,
-};
+use larder::cache::{Entry, Key, MemorySettings, Name};
 
+use support::propagation::{Thing, listen, propagation, seconds};
 use support::{
     Redis, SOON, acknowledged, first_line, machine, quantile, replica, replica_at, resident, time,
     until,
@@ -52,7 +50,7 @@ fn main() {
     let mut rows = Vec::new();
     // First, while nothing has been freed that it could use again.
     memory(&redis, &mut rows);
-    propagation(&redis, &mut rows);
+    propagated(&redis, &mut rows);
     for patience in [Duration::from_secs(1), Duration::from_millis(250)] {
         repair(&redis, patience, &mut rows);
     }
@@ -121,54 +119,29 @@ fn memory(redis: &Redis, rows: &mut Rows) {
 }
 
 /// How soon an invalidation is in force at three others.
-fn propagation(redis: &Redis, rows: &mut Rows) {
-    const ROUNDS: usize = 1500;
-    let start = || replica(redis, "propagation", Duration::from_secs(1));
-    let (first, others) = (start(), [start(), start(), start()]);
-    let told: Vec<_> = others.iter().map(listen).collect();
-    let mut thing = Thing::new("thing", &[]);
-    let (mut call, mut since_call, mut since_return, mut slowest) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
-        let name = thing.tag_anew(round);
-        thing.fill(&first);
-        others.iter().for_each(|other| thing.fill(other));
-        // Long enough for every thread to sleep again: an invalidation in an idle process.
-        thread::sleep(Duration::from_micros(500 + random() % 1000));
-        let called = Instant::now();
-        acknowledged(&first, std::slice::from_ref(&name));
-        let returned = Instant::now();
-        call.push(seconds(called, returned));
-        let mut worst = f64::MIN;
-        for (other, told) in others.iter().zip(&told) {
-            let at = told.when(&name);
-            thing.must_be_gone(other);
-            since_call.push(seconds(called, at));
-            since_return.push(seconds(returned, at));
-            worst = worst.max(seconds(called, at));
-        }
-        slowest.push(worst);
-    }
-    let what = |of: &str| format!("Propagation to 3 other replicas, {of} ({ROUNDS} invalidations)");
+fn propagated(redis: &Redis, rows: &mut Rows) {
+    let times = propagation(redis);
+    let count = times.call.len();
+    let what = |of: &str| format!("Propagation to 3 other replicas, {of} ({count} invalidations)");
     row(
         rows,
         what("from the call of `invalidate` to each of them"),
-        spread(since_call),
+        spread(times.since_call),
     );
     row(
         rows,
         what("from the call to the last of the three"),
-        spread(slowest),
+        spread(times.slowest),
     );
     row(
         rows,
         what("from the return of `invalidate` to each of them (negative: before it returned)"),
-        spread(since_return),
+        spread(times.since_return),
     );
     row(
         rows,
         "The call of `invalidate` itself, one tag, 4 replicas",
-        spread(call),
+        spread(times.call),
     );
 }
 
@@ -429,97 +402,6 @@ impl SilentInvalidation {
     }
 }
 
-/// A value that every replica can have in memory.
-struct Thing {
-    key: Key,
-    tags: Vec<Tag>,
-    policy: Arc<Policy>,
-}
-
-impl Thing {
-    fn new(name: &str, tags: &[&str]) -> Thing {
-        Thing {
-            key: Key::new(1, name),
-            tags: tags.iter().map(|tag| Tag::new(tag)).collect(),
-            policy: Arc::new(Policy {
-                memory: HOUR,
-                redis: HOUR,
-                absent: HOUR,
-                stale: StaleRules::default(),
-                soft_timeout: None,
-                blind_ttl: None,
-                revalidate: Duration::ZERO,
-            }),
-        }
-    }
-
-    /// From now on it is loaded with a tag of this round alone, so that nothing told of another round is taken for this one.
-    fn tag_anew(&mut self, round: usize) -> Name {
-        let tag = format!("thing:{round}:{:x}", random());
-        self.tags = vec![Tag::new(&tag)];
-        Name::tag(&tag)
-    }
-
-    fn text(&self) -> &str {
-        self.key.as_str()
-    }
-
-    fn fill(&self, cache: &Cache) {
-        until("it is in memory", || {
-            let request = Request {
-                subject: Subject {
-                    key: self.key.clone(),
-                    policy: self.policy.clone(),
-                    tags: self.tags.clone().into(),
-                    label: "bench".into(),
-                    note: "".into(),
-                    jitter: 0,
-                    tally: Arc::default(),
-                },
-                making: Making::Load(Load {
-                    limit: SOON,
-                    run: Box::new(|_| {
-                        Ok(Loaded::new(
-                            Value::Present(vec![b'x'; BODY].into()),
-                            Life::Full,
-                        ))
-                    }),
-                }),
-            };
-            cache.answer(request, SOON).unwrap();
-            cache.get(self.text(), &self.policy, 0).is_some()
-        });
-    }
-
-    fn must_be_gone(&self, cache: &Cache) {
-        let found = cache.get(self.text(), &self.policy, 0);
-        assert!(found.is_none(), "the old value was served");
-    }
-}
-
-/// What a replica was told, and when.
-struct Told(Receiver<(Instant, Name)>);
-
-fn listen(cache: &Cache) -> Told {
-    let (sender, receiver) = mpsc::channel();
-    cache.on_invalidation(move |name, _| {
-        let _ = sender.send((Instant::now(), name.clone()));
-    });
-    Told(receiver)
-}
-
-impl Told {
-    /// The moment at which `name` came into force.
-    fn when(&self, name: &Name) -> Instant {
-        loop {
-            let (at, told) = self.0.recv_timeout(SOON).expect("it is told");
-            if told == *name {
-                return at;
-            }
-        }
-    }
-}
-
 struct OneHour;
 
 impl moka::Expiry<Key, Arc<Entry>> for OneHour {
@@ -548,13 +430,6 @@ fn nanoseconds(text: &str, get: impl Fn(&str) -> bool) -> f64 {
     let took = began.elapsed();
     assert_eq!(hits, GETS, "all of them are hits");
     took.as_secs_f64() * 1e9 / f64::from(GETS)
-}
-
-fn seconds(from: Instant, to: Instant) -> f64 {
-    match to.checked_duration_since(from) {
-        Some(after) => after.as_secs_f64(),
-        None => -(from - to).as_secs_f64(),
-    }
 }
 
 fn spread(times: Vec<f64>) -> String {

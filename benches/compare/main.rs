@@ -20,6 +20,8 @@ mod plain;
 mod processes;
 mod report;
 mod servers;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::time::Duration;
 
@@ -84,6 +86,7 @@ fn main() {
     entries::measure(&stage, &plan, &mut report);
     stage.share_all_cores();
     both_cores(&stage, &plan, &mut report);
+    report.invalidations(support::propagation::propagation(&support::Redis::start()).since_call);
     let text = report.end(&stage.left_out);
     println!("{text}");
     if plan.write {

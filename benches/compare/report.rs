@@ -169,13 +169,14 @@ impl Report {
         );
     }
 
-    pub fn entries(&mut self, measured: &[Measured]) {
+    /// `more` entries are between the two that were measured, each with a key and a body of `itself` bytes.
+    pub fn entries(&mut self, measured: &[Measured], more: u64, itself: u64) {
         let [few, many] = measured else {
             return;
         };
         let _ = writeln!(
             self.tables,
-            "\nThe same of entries of 100 bytes with a tag of their own, any of them as often as any other:\n\n\
+            "\nThe same of rows of a table, in 100 bytes, any of them as often as any other:\n\n\
              | larder, memory hit | requests/s | p50 | p99 | its time on a core per request | memory |\n|---|--:|--:|--:|--:|--:|"
         );
         for of in measured {
@@ -195,6 +196,23 @@ impl Report {
             1.3,
             many.core_time / few.core_time,
             " ×",
+        );
+        let each = many.memory.saturating_sub(few.memory) / more;
+        self.below(
+            "memory of an entry beyond key and body",
+            400.0,
+            each.saturating_sub(itself) as f64,
+            " bytes",
+        );
+    }
+
+    /// Seconds from the call of each invalidation to each of three other replicas.
+    pub fn invalidations(&mut self, seen: Vec<f64>) {
+        self.below(
+            "invalidation seen on 3 other replicas, p99",
+            5.0,
+            quantile(seen, 0.99) * 1e3,
+            " ms",
         );
     }
 

@@ -185,7 +185,7 @@ impl Stage {
         );
         let config = "[server]\nworkers = 1\n[memory]\nmax_size = \"4GiB\"\n\
              [resource.row]\npath = \"/rows/{id}\"\nparams.id = { type = \"integer\", min = 1 }\n\
-             source = { sql = \"row\" }\nttl = { memory = \"1h\", redis = \"0s\" }\ntags = [\"row:{id}\"]\n";
+             source = { sql = \"row\" }\nttl = { memory = \"1h\", redis = \"0s\" }\n";
         // Not a line for each of a million misses.
         self.serve(folder, config, None, "warn")
     }

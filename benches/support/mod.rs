@@ -3,6 +3,8 @@
 // Each bench uses some of it.
 #![allow(dead_code)]
 
+pub mod propagation;
+
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::thread;

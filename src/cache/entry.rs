@@ -19,6 +19,11 @@ pub enum Value {
 }
 
 impl Value {
+    /// A value of these bytes, in no more memory than they need.
+    pub fn present(bytes: Vec<u8>) -> Value {
+        Value::Present(bytes.into_boxed_slice().into())
+    }
+
     /// The bytes; empty where there is no value.
     pub fn bytes(&self) -> &Bytes {
         static NOTHING: Bytes = Bytes::new();

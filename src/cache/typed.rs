@@ -206,7 +206,7 @@ impl Cache {
                     let json = json.map_err(|error| {
                         LoadError::Failed(format!("the value cannot be written as JSON: {error}"))
                     })?;
-                    Value::Present(json.into())
+                    Value::present(json)
                 }
                 None => Value::Absent,
             };

@@ -7,8 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::cache::{
     Attempt, Composition, Ending, Key, LastResort, Life, Load, Loaded, Making, Request, Subject,
     Value, escape_into,
@@ -171,9 +169,9 @@ impl News {
             let (asked, archivist, wanted) =
                 (upstream.clone(), self.archivist.clone(), category.clone());
             let run = Box::new(move |attempt: Attempt| {
-                let listing: Bytes = asked.fetch(&wanted, attempt.deadline)?.into();
-                archivist.keep(&wanted, listing.clone());
-                Ok(Loaded::new(Value::Present(listing), Life::Full))
+                let listing = Value::present(asked.fetch(&wanted, attempt.deadline)?);
+                archivist.keep(&wanted, listing.bytes().clone());
+                Ok(Loaded::new(listing, Life::Full))
             });
             Request {
                 subject: Subject {
@@ -215,12 +213,8 @@ fn merge(parts: &[Ending]) -> Option<Loaded> {
         partial: listings.len() < parts.len(),
         ..Flags::default()
     };
-    (!listings.is_empty()).then(|| {
-        Loaded::new(
-            Value::Present(Listing::merge(&listings, flags).into()),
-            Life::Full,
-        )
-    })
+    (!listings.is_empty())
+        .then(|| Loaded::new(Value::present(Listing::merge(&listings, flags)), Life::Full))
 }
 
 fn archived(database: Database, category: Arc<str>) -> LastResort {
@@ -256,6 +250,6 @@ fn archived(database: Database, category: Arc<str>) -> LastResort {
                 ..Flags::default()
             },
         );
-        Some(Loaded::new(Value::Present(listing.into()), Life::Full))
+        Some(Loaded::new(Value::present(listing), Life::Full))
     })
 }

@@ -93,7 +93,7 @@ fn join(parts: &[Ending]) -> Option<Loaded> {
         .map(|part| part.as_ref().ok().map(|answer| &answer.entry.value))
         .collect::<Option<_>>()?;
     let value = match joined(values.into_iter().map(as_bytes))? {
-        Some(json) => Value::Present(json.into()),
+        Some(json) => Value::present(json),
         None => Value::Absent,
     };
     Some(Loaded::new(value, Life::Full))

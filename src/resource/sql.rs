@@ -57,7 +57,7 @@ impl Sql {
         let run = Box::new(move |_| {
             let found = database.read(&query, &named(&query, given), shape);
             let found = found.map_err(|error| failed(error, &query))?;
-            let value = found.map_or(Value::Absent, |json| Value::Present(json.into()));
+            let value = found.map_or(Value::Absent, Value::present);
             Ok(Loaded::new(value, Life::Full))
         });
         Making::Load(Load {

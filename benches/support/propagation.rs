@@ -1,0 +1,145 @@
+//! How soon an invalidation is in force at other replicas.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use larder::cache::{
+    Cache, Key, Life, Load, Loaded, Making, Name, Policy, Request, Subject, Tag, Value, random,
+};
+
+use super::{Redis, SOON, acknowledged, replica, until};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const BODY: usize = 1024;
+
+/// In seconds, of each invalidation: of its call, from the call and from its return to each of the others, and to the last of them.
+#[derive(Default)]
+pub struct Times {
+    pub call: Vec<f64>,
+    pub since_call: Vec<f64>,
+    pub since_return: Vec<f64>,
+    pub slowest: Vec<f64>,
+}
+
+/// Invalidates on one replica and looks at three others, some 1500 times.
+pub fn propagation(redis: &Redis) -> Times {
+    const ROUNDS: usize = 1500;
+    let start = || replica(redis, "propagation", Duration::from_secs(1));
+    let (first, others) = (start(), [start(), start(), start()]);
+    let told: Vec<_> = others.iter().map(listen).collect();
+    let mut thing = Thing::new("thing", &[]);
+    let mut times = Times::default();
+    for round in 0..ROUNDS {
+        let name = thing.tag_anew(round);
+        thing.fill(&first);
+        others.iter().for_each(|other| thing.fill(other));
+        // Long enough for every thread to sleep again: an invalidation in an idle process.
+        thread::sleep(Duration::from_micros(500 + random() % 1000));
+        let called = Instant::now();
+        acknowledged(&first, std::slice::from_ref(&name));
+        let returned = Instant::now();
+        times.call.push(seconds(called, returned));
+        let mut worst = f64::MIN;
+        for (other, told) in others.iter().zip(&told) {
+            let at = told.when(&name);
+            thing.must_be_gone(other);
+            times.since_call.push(seconds(called, at));
+            times.since_return.push(seconds(returned, at));
+            worst = worst.max(seconds(called, at));
+        }
+        times.slowest.push(worst);
+    }
+    times
+}
+
+/// A value that every replica can have in memory.
+pub struct Thing {
+    pub key: Key,
+    pub tags: Vec<Tag>,
+    pub policy: Arc<Policy>,
+}
+
+impl Thing {
+    pub fn new(name: &str, tags: &[&str]) -> Thing {
+        Thing {
+            key: Key::new(1, name),
+            tags: tags.iter().map(|tag| Tag::new(tag)).collect(),
+            policy: Arc::new(Policy::new(HOUR, HOUR)),
+        }
+    }
+
+    /// From now on it is loaded with a tag of this round alone, so that nothing told of another round is taken for this one.
+    pub fn tag_anew(&mut self, round: usize) -> Name {
+        let tag = format!("thing:{round}:{:x}", random());
+        self.tags = vec![Tag::new(&tag)];
+        Name::tag(&tag)
+    }
+
+    pub fn text(&self) -> &str {
+        self.key.as_str()
+    }
+
+    pub fn fill(&self, cache: &Cache) {
+        until("it is in memory", || {
+            let request = Request {
+                subject: Subject {
+                    key: self.key.clone(),
+                    policy: self.policy.clone(),
+                    tags: self.tags.clone().into(),
+                    label: "bench".into(),
+                    note: "".into(),
+                    jitter: 0,
+                    tally: Arc::default(),
+                },
+                making: Making::Load(Load {
+                    limit: SOON,
+                    run: Box::new(|_| {
+                        Ok(Loaded::new(
+                            Value::Present(vec![b'x'; BODY].into()),
+                            Life::Full,
+                        ))
+                    }),
+                }),
+            };
+            cache.answer(request, SOON).unwrap();
+            cache.get(self.text(), &self.policy, 0).is_some()
+        });
+    }
+
+    pub fn must_be_gone(&self, cache: &Cache) {
+        let found = cache.get(self.text(), &self.policy, 0);
+        assert!(found.is_none(), "the old value was served");
+    }
+}
+
+/// What a replica was told, and when.
+pub struct Told(Receiver<(Instant, Name)>);
+
+pub fn listen(cache: &Cache) -> Told {
+    let (sender, receiver) = mpsc::channel();
+    cache.on_invalidation(move |name, _| {
+        let _ = sender.send((Instant::now(), name.clone()));
+    });
+    Told(receiver)
+}
+
+impl Told {
+    /// The moment at which `name` came into force.
+    pub fn when(&self, name: &Name) -> Instant {
+        loop {
+            let (at, told) = self.0.recv_timeout(SOON).expect("it is told");
+            if told == *name {
+                return at;
+            }
+        }
+    }
+}
+
+pub fn seconds(from: Instant, to: Instant) -> f64 {
+    match to.checked_duration_since(from) {
+        Some(after) => after.as_secs_f64(),
+        None => -(from - to).as_secs_f64(),
+    }
+}
