@@ -18,12 +18,11 @@ use std::hint::black_box;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use larder::cache::{Entry, Key, MemorySettings, Name};
+use larder::cache::{Cache, Entry, Key, MemorySettings, Name, random};
 
 use support::propagation::{Thing, listen, propagation, seconds};
 use support::{

@@ -318,25 +318,17 @@ impl Mirror {
             return Standing::Invalid;
         }
         let epoch = self.epoch();
-        let era = self.era.load();
-        let (dead_below, mut soft) = (
-            era.dead_below.load(Ordering::Acquire),
-            era.soft_below.load(Ordering::Acquire),
-        );
         let mut standing = Standing::Valid;
-        if era.epoch() != epoch {
-            return Standing::OtherHistory;
-        }
         for dependency in dependencies {
-            let Stamp {
-                epoch: of, clock, ..
-            } = dependency.stamp;
-            if of != epoch || dependency.era.is_none() {
+            let clock = dependency.stamp.clock;
+            let own = dependency.era.as_deref();
+            let Some(era) = own.filter(|era| era.epoch() == epoch) else {
                 return Standing::OtherHistory;
-            }
-            if dead_below > clock {
+            };
+            if era.dead_below.load(Ordering::Acquire) > clock {
                 return Standing::Invalid;
             }
+            let mut soft = era.soft_below.load(Ordering::Acquire);
             for last in dependency
                 .names
                 .iter()
@@ -350,7 +342,6 @@ impl Mirror {
             if soft > clock {
                 standing = Standing::Soft(soft);
             }
-            soft = era.soft_below.load(Ordering::Relaxed);
         }
         match (standing, pending) {
             (Standing::Valid, Some(Kind::Soft)) => Standing::Soft(0),
