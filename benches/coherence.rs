@@ -22,19 +22,18 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use larder::cache::{Cache, Entry, Key, MemorySettings, Name, random};
+use larder::cache::{Cache, Entry, Key, Name, random};
 
 use support::propagation::{Thing, listen, propagation, seconds};
 use support::{
-    Redis, SOON, acknowledged, first_line, machine, quantile, replica, replica_at, resident, time,
-    until,
+    Redis, SOON, acknowledged, bare_moka, first_line, machine, quantile, replica, replica_at,
+    resident, time, until,
 };
 
 // The program's own allocator: the memory of the mirror is measured.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const HOUR: Duration = Duration::from_secs(3600);
 const BODY: usize = 1024;
 
 fn main() {
@@ -399,24 +398,6 @@ impl SilentInvalidation {
         }
         let () = call.invoke(connection).unwrap();
     }
-}
-
-struct OneHour;
-
-impl moka::Expiry<Key, Arc<Entry>> for OneHour {
-    fn expire_after_create(&self, _: &Key, _: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(HOUR)
-    }
-}
-
-/// A map as the memory tier has it, and nothing around it.
-fn bare_moka() -> moka::sync::Cache<Key, Arc<Entry>, foldhash::fast::RandomState> {
-    moka::sync::Cache::builder()
-        .max_capacity(MemorySettings::default().max_bytes)
-        .weigher(|_: &Key, entry: &Arc<Entry>| entry.value.bytes().len() as u32)
-        .expire_after(OneHour)
-        .eviction_policy(moka::policy::EvictionPolicy::lru())
-        .build_with_hasher(foldhash::fast::RandomState::default())
 }
 
 fn nanoseconds(text: &str, get: impl Fn(&str) -> bool) -> f64 {

@@ -27,7 +27,8 @@ use larder::cache::{
 };
 
 use support::{
-    Redis, SOON, acknowledged, first_line, machine, quantile, replica, resident, time, until,
+    Redis, SOON, acknowledged, bare_moka, first_line, machine, quantile, replica, resident, time,
+    until,
 };
 
 // The program's own allocator: memory is measured.
@@ -168,26 +169,33 @@ fn shuffled(below: usize, count: usize) -> Vec<usize> {
 
 fn entries() {
     println!(
-        "\n| entries (100 bytes, 1 tag) | a hit, 1000 of them | a hit, any of them | `HashMap` of `Arc`, any of them |\n|--:|--:|--:|--:|"
+        "\n| entries (100 bytes, 1 tag) | a hit, 1000 of them | moka by itself | a hit, any of them | moka by itself | `HashMap` of `Arc`, any of them |\n|--:|--:|--:|--:|--:|--:|"
     );
     let (cache, things) = (roomy(), Things::new(1, 100));
+    let moka = bare_moka::<Arc<Bytes>>();
     let mut filled = 0;
     for count in [1_000, 10_000, 100_000, 1_000_000] {
         things.fill(&cache, filled..count);
         filled = count;
         let few: Vec<usize> = (0..100_000).map(|at| at % 1000 * (count / 1000)).collect();
         let any = shuffled(count, 200_000);
+        let body = || Arc::new(Bytes::copy_from_slice(&things.body));
         let map: HashMap<Key, Arc<Bytes>, foldhash::fast::RandomState> = (0..count)
-            .map(|number| {
-                let body = Bytes::copy_from_slice(&things.body);
-                (Things::key(number), Arc::new(body))
-            })
+            .map(|number| (Things::key(number), body()))
             .collect();
-        let of_map = |key: &str| map.get(key).is_some_and(|body| body.clone()[99] == b'x');
+        for number in 0..count {
+            moka.insert(Things::key(number), body());
+        }
+        moka.run_pending_tasks();
+        let is_body = |body: Arc<Bytes>| body[99] == b'x';
+        let of_map = |key: &str| map.get(key).cloned().is_some_and(is_body);
+        let of_moka = |key: &str| moka.get(key).is_some_and(is_body);
         println!(
-            "| {count} | {:.0} ns | {:.0} ns | {:.0} ns |",
+            "| {count} | {:.0} ns | {:.0} ns | {:.0} ns | {:.0} ns | {:.0} ns |",
             things.hit(&cache, &few),
+            per_lookup(&few, of_moka),
             things.hit(&cache, &any),
+            per_lookup(&any, of_moka),
             per_lookup(&any, of_map),
         );
     }
@@ -211,6 +219,24 @@ fn memory_per_entry() {
     println!(
         "| tags of its own | memory of an entry beyond key and body ({COUNT} of 100 bytes, resident) |\n|--:|--:|"
     );
+    // Of an entry as small as can be.
+    let moka = bare_moka::<()>();
+    let fill = |numbers: Range<usize>| {
+        for number in numbers {
+            moka.insert(Things::key(number), ());
+        }
+        moka.run_pending_tasks();
+    };
+    fill(0..20_000);
+    let before = resident();
+    fill(20_000..20_000 + COUNT);
+    let each = (resident() - before) as f64 / COUNT as f64;
+    let key = Things::key(0).as_str().len();
+    println!(
+        "| moka by itself, with no value | {:.0} bytes |",
+        each - key as f64
+    );
+    std::mem::forget(moka);
     for tags in [0, 1, 4] {
         let (cache, things) = (roomy(), Things::new(tags, 100));
         // What the first ones need is not what an entry needs.

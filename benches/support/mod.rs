@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use larder::cache::{
-    Cache, CoherenceSettings, Kind, LoadSettings, MemorySettings, Name, RedisSettings,
+    Cache, CoherenceSettings, Key, Kind, LoadSettings, MemorySettings, Name, RedisSettings,
 };
 use larder::secret::Secret;
 use tempfile::TempDir;
@@ -147,6 +147,27 @@ pub fn time(seconds: f64) -> String {
         format!("{:.0} ms", seconds * 1e3)
     }
 }
+
+/// Everything in it lives for an hour.
+struct OneHour;
+
+impl<V> moka::Expiry<Key, V> for OneHour {
+    fn expire_after_create(&self, _: &Key, _: &V, _: Instant) -> Option<Duration> {
+        Some(Duration::from_secs(3600))
+    }
+}
+
+/// A map as the memory tier has it, and nothing around it.
+pub fn bare_moka<V: Clone + Send + Sync + 'static>() -> moka::sync::Cache<Key, V, Hasher> {
+    moka::sync::Cache::builder()
+        .max_capacity(16 << 30)
+        .weigher(|_: &Key, _: &V| 1000)
+        .expire_after(OneHour)
+        .eviction_policy(moka::policy::EvictionPolicy::lru())
+        .build_with_hasher(Hasher::default())
+}
+
+type Hasher = foldhash::fast::RandomState;
 
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
