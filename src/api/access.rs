@@ -2,6 +2,7 @@
 //!
 //! Promise: nothing here blocks. A route says whom it is for; the order of refusal is 401, 403, 429.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -150,15 +151,31 @@ impl Admission {
             .text(";t=")
             .number(whole(decision.reset))
             .value();
-        let policy = texts
-            .text("\"default\";q=")
-            .number(decision.limit.into())
-            .text(";w=")
-            .number(whole(decision.window))
-            .value();
         headers.insert(RATE_LIMIT, left);
-        headers.insert(RATE_LIMIT_POLICY, policy);
+        headers.insert(
+            RATE_LIMIT_POLICY,
+            policy(decision.limit, whole(decision.window)),
+        );
     }
+}
+
+thread_local! {
+    /// The last policy that was told here, and the numbers that it tells.
+    static TOLD: RefCell<((u32, u64), HeaderValue)> =
+        const { RefCell::new(((0, 0), HeaderValue::from_static("\"default\";q=0;w=0"))) };
+}
+
+/// What is allowed in how many seconds. Most keys have one rate, so each worker keeps the text that it told last. Made by itself: it shares no
+/// buffer with an answer, and its holders are not counted where other workers count.
+fn policy(limit: u32, window: u64) -> HeaderValue {
+    TOLD.with_borrow_mut(|(numbers, told)| {
+        if *numbers != (limit, window) {
+            let text = format!("\"default\";q={limit};w={window}");
+            *told = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+            *numbers = (limit, window);
+        }
+        told.clone()
+    })
 }
 
 const SCHEME: &[u8] = b"Bearer ";

@@ -13,8 +13,20 @@ use crate::resource::{WriteError, Written};
 
 use super::problem::Problem;
 
-/// Waits for the answer: for `soft` only, if there is a stale copy to give instead, and never longer than `limit`.
-pub(crate) async fn answer(mut ticket: Ticket, soft: Option<Duration>, limit: Duration) -> Ending {
+/// Fetches and waits: for the resource's soft timeout only, if there is a stale copy to give instead, and never longer than `limit`. For a
+/// reader who knows of a change with the clock `after`.
+pub(crate) async fn wait(
+    cache: &Cache,
+    request: Request,
+    after: u64,
+    limit: Duration,
+) -> Result<Ending, Problem> {
+    let soft = request.subject.policy.soft_timeout;
+    let ticket = fetch(cache, request, after).await?;
+    Ok(answer(ticket, soft, limit).await)
+}
+
+async fn answer(mut ticket: Ticket, soft: Option<Duration>, limit: Duration) -> Ending {
     if let Some(soft) = soft.filter(|soft| *soft < limit) {
         if let Ok(ending) = timeout(soft, &mut ticket).await {
             return ending;
@@ -31,9 +43,8 @@ pub(crate) async fn answer(mut ticket: Ticket, soft: Option<Duration>, limit: Du
     }
 }
 
-/// A claim to the answer, for a reader who knows of a change with the clock `after`: where this replica may not have heard of it,
-/// Redis is asked first, on a blocking thread.
-pub(crate) async fn fetch(cache: &Cache, request: Request, after: u64) -> Result<Ticket, Problem> {
+/// A claim to the answer. Where this replica may not have heard of the change, Redis is asked first, on a blocking thread.
+async fn fetch(cache: &Cache, request: Request, after: u64) -> Result<Ticket, Problem> {
     if after == 0 {
         return Ok(cache.fetch(request));
     }

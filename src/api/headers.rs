@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use actix_web::http::header::HeaderValue;
+
 use crate::cache::{Answer, Micros, Outcome, Staleness};
 use crate::resource::View;
 
@@ -74,13 +76,13 @@ pub(super) fn cache_control(
     age: u64,
     now: Micros,
     out: &mut HeaderTexts,
-) {
+) -> HeaderValue {
     let left = answer.entry.ends.memory_until.saturating_sub(now) / 1_000_000;
     match client_ttl.map(|ttl| ttl.as_secs().min(left)) {
-        None | Some(0) => out.text("private, no-cache"),
+        None | Some(0) => HeaderValue::from_static("private, no-cache"),
         // A client counts from the origin's time (RFC 9111, section 4.2.3), so the age that it is told of comes on top.
-        Some(keep) => out.text("private, max-age=").number(age + keep),
-    };
+        Some(keep) => out.private_max_age(age + keep),
+    }
 }
 
 /// `ETag` of a view with this hash (RFC 9110, section 8.8.3).

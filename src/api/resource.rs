@@ -73,7 +73,9 @@ async fn look_up(
     id: &HeaderValue,
     texts: &mut HeaderTexts,
 ) -> Result<HttpResponse, HttpResponse> {
+    // The one look at the clock: beside the rest of a memory hit, in which no time passes, each is dear.
     let began = Instant::now();
+    let now = front.cache.clock().at(began);
     let resources = front.resources.load();
     let path = path::plain(request.uri().path());
     let Some(found) = resources.find(&path) else {
@@ -115,14 +117,16 @@ async fn look_up(
             let view = resource.key(arguments, key)?;
             Ok((
                 view,
-                front.cache.get(key.as_str(), resource.policy(), after),
+                front
+                    .cache
+                    .get_at(key.as_str(), resource.policy(), after, now),
             ))
         })
         .map_err(|bad| told(Problem::BadParameter(bad)))?;
-    let (answer, memory_took) = match memory {
+    let (answer, now, memory_took) = match memory {
         Some(answer) => {
             resource.tally().count_hit(&answer);
-            (answer, None)
+            (answer, now, None)
         }
         None => {
             let took = began.elapsed();
@@ -130,21 +134,17 @@ async fn look_up(
                 .request(arguments, &request_id::note(id))
                 .map_err(|bad| told(Problem::BadParameter(bad)))?
                 .ok_or_else(|| told(Problem::NotFound("Nothing is served at this path.")))?;
-            let ticket = bridge::fetch(&front.cache, wanted, after)
-                .await
-                .map_err(told)?;
-            let ending =
-                bridge::answer(ticket, resource.policy().soft_timeout, resource.limit()).await;
+            // In a box, as a write is.
+            let waited = Box::pin(bridge::wait(&front.cache, wanted, after, resource.limit()));
+            let ending = waited.await.map_err(told)?;
             resource.tally().count(&ending);
-            (ending.map_err(|error| told(error.into()))?, Some(took))
+            let answer = ending.map_err(|error| told(error.into()))?;
+            (answer, front.cache.clock().now(), Some(took))
         }
     };
     if answer.entry.value.is_absent() {
         return Err(told(Problem::NotFound("There is no such thing.")));
     }
-    let clock = front.cache.clock();
-    // A look at the clock is dear beside the rest of a memory hit, in which no time passes.
-    let now = memory_took.map_or_else(|| clock.at(began), |_| clock.now());
     let mut response = respond(request, resource, &view, &answer, now, memory_took, texts);
     admission.tell_in(texts, response.headers_mut());
     Ok(response)
@@ -202,10 +202,10 @@ fn respond(
     let map = response.headers_mut();
     headers::cache_status(answer, now, texts);
     map.insert(CACHE_STATUS, texts.value());
-    map.insert(header::AGE, texts.number(age).value());
+    map.insert(header::AGE, texts.number_alone(age));
     let client_ttl = resource.settings().client_ttl;
-    headers::cache_control(answer, client_ttl, age, now, texts);
-    map.insert(header::CACHE_CONTROL, texts.value());
+    let kept = headers::cache_control(answer, client_ttl, age, now, texts);
+    map.insert(header::CACHE_CONTROL, kept);
     if let Some(memory) = memory_took {
         headers::server_timing(answer, memory, texts);
         map.insert(SERVER_TIMING, texts.value());

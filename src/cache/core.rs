@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::clock::Clock;
+use super::clock::{Clock, Micros};
 use super::coherence::{Mirror, Name, Standing};
 use super::compose;
 use super::entry::Entry;
@@ -42,14 +42,25 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// What memory may answer with, to a reader who knows of changes up to the clock `after`. Does not block, waits for no lock that
-    /// a load can hold.
-    pub(crate) fn look(&self, key: &str, policy: &Policy, after: u64) -> Option<Answer> {
-        self.serve(&self.memory.get(key)?, policy, after)
+    /// What memory may answer with to a reader who came at `now` and knows of changes up to the clock `after`. Does not block, waits for
+    /// no lock that a load can hold.
+    pub(crate) fn look(
+        &self,
+        key: &str,
+        policy: &Policy,
+        after: u64,
+        now: Micros,
+    ) -> Option<Answer> {
+        self.serve(&self.memory.get(key)?, policy, after, now)
     }
 
-    fn serve(&self, entry: &Arc<Entry>, policy: &Policy, after: u64) -> Option<Answer> {
-        let now = self.clock.now();
+    fn serve(
+        &self,
+        entry: &Arc<Entry>,
+        policy: &Policy,
+        after: u64,
+        now: Micros,
+    ) -> Option<Answer> {
         if !self.mirror.is_trusted(now) && !self.may_serve_blind(entry, policy, now) {
             return None;
         }
@@ -94,7 +105,8 @@ impl Core {
         let Request { subject, making } = request;
         if !whole
             && proof != Proof::Fresh
-            && let Some(answer) = self.look(subject.key.as_str(), &subject.policy, 0)
+            && let Some(answer) =
+                self.look(subject.key.as_str(), &subject.policy, 0, self.clock.now())
         {
             return Ticket::ready(answer);
         }
@@ -128,7 +140,7 @@ impl Core {
                     .filter(|_| proof != Proof::Fresh);
                 if let Some(answer) = in_memory
                     .as_ref()
-                    .and_then(|entry| core.serve(entry, &subject.policy, 0))
+                    .and_then(|entry| core.serve(entry, &subject.policy, 0, core.clock.now()))
                 {
                     return landing.end(Ok(answer));
                 }

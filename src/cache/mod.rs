@@ -210,7 +210,12 @@ impl Cache {
     /// What memory may answer with under the key of this text, to a reader who knows of changes up to the clock `after` (zero: of
     /// none). Does not block.
     pub fn get(&self, key: &str, policy: &Policy, after: u64) -> Option<Answer> {
-        self.core.look(key, policy, after)
+        self.get_at(key, policy, after, self.core.clock.now())
+    }
+
+    /// The same for a reader who came at `now` by [`Cache::clock`], not long ago, and has looked at the clock already.
+    pub fn get_at(&self, key: &str, policy: &Policy, after: u64, now: Micros) -> Option<Answer> {
+        self.core.look(key, policy, after, now)
     }
 
     /// A claim to the answer for `request`: from Redis, from a load that is under way, or from one that this call begins. Does
