@@ -44,6 +44,7 @@ pub struct Measured {
     /// Which share of one core the server used.
     pub busy: f64,
     pub memory: u64,
+    rounds: Vec<Round>,
 }
 
 impl Load {
@@ -139,7 +140,25 @@ impl Measured {
             core_time: middle(|round| round.core_time),
             busy: middle(|round| round.busy),
             memory: memory(load.process),
+            rounds: rounds.to_vec(),
         }
+    }
+}
+
+impl Measured {
+    /// How many times as many requests a second as `other`: the median of the rounds, in each of which the machine was as fast for both.
+    pub fn to(&self, other: &Measured) -> f64 {
+        self.ratio(other, |round| round.per_second)
+    }
+
+    /// How many times as many requests in the same time on a core.
+    pub fn to_by_core_time(&self, other: &Measured) -> f64 {
+        self.ratio(other, |round| 1.0 / round.core_time)
+    }
+
+    fn ratio(&self, other: &Measured, of: fn(&Round) -> f64) -> f64 {
+        let rounds = self.rounds.iter().zip(&other.rounds);
+        quantile(rounds.map(|(mine, its)| of(mine) / of(its)).collect(), 0.5)
     }
 }
 

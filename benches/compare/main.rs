@@ -1,7 +1,8 @@
 //! larder beside what people use now, on one machine and in one run: `scripts/compare`, some minutes.
 //!
 //! Everybody serves the same JSON body of 4 KiB over loopback. One core is for the server and another for `wrk`; the rounds of all
-//! servers are interleaved, so that what else the machine does meets all of them, and a figure is the median of its rounds. The
+//! servers are interleaved, so that what else the machine does meets all of them, and a figure is the median of its
+//! rounds, a ratio the median of those within one round. The
 //! bare handler is actix-web with larder's allocator, and sends what larder sends, byte for byte. What is not installed is named.
 //!
 //! After `--`: `--rounds N`, `--seconds N` of each, `--write` to put the tables into docs/performance.md.

@@ -58,11 +58,11 @@ impl Report {
         this: &Measured,
         other: &Measured,
     ) {
-        let ratio = this.per_second / other.per_second;
+        let ratio = this.to(other);
         self.goals.push(Goal {
             what,
             goal: goal.map_or(String::new(), |goal| format!("≥ {goal}")),
-            measured: format!("{ratio:.2} ({:.2})", other.core_time / this.core_time),
+            measured: format!("{ratio:.2} ({:.2})", this.to_by_core_time(other)),
             reached: goal.is_none_or(|goal| ratio >= goal),
         });
     }
@@ -103,7 +103,7 @@ impl Report {
                 "| {} | {:.0} | {slowest:.0} … {fastest:.0} | {:.3} | {} | {} | {:.2} µs | {:.0} % | {:.1} MiB |",
                 of.name,
                 of.per_second,
-                of.per_second / bare.per_second,
+                of.to(bare),
                 time(of.p50),
                 time(of.p99),
                 of.core_time * 1e6,
@@ -144,7 +144,7 @@ impl Report {
                 "| {} | {:.0} | {slowest:.0} … {fastest:.0} | {:.3} | {} | {} |",
                 of.name,
                 of.per_second,
-                of.per_second / memory.per_second,
+                of.to(memory),
                 time(of.p50),
                 time(of.p99),
             );
@@ -159,7 +159,7 @@ impl Report {
         self.at_least(
             "Redis hit to a memory hit, all sharing both cores",
             0.65,
-            redis.per_second / memory.per_second,
+            redis.to(memory),
         );
         self.below(
             "Redis hit, 256 connections: p99 in p50",
@@ -194,7 +194,7 @@ impl Report {
         self.below(
             "a memory hit among a million entries to one among a thousand, time on its core",
             1.3,
-            many.core_time / few.core_time,
+            few.to_by_core_time(many),
             " ×",
         );
         let each = many.memory.saturating_sub(few.memory) / more;

@@ -20,6 +20,7 @@ mod resource;
 mod status;
 mod write;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix_web::dev::HttpServiceFactory;
@@ -100,6 +101,9 @@ impl Api {
 
     /// All routes.
     pub fn routes(&self, config: &mut web::ServiceConfig) {
+        // Each worker counts the holders of its own: those of the shared one would be one line of memory that all of them write to.
+        let front = Rc::new(self.front.clone());
+        let declared = move |request, payload| resource::serve(request, payload, front.clone());
         config
             .app_data(self.front.clone())
             .app_data(self.health.clone())
@@ -121,7 +125,7 @@ impl Api {
                         "GET, HEAD",
                         [read(invalidation::replicas)],
                     ))
-                    .default_service(web::to(resource::serve)),
+                    .default_service(web::to(declared.clone())),
             )
             .service(
                 web::scope("/keys")
@@ -131,9 +135,9 @@ impl Api {
                         [read(keys::list), web::post().to(keys::create)],
                     ))
                     .service(own("/{id}", "DELETE", [web::delete().to(keys::revoke)]))
-                    .default_service(web::to(resource::serve)),
+                    .default_service(web::to(declared.clone())),
             )
-            .default_service(web::to(resource::serve));
+            .default_service(web::to(declared));
     }
 }
 

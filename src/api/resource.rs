@@ -3,6 +3,7 @@
 //! A memory hit runs from top to bottom on the actix worker: it blocks nowhere and allocates for the answer only.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Instant;
 
 use actix_web::http::header::{self, HeaderName, HeaderValue};
@@ -35,7 +36,7 @@ pub(crate) struct Front {
 pub(crate) async fn serve(
     request: HttpRequest,
     mut payload: web::Payload,
-    front: web::Data<Front>,
+    front: Rc<web::Data<Front>>,
 ) -> HttpResponse {
     let mut texts = HeaderTexts::new();
     let id = request_id::of(&request, &mut texts);
