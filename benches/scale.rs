@@ -22,13 +22,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use larder::cache::{
-    Cache, CoherenceSettings, Key, Life, Load, LoadSettings, Loaded, Making, MemorySettings, Name,
-    Policy, RedisSettings, Request, Subject, Tag, Ticket, Value,
+    Cache, CoherenceSettings, Key, LoadSettings, MemorySettings, Name, Policy, RedisSettings,
+    Request, Tag, Ticket, Value,
 };
 
 use support::{
-    Redis, SOON, acknowledged, bare_moka, first_line, machine, quantile, replica, resident, time,
-    until,
+    Redis, SOON, acknowledged, bare_moka, first_line, machine, quantile, replica, request,
+    resident, time, until,
 };
 
 // The program's own allocator: memory is measured.
@@ -113,21 +113,8 @@ impl Things {
     fn request(&self, number: usize) -> Request {
         let body = Bytes::copy_from_slice(&self.body);
         let tags = (0..self.tags).map(|tag| Tag::new(&format!("tag{tag}:{number:07}")));
-        Request {
-            subject: Subject {
-                key: Things::key(number),
-                policy: self.policy.clone(),
-                tags: tags.collect(),
-                label: "bench".into(),
-                note: "".into(),
-                jitter: 0,
-                tally: Arc::default(),
-            },
-            making: Making::Load(Load {
-                limit: SOON,
-                run: Box::new(|_| Ok(Loaded::new(Value::Present(body), Life::Full))),
-            }),
-        }
+        let value = move || Value::Present(body);
+        request(Things::key(number), self.policy.clone(), tags, value)
     }
 
     /// Nanoseconds of a hit, asking for these in turn.

@@ -12,6 +12,8 @@
 
 mod instructions;
 mod steps;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::hint::black_box;
 use std::task::Waker;

@@ -9,6 +9,7 @@ use std::sync::mpsc::{self, Sender};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::support;
 use actix_web::dev::Service;
 use actix_web::{App, test};
 use bytes::Bytes;
@@ -16,9 +17,9 @@ use larder::api::Api;
 use larder::api::key_table::KeyTable;
 use larder::api::limiter::Limiter;
 use larder::cache::{
-    Cache, CoherenceSettings, Dependency, Ends, Entry, Epoch, Key, KeyText, Life, Load,
-    LoadSettings, Loaded, Making, MemorySettings, Name, Policy, RedisSettings, Request, Stamp,
-    Subject, Tag, Ticket, Value, decode_envelope, encode_envelope,
+    Cache, CoherenceSettings, Dependency, Ends, Entry, Epoch, Key, KeyText, Life, LoadSettings,
+    MemorySettings, Name, Policy, RedisSettings, Request, Stamp, Tag, Ticket, Value,
+    decode_envelope, encode_envelope,
 };
 use larder::config::Config;
 use larder::database::{Database, DatabaseSettings, KeyRate, NewKey};
@@ -344,21 +345,7 @@ fn policy() -> Policy {
 
 fn request(key: Key, tags: usize, value: impl FnOnce() -> Value + Send + 'static) -> Request {
     let tags = (0..tags).map(|tag| Tag::new(&format!("tag:{tag}")));
-    Request {
-        subject: Subject {
-            key,
-            policy: Arc::new(policy()),
-            tags: tags.collect(),
-            label: "bench".into(),
-            note: "".into(),
-            jitter: 0,
-            tally: Arc::default(),
-        },
-        making: Making::Load(Load {
-            limit: SOON,
-            run: Box::new(|_| Ok(Loaded::new(value(), Life::Full))),
-        }),
-    }
+    support::request(key, Arc::new(policy()), tags, value)
 }
 
 /// What it depends on: four tags and a key.

@@ -7,11 +7,13 @@ pub mod propagation;
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use larder::cache::{
-    Cache, CoherenceSettings, Key, Kind, LoadSettings, MemorySettings, Name, RedisSettings,
+    Cache, CoherenceSettings, Key, Kind, Life, Load, LoadSettings, Loaded, Making, MemorySettings,
+    Name, Policy, RedisSettings, Request, Subject, Tag, Value,
 };
 use larder::secret::Secret;
 use tempfile::TempDir;
@@ -145,6 +147,30 @@ pub fn time(seconds: f64) -> String {
         format!("{:.0} µs", seconds * 1e6)
     } else {
         format!("{:.0} ms", seconds * 1e3)
+    }
+}
+
+/// A look-up of `key`, whose load brings `value`.
+pub fn request(
+    key: Key,
+    policy: Arc<Policy>,
+    tags: impl IntoIterator<Item = Tag>,
+    value: impl FnOnce() -> Value + Send + 'static,
+) -> Request {
+    Request {
+        subject: Subject {
+            key,
+            policy,
+            tags: tags.into_iter().collect(),
+            label: "bench".into(),
+            note: "".into(),
+            jitter: 0,
+            tally: Arc::default(),
+        },
+        making: Making::Load(Load {
+            limit: SOON,
+            run: Box::new(|_| Ok(Loaded::new(value(), Life::Full))),
+        }),
     }
 }
 

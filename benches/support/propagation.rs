@@ -5,11 +5,9 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use larder::cache::{
-    Cache, Key, Life, Load, Loaded, Making, Name, Policy, Request, Subject, Tag, Value, random,
-};
+use larder::cache::{Cache, Key, Name, Policy, Tag, Value, random};
 
-use super::{Redis, SOON, acknowledged, replica, until};
+use super::{Redis, SOON, acknowledged, replica, request, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const BODY: usize = 1024;
@@ -83,26 +81,13 @@ impl Thing {
 
     pub fn fill(&self, cache: &Cache) {
         until("it is in memory", || {
-            let request = Request {
-                subject: Subject {
-                    key: self.key.clone(),
-                    policy: self.policy.clone(),
-                    tags: self.tags.clone().into(),
-                    label: "bench".into(),
-                    note: "".into(),
-                    jitter: 0,
-                    tally: Arc::default(),
-                },
-                making: Making::Load(Load {
-                    limit: SOON,
-                    run: Box::new(|_| {
-                        Ok(Loaded::new(
-                            Value::Present(vec![b'x'; BODY].into()),
-                            Life::Full,
-                        ))
-                    }),
-                }),
-            };
+            let value = || Value::present(vec![b'x'; BODY]);
+            let request = request(
+                self.key.clone(),
+                self.policy.clone(),
+                self.tags.clone(),
+                value,
+            );
             cache.answer(request, SOON).unwrap();
             cache.get(self.text(), &self.policy, 0).is_some()
         });
