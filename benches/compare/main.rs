@@ -87,7 +87,7 @@ fn main() {
     entries::measure(&stage, &plan, &mut report);
     stage.share_all_cores();
     both_cores(&stage, &plan, &mut report);
-    report.invalidations(support::propagation::propagation(&support::Redis::start()).since_call);
+    report.invalidations(support::propagation::propagation(&support::Redis::start()).slowest);
     let text = report.end(&stage.left_out);
     println!("{text}");
     if plan.write {

@@ -78,7 +78,12 @@ impl Report {
 
     pub fn idle(&mut self, started: f64, memory: u64, threads: u64) {
         let mib = memory as f64 / f64::from(1 << 20);
-        self.below("idle, nothing configured: memory", 30.0, mib, " MiB");
+        self.below(
+            "idle, nothing configured, a worker for each core: memory",
+            30.0,
+            mib,
+            " MiB",
+        );
         self.below("the same: ready after", 150.0, started * 1e3, " ms");
         self.below("the same: threads", 20.0, threads as f64, "");
     }
@@ -176,7 +181,7 @@ impl Report {
         };
         let _ = writeln!(
             self.tables,
-            "\nThe same of rows of a table, in 100 bytes, any of them as often as any other:\n\n\
+            "\nThe same of rows of a table, in 100 bytes and without tags, any of them as often as any other:\n\n\
              | larder, memory hit | requests/s | p50 | p99 | its time on a core per request | memory |\n|---|--:|--:|--:|--:|--:|"
         );
         for of in measured {
@@ -199,17 +204,17 @@ impl Report {
         );
         let each = many.memory.saturating_sub(few.memory) / more;
         self.below(
-            "memory of an entry beyond key and body",
+            "memory of an entry without tags beyond key and body",
             400.0,
             each.saturating_sub(itself) as f64,
             " bytes",
         );
     }
 
-    /// Seconds from the call of each invalidation to each of three other replicas.
+    /// Seconds from the call of each invalidation until the last of three other replicas has it.
     pub fn invalidations(&mut self, seen: Vec<f64>) {
         self.below(
-            "invalidation seen on 3 other replicas, p99",
+            "invalidation seen on the last of 3 other replicas, p99",
             5.0,
             quantile(seen, 0.99) * 1e3,
             " ms",

@@ -11,6 +11,7 @@ use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 
 use super::clock::Clock;
+use super::coherence::Dependency;
 use super::entry::Entry;
 use super::key::Key;
 use super::policy::{Life, Policy};
@@ -21,6 +22,8 @@ use super::settings::{Eviction, MemorySettings};
 const BOOKKEEPING: usize = 680;
 /// What each tag adds besides its text, if no other entry shares that.
 const A_TAG: usize = 48;
+/// What each part of a whole adds: what it depends on. Its names are its own entry's.
+const A_PART: usize = size_of::<Dependency>();
 
 type Map = moka::sync::Cache<Key, Kept, foldhash::fast::RandomState>;
 
@@ -68,6 +71,7 @@ impl MemoryTier {
                 let bytes = key.as_str().len()
                     + kept.entry.value.bytes().len()
                     + tags
+                    + kept.entry.of_parts.len() * A_PART
                     + validator
                     + BOOKKEEPING;
                 u32::try_from(bytes).unwrap_or(u32::MAX)

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use super::super::clock::Clock;
@@ -88,6 +88,8 @@ pub(crate) struct Era {
     /// By the hash of a name: the highest clock of any name with it.
     slots: Box<[AtomicU64]>,
     shards: [RwLock<Names>; SHARDS],
+    /// Whether it is over: then the names are gone, and the slots stand for them.
+    over: AtomicBool,
 }
 
 impl Era {
@@ -100,6 +102,7 @@ impl Era {
             soft_below: AtomicU64::new(0),
             slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             shards: Default::default(),
+            over: AtomicBool::new(false),
         }
     }
 
@@ -136,15 +139,30 @@ impl Era {
     /// with the same hash had none either.
     #[inline]
     pub(super) fn since(&self, name: &Name, clock: u64) -> Option<Last> {
-        if self.slot(name).load(Ordering::Acquire) <= clock {
+        let newest = self.slot(name).load(Ordering::Acquire);
+        if newest <= clock {
             return None;
         }
-        // Forgotten, or another name's slot: what was forgotten has left its mark by now.
-        let unknown = || Last {
-            hard: self.dead_below.load(Ordering::Acquire),
-            soft: 0,
+        let last = self.last_of(name).unwrap_or_default();
+        // What was forgotten has left its mark by now, also where it was told again meanwhile by somebody who was late.
+        let gone = if self.over.load(Ordering::Acquire) {
+            newest
+        } else {
+            self.dead_below.load(Ordering::Acquire)
         };
-        Some(self.last_of(name).unwrap_or_else(unknown))
+        Some(Last {
+            hard: last.hard.max(gone),
+            soft: last.soft,
+        })
+    }
+
+    /// Another history has taken its place. Entries that were loaded in this one may be there for long, and hold it: from now on it is no
+    /// more than its slots, which take a name that shares one with another for invalidated when that was.
+    pub(super) fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        for shard in &self.shards {
+            *shard.write().unwrap_or_else(PoisonError::into_inner) = Names::default();
+        }
     }
 
     /// Notes that `name` was invalidated at `clock`. A maximum: order and repetition do not matter.

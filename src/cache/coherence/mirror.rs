@@ -180,6 +180,7 @@ impl Mirror {
         // Last: whoever raises it later finds in `applied` that its history is over. Readers who want it wait for the lock.
         fence(Ordering::SeqCst);
         retired.insert(before.epoch(), before.dead_below.load(Ordering::Acquire));
+        before.end();
         seen
     }
 

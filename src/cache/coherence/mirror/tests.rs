@@ -47,7 +47,7 @@ fn an_entry_falls_with_what_was_invalidated_after_its_load_began() {
     assert_eq!(
         mirror.standing(before.iter()),
         Standing::Invalid,
-        "a cell only grows"
+        "a clock only grows"
     );
 }
 
@@ -180,6 +180,22 @@ fn one_that_is_alone_forgets_names_where_there_are_too_many() {
 }
 
 #[test]
+fn a_history_that_is_over_holds_no_names() {
+    let mirror = mirror();
+    let of = |name| [mirror.dependency(stamp(1, 10), &names(&[name]))];
+    let (hit, spared) = (of("a"), of("b"));
+    mirror.era().apply(&Name::tag("a"), Kind::Hard, 1000);
+    let old = mirror.era();
+    mirror.saw(&state(2, 3));
+    assert_eq!((old.names(), mirror.era().names()), (0, 0));
+    assert!(
+        mirror.invalidated_since_reset(hit.iter()),
+        "and knows all the same"
+    );
+    assert!(!mirror.invalidated_since_reset(spared.iter()));
+}
+
+#[test]
 fn epochs_read_as_they_are_written() {
     let epoch = Epoch::random();
     assert_eq!(Epoch::parse(&epoch.to_string()), Some(epoch));
@@ -294,5 +310,16 @@ fn a_name_that_is_forgotten_while_a_read_looks_is_not_missed() {
         // The last one that is looked at.
         |mirror, all, round| mirror.era().apply(&all[499], Kind::Hard, 10 + round),
         |mirror, _, round| mirror.era().prune(11 + round),
+    );
+}
+
+#[test]
+fn nor_is_one_that_somebody_late_tells_again_with_an_older_clock() {
+    never_missed(
+        |mirror, all, round| mirror.era().apply(&all[499], Kind::Hard, 10 + round),
+        |mirror, all, round| {
+            mirror.era().prune(11 + round);
+            mirror.era().apply(&all[499], Kind::Hard, 1);
+        },
     );
 }
