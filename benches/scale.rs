@@ -22,12 +22,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use larder::cache::{
-    Cache, CoherenceSettings, Key, LoadSettings, MemorySettings, Name, Policy, RedisSettings,
-    Request, Tag, Ticket, Value,
+    Cache, Key, LoadSettings, MemorySettings, Name, Policy, Request, Tag, Ticket, Value,
 };
 
 use support::{
-    Redis, SOON, acknowledged, bare_moka, first_line, machine, quantile, replica, request,
+    Redis, SOON, acknowledged, alone, bare_moka, first_line, machine, quantile, replica, request,
     resident, time, until,
 };
 
@@ -59,26 +58,16 @@ fn main() {
 
 /// A cache that is alone and has room.
 fn roomy() -> Cache {
-    let cache = Cache::start(
+    alone(
         &MemorySettings {
             max_bytes: 16 << 30,
             ..MemorySettings::default()
         },
-        &RedisSettings::default(),
         &LoadSettings {
             max_loads: 4,
             max_queue: 1 << 20,
         },
-        &CoherenceSettings::default(),
     )
-    .unwrap();
-    cache.redis().wait_first_look(SOON);
-    assert!(
-        !cache.redis().is_up(),
-        "a Redis at 127.0.0.1:6379 is in the way: these figures are of memory alone"
-    );
-    assert!(cache.wait_trusted(SOON));
-    cache
 }
 
 struct Things {

@@ -17,9 +17,8 @@ use larder::api::Api;
 use larder::api::key_table::KeyTable;
 use larder::api::limiter::Limiter;
 use larder::cache::{
-    Cache, CoherenceSettings, Dependency, Ends, Entry, Epoch, Key, KeyText, Life, LoadSettings,
-    MemorySettings, Name, Policy, RedisSettings, Request, Stamp, Tag, Ticket, Value,
-    decode_envelope, encode_envelope,
+    Cache, Dependency, Ends, Entry, Epoch, Key, KeyText, Life, LoadSettings, MemorySettings, Name,
+    Policy, Request, Stamp, Tag, Ticket, Value, decode_envelope, encode_envelope,
 };
 use larder::config::Config;
 use larder::database::{Database, DatabaseSettings, KeyRate, NewKey};
@@ -107,19 +106,7 @@ impl Stage {
         let key = made.unwrap().secret;
         let table = Arc::new(KeyTable::new("600/1m".parse().unwrap(), None));
         table.refresh(&database).unwrap();
-        let cache = Cache::start(
-            &MemorySettings::default(),
-            &RedisSettings::default(),
-            &LoadSettings::default(),
-            &CoherenceSettings::default(),
-        )
-        .unwrap();
-        cache.redis().wait_first_look(SOON);
-        assert!(
-            !cache.redis().is_up(),
-            "a Redis at 127.0.0.1:6379 is in the way: these figures are of memory alone"
-        );
-        assert!(cache.wait_trusted(SOON));
+        let cache = support::alone(&MemorySettings::default(), &LoadSettings::default());
         let archivist = Archivist::start(database.clone(), HOUR).unwrap();
         let sources = Sources {
             news: News::new(Vec::new(), archivist, database.clone()),

@@ -131,6 +131,24 @@ pub fn replica_at(url: String, prefix: &str, patience: Duration) -> Cache {
     cache
 }
 
+/// A cache of memory alone.
+pub fn alone(memory: &MemorySettings, loads: &LoadSettings) -> Cache {
+    let cache = Cache::start(
+        memory,
+        &RedisSettings::default(),
+        loads,
+        &CoherenceSettings::default(),
+    )
+    .unwrap();
+    cache.redis().wait_first_look(SOON);
+    assert!(
+        !cache.redis().is_up(),
+        "a Redis at 127.0.0.1:6379 is in the way: these figures are of memory alone"
+    );
+    assert!(cache.wait_trusted(SOON));
+    cache
+}
+
 /// Invalidates; the clock of it. One that is pending would be no figure.
 pub fn acknowledged(cache: &Cache, names: &[Name]) -> u64 {
     let told = cache.invalidate(names, Kind::Hard);

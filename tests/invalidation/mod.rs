@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::client::{Answer, Pending};
-use crate::support::larder::{ADMIN_KEY, Larder};
+use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
 use crate::support::news::path;
 use crate::support::proxy::FaultProxy;
 use crate::support::redis::RedisServer;
@@ -46,8 +46,19 @@ impl Two {
     fn with(config: &VersionsConfig) -> Two {
         let (redis, versions) = (RedisServer::start(), Versions::start());
         let proxy = FaultProxy::start(redis.address());
-        let near = Larder::start(&config.options(&versions, redis.address()));
-        let far = Larder::start(&config.options(&versions, proxy.address()));
+        let near = config.options(&versions, redis.address());
+        let far = config.options(&versions, proxy.address());
+        Two::start_with([&near, &far], proxy, redis, versions)
+    }
+
+    /// The near one and the far one, trusted.
+    fn start_with(
+        [near, far]: [&LarderOptions; 2],
+        proxy: FaultProxy,
+        redis: RedisServer,
+        versions: Versions,
+    ) -> Two {
+        let [near, far] = [near, far].map(Larder::start);
         let two = Two {
             near,
             far,

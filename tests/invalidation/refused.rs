@@ -169,18 +169,10 @@ soft_timeout = "50ms"
         let options = config.options(&versions, redis);
         options.with_config_text("[resource.articles]", &resources)
     };
-    let near = Larder::start(&options(redis.address()));
+    let near = options(redis.address());
     let url = format!("redis://far:pw@{}", proxy.address());
-    let far = Larder::start(&options(proxy.address()).env("REDIS_URL", &url));
-    let two = Two {
-        near,
-        far,
-        proxy,
-        redis,
-        versions,
-    };
-    two.both_trust();
-    two
+    let far = options(proxy.address()).env("REDIS_URL", &url);
+    Two::start_with([&near, &far], proxy, redis, versions)
 }
 
 fn refuse_far(two: &Two) {
