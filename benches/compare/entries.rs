@@ -5,8 +5,8 @@ use std::thread;
 
 use super::load::{Client, Load};
 use super::report::Report;
-use super::servers::{Larder, SERVER_CORE, Stage};
-use super::{Plan, interleaved};
+use super::servers::{SERVER_CORE, Server, Stage};
+use super::{Contender, Plan, interleaved};
 
 const FEW: usize = 1_000;
 const MANY: usize = 1_000_000;
@@ -19,19 +19,16 @@ pub fn measure(stage: &Stage, plan: &Plan, report: &mut Report) {
         larder.pin(SERVER_CORE);
         (larder, count)
     });
-    let loads: Vec<Load> = larders
-        .iter()
-        .map(|(larder, count)| {
-            let key = [larder.authorization()];
-            let name = format!("{count} entries");
-            let mut load = Load::of(&name, larder.process(), larder.url("/rows/"), &key);
-            load.keys = *count;
-            load.without_order = true;
-            load.pinned();
-            load
-        })
-        .collect();
-    let measured = interleaved(&loads, plan);
+    // Neither is started anew: a million misses take a minute.
+    let contenders = larders.each_ref().map(|(larder, count)| {
+        let load = move || Load {
+            keys: *count,
+            without_order: true,
+            ..Load::of(&format!("{count} entries"), larder, "/rows/")
+        };
+        Box::new(move || vec![load()]) as Contender<'_>
+    });
+    let measured = interleaved(&contenders, plan);
     for (larder, count) in &larders {
         let answer = larder.get(&format!("/rows/{count}"));
         let status = answer.header("cache-status").unwrap_or_default();
@@ -44,7 +41,7 @@ pub fn measure(stage: &Stage, plan: &Plan, report: &mut Report) {
 }
 
 /// Asks for all of them once, on some connections.
-fn fill(larder: &Larder, count: usize) {
+fn fill(larder: &Server, count: usize) {
     let next = AtomicUsize::new(1);
     thread::scope(|scope| {
         for _ in 0..32 {

@@ -2,27 +2,29 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::processes::{busy, memory, on_core};
-use super::servers::CLIENT_CORE;
+use super::servers::{CLIENT_CORE, Server};
 
 /// What one server is asked for, and how.
 pub struct Load {
     pub name: String,
-    process: u32,
-    url: String,
-    headers: Vec<(String, String)>,
+    /// It runs as long as it may be asked.
+    pub server: Rc<Server>,
+    pub url: String,
+    pub headers: Vec<(String, String)>,
     pub connections: usize,
     /// More than one: the numbers of so many follow the URL in turn.
     pub keys: usize,
     /// Not in turn: any of them.
     pub without_order: bool,
-    core: Option<usize>,
+    /// Where `wrk` runs; `None`: anywhere.
+    pub core: Option<usize>,
 }
 
 /// What one run showed.
-#[derive(Clone, Copy)]
 pub struct Round {
     per_second: f64,
     p50: f64,
@@ -30,6 +32,7 @@ pub struct Round {
     /// Of the server, in seconds on a core for one request.
     core_time: f64,
     busy: f64,
+    memory: u64,
 }
 
 /// What several runs showed: the median of each figure.
@@ -48,22 +51,18 @@ pub struct Measured {
 }
 
 impl Load {
-    pub fn of(name: &str, process: u32, url: String, headers: &[(String, String)]) -> Load {
+    /// One path of `server`, by `wrk` on the client's core.
+    pub fn of(name: &str, server: &Rc<Server>, path: &str) -> Load {
         Load {
             name: name.to_owned(),
-            process,
-            url,
-            headers: headers.to_vec(),
+            server: server.clone(),
+            url: server.url(path),
+            headers: vec![server.authorization()],
             connections: super::CONNECTIONS,
             keys: 0,
             without_order: false,
-            core: None,
+            core: Some(CLIENT_CORE),
         }
-    }
-
-    /// `wrk` on a core of its own.
-    pub fn pinned(&mut self) {
-        self.core = Some(CLIENT_CORE);
     }
 
     pub fn run(&self, span: Duration) -> Round {
@@ -83,9 +82,10 @@ impl Load {
                 command.env("WITHOUT_ORDER", "1");
             }
         }
-        let before = busy(self.process);
+        let process = self.server.process();
+        let before = busy(process);
         let output = command.arg(&self.url).output().expect("wrk runs");
-        let used = (busy(self.process) - before).as_secs_f64();
+        let used = (busy(process) - before).as_secs_f64();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let why = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}: {said}{why}", self.name);
@@ -113,6 +113,7 @@ impl Load {
             p99: seconds(&after("99%")),
             core_time: used / requests,
             busy: used / took,
+            memory: memory(process),
         }
     }
 }
@@ -127,20 +128,20 @@ fn seconds(text: &str) -> f64 {
 }
 
 impl Measured {
-    pub fn median(load: &Load, rounds: &[Round]) -> Measured {
+    pub fn median(name: String, rounds: Vec<Round>) -> Measured {
         let all = |of: fn(&Round) -> f64| rounds.iter().map(of).collect::<Vec<_>>();
         let middle = |of| quantile(all(of), 0.5);
         let rates = all(|round| round.per_second);
         Measured {
-            name: load.name.clone(),
+            name,
             per_second: middle(|round| round.per_second),
             range: (quantile(rates.clone(), 0.0), quantile(rates, 1.0)),
             p50: middle(|round| round.p50),
             p99: middle(|round| round.p99),
             core_time: middle(|round| round.core_time),
             busy: middle(|round| round.busy),
-            memory: memory(load.process),
-            rounds: rounds.to_vec(),
+            memory: middle(|round| round.memory as f64) as u64,
+            rounds,
         }
     }
 }

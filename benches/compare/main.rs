@@ -1,9 +1,10 @@
 //! larder beside what people use now, on one machine and in one run: `scripts/compare`, some minutes.
 //!
-//! Everybody serves the same JSON body of 4 KiB over loopback. One core is for the server and another for `wrk`; the rounds of all
-//! servers are interleaved, so that what else the machine does meets all of them, and a figure is the median of its
-//! rounds, a ratio the median of those within one round. The
-//! bare handler is actix-web with larder's allocator, and sends what larder sends, byte for byte. What is not installed is named.
+//! Everybody serves the same JSON body of 4 KiB over loopback. One core is for the server and another for `wrk`. The rounds of all
+//! servers are interleaved, so that what else the machine does meets all of them, and each round starts its server anew, since where
+//! a process happens to lie in memory is worth a tenth of its speed. A figure is the median of its rounds, a ratio the median of
+//! those within one round. The bare handler is actix-web with larder's allocator, and sends what larder sends, byte for byte. What is
+//! not installed is named.
 //!
 //! After `--`: `--rounds N`, `--seconds N` of each, `--write` to put the tables into docs/performance.md.
 
@@ -24,11 +25,13 @@ mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
-use load::{Client, Load, Measured};
+use load::{Answer, Client, Load, Measured, Round};
 use report::Report;
-use servers::{Larder, Stage};
+use servers::{Server, Stage};
 
 // The program's own allocator: the bare handler is to have no other.
 #[global_allocator]
@@ -39,6 +42,8 @@ const BODY: usize = 4096;
 const CONNECTIONS: usize = 64;
 /// The keys of the figures that are not of one key.
 const KEYS: usize = 1000;
+/// What each server runs before its rounds are counted.
+const WARM_UP: Duration = Duration::from_secs(1);
 
 /// How long and how often.
 struct Plan {
@@ -95,75 +100,67 @@ fn main() {
     }
 }
 
+/// Somebody who is compared: starts a server, fills its cache, and tells what to ask it for; nothing where it is not installed.
+type Contender<'a> = Box<dyn Fn() -> Vec<Load> + 'a>;
+
 /// A server with a core of its own, `wrk` with the other.
 fn one_core_each(stage: &Stage, plan: &Plan, report: &mut Report) {
     let larder = stage.larder("larder", 1, Some(servers::SERVER_CORE));
-    let seen = larder.get("/items/1");
-    assert_eq!(seen.body.len(), BODY, "the body of the origin");
+    let seen = memory_hit(&larder);
+    let authorization = larder.authorization();
+    let bare = || {
+        let bare = stage.bare(&seen, authorization.clone());
+        vec![Load::of("bare actix handler", &bare, "/items/1")]
+    };
+    let larder_again = || {
+        let larder = stage.larder("larder", 1, Some(servers::SERVER_CORE));
+        let hit = memory_hit(&larder);
+        let etag = hit.header("etag").expect("an entity tag").to_owned();
+        let mut unchanged = Load::of("larder, 304", &larder, "/items/1");
+        unchanged.headers.push(("If-None-Match".into(), etag));
+        let hit = Load::of("larder, memory hit", &larder, "/items/1");
+        vec![hit, unchanged]
+    };
+    // The first is a miss. All later ones are hits, and say so.
+    let filled = |other: &Rc<Server>| {
+        other.get("/items/1");
+        let hit = other.get("/items/1");
+        assert_eq!(hit.body, seen.body, "{} gives the same body", other.name);
+        assert_eq!(hit.header("x-cache"), Some("HIT"), "{}", other.name);
+        Load::of(&other.name, other, "/items/1")
+    };
+    let of_python = |python: Rc<Server>| {
+        let unread = format!("{}, the body unread", python.name);
+        let unread = Load::of(&unread, &python, "/passed/1");
+        vec![filled(&python), unread]
+    };
+    let contenders: [Contender<'_>; 5] = [
+        Box::new(bare),
+        Box::new(larder_again),
+        Box::new(|| stage.nginx().iter().map(filled).collect()),
+        Box::new(|| stage.varnish().iter().map(filled).collect()),
+        Box::new(|| stage.cache_aside().map_or(Vec::new(), of_python)),
+    ];
+    report.one_core_each(&interleaved(&contenders, plan));
+    misses(&larder, report);
+}
+
+/// What larder gives from memory, with all that it does for a caller.
+fn memory_hit(larder: &Server) -> Answer {
+    larder.get("/items/1");
     let hit = larder.get("/items/1");
+    assert_eq!(hit.body.len(), BODY, "the body of the origin");
     let status = hit.header("cache-status").unwrap_or_default();
     assert!(
         status.starts_with("larder-memory; hit"),
         "a memory hit: {status}"
     );
-    let etag = hit.header("etag").expect("an entity tag").to_owned();
-    let with_key = vec![larder.authorization()];
-    let mut if_changed = with_key.clone();
-    if_changed.push(("If-None-Match".into(), etag));
-
-    let bare = stage.bare(&hit);
-    let mut contenders = vec![
-        Load::of(
-            "bare actix handler",
-            bare.process(),
-            bare.url("/items/1"),
-            &with_key,
-        ),
-        Load::of(
-            "larder, memory hit",
-            larder.process(),
-            larder.url("/items/1"),
-            &with_key,
-        ),
-        Load::of(
-            "larder, 304",
-            larder.process(),
-            larder.url("/items/1"),
-            &if_changed,
-        ),
-    ];
-    let others = [stage.nginx(), stage.varnish(), stage.cache_aside()];
-    for other in others.iter().flatten() {
-        // The first is a miss. All later ones are hits, and say so.
-        other.get("/items/1");
-        let hit = other.get("/items/1");
-        assert_eq!(hit.body, seen.body, "{} gives the same body", other.name);
-        assert_eq!(hit.header("x-cache"), Some("HIT"), "{}", other.name);
-        contenders.push(Load::of(
-            &other.name,
-            other.process(),
-            other.url("/items/1"),
-            &other.asks_for(),
-        ));
-    }
-    if let Some(python) = &others[2] {
-        let name = format!("{}, the body unread", python.name);
-        let url = python.url("/passed/1");
-        contenders.push(Load::of(&name, python.process(), url, &python.asks_for()));
-    }
-    for load in &mut contenders {
-        load.pinned();
-    }
-    let measured = interleaved(&contenders, plan);
-    // The look-up of a key and its limit are part of all that larder did.
-    let limited = larder.get("/items/1");
-    assert!(limited.header("ratelimit").is_some(), "the key has a limit");
-    report.one_core_each(&measured);
-    misses(&larder, report);
+    assert!(hit.header("ratelimit").is_some(), "the key has a limit");
+    hit
 }
 
 /// larder's own part of a miss: all of it as its client sees it, less what `Server-Timing` says that the source took.
-fn misses(larder: &Larder, report: &mut Report) {
+fn misses(larder: &Server, report: &mut Report) {
     const MISSES: usize = 500;
     let mut client = Client::connect(larder.address());
     let (name, value) = larder.authorization();
@@ -185,51 +182,62 @@ fn misses(larder: &Larder, report: &mut Report) {
 
 /// Servers, Redis and `wrk` on all cores together, as they are where nobody pins anything.
 fn both_cores(stage: &Stage, plan: &Plan, report: &mut Report) {
-    let larder = stage.larder("shared", 0, None);
-    let with_key = vec![larder.authorization()];
-    for path in ["/items", "/redis-items"] {
-        for key in 1..=KEYS {
-            larder.get(&format!("{path}/{key}"));
+    let shared = || {
+        let larder = stage.larder("shared", 0, None);
+        for path in ["/items", "/redis-items"] {
+            for key in 1..=KEYS {
+                larder.get(&format!("{path}/{key}"));
+            }
         }
-    }
-    let again = larder.get("/redis-items/1");
-    let status = again.header("cache-status").unwrap_or_default();
-    assert!(
-        status.starts_with("larder-redis; hit"),
-        "a Redis hit: {status}"
-    );
-    let load = |name: &str, path: &str, connections: usize, keys: usize| {
-        let mut load = Load::of(name, larder.process(), larder.url(path), &with_key);
-        load.connections = connections;
-        load.keys = keys;
-        load
+        let again = larder.get("/redis-items/1");
+        let status = again.header("cache-status").unwrap_or_default();
+        assert!(
+            status.starts_with("larder-redis; hit"),
+            "a Redis hit: {status}"
+        );
+        let load = |name: &str, path: &str, connections: usize, keys: usize| Load {
+            core: None,
+            connections,
+            keys,
+            ..Load::of(name, &larder, path)
+        };
+        vec![
+            load("memory hit", "/items/", 64, KEYS),
+            load("Redis hit", "/redis-items/", 64, KEYS),
+            load("Redis hit, all of one key", "/redis-items/", 64, 1),
+            load("Redis hit, 256 connections", "/redis-items/", 256, KEYS),
+        ]
     };
-    let loads = [
-        load("memory hit", "/items/", 64, KEYS),
-        load("Redis hit", "/redis-items/", 64, KEYS),
-        load("Redis hit, all of one key", "/redis-items/", 64, 1),
-        load("Redis hit, 256 connections", "/redis-items/", 256, KEYS),
-    ];
-    let measured = interleaved(&loads, plan);
+    let measured = interleaved(&[Box::new(shared)], plan);
     let bare_redis = stage.redis_benchmark(CONNECTIONS);
     report.both_cores(&measured, bare_redis);
 }
 
 /// The median of the rounds of each, in which all take their turns.
-fn interleaved(loads: &[Load], plan: &Plan) -> Vec<Measured> {
-    let mut rounds = vec![Vec::new(); loads.len()];
-    for load in loads {
-        load.run(Duration::from_secs(1));
-    }
+fn interleaved(contenders: &[Contender<'_>], plan: &Plan) -> Vec<Measured> {
+    let mut rounds: BTreeMap<(usize, usize), (String, Vec<Round>)> = BTreeMap::new();
     for round in 0..plan.rounds {
-        for turn in 0..loads.len() {
-            // Everybody is first once in a while.
-            let at = (turn + round) % loads.len();
-            rounds[at].push(loads[at].run(plan.span));
+        // Everybody is first once in a while.
+        for contender in in_turn(contenders.len(), round) {
+            let loads = contenders[contender]();
+            if let Some(first) = loads.first() {
+                first.run(WARM_UP);
+            }
+            for load in in_turn(loads.len(), round) {
+                let ran = loads[load].run(plan.span);
+                let name = || (loads[load].name.clone(), Vec::new());
+                let (_, rounds) = rounds.entry((contender, load)).or_insert_with(name);
+                rounds.push(ran);
+            }
         }
     }
-    let measured = loads.iter().zip(rounds);
-    measured
-        .map(|(load, rounds)| Measured::median(load, &rounds))
+    let rounds = rounds.into_values();
+    rounds
+        .map(|(name, rounds)| Measured::median(name, rounds))
         .collect()
+}
+
+/// Numbers below `count`, each first in one of so many rounds.
+fn in_turn(count: usize, round: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |turn| (turn + round) % count)
 }

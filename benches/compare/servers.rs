@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 
 use tempfile::TempDir;
 
@@ -26,7 +27,7 @@ pub struct Stage {
     pub left_out: RefCell<Vec<String>>,
 }
 
-/// A server of somebody else's.
+/// A server that is measured. It ends with the last who has it.
 pub struct Server {
     pub name: String,
     at: SocketAddr,
@@ -44,37 +45,25 @@ impl Server {
         format!("http://{}{path}", self.at)
     }
 
-    pub fn get(&self, path: &str) -> Answer {
-        let (name, value) = &self.authorization;
-        let answer = Client::connect(self.at).get(path, &[(name, value)]);
-        assert_eq!(answer.status, 200, "{}", self.name);
-        answer
-    }
-}
-
-/// larder, with a key of a rate that nobody exceeds.
-pub struct Larder(Server);
-
-impl std::ops::Deref for Larder {
-    type Target = Server;
-
-    fn deref(&self) -> &Server {
-        &self.0
-    }
-}
-
-impl Larder {
     pub fn address(&self) -> SocketAddr {
         self.at
     }
 
+    /// The header with which it is asked.
     pub fn authorization(&self) -> (String, String) {
-        self.0.authorization.clone()
+        self.authorization.clone()
     }
 
     /// From now on it runs there only.
     pub fn pin(&self, core: usize) {
         self.process.move_to(&core.to_string());
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        let (name, value) = &self.authorization;
+        let answer = Client::connect(self.at).get(path, &[(name, value)]);
+        assert_eq!(answer.status, 200, "{}", self.name);
+        answer
     }
 }
 
@@ -140,21 +129,21 @@ impl Stage {
         at: SocketAddr,
         command: &mut Command,
         authorization: Option<(String, String)>,
-    ) -> Server {
+    ) -> Rc<Server> {
         let log = self.file(&format!("{name}.log"), "");
         let log = fs::File::create(log).unwrap();
         let process = Process::start(command.stderr(log));
         until_it_listens(name, at);
-        Server {
+        Rc::new(Server {
             name: name.to_owned(),
             at,
             process,
             authorization: authorization.unwrap_or_else(|| ("Accept".into(), "*/*".into())),
-        }
+        })
     }
 
     /// larder with so many workers (0: one per core), with its shipped headers and a key that has a limit.
-    pub fn larder(&self, folder: &str, workers: usize, core: Option<usize>) -> Larder {
+    pub fn larder(&self, folder: &str, workers: usize, core: Option<usize>) -> Rc<Server> {
         let resource = |name: &str, path: &str, memory: &str| {
             format!(
                 "[resource.{name}]\npath = \"{path}/{{id}}\"\nparams.id = {{ type = \"integer\", min = 1 }}\n\
@@ -178,7 +167,7 @@ impl Stage {
     }
 
     /// larder with one worker, and with rows of a table that has as many as anybody asks for.
-    pub fn larder_of_rows(&self, folder: &str) -> Larder {
+    pub fn larder_of_rows(&self, folder: &str) -> Rc<Server> {
         self.file(
             &format!("{folder}/sql/queries/row.sql"),
             "SELECT CAST(:id AS INTEGER) AS id, 'what there is to say of a row of a table, in a hundred bytes of JSON' AS text",
@@ -190,7 +179,7 @@ impl Stage {
         self.serve(folder, config, None, "warn")
     }
 
-    fn serve(&self, folder: &str, config: &str, core: Option<usize>, log: &str) -> Larder {
+    fn serve(&self, folder: &str, config: &str, core: Option<usize>, log: &str) -> Rc<Server> {
         let at = free_address();
         let config = format!(
             "{config}[redis]\nurl = \"redis://{}\"\nprefix = \"{folder}\"\n",
@@ -220,11 +209,11 @@ impl Stage {
         let key = ("Authorization".to_owned(), format!("Bearer {key}"));
         let server = self.begin("larder", at, &mut command, Some(key));
         super::idle::until_ready(at);
-        Larder(server)
+        server
     }
 
-    /// The bare handler, which sends the headers of this answer.
-    pub fn bare(&self, like: &Answer) -> Server {
+    /// The bare handler, which is asked as larder is and sends the headers of this answer.
+    pub fn bare(&self, like: &Answer, authorization: (String, String)) -> Rc<Server> {
         let at = free_address();
         let made_anyway = ["content-length", "date"];
         let headers = like.headers.iter();
@@ -235,21 +224,24 @@ impl Stage {
         let myself = std::env::current_exe().unwrap();
         let mut command = on_core(Some(SERVER_CORE), myself.to_str().unwrap());
         command.args(["bare", &at.to_string(), &headers.join("\n")]);
-        let server = self.begin("bare", at, &mut command, None);
+        let server = self.begin("bare", at, &mut command, Some(authorization));
         let answer = server.get("/items/1");
         assert_eq!(answer.body, like.body);
         assert_eq!(answer.headers.len(), like.headers.len());
         server
     }
 
-    fn leave_out(&self, what: &str) -> Option<Server> {
-        self.left_out.borrow_mut().push(what.to_owned());
+    fn leave_out(&self, what: &str) -> Option<Rc<Server>> {
+        let mut left_out = self.left_out.borrow_mut();
+        if !left_out.iter().any(|known| known == what) {
+            left_out.push(what.to_owned());
+        }
         None
     }
 
     /// nginx with one worker, its cache in files that the page cache has. For bodies of this size its default, to read them and write them, is
     /// faster than `sendfile` and `tcp_nopush`, by a tenth.
-    pub fn nginx(&self) -> Option<Server> {
+    pub fn nginx(&self) -> Option<Rc<Server>> {
         if !is_installed("nginx") {
             return self.leave_out("nginx (not installed)");
         }
@@ -295,7 +287,7 @@ impl Stage {
     }
 
     /// Varnish with its cache in memory. What it does with `Authorization` by itself is to keep nothing.
-    pub fn varnish(&self) -> Option<Server> {
+    pub fn varnish(&self) -> Option<Rc<Server>> {
         let Some(program) = ["varnishd", "/usr/sbin/varnishd"]
             .into_iter()
             .find(|program| is_installed(program))
@@ -327,7 +319,7 @@ impl Stage {
     }
 
     /// FastAPI and redis-py under uvicorn, one worker. Its Redis is on the other core, beside `wrk`.
-    pub fn cache_aside(&self) -> Option<Server> {
+    pub fn cache_aside(&self) -> Option<Rc<Server>> {
         let python = std::env::var("COMPARE_PYTHON").unwrap_or_else(|_| "python3".into());
         let imports = "import fastapi, hiredis, httptools, redis, uvicorn, uvloop";
         let known = Command::new(&python).args(["-c", imports]).output();
@@ -365,13 +357,6 @@ impl Stage {
         let text = String::from_utf8(output.stdout).ok()?;
         let line = text.lines().find(|line| line.starts_with("\"GET\""))?;
         line.split(',').nth(1)?.trim_matches('"').parse().ok()
-    }
-}
-
-impl Server {
-    /// The header that it takes its caller's key from.
-    pub fn asks_for(&self) -> Vec<(String, String)> {
-        vec![self.authorization.clone()]
     }
 }
 
