@@ -30,6 +30,8 @@ pub struct Decision {
 #[derive(Debug)]
 pub struct Limiter {
     rate: Rate,
+    /// What each request takes of it, in nanoseconds.
+    each: u64,
     begun: Instant,
     /// The theoretical arrival time, in nanoseconds after `begun`.
     whole_at: AtomicU64,
@@ -40,6 +42,8 @@ impl Limiter {
     pub fn new(rate: Rate) -> Limiter {
         Limiter {
             rate,
+            // A rate's `per` is a hundred years at most, so that sums stay below the 584 years of a u64.
+            each: (nanos(rate.per) / u64::from(rate.count)).max(1),
             begun: Instant::now(),
             whole_at: AtomicU64::new(0),
         }
@@ -52,16 +56,13 @@ impl Limiter {
 
     /// Counts one request at `now`, if it may pass.
     pub fn check(&self, now: Instant) -> Decision {
-        // A rate's `per` is a hundred years at most, so that sums stay below the 584 years of a u64.
         let now = nanos(now.saturating_duration_since(self.begun));
-        let per = nanos(self.rate.per);
-        let each = (per / u64::from(self.rate.count)).max(1);
         let mut seen = self.whole_at.load(Ordering::Relaxed);
         loop {
-            let whole_at = seen.max(now) + each;
+            let whole_at = seen.max(now) + self.each;
             // `per` as a multiple of `each`: what the division cut off would otherwise let one more pass.
-            if whole_at - now > each * u64::from(self.rate.count) {
-                return self.decide(false, seen, now, each);
+            if whole_at - now > self.each * u64::from(self.rate.count) {
+                return self.decide(false, seen, now);
             }
             match self.whole_at.compare_exchange_weak(
                 seen,
@@ -69,14 +70,14 @@ impl Limiter {
                 Ordering::Relaxed,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return self.decide(true, whole_at, now, each),
+                Ok(_) => return self.decide(true, whole_at, now),
                 Err(newer) => seen = newer,
             }
         }
     }
 
-    fn decide(&self, allowed: bool, whole_at: u64, now: u64, each: u64) -> Decision {
-        let count = u64::from(self.rate.count);
+    fn decide(&self, allowed: bool, whole_at: u64, now: u64) -> Decision {
+        let (each, count) = (self.each, u64::from(self.rate.count));
         let used = whole_at.saturating_sub(now);
         let room = (each * count).saturating_sub(used);
         Decision {

@@ -184,8 +184,8 @@ fn respond(
     let mut given = request.headers().get_all(header::IF_NONE_MATCH);
     let unchanged = given.any(|line| {
         let tag = tag.to_str().unwrap_or_default();
-        line.to_str()
-            .is_ok_and(|given| headers::none_match(given, tag))
+        let listed = |given| headers::none_match(given, tag);
+        line == tag || line.to_str().is_ok_and(listed)
     });
     let mut response = if unchanged {
         HttpResponse::new(StatusCode::NOT_MODIFIED)

@@ -51,17 +51,11 @@ impl Core {
         after: u64,
         now: Micros,
     ) -> Option<Answer> {
-        self.serve(&self.memory.get(key)?, policy, after, now)
+        self.serve(self.memory.get(key)?, policy, after, now)
     }
 
-    fn serve(
-        &self,
-        entry: &Arc<Entry>,
-        policy: &Policy,
-        after: u64,
-        now: Micros,
-    ) -> Option<Answer> {
-        if !self.mirror.is_trusted(now) && !self.may_serve_blind(entry, policy, now) {
+    fn serve(&self, entry: Arc<Entry>, policy: &Policy, after: u64, now: Micros) -> Option<Answer> {
+        if !self.mirror.is_trusted(now) && !self.may_serve_blind(&entry, policy, now) {
             return None;
         }
         if after > 0 && !self.has_heard(after) {
@@ -74,13 +68,13 @@ impl Core {
         } else {
             // Held: its renewal failed, and is not tried again before its time.
             let (until, reason) = entry.hold?;
-            if now >= until || self.judge_stale(entry, policy) == Freshness::Dead {
+            if now >= until || self.judge_stale(&entry, policy) == Freshness::Dead {
                 return None;
             }
             Outcome::Stale(reason)
         };
         Some(Answer {
-            entry: entry.clone(),
+            entry,
             outcome,
             trace: Trace::default(),
         })
@@ -139,7 +133,7 @@ impl Core {
                     .get(subject.key.as_str())
                     .filter(|_| proof != Proof::Fresh);
                 if let Some(answer) = in_memory
-                    .as_ref()
+                    .clone()
                     .and_then(|entry| core.serve(entry, &subject.policy, 0, core.clock.now()))
                 {
                     return landing.end(Ok(answer));
