@@ -197,13 +197,13 @@ impl Stage {
                 let (cache, entry) = (self.cache.clone(), entry());
                 Box::new(move || {
                     for _ in 0..times {
-                        black_box(encode_envelope(black_box(&entry), HOUR, cache.clock()));
+                        black_box(encode_envelope(black_box(&entry), 2, HOUR, cache.clock()));
                     }
                 })
             }
             "decode" => {
                 let (cache, policy, names) = (self.cache.clone(), policy(), names());
-                let bytes = Bytes::from(encode_envelope(&entry(), HOUR, cache.clock()));
+                let bytes = Bytes::from(encode_envelope(&entry(), 2, HOUR, cache.clock()));
                 Box::new(move || {
                     for _ in 0..times {
                         let own = |stamp| Dependency::unknown(stamp, names.clone());
@@ -349,7 +349,6 @@ fn entry() -> Entry {
     Entry {
         value: Value::Present(vec![b'x'; BODY].into()),
         hash: 1,
-        load_id: 2,
         own: Dependency::unknown(
             Stamp {
                 epoch: Epoch(3),

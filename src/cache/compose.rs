@@ -227,7 +227,6 @@ impl Whole {
         let of_parts = entries().flat_map(|entry| entry.dependencies().cloned());
         Entry {
             hash: hash(loaded.value.bytes()),
-            load_id: random(),
             own: self.own.clone(),
             of_parts: of_parts.collect(),
             loaded_at: entries().map(|entry| entry.loaded_at).min().unwrap_or(now),
@@ -271,7 +270,6 @@ impl Whole {
         let (now, jitter) = (core.clock.now(), random());
         let entry = Arc::new(Entry {
             hash: hash(loaded.value.bytes()),
-            load_id: random(),
             // From before it was read: what was invalidated meanwhile ends it, too.
             own: self.own.clone(),
             of_parts: Box::new([core.mirror.dependency(self.own.stamp, &self.names)]),

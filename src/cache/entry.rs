@@ -46,8 +46,6 @@ pub struct Entry {
     pub value: Value,
     /// A hash of the value: its entity tag.
     pub hash: u64,
-    /// Which load made it.
-    pub load_id: u64,
     /// Its tags and, last, its key, as of its load.
     pub own: Dependency,
     /// What the parts of a whole depend on, each as of its own load; of what was loaded, nothing.

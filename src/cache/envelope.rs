@@ -24,13 +24,13 @@ const TENTH: u8 = 2;
 const EXACTLY: u8 = 4;
 const STRICTLY: u8 = 8;
 
-/// The bytes that stand for `entry` in Redis.
-pub fn encode(entry: &Entry, fresh_for: Duration, clock: &Clock) -> Vec<u8> {
+/// The bytes that stand for `entry` in Redis; `load_id` is of no other load, nor of another confirmation of the same value.
+pub fn encode(entry: &Entry, load_id: u64, fresh_for: Duration, clock: &Clock) -> Vec<u8> {
     let body = entry.value.bytes();
     let validator = entry.validator.as_deref().unwrap_or_default();
     let mut out = Vec::with_capacity(SUMMED_FROM + 43 + validator.len() + body.len());
     out.extend_from_slice(HEAD);
-    out.extend_from_slice(&entry.load_id.to_le_bytes());
+    out.extend_from_slice(&load_id.to_le_bytes());
     out.extend_from_slice(&[0; 8]);
     let absent = if entry.value.is_absent() { ABSENT } else { 0 };
     let life = match entry.life {
@@ -93,7 +93,6 @@ pub fn decode(
     let fresh_until = loaded_at.checked_add(fresh_for?)?;
     Some(Entry {
         hash: hash(value.bytes()),
-        load_id: number(bytes, 4)?,
         own: own(Stamp {
             epoch: Epoch(epoch?),
             clock: load_clock?,
@@ -164,7 +163,6 @@ mod tests {
         Entry {
             hash: hash(value.bytes()),
             value,
-            load_id: 7,
             own: own(Stamp {
                 epoch: Epoch(8),
                 clock: 9,
@@ -200,14 +198,14 @@ mod tests {
             let mut before = entry(body, &clock);
             before.life = life;
             before.validator = validator.map(Into::into);
-            let bytes = Bytes::from(encode(&before, Duration::from_secs(60), &clock));
+            let bytes = Bytes::from(encode(&before, 7, Duration::from_secs(60), &clock));
             prop_assert_eq!(load_id(&bytes), 7u64.to_le_bytes());
             let after = decode(&bytes, own, &policy(), 0, &clock).unwrap();
             prop_assert_eq!(&after.value, &before.value);
             prop_assert_eq!(&after.validator, &before.validator);
             prop_assert_eq!(
-                (after.hash, after.load_id, after.stamp(), after.loaded_at, after.load_time, after.life),
-                (before.hash, before.load_id, before.stamp(), before.loaded_at, before.load_time, before.life)
+                (after.hash, after.stamp(), after.loaded_at, after.load_time, after.life),
+                (before.hash, before.stamp(), before.loaded_at, before.load_time, before.life)
             );
             prop_assert_eq!(after.ends.fresh_until, before.loaded_at + 60_000_000);
         }
@@ -220,7 +218,7 @@ mod tests {
         #[test]
         fn refuses_a_damaged_envelope(body: Vec<u8>, at: prop::sample::Index, flip in 1..=255u8) {
             let clock = Clock::new();
-            let mut bytes = encode(&entry(Some(body), &clock), Duration::from_secs(1), &clock);
+            let mut bytes = encode(&entry(Some(body), &clock), 7, Duration::from_secs(1), &clock);
             // All but the load's id is covered by the checksum or compared.
             let at = at.index(bytes.len() - 8);
             let at = if at < 4 { at } else { at + 8 };
@@ -231,7 +229,7 @@ mod tests {
         #[test]
         fn survives_a_body_that_ends_early(body: Vec<u8>, cut: prop::sample::Index) {
             let clock = Clock::new();
-            let mut bytes = encode(&entry(Some(body), &clock), Duration::from_secs(1), &clock);
+            let mut bytes = encode(&entry(Some(body), &clock), 7, Duration::from_secs(1), &clock);
             bytes.truncate(cut.index(bytes.len()));
             // Also with a checksum that fits the rest: the lengths inside must not be believed.
             if bytes.len() > SUMMED_FROM {

@@ -281,7 +281,6 @@ mod tests {
         let entry = Entry {
             value: Value::Present(body.into()),
             hash: 0,
-            load_id: 0,
             own: Dependency::unknown(
                 Stamp {
                     epoch: Epoch(1),

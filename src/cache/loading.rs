@@ -161,7 +161,6 @@ impl Miss {
         let fresh_for = self.subject.policy.fresh_for(absent, loaded.life, jitter);
         let entry = Arc::new(Entry {
             hash: hash(loaded.value.bytes()),
-            load_id: random(),
             own,
             of_parts: Box::default(),
             loaded_at: now,
@@ -188,7 +187,7 @@ impl Miss {
             let bytes = if ttl.is_zero() {
                 Vec::new()
             } else {
-                envelope::encode(&entry, fresh_for, &core.clock)
+                envelope::encode(&entry, random(), fresh_for, &core.clock)
             };
             let done = core.redis.fill(&self.subject.key, token, &bytes, ttl);
             stored = done.unwrap_or(false) && !bytes.is_empty();
