@@ -17,8 +17,8 @@ use larder::api::Api;
 use larder::api::key_table::KeyTable;
 use larder::api::limiter::Limiter;
 use larder::cache::{
-    Cache, Dependency, Ends, Entry, Epoch, Key, KeyText, Life, LoadSettings, MemorySettings, Name,
-    Policy, Request, Stamp, Tag, Ticket, Value, decode_envelope, encode_envelope,
+    Cache, Dependency, Ends, Entry, Epoch, Key, KeyText, LoadSettings, MemorySettings, Name,
+    Particulars, Policy, Request, Stamp, Tag, Ticket, Value, decode_envelope, encode_envelope,
 };
 use larder::config::Config;
 use larder::database::{Database, DatabaseSettings, KeyRate, NewKey};
@@ -357,15 +357,16 @@ fn entry() -> Entry {
             },
             names(),
         ),
-        of_parts: Box::default(),
         loaded_at: 1_700_000_000_000_000,
         load_time: 12_000,
-        life: Life::Full,
-        validator: Some("\"abc\"".into()),
         ends: Ends {
             memory_until: 0,
             fresh_until: 0,
         },
-        hold: None,
+        particulars: Particulars {
+            validator: Some("\"abc\"".into()),
+            ..Particulars::default()
+        }
+        .boxed(),
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::clock::micros;
 use super::coherence::{Dependency, Stamp, Standing};
 use super::core::Core;
-use super::entry::{Entry, hash};
+use super::entry::{Entry, Particulars, hash};
 use super::envelope;
 use super::error::LoadError;
 use super::miss::{Miss, PAUSES};
@@ -102,10 +102,10 @@ impl Miss {
         let copy = self.progress.previous.take()?;
         let standing = self.core.mirror.standing(copy.dependencies());
         let confirmable = matches!(standing, Standing::Valid | Standing::Soft(_));
-        let validator = copy.validator.clone().filter(|_| confirmable)?;
+        let validator = copy.validator().filter(|_| confirmable)?;
         Some(Previous {
             value: copy.value.bytes().clone(),
-            validator,
+            validator: validator.into(),
         })
     }
 
@@ -162,11 +162,8 @@ impl Miss {
         let entry = Arc::new(Entry {
             hash: hash(loaded.value.bytes()),
             own,
-            of_parts: Box::default(),
             loaded_at: now,
             load_time: micros(took),
-            life: loaded.life,
-            validator: loaded.take_validator(),
             ends: self.subject.policy.ends(
                 absent,
                 loaded.life,
@@ -174,12 +171,17 @@ impl Miss {
                 now + micros(fresh_for),
                 now,
             ),
-            hold: None,
+            particulars: Particulars {
+                life: loaded.life,
+                validator: loaded.take_validator(),
+                ..Particulars::default()
+            }
+            .boxed(),
             value: loaded.value,
         });
         let mut stored = false;
         if self.uses_redis() {
-            let ttl = match entry.life {
+            let ttl = match entry.life() {
                 Life::NotKept => Duration::ZERO,
                 _ => fresh_for + entry.use_past_end(&self.subject.policy),
             };

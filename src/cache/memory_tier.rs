@@ -12,7 +12,7 @@ use moka::policy::EvictionPolicy;
 
 use super::clock::Clock;
 use super::coherence::Dependency;
-use super::entry::Entry;
+use super::entry::{Entry, Particulars};
 use super::key::Key;
 use super::policy::{Life, Policy};
 use super::settings::{Eviction, MemorySettings};
@@ -67,12 +67,18 @@ impl MemoryTier {
             .weigher(|key: &Key, kept: &Kept| {
                 let tags = kept.entry.tags().iter();
                 let tags: usize = tags.map(|tag| tag.as_str().len() + A_TAG).sum();
-                let validator = kept.entry.validator.as_ref().map_or(0, |text| text.len());
+                let particulars = match &kept.entry.particulars {
+                    Some(particulars) => {
+                        size_of::<Particulars>()
+                            + particulars.of_parts.len() * A_PART
+                            + particulars.validator.as_ref().map_or(0, |text| text.len())
+                    }
+                    None => 0,
+                };
                 let bytes = key.as_str().len()
                     + kept.entry.value.bytes().len()
                     + tags
-                    + kept.entry.of_parts.len() * A_PART
-                    + validator
+                    + particulars
                     + BOOKKEEPING;
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             })
@@ -100,7 +106,7 @@ impl MemoryTier {
         let now = clock.now();
         let longest = super::clock::micros(entry.use_past_end(policy));
         let until = entry.ends.memory_until.saturating_add(longest);
-        if entry.life == Life::NotKept || policy.memory.is_zero() || until <= now {
+        if entry.life() == Life::NotKept || policy.memory.is_zero() || until <= now {
             self.map.invalidate(&key);
             return;
         }

@@ -63,7 +63,8 @@ impl Core {
             _ => (Staleness::Held, policy.memory / 10),
         };
         let mut held = stale.clone();
-        held.hold = Some((now + micros(pause), reason));
+        let particulars = held.particulars.get_or_insert_default();
+        particulars.hold = Some((now + micros(pause), reason));
         self.memory
             .fill(key.clone(), Arc::new(held), policy, &self.clock);
     }

@@ -89,7 +89,7 @@ fn an_expired_copy_is_confirmed_and_not_served_before() {
         .answer(attempting("k", &policy, |_| failed()), LONG)
         .unwrap();
     assert_eq!(
-        (third.outcome, third.entry.validator.as_deref()),
+        (third.outcome, third.entry.validator()),
         (Outcome::MemoryHit, Some("v2"))
     );
 }
