@@ -363,6 +363,7 @@ fn entry() -> Entry {
             memory_until: 0,
             fresh_until: 0,
         },
+        kept_for: 0,
         particulars: Particulars {
             validator: Some("\"abc\"".into()),
             ..Particulars::default()

@@ -181,10 +181,9 @@ impl Whole {
         let life = if failed { Life::Tenth } else { loaded.life };
         let lives = parts.iter().map(|part| part.entry.life());
         let life = lives.fold(life, Life::with_part);
-        let entry = Arc::new(self.entry(Loaded { life, ..loaded }, &parts));
-        self.core.memory.fill(
+        let entry = self.core.memory.fill(
             self.subject.key.clone(),
-            entry.clone(),
+            self.entry(Loaded { life, ..loaded }, &parts),
             &self.subject.policy,
             &self.core.clock,
         );
@@ -240,6 +239,7 @@ impl Whole {
                 fresh_until,
                 now,
             ),
+            kept_for: 0,
             particulars: Particulars {
                 of_parts: of_parts.collect(),
                 life: loaded.life,
@@ -282,6 +282,7 @@ impl Whole {
                 memory_until: now,
                 fresh_until: now,
             },
+            kept_for: 0,
             particulars: Particulars {
                 of_parts: Box::new([core.mirror.dependency(self.own.stamp, &self.names)]),
                 life,
@@ -304,7 +305,7 @@ impl Whole {
         };
         core.memory.fill(
             self.subject.key.clone(),
-            Arc::new(kept),
+            kept,
             &self.subject.policy,
             &core.clock,
         );

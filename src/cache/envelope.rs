@@ -101,6 +101,7 @@ pub fn decode(
         loaded_at,
         load_time: load_time?,
         ends: policy.ends(value.is_absent(), life, jitter, fresh_until, clock.now()),
+        kept_for: 0,
         particulars: Particulars {
             life,
             validator: validator.map(Into::into),
@@ -175,6 +176,7 @@ mod tests {
                 memory_until: 0,
                 fresh_until: 0,
             },
+            kept_for: 0,
             particulars: particulars.boxed(),
         }
     }

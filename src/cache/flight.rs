@@ -295,6 +295,7 @@ mod tests {
                 memory_until: 0,
                 fresh_until: 0,
             },
+            kept_for: 0,
             particulars: None,
         };
         Answer {

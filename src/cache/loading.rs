@@ -159,7 +159,7 @@ impl Miss {
         let (now, jitter) = (core.clock.now(), self.subject.jitter);
         let absent = loaded.value.is_absent();
         let fresh_for = self.subject.policy.fresh_for(absent, loaded.life, jitter);
-        let entry = Arc::new(Entry {
+        let entry = Entry {
             hash: hash(loaded.value.bytes()),
             own,
             loaded_at: now,
@@ -171,6 +171,7 @@ impl Miss {
                 now + micros(fresh_for),
                 now,
             ),
+            kept_for: 0,
             particulars: Particulars {
                 life: loaded.life,
                 validator: loaded.take_validator(),
@@ -178,7 +179,7 @@ impl Miss {
             }
             .boxed(),
             value: loaded.value,
-        });
+        };
         let mut stored = false;
         if self.uses_redis() {
             let ttl = match entry.life() {
@@ -195,9 +196,9 @@ impl Miss {
             stored = done.unwrap_or(false) && !bytes.is_empty();
         }
         core.failures.clear(&self.subject.key);
-        core.memory.fill(
+        let entry = core.memory.fill(
             self.subject.key.clone(),
-            entry.clone(),
+            entry,
             &self.subject.policy,
             &core.clock,
         );
