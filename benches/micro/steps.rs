@@ -17,8 +17,8 @@ use larder::api::Api;
 use larder::api::key_table::KeyTable;
 use larder::api::limiter::Limiter;
 use larder::cache::{
-    Cache, Dependency, Ends, Entry, Epoch, Key, KeyText, Life, LoadSettings, MemorySettings, Name,
-    Policy, Request, Stamp, Tag, Ticket, Value, decode_envelope, encode_envelope,
+    Cache, Dependency, Ends, Entry, Epoch, Key, KeyText, LoadSettings, MemorySettings, Name,
+    Particulars, Policy, Request, Stamp, Tag, Ticket, Value, decode_envelope, encode_envelope,
 };
 use larder::config::Config;
 use larder::database::{Database, DatabaseSettings, KeyRate, NewKey};
@@ -197,13 +197,13 @@ impl Stage {
                 let (cache, entry) = (self.cache.clone(), entry());
                 Box::new(move || {
                     for _ in 0..times {
-                        black_box(encode_envelope(black_box(&entry), HOUR, cache.clock()));
+                        black_box(encode_envelope(black_box(&entry), 2, HOUR, cache.clock()));
                     }
                 })
             }
             "decode" => {
                 let (cache, policy, names) = (self.cache.clone(), policy(), names());
-                let bytes = Bytes::from(encode_envelope(&entry(), HOUR, cache.clock()));
+                let bytes = Bytes::from(encode_envelope(&entry(), 2, HOUR, cache.clock()));
                 Box::new(move || {
                     for _ in 0..times {
                         let own = |stamp| Dependency::unknown(stamp, names.clone());
@@ -349,7 +349,6 @@ fn entry() -> Entry {
     Entry {
         value: Value::Present(vec![b'x'; BODY].into()),
         hash: 1,
-        load_id: 2,
         own: Dependency::unknown(
             Stamp {
                 epoch: Epoch(3),
@@ -358,15 +357,17 @@ fn entry() -> Entry {
             },
             names(),
         ),
-        of_parts: Box::default(),
         loaded_at: 1_700_000_000_000_000,
         load_time: 12_000,
-        life: Life::Full,
-        validator: Some("\"abc\"".into()),
         ends: Ends {
             memory_until: 0,
             fresh_until: 0,
         },
-        hold: None,
+        kept_for: 0,
+        particulars: Particulars {
+            validator: Some("\"abc\"".into()),
+            ..Particulars::default()
+        }
+        .boxed(),
     }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::clock::micros;
 use super::coherence::{Dependency, Name};
 use super::core::{Core, Proof};
-use super::entry::{Entry, hash};
+use super::entry::{Entry, Particulars, hash};
 use super::error::LoadError;
 use super::flight::{Ending, Landing};
 use super::outcome::{Answer, Outcome, Staleness, Trace};
@@ -179,12 +179,11 @@ impl Whole {
             |ending| matches!(ending, Err(error) if !matches!(error, LoadError::Spent { .. })),
         );
         let life = if failed { Life::Tenth } else { loaded.life };
-        let lives = parts.iter().map(|part| part.entry.life);
+        let lives = parts.iter().map(|part| part.entry.life());
         let life = lives.fold(life, Life::with_part);
-        let entry = Arc::new(self.entry(Loaded { life, ..loaded }, &parts));
-        self.core.memory.fill(
+        let entry = self.core.memory.fill(
             self.subject.key.clone(),
-            entry.clone(),
+            self.entry(Loaded { life, ..loaded }, &parts),
             &self.subject.policy,
             &self.core.clock,
         );
@@ -219,7 +218,7 @@ impl Whole {
         let holds = parts
             .iter()
             .filter(stale)
-            .map(|part| part.entry.hold.or(self.held_by(part)));
+            .map(|part| part.entry.hold().or(self.held_by(part)));
         let hold = holds
             .min_by_key(|hold| hold.map_or(0, |(until, _)| until))
             .flatten();
@@ -227,16 +226,12 @@ impl Whole {
         let of_parts = entries().flat_map(|entry| entry.dependencies().cloned());
         Entry {
             hash: hash(loaded.value.bytes()),
-            load_id: random(),
             own: self.own.clone(),
-            of_parts: of_parts.collect(),
             loaded_at: entries().map(|entry| entry.loaded_at).min().unwrap_or(now),
             load_time: entries()
                 .map(|entry| entry.load_time)
                 .max()
                 .unwrap_or_default(),
-            life: loaded.life,
-            validator: None,
             ends: self.subject.policy.ends(
                 loaded.value.is_absent(),
                 loaded.life,
@@ -244,7 +239,14 @@ impl Whole {
                 fresh_until,
                 now,
             ),
-            hold,
+            kept_for: 0,
+            particulars: Particulars {
+                of_parts: of_parts.collect(),
+                life: loaded.life,
+                validator: None,
+                hold,
+            }
+            .boxed(),
             value: loaded.value,
         }
     }
@@ -271,20 +273,22 @@ impl Whole {
         let (now, jitter) = (core.clock.now(), random());
         let entry = Arc::new(Entry {
             hash: hash(loaded.value.bytes()),
-            load_id: random(),
             // From before it was read: what was invalidated meanwhile ends it, too.
             own: self.own.clone(),
-            of_parts: Box::new([core.mirror.dependency(self.own.stamp, &self.names)]),
             loaded_at: now,
             load_time: micros(self.began.elapsed()),
-            life,
-            validator: None,
             // Never fresh: served again only as long as a new attempt would make no sense.
             ends: Ends {
                 memory_until: now,
                 fresh_until: now,
             },
-            hold: None,
+            kept_for: 0,
+            particulars: Particulars {
+                of_parts: Box::new([core.mirror.dependency(self.own.stamp, &self.names)]),
+                life,
+                ..Particulars::default()
+            }
+            .boxed(),
             value: loaded.value,
         });
         let memory_until = self
@@ -301,7 +305,7 @@ impl Whole {
         };
         core.memory.fill(
             self.subject.key.clone(),
-            Arc::new(kept),
+            kept,
             &self.subject.policy,
             &core.clock,
         );

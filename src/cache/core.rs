@@ -67,7 +67,7 @@ impl Core {
             Outcome::MemoryHit
         } else {
             // Held: its renewal failed, and is not tried again before its time.
-            let (until, reason) = entry.hold?;
+            let (until, reason) = entry.hold()?;
             if now >= until || self.judge_stale(&entry, policy) == Freshness::Dead {
                 return None;
             }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::clock::Clock;
 use super::coherence::{Dependency, Epoch, Stamp};
-use super::entry::{Entry, Value, hash};
+use super::entry::{Entry, Particulars, Value, hash};
 use super::policy::{Life, Policy};
 
 const HEAD: &[u8; 4] = b"LDR\x03";
@@ -24,16 +24,16 @@ const TENTH: u8 = 2;
 const EXACTLY: u8 = 4;
 const STRICTLY: u8 = 8;
 
-/// The bytes that stand for `entry` in Redis.
-pub fn encode(entry: &Entry, fresh_for: Duration, clock: &Clock) -> Vec<u8> {
+/// The bytes that stand for `entry` in Redis; `load_id` is of no other load, nor of another confirmation of the same value.
+pub fn encode(entry: &Entry, load_id: u64, fresh_for: Duration, clock: &Clock) -> Vec<u8> {
     let body = entry.value.bytes();
-    let validator = entry.validator.as_deref().unwrap_or_default();
+    let validator = entry.validator().unwrap_or_default();
     let mut out = Vec::with_capacity(SUMMED_FROM + 43 + validator.len() + body.len());
     out.extend_from_slice(HEAD);
-    out.extend_from_slice(&entry.load_id.to_le_bytes());
+    out.extend_from_slice(&load_id.to_le_bytes());
     out.extend_from_slice(&[0; 8]);
     let absent = if entry.value.is_absent() { ABSENT } else { 0 };
-    let life = match entry.life {
+    let life = match entry.life() {
         // What is not kept comes to no envelope.
         Life::Full | Life::NotKept => 0,
         Life::Tenth => TENTH,
@@ -93,19 +93,21 @@ pub fn decode(
     let fresh_until = loaded_at.checked_add(fresh_for?)?;
     Some(Entry {
         hash: hash(value.bytes()),
-        load_id: number(bytes, 4)?,
         own: own(Stamp {
             epoch: Epoch(epoch?),
             clock: load_clock?,
             begun: 0,
         }),
-        of_parts: Box::default(),
         loaded_at,
         load_time: load_time?,
-        life,
-        validator: validator.map(Into::into),
         ends: policy.ends(value.is_absent(), life, jitter, fresh_until, clock.now()),
-        hold: None,
+        kept_for: 0,
+        particulars: Particulars {
+            life,
+            validator: validator.map(Into::into),
+            ..Particulars::default()
+        }
+        .boxed(),
         value,
     })
 }
@@ -158,29 +160,35 @@ mod tests {
         Dependency::unknown(stamp, Arc::default())
     }
 
-    fn entry(body: Option<Vec<u8>>, clock: &Clock) -> Entry {
-        let validator = Some("\"abc\"\n".into());
+    fn entry(body: Option<Vec<u8>>, particulars: Particulars, clock: &Clock) -> Entry {
         let value = body.map_or(Value::Absent, |body| Value::Present(body.into()));
         Entry {
             hash: hash(value.bytes()),
             value,
-            load_id: 7,
             own: own(Stamp {
                 epoch: Epoch(8),
                 clock: 9,
                 begun: 0,
             }),
-            of_parts: Box::default(),
             loaded_at: clock.now(),
             load_time: 12_000,
-            life: Life::Tenth,
-            validator,
             ends: Ends {
                 memory_until: 0,
                 fresh_until: 0,
             },
-            hold: None,
+            kept_for: 0,
+            particulars: particulars.boxed(),
         }
+    }
+
+    fn envelope(body: Vec<u8>, clock: &Clock) -> Vec<u8> {
+        let particulars = Particulars {
+            life: Life::Tenth,
+            validator: Some("\"abc\"\n".into()),
+            ..Particulars::default()
+        };
+        let entry = entry(Some(body), particulars, clock);
+        encode(&entry, 7, Duration::from_secs(1), clock)
     }
 
     proptest! {
@@ -197,17 +205,17 @@ mod tests {
         ) {
             let clock = Clock::new();
             clock.heard_redis(clock.now() + 3_000_000, clock.now());
-            let mut before = entry(body, &clock);
-            before.life = life;
-            before.validator = validator.map(Into::into);
-            let bytes = Bytes::from(encode(&before, Duration::from_secs(60), &clock));
+            let validator = validator.map(Into::into);
+            let particulars = Particulars { life, validator, ..Particulars::default() };
+            let before = entry(body, particulars, &clock);
+            let bytes = Bytes::from(encode(&before, 7, Duration::from_secs(60), &clock));
             prop_assert_eq!(load_id(&bytes), 7u64.to_le_bytes());
             let after = decode(&bytes, own, &policy(), 0, &clock).unwrap();
             prop_assert_eq!(&after.value, &before.value);
-            prop_assert_eq!(&after.validator, &before.validator);
+            prop_assert_eq!(after.validator(), before.validator());
             prop_assert_eq!(
-                (after.hash, after.load_id, after.stamp(), after.loaded_at, after.load_time, after.life),
-                (before.hash, before.load_id, before.stamp(), before.loaded_at, before.load_time, before.life)
+                (after.hash, after.stamp(), after.loaded_at, after.load_time, after.life()),
+                (before.hash, before.stamp(), before.loaded_at, before.load_time, before.life())
             );
             prop_assert_eq!(after.ends.fresh_until, before.loaded_at + 60_000_000);
         }
@@ -220,7 +228,7 @@ mod tests {
         #[test]
         fn refuses_a_damaged_envelope(body: Vec<u8>, at: prop::sample::Index, flip in 1..=255u8) {
             let clock = Clock::new();
-            let mut bytes = encode(&entry(Some(body), &clock), Duration::from_secs(1), &clock);
+            let mut bytes = envelope(body, &clock);
             // All but the load's id is covered by the checksum or compared.
             let at = at.index(bytes.len() - 8);
             let at = if at < 4 { at } else { at + 8 };
@@ -231,7 +239,7 @@ mod tests {
         #[test]
         fn survives_a_body_that_ends_early(body: Vec<u8>, cut: prop::sample::Index) {
             let clock = Clock::new();
-            let mut bytes = encode(&entry(Some(body), &clock), Duration::from_secs(1), &clock);
+            let mut bytes = envelope(body, &clock);
             bytes.truncate(cut.index(bytes.len()));
             // Also with a checksum that fits the rest: the lengths inside must not be believed.
             if bytes.len() > SUMMED_FROM {

@@ -272,7 +272,7 @@ mod tests {
     use super::*;
     use crate::cache::entry::{Entry, Value};
     use crate::cache::outcome::{Outcome, Staleness, Trace};
-    use crate::cache::policy::{Ends, Life};
+    use crate::cache::policy::Ends;
     use crate::cache::{Epoch, Stamp};
     use std::sync::mpsc;
     use std::time::Duration;
@@ -281,7 +281,6 @@ mod tests {
         let entry = Entry {
             value: Value::Present(body.into()),
             hash: 0,
-            load_id: 0,
             own: Dependency::unknown(
                 Stamp {
                     epoch: Epoch(1),
@@ -290,16 +289,14 @@ mod tests {
                 },
                 Arc::default(),
             ),
-            of_parts: Box::default(),
             loaded_at: 0,
             load_time: 0,
-            life: Life::Full,
-            validator: None,
             ends: Ends {
                 memory_until: 0,
                 fresh_until: 0,
             },
-            hold: None,
+            kept_for: 0,
+            particulars: None,
         };
         Answer {
             entry: Arc::new(entry),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::clock::micros;
 use super::coherence::{Dependency, Stamp, Standing};
 use super::core::Core;
-use super::entry::{Entry, hash};
+use super::entry::{Entry, Particulars, hash};
 use super::envelope;
 use super::error::LoadError;
 use super::miss::{Miss, PAUSES};
@@ -102,10 +102,10 @@ impl Miss {
         let copy = self.progress.previous.take()?;
         let standing = self.core.mirror.standing(copy.dependencies());
         let confirmable = matches!(standing, Standing::Valid | Standing::Soft(_));
-        let validator = copy.validator.clone().filter(|_| confirmable)?;
+        let validator = copy.validator().filter(|_| confirmable)?;
         Some(Previous {
             value: copy.value.bytes().clone(),
-            validator,
+            validator: validator.into(),
         })
     }
 
@@ -159,15 +159,11 @@ impl Miss {
         let (now, jitter) = (core.clock.now(), self.subject.jitter);
         let absent = loaded.value.is_absent();
         let fresh_for = self.subject.policy.fresh_for(absent, loaded.life, jitter);
-        let entry = Arc::new(Entry {
+        let entry = Entry {
             hash: hash(loaded.value.bytes()),
-            load_id: random(),
             own,
-            of_parts: Box::default(),
             loaded_at: now,
             load_time: micros(took),
-            life: loaded.life,
-            validator: loaded.take_validator(),
             ends: self.subject.policy.ends(
                 absent,
                 loaded.life,
@@ -175,12 +171,18 @@ impl Miss {
                 now + micros(fresh_for),
                 now,
             ),
-            hold: None,
+            kept_for: 0,
+            particulars: Particulars {
+                life: loaded.life,
+                validator: loaded.take_validator(),
+                ..Particulars::default()
+            }
+            .boxed(),
             value: loaded.value,
-        });
+        };
         let mut stored = false;
         if self.uses_redis() {
-            let ttl = match entry.life {
+            let ttl = match entry.life() {
                 Life::NotKept => Duration::ZERO,
                 _ => fresh_for + entry.use_past_end(&self.subject.policy),
             };
@@ -188,15 +190,15 @@ impl Miss {
             let bytes = if ttl.is_zero() {
                 Vec::new()
             } else {
-                envelope::encode(&entry, fresh_for, &core.clock)
+                envelope::encode(&entry, random(), fresh_for, &core.clock)
             };
             let done = core.redis.fill(&self.subject.key, token, &bytes, ttl);
             stored = done.unwrap_or(false) && !bytes.is_empty();
         }
         core.failures.clear(&self.subject.key);
-        core.memory.fill(
+        let entry = core.memory.fill(
             self.subject.key.clone(),
-            entry.clone(),
+            entry,
             &self.subject.policy,
             &core.clock,
         );

@@ -12,26 +12,20 @@ use moka::policy::EvictionPolicy;
 
 use super::clock::Clock;
 use super::coherence::Dependency;
-use super::entry::Entry;
+use super::entry::{Entry, Particulars};
 use super::key::Key;
 use super::policy::{Life, Policy};
 use super::settings::{Eviction, MemorySettings};
 
-/// What an entry costs besides its key and body, as `cargo bench --bench scale` finds it: half is moka's own nodes, the rest the
-/// entry's fields and its key as a name.
-const BOOKKEEPING: usize = 680;
+/// What an entry costs besides its key and body, as `cargo bench --bench scale` finds it: more than half is moka's own nodes, the
+/// rest the entry's fields and its key as a name.
+const BOOKKEEPING: usize = 580;
 /// What each tag adds besides its text, if no other entry shares that.
 const A_TAG: usize = 48;
 /// What each part of a whole adds: what it depends on. Its names are its own entry's.
 const A_PART: usize = size_of::<Dependency>();
 
-type Map = moka::sync::Cache<Key, Kept, foldhash::fast::RandomState>;
-
-#[derive(Clone)]
-struct Kept {
-    entry: Arc<Entry>,
-    keep_for: Duration,
-}
+type Map = moka::sync::Cache<Key, Arc<Entry>, foldhash::fast::RandomState>;
 
 /// See the module.
 pub(crate) struct MemoryTier {
@@ -41,19 +35,19 @@ pub(crate) struct MemoryTier {
 
 struct Expiry;
 
-impl moka::Expiry<Key, Kept> for Expiry {
-    fn expire_after_create(&self, _: &Key, kept: &Kept, _: Instant) -> Option<Duration> {
-        Some(kept.keep_for)
+impl moka::Expiry<Key, Arc<Entry>> for Expiry {
+    fn expire_after_create(&self, _: &Key, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
+        Some(Duration::from_micros(entry.kept_for))
     }
 
     fn expire_after_update(
         &self,
         _: &Key,
-        kept: &Kept,
+        entry: &Arc<Entry>,
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(kept.keep_for)
+        Some(Duration::from_micros(entry.kept_for))
     }
 }
 
@@ -64,15 +58,21 @@ impl MemoryTier {
         let counter = evictions.clone();
         let map = moka::sync::Cache::builder()
             .max_capacity(settings.max_bytes)
-            .weigher(|key: &Key, kept: &Kept| {
-                let tags = kept.entry.tags().iter();
+            .weigher(|key: &Key, entry: &Arc<Entry>| {
+                let tags = entry.tags().iter();
                 let tags: usize = tags.map(|tag| tag.as_str().len() + A_TAG).sum();
-                let validator = kept.entry.validator.as_ref().map_or(0, |text| text.len());
+                let particulars = match &entry.particulars {
+                    Some(particulars) => {
+                        size_of::<Particulars>()
+                            + particulars.of_parts.len() * A_PART
+                            + particulars.validator.as_ref().map_or(0, |text| text.len())
+                    }
+                    None => 0,
+                };
                 let bytes = key.as_str().len()
-                    + kept.entry.value.bytes().len()
+                    + entry.value.bytes().len()
                     + tags
-                    + kept.entry.of_parts.len() * A_PART
-                    + validator
+                    + particulars
                     + BOOKKEEPING;
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             })
@@ -92,20 +92,32 @@ impl MemoryTier {
 
     /// What is kept under the key with this text.
     pub(crate) fn get(&self, key: &str) -> Option<Arc<Entry>> {
-        self.map.get(key).map(|kept| kept.entry)
+        self.map.get(key)
     }
 
-    /// Keeps `entry` while `policy` can make any use of it. One that is of no use is not kept, and drops what was there.
-    pub(crate) fn fill(&self, key: Key, entry: Arc<Entry>, policy: &Policy, clock: &Clock) {
-        let now = clock.now();
-        let longest = super::clock::micros(entry.use_past_end(policy));
-        let until = entry.ends.memory_until.saturating_add(longest);
-        if entry.life == Life::NotKept || policy.memory.is_zero() || until <= now {
+    /// Keeps `entry` while `policy` can make any use of it, and gives it to be shared. One that is of no use is not kept, and drops
+    /// what was there.
+    pub(crate) fn fill(
+        &self,
+        key: Key,
+        mut entry: Entry,
+        policy: &Policy,
+        clock: &Clock,
+    ) -> Arc<Entry> {
+        entry.kept_for = if entry.life() == Life::NotKept || policy.memory.is_zero() {
+            0
+        } else {
+            let longest = super::clock::micros(entry.use_past_end(policy));
+            let until = entry.ends.memory_until.saturating_add(longest);
+            until.saturating_sub(clock.now())
+        };
+        let entry = Arc::new(entry);
+        if entry.kept_for == 0 {
             self.map.invalidate(&key);
-            return;
+        } else {
+            self.map.insert(key, entry.clone());
         }
-        let keep_for = Duration::from_micros(until - now);
-        self.map.insert(key, Kept { entry, keep_for });
+        entry
     }
 
     /// Drops everything.

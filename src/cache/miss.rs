@@ -159,35 +159,27 @@ impl Miss {
         let own = |stamp| core.mirror.dependency(stamp, &self.names);
         let policy = &self.subject.policy;
         let entry = envelope::decode(bytes, own, policy, random(), &core.clock)?;
+        let freshness = core.judge(&entry, entry.ends.fresh_until, policy);
+        if freshness == Freshness::Fresh {
+            let key = self.subject.key.clone();
+            let entry = core.memory.fill(key, entry, policy, &core.clock);
+            let waited = self.progress.waited_for.is_some();
+            let outcome = if waited {
+                Outcome::Collapsed
+            } else {
+                Outcome::RedisHit
+            };
+            return Some(self.answer(entry, outcome));
+        }
         let entry = Arc::new(entry);
         let newer = |old: &Arc<Entry>| old.loaded_at <= entry.loaded_at;
         if self.progress.previous.as_ref().is_none_or(newer) {
             self.progress.previous = Some(entry.clone());
         }
-        match core.judge(&entry, entry.ends.fresh_until, &self.subject.policy) {
-            Freshness::Fresh => {
-                core.memory.fill(
-                    self.subject.key.clone(),
-                    entry.clone(),
-                    &self.subject.policy,
-                    &core.clock,
-                );
-                let waited = self.progress.waited_for.is_some();
-                let outcome = if waited {
-                    Outcome::Collapsed
-                } else {
-                    Outcome::RedisHit
-                };
-                Some(self.answer(entry, outcome))
-            }
-            Freshness::Dead => None,
-            Freshness::Revalidate | Freshness::IfError => {
-                if self.progress.stale.as_ref().is_none_or(newer) {
-                    self.progress.stale = Some(entry);
-                }
-                None
-            }
+        if freshness != Freshness::Dead && self.progress.stale.as_ref().is_none_or(newer) {
+            self.progress.stale = Some(entry);
         }
+        None
     }
 
     fn without_redis(mut self) {

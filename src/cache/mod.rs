@@ -109,7 +109,7 @@ pub use self::clock::{Clock, Micros, micros};
 pub use self::coherence::{Dependency, Epoch, Kind, Name, Stamp};
 pub(crate) use self::digits::Digits;
 pub(crate) use self::entry::hash;
-pub use self::entry::{Entry, Value};
+pub use self::entry::{Entry, Particulars, Value};
 #[doc(hidden)] // For benches/micro alone: no embedder has a use for these bytes.
 pub use self::envelope::{decode as decode_envelope, encode as encode_envelope};
 pub use self::error::LoadError;

@@ -40,9 +40,10 @@ pub struct StaleRules {
 }
 
 /// How much of its TTL a value is given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Life {
     /// All of it.
+    #[default]
     Full,
     /// A tenth: something is missing from it that may be back soon.
     Tenth,

@@ -63,9 +63,9 @@ impl Core {
             _ => (Staleness::Held, policy.memory / 10),
         };
         let mut held = stale.clone();
-        held.hold = Some((now + micros(pause), reason));
-        self.memory
-            .fill(key.clone(), Arc::new(held), policy, &self.clock);
+        let particulars = held.particulars.get_or_insert_default();
+        particulars.hold = Some((now + micros(pause), reason));
+        self.memory.fill(key.clone(), held, policy, &self.clock);
     }
 
     /// Whether memory may be served although nobody can tell what became of it: neither the bus nor Redis answers, and the
