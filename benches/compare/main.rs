@@ -64,8 +64,8 @@ impl Plan {
             })
         };
         Plan {
-            rounds: usize::try_from(number("--rounds", 7)).unwrap().max(1),
-            span: Duration::from_secs(number("--seconds", 3).max(1)),
+            rounds: usize::try_from(number("--rounds", 11)).unwrap().max(1),
+            span: Duration::from_secs(number("--seconds", 2).max(1)),
             write: arguments.iter().any(|argument| argument == "--write"),
         }
     }
