@@ -28,7 +28,7 @@ pub fn measure(stage: &Stage, plan: &Plan, report: &mut Report) {
         };
         Box::new(move || vec![load()]) as Contender<'_>
     });
-    let measured = interleaved(&contenders, plan);
+    let measured = interleaved(&contenders, plan, report);
     for (larder, count) in &larders {
         let answer = larder.get(&format!("/rows/{count}"));
         let status = answer.header("cache-status").unwrap_or_default();

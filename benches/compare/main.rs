@@ -26,8 +26,9 @@ mod servers;
 mod support;
 
 use std::collections::BTreeMap;
+use std::hint::black_box;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use load::{Answer, Client, Load, Measured, Round};
 use report::Report;
@@ -141,7 +142,8 @@ fn one_core_each(stage: &Stage, plan: &Plan, report: &mut Report) {
         Box::new(|| stage.varnish().iter().map(filled).collect()),
         Box::new(|| stage.cache_aside().map_or(Vec::new(), of_python)),
     ];
-    report.one_core_each(&interleaved(&contenders, plan));
+    let measured = interleaved(&contenders, plan, report);
+    report.one_core_each(&measured);
     misses(&larder, report);
 }
 
@@ -166,7 +168,7 @@ fn misses(larder: &Server, report: &mut Report) {
     let (name, value) = larder.authorization();
     let own: Vec<f64> = (0..MISSES)
         .map(|at| {
-            let began = std::time::Instant::now();
+            let began = Instant::now();
             let answer = client.get(&format!("/missed/{}", at + 1), &[(&name, &value)]);
             let whole = began.elapsed().as_secs_f64();
             let timing = answer
@@ -208,17 +210,18 @@ fn both_cores(stage: &Stage, plan: &Plan, report: &mut Report) {
             load("Redis hit, 256 connections", "/redis-items/", 256, KEYS),
         ]
     };
-    let measured = interleaved(&[Box::new(shared)], plan);
+    let measured = interleaved(&[Box::new(shared)], plan, report);
     let bare_redis = stage.redis_benchmark(CONNECTIONS);
     report.both_cores(&measured, bare_redis);
 }
 
 /// The median of the rounds of each, in which all take their turns.
-fn interleaved(contenders: &[Contender<'_>], plan: &Plan) -> Vec<Measured> {
+fn interleaved(contenders: &[Contender<'_>], plan: &Plan, report: &mut Report) -> Vec<Measured> {
     let mut rounds: BTreeMap<(usize, usize), (String, Vec<Round>)> = BTreeMap::new();
     for round in 0..plan.rounds {
         // Everybody is first once in a while.
         for contender in in_turn(contenders.len(), round) {
+            report.steadiness(same_work());
             let loads = contenders[contender]();
             if let Some(first) = loads.first() {
                 first.run(WARM_UP);
@@ -235,6 +238,16 @@ fn interleaved(contenders: &[Contender<'_>], plan: &Plan) -> Vec<Measured> {
     rounds
         .map(|(name, rounds)| Measured::median(name, rounds))
         .collect()
+}
+
+/// How long the same arithmetic takes, some hundredths of a second where nobody disturbs.
+fn same_work() -> Duration {
+    let began = Instant::now();
+    let mut sum = 1_u64;
+    for number in 0..20_000_000 {
+        sum = black_box(sum.rotate_left(5) ^ number);
+    }
+    began.elapsed()
 }
 
 /// Numbers below `count`, each first in one of so many rounds.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt::Write;
 use std::fs;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::load::{Measured, quantile};
 use super::{BODY, CONNECTIONS, KEYS, Plan};
@@ -19,6 +19,8 @@ pub struct Report {
     plan: String,
     tables: String,
     goals: Vec<Goal>,
+    /// What the same work took again and again, in seconds.
+    same_work: Vec<f64>,
 }
 
 /// What was to be reached, and what was.
@@ -39,7 +41,13 @@ impl Report {
             plan: format!("{} rounds of {} s each", plan.rounds, plan.span.as_secs()),
             tables: String::new(),
             goals: Vec::new(),
+            same_work: Vec::new(),
         }
+    }
+
+    /// What the same work took this time, while nothing was measured.
+    pub fn steadiness(&mut self, took: Duration) {
+        self.same_work.push(took.as_secs_f64());
     }
 
     fn at_least(&mut self, what: &'static str, goal: f64, measured: f64) {
@@ -270,10 +278,15 @@ impl Report {
         if !left_out.is_empty() {
             let _ = writeln!(text, "\nLeft out: {}.", left_out.join(", "));
         }
+        let again = |share| {
+            let took = |share| quantile(self.same_work.clone(), share);
+            took(share) / took(0.0)
+        };
         let commit = said("git", &["rev-parse", "--short", "HEAD"]);
         let _ = writeln!(
             text,
-            "\n{}; {} cores of {}, Linux {}; {}, nginx {}, {}, {}, {}; larder at {commit}; load average {} before; {:.0} s.",
+            "\n{}; {} cores of {}, Linux {}; {}, nginx {}, {}, {}, {}; larder at {commit}; load average {} before; \
+             between rounds the same work took {:.2} times its shortest at the median, {:.2} times at most; {:.0} s.",
             self.plan,
             std::thread::available_parallelism().unwrap(),
             processor(),
@@ -294,6 +307,8 @@ impl Report {
                 .unwrap_or_default(),
             packages(),
             self.load_before,
+            again(0.5),
+            again(1.0),
             self.began.elapsed().as_secs_f64(),
         );
         std::mem::take(&mut self.tables);
