@@ -13,8 +13,12 @@ pub struct Load {
     pub name: String,
     /// It runs as long as it may be asked.
     pub server: Rc<Server>,
-    pub url: String,
+    pub path: String,
     pub headers: Vec<(String, String)>,
+    /// The status of its answers.
+    pub status: u16,
+    /// A header of theirs and how it begins, by which they tell that they come from where they should.
+    pub says: Option<(&'static str, &'static str)>,
     pub connections: usize,
     /// More than one: the numbers of so many follow the URL in turn.
     pub keys: usize,
@@ -56,12 +60,40 @@ impl Load {
         Load {
             name: name.to_owned(),
             server: server.clone(),
-            url: server.url(path),
+            path: path.to_owned(),
             headers: vec![server.authorization()],
+            status: 200,
+            says: None,
             connections: super::CONNECTIONS,
             keys: 0,
             without_order: false,
             core: Some(CLIENT_CORE),
+        }
+    }
+
+    /// Of a larder: its answers come from memory.
+    pub fn memory_hit(self) -> Load {
+        Load {
+            says: Some(("cache-status", "larder-memory; hit")),
+            ..self
+        }
+    }
+
+    /// Asks twice, since the first answer may be a miss, and sees that the second is what is to be measured.
+    pub fn check(&self) {
+        let key = if self.keys > 0 { "1" } else { "" };
+        let path = format!("{}{key}", self.path);
+        let headers = self.headers.iter();
+        let headers: Vec<(&str, &str)> = headers
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let mut client = Client::connect(self.server.address());
+        client.get(&path, &headers);
+        let answer = client.get(&path, &headers);
+        assert_eq!(answer.status, self.status, "{}", self.name);
+        if let Some((name, begins)) = self.says {
+            let said = answer.header(name).unwrap_or_default();
+            assert!(said.starts_with(begins), "{}: {name}: {said}", self.name);
         }
     }
 
@@ -84,7 +116,10 @@ impl Load {
         }
         let process = self.server.process();
         let before = busy(process);
-        let output = command.arg(&self.url).output().expect("wrk runs");
+        let output = command
+            .arg(self.server.url(&self.path))
+            .output()
+            .expect("wrk runs");
         let used = (busy(process) - before).as_secs_f64();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let why = String::from_utf8_lossy(&output.stderr);
@@ -227,9 +262,11 @@ impl Client {
             headers,
             body: Vec::new(),
         };
-        let length = answer.header("content-length").unwrap_or("0");
-        answer.body.resize(length.parse().unwrap(), 0);
-        self.stream.read_exact(&mut answer.body).unwrap();
+        if answer.status != 304 {
+            let length = answer.header("content-length").unwrap_or("0");
+            answer.body.resize(length.parse().unwrap(), 0);
+            self.stream.read_exact(&mut answer.body).unwrap();
+        }
         answer
     }
 

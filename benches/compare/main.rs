@@ -1,10 +1,11 @@
 //! larder beside what people use now, on one machine and in one run: `scripts/compare`, some minutes.
 //!
 //! Everybody serves the same JSON body of 4 KiB over loopback. One core is for the server and another for `wrk`. The rounds of all
-//! servers are interleaved, so that what else the machine does meets all of them, and each round starts its server anew, since where
-//! a process happens to lie in memory is worth a tenth of its speed. A figure is the median of its rounds, a ratio the median of
-//! those within one round. The bare handler is actix-web with larder's allocator, and sends what larder sends, byte for byte. What is
-//! not installed is named.
+//! servers are short and interleaved, so that what else the machine does meets all of them, and each server is several processes that
+//! take turns, since where one happens to lie in memory is worth a tenth of its speed. All are started before the first round: a
+//! process is slow while it is young. A figure is the median of its rounds, a ratio the median of those within one round, or that of
+//! the fastest rounds. The bare handler is actix-web with larder's allocator, and sends what larder sends, byte for byte. What is not
+//! installed is named.
 //!
 //! After `--`: `--rounds N`, `--seconds N` of each, `--write` to put the tables into docs/performance.md.
 
@@ -12,6 +13,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
+    clippy::print_stderr,
     unreachable_pub
 )]
 
@@ -30,7 +32,7 @@ use std::hint::black_box;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use load::{Answer, Client, Load, Measured, Round};
+use load::{Client, Load, Measured, Round};
 use report::Report;
 use servers::{Server, Stage};
 
@@ -43,8 +45,10 @@ const BODY: usize = 4096;
 const CONNECTIONS: usize = 64;
 /// The keys of the figures that are not of one key.
 const KEYS: usize = 1000;
-/// What each server runs before its rounds are counted.
-const WARM_UP: Duration = Duration::from_secs(1);
+/// How many processes of each server take turns.
+const PROCESSES: usize = 3;
+/// What each of them does of everything before its rounds are counted.
+const WARM_UP: Duration = Duration::from_secs(2);
 
 /// How long and how often.
 struct Plan {
@@ -65,8 +69,8 @@ impl Plan {
             })
         };
         Plan {
-            rounds: usize::try_from(number("--rounds", 11)).unwrap().max(1),
-            span: Duration::from_secs(number("--seconds", 2).max(1)),
+            rounds: usize::try_from(number("--rounds", 21)).unwrap().max(1),
+            span: Duration::from_secs(number("--seconds", 1).max(1)),
             write: arguments.iter().any(|argument| argument == "--write"),
         }
     }
@@ -106,59 +110,54 @@ type Contender<'a> = Box<dyn Fn() -> Vec<Load> + 'a>;
 
 /// A server with a core of its own, `wrk` with the other.
 fn one_core_each(stage: &Stage, plan: &Plan, report: &mut Report) {
-    let larder = stage.larder("larder", 1, Some(servers::SERVER_CORE));
-    let seen = memory_hit(&larder);
-    let authorization = larder.authorization();
+    let larder = || stage.larder("larder", 1, Some(servers::SERVER_CORE));
+    let (like, authorization) = {
+        let larder = larder();
+        larder.get("/items/1");
+        (larder.get("/items/1"), larder.authorization())
+    };
+    assert_eq!(like.body.len(), BODY, "the body of the origin");
+    assert!(like.header("ratelimit").is_some(), "the key has a limit");
+    let etag = like.header("etag").expect("an entity tag");
     let bare = || {
-        let bare = stage.bare(&seen, authorization.clone());
+        let bare = stage.bare(&like, authorization.clone());
         vec![Load::of("bare actix handler", &bare, "/items/1")]
     };
-    let larder_again = || {
-        let larder = stage.larder("larder", 1, Some(servers::SERVER_CORE));
-        let hit = memory_hit(&larder);
-        let etag = hit.header("etag").expect("an entity tag").to_owned();
-        let mut unchanged = Load::of("larder, 304", &larder, "/items/1");
-        unchanged.headers.push(("If-None-Match".into(), etag));
-        let hit = Load::of("larder, memory hit", &larder, "/items/1");
+    let hits = || {
+        let larder = larder();
+        let hit = Load::of("larder, memory hit", &larder, "/items/1").memory_hit();
+        let mut unchanged = Load::of("larder, 304", &larder, "/items/1").memory_hit();
+        unchanged.status = 304;
+        unchanged
+            .headers
+            .push(("If-None-Match".into(), etag.into()));
         vec![hit, unchanged]
     };
-    // The first is a miss. All later ones are hits, and say so.
-    let filled = |other: &Rc<Server>| {
-        other.get("/items/1");
-        let hit = other.get("/items/1");
-        assert_eq!(hit.body, seen.body, "{} gives the same body", other.name);
-        assert_eq!(hit.header("x-cache"), Some("HIT"), "{}", other.name);
-        Load::of(&other.name, other, "/items/1")
+    let cached = |name: &str, server: &Rc<Server>, path: &str| {
+        assert_eq!(server.get(path).body, like.body, "{name}: the same body");
+        Load {
+            says: Some(("x-cache", "HIT")),
+            ..Load::of(name, server, path)
+        }
     };
-    let of_python = |python: Rc<Server>| {
-        let unread = format!("{}, the body unread", python.name);
-        let unread = Load::of(&unread, &python, "/passed/1");
-        vec![filled(&python), unread]
+    let other = |server: Rc<Server>| vec![cached(&server.name, &server, "/items/1")];
+    let python = |server: Rc<Server>| {
+        let unread = format!("{}, the body unread", server.name);
+        vec![
+            cached(&server.name, &server, "/items/1"),
+            cached(&unread, &server, "/passed/1"),
+        ]
     };
     let contenders: [Contender<'_>; 5] = [
         Box::new(bare),
-        Box::new(larder_again),
-        Box::new(|| stage.nginx().iter().map(filled).collect()),
-        Box::new(|| stage.varnish().iter().map(filled).collect()),
-        Box::new(|| stage.cache_aside().map_or(Vec::new(), of_python)),
+        Box::new(hits),
+        Box::new(|| stage.nginx().map_or(Vec::new(), other)),
+        Box::new(|| stage.varnish().map_or(Vec::new(), other)),
+        Box::new(|| stage.cache_aside().map_or(Vec::new(), python)),
     ];
     let measured = interleaved(&contenders, plan, report);
     report.one_core_each(&measured);
-    misses(&larder, report);
-}
-
-/// What larder gives from memory, with all that it does for a caller.
-fn memory_hit(larder: &Server) -> Answer {
-    larder.get("/items/1");
-    let hit = larder.get("/items/1");
-    assert_eq!(hit.body.len(), BODY, "the body of the origin");
-    let status = hit.header("cache-status").unwrap_or_default();
-    assert!(
-        status.starts_with("larder-memory; hit"),
-        "a memory hit: {status}"
-    );
-    assert!(hit.header("ratelimit").is_some(), "the key has a limit");
-    hit
+    misses(&larder(), report);
 }
 
 /// larder's own part of a miss: all of it as its client sees it, less what `Server-Timing` says that the source took.
@@ -191,23 +190,21 @@ fn both_cores(stage: &Stage, plan: &Plan, report: &mut Report) {
                 larder.get(&format!("{path}/{key}"));
             }
         }
-        let again = larder.get("/redis-items/1");
-        let status = again.header("cache-status").unwrap_or_default();
-        assert!(
-            status.starts_with("larder-redis; hit"),
-            "a Redis hit: {status}"
-        );
-        let load = |name: &str, path: &str, connections: usize, keys: usize| Load {
+        let of = |name: &str, path: &str, keys: usize| Load {
             core: None,
-            connections,
             keys,
             ..Load::of(name, &larder, path)
         };
+        let redis_hit = |name: &str, connections: usize, keys: usize| Load {
+            connections,
+            says: Some(("cache-status", "larder-redis; hit")),
+            ..of(name, "/redis-items/", keys)
+        };
         vec![
-            load("memory hit", "/items/", 64, KEYS),
-            load("Redis hit", "/redis-items/", 64, KEYS),
-            load("Redis hit, all of one key", "/redis-items/", 64, 1),
-            load("Redis hit, 256 connections", "/redis-items/", 256, KEYS),
+            of("memory hit", "/items/", KEYS).memory_hit(),
+            redis_hit("Redis hit", 64, KEYS),
+            redis_hit("Redis hit, all of one key", 64, 1),
+            redis_hit("Redis hit, 256 connections", 256, KEYS),
         ]
     };
     let measured = interleaved(&[Box::new(shared)], plan, report);
@@ -215,24 +212,33 @@ fn both_cores(stage: &Stage, plan: &Plan, report: &mut Report) {
     report.both_cores(&measured, bare_redis);
 }
 
-/// The median of the rounds of each, in which all take their turns.
+/// The median of the rounds of each, in which all take their turns, and of each its processes.
 fn interleaved(contenders: &[Contender<'_>], plan: &Plan, report: &mut Report) -> Vec<Measured> {
+    let processes = PROCESSES.min(plan.rounds);
+    let started: Vec<Vec<Vec<Load>>> = contenders
+        .iter()
+        .map(|start| (0..processes).map(|_| start()).collect())
+        .collect();
+    for load in started.iter().flatten().flatten() {
+        load.check();
+        load.run(WARM_UP);
+    }
     let mut rounds: BTreeMap<(usize, usize), (String, Vec<Round>)> = BTreeMap::new();
     for round in 0..plan.rounds {
-        // Everybody is first once in a while.
+        report.steadiness(same_work());
         for contender in in_turn(contenders.len(), round) {
-            report.steadiness(same_work());
-            let loads = contenders[contender]();
-            if let Some(first) = loads.first() {
-                first.run(WARM_UP);
-            }
-            for load in in_turn(loads.len(), round) {
-                let ran = loads[load].run(plan.span);
-                let name = || (loads[load].name.clone(), Vec::new());
-                let (_, rounds) = rounds.entry((contender, load)).or_insert_with(name);
-                rounds.push(ran);
+            let loads = &started[contender][round % processes];
+            for at in in_turn(loads.len(), round) {
+                let load = &loads[at];
+                let (_, rounds) = rounds
+                    .entry((contender, at))
+                    .or_insert_with(|| (load.name.clone(), Vec::new()));
+                rounds.push(load.run(plan.span));
             }
         }
+    }
+    for load in started.iter().flatten().flatten() {
+        load.check();
     }
     let rounds = rounds.into_values();
     rounds
@@ -240,17 +246,17 @@ fn interleaved(contenders: &[Contender<'_>], plan: &Plan, report: &mut Report) -
         .collect()
 }
 
-/// How long the same arithmetic takes, some hundredths of a second where nobody disturbs.
+/// How long the same arithmetic takes, some hundredths of a second where nobody disturbs. Who takes its caches is not seen so.
 fn same_work() -> Duration {
     let began = Instant::now();
-    let mut sum = 1_u64;
+    let mut mixed = 1_u64;
     for number in 0..20_000_000 {
-        sum = black_box(sum.rotate_left(5) ^ number);
+        mixed = black_box(mixed.rotate_left(5) ^ number);
     }
     began.elapsed()
 }
 
-/// Numbers below `count`, each first in one of so many rounds.
+/// The numbers below `count`, beginning with another one in each round.
 fn in_turn(count: usize, round: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |turn| (turn + round) % count)
 }

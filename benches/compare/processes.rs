@@ -42,7 +42,14 @@ impl Drop for Process {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        let _ = self.0.kill();
+        eprintln!(
+            "process {} did not end when asked: it is killed, and all that came from it",
+            self.0.id()
+        );
+        for id in family(self.0.id()) {
+            let id = i32::try_from(id).ok().and_then(Pid::from_raw);
+            let _ = id.map(|id| kill_process(id, Signal::KILL));
+        }
         let _ = self.0.wait();
     }
 }
@@ -115,12 +122,19 @@ pub fn busy(of: u32) -> Duration {
     Duration::from_millis(ticks.sum::<u64>() * 10)
 }
 
-/// Memory of a family in bytes; what several of it share is counted once.
+/// Memory of a family in bytes: all that the first has in it, and what the others have for themselves.
 pub fn memory(of: u32) -> u64 {
     let sizes = family(of).into_iter().filter_map(|id| {
         let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-        line.split_whitespace().next()?.parse::<u64>().ok()
+        let size = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        if id == of {
+            size("Rss:")
+        } else {
+            Some(size("Private_Clean:")? + size("Private_Dirty:")?)
+        }
     });
     sizes.sum::<u64>() * 1024
 }

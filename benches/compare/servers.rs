@@ -1,6 +1,6 @@
 //! The servers that are compared, each configured as well as its documentation says.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ pub struct Stage {
     redis: Process,
     redis_at: SocketAddr,
     folder: TempDir,
+    /// How many folders of servers it has.
+    homes: Cell<usize>,
     /// What is not there to be compared, and why.
     pub left_out: RefCell<Vec<String>>,
 }
@@ -104,6 +106,7 @@ impl Stage {
             redis,
             redis_at,
             folder,
+            homes: Cell::default(),
             left_out: RefCell::default(),
         }
     }
@@ -114,6 +117,12 @@ impl Stage {
         for process in [&self.redis, &self.origin] {
             process.move_to(&format!("0-{all}"));
         }
+    }
+
+    /// The name of a folder that no other process of this server has.
+    fn home(&self, server: &str) -> String {
+        self.homes.set(self.homes.get() + 1);
+        format!("{server}-{}", self.homes.get())
     }
 
     fn file(&self, path: &str, text: &str) -> PathBuf {
@@ -130,7 +139,7 @@ impl Stage {
         command: &mut Command,
         authorization: Option<(String, String)>,
     ) -> Rc<Server> {
-        let log = self.file(&format!("{name}.log"), "");
+        let log = self.file(&format!("{}.log", self.home(name)), "");
         let log = fs::File::create(log).unwrap();
         let process = Process::start(command.stderr(log));
         until_it_listens(name, at);
@@ -143,7 +152,7 @@ impl Stage {
     }
 
     /// larder with so many workers (0: one per core), with its shipped headers and a key that has a limit.
-    pub fn larder(&self, folder: &str, workers: usize, core: Option<usize>) -> Rc<Server> {
+    pub fn larder(&self, name: &str, workers: usize, core: Option<usize>) -> Rc<Server> {
         let resource = |name: &str, path: &str, memory: &str| {
             format!(
                 "[resource.{name}]\npath = \"{path}/{{id}}\"\nparams.id = {{ type = \"integer\", min = 1 }}\n\
@@ -163,7 +172,7 @@ impl Stage {
             resource("redis_item", "/redis-items", "0s"),
             resource("missed", "/missed", "1h"),
         );
-        self.serve(folder, &config, core, "info")
+        self.serve(&self.home(name), &config, core, "info")
     }
 
     /// larder with one worker, and with rows of a table that has as many as anybody asks for.
@@ -246,7 +255,9 @@ impl Stage {
             return self.leave_out("nginx (not installed)");
         }
         let at = free_address();
-        let home = self.folder.path().join("nginx");
+        let home = self.home("nginx");
+        let file = format!("{home}/nginx.conf");
+        let home = self.folder.path().join(home);
         let cache = home.join("cache");
         fs::create_dir_all(&home).unwrap();
         let user = if is_root() { "user root;" } else { "" };
@@ -255,7 +266,7 @@ impl Stage {
             .map(|what| format!("{what}_temp_path {home}/{what};"))
             .concat();
         let config = self.file(
-            "nginx/nginx.conf",
+            &file,
             &format!(
                 "{user} daemon off; worker_processes 1; pid {home}/pid; error_log {home}/error.log;
                 events {{ worker_connections 1024; }}
@@ -296,7 +307,7 @@ impl Stage {
         };
         let at = free_address();
         let vcl = self.file(
-            "varnish/varnish.vcl",
+            &format!("{}/varnish.vcl", self.home("varnish")),
             &format!(
                 "vcl 4.1;
                 backend origin {{ .host = \"{}\"; .port = \"{}\"; }}
