@@ -5,9 +5,9 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use larder::cache::{
-    Answer, Cache, CoherenceSettings, Key, Life, Load, LoadError, LoadSettings, Loaded, Making,
-    MemorySettings, Outcome, Policy, RedisSettings, Request, StaleRules, Staleness, Subject, Tag,
-    Value,
+    Answer, Cache, CoherenceSettings, Key, Kind, Life, Load, LoadError, LoadSettings, Loaded,
+    Making, MemorySettings, Name, Outcome, Policy, RedisSettings, Request, StaleRules, Staleness,
+    Subject, Tag, Value,
 };
 use larder::secret::Secret;
 
@@ -118,6 +118,30 @@ fn what_one_loaded_another_finds_in_redis_with_its_stamps() {
         "a load is stamped with the clock in Redis"
     );
     assert_eq!(text(&ask(&b, &policy, never)), ("v", Outcome::MemoryHit));
+}
+
+#[test]
+fn each_load_has_an_id_of_its_own_though_its_value_is_the_same() {
+    let redis = RedisServer::start();
+    let (a, b) = (cache(&redis), cache(&redis));
+    let policy = policy(HOUR, HOUR);
+    let load_id =
+        || redis.cli::<Vec<u8>>(&["GET", "larder:v:0000000000000001:thing?id=7"])[4..12].to_vec();
+    let mut seen = Vec::new();
+    for cache in [&a, &b, &a] {
+        assert_eq!(
+            text(&ask(cache, &policy, || present("v"))),
+            ("v", Outcome::Loaded)
+        );
+        // The lease script tells a new fill by it from the value that its waiter had seen.
+        assert!(!seen.contains(&load_id()));
+        seen.push(load_id());
+        let told = cache.invalidate(&[Name::key("thing?id=7")], Kind::Hard);
+        let clock = told.clock.unwrap();
+        for cache in [&a, &b] {
+            until(SOON, "the invalidation is heard", || cache.has_heard(clock));
+        }
+    }
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub struct Decision {
 #[derive(Debug)]
 pub struct Limiter {
     rate: Rate,
-    /// What each request takes of it, in nanoseconds.
+    /// What each request takes of the allowance, in nanoseconds.
     each: u64,
     begun: Instant,
     /// The theoretical arrival time, in nanoseconds after `begun`.
@@ -42,7 +42,6 @@ impl Limiter {
     pub fn new(rate: Rate) -> Limiter {
         Limiter {
             rate,
-            // A rate's `per` is a hundred years at most, so that sums stay below the 584 years of a u64.
             each: (nanos(rate.per) / u64::from(rate.count)).max(1),
             begun: Instant::now(),
             whole_at: AtomicU64::new(0),
@@ -59,6 +58,7 @@ impl Limiter {
         let now = nanos(now.saturating_duration_since(self.begun));
         let mut seen = self.whole_at.load(Ordering::Relaxed);
         loop {
+            // A rate's `per` is a hundred years at most, so that sums stay below the 584 years of a u64.
             let whole_at = seen.max(now) + self.each;
             // `per` as a multiple of `each`: what the division cut off would otherwise let one more pass.
             if whole_at - now > self.each * u64::from(self.rate.count) {

@@ -54,13 +54,14 @@ pub struct Entry {
     pub load_time: Micros,
     /// Until when it is fresh.
     pub ends: Ends,
-    /// For how long memory keeps it, in microseconds from its fill: for its use past its end, too. Zero: it does not.
-    pub kept_for: u64,
+    /// For how long memory keeps it, from its fill: for its use past its end, too. Zero until then, and where it does not.
+    pub kept_for: Micros,
     /// What tells it from a plain one; a plain one has none.
     pub particulars: Option<Box<Particulars>>,
 }
 
-/// What most entries do not have, in one place, so that it takes no room in them.
+/// What a plain entry does not have, in one place, so that it takes no room there. Plain are values of SQL, and of upstreams that send
+/// neither a validator nor a lifetime.
 #[derive(Clone, Debug, Default)]
 pub struct Particulars {
     /// What the parts of a whole depend on, each as of its own load; of what was loaded, nothing.
@@ -158,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_plain_entry_takes_160_bytes() {
-        // With the two counts of its `Arc`. The allocator gives 128, 160 or 192 bytes: one word too many costs each entry four.
+        // With the two counts of its `Arc`. The allocator gives 128, 160 or 192 bytes: what goes past 160 costs each entry four words.
         assert!(2 * size_of::<usize>() + size_of::<Entry>() <= 160);
         assert!(Particulars::default().boxed().is_none());
     }

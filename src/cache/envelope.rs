@@ -24,7 +24,7 @@ const TENTH: u8 = 2;
 const EXACTLY: u8 = 4;
 const STRICTLY: u8 = 8;
 
-/// The bytes that stand for `entry` in Redis; `load_id` is of no other load, nor of another confirmation of the same value.
+/// The bytes that stand for `entry` in Redis; `load_id`: a new one for each load and each confirmation.
 pub fn encode(entry: &Entry, load_id: u64, fresh_for: Duration, clock: &Clock) -> Vec<u8> {
     let body = entry.value.bytes();
     let validator = entry.validator().unwrap_or_default();

@@ -18,8 +18,8 @@ use super::policy::{Life, Policy};
 use super::settings::{Eviction, MemorySettings};
 
 /// What an entry costs besides its key and body, as `cargo bench --bench scale` finds it: more than half is moka's own nodes, the
-/// rest the entry's fields and its key as a name.
-const BOOKKEEPING: usize = 580;
+/// rest the entry's fields, its key as a name, and the count of those who hold its body.
+const BOOKKEEPING: usize = 610;
 /// What each tag adds besides its text, if no other entry shares that.
 const A_TAG: usize = 48;
 /// What each part of a whole adds: what it depends on. Its names are its own entry's.
@@ -95,8 +95,8 @@ impl MemoryTier {
         self.map.get(key)
     }
 
-    /// Keeps `entry` while `policy` can make any use of it, and gives it to be shared. One that is of no use is not kept, and drops
-    /// what was there.
+    /// Keeps `entry` while `policy` can make any use of it, and returns it, shared from now on. One that is of no use is not kept, and
+    /// drops what was there.
     pub(crate) fn fill(
         &self,
         key: Key,
