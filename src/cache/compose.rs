@@ -160,7 +160,7 @@ impl Whole {
     fn stand_in(&self, copy: Option<&Arc<Entry>>, word: Word, error: &LoadError) -> Option<Answer> {
         let (core, policy) = (&self.core, &self.subject.policy);
         let stale = copy.filter(|copy| core.may_stand_in(copy, policy, word))?;
-        core.hold(&self.subject.key, stale, policy, error);
+        core.hold(&self.subject, stale, error);
         let outcome = Outcome::Stale(reason(error));
         Some(self.answer(stale.clone(), outcome, Trace::default()))
     }
@@ -181,12 +181,8 @@ impl Whole {
         let life = if failed { Life::Tenth } else { loaded.life };
         let lives = parts.iter().map(|part| part.entry.life());
         let life = lives.fold(life, Life::with_part);
-        let entry = self.core.memory.fill(
-            self.subject.key.clone(),
-            self.entry(Loaded { life, ..loaded }, &parts),
-            &self.subject.policy,
-            &self.core.clock,
-        );
+        let entry = self.entry(Loaded { life, ..loaded }, &parts);
+        let entry = self.core.keep(&self.subject, entry);
         let waited_in_vain = endings
             .iter()
             .any(|e| matches!(e, Err(error) if !error.is_known()));
@@ -303,12 +299,7 @@ impl Whole {
             },
             ..(*entry).clone()
         };
-        core.memory.fill(
-            self.subject.key.clone(),
-            kept,
-            &self.subject.policy,
-            &core.clock,
-        );
+        core.keep(&self.subject, kept);
         self.answer(entry, Outcome::Stale(reason(error)), Trace::default())
     }
 

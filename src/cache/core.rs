@@ -15,7 +15,7 @@ use super::miss::{Miss, Progress};
 use super::outcome::{Answer, Outcome, Trace};
 use super::policy::{Freshness, Policy};
 use super::redis_tier::RedisTier;
-use super::request::{Making, Request};
+use super::request::{Making, Request, Subject};
 use super::ticket::Ticket;
 
 /// How a look-up knows what became of what it finds.
@@ -78,6 +78,12 @@ impl Core {
             outcome,
             trace: Trace::default(),
         })
+    }
+
+    /// Keeps an entry of `subject` in memory, as long as it is of any use there, and returns it.
+    pub(crate) fn keep(&self, subject: &Subject, entry: Entry) -> Arc<Entry> {
+        let key = subject.key.clone();
+        self.memory.fill(key, entry, &subject.policy, &self.clock)
     }
 
     /// Whether the bus has brought everything up to this clock.

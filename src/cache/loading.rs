@@ -196,12 +196,7 @@ impl Miss {
             stored = done.unwrap_or(false) && !bytes.is_empty();
         }
         core.failures.clear(&self.subject.key);
-        let entry = core.memory.fill(
-            self.subject.key.clone(),
-            entry,
-            &self.subject.policy,
-            &core.clock,
-        );
+        let entry = core.keep(&self.subject, entry);
         let mut answer = self.answer(entry, Outcome::Loaded);
         answer.trace.source = Some(took);
         answer.trace.stored = stored;
@@ -230,8 +225,7 @@ impl Miss {
             (_, Some(_)) => Staleness::IfError,
             (_, None) => Staleness::Held,
         };
-        self.core
-            .hold(&self.subject.key, &stale, &self.subject.policy, &error);
+        self.core.hold(&self.subject, &stale, &error);
         let mut answer = self.answer(stale, Outcome::Stale(reason));
         answer.trace.source = took;
         self.landing.end(Ok(answer));

@@ -161,8 +161,7 @@ impl Miss {
         let entry = envelope::decode(bytes, own, policy, random(), &core.clock)?;
         let freshness = core.judge(&entry, entry.ends.fresh_until, policy);
         if freshness == Freshness::Fresh {
-            let key = self.subject.key.clone();
-            let entry = core.memory.fill(key, entry, policy, &core.clock);
+            let entry = core.keep(&self.subject, entry);
             let waited = self.progress.waited_for.is_some();
             let outcome = if waited {
                 Outcome::Collapsed

@@ -13,6 +13,7 @@ use super::error::LoadError;
 use super::key::Key;
 use super::outcome::{Answer, Outcome, Staleness, Trace};
 use super::policy::{Freshness, Policy};
+use super::request::Subject;
 
 /// What Redis has said in this look-up of what became of the names. That it is up says nothing: it may refuse every question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +55,8 @@ impl Core {
     }
 
     /// Keeps a stale copy for a while without a new attempt, after one that failed.
-    pub(crate) fn hold(&self, key: &Key, stale: &Entry, policy: &Policy, error: &LoadError) {
-        let now = self.clock.now();
+    pub(crate) fn hold(&self, subject: &Subject, stale: &Entry, error: &LoadError) {
+        let (now, policy) = (self.clock.now(), &subject.policy);
         let (reason, pause) = match error {
             LoadError::Spent { retry_after, .. } => {
                 (Staleness::Spent, policy.memory.min(*retry_after))
@@ -65,7 +66,7 @@ impl Core {
         let mut held = stale.clone();
         let particulars = held.particulars.get_or_insert_default();
         particulars.hold = Some((now + micros(pause), reason));
-        self.memory.fill(key.clone(), held, policy, &self.clock);
+        self.keep(subject, held);
     }
 
     /// Whether memory may be served although nobody can tell what became of it: neither the bus nor Redis answers, and the
