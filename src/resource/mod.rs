@@ -258,6 +258,7 @@ impl Resource {
             key: key.key(),
             policy: self.policy.clone(),
             tags: self.settings.tags.iter().map(tag).collect(),
+            share: origin.share().into(),
             label: origin.label().into(),
             note: note.into(),
             jitter,
@@ -294,6 +295,11 @@ impl Resource {
             names.extend(parts.map(|part| Name::from(&part.subject.key)));
         }
         Ok(names)
+    }
+
+    /// The shares of the loads that its look-ups draw on.
+    fn shares(&self) -> Vec<&str> {
+        self.origin.as_ref().map(Origin::shares).unwrap_or_default()
     }
 
     /// How long a look-up may take in all: the slowest source, a load of another replica before it, and room to queue.
