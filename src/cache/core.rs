@@ -29,6 +29,9 @@ pub(crate) enum Proof {
     Fresh,
 }
 
+/// Whether the bytes of a value in Redis are one of those that a look-up is for. Others are a miss.
+pub(crate) type Readable = fn(&[u8]) -> bool;
+
 /// See the module.
 pub(crate) struct Core {
     pub(crate) memory: Arc<MemoryTier>,
@@ -93,15 +96,26 @@ impl Core {
 
     /// A claim to the answer of `request`, which starts the load if nobody has. Does not block.
     pub(crate) fn fetch(self: &Arc<Self>, request: Request, proof: Proof) -> Ticket {
-        self.begin(request, true, proof)
+        self.begin(request, true, proof, None)
+    }
+
+    /// The same where what Redis has may be of another type.
+    pub(crate) fn fetch_readable(self: &Arc<Self>, request: Request, readable: Readable) -> Ticket {
+        self.begin(request, true, Proof::Mirror, Some(readable))
     }
 
     /// The same for a part of another look-up.
     pub(crate) fn fetch_part(self: &Arc<Self>, request: Request, proof: Proof) -> Ticket {
-        self.begin(request, false, proof)
+        self.begin(request, false, proof, None)
     }
 
-    fn begin(self: &Arc<Self>, request: Request, whole: bool, proof: Proof) -> Ticket {
+    fn begin(
+        self: &Arc<Self>,
+        request: Request,
+        whole: bool,
+        proof: Proof,
+        readable: Option<Readable>,
+    ) -> Ticket {
         let Request { subject, making } = request;
         if !whole
             && proof != Proof::Fresh
@@ -155,6 +169,7 @@ impl Core {
                             load,
                             names,
                             proof,
+                            readable,
                             progress,
                         }
                         .start();

@@ -31,6 +31,7 @@ struct State {
     queue: VecDeque<Job>,
     threads: usize,
     running: usize,
+    closed: bool,
 }
 
 impl Loaders {
@@ -46,6 +47,9 @@ impl Loaders {
     pub(crate) fn place(&self) -> Option<Place<'_>> {
         let inner = &self.0;
         let mut state = inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.closed {
+            return None;
+        }
         // Counted together: a job can still be in the queue while the thread that was started for it wakes up.
         let jobs = state.running + state.queue.len();
         if jobs >= inner.limits.max_loads + inner.limits.max_queue {
@@ -68,6 +72,18 @@ impl Loaders {
             }
         }
         Some(Place { inner, state })
+    }
+
+    /// Takes no more jobs, drops those that wait, and ends each thread with the job that it runs.
+    pub(crate) fn close(&self) {
+        let inner = &self.0;
+        let mut state = inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.closed = true;
+        let waiting = std::mem::take(&mut state.queue);
+        drop(state);
+        inner.work.notify_all();
+        // Outside the lock: what a job holds may ask for a place when it is dropped.
+        drop(waiting);
     }
 }
 
@@ -100,6 +116,10 @@ impl Inner {
                 state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
                 state.running -= 1;
                 continue;
+            }
+            if state.closed {
+                state.threads -= 1;
+                return;
             }
             let (next, waited) = self
                 .work
