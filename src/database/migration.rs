@@ -37,6 +37,7 @@ const MIGRATIONS: &[Migration] = files![
     "0003_first_admin",
     "0004_outbox",
     "0005_people",
+    "0006_owner",
 ];
 
 /// How long to wait for another replica that is at it.
@@ -147,7 +148,7 @@ fn missing<'a>(
 mod tests {
     use std::sync::{Arc, Barrier};
 
-    use super::super::fixture;
+    use super::super::fixture::{self, Place};
     use super::*;
 
     #[test]
@@ -227,6 +228,45 @@ mod tests {
                 assert_eq!(made.is_some(), first_made);
             }
         });
+    }
+
+    /// What 0004_outbox did while larder was a superuser: since then each function has had this setting.
+    const STORED_BY_A_SUPERUSER: &str = "DO $$
+        DECLARE
+            one text;
+        BEGIN
+            FOREACH one IN ARRAY ARRAY['larder_note()', 'larder_take_back(text[])',
+                'larder_watch(regclass, text)', 'larder_unwatch(regclass, text)']
+            LOOP
+                EXECUTE format('ALTER FUNCTION %s SET larder.schema = %L', one, current_schema());
+            END LOOP;
+        END
+        $$";
+
+    #[test]
+    fn a_database_whose_functions_a_superuser_made_is_taken_over() {
+        let place = Place::postgres();
+        let database = place.open();
+        database
+            .transaction(|tx| apply(tx, &MIGRATIONS[..5], PATIENCE))
+            .unwrap();
+        place.administer(STORED_BY_A_SUPERUSER).unwrap();
+        fixture::batch(
+            &database,
+            "CREATE TABLE members (id INT); SELECT larder_watch('members', 'user:{id}')",
+        );
+        assert_eq!(database.migrate().unwrap(), MIGRATIONS.len() - 5);
+        fixture::batch(&database, "INSERT INTO members VALUES (7)");
+        let ask = |sql| {
+            database.transaction(|tx| {
+                let rows = tx.query_this(&Query::parse("test", sql)?, &[])?;
+                Ok(rows[0].columns().next().unwrap().1.clone())
+            })
+        };
+        let names = "SELECT string_agg(name, ' ') FROM larder_outbox, unnest(names) AS name";
+        assert_eq!(ask(names), Ok("user:7".into()));
+        let stored = "SELECT count(*) FROM pg_proc WHERE proconfig::text LIKE '%larder.schema%'";
+        assert_eq!(ask(stored), Ok(Value::Int(0)), "a dump would not restore");
     }
 
     #[test]
