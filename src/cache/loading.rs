@@ -66,6 +66,8 @@ impl Miss {
         self.landing.stamp(own.clone());
         if self.whole || self.progress.offered {
             self.subject.tally.count_load();
+        } else {
+            self.subject.tally.count_part_load();
         }
         let began = Instant::now();
         let attempt = Attempt {

@@ -26,6 +26,7 @@ fn cache() -> Cache {
     Cache::assemble(
         &MemorySettings::default(),
         &redis,
+        RedisChoice::Configured,
         &LoadSettings {
             max_loads: 4,
             max_queue: 4,
