@@ -2,16 +2,17 @@
 
 pub mod check;
 mod columns;
+mod descriptors;
 mod health;
 mod invalidate;
 pub mod key;
-mod listen;
 mod log;
 mod news;
 mod reload;
 mod resource_table;
 pub mod sandbox;
 mod serve;
+mod signals;
 
 use std::fmt::Display;
 use std::io::{self, Write};

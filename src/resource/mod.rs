@@ -204,6 +204,7 @@ impl Resource {
         arguments: Arguments<'q>,
         key: &mut KeyText,
     ) -> Result<View<'q>, BadParameter> {
+        self.check_known(arguments)?;
         key.begin_again(&self.beginning);
         for param in &self.key_params {
             if let Some(argument) = param.read(arguments)? {
@@ -219,11 +220,23 @@ impl Resource {
         Ok(view)
     }
 
+    /// Whether the query has only what is declared, where the resource is told to refuse anything else.
+    ///
+    /// # Errors
+    /// The first parameter that is not known.
+    pub fn check_known(&self, arguments: Arguments<'_>) -> Result<(), BadParameter> {
+        if self.settings.refuses_unknown {
+            parameter::check_known(&self.settings.params, arguments)?;
+        }
+        Ok(())
+    }
+
     /// The values of the parameters that make the key.
     ///
     /// # Errors
     /// As [`Resource::key`].
     fn values(&self, arguments: Arguments<'_>) -> Result<Vec<(&str, ParamValue)>, BadParameter> {
+        self.check_known(arguments)?;
         let mut values = Vec::with_capacity(self.key_params.len());
         for param in &self.key_params {
             if let Some(argument) = param.read(arguments)? {
