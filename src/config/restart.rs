@@ -134,6 +134,7 @@ fn same_upstream(old: &UpstreamSettings, new: &UpstreamSettings) -> bool {
         key,
         timeout,
         quota,
+        max_pause,
     } = old;
     *name == new.name
         && *base_url == new.base_url
@@ -141,6 +142,7 @@ fn same_upstream(old: &UpstreamSettings, new: &UpstreamSettings) -> bool {
         && text(key) == text(&new.key)
         && *timeout == new.timeout
         && *quota == new.quota
+        && *max_pause == new.max_pause
 }
 
 #[cfg(test)]
