@@ -6,33 +6,50 @@ use jiff::fmt::strtime::BrokenDownTime;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
-/// IMF-fixdate is a form of RFC 2822's dates. The weekday says nothing that the date does not say: a wrong one is let pass.
-const IMF_FIXDATE: rfc2822::DateTimeParser = rfc2822::DateTimeParser::new().relaxed_weekday(true);
-const RFC_850: &str = "%A, %d-%b-%y %H:%M:%S GMT";
+const IMF_FIXDATE: &str = "%a, %d %b %Y %H:%M:%S GMT";
 const ASCTIME: &str = "%a %b %e %H:%M:%S %Y";
+const RFC_850: &str = "%A, %d-%b-%y %H:%M:%S GMT";
+/// What is sent besides: a date of a mail, with a zone.
+const MAIL: rfc2822::DateTimeParser = rfc2822::DateTimeParser::new().relaxed_weekday(true);
 
-/// The instant that `text` names; `None` if it is no date of HTTP. `now` tells the century of a year with two digits.
+/// The instant that `text` names; `None` if it is no date of HTTP. `now` tells the century of a year with two digits. The weekday is not
+/// compared with the date.
 pub(in crate::source) fn parse(text: &str, now: Timestamp) -> Option<Timestamp> {
     let text = text.trim();
-    if let Ok(instant) = IMF_FIXDATE.parse_timestamp(text) {
-        return Some(instant);
-    }
-    let utc = |civil: DateTime| Some(civil.to_zoned(TimeZone::UTC).ok()?.timestamp());
-    if let Ok(mut date) = BrokenDownTime::parse(ASCTIME, text) {
+    let read = |form| {
+        let mut date = BrokenDownTime::parse(form, text).ok()?;
         date.set_weekday(None);
-        return utc(date.to_datetime().ok()?);
+        Some(date)
+    };
+    if let Some(date) = read(IMF_FIXDATE).or_else(|| read(ASCTIME)) {
+        return Some(utc(date.to_datetime().ok()?));
     }
-    let mut date = BrokenDownTime::parse(RFC_850, text).ok()?;
-    date.set_weekday(None);
-    // What appears to be more than 50 years ahead is the most recent year in the past with the same two digits.
-    let today = now.to_zoned(TimeZone::UTC).datetime();
-    let latest = today.checked_add(50.years()).ok()?;
-    let ahead = today.year() / 100 * 100 + 100 + date.year()?.rem_euclid(100);
+    if let Some(date) = read(RFC_850) {
+        return Some(utc(with_century(date, utc_now(now))?));
+    }
+    MAIL.parse_timestamp(text).ok()
+}
+
+/// A date with two digits of a year: what appears to be more than 50 years ahead is the most recent year in the past with the same two.
+fn with_century(mut date: BrokenDownTime, now: DateTime) -> Option<DateTime> {
+    let latest = now.saturating_add(50.years());
+    let ahead = now.year() / 100 * 100 + 100 + date.year()?.rem_euclid(100);
     (0..3).find_map(|centuries| {
         date.set_year(Some(ahead - 100 * centuries)).ok()?;
         let civil = date.to_datetime().ok()?;
-        (civil <= latest).then(|| utc(civil))?
+        (civil <= latest).then_some(civil)
     })
+}
+
+fn utc_now(now: Timestamp) -> DateTime {
+    now.to_zoned(TimeZone::UTC).datetime()
+}
+
+/// The last days of the year 9999, a usual way to say "for ever", are past the last instant that there is here: they are that one.
+fn utc(civil: DateTime) -> Timestamp {
+    civil
+        .to_zoned(TimeZone::UTC)
+        .map_or(Timestamp::MAX, |zoned| zoned.timestamp())
 }
 
 #[cfg(test)]
@@ -57,6 +74,9 @@ mod tests {
             "Monday, 06-Nov-94 08:49:37 GMT",
         ] {
             assert_eq!(at(same).as_deref(), Some("1994-11-06T08:49:37Z"), "{same}");
+        }
+        for for_ever in ["Fri, 31 Dec 9999 23:59:59 GMT", "Fri Dec 31 23:59:59 9999"] {
+            assert_eq!(at(for_ever), Some(Timestamp::MAX.to_string()));
         }
         assert_eq!(
             at("Fri Nov 27 08:49:37 2026").as_deref(),

@@ -315,6 +315,10 @@ mod tests {
                 vec![DATE, "Expires: Sun, 02 Jan 2400 10:00:00 GMT"],
                 exactly(LONGEST),
             ),
+            (
+                vec![DATE, "Expires: Fri, 31 Dec 9999 23:59:59 GMT"],
+                exactly(LONGEST),
+            ),
         ] {
             assert_eq!(life(&lines), expected, "{lines:?}");
         }
