@@ -37,7 +37,7 @@ pub(super) fn of(headers: &HeaderMap) -> Result<Vec<Coding>, String> {
             "deflate" => codings.push(Coding::Deflate),
             _ => {
                 return Err(format!(
-                    "answered with the content coding {name:?}, which is not supported: {ACCEPTED} was asked for"
+                    "answered with the content coding `{name}`, which is not supported: {ACCEPTED} was asked for"
                 ));
             }
         }
@@ -143,7 +143,7 @@ mod tests {
             assert_eq!(codings(&lines), Ok(expected), "{lines:?}");
         }
         let unknown = codings(&["gzip, BR"]).unwrap_err();
-        assert!(unknown.contains("\"BR\""), "{unknown}");
+        assert!(unknown.contains("`BR`"), "{unknown}");
         assert!(codings(&["gzip, gzip, gzip, gzip"]).is_err());
     }
 

@@ -292,9 +292,9 @@ fn a_coding_is_known_by_each_of_its_spellings_or_named() {
         assert_eq!(answer.body, b"hello, packed world", "{header}");
     }
     for (header, told) in [
-        ("Content-Encoding: br", "\"br\""),
-        ("Content-Encoding: gzip, Zstd", "\"Zstd\""),
-        ("Content-Encoding: s3cr3t-k3y", "\"***\""),
+        ("Content-Encoding: br", "`br`"),
+        ("Content-Encoding: gzip, Zstd", "`Zstd`"),
+        ("Content-Encoding: s3cr3t-k3y", "`***`"),
     ] {
         let server = TinyServer::start(move |mut stream, _| {
             respond(&mut stream, "200 OK", &[header], PACKED);
