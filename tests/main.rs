@@ -31,6 +31,7 @@ mod lifecycle;
 mod model;
 mod outbox;
 mod parameters;
+mod pauses;
 mod people;
 mod quota;
 mod redis_faults;

@@ -159,6 +159,7 @@ fn same_upstream(old: &UpstreamSettings, new: &UpstreamSettings) -> bool {
         key,
         timeout,
         quota,
+        max_pause,
     } = old;
     *name == new.name
         && *base_url == new.base_url
@@ -166,6 +167,7 @@ fn same_upstream(old: &UpstreamSettings, new: &UpstreamSettings) -> bool {
         && text(key) == text(&new.key)
         && *timeout == new.timeout
         && *quota == new.quota
+        && *max_pause == new.max_pause
 }
 
 #[cfg(test)]

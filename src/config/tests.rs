@@ -185,6 +185,7 @@ base_url = "http://127.0.0.1:9000/${VERSION}/"
 key_env = "OTHER_KEY"
 timeout = "18s"
 quota = []
+max_pause = "20m"
 [upstream.guardian]
 quota = ["2/1s", "19/1d"]
 [resource.news]
@@ -252,6 +253,8 @@ ttl = { memory = "1s", redis = "0s" }
     assert_eq!(newsapi.key.as_ref().unwrap().reveal(), "key");
     assert_eq!(newsapi.timeout, Duration::from_secs(18));
     assert!(newsapi.quota.is_empty());
+    assert_eq!(newsapi.max_pause, Duration::from_secs(1200));
+    assert_eq!(config.upstreams[1].max_pause, Duration::from_secs(60));
     assert_eq!(config.upstreams[1].quota.len(), 2);
     let [news, part] = config.resources.as_slice() else {
         panic!("two resources");
