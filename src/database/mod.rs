@@ -132,8 +132,9 @@ impl DatabaseKind {
     }
 }
 
-/// Whether `url` is one of a Postgres that could be connected to. Errors with what is wrong, without quoting the URL.
-pub fn check_postgres_url(url: &str) -> Result<(), DatabaseError> {
+/// Whether `url` is one of a Postgres that could be connected to. Errors with what is wrong, such as `names no host`, without
+/// quoting the URL.
+pub fn check_postgres_url(url: &str) -> Result<(), String> {
     postgres_url::parse(url).map(drop)
 }
 

@@ -152,7 +152,8 @@ impl PostgresManager {
         url: &str,
         statement_timeout: Duration,
     ) -> Result<PostgresManager, DatabaseError> {
-        let (mut config, proof) = postgres_url::parse(url)?;
+        let (mut config, proof) = postgres_url::parse(url)
+            .map_err(|what| DatabaseError::Misconfigured(format!("the database URL {what}")))?;
         config.connect_timeout(CONNECT);
         // A host that vanished: unacknowledged data, or silence on an idle connection, ends it within a quarter of a minute.
         config.tcp_user_timeout(Duration::from_secs(15));
