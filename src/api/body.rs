@@ -19,6 +19,15 @@ pub(crate) const LIMIT: usize = 64 << 10;
 /// How long the whole of it may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Whether a request says that it has a body (RFC 9112, section 6).
+pub(crate) fn is_there(request: &HttpRequest) -> bool {
+    let headers = request.headers();
+    let length = headers
+        .get("content-length")
+        .map(|length| length.as_bytes());
+    headers.contains_key("transfer-encoding") || length.is_some_and(|length| length != b"0")
+}
+
 /// The body as a JSON object. Errors in this order: 413, 408, 415, 400, 422.
 pub(crate) async fn object(
     request: &HttpRequest,

@@ -11,7 +11,7 @@ use crate::config::{self, Config, ConfigError, ConfigErrors, Lookup, Place};
 use crate::database::describe_all;
 use crate::resource::{StatementFault, statement_faults, statements};
 
-use super::resource_table;
+use super::{NO_RESOURCES, resource_table};
 
 /// Checks the configuration that `serve` would take. Prints the table of its resources on standard output and returns 0, or
 /// prints every fault on standard error and returns 2.
@@ -58,6 +58,9 @@ fn check(
                     "{origin}: valid as far as can be told: its statements are not checked, since the database cannot be asked: {why}"
                 )?,
             }
+            if config.resources.is_empty() {
+                writeln!(err, "{origin}: warning: {NO_RESOURCES}")?;
+            }
             Ok(0)
         }
         Err(errors) => {
@@ -102,6 +105,16 @@ mod tests {
         assert_eq!(code, 0);
         assert!(out.contains("/articles"), "{out}");
         assert_eq!(err, "x.toml: valid\n");
+    }
+
+    #[test]
+    fn a_file_that_declares_no_resource_is_warned_about() {
+        let (code, _, err) = check_file("[server]\nworkers = 1\n");
+        assert_eq!(code, 0);
+        assert_eq!(
+            err,
+            format!("x.toml: valid\nx.toml: warning: {NO_RESOURCES}\n")
+        );
     }
 
     #[test]

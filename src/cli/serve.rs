@@ -25,8 +25,8 @@ use crate::source::HttpUpstreams;
 use crate::source::quota::QuotaStore;
 
 use super::check::config_errors;
-use super::news;
 use super::reload::Reload;
+use super::{NO_RESOURCES, news};
 
 /// How long a required Redis may take to appear at the start.
 const REDIS_PATIENCE: Duration = Duration::from_secs(5);
@@ -69,6 +69,9 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         config.server.bind.clone_from(bind);
     }
     log::info!("larder {} with {origin}", env!("CARGO_PKG_VERSION"));
+    if config.resources.is_empty() {
+        log::warn!("{origin} {NO_RESOURCES}");
+    }
     let database = open_database(&config)?;
     let cache = Cache::start(
         &config.memory,
