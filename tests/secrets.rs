@@ -304,3 +304,29 @@ fn what_is_written_is_not_logged() {
     assert!(log.contains("/users"), "this test reads the access log");
     assert!(!log.contains(VALUE), "{log}");
 }
+
+#[test]
+fn a_password_of_any_characters_reaches_redis_as_it_is() {
+    let redis = RedisServer::start();
+    for password in [
+        "abc%41def",
+        "a/b",
+        "p@ss:w?rd#[1]",
+        "größe & 100%",
+        "with space",
+    ] {
+        let grant = format!(">{password}");
+        redis.cli::<()>(&[
+            "ACL", "SETUSER", "app", "reset", "on", &grant, "~*", "&*", "+@all",
+        ]);
+        let config = format!(
+            "[redis]\nurl = \"redis://app:${{PASSWORD}}@{}\"\nrequired = true\n",
+            redis.address()
+        );
+        // As a file that ends in a line end leaves it in a variable.
+        let options = LarderOptions::new(&config).env("PASSWORD", &format!("{password}\n"));
+        let larder = Larder::start(&options);
+        let up = larder.stats()["redis"]["up"].clone();
+        assert_eq!(up, json!(true), "{password}: {}", larder.log());
+    }
+}

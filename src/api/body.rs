@@ -53,6 +53,15 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
+/// Whether a request says that it has a body (RFC 9112, section 6).
+pub(crate) fn is_there(request: &HttpRequest) -> bool {
+    let headers = request.headers();
+    let length = headers
+        .get("content-length")
+        .map(|length| length.as_bytes());
+    headers.contains_key("transfer-encoding") || length.is_some_and(|length| length != b"0")
+}
+
 /// The body as a JSON object. Errors in this order: 413, 408, 415, 400, 422.
 pub(crate) async fn object(
     request: &HttpRequest,

@@ -40,7 +40,8 @@ async fn written(
     write: &Arc<Write>,
     arguments: Arguments<'_>,
 ) -> Result<Written, Problem> {
-    let body = if write.takes_body(resource) {
+    let may_have_body = write.takes_body(resource) && body::is_there(request);
+    let body = if write.needs_body(resource) || may_have_body {
         body::fields(request, payload).await?
     } else {
         BTreeMap::new()

@@ -90,6 +90,7 @@ mod redis_connection;
 mod redis_pool;
 mod redis_reads;
 mod redis_tier;
+mod redis_url;
 mod request;
 mod settings;
 mod shares;
@@ -137,6 +138,8 @@ pub use self::outcome::{Answer, Outcome, Staleness, Trace};
 pub use self::policy::{Ends, Freshness, Life, Policy, StaleRules};
 pub use self::random::random;
 pub use self::redis_pool::{RedisDown, RedisPool};
+pub use self::redis_url::check_redis_url;
+pub(crate) use self::redis_url::unknown_option;
 pub use self::request::{
     Attempt, Compose, Composition, LastResort, Load, Loaded, Making, Previous, Request, Subject,
 };

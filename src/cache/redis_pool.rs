@@ -19,6 +19,7 @@ use super::breaker::Breaker;
 use super::clock::Clock;
 use super::coherence::{Mirror, OVER, Scripts, Seen};
 use super::redis_connection::{Manager, ManagerParts};
+use super::redis_url::check_redis_url;
 use super::settings::{RedisChoice, RedisSettings};
 
 /// The first and the longest pause between two looks for a Redis that is down.
@@ -99,6 +100,7 @@ impl RedisPool {
             .url
             .as_ref()
             .map_or(RedisSettings::DEFAULT_URL, |url| url.reveal());
+        check_redis_url(url).map_err(|what| format!("the Redis URL {what}"))?;
         // The error's text could quote the URL, and the URL can hold a password.
         let client =
             redis::Client::open(url).map_err(|_| "the Redis URL is not valid".to_owned())?;

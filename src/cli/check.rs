@@ -12,7 +12,7 @@ use crate::config::{self, Config, ConfigError, ConfigErrors, Lookup, Place};
 use crate::database::{DatabaseError, DatabaseSettings, describe_all};
 use crate::resource::{ResourceSettings, StatementFault, statement_faults, statements};
 
-use super::resource_table;
+use super::{NO_RESOURCES, resource_table};
 
 /// Checks the configuration that `serve` would take. Prints the table of its resources on standard
 /// output and returns 0; or prints every fault on standard error and returns 2; or says that the
@@ -52,6 +52,9 @@ fn check(
     if let Some(config) = config.filter(|_| errors.errors.is_empty()) {
         out.write_all(resource_table::table(&config).as_bytes())?;
         out.flush()?;
+        if config.resources.is_empty() {
+            writeln!(err, "{origin}: warning: {NO_RESOURCES}")?;
+        }
         if unasked.is_none() {
             writeln!(err, "{origin}: valid")?;
             return Ok(0);
@@ -125,6 +128,16 @@ mod tests {
         assert_eq!(code, 0);
         assert!(out.contains("/articles"), "{out}");
         assert_eq!(err, "x.toml: valid\n");
+    }
+
+    #[test]
+    fn a_file_that_declares_no_resource_is_warned_about() {
+        let (code, _, err) = check_file("[server]\nworkers = 1\n");
+        assert_eq!(code, 0);
+        assert_eq!(
+            err,
+            format!("x.toml: valid\nx.toml: warning: {NO_RESOURCES}\n")
+        );
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::source::quota::QuotaStore;
 
 use super::check::config_errors;
 use super::reload::Reload;
-use super::{descriptors, news, signals};
+use super::{NO_RESOURCES, descriptors, news, signals};
 
 /// How long a required Redis may take to appear at the start.
 const REDIS_PATIENCE: Duration = Duration::from_secs(5);
@@ -70,6 +70,9 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         config.server.bind.clone_from(bind);
     }
     log::info!("larder {} with {origin}", env!("CARGO_PKG_VERSION"));
+    if config.resources.is_empty() {
+        log::warn!("{origin} {NO_RESOURCES}");
+    }
     signals::survive_full_files()?;
     let database = open_database(&config)?;
     let cache = Cache::start(

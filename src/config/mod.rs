@@ -33,7 +33,7 @@ use crate::resource::ResourceSettings;
 use crate::source::UpstreamSettings;
 
 pub use address::{BIND_FORM, is_bind};
-pub use environment::{Lookup, process_environment};
+pub use environment::{Lookup, process_environment, variable};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use sections::{AuthSettings, ServerSettings};
 

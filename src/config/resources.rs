@@ -69,7 +69,7 @@ fn resource(
     }
     let tags = tags::read(&table, &declared);
     let is_written = table.get("write").is_some();
-    let writes = writes::read(&table, &declared, context.statements);
+    let writes = writes::read(&table, &in_path, context.statements);
     let place = table.get("source");
     if place.is_none() && !is_written {
         table.need("source", source::FORM);

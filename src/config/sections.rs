@@ -183,7 +183,7 @@ fn url(
         return Some(Secret::new(url));
     }
     let value = value?;
-    let url = env.fill(&value, form)?;
+    let url = env.fill_url(&value, form)?;
     if let Err((problem, valid)) = check(&url) {
         value.fault(problem, valid);
     }

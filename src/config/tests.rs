@@ -21,7 +21,7 @@ pub(super) fn faults(text: &str) -> Vec<String> {
     faults_with(text, &[])
 }
 
-fn faults_with(text: &str, env: &[(&str, &str)]) -> Vec<String> {
+pub(super) fn faults_with(text: &str, env: &[(&str, &str)]) -> Vec<String> {
     let errors = parse_with(text, env).expect_err(text).to_string();
     errors.lines().map(str::to_owned).collect()
 }
@@ -400,7 +400,7 @@ write.PUT = { sql = "user_update" }
         "6: server.open_metrics: is \"yes\"; valid: true or false",
         "9: memory.max_size: is \"1KiB\"; valid: a size from 1MiB to 1024GiB",
         "10: memory.eviction: is \"fifo\"; valid: \"lru\" or \"tiny_lfu\"",
-        "13: redis.url: is no URL of a Redis; valid: redis://user:password@host:6379/0, or rediss:// for TLS, with special characters percent-encoded",
+        "13: redis.url: is not a valid Redis URL; valid: redis://user:password@host:6379/0, or rediss:// for TLS, with special characters percent-encoded",
         "14: redis.pool: is 0; valid: a whole number from 1 to 1024",
         "15: redis.timeout: is \"0s\"; valid: a duration such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"1d\", of at least 1ms",
         "16: redis.prefix: is \"a{b}\"; valid: 1 to 64 letters, digits, \"-\", \"_\", \".\" or \":\"",

@@ -43,7 +43,7 @@ pub(super) fn read(
 
 fn upstream(table: Table<'_>, default: UpstreamSettings, env: Environment<'_>) -> UpstreamSettings {
     let base_url = table.get("base_url").and_then(|value| {
-        let url = env.fill(&value, format!("{:?}", default.base_url))?;
+        let url = env.fill_url(&value, format!("{:?}", default.base_url))?;
         address::base_url(&url)
             .map_err(|(problem, valid)| value.fault(problem, valid))
             .ok()

@@ -136,6 +136,7 @@ fn describe_postgres(
         .prepare(sql)
         .map_err(|error| refused(error, query, sql))?;
     let columns = Columns::of_statement(query, &statement)?;
+    all_named(query, statement.params().len())?;
     let places = || query.parameters().iter().zip(statement.params());
     if let Some((name, ty)) = places().find(|(_, ty)| !wire::is_known(ty)) {
         return Err(DatabaseError::Misconfigured(format!(
@@ -153,6 +154,18 @@ fn describe_postgres(
         columns: columns.names().to_vec(),
         writes: writes(client, query)?,
     })
+}
+
+/// Errors unless each of the places that the database finds in the statement has a parameter: what has none would be null.
+fn all_named(query: &Query, places: usize) -> Result<(), DatabaseError> {
+    let named = query.parameters().len();
+    if named == places {
+        return Ok(());
+    }
+    Err(DatabaseError::Misconfigured(format!(
+        "query {}: the database finds {places} places for parameters in it, and {named} of them are written as :name",
+        query.name()
+    )))
 }
 
 /// Whether the plan of a query writes or locks.
@@ -229,6 +242,7 @@ fn describe_sqlite(connection: &Connection, query: &Query) -> Result<Description
         },
     })?;
     let columns = Columns::new(query, statement.column_names())?;
+    all_named(query, statement.parameter_count())?;
     Ok(Description {
         parameters: query
             .parameters()

@@ -125,7 +125,7 @@ impl Query {
                     };
                     // Some editors begin a file with a byte order mark, which no database understands.
                     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-                    return rows_only(Query::parse(name, text)?, kind);
+                    return rows_only(Query::parse_for(kind, name, text)?, kind);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     sought.push(path.display().to_string());
@@ -137,7 +137,7 @@ impl Query {
             .iter()
             .find_map(|name| SHIPPED.iter().find(|(shipped, _)| shipped == name));
         if let Some((name, text)) = shipped {
-            return rows_only(Query::parse(name, text)?, kind);
+            return rows_only(Query::parse_for(kind, name, text)?, kind);
         }
         sought.push("the queries shipped with larder".to_owned());
         wrong(format!(
@@ -169,9 +169,8 @@ mod tests {
             Query::parse(name, text).unwrap();
         }
         for (name, text) in SHIPPED {
-            let query = Query::parse(name, text).unwrap();
             for kind in [DatabaseKind::Postgres, DatabaseKind::Sqlite] {
-                rows_only(query.clone(), kind).unwrap();
+                rows_only(Query::parse_for(kind, name, text).unwrap(), kind).unwrap();
             }
         }
     }

@@ -40,6 +40,7 @@ mod sqlite_statement;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod token;
 mod transaction;
 mod value;
 mod wire;
@@ -123,10 +124,19 @@ impl DatabaseKind {
             _ => None,
         }
     }
+
+    /// How a statement has its parameter of this number, from 1.
+    fn place(self, number: usize) -> String {
+        match self {
+            DatabaseKind::Postgres => format!("${number}"),
+            DatabaseKind::Sqlite => format!("?{number}"),
+        }
+    }
 }
 
-/// Whether `url` is one of a Postgres that could be connected to. Errors with what is wrong, without quoting the URL.
-pub fn check_postgres_url(url: &str) -> Result<(), DatabaseError> {
+/// Whether `url` is one of a Postgres that could be connected to. Errors with what is wrong, such as `names no host`, without
+/// quoting the URL.
+pub fn check_postgres_url(url: &str) -> Result<(), String> {
     postgres_url::parse(url).map(drop)
 }
 
@@ -152,6 +162,19 @@ struct Inner {
     opened: Instant,
     /// When a statement last gave an answer, in milliseconds after `opened`.
     answered: AtomicU64,
+}
+
+/// Why an attempt gave nothing.
+struct Failed {
+    error: DatabaseError,
+    /// Its connection is lost. Whether the last statement ran cannot be told.
+    lost: bool,
+}
+
+impl From<DatabaseError> for Failed {
+    fn from(error: DatabaseError) -> Failed {
+        Failed { error, lost: false }
+    }
 }
 
 /// A pool of connections. Cheap to clone.
@@ -212,14 +235,19 @@ impl Database {
         self.with(migration::run)
     }
 
-    /// Whether the database answers, within four seconds. While every connection is at work it counts as answering if one of
+    /// Whether the database answers, within six seconds. While every connection is at work it counts as answering if one of
     /// them got an answer lately: a busy database is not a dead one.
     pub fn ping(&self) -> Result<(), DatabaseError> {
         let result = match &self.0.pool {
             Pool::Postgres(pool) => {
                 let pool = pool.pool()?;
-                match pool.get_timeout(PING) {
-                    Ok(mut connection) => Ok(connection.prove(PING)?),
+                let mut answer = pool.get_timeout(PING).map(|mut one| one.prove(PING));
+                if let Ok(Err(_)) = answer {
+                    // It may have been lost while it lay in the pool; the next one has proven that it lives, or is new.
+                    answer = pool.get_timeout(PING).map(|mut one| one.prove(PING));
+                }
+                match answer {
+                    Ok(answer) => Ok(answer?),
                     Err(_) if self.is_busy(&pool.state(), pool.max_size()) => return Ok(()),
                     Err(error) => Err(checkout(pool, &error)),
                 }
@@ -247,7 +275,7 @@ impl Database {
         given: &[Parameter<'_>],
     ) -> Result<Vec<Row>, DatabaseError> {
         let query = library::own(name, self.kind())?;
-        self.with(|mut session| session.query(query, given))
+        self.look_up(|mut session| session.query(query, given))
     }
 
     /// Runs larder's own query `name` by itself and returns how many rows it changed.
@@ -276,25 +304,60 @@ impl Database {
         self.0.apart.as_ref().map(ManageConnection::connect)
     }
 
+    /// Hands a connection of the pool to `work`.
     fn with<T>(
         &self,
         work: impl FnOnce(Session<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
-        let result = match &self.0.pool {
+        self.attempt(work).map_err(|failed| failed.error)
+    }
+
+    /// As [`Database::with`], for work that changes nothing: it runs again, on another connection, where its own was lost, and
+    /// where the schema was changed since its statement was prepared. Once for either, and not after [`STATEMENT`].
+    fn look_up<T>(
+        &self,
+        work: impl Fn(Session<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let began = Instant::now();
+        let (mut lost, mut contended) = (false, false);
+        loop {
+            let failed = match self.attempt(&work) {
+                Ok(done) => return Ok(done),
+                Err(failed) => failed,
+            };
+            let again = match &failed.error {
+                _ if began.elapsed() >= STATEMENT => false,
+                _ if failed.lost => !std::mem::replace(&mut lost, true),
+                DatabaseError::Contended(_) => !std::mem::replace(&mut contended, true),
+                _ => false,
+            };
+            if !again {
+                return Err(failed.error);
+            }
+        }
+    }
+
+    fn attempt<T>(
+        &self,
+        work: impl FnOnce(Session<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, Failed> {
+        let (result, lost) = match &self.0.pool {
             Pool::Postgres(pool) => {
                 let pool = pool.pool()?;
                 let mut connection = pool.get().map_err(|error| checkout(pool, &error))?;
-                work(Session::Postgres(&mut connection))
+                let result = work(Session::Postgres(&mut connection));
+                let lost = result.is_err() && connection.is_lost();
+                (result, lost)
             }
             Pool::Sqlite(pool) => {
                 let connection = pool.get().map_err(|error| checkout(pool, &error))?;
-                work(Session::Sqlite(&connection))
+                (work(Session::Sqlite(&connection)), false)
             }
         };
         if !matches!(result, Err(DatabaseError::Unavailable(_))) {
             self.note_answer();
         }
-        result
+        result.map_err(|error| Failed { error, lost })
     }
 
     fn is_busy(&self, state: &r2d2::State, size: u32) -> bool {

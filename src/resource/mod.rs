@@ -236,11 +236,23 @@ impl Resource {
     /// # Errors
     /// As [`Resource::key`].
     fn values(&self, arguments: Arguments<'_>) -> Result<Vec<(&str, ParamValue)>, BadParameter> {
+        self.values_for(arguments, &|_| false)
+    }
+
+    /// The same, where a parameter that `may_be_missing` need not be there though it is required.
+    fn values_for(
+        &self,
+        arguments: Arguments<'_>,
+        may_be_missing: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<(&str, ParamValue)>, BadParameter> {
         self.check_known(arguments)?;
         let mut values = Vec::with_capacity(self.key_params.len());
         for param in &self.key_params {
-            if let Some(argument) = param.read(arguments)? {
-                values.push((param.settings.name.as_str(), argument.into()));
+            let name = param.settings.name.as_str();
+            match param.read(arguments) {
+                Ok(argument) => values.extend(argument.map(|argument| (name, argument.into()))),
+                Err(bad) if bad.wrong == Wrong::Missing && may_be_missing(name) => {}
+                Err(bad) => return Err(bad),
             }
         }
         Ok(values)

@@ -37,6 +37,17 @@ pub struct ResourceSettings {
     pub refuses_unknown: bool,
 }
 
+impl ResourceSettings {
+    /// Whether its path has the parameter `name`.
+    pub fn has_in_path(&self, name: &str) -> bool {
+        let path = self.path.as_deref().unwrap_or_default();
+        path.split('/').any(|segment| {
+            let inside = segment.strip_prefix('{').and_then(|s| s.strip_suffix('}'));
+            inside == Some(name)
+        })
+    }
+}
+
 /// One parameter, from the path or from the query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParamSettings {
