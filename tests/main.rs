@@ -18,6 +18,7 @@ mod cache;
 mod coherence;
 mod commands;
 mod database;
+mod database_roles;
 mod examples;
 mod floors;
 mod headers;

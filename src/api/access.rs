@@ -181,7 +181,7 @@ fn policy(limit: u32, window: u64) -> HeaderValue {
 const SCHEME: &[u8] = b"Bearer ";
 
 /// The key in `Authorization: Bearer KEY` (RFC 6750, section 2.1); the scheme in any case.
-fn bearer(header: &HeaderValue) -> Option<&str> {
+pub(super) fn bearer(header: &HeaderValue) -> Option<&str> {
     let (scheme, key) = header.as_bytes().split_at_checked(SCHEME.len())?;
     let is_bearer = scheme.eq_ignore_ascii_case(SCHEME);
     std::str::from_utf8(key)

@@ -5,6 +5,7 @@
 mod access;
 mod body;
 mod bridge;
+mod caller;
 mod header_texts;
 mod headers;
 mod invalidation;
@@ -14,6 +15,7 @@ mod keys;
 mod lifecycle;
 pub mod limiter;
 mod path;
+mod presence;
 mod problem;
 mod request_id;
 mod resource;
@@ -41,6 +43,7 @@ use self::status::Health;
 
 pub use self::keys::KEYS_CHANGED;
 pub use self::lifecycle::Lifecycle;
+pub use self::presence::ClientStream;
 
 /// The server's parts as the routes take them. Cheap to clone: each worker has one.
 #[derive(Clone)]

@@ -17,8 +17,9 @@ use crate::resource::{Arguments, BadParameter, Body, Resource, Resources, View, 
 use super::access::{Access, Audience};
 use super::header_texts::HeaderTexts;
 use super::lifecycle::Lifecycle;
+use super::presence::Presence;
 use super::problem::Problem;
-use super::{bridge, headers, path, request_id, write};
+use super::{bridge, caller, headers, path, request_id, write};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LARDER_AFTER: HeaderName = HeaderName::from_static("larder-after");
@@ -136,7 +137,12 @@ async fn look_up(
                 .map_err(|bad| told(Problem::BadParameter(bad)))?
                 .ok_or_else(|| told(Problem::NotFound("Nothing is served at this path.")))?;
             // In a box, as a write is.
-            let waited = Box::pin(bridge::wait(&front.cache, wanted, after, resource.limit()));
+            let reader = bridge::Waiting {
+                caller: caller::of(request, &front.access.table),
+                presence: request.conn_data::<Presence>().cloned(),
+                after,
+            };
+            let waited = Box::pin(bridge::wait(&front.cache, wanted, reader, resource.limit()));
             let ending = waited.await.map_err(told)?;
             resource.tally().count(&ending);
             let answer = ending.map_err(|error| told(error.into()))?;

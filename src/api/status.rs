@@ -6,7 +6,7 @@ use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
-use crate::cache::Totals;
+use crate::cache::{ShareStatus, Totals};
 use crate::database::Database;
 
 use super::bridge;
@@ -92,6 +92,12 @@ fn counted(front: &Front) -> Value {
     body["source"] = json!({
         "loads": all.loads, "errors": all.load_errors, "collapsed": all.collapsed, "stale_served": all.stale_served,
     });
+    let shares = front.cache.shares();
+    body["loads"] = json!({
+        "running": shares.iter().map(|share| share.running).sum::<usize>(),
+        "waiting": shares.iter().map(|share| share.waiting).sum::<usize>(),
+        "shares": shares.iter().map(share).collect::<Vec<_>>(),
+    });
     body["bus"] = json!({
         "trusted": bus.trusted, "clock": bus.clock.to_string(), "gaps_repaired": bus.gaps_repaired, "pending": bus.pending,
     });
@@ -100,6 +106,13 @@ fn counted(front: &Front) -> Value {
         .map(|(name, totals)| ((*name).to_owned(), rates(totals)));
     body["resources"] = Value::Object(by_resource.collect());
     body
+}
+
+fn share(share: &ShareStatus) -> Value {
+    json!({
+        "name": &*share.name, "running": share.running, "waiting": share.waiting,
+        "refused": share.refused, "left": share.left,
+    })
 }
 
 fn rates(totals: &Totals) -> Value {

@@ -14,6 +14,7 @@ use super::core::{Core, Proof};
 use super::entry::{Entry, Particulars, hash};
 use super::error::LoadError;
 use super::flight::{Ending, Landing};
+use super::loaders::{Job, Turn};
 use super::outcome::{Answer, Outcome, Staleness, Trace};
 use super::policy::{Ends, Life};
 use super::random::random;
@@ -72,7 +73,7 @@ pub(crate) fn start(
     let tickets: Arc<[Ticket]> = composition
         .parts
         .into_iter()
-        .map(|part| core.fetch_part(part, proof))
+        .map(|part| core.fetch_part(part, landing.interest(), proof))
         .collect();
     let (stand_in, copies) = (whole.clone(), tickets.clone());
     landing.set_fallback(move || stand_in.make_from_copies(&copies));
@@ -108,6 +109,9 @@ impl Whole {
         else {
             return;
         };
+        if landing.interest().is_deserted() {
+            return;
+        }
         let endings: Vec<Ending> = std::mem::take(
             &mut *gathering
                 .endings
@@ -135,9 +139,13 @@ impl Whole {
             return landing.end(Err(error));
         }
         let whole = self.clone();
-        let loaders = self.core.loaders.clone();
-        match loaders.place() {
-            Some(place) => place.run(Box::new(move || {
+        let job = Job {
+            share: self.subject.share.clone(),
+            interest: landing.interest().clone(),
+            work: Box::new(move |turn| {
+                if turn != Turn::Now {
+                    return landing.end(Err(error));
+                }
                 if asks {
                     let word = whole.core.ask(&whole.subject.key, &whole.names);
                     if let Some(answer) = whole.stand_in(copy.as_ref(), word, &error) {
@@ -151,9 +159,9 @@ impl Whole {
                     }
                     None => landing.end(Err(error)),
                 }
-            })),
-            None => landing.end(Err(error)),
-        }
+            }),
+        };
+        self.core.loaders.submit(job);
     }
 
     /// The older whole, as far as policy allows it now that no part is there.

@@ -57,6 +57,7 @@ fn subject(name: &str, policy: &Arc<Policy>) -> Subject {
         key: Key::new(1, name),
         policy: policy.clone(),
         tags: Box::default(),
+        share: "test".into(),
         label: "test".into(),
         note: Box::default(),
         jitter: random(),

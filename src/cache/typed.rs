@@ -219,6 +219,7 @@ impl Cache {
                 key: wanted.key::<T>(&self.typed),
                 policy: Arc::new(policy.clone()),
                 tags: wanted.tags.into(),
+                share: "load".into(),
                 label: "load".into(),
                 note: "".into(),
                 jitter: random(),

@@ -5,6 +5,7 @@ mod columns;
 mod health;
 mod invalidate;
 pub mod key;
+mod listen;
 mod log;
 mod news;
 mod reload;

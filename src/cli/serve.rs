@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::rt::{System, spawn, time};
-use actix_web::{App, HttpServer};
 
 use crate::api::key_table::KeyTable;
 use crate::api::{Api, KEYS_CHANGED, key_refresher};
@@ -25,6 +24,7 @@ use crate::source::HttpUpstreams;
 use crate::source::quota::QuotaStore;
 
 use super::check::config_errors;
+use super::listen::listen;
 use super::news;
 use super::reload::Reload;
 
@@ -114,6 +114,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         upstreams: HttpUpstreams::new(Some(quotas)),
     };
     let resources = build_resources(&config, &origin, &sources, None)?;
+    cache.set_aside(resources.shares());
     let (own, outbox_of) = (cache.clone(), database.clone());
     let api = Api::new(
         cache,
@@ -231,22 +232,10 @@ fn print_first_key(database: &Database, config: &Config) -> Result<(), String> {
 
 async fn serve(reload: Reload) -> Result<(), String> {
     let settings = reload.config.server.clone();
-    let (routes, lifecycle) = (reload.api.clone(), reload.api.lifecycle().clone());
+    let lifecycle = reload.api.lifecycle().clone();
     let grace = settings.shutdown_grace;
-    let mut server = HttpServer::new(move || App::new().configure(|config| routes.routes(config)))
-        .disable_signals()
-        // It knows whole seconds only and looks once in a second: this is for its workers, the exact time is kept below.
-        .shutdown_timeout(grace.as_secs().saturating_add(1));
-    if settings.workers > 0 {
-        server = server.workers(settings.workers);
-    }
-    let server = server
-        .bind(&settings.bind)
+    let server = listen(&reload.api, &settings.bind, settings.workers, grace)
         .map_err(|error| format!("cannot listen on {}: {error}", settings.bind))?;
-    for address in server.addrs() {
-        log::info!("listening on http://{address}");
-    }
-    let server = server.run();
     let handle = server.handle();
     let signals = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
     let (mut terminate, mut interrupt) = (

@@ -93,7 +93,8 @@ fn resource(
     let client_ttl = table.duration("client_ttl", Duration::ZERO);
     let public = table.boolean("public", false);
     table.close();
-    if place.is_some() && source.is_none() {
+    // What else it declares is looked at all the same: its statements, by the database.
+    if place.is_some() && source.is_none() && writes.is_empty() {
         return None;
     }
     Some(ResourceSettings {

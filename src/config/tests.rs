@@ -478,10 +478,11 @@ fn the_file_is_looked_for_in_order() {
         path
     };
     let load = |explicit: Option<&Path>, env: Option<&Path>| {
-        Config::load_beside(directory.path(), explicit, &|name| {
+        Config::survey_beside(directory.path(), explicit, &|name| {
             let env = env.filter(|_| name == "LARDER_CONFIG")?;
             Some(env.to_str().unwrap().to_owned())
         })
+        .whole()
         .map(|(config, origin)| (config.server.workers, origin))
     };
     let (_, origin) = load(None, None).unwrap();

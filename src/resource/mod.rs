@@ -256,6 +256,7 @@ impl Resource {
                 .key(),
             policy: self.policy.clone(),
             tags: self.tags(&own),
+            share: origin.share().into(),
             label: origin.label().into(),
             note: note.into(),
             jitter,
@@ -351,6 +352,11 @@ impl Resource {
         let mut names = self.own_names(&own);
         names.extend(origin.names_of_parts(self, &own));
         Ok(names)
+    }
+
+    /// The shares of the loads that its look-ups draw on.
+    fn shares(&self) -> Vec<&str> {
+        self.origin.as_ref().map(Origin::shares).unwrap_or_default()
     }
 
     /// How long a look-up may take in all: the slowest source, a load of another replica before it, and room to queue.
