@@ -9,9 +9,10 @@ use std::borrow::Borrow;
 use std::time::Duration;
 
 use postgres::error::ErrorPosition;
-use postgres::types::ToSql;
+use postgres::types::{ToSql, Type};
 use rusqlite::{Connection, OpenFlags};
 
+use super::canonical::{self, Canonical};
 use super::error::DatabaseError;
 use super::keys::Keys;
 use super::postgres_pool::PostgresManager;
@@ -35,8 +36,12 @@ const LOCK: Duration = Duration::from_secs(2);
 pub struct Description {
     /// Each parameter with the type that its place wants, as the database calls it; SQLite takes `any`.
     pub parameters: Vec<(String, String)>,
+    /// What the canonical texts of the parameters are, in the same order.
+    pub parameter_texts: Vec<Canonical>,
     /// The columns, in their order.
     pub columns: Vec<String>,
+    /// What the canonical texts of the columns are, in the same order.
+    pub column_texts: Vec<Canonical>,
     /// Whether it returns rows.
     pub returns_rows: bool,
     /// Whether it writes, or locks rows as for writing. What a function does that Postgres calls on the way is not seen; a
@@ -146,10 +151,14 @@ fn describe_postgres(
             wire::type_name(ty)
         )));
     }
+    let types = statement.columns().iter().map(|column| column.type_());
+    let (parameter_texts, column_texts) = canonical_texts(client, statement.params(), types)?;
     Ok(Description {
         parameters: places()
             .map(|(name, ty)| (name.clone(), wire::type_name(wire::base(ty))))
             .collect(),
+        parameter_texts,
+        column_texts,
         returns_rows: !columns.names().is_empty(),
         columns: columns.names().to_vec(),
         writes: writes(client, query)?,
@@ -167,6 +176,47 @@ fn all_named(query: &Query, places: usize) -> Result<(), DatabaseError> {
         query.name()
     )))
 }
+
+/// How the values of parameters and of columns of these types become canonical texts.
+fn canonical_texts<'t>(
+    client: &mut postgres::Client,
+    parameters: &[Type],
+    columns: impl Iterator<Item = &'t Type>,
+) -> Result<(Vec<Canonical>, Vec<Canonical>), DatabaseError> {
+    let columns: Vec<&Type> = columns.collect();
+    let any = |test: &dyn Fn(&Type) -> bool| {
+        let mut all = parameters.iter().chain(columns.iter().copied());
+        all.any(|ty| test(wire::base(ty)))
+    };
+    let is_caseless = |ty: &Type| ty.name() == "citext";
+    let letters = match any(&is_caseless) {
+        true => canonical::letters(client)?,
+        false => None,
+    };
+    // Which column a text is compared with no statement tells.
+    let has_own_equality =
+        any(&wire::is_text) && client.query_one(OWN_EQUALITY, &[])?.try_get(0)?;
+    let text = |ty: &Type| {
+        let base = wire::base(ty);
+        match &letters {
+            Some(letters) if is_caseless(base) => Canonical::Caseless(letters.clone()),
+            None if is_caseless(base) => Canonical::Opaque,
+            _ if wire::is_enum(base) => Canonical::Type(base.clone()),
+            _ if wire::is_text(base) && has_own_equality => Canonical::Opaque,
+            _ if wire::is_canonical(base) => Canonical::Type(base.clone()),
+            _ => Canonical::Opaque,
+        }
+    };
+    Ok((
+        parameters.iter().map(text).collect(),
+        columns.into_iter().map(text).collect(),
+    ))
+}
+
+/// Whether a column of this database has a collation that calls different texts equal.
+const OWN_EQUALITY: &str = "SELECT EXISTS (
+    SELECT FROM pg_attribute JOIN pg_collation ON pg_collation.oid = attcollation
+    WHERE NOT collisdeterministic AND attnum > 0 AND NOT attisdropped)";
 
 /// Whether the plan of a query writes or locks.
 fn writes(client: &mut postgres::Client, query: &Query) -> Result<bool, DatabaseError> {
@@ -249,6 +299,8 @@ fn describe_sqlite(connection: &Connection, query: &Query) -> Result<Description
             .iter()
             .map(|name| (name.clone(), "any".to_owned()))
             .collect(),
+        parameter_texts: vec![Canonical::Sqlite; query.parameters().len()],
+        column_texts: vec![Canonical::Sqlite; columns.names().len()],
         returns_rows: !columns.names().is_empty(),
         columns: columns.names().to_vec(),
         writes: !statement.readonly(),

@@ -38,6 +38,7 @@ const MIGRATIONS: &[Migration] = files![
     "0004_outbox",
     "0005_people",
     "0006_owner",
+    "0007_canonical_text",
 ];
 
 /// How long to wait for another replica that is at it.

@@ -9,6 +9,7 @@
 //! there, so call it from plain or blocking threads. A `Database` may be dropped anywhere.
 
 mod archive;
+mod canonical;
 mod deliverer;
 mod describe;
 mod error;
@@ -57,6 +58,7 @@ use scheduled_thread_pool::ScheduledThreadPool;
 use crate::secret::Secret;
 
 pub use archive::{Archive, ArchivedArticle};
+pub use canonical::{Canonical, Letters};
 pub use deliverer::Deliverer;
 pub use describe::{Description, describe_all};
 pub use error::DatabaseError;

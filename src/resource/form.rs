@@ -1,25 +1,40 @@
-//! Forms: the one way of writing a value that the database takes in several.
+//! How the database takes the values of a statement: which spellings of a parameter are one key, and which
+//! values have one tag.
 //!
-//! A text that a statement compares as a UUID is one row in capitals and in small letters, and a whole number is one with zeros before it.
-//! A key or a tag made of the text as it came would have an entry for each spelling, and a write would leave all but one behind.
+//! Two things are kept apart. A *form* makes one spelling of several that mean the very same value: a UUID
+//! in capitals, a whole number with zeros before it. Keys are made of it, and the statement is given it. A
+//! *canonical text* is one for all values that the database calls equal, though they may differ: 1.50 and
+//! 1.5, or `Ada` and `ada` where a column is citext. Tags are made of it, so that whatever changes a row
+//! reaches every entry that was made of it, and entries of values that differ are never mixed up.
 
 use std::collections::HashMap;
 
-use crate::database::Description;
+use crate::database::{Canonical, Description};
 
-/// What the database makes of a text.
+/// The one spelling of a value that has several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// A UUID.
     Uuid,
     /// A whole number.
     Integer,
-    /// Text in which capitals are small letters.
-    Caseless,
 }
 
-/// The forms of parameters, by their names.
-pub(super) type Forms = HashMap<String, Form>;
+/// How the database takes one parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// The spelling that stands in keys; `None`: each as it came.
+    pub(super) form: Option<Form>,
+    /// The text that stands in tags.
+    pub(super) canonical: Canonical,
+}
+
+/// How the database takes the parameters of one statement, and the canonical texts of its columns; by name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Texts {
+    pub(super) parameters: HashMap<String, Taken>,
+    pub(super) columns: HashMap<String, Canonical>,
+}
 
 impl Form {
     /// The form that goes with a type, by the database's name for it.
@@ -27,7 +42,6 @@ impl Form {
         match name {
             "uuid" => Some(Form::Uuid),
             "int2" | "int4" | "int8" => Some(Form::Integer),
-            "citext" => Some(Form::Caseless),
             _ => None,
         }
     }
@@ -58,7 +72,6 @@ impl Form {
                     && text.len() <= 18
                     && bytes.all(|byte| byte.is_ascii_digit())
             }
-            Form::Caseless => bytes.all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()),
         }
     }
 
@@ -66,17 +79,28 @@ impl Form {
         match self {
             Form::Uuid => uuid(text),
             Form::Integer => integer(text),
-            Form::Caseless => Some(text.to_lowercase()),
         }
     }
 }
 
-/// The forms that the places of a statement have.
-pub(super) fn of_statement(description: &Description) -> Forms {
+/// How the database takes the values of a statement.
+pub(super) fn of_statement(description: &Description) -> Texts {
     let parameters = description.parameters.iter();
-    parameters
-        .filter_map(|(name, kind)| Some((name.clone(), Form::of_type(kind)?)))
-        .collect()
+    let taken = |((name, kind), canonical): (&(String, String), &Canonical)| {
+        let form = Form::of_type(kind);
+        let canonical = canonical.clone();
+        (name.clone(), Taken { form, canonical })
+    };
+    let columns = description.columns.iter().cloned();
+    Texts {
+        parameters: parameters
+            .zip(&description.parameter_texts)
+            .map(taken)
+            .collect(),
+        columns: columns
+            .zip(description.column_texts.iter().cloned())
+            .collect(),
+    }
 }
 
 fn uuid(text: &str) -> Option<String> {
@@ -121,9 +145,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_plain_is_canonical(
-            text in "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-F-]{34,37}|[-+0]?[0-9]{0,20}|[ -~é]{0,5}",
+            text in "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-F-]{34,37}|[-+0]?[0-9]{0,20}",
         ) {
-            for form in [Form::Uuid, Form::Integer, Form::Caseless] {
+            for form in [Form::Uuid, Form::Integer] {
                 if form.is_plain(&text) {
                     prop_assert_eq!(form.written(&text), Some(text.clone()));
                 }
@@ -137,7 +161,6 @@ mod tests {
             (Form::Uuid, "6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
             (Form::Integer, "7"),
             (Form::Integer, "999999999999999999"),
-            (Form::Caseless, "ada@example.com"),
         ] {
             assert!(form.is_plain(text), "{text}");
         }
@@ -159,7 +182,6 @@ mod tests {
             let written = Form::Integer.canonical(spelling);
             assert_eq!(written.as_deref().unwrap_or(spelling), "7", "{spelling}");
         }
-        assert_eq!(Form::Caseless.canonical("Ab").as_deref(), Some("ab"));
         for (form, text) in [
             (Form::Uuid, "6ba7b810"),
             (Form::Uuid, "é"),
@@ -167,7 +189,6 @@ mod tests {
             (Form::Integer, "x"),
             (Form::Integer, "1e400"),
             (Form::Integer, "9223372036854775807"),
-            (Form::Caseless, "ab"),
         ] {
             assert_eq!(form.canonical(text), None, "{text}");
         }

@@ -27,6 +27,8 @@ pub struct Given {
     pub(super) parameters: Vec<database::Value>,
     /// All of them and the fields of the body, as they stand in a tag, by name.
     texts: HashMap<String, String>,
+    /// Their canonical texts, where those are others.
+    canonical: HashMap<String, String>,
 }
 
 impl Write {
@@ -106,14 +108,27 @@ impl Write {
                 _ => return None,
             };
             // As it will be read back: 7.0 in a place of whole numbers is 7.
-            let form = self.forms.get(*name);
+            let taken = self.texts.parameters.get(*name);
+            let form = taken.and_then(|taken| taken.form);
             let written = form.and_then(|form| form.canonical(&text));
             Some(((*name).clone(), written.unwrap_or(text)))
         };
         let mut texts: HashMap<String, String> = read.iter().filter_map(text).collect();
+        let canonical = body.iter().filter_map(|(name, raw)| {
+            let canonical = &self.texts.parameters.get(name)?.canonical;
+            Some((name.clone(), canonical.text(&(&**raw).into())?))
+        });
+        let mut canonical: HashMap<String, String> = canonical.collect();
         // Behind the fields: where the body repeats the path, the path's text is the one in the key.
         let arguments = values.iter().filter(|(name, _)| !is_field(name));
-        texts.extend(arguments.map(|(name, value)| ((*name).to_owned(), value.to_string())));
+        texts.extend(
+            arguments
+                .clone()
+                .map(|(name, value)| ((*name).to_owned(), value.to_string())),
+        );
+        canonical.extend(arguments.filter_map(|(name, _)| {
+            Some(((*name).to_owned(), resource.canonical_of(&values, name)?))
+        }));
         Ok(Given {
             parameters: self
                 .settings
@@ -123,6 +138,7 @@ impl Write {
                 .map(parameter)
                 .collect(),
             texts,
+            canonical,
             values: values
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value))
@@ -142,6 +158,12 @@ impl Given {
     /// How the parameter or field of this name stands in a tag.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         self.texts.get(name).cloned()
+    }
+
+    /// Its canonical text; its own where it has none.
+    pub(super) fn canonical(&self, name: &str) -> Option<String> {
+        let canonical = self.canonical.get(name).or_else(|| self.texts.get(name));
+        canonical.cloned()
     }
 }
 

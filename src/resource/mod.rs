@@ -26,10 +26,10 @@ use std::time::Duration;
 
 use regex_lite::Regex;
 
-use crate::cache::{KeyText, Making, Name, Policy, Request, Subject, Tally, random};
-use crate::database::Query;
+use crate::cache::{KeyText, Name, Policy, Request, Subject, Tag, Tally, random};
+use crate::database::{self, Query};
 
-use self::form::{Form, Forms};
+use self::form::{Taken, Texts};
 use self::origin::{Origin, Values};
 
 pub use self::archivist::Archivist;
@@ -49,7 +49,7 @@ pub use self::view::{Body, View};
 pub use self::write::{Precondition, Write, WriteError, Written};
 
 /// Changes whenever the stored form of any value does, so that replicas of two versions never read each other's entries.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// One declared resource.
 pub struct Resource {
@@ -73,15 +73,15 @@ struct Param {
     settings: ParamSettings,
     /// What its whole value matches.
     pattern: Option<Regex>,
-    /// What the database makes of its text, where that has several spellings.
-    form: Option<Form>,
+    /// How the database takes it, where a statement does.
+    taken: Option<Taken>,
 }
 
 impl Resource {
     fn build(
         settings: ResourceSettings,
         sources: &Sources,
-        forms: &HashMap<&Query, Forms>,
+        texts: &HashMap<&Query, Texts>,
         built: &[Arc<Resource>],
         tally: Arc<Tally>,
     ) -> Result<Resource, String> {
@@ -90,7 +90,7 @@ impl Resource {
             .as_ref()
             .map(|source| Origin::build(source, sources, built))
             .transpose()?;
-        let form_of = |name: &str| {
+        let taken = |name: &str| {
             let read = match &settings.source {
                 Some(SourceSettings::Sql(sql)) => Some(&*sql.query),
                 _ => None,
@@ -99,16 +99,13 @@ impl Resource {
             let of_statements = read
                 .into_iter()
                 .chain(written)
-                .find_map(|query| forms.get(query)?.get(name).copied());
-            of_statements.or_else(|| origin.as_ref()?.form_of(name))
+                .find_map(|query| texts.get(query)?.parameters.get(name));
+            of_statements.or_else(|| origin.as_ref()?.taken(name))
         };
         let ready = |param: &ParamSettings| -> Result<_, String> {
             Ok(Param {
                 pattern: param.kind.compiled()?,
-                form: match param.kind {
-                    ParamKind::Text { .. } => form_of(&param.name),
-                    ParamKind::Integer { .. } | ParamKind::Boolean => None,
-                },
+                taken: taken(&param.name).cloned(),
                 settings: param.clone(),
             })
         };
@@ -122,7 +119,11 @@ impl Resource {
         key_params.sort_by(|a, b| a.settings.name.cmp(&b.settings.name));
         let declared: Vec<_> = key_params
             .iter()
-            .map(|param| (&param.settings, param.form))
+            .map(|param| {
+                let taken = param.taken.as_ref();
+                let taken = taken.map(|taken| (taken.form, taken.canonical.kind()));
+                (&param.settings, taken)
+            })
             .collect();
         let what = format!(
             "{FORM} {} {} {declared:?} {:?}",
@@ -131,8 +132,8 @@ impl Resource {
             settings.tags,
         );
         let write = |write: &WriteSettings| {
-            let forms = forms.get(&*write.query).cloned().unwrap_or_default();
-            Write::new(write, forms, sources.database.clone()).map(Arc::new)
+            let texts = texts.get(&*write.query).cloned().unwrap_or_default();
+            Write::new(write, texts, sources.database.clone()).map(Arc::new)
         };
         let writes = settings
             .writes
@@ -273,16 +274,13 @@ impl Resource {
     /// The same for values that are read already, and may be more than its own.
     fn request_of(&self, values: &Values<'_>, jitter: u64, note: &str) -> Option<Request> {
         let origin = self.origin.as_ref()?;
-        let mut key = KeyText::default();
-        key.begin_again(&self.beginning);
         let own = self.own_values(values);
-        own.iter()
-            .for_each(|(name, value)| key.parameter(name, &value.to_string()));
-        let tag = |template: &TagTemplate| template.render(|name| text_of(&own, name));
         let subject = Subject {
-            key: key.key(),
+            key: self
+                .key_of(own.iter().map(|(name, value)| (*name, value.to_string())))
+                .key(),
             policy: self.policy.clone(),
-            tags: self.settings.tags.iter().map(tag).collect(),
+            tags: self.tags(&own),
             share: origin.share().into(),
             label: origin.label().into(),
             note: note.into(),
@@ -291,6 +289,66 @@ impl Resource {
         };
         let making = origin.making(self, &subject, &own);
         Some(Request { subject, making })
+    }
+
+    fn key_of<'n>(&self, texts: impl IntoIterator<Item = (&'n str, String)>) -> KeyText {
+        let mut key = KeyText::default();
+        key.begin_again(&self.beginning);
+        for (name, text) in texts {
+            key.parameter(name, &text);
+        }
+        key
+    }
+
+    /// What its entry for these values depends on, beside its key: its tags, and what stands for the entries
+    /// of all values that the database calls equal to these.
+    fn tags(&self, own: &Values<'_>) -> Box<[Tag]> {
+        let mut tags = Vec::with_capacity(self.settings.tags.len());
+        for template in &self.settings.tags {
+            let exact = template.render(|name| text_of(own, name));
+            let canonical = template.render(|name| self.canonical_of(own, name));
+            for tag in [exact, canonical] {
+                if !tags.contains(&tag) {
+                    tags.push(tag);
+                }
+            }
+        }
+        tags.extend(self.key_of_equals(own));
+        tags.into()
+    }
+
+    /// The name of the key in which each value is canonical, where that is another one.
+    fn key_of_equals(&self, own: &Values<'_>) -> Option<Tag> {
+        let exact = own.iter().map(|(name, value)| (*name, value.to_string()));
+        let canonical = own
+            .iter()
+            .filter_map(|(name, _)| Some((*name, self.canonical_of(own, name)?)));
+        let (exact, canonical) = (self.key_of(exact).key(), self.key_of(canonical).key());
+        (exact != canonical).then(|| Tag::new(canonical.name()))
+    }
+
+    /// The canonical text of the value with this name; its own where it has none.
+    fn canonical_of(&self, own: &Values<'_>, name: &str) -> Option<String> {
+        let (_, value) = own.iter().find(|(known, _)| *known == name)?;
+        let canonical = self
+            .canonical(name)
+            .and_then(|canonical| canonical.text(&value.into()));
+        Some(canonical.unwrap_or_else(|| value.to_string()))
+    }
+
+    /// How values of the parameter with this name become canonical, where a statement takes it.
+    fn canonical(&self, name: &str) -> Option<&database::Canonical> {
+        let mut params = self.key_params.iter();
+        let param = params.find(|param| param.settings.name == name)?;
+        Some(&param.taken.as_ref()?.canonical)
+    }
+
+    /// The names of its entry for these values, and of those for values that the database calls equal.
+    fn own_names(&self, own: &Values<'_>) -> Vec<Name> {
+        let exact = own.iter().map(|(name, value)| (*name, value.to_string()));
+        let mut names = vec![Name::from(&self.key_of(exact).key())];
+        names.extend(self.key_of_equals(own).iter().map(Name::from));
+        names
     }
 
     /// Those of `values` that are its own, in the order of its key, and its defaults for the rest.
@@ -311,14 +369,13 @@ impl Resource {
     /// # Errors
     /// As [`Resource::key`].
     pub fn names(&self, arguments: Arguments<'_>) -> Result<Vec<Name>, BadParameter> {
-        let Some(request) = self.request_of(&self.values(arguments)?, 0, "") else {
+        let values = self.values(arguments)?;
+        let Some(origin) = &self.origin else {
             return Ok(Vec::new());
         };
-        let mut names = vec![Name::from(&request.subject.key)];
-        if let Making::Compose(composition) = &request.making {
-            let parts = composition.parts.iter();
-            names.extend(parts.map(|part| Name::from(&part.subject.key)));
-        }
+        let own = self.own_values(&values);
+        let mut names = self.own_names(&own);
+        names.extend(origin.names_of_parts(self, &own));
         Ok(names)
     }
 
@@ -341,7 +398,8 @@ impl Param {
     /// Its value in a request, by default where it is not there, in the one spelling that it has.
     fn read<'q>(&'q self, arguments: Arguments<'q>) -> Result<Option<Argument<'q>>, BadParameter> {
         let read = parameter::read(&self.settings, self.pattern.as_ref(), arguments)?;
-        Ok(match (read, self.form) {
+        let form = self.taken.as_ref().and_then(|taken| taken.form);
+        Ok(match (read, form) {
             (Some(Argument::Text(text)), Some(form)) => {
                 let written = form.canonical(&text);
                 Some(Argument::Text(written.map_or(text, Into::into)))

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{Making, Subject};
+use crate::cache::{Making, Name, Subject};
 use crate::database::{Database, DatabaseError, Transaction};
 use crate::source::HttpUpstreams;
 
 use super::Resource;
 use super::api::Api;
-use super::form::Form;
+use super::form::Taken;
 use super::news::News;
 use super::parts::Parts;
 use super::settings::{ParamValue, SourceSettings};
@@ -73,11 +73,29 @@ impl Origin {
         }
     }
 
-    /// What the database makes of the text of a parameter, where it is the parts' statements that take it.
-    pub(super) fn form_of(&self, name: &str) -> Option<Form> {
+    /// How the database takes a parameter, where it is the parts' statements that take it.
+    pub(super) fn taken(&self, name: &str) -> Option<&Taken> {
         match self {
-            Origin::Parts(parts) => parts.form_of(name),
+            Origin::Parts(parts) => parts.taken(name),
             Origin::News(_) | Origin::Sql(_) | Origin::Http(_) => None,
+        }
+    }
+
+    /// The names of the entries that this one is made of.
+    pub(super) fn names_of_parts(&self, resource: &Resource, values: &Values<'_>) -> Vec<Name> {
+        match self {
+            Origin::Sql(_) | Origin::Http(_) => Vec::new(),
+            Origin::Parts(parts) => parts.own_names(values),
+            Origin::News(_) => resource
+                .request_of(values, 0, "")
+                .map_or(Vec::new(), |request| match request.making {
+                    Making::Compose(whole) => whole
+                        .parts
+                        .iter()
+                        .map(|part| Name::from(&part.subject.key))
+                        .collect(),
+                    Making::Load(_) => Vec::new(),
+                }),
         }
     }
 

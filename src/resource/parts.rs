@@ -11,11 +11,11 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::cache::{Composition, Ending, Life, Loaded, Making, Subject, Value};
+use crate::cache::{Composition, Ending, Life, Loaded, Making, Name, Subject, Value};
 use crate::database::{DatabaseError, Transaction};
 
 use super::Resource;
-use super::form::Form;
+use super::form::Taken;
 use super::origin::{Origin, Values};
 
 /// See the module.
@@ -42,11 +42,17 @@ impl Parts {
         origins.all(|origin| origin.is_some_and(Origin::is_sql))
     }
 
-    /// What a part makes of the text of its parameter with this name.
-    pub(super) fn form_of(&self, name: &str) -> Option<Form> {
+    /// How the database takes the parameter of a part with this name.
+    pub(super) fn taken(&self, name: &str) -> Option<&Taken> {
         let params = self.0.iter().flat_map(|part| &part.key_params);
         let mut named = params.filter(|param| param.settings.name == name);
-        named.find_map(|param| param.form)
+        named.find_map(|param| param.taken.as_ref())
+    }
+
+    /// The names of the parts' own entries for these values.
+    pub(super) fn own_names(&self, values: &Values<'_>) -> Vec<Name> {
+        let own = |part: &Arc<Resource>| part.own_names(&part.own_values(values));
+        self.0.iter().flat_map(own).collect()
     }
 
     pub(super) fn identity(&self) -> String {

@@ -8,7 +8,7 @@ use matchit::Params;
 use crate::cache::Tally;
 use crate::database::Query;
 
-use super::form::{self, Forms};
+use super::form::{self, Texts};
 use super::settings::{ResourceSettings, SourceSettings};
 use super::statements::{StatementFault, statement_faults, statements};
 use super::{Resource, Sources};
@@ -63,7 +63,7 @@ impl Resources {
         if !faults.is_empty() {
             return Err(Unbuilt::Statements(faults));
         }
-        let forms: HashMap<&Query, Forms> = statements
+        let texts: HashMap<&Query, Texts> = statements
             .into_iter()
             .zip(described.iter().flatten())
             .map(|(query, description)| (query, form::of_statement(description)))
@@ -84,7 +84,7 @@ impl Resources {
             all.push(Arc::new(Resource::build(
                 settings.clone(),
                 sources,
-                &forms,
+                &texts,
                 &all,
                 tally,
             )?));

@@ -12,7 +12,7 @@ use crate::cache::{Acknowledged, Cache, Kind, Name};
 use crate::database::{Database, DatabaseError, Isolation, OutboxRow, Transaction, WrittenRow};
 
 use super::Resource;
-use super::form::Forms;
+use super::form::Texts;
 use super::given::Given;
 use super::origin::Origin;
 use super::parameter::BadParameter;
@@ -25,8 +25,8 @@ pub struct Write {
     pub(super) settings: WriteSettings,
     /// The fields of which something is known beforehand.
     pub(super) fields: Vec<(FieldSettings, Option<Regex>)>,
-    /// What the database makes of texts, by the names of the parameters.
-    pub(super) forms: Forms,
+    /// How the database takes the values of the statement.
+    pub(super) texts: Texts,
     database: Database,
 }
 
@@ -114,7 +114,7 @@ impl Precondition {
 impl Write {
     pub(super) fn new(
         settings: &WriteSettings,
-        forms: Forms,
+        texts: Texts,
         database: Database,
     ) -> Result<Write, String> {
         let compiled = |field: &FieldSettings| -> Result<_, String> {
@@ -127,7 +127,7 @@ impl Write {
                 .map(compiled)
                 .collect::<Result<_, _>>()?,
             settings: settings.clone(),
-            forms,
+            texts,
             database,
         })
     }
@@ -223,14 +223,15 @@ impl Write {
         }))
     }
 
-    /// What is out of date: the entry of this very path and what the operator says, or else all that this entry depends on; both for
-    /// what the request names and for each row that came back.
+    /// The names to invalidate: those of this path's own entry and the `invalidates` templates, by
+    /// default all that this entry depends on; for what the request names and for each row that came back.
+    /// Each template gives the value's own text and its canonical one, as the tags of entries do.
     fn names(&self, resource: &Resource, given: &Given, rows: &[WrittenRow]) -> Vec<String> {
-        let own = resource.request_of(&given.values(), 0, "");
+        let values = given.values();
         let templates = self.settings.invalidates.as_ref();
-        let own: Vec<Name> = match (own, templates) {
+        let own: Vec<Name> = match (resource.request_of(&values, 0, ""), templates) {
             (None, _) => Vec::new(),
-            (Some(own), Some(_)) => vec![Name::from(&own.subject.key)],
+            (Some(_), Some(_)) => resource.own_names(&resource.own_values(&values)),
             (Some(own), None) => own.making.names(&own.subject).to_vec(),
         };
         let mut names: Vec<String> = own.iter().map(|name| name.as_str().to_owned()).collect();
@@ -245,9 +246,19 @@ impl Write {
             // A statement that changes the very column by which it finds its row leaves two names out of date.
             if template.params().all(|name| given.text(name).is_some()) {
                 add(&|name| given.text(name));
+                add(&|name| given.canonical(name));
             }
             for row in rows {
                 add(&|name| row.text(name).or_else(|| given.text(name)));
+                add(&|name| match row.text(name) {
+                    Some(text) => {
+                        let column = self.texts.columns.get(name);
+                        let canonical = resource.canonical(name).or(column);
+                        let canonical = canonical.and_then(|one| one.text(&text.as_str().into()));
+                        canonical.or(Some(text))
+                    }
+                    None => given.canonical(name),
+                });
             }
         }
         names

@@ -73,7 +73,7 @@ fn a_name_is_the_template_with_the_columns_of_a_row() {
     assert_eq!(
         take(&mut reader),
         [[
-            "50%'s:-7/a%20b%2A/6ba7b810-9dad-11d1-80b4-00c04fd430c8/true/x/2026-03-01%2000%3A00%3A00%2B00/%7Bi%7D",
+            "50%'s:-7/a%20b%2A/6ba7b810-9dad-11d1-80b4-00c04fd430c8/true/x/2026-03-01T00%3A00%3A00Z/%7Bi%7D",
             "50%'s://////",
             "50%'s:9223372036854775807///false//infinity/%2A",
         ]]

@@ -1,8 +1,10 @@
 //! Describing queries without running them, also where there is no database yet.
 
 use crate::database::fixture::{self, Place};
+use postgres::types::Type;
+
 use crate::database::{
-    Database, DatabaseError, DatabaseKind, Description, Query, Shape, describe_all,
+    Canonical, Database, DatabaseError, DatabaseKind, Description, Query, Shape, describe_all,
 };
 
 fn describe(database: &Database, sql: &str) -> Result<Description, DatabaseError> {
@@ -24,12 +26,21 @@ fn a_description_says_what_goes_in_and_comes_out() {
                 .map(|(name, ty)| ((*name).to_owned(), ty.to_owned()))
                 .collect()
         };
+        let texts = |which: &[usize]| -> Vec<Canonical> {
+            let of = |at: &usize| match database.kind() {
+                DatabaseKind::Postgres => Canonical::Type([Type::INT4, Type::VARCHAR][*at].clone()),
+                DatabaseKind::Sqlite => Canonical::Sqlite,
+            };
+            which.iter().map(of).collect()
+        };
         let read = "SELECT name, id AS number FROM t WHERE id = :id";
         assert_eq!(
             describe(&database, read),
             Ok(Description {
                 parameters: parameters(&["id"]),
+                parameter_texts: texts(&[0]),
                 columns: vec!["name".to_owned(), "number".to_owned()],
+                column_texts: texts(&[1, 0]),
                 returns_rows: true,
                 writes: false,
             })
@@ -39,7 +50,9 @@ fn a_description_says_what_goes_in_and_comes_out() {
             describe(&database, write),
             Ok(Description {
                 parameters: parameters(&["id", "name"]),
+                parameter_texts: texts(&[0, 1]),
                 columns: vec![],
+                column_texts: vec![],
                 returns_rows: false,
                 writes: true,
             })

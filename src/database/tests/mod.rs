@@ -1,5 +1,6 @@
 //! What a database promises to those above, on a real Postgres and on SQLite.
 
+mod canonical;
 mod conflicts;
 mod describing;
 mod given;

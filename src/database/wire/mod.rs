@@ -7,6 +7,7 @@
 
 mod array;
 mod calendar;
+mod canonical;
 mod given;
 mod interval;
 mod network;
@@ -18,6 +19,7 @@ use std::fmt;
 
 use postgres::types::{Kind, Type};
 
+pub(super) use canonical::{canonical, canonical_float, canonical_kind, is_canonical};
 pub(super) use given::{encode, sqlite_number};
 pub(super) use shown::{write_base64, write_float, write_json};
 
@@ -89,6 +91,11 @@ pub(super) fn is_text(ty: &Type) -> bool {
         || matches!(*ty, Type::UNKNOWN | Type::XML)
         || matches!(ty.kind(), Kind::Enum(_))
         || ty.name() == "citext"
+}
+
+/// Whether its values are labels.
+pub(super) fn is_enum(ty: &Type) -> bool {
+    matches!(ty.kind(), Kind::Enum(_))
 }
 
 /// Whether it takes any string.

@@ -23,6 +23,26 @@ pub(super) fn inet(raw: &mut Reader<'_>) -> Option<String> {
     }
 }
 
+/// An `inet` or a `cidr`: without its prefix where that is the whole address, IPv6 with every digit.
+pub(super) fn plain(raw: &mut Reader<'_>) -> Option<String> {
+    let (family, prefix, _is_cidr, length) = (raw.u8()?, raw.u8()?, raw.u8()?, raw.u8()?);
+    let address = match (family, length) {
+        (IPV4, 4) => std::net::Ipv4Addr::from(raw.array::<4>()?).to_string(),
+        (IPV6, 16) => {
+            let groups = raw.array::<16>()?;
+            let groups = groups
+                .chunks(2)
+                .map(|two| format!("{:02x}{:02x}", two[0], two[1]));
+            groups.collect::<Vec<_>>().join(":")
+        }
+        _ => return None,
+    };
+    Some(match prefix == length * 8 {
+        true => address,
+        false => format!("{address}/{prefix}"),
+    })
+}
+
 /// Whether bits behind the prefix may be set.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Network {

@@ -140,6 +140,23 @@ impl Decimal {
         i64::try_from(if self.negative { -whole } else { whole }).ok()
     }
 
+    /// Its digits without an exponent, and without zeros at their end.
+    pub(super) fn plain(&self) -> String {
+        let digits = String::from_utf8_lossy(&self.digits);
+        let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or_default());
+        let length = i64::try_from(digits.len()).unwrap_or(i64::MAX);
+        let number = match usize::try_from(self.point) {
+            _ if digits.is_empty() => return "0".to_owned(),
+            Ok(point @ 1..) if point < digits.len() => {
+                format!("{}.{}", &digits[..point], &digits[point..])
+            }
+            Ok(1..) => format!("{digits}{}", zeros(self.point - length)),
+            _ => format!("0.{}{digits}", zeros(-self.point)),
+        };
+        let sign = if self.negative { "-" } else { "" };
+        format!("{sign}{number}")
+    }
+
     /// Writes it as Postgres reads it. `None`, and nothing is written, if Postgres could not hold it.
     pub(super) fn write(&self, out: &mut impl Extend<u8>) -> Option<()> {
         if self.point > MOST_WHOLE || self.scale > MOST_SCALE {

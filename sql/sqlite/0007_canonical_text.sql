@@ -1,0 +1,1 @@
+-- Nothing: these functions serve the outbox, which SQLite has not.
