@@ -16,10 +16,12 @@ use super::entry::{Entry, Particulars, hash};
 use super::error::LoadError;
 use super::failures::Aftermath;
 use super::flight::{Ending, Landing};
+use super::loaders::{Job, Turn};
 use super::outcome::{Answer, Outcome, Staleness, Trace};
 use super::policy::{Ends, Life};
 use super::random::random;
 use super::request::{Compose, Composition, LastResort, Loaded, Subject};
+use super::stats::Tally;
 use super::ticket::Ticket;
 use super::verdict::Word;
 
@@ -28,6 +30,8 @@ struct Whole {
     core: Arc<Core>,
     subject: Subject,
     labels: Vec<Arc<str>>,
+    /// Where the look-ups of the parts are counted.
+    tallies: Vec<Arc<Tally>>,
     compose: Compose,
     names: Arc<[Name]>,
     /// The whole's own tags and key, and where history stood as its parts were asked for.
@@ -60,6 +64,11 @@ pub(crate) fn start(
             .iter()
             .map(|part| part.subject.label.clone())
             .collect(),
+        tallies: composition
+            .parts
+            .iter()
+            .map(|part| part.subject.tally.clone())
+            .collect(),
         compose: composition.compose,
         names,
         own: {
@@ -74,7 +83,7 @@ pub(crate) fn start(
     let tickets: Arc<[Ticket]> = composition
         .parts
         .into_iter()
-        .map(|part| core.fetch_part(part, proof))
+        .map(|part| core.fetch_part(part, landing.interest(), proof))
         .collect();
     let (stand_in, copies) = (whole.clone(), tickets.clone());
     landing.set_fallback(move || stand_in.make_from_copies(&copies));
@@ -110,6 +119,9 @@ impl Whole {
         else {
             return;
         };
+        if landing.interest().is_deserted() {
+            return;
+        }
         let endings: Vec<Ending> = std::mem::take(
             &mut *gathering
                 .endings
@@ -120,6 +132,9 @@ impl Whole {
         .map(|ending| ending.unwrap_or(Err(LoadError::Overloaded)))
         .collect();
         self.tell(&endings);
+        for (tally, ending) in self.tallies.iter().zip(&endings) {
+            tally.count_part(ending);
+        }
         if let Some(answer) = self.make(&endings) {
             return landing.end(Ok(answer));
         }
@@ -137,9 +152,13 @@ impl Whole {
             return landing.end(Err(error));
         }
         let whole = self.clone();
-        let loaders = self.core.loaders.clone();
-        match loaders.place() {
-            Some(place) => place.run(Box::new(move || {
+        let job = Job {
+            share: self.subject.share.clone(),
+            interest: landing.interest().clone(),
+            work: Box::new(move |turn| {
+                if turn != Turn::Now {
+                    return landing.end(Err(error));
+                }
                 if asks {
                     let word = whole.core.ask(&whole.subject.key, &whole.names);
                     if let Some(answer) = whole.stand_in(copy.as_ref(), word, &error) {
@@ -153,9 +172,9 @@ impl Whole {
                     }
                     None => landing.end(Err(error)),
                 }
-            })),
-            None => landing.end(Err(error)),
-        }
+            }),
+        };
+        self.core.loaders.submit(job);
     }
 
     /// The older whole, as far as policy allows it now that no part is there.
@@ -183,10 +202,10 @@ impl Whole {
         let lives = parts.iter().map(|part| part.entry.life());
         let life = lives.fold(life, Life::with_part);
         let errors = endings.iter().filter_map(|ending| ending.as_ref().err());
-        let attempt = errors
-            .map(|error| self.next_attempt(error))
-            .min()
-            .unwrap_or(Micros::MAX);
+        // When it makes sense to ask again for a part that failed.
+        let holds = errors.map(|error| Aftermath::of(error, &self.subject.policy).hold);
+        let now = self.core.clock.now();
+        let attempt = holds.min().map_or(Micros::MAX, |hold| now + micros(hold));
         let entry = self.entry(Loaded { life, ..loaded }, &parts, attempt);
         let entry = self.core.keep(&self.subject, entry);
         let waited_in_vain = endings
@@ -200,31 +219,20 @@ impl Whole {
         Some(self.answer(entry, outcome, trace))
     }
 
-    /// When it makes sense to ask again for a part that failed so.
-    fn next_attempt(&self, error: &LoadError) -> Micros {
-        let hold = Aftermath::of(error, &self.subject.policy).hold;
-        self.core.clock.now() + micros(hold)
-    }
-
-    /// The whole of these parts, for which another attempt makes sense at `attempt`.
+    /// The whole of these parts, fresh until `attempt` at most: then one that is missing can be asked for again.
     fn entry(&self, loaded: Loaded, parts: &[&Answer], attempt: Micros) -> Entry {
         let (now, jitter) = (self.core.clock.now(), random());
         let entries = || parts.iter().map(|part| &part.entry);
         let stale = |part: &&&Answer| matches!(part.outcome, Outcome::Stale(_));
         // Fresh as long as its shortest part; a part that is stale already makes the whole stale from the moment it became so.
-        let fresh_until = parts
-            .iter()
-            .map(|part| {
-                let ends = part.entry.ends;
-                if stale(&part) {
-                    ends.memory_until.min(now)
-                } else {
-                    ends.memory_until
-                }
-            })
-            .min()
-            .unwrap_or(now)
-            .min(attempt);
+        let shortest = |end: fn(Ends) -> Micros| {
+            let ends = parts.iter().map(|part| {
+                let end = end(part.entry.ends);
+                if stale(&part) { end.min(now) } else { end }
+            });
+            ends.min().unwrap_or(now)
+        };
+        let memory_until = shortest(|ends| ends.memory_until).min(attempt);
         let holds = parts.iter().filter(stale).map(|part| part.entry.hold());
         let hold = holds
             .min_by_key(|hold| hold.map_or(0, |(until, _)| until))
@@ -239,13 +247,17 @@ impl Whole {
                 .map(|entry| entry.load_time)
                 .max()
                 .unwrap_or_default(),
-            ends: self.subject.policy.ends(
-                loaded.value.is_absent(),
-                loaded.life,
-                jitter,
-                fresh_until,
-                now,
-            ),
+            ends: Ends {
+                // What Redis keeps of it, which are its parts, is fresh longer than the whole is in memory.
+                fresh_until: shortest(|ends| ends.fresh_until),
+                ..self.subject.policy.ends(
+                    loaded.value.is_absent(),
+                    loaded.life,
+                    jitter,
+                    memory_until,
+                    now,
+                )
+            },
             kept_for: 0,
             particulars: Particulars {
                 of_parts: of_parts.collect(),
@@ -260,6 +272,7 @@ impl Whole {
 
     fn keep_last_resort(&self, loaded: Loaded, error: &LoadError) -> Answer {
         let core = &self.core;
+        let after = Aftermath::of(error, &self.subject.policy);
         let life = if error.is_spent() {
             Life::Full
         } else {
@@ -286,22 +299,17 @@ impl Whole {
             .boxed(),
             value: loaded.value,
         });
-        let memory_until = self
-            .subject
-            .policy
-            .ends(false, life, jitter, u64::MAX, now)
-            .memory_until
-            .min(self.next_attempt(error));
+        let attempt = now + micros(after.hold);
+        let ends = (self.subject.policy).ends(false, life, jitter, attempt, now);
         let kept = Entry {
             ends: Ends {
-                memory_until,
-                fresh_until: memory_until,
+                fresh_until: ends.memory_until,
+                ..ends
             },
             ..(*entry).clone()
         };
         core.keep(&self.subject, kept);
-        let told = Aftermath::of(error, &self.subject.policy).told;
-        self.answer(entry, Outcome::Stale(told), Trace::default())
+        self.answer(entry, Outcome::Stale(after.told), Trace::default())
     }
 
     /// The whole from the copies that are there before the parts have landed, for a reader who will wait no longer.
