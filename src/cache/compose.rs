@@ -202,10 +202,10 @@ impl Whole {
         let lives = parts.iter().map(|part| part.entry.life());
         let life = lives.fold(life, Life::with_part);
         let errors = endings.iter().filter_map(|ending| ending.as_ref().err());
-        let attempt = errors
-            .map(|error| self.next_attempt(error))
-            .min()
-            .unwrap_or(Micros::MAX);
+        // When it makes sense to ask again for a part that failed.
+        let holds = errors.map(|error| Aftermath::of(error, &self.subject.policy).hold);
+        let now = self.core.clock.now();
+        let attempt = holds.min().map_or(Micros::MAX, |hold| now + micros(hold));
         let entry = self.entry(Loaded { life, ..loaded }, &parts, attempt);
         let entry = self.core.keep(&self.subject, entry);
         let waited_in_vain = endings
@@ -219,13 +219,7 @@ impl Whole {
         Some(self.answer(entry, outcome, trace))
     }
 
-    /// When it makes sense to ask again for a part that failed so.
-    fn next_attempt(&self, error: &LoadError) -> Micros {
-        let hold = Aftermath::of(error, &self.subject.policy).hold;
-        self.core.clock.now() + micros(hold)
-    }
-
-    /// The whole of these parts, for which another attempt makes sense at `attempt`.
+    /// The whole of these parts, fresh until `attempt` at most: then one that is missing can be asked for again.
     fn entry(&self, loaded: Loaded, parts: &[&Answer], attempt: Micros) -> Entry {
         let (now, jitter) = (self.core.clock.now(), random());
         let entries = || parts.iter().map(|part| &part.entry);
@@ -278,6 +272,7 @@ impl Whole {
 
     fn keep_last_resort(&self, loaded: Loaded, error: &LoadError) -> Answer {
         let core = &self.core;
+        let after = Aftermath::of(error, &self.subject.policy);
         let life = if error.is_spent() {
             Life::Full
         } else {
@@ -304,22 +299,17 @@ impl Whole {
             .boxed(),
             value: loaded.value,
         });
-        let memory_until = self
-            .subject
-            .policy
-            .ends(false, life, jitter, u64::MAX, now)
-            .memory_until
-            .min(self.next_attempt(error));
+        let attempt = now + micros(after.hold);
+        let ends = (self.subject.policy).ends(false, life, jitter, attempt, now);
         let kept = Entry {
             ends: Ends {
-                memory_until,
-                fresh_until: memory_until,
+                fresh_until: ends.memory_until,
+                ..ends
             },
             ..(*entry).clone()
         };
         core.keep(&self.subject, kept);
-        let told = Aftermath::of(error, &self.subject.policy).told;
-        self.answer(entry, Outcome::Stale(told), Trace::default())
+        self.answer(entry, Outcome::Stale(after.told), Trace::default())
     }
 
     /// The whole from the copies that are there before the parts have landed, for a reader who will wait no longer.

@@ -23,7 +23,7 @@ pub enum LoadError {
         what: String,
         /// How long until it is asked again.
         retry_after: Duration,
-        /// Whether all loads with the same label wait, or those of this key alone.
+        /// Whether all loads of the same share wait, or those of this key alone.
         whole_source: bool,
     },
     /// It failed a moment ago, for that reason, and is not asked again yet.

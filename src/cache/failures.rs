@@ -28,7 +28,7 @@ const MOST: u64 = 10_000;
 /// See the module.
 pub(crate) struct Failures {
     keys: moka::sync::Cache<Key, Failure, foldhash::fast::RandomState>,
-    /// By the label of their loads. Held for one look or one change.
+    /// By the share that their loads draw on. Held for one look or one change.
     sources: Mutex<HashMap<Arc<str>, Failure>>,
 }
 
@@ -59,7 +59,7 @@ impl Failures {
         lifted: impl Fn(Stamp) -> bool,
     ) -> Option<LoadError> {
         let of_key = self.keys.get(subject.key.as_str());
-        let of_source = || self.sources().get(&subject.label).cloned();
+        let of_source = || self.sources().get(&subject.share).cloned();
         let holds = |failure: &Failure| failure.still_holds(now, &lifted);
         let failure = of_key.filter(holds).or_else(|| of_source().filter(holds))?;
         let retry_after = Duration::from_micros(failure.until - now);
@@ -111,7 +111,7 @@ impl Failures {
         match error {
             LoadError::Paused {
                 whole_source: true, ..
-            } => drop(self.sources().insert(subject.label.clone(), failure)),
+            } => drop(self.sources().insert(subject.share.clone(), failure)),
             _ => self.keys.insert(key.clone(), failure),
         }
     }
@@ -196,6 +196,7 @@ mod tests {
             tags: Box::default(),
             share: "quotes".into(),
             label: "quotes".into(),
+            share: "quotes".into(),
             note: "".into(),
             jitter: 0,
             tally: Arc::default(),
@@ -241,7 +242,7 @@ mod tests {
         let policy = policy(30 * SECOND, 300 * SECOND);
         let (a, b) = (subject("a", policy.clone()), subject("b", policy.clone()));
         let other = Subject {
-            label: "others".into(),
+            share: "others".into(),
             ..subject("c", policy)
         };
         for whole in [false, true] {

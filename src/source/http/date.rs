@@ -55,6 +55,7 @@ fn utc(civil: DateTime) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn at(text: &str) -> Option<String> {
         let now = "2026-11-27T12:00:00Z".parse().unwrap();
@@ -104,6 +105,22 @@ mod tests {
         let (in_time, late) = ("12:00:00", "12:00:01");
         let year = |time| at(&format!("Friday, 27-Nov-76 {time} GMT")).unwrap()[..4].to_owned();
         assert_eq!((year(in_time), year(late)), ("2076".into(), "1976".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn each_form_gives_back_what_was_written(second in 0_i64..100 * 365 * 86_400, text in ".*") {
+            let now: Timestamp = "2026-11-27T12:00:00Z".parse().unwrap();
+            // From 1977 on, so that two digits are enough.
+            let at = Timestamp::from_second(221_000_000 + second).unwrap();
+            for form in [IMF_FIXDATE, ASCTIME, RFC_850] {
+                let written = at.strftime(form).to_string();
+                let expected = (form != RFC_850 || at < now + 438_000.hours()).then_some(at);
+                let read = parse(&written, now);
+                prop_assert!(expected.is_none() || read == expected, "{} {:?}", written, read);
+            }
+            let _ = parse(&text, now);
+        }
     }
 
     #[test]

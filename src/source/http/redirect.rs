@@ -28,6 +28,7 @@ pub(super) fn target(from: &Uri, location: &str, secrets: &[Secret]) -> Result<U
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn of(location: &str) -> Result<String, String> {
         let from = "http://h.example:81/v1/things/list?page=1&key=k3y";
@@ -60,6 +61,22 @@ mod tests {
                 let whole = format!("http://h.example:81{path}");
                 assert_eq!(of(location), Ok(whole), "{location}");
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_reference_leads_out_of_the_origin(location in "((https?:)?[/\\\\]{0,3})?([a-z.@:/\\\\?#%\\[\\] \t]{0,12}|h\\.example(:81|:8|@x)?[/\\\\@]?)") {
+            if let Ok(next) = of(&location) {
+                let next: Uri = next.parse().unwrap();
+                prop_assert_eq!(next.scheme_str(), Some("http"));
+                prop_assert_eq!(next.authority().unwrap().as_str(), "h.example:81");
+            }
+        }
+
+        #[test]
+        fn any_reference_is_survived(location in ".*") {
+            let _ = of(&location);
         }
     }
 
