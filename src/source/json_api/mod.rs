@@ -95,7 +95,7 @@ impl JsonApiSettings {
         self.templates().flat_map(Template::secrets)
     }
 
-    /// What makes its values, for a fingerprint: all but `ttl`, and what [`JsonApiSettings::filled`] gives. Variables stand in it by
+    /// What makes its values, for a fingerprint: all but `ttl`, and what the environment filled in. Variables stand in it by
     /// name.
     pub fn identity(&self) -> String {
         let JsonApiSettings {
