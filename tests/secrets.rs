@@ -228,7 +228,11 @@ fn nothing_that_the_environment_fills_in_is_shown() {
             Some("good") => Response::json(200, &json!({"value": 1})),
             Some("refused") => Response::text(403, &said),
             Some("spent") => Response::text(429, &said),
-            Some("elsewhere") => Response::text(302, "").with("Location", &said),
+            Some("elsewhere") => {
+                Response::text(302, "").with("Location", &format!("http://{IN_URL}.example/{said}"))
+            }
+            Some("nowhere") => Response::text(302, "").with("Location", &format!("http://{said}")),
+            Some("packed") => Response::text(200, "").with("Content-Encoding", &said),
             _ => Response::text(200, &said),
         }
     }));
@@ -251,7 +255,15 @@ ttl = {{ memory = \"1s\", redis = \"1s\" }}
     let mut seen = String::from_utf8_lossy(&shown).into_owned();
     assert!(seen.contains("${PLACE}"), "{seen}");
     let mut larder = Larder::start(&options);
-    for how in ["good", "refused", "spent", "elsewhere", "garbled"] {
+    for how in [
+        "good",
+        "refused",
+        "spent",
+        "elsewhere",
+        "nowhere",
+        "packed",
+        "garbled",
+    ] {
         let path = format!("/quote/{how}");
         seen += &larder.get(&path).to_string();
         seen += &larder.get(&format!("/cache/entry?path={path}")).to_string();

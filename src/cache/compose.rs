@@ -2,7 +2,8 @@
 //!
 //! The parts are looked up side by side and the whole is made by whoever brings the last one. The whole lives in memory only, as
 //! long as its shortest part is fresh; Redis and leases are the parts' business. A part that failed costs the whole nine tenths
-//! of its life, unless the part's source has merely spent its quota: asking again soon would not bring it back.
+//! of its life, and it lives no longer than until that part may be asked for again. A part whose source has merely spent its quota
+//! costs only the latter.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +14,9 @@ use super::coherence::{Dependency, Name};
 use super::core::{Core, Proof};
 use super::entry::{Entry, Particulars, hash};
 use super::error::LoadError;
+use super::failures::Aftermath;
 use super::flight::{Ending, Landing};
+use super::loaders::{Job, Turn};
 use super::outcome::{Answer, Outcome, Staleness, Trace};
 use super::policy::{Ends, Life};
 use super::random::random;
@@ -80,7 +83,7 @@ pub(crate) fn start(
     let tickets: Arc<[Ticket]> = composition
         .parts
         .into_iter()
-        .map(|part| core.fetch_part(part, proof))
+        .map(|part| core.fetch_part(part, landing.interest(), proof))
         .collect();
     let (stand_in, copies) = (whole.clone(), tickets.clone());
     landing.set_fallback(move || stand_in.make_from_copies(&copies));
@@ -116,6 +119,9 @@ impl Whole {
         else {
             return;
         };
+        if landing.interest().is_deserted() {
+            return;
+        }
         let endings: Vec<Ending> = std::mem::take(
             &mut *gathering
                 .endings
@@ -146,9 +152,13 @@ impl Whole {
             return landing.end(Err(error));
         }
         let whole = self.clone();
-        let loaders = self.core.loaders.clone();
-        match loaders.place() {
-            Some(place) => place.run(Box::new(move || {
+        let job = Job {
+            share: self.subject.share.clone(),
+            interest: landing.interest().clone(),
+            work: Box::new(move |turn| {
+                if turn != Turn::Now {
+                    return landing.end(Err(error));
+                }
                 if asks {
                     let word = whole.core.ask(&whole.subject.key, &whole.names);
                     if let Some(answer) = whole.stand_in(copy.as_ref(), word, &error) {
@@ -162,18 +172,17 @@ impl Whole {
                     }
                     None => landing.end(Err(error)),
                 }
-            })),
-            None => landing.end(Err(error)),
-        }
+            }),
+        };
+        self.core.loaders.submit(job);
     }
 
     /// The older whole, as far as policy allows it now that no part is there.
     fn stand_in(&self, copy: Option<&Arc<Entry>>, word: Word, error: &LoadError) -> Option<Answer> {
         let (core, policy) = (&self.core, &self.subject.policy);
         let stale = copy.filter(|copy| core.may_stand_in(copy, policy, word))?;
-        core.hold(&self.subject, stale, error);
-        let outcome = Outcome::Stale(reason(error));
-        Some(self.answer(stale.clone(), outcome, Trace::default()))
+        let (held, outcome) = core.hold(&self.subject, stale, error);
+        Some(self.answer(held, outcome, Trace::default()))
     }
 
     /// The whole from what became of the parts, kept in memory; `None` if no part is there.
@@ -186,13 +195,18 @@ impl Whole {
             return None;
         }
         let loaded = (self.compose)(endings)?;
-        let failed = endings.iter().any(
-            |ending| matches!(ending, Err(error) if !matches!(error, LoadError::Spent { .. })),
-        );
+        let failed = endings
+            .iter()
+            .any(|ending| matches!(ending, Err(error) if !error.is_spent()));
         let life = if failed { Life::Tenth } else { loaded.life };
         let lives = parts.iter().map(|part| part.entry.life());
         let life = lives.fold(life, Life::with_part);
-        let entry = self.entry(Loaded { life, ..loaded }, &parts);
+        let errors = endings.iter().filter_map(|ending| ending.as_ref().err());
+        let attempt = errors
+            .map(|error| self.next_attempt(error))
+            .min()
+            .unwrap_or(Micros::MAX);
+        let entry = self.entry(Loaded { life, ..loaded }, &parts, attempt);
         let entry = self.core.keep(&self.subject, entry);
         let waited_in_vain = endings
             .iter()
@@ -205,7 +219,14 @@ impl Whole {
         Some(self.answer(entry, outcome, trace))
     }
 
-    fn entry(&self, loaded: Loaded, parts: &[&Answer]) -> Entry {
+    /// When it makes sense to ask again for a part that failed so.
+    fn next_attempt(&self, error: &LoadError) -> Micros {
+        let hold = Aftermath::of(error, &self.subject.policy).hold;
+        self.core.clock.now() + micros(hold)
+    }
+
+    /// The whole of these parts, for which another attempt makes sense at `attempt`.
+    fn entry(&self, loaded: Loaded, parts: &[&Answer], attempt: Micros) -> Entry {
         let (now, jitter) = (self.core.clock.now(), random());
         let entries = || parts.iter().map(|part| &part.entry);
         let stale = |part: &&&Answer| matches!(part.outcome, Outcome::Stale(_));
@@ -215,13 +236,10 @@ impl Whole {
                 let end = end(part.entry.ends);
                 if stale(&part) { end.min(now) } else { end }
             });
-            ends.min().unwrap_or(now)
+            ends.min().unwrap_or(now).min(attempt)
         };
         let memory_until = shortest(|ends| ends.memory_until);
-        let holds = parts
-            .iter()
-            .filter(stale)
-            .map(|part| part.entry.hold().or(self.held_by(part)));
+        let holds = parts.iter().filter(stale).map(|part| part.entry.hold());
         let hold = holds
             .min_by_key(|hold| hold.map_or(0, |(until, _)| until))
             .flatten();
@@ -258,25 +276,13 @@ impl Whole {
         }
     }
 
-    /// Until when a part whose renewal just failed is not tried again.
-    fn held_by(&self, part: &Answer) -> Option<(u64, Staleness)> {
-        let pause = match part.outcome {
-            Outcome::Stale(Staleness::IfError | Staleness::Held) => self.subject.policy.memory / 10,
-            Outcome::Stale(Staleness::Spent) => self.subject.policy.memory,
-            _ => return None,
-        };
-        let reason = if part.outcome == Outcome::Stale(Staleness::Spent) {
-            Staleness::Spent
-        } else {
-            Staleness::Held
-        };
-        Some((self.core.clock.now() + micros(pause), reason))
-    }
-
     fn keep_last_resort(&self, loaded: Loaded, error: &LoadError) -> Answer {
         let core = &self.core;
-        let spent = matches!(error, LoadError::Spent { .. });
-        let life = if spent { Life::Full } else { Life::Tenth };
+        let life = if error.is_spent() {
+            Life::Full
+        } else {
+            Life::Tenth
+        };
         let (now, jitter) = (core.clock.now(), random());
         let entry = Arc::new(Entry {
             hash: hash(loaded.value.bytes()),
@@ -302,7 +308,8 @@ impl Whole {
             .subject
             .policy
             .ends(false, life, jitter, u64::MAX, now)
-            .memory_until;
+            .memory_until
+            .min(self.next_attempt(error));
         let kept = Entry {
             ends: Ends {
                 memory_until,
@@ -311,7 +318,8 @@ impl Whole {
             ..(*entry).clone()
         };
         core.keep(&self.subject, kept);
-        self.answer(entry, Outcome::Stale(reason(error)), Trace::default())
+        let told = Aftermath::of(error, &self.subject.policy).told;
+        self.answer(entry, Outcome::Stale(told), Trace::default())
     }
 
     /// The whole from the copies that are there before the parts have landed, for a reader who will wait no longer.
@@ -326,7 +334,7 @@ impl Whole {
             .iter()
             .filter_map(|copy| copy.as_ref().ok())
             .collect();
-        let entry = Arc::new(self.entry(loaded, &parts));
+        let entry = Arc::new(self.entry(loaded, &parts, Micros::MAX));
         Some(self.answer(
             entry,
             Outcome::Stale(Staleness::SoftTimeout),
@@ -392,13 +400,5 @@ impl Whole {
         } else {
             log::info!("{line}")
         }
-    }
-}
-
-fn reason(error: &LoadError) -> Staleness {
-    match error {
-        LoadError::Spent { .. } => Staleness::Spent,
-        LoadError::Held { .. } => Staleness::Held,
-        _ => Staleness::IfError,
     }
 }

@@ -13,8 +13,9 @@ use super::core::Core;
 use super::entry::{Entry, Particulars, hash};
 use super::envelope;
 use super::error::LoadError;
+use super::loaders::{Job, Turn};
 use super::miss::{Miss, PAUSES};
-use super::outcome::{Answer, Outcome, Staleness};
+use super::outcome::{Answer, Outcome};
 use super::policy::Life;
 use super::random::random;
 use super::redis_tier::Lease;
@@ -23,18 +24,22 @@ use super::verdict::Word;
 
 impl Miss {
     pub(super) fn submit(self) {
-        if let Some(error) = self
-            .core
-            .failures
-            .held(&self.subject.key, self.core.clock.now())
-        {
+        let core = &self.core;
+        let lifted = |at| core.is_invalidated_since(at, &self.names);
+        if let Some(error) = core.failures.held(&self.subject, core.clock.now(), lifted) {
             return self.fall_back(error, None);
         }
         let loaders = self.core.loaders.clone();
-        match loaders.place() {
-            Some(place) => place.run(Box::new(move || self.run())),
-            None => self.failed(LoadError::Overloaded, None),
-        }
+        loaders.submit(Job {
+            share: self.subject.share.clone(),
+            interest: self.landing.interest().clone(),
+            work: Box::new(move |turn| match turn {
+                Turn::Now => self.run(),
+                Turn::Refused => self.failed(LoadError::Overloaded, None),
+                // For readers who have stepped back, and wait no longer in the queue.
+                Turn::Left => self.landing.end(Err(LoadError::Overloaded)),
+            }),
+        });
     }
 
     /// The stages that may block, on a loader's thread.
@@ -209,9 +214,9 @@ impl Miss {
     fn failed(self, error: LoadError, took: Option<Duration>) {
         self.subject.tally.count_load_error();
         self.log(took, Some(&error));
-        let (core, key) = (&self.core, &self.subject.key);
-        core.failures
-            .note(key, &error, &self.subject.policy, core.clock.now());
+        let core = &self.core;
+        let (now, at) = (core.clock.now(), core.mirror.stamp());
+        core.failures.note(&self.subject, &error, now, at);
         self.fall_back(error, took);
     }
 
@@ -222,13 +227,8 @@ impl Miss {
         let Some(stale) = self.progress.stale.clone().filter(usable) else {
             return self.landing.end(Err(error));
         };
-        let reason = match (&error, took) {
-            (LoadError::Spent { .. }, _) => Staleness::Spent,
-            (_, Some(_)) => Staleness::IfError,
-            (_, None) => Staleness::Held,
-        };
-        self.core.hold(&self.subject, &stale, &error);
-        let mut answer = self.answer(stale, Outcome::Stale(reason));
+        let (held, outcome) = self.core.hold(&self.subject, &stale, &error);
+        let mut answer = self.answer(held, outcome);
         answer.trace.source = took;
         self.landing.end(Ok(answer));
     }

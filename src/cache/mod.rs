@@ -71,8 +71,10 @@ mod entry;
 mod envelope;
 mod error;
 mod failures;
+mod fair_queue;
 mod faithful;
 mod flight;
+mod interest;
 mod invalidation;
 mod key;
 mod leases;
@@ -90,6 +92,7 @@ mod redis_reads;
 mod redis_tier;
 mod request;
 mod settings;
+mod shares;
 mod stats;
 mod status;
 #[cfg(test)]
@@ -125,9 +128,11 @@ pub use self::entry::{Entry, Particulars, Value};
 pub use self::envelope::{decode as decode_envelope, encode as encode_envelope};
 pub use self::error::LoadError;
 pub use self::flight::Ending;
+pub use self::interest::Caller;
 pub use self::invalidation::Acknowledged;
 pub(crate) use self::key::unescaped;
 pub use self::key::{Key, KeyText, Tag, escape_into};
+pub use self::loaders::ShareStatus;
 pub use self::outcome::{Answer, Outcome, Staleness, Trace};
 pub use self::policy::{Ends, Freshness, Life, Policy, StaleRules};
 pub use self::random::random;
@@ -260,20 +265,25 @@ impl Cache {
     /// A claim to the answer for `request`: from Redis, from a load that is under way, or from one that this call begins. Does
     /// not block; the ticket can be awaited or waited for.
     pub fn fetch(&self, request: Request) -> Ticket {
-        self.core.fetch(request, Proof::Mirror)
+        self.fetch_for(request, Caller::default())
+    }
+
+    /// The same on behalf of `caller`: where loads have to wait, callers take turns.
+    pub fn fetch_for(&self, request: Request, caller: Caller) -> Ticket {
+        self.core.fetch(request, caller, Proof::Mirror)
     }
 
     /// The same for a reader who knows of a change with the clock `after` that this replica may not have heard of yet: asks Redis
     /// what became of the names first, and loads anew if it does not answer. Blocks for that round trip.
-    pub fn fetch_after(&self, request: Request, after: u64) -> Ticket {
+    pub fn fetch_after(&self, request: Request, caller: Caller, after: u64) -> Ticket {
         let core = &self.core;
         if core.has_heard(after) && core.mirror.is_trusted(core.clock.now()) {
-            return core.fetch(request, Proof::Mirror);
+            return core.fetch(request, caller, Proof::Mirror);
         }
         let names = request.making.names(&request.subject);
         match core.redis.ask_names(&request.subject.key, &names) {
-            Ok(()) => core.fetch(request, Proof::Verified),
-            Err(_) => core.fetch(request, Proof::Fresh),
+            Ok(()) => core.fetch(request, caller, Proof::Verified),
+            Err(_) => core.fetch(request, caller, Proof::Fresh),
         }
     }
 
@@ -286,6 +296,17 @@ impl Cache {
             Some(answer) => Ok(answer),
             None => self.fetch(request).wait(limit),
         }
+    }
+
+    /// Sets a part of `max_loads` and `max_queue` aside for each of the shares with these names, which loads of other shares cannot
+    /// take: see [`Subject::share`]. One that is not named here has its part from its first load on.
+    pub fn set_aside(&self, shares: impl IntoIterator<Item = Arc<str>>) {
+        self.core.loaders.set_aside(shares);
+    }
+
+    /// What runs and waits of each share of the loads.
+    pub fn shares(&self) -> Vec<ShareStatus> {
+        self.core.loaders.status()
     }
 
     /// Names are remembered for as long as an entry can live: for this long at least, or longer if that was said before.

@@ -23,6 +23,7 @@ use super::entry::Value;
 use super::error::LoadError;
 use super::faithful;
 use super::flight::Ending;
+use super::interest::Caller;
 use super::key::{Key, Tag, escape_into};
 use super::outcome::{Answer, Outcome};
 use super::policy::{Life, Policy};
@@ -255,6 +256,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
                 key,
                 policy: Arc::new(policy.clone()),
                 tags: wanted.tags.into(),
+                share: "load".into(),
                 label: "load".into(),
                 note: "".into(),
                 jitter: random(),
@@ -265,7 +267,9 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
                 run,
             }),
         };
-        self.cache.core.fetch_readable(request, is_readable::<T>)
+        self.cache
+            .core
+            .fetch_readable(request, Caller::default(), is_readable::<T>)
     }
 }
 

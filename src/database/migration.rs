@@ -12,7 +12,7 @@ use super::session::Session;
 use super::sqlite_pool::BUSY;
 use super::transaction::{Isolation, Transaction};
 use super::value::Value;
-use super::{DatabaseKind, unix_ms};
+use super::{DatabaseKind, rights, unix_ms};
 
 struct Migration {
     name: &'static str,
@@ -57,12 +57,27 @@ pub(super) fn run(session: Session<'_>) -> Result<usize, DatabaseError> {
             connection.busy_timeout(BUSY)?;
             done
         }
-        postgres => postgres.transaction(Isolation::Plain, |tx| apply(tx, MIGRATIONS, PATIENCE)),
+        // Who may only use the tables can start where nothing is missing.
+        postgres => postgres.transaction(Isolation::Plain, |tx| match permitted(tx)? {
+            true => apply(tx, MIGRATIONS, PATIENCE),
+            false => Ok(0),
+        }),
     }
 }
 
+/// Whether files are missing in this database. Errors if the role lacks a privilege for what follows,
+/// be it these files or larder's own work. Changes nothing.
+fn permitted(tx: &mut Transaction<'_>) -> Result<bool, DatabaseError> {
+    let hidden =
+        "SELECT 1 WHERE NOT has_table_privilege(to_regclass('larder_migrations'), 'SELECT')";
+    let hidden = Query::parse("schema hidden", hidden)?;
+    let behind = tx.query_this(&hidden, &[])?.is_empty() && is_behind(tx)?;
+    rights::demand(tx, behind)?;
+    Ok(behind)
+}
+
 /// Whether files are missing in this database. Changes nothing.
-pub(super) fn is_behind(tx: &mut Transaction<'_>) -> Result<bool, DatabaseError> {
+fn is_behind(tx: &mut Transaction<'_>) -> Result<bool, DatabaseError> {
     let there = Query::parse(
         "schema there",
         match tx.kind() {
@@ -76,12 +91,21 @@ pub(super) fn is_behind(tx: &mut Transaction<'_>) -> Result<bool, DatabaseError>
     Ok(!missing(tx, MIGRATIONS)?.1.is_empty())
 }
 
-/// Puts in place what is missing, in a transaction that the caller rolls back. Waits for nobody longer than `patience`.
-pub(super) fn rehearse(
-    tx: &mut Transaction<'_>,
-    patience: Duration,
-) -> Result<usize, DatabaseError> {
-    apply(tx, MIGRATIONS, patience)
+/// Does what [`run`] does, in a transaction that the caller rolls back. Waits for nobody longer than
+/// `patience`.
+pub(super) fn rehearse(tx: &mut Transaction<'_>, patience: Duration) -> Result<(), DatabaseError> {
+    let behind = match tx.kind() {
+        DatabaseKind::Postgres => permitted(tx)?,
+        DatabaseKind::Sqlite => is_behind(tx)?,
+    };
+    if !behind {
+        return Ok(());
+    }
+    if tx.kind() == DatabaseKind::Sqlite {
+        // What has read already may not get the write lock.
+        tx.batch("ROLLBACK; BEGIN IMMEDIATE")?;
+    }
+    apply(tx, MIGRATIONS, patience).map(drop)
 }
 
 fn apply(
