@@ -220,3 +220,66 @@ fn a_request_is_refused_for_the_first_reason_in_order() {
         "{answer}"
     );
 }
+
+#[test]
+fn the_ttl_is_that_of_the_tier_that_is_named() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let ttl = "ttl = { memory = \"30s\", redis = \"5m\" }";
+    let users = format!(
+        "[resource.user]\npath = \"/users/{{id}}\"\nparams.id = {{ type = \"integer\" }}\nsource = {{ sql = \"user_by_id\" }}\n{ttl}\n\
+         [resource.status]\nparams.id = {{ type = \"integer\" }}\nsource = {{ sql = \"employee_status\" }}\n{ttl}\n\
+         [resource.profile]\nparams.id = {{ type = \"integer\" }}\nsource = {{ sql = \"employee_profile\" }}\n{ttl}\n\
+         [resource.employee]\npath = \"/employees/{{id}}\"\nparams.id = {{ type = \"integer\" }}\nsource = {{ parts = [\"profile\", \"status\"] }}\n[server]\n"
+    );
+    let options = NewsConfig::default().options(&news, &redis);
+    let options = options
+        .with_config_text("[server]\n", &users)
+        .in_folder(&folder);
+    let replicas = Larder::start_many(2, &options);
+    // A plain value, and wholes of parts.
+    for path in ["/users/1", PATH, "/employees/1"] {
+        replicas[0].get(path).expect(200);
+        let near = replicas[1].get(path).expect(200);
+        let status = near.the("Cache-Status");
+        let ttl = status
+            .strip_prefix("larder-redis; hit; ttl=")
+            .and_then(|rest| rest.strip_suffix(", larder-memory; fwd=miss"));
+        let ttl: u64 = ttl.and_then(|ttl| ttl.parse().ok()).expect(status);
+        // Less a tenth of jitter at most, and the time that this takes.
+        assert!((200..=300).contains(&ttl), "{path}: {near}");
+        let again = replicas[1].get(path).expect(200);
+        assert!((1..=30).contains(&again.memory_ttl()), "{path}: {again}");
+        let age: u64 = again.the("Age").parse().unwrap();
+        assert!(age < 100, "{path}: {again}");
+    }
+}
+
+#[test]
+fn the_ttl_of_a_stale_answer_is_negative() {
+    let (_redis, news, larder) = one(&NewsConfig {
+        memory: "1s",
+        redis: "1s",
+        while_revalidate: "1h",
+        ..NewsConfig::default()
+    });
+    larder.get(PATH).expect(200);
+    news.newsapi.hold();
+    news.guardian.hold();
+    let mut stale = None;
+    until(SOON, "it is stale", || {
+        let answer = larder.get(PATH).expect(200);
+        let is_stale = answer.the("Cache-Status").contains("fwd=stale");
+        stale = is_stale.then_some(answer);
+        is_stale
+    });
+    let stale = stale.unwrap();
+    let status = stale.the("Cache-Status");
+    let ttl = status.strip_prefix("larder-memory; fwd=stale; detail=stale-while-revalidate; ttl=-");
+    let past: u64 = ttl.and_then(|ttl| ttl.parse().ok()).expect(status);
+    let age: u64 = stale.the("Age").parse().unwrap();
+    // It was fresh for a second less the jitter.
+    assert!(past >= 1 && past <= age + 1, "{stale}");
+    news.newsapi.release();
+    news.guardian.release();
+}

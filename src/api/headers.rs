@@ -9,7 +9,8 @@ use crate::resource::View;
 
 use super::header_texts::HeaderTexts;
 
-/// `Cache-Status` (RFC 9211), the cache nearest to the source first. `now` is the replica's time.
+/// `Cache-Status` (RFC 9211), the cache nearest to the source first. `now` is the replica's time. `ttl` is what is left of the
+/// freshness in the tier that it stands with, in seconds; of a stale copy, how long ago it ended, as a negative number (section 2.5).
 pub(super) fn cache_status(answer: &Answer, now: Micros, out: &mut HeaderTexts) {
     let left = |until: Micros| (until.saturating_sub(now)).div_ceil(1_000_000);
     let ends = answer.entry.ends;
@@ -41,7 +42,14 @@ pub(super) fn cache_status(answer: &Answer, now: Micros, out: &mut HeaderTexts) 
         }
         Outcome::Stale(why) => out
             .text("larder-memory; fwd=stale; detail=")
-            .text(detail(why)),
+            .text(detail(why))
+            // What was invalidated softly is stale before its time.
+            .text(if now > ends.memory_until {
+                "; ttl=-"
+            } else {
+                "; ttl="
+            })
+            .number(now.saturating_sub(ends.memory_until).div_ceil(1_000_000)),
     };
 }
 
@@ -117,6 +125,79 @@ pub(crate) fn entity_tags(list: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::{Dependency, Ends, Entry, Epoch, Stamp, Trace, Value};
+
+    const SECOND: Micros = 1_000_000;
+
+    #[test]
+    fn the_ttl_is_what_is_left_in_the_tier_that_is_named() {
+        let now = 1000 * SECOND;
+        let status = |outcome, memory_until, fresh_until| {
+            let epoch = Epoch::random();
+            let stamp = Stamp {
+                epoch,
+                clock: 1,
+                begun: 0,
+            };
+            let entry = Entry {
+                value: Value::Absent,
+                hash: 0,
+                own: Dependency::unknown(stamp, [].into()),
+                loaded_at: 0,
+                load_time: 0,
+                ends: Ends {
+                    memory_until,
+                    fresh_until,
+                },
+                kept_for: 0,
+                particulars: None,
+            };
+            let answer = Answer {
+                entry: entry.into(),
+                outcome,
+                trace: Trace::default(),
+            };
+            let mut out = HeaderTexts::new();
+            cache_status(&answer, now, &mut out);
+            out.value().to_str().unwrap().to_owned()
+        };
+        let stale = |why| Outcome::Stale(why);
+        for (outcome, memory, fresh, expected) in [
+            (
+                Outcome::MemoryHit,
+                now + 30 * SECOND,
+                now + 300 * SECOND,
+                "larder-memory; hit; ttl=30",
+            ),
+            (
+                Outcome::RedisHit,
+                now + 30 * SECOND,
+                now + 300 * SECOND - 1,
+                "larder-redis; hit; ttl=300, larder-memory; fwd=miss",
+            ),
+            (
+                stale(Staleness::Held),
+                now - 5 * SECOND,
+                now + 300 * SECOND,
+                "larder-memory; fwd=stale; detail=stale-if-error; ttl=-5",
+            ),
+            (
+                stale(Staleness::WhileRevalidate),
+                now - 1,
+                now - 1,
+                "larder-memory; fwd=stale; detail=stale-while-revalidate; ttl=-1",
+            ),
+            // Invalidated softly before its time.
+            (
+                stale(Staleness::Spent),
+                now + 30 * SECOND,
+                now + 300 * SECOND,
+                "larder-memory; fwd=stale; detail=quota-spent; ttl=0",
+            ),
+        ] {
+            assert_eq!(status(outcome, memory, fresh), expected);
+        }
+    }
 
     #[test]
     fn entity_tags_are_compared_weakly() {

@@ -88,12 +88,12 @@ pub(crate) async fn stats(
 fn counted(front: &Front) -> Value {
     let resources = front.resources.load();
     // Read once, so that the sums are those of what is told of each.
-    let each: Vec<(&str, Totals)> = resources
-        .all()
-        .iter()
-        .map(|resource| (resource.name(), resource.tally().totals()))
+    let tallies = resources.all().iter().flat_map(|one| one.tallies());
+    let each: Vec<(String, Totals, Totals)> = tallies
+        .map(|(name, tally)| (name, tally.totals(), tally.part_totals()))
         .collect();
-    let all: Totals = each.iter().map(|(_, totals)| *totals).sum();
+    // Each request once: what its parts were looked up for stands with them alone.
+    let all: Totals = each.iter().map(|(_, own, _)| *own).sum();
     let memory = front.cache.memory_size();
     let redis = front.cache.redis();
     let bus = front.cache.bus();
@@ -119,9 +119,21 @@ fn counted(front: &Front) -> Value {
         "trusted": bus.trusted, "clock": bus.clock.to_string(), "gaps_repaired": bus.gaps_repaired, "pending": bus.pending,
     });
     let by_resource = each
-        .iter()
-        .map(|(name, totals)| ((*name).to_owned(), rates(totals)));
+        .into_iter()
+        .map(|(name, own, part)| (name, by_tier(&[own, part].into_iter().sum())));
     body["resources"] = Value::Object(by_resource.collect());
+    body
+}
+
+/// The look-ups of one resource, those as a part of another included.
+fn by_tier(totals: &Totals) -> Value {
+    let mut body = rates(totals);
+    body["memory"] = json!({"hits": totals.memory_hits, "misses": totals.memory_misses});
+    body["redis"] = json!({"hits": totals.redis_hits, "misses": totals.redis_misses});
+    body["source"] = json!({
+        "loads": totals.loads, "errors": totals.load_errors,
+        "collapsed": totals.collapsed, "stale_served": totals.stale_served,
+    });
     body
 }
 

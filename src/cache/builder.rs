@@ -80,6 +80,14 @@ impl CacheBuilder {
         self
     }
 
+    /// How long a connection to Redis may take to open, 250 ms by default, and how long a reply may take, 100 ms by default. What
+    /// takes longer is a miss.
+    pub fn redis_timeouts(mut self, connect: Duration, reply: Duration) -> CacheBuilder {
+        self.redis.connect_timeout = connect;
+        self.redis.timeout = reply;
+        self
+    }
+
     /// Memory alone, whatever [`CacheBuilder::redis`] said before: for tests of a program that uses Redis elsewhere.
     pub fn memory_only(mut self) -> CacheBuilder {
         self.redis.url = None;

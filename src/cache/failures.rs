@@ -196,7 +196,6 @@ mod tests {
             tags: Box::default(),
             share: "quotes".into(),
             label: "quotes".into(),
-            share: "quotes".into(),
             note: "".into(),
             jitter: 0,
             tally: Arc::default(),

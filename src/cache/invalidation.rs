@@ -11,9 +11,6 @@ use super::Cache;
 use super::coherence::bus::{Listener, MOST_NAMES};
 use super::coherence::{Batch, Kind, Name, over};
 
-/// How long an invalidation waits for the first look for a configured Redis.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
-
 /// Names in one script: many more would hold up everybody else in Redis, and outlast the time a reply may take.
 const NAMES_AT_ONCE: usize = 1000;
 
@@ -34,7 +31,7 @@ impl Acknowledged {
 impl Cache {
     /// Invalidates what these names speak of, here at once and on every replica within `patience`. Blocks for a round trip to
     /// Redis, and one more for each thousand names; in a cache that has just been made also until a configured Redis was looked for
-    /// once, for a second at most. While Redis cannot take it, it holds here and waits to be delivered; [`Cache::wait_delivered`]
+    /// once, for four times what a connection may take at most: a second by default. While Redis cannot take it, it holds here and waits to be delivered; [`Cache::wait_delivered`]
     /// waits for that, and so does dropping the last clone. No names are no invalidation: acknowledged with the clock that was heard
     /// last.
     pub fn invalidate(&self, names: &[Name], kind: Kind) -> Acknowledged {
@@ -81,7 +78,9 @@ impl Cache {
         }
         if core.redis.pool().is_configured() {
             // Nothing is known to be down before the first look: what is not delivered now may end with its process.
-            core.redis.pool().wait_first_look(FIRST_LOOK);
+            core.redis
+                .pool()
+                .wait_first_look(core.redis.pool().longest_look());
         }
         let length = bus.settings.log_length;
         let sent = core.redis.pool().run(|connection| {

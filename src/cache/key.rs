@@ -17,8 +17,13 @@ impl Key {
     pub(super) const NAME_AT: usize = 17;
 
     /// A key of the resource version `fingerprint` with a name made by [`KeyText`].
-    pub fn new(fingerprint: u64, name: impl fmt::Display) -> Key {
-        Key(format!("{fingerprint:016x}:{name}").into())
+    pub fn new(fingerprint: u64, name: &str) -> Key {
+        Key::with_parameters(fingerprint, name, "")
+    }
+
+    /// The same with the parameters apart, as they stand behind the name: `?id=42`.
+    pub(super) fn with_parameters(fingerprint: u64, name: &str, parameters: &str) -> Key {
+        Key(format!("{fingerprint:016x}:{name}{parameters}").into())
     }
 
     /// The name by which people and invalidations know it: the key without the fingerprint.

@@ -232,6 +232,11 @@ impl RedisPool {
         self.0.choice == RedisChoice::Configured
     }
 
+    /// How long one look for Redis may take: a connection, the comparison of its history, and a question.
+    pub(crate) fn longest_look(&self) -> Duration {
+        self.0.manager.0.connect_timeout * 4
+    }
+
     /// Whether there is a Redis to ask or to wait for.
     pub(crate) fn is_used(&self) -> bool {
         self.0.choice != RedisChoice::None

@@ -229,8 +229,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
     }
 
     fn key(&self, wanted: &Wanted) -> Key {
-        let name = format_args!("{}{}", self.name, wanted.parameters);
-        Key::new(self.fingerprint, name)
+        Key::with_parameters(self.fingerprint, &self.name, &wanted.parameters)
     }
 
     fn fetch<E: Display>(

@@ -51,6 +51,8 @@ const OWN: &[(&str, &str)] = files![
     "archive_prune",
     "archive_store.postgres",
     "archive_store.sqlite",
+    "identity",
+    "identity_make",
     "outbox_delivered",
     "outbox_leave",
 ];

@@ -48,13 +48,14 @@ mod wire;
 mod write_places;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use r2d2::ManageConnection;
 use scheduled_thread_pool::ScheduledThreadPool;
 
+use crate::cache::random;
 use crate::secret::Secret;
 
 pub use archive::{Archive, ArchivedArticle};
@@ -161,6 +162,8 @@ struct Inner {
     /// Opens connections that are not the pool's; none to a file.
     apart: Option<PostgresManager>,
     writes: WritePlaces,
+    /// See [`Database::identity`].
+    identity: OnceLock<Arc<str>>,
     opened: Instant,
     /// When a statement last gave an answer, in milliseconds after `opened`.
     answered: AtomicU64,
@@ -218,6 +221,7 @@ impl Database {
             pool,
             apart,
             writes: WritePlaces::of_pool(settings.pool),
+            identity: OnceLock::new(),
             opened: Instant::now(),
             answered: AtomicU64::new(0),
         })))
@@ -235,6 +239,32 @@ impl Database {
     /// database has a newer schema than this program.
     pub fn migrate(&self) -> Result<usize, DatabaseError> {
         self.with(migration::run)
+    }
+
+    /// Who this database is: a random text that is made once in each, whatever URL leads there, and that a dump brings along. Asked
+    /// for once in a process. The schema has to be up to date.
+    pub fn identity(&self) -> Result<Arc<str>, DatabaseError> {
+        if let Some(known) = self.0.identity.get() {
+            return Ok(known.clone());
+        }
+        let read = || -> Result<Option<String>, DatabaseError> {
+            let rows = self.query("identity", &[])?;
+            rows.first()
+                .map(|row| row.text("id").map(str::to_owned))
+                .transpose()
+        };
+        let id = match read()? {
+            Some(id) => id,
+            None => {
+                let made = format!("{:016x}{:016x}", random(), random());
+                // Of replicas that start together one makes it.
+                self.execute("identity_make", &[("id", made.into())])?;
+                read()?.ok_or_else(|| {
+                    DatabaseError::Failed("the database has no identity".to_owned())
+                })?
+            }
+        };
+        Ok(self.0.identity.get_or_init(|| id.into()).clone())
     }
 
     /// Whether the database answers, within six seconds. While every connection is at work it counts as answering if one of

@@ -6,34 +6,45 @@ use crate::cache::{Load, Making};
 use crate::source::{HttpUpstreams, JsonApi};
 
 use super::origin::Values;
+use super::seals::Seals;
 use super::settings::HttpSourceSettings;
 
 /// See the module.
-pub(super) struct Api(JsonApi);
+pub(super) struct Api {
+    api: JsonApi,
+    identity: String,
+}
 
 impl Api {
     pub(super) fn new(
         settings: &HttpSourceSettings,
         upstreams: &HttpUpstreams,
+        seals: &Seals,
     ) -> Result<Api, String> {
         let upstream = upstreams.of(&settings.upstream);
         let api = JsonApi::new(&settings.api, upstream).map_err(|faults| {
             let faults = faults.into_iter().map(|fault| fault.problem);
             faults.collect::<Vec<_>>().join(", ")
         })?;
-        Ok(Api(api))
+        let filled = settings.api.filled();
+        let filled: Vec<u32> = filled.map(|secret| seals.of(secret.reveal())).collect();
+        Ok(Api {
+            identity: format!("{} filled {filled:08x?}", api.identity()),
+            api,
+        })
     }
 
-    pub(super) fn identity(&self) -> String {
-        self.0.identity().to_owned()
+    /// What is asked, and the seals of what it is asked with.
+    pub(super) fn identity(&self) -> &str {
+        &self.identity
     }
 
     pub(super) fn limit(&self) -> Duration {
-        self.0.upstream().timeout()
+        self.api.upstream().timeout()
     }
 
     pub(super) fn label(&self) -> &str {
-        self.0.upstream().name()
+        self.api.upstream().name()
     }
 
     pub(super) fn making(&self, values: &Values<'_>) -> Making {
@@ -41,7 +52,7 @@ impl Api {
         let values: Vec<(String, String)> = values
             .map(|(name, value)| ((*name).to_owned(), value.to_string()))
             .collect();
-        let api = self.0.clone();
+        let api = self.api.clone();
         Making::Load(Load {
             limit: self.limit(),
             run: Box::new(move |attempt| api.load(&values, attempt)),

@@ -13,6 +13,7 @@ mod origin;
 mod parameter;
 mod parts;
 mod resources;
+mod seals;
 mod settings;
 mod sql;
 mod statements;
@@ -31,6 +32,7 @@ use crate::database::{self, Query};
 
 use self::form::{Taken, Texts};
 use self::origin::{Origin, Values};
+use self::seals::Seals;
 
 pub use self::archivist::Archivist;
 pub use self::given::Given;
@@ -83,12 +85,14 @@ impl Resource {
         sources: &Sources,
         texts: &HashMap<&Query, Texts>,
         built: &[Arc<Resource>],
-        tally: Arc<Tally>,
+        seals: &Seals,
+        tally_of: &dyn Fn(&str) -> Arc<Tally>,
     ) -> Result<Resource, String> {
+        let part = |part: &str| tally_of(&part_name(&settings.name, part));
         let origin = settings
             .source
             .as_ref()
-            .map(|source| Origin::build(source, sources, built))
+            .map(|source| Origin::build(source, sources, built, seals, &part))
             .transpose()?;
         let taken = |name: &str| {
             let read = match &settings.source {
@@ -144,6 +148,7 @@ impl Resource {
         let mut beginning = KeyText::default();
         beginning.begin(fingerprint, &settings.name);
         Ok(Resource {
+            tally: tally_of(&settings.name),
             fingerprint,
             beginning: beginning.as_str().into(),
             policy: Arc::new(settings.policy.clone()),
@@ -152,7 +157,6 @@ impl Resource {
             view_params,
             origin,
             writes,
-            tally,
         })
     }
 
@@ -174,6 +178,13 @@ impl Resource {
     /// Its counters.
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// Its counters, and those of its parts that are no resources of their own, each by its name.
+    pub fn tallies(&self) -> impl Iterator<Item = (String, &Arc<Tally>)> {
+        let parts = self.origin.iter().flat_map(Origin::parts);
+        let parts = parts.map(|(part, tally)| (part_name(self.name(), part), tally));
+        std::iter::once((self.name().to_owned(), &self.tally)).chain(parts)
     }
 
     /// Whether it has values to read; otherwise it is only written.
@@ -407,6 +418,11 @@ impl Param {
             (read, _) => read,
         })
     }
+}
+
+/// What a part of `resource` is called that is no resource of its own, in keys and counters: no resource has a dot in its name.
+fn part_name(resource: &str, part: &str) -> String {
+    format!("{resource}.{part}")
 }
 
 /// The text of the value with this name, if it is among `values`.

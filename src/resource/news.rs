@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use crate::cache::{
     Attempt, Composition, Ending, Key, LastResort, Life, Load, Loaded, Making, Request, Subject,
-    Value, escape_into,
+    Tally, Value, escape_into,
 };
 use crate::database::Database;
 use crate::source::news::{Flags, Item, Listing, NewsUpstream};
 
 use super::archivist::Archivist;
 use super::parameter::Argument;
+use super::seals::Seals;
 
 /// The category of a request that names none.
 const GENERAL: &str = "general";
@@ -35,6 +36,8 @@ pub struct NewsSource {
 #[derive(Clone)]
 pub struct News {
     sources: Vec<NewsSource>,
+    /// Of a resource: what makes the values of each source, and where its look-ups are counted.
+    own: Vec<(String, Arc<Tally>)>,
     archivist: Archivist,
     database: Database,
 }
@@ -109,13 +112,20 @@ impl News {
     pub fn new(sources: Vec<NewsSource>, archivist: Archivist, database: Database) -> News {
         News {
             sources,
+            own: Vec::new(),
             archivist,
             database,
         }
     }
 
-    /// The news of the upstreams with these names.
-    pub(super) fn of(&self, names: &[String]) -> Result<News, String> {
+    /// The news of the upstreams with these names, for one resource. `tally_of` gives what the look-ups of an upstream's part are
+    /// counted in, by the upstream's name.
+    pub(super) fn of(
+        &self,
+        names: &[String],
+        seals: &Seals,
+        tally_of: &dyn Fn(&str) -> Arc<Tally>,
+    ) -> Result<News, String> {
         let sources = names.iter().map(|name| {
             let known = self
                 .sources
@@ -125,8 +135,14 @@ impl News {
                 .cloned()
                 .ok_or_else(|| format!("there is no upstream {name}"))
         });
+        let sources: Vec<NewsSource> = sources.collect::<Result<_, _>>()?;
+        let own = sources.iter().map(|source| {
+            let name = source.upstream.name();
+            (identity(source, seals), tally_of(name))
+        });
         Ok(News {
-            sources: sources.collect::<Result<_, _>>()?,
+            own: own.collect(),
+            sources,
             ..self.clone()
         })
     }
@@ -138,15 +154,14 @@ impl News {
 
     /// What makes its values, for the fingerprint.
     pub(super) fn identity(&self) -> String {
-        let one = |source: &NewsSource| {
-            let place = if source.made_up {
-                "sandbox"
-            } else {
-                &source.upstream.base_url
-            };
-            format!("{}@{place}", source.upstream.name())
-        };
-        self.sources.iter().map(one).collect::<Vec<_>>().join(" ")
+        let identities = self.own.iter().map(|(identity, _)| identity.as_str());
+        identities.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Each upstream's name, with what its look-ups are counted in.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&str, &Arc<Tally>)> {
+        let names = self.sources.iter().map(|source| source.upstream.name());
+        names.zip(self.own.iter().map(|(_, tally)| tally))
     }
 
     /// How long its slowest upstream may take.
@@ -167,40 +182,59 @@ impl News {
         category: Option<String>,
     ) -> Making {
         let category: Arc<str> = category.as_deref().unwrap_or(GENERAL).into();
-        let parts = self.sources.iter().map(|source| {
-            let upstream = &source.upstream;
-            let mut key = format!("{name}.{}?category=", upstream.name());
-            escape_into(&mut key, &category);
-            let (asked, archivist, wanted) =
-                (upstream.clone(), self.archivist.clone(), category.clone());
-            let run = Box::new(move |attempt: Attempt| {
-                let listing = Value::present(asked.fetch(&wanted, attempt.deadline)?);
-                archivist.keep(&wanted, listing.bytes().clone());
-                Ok(Loaded::new(listing, Life::Full))
+        let parts = self
+            .sources
+            .iter()
+            .zip(&self.own)
+            .map(|(source, (_, tally))| {
+                let upstream = &source.upstream;
+                let mut key = format!("{name}.{}?category=", upstream.name());
+                escape_into(&mut key, &category);
+                let (asked, archivist, wanted) =
+                    (upstream.clone(), self.archivist.clone(), category.clone());
+                let run = Box::new(move |attempt: Attempt| {
+                    let listing = Value::present(asked.fetch(&wanted, attempt.deadline)?);
+                    archivist.keep(&wanted, listing.bytes().clone());
+                    Ok(Loaded::new(listing, Life::Full))
+                });
+                Request {
+                    subject: Subject {
+                        key: Key::new(fingerprint, &key),
+                        policy: subject.policy.clone(),
+                        tags: subject.tags.clone(),
+                        share: upstream.name().into(),
+                        label: upstream.name().into(),
+                        note: subject.note.clone(),
+                        jitter: subject.jitter,
+                        tally: tally.clone(),
+                    },
+                    making: Making::Load(Load {
+                        limit: upstream.http.timeout(),
+                        run,
+                    }),
+                }
             });
-            Request {
-                subject: Subject {
-                    key: Key::new(fingerprint, &key),
-                    policy: subject.policy.clone(),
-                    tags: subject.tags.clone(),
-                    share: upstream.name().into(),
-                    label: upstream.name().into(),
-                    note: subject.note.clone(),
-                    jitter: subject.jitter,
-                    tally: subject.tally.clone(),
-                },
-                making: Making::Load(Load {
-                    limit: upstream.http.timeout(),
-                    run,
-                }),
-            }
-        });
         let parts = parts.collect();
         Making::Compose(Composition {
             parts,
             compose: Arc::new(merge),
             last_resort: Some(archived(self.database.clone(), category)),
         })
+    }
+}
+
+/// What makes the articles of `source`: whose format, from where, and whose account asks. The sandbox makes the same ones up wherever
+/// it listens, and has no accounts.
+fn identity(source: &NewsSource, seals: &Seals) -> String {
+    let upstream = &source.upstream;
+    let name = upstream.name();
+    match &upstream.key {
+        _ if source.made_up => format!("{name}@sandbox"),
+        None => format!("{name}@{}", upstream.base_url),
+        Some(key) => {
+            let seal = seals.of(key.reveal());
+            format!("{name}@{} as {seal:08x}", upstream.base_url)
+        }
     }
 }
 

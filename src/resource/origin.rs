@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{Making, Name, Subject};
+use crate::cache::{Making, Name, Subject, Tally};
 use crate::database::{Database, DatabaseError, Transaction};
 use crate::source::HttpUpstreams;
 
@@ -12,6 +12,7 @@ use super::api::Api;
 use super::form::Taken;
 use super::news::News;
 use super::parts::Parts;
+use super::seals::Seals;
 use super::settings::{ParamValue, SourceSettings};
 use super::sql::Sql;
 use super::view::View;
@@ -39,16 +40,21 @@ pub(super) enum Origin {
 }
 
 impl Origin {
-    /// `built` are the resources that parts may name.
+    /// `built` are the resources that parts may name. `tally_of` gives what the look-ups of a part are counted in that is no
+    /// resource of its own, by the part's own name.
     pub(super) fn build(
         settings: &SourceSettings,
         sources: &Sources,
         built: &[Arc<Resource>],
+        seals: &Seals,
+        tally_of: &dyn Fn(&str) -> Arc<Tally>,
     ) -> Result<Origin, String> {
         Ok(match settings {
-            SourceSettings::News(upstreams) => Origin::News(sources.news.of(upstreams)?),
-            SourceSettings::Sql(sql) => Origin::Sql(Sql::new(sql, sources.database.clone())),
-            SourceSettings::Http(http) => Origin::Http(Api::new(http, &sources.upstreams)?),
+            SourceSettings::News(upstreams) => {
+                Origin::News(sources.news.of(upstreams, seals, tally_of)?)
+            }
+            SourceSettings::Sql(sql) => Origin::Sql(Sql::new(sql, sources.database.clone())?),
+            SourceSettings::Http(http) => Origin::Http(Api::new(http, &sources.upstreams, seals)?),
             SourceSettings::Parts(names) => Origin::Parts(Parts::of(names, built)?),
         })
     }
@@ -58,9 +64,18 @@ impl Origin {
         match self {
             Origin::News(news) => news.identity(),
             Origin::Sql(sql) => sql.identity(),
-            Origin::Http(api) => api.identity(),
+            Origin::Http(api) => api.identity().to_owned(),
             Origin::Parts(parts) => parts.identity(),
         }
+    }
+
+    /// Its parts that are no resources of their own, each with what its look-ups are counted in.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&str, &Arc<Tally>)> {
+        let news = match self {
+            Origin::News(news) => Some(news.parts()),
+            Origin::Sql(_) | Origin::Http(_) | Origin::Parts(_) => None,
+        };
+        news.into_iter().flatten()
     }
 
     /// How long it may take.

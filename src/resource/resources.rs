@@ -9,6 +9,7 @@ use crate::cache::Tally;
 use crate::database::Query;
 
 use super::form::{self, Texts};
+use super::seals::Seals;
 use super::settings::{ResourceSettings, SourceSettings};
 use super::statements::{StatementFault, statement_faults, statements};
 use super::{Resource, Sources};
@@ -68,25 +69,29 @@ impl Resources {
             .zip(described.iter().flatten())
             .map(|(query, description)| (query, form::of_statement(description)))
             .collect();
-        let tallies: HashMap<&str, &Arc<Tally>> = before
+        let tallies: HashMap<String, &Arc<Tally>> = before
             .iter()
             .flat_map(|before| &before.all)
-            .map(|old| (old.name(), &old.tally))
+            .flat_map(|old| old.tallies())
             .collect();
+        let tally_of = |name: &str| {
+            let known = tallies.get(name);
+            known.map(|tally| (*tally).clone()).unwrap_or_default()
+        };
+        let seals = Seals::default();
         // A whole after its parts, whichever stands first in the file.
         let is_whole =
             |settings: &ResourceSettings| matches!(settings.source, Some(SourceSettings::Parts(_)));
         let (wholes, others): (Vec<_>, Vec<_>) = settings.iter().partition(|s| is_whole(s));
         let mut all: Vec<Arc<Resource>> = Vec::with_capacity(settings.len());
         for settings in others.into_iter().chain(wholes) {
-            let tally = tallies.get(settings.name.as_str());
-            let tally = tally.map(|tally| (*tally).clone()).unwrap_or_default();
             all.push(Arc::new(Resource::build(
                 settings.clone(),
                 sources,
                 &texts,
                 &all,
-                tally,
+                &seals,
+                &tally_of,
             )?));
         }
         let place = |resource: &Arc<Resource>| {

@@ -18,6 +18,8 @@ pub(super) struct Sql {
     database: Database,
     query: Arc<Query>,
     shape: Shape,
+    /// The database's own: see [`Database::identity`].
+    place: Arc<str>,
 }
 
 impl Sql {
@@ -27,17 +29,25 @@ impl Sql {
     /// The share of the loads that all statements draw on: they wait for one database. No upstream can have a name with a space.
     pub(super) const SHARE: &str = "the database";
 
-    pub(super) fn new(settings: &SqlSettings, database: Database) -> Sql {
-        Sql {
+    /// Blocks: the database is asked who it is, once in a process.
+    ///
+    /// # Errors
+    /// If it cannot be asked.
+    pub(super) fn new(settings: &SqlSettings, database: Database) -> Result<Sql, String> {
+        let place = database.identity();
+        Ok(Sql {
+            place: place.map_err(|error| format!("the database's identity: {error}"))?,
             database,
             query: settings.query.clone(),
             shape: settings.shape,
-        }
+        })
     }
 
-    /// The statement itself: two versions of it never read each other's values.
+    /// The statement itself, and which database's rows it reads: two versions of it, or two databases, never read each other's
+    /// values.
     pub(super) fn identity(&self) -> String {
-        format!("{:?} {:?} {}", self.shape, self.query, self.database.kind())
+        let (shape, query, kind) = (self.shape, &self.query, self.database.kind());
+        format!("{shape:?} {query:?} {kind} {}", self.place)
     }
 
     pub(super) fn label(&self) -> &str {

@@ -6,7 +6,7 @@ mod typed;
 
 use std::time::Duration;
 
-use larder::cache::{Cache, Policy};
+use larder::cache::{Cache, CacheBuilder, Policy};
 
 use crate::support::SOON;
 
@@ -16,10 +16,16 @@ fn policy() -> Policy {
     Policy::new(hour, hour)
 }
 
-/// A cache that works with the Redis at `url`, and is trusted.
+/// A cache to work with the Redis at `url`, which may take its time: the machine may be busy.
+fn builder(url: &str) -> CacheBuilder {
+    let patient = Duration::from_secs(5);
+    Cache::builder().redis(url).redis_timeouts(patient, patient)
+}
+
+/// The same, made and trusted.
 #[track_caller]
 fn trusted(url: &str) -> Cache {
-    let cache = Cache::builder().redis(url).build().unwrap();
+    let cache = builder(url).build().unwrap();
     assert!(cache.wait_trusted(SOON));
     cache
 }

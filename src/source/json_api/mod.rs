@@ -24,6 +24,7 @@ use super::http::{Get, HttpAnswer};
 use super::json_text::{NoJson, json_text};
 use super::upstream::HttpUpstream;
 use crate::cache::{Attempt, Life, LoadError, Loaded, Value};
+use crate::secret::Secret;
 use pick::{Nothing, Pointer};
 use target::Target;
 use validator::Validator;
@@ -90,8 +91,13 @@ impl JsonApiSettings {
         std::iter::once(&self.url).chain(named.map(|(_, template)| template))
     }
 
-    /// What makes its values, for a fingerprint: all but `ttl`. Variables stand in it by name, so that a key that is renewed
-    /// drops nothing.
+    /// What the environment filled in, in order: values depend on it, and [`JsonApiSettings::identity`] does not show it.
+    pub(crate) fn filled(&self) -> impl Iterator<Item = &Secret> {
+        self.templates().flat_map(Template::secrets)
+    }
+
+    /// What makes its values, for a fingerprint: all but `ttl`, and what the environment filled in. Variables stand in it by
+    /// name.
     pub fn identity(&self) -> String {
         let JsonApiSettings {
             url,
