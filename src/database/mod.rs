@@ -35,6 +35,7 @@ mod refusal;
 mod rights;
 mod rows;
 mod session;
+mod sqlite_file;
 mod sqlite_pool;
 mod sqlite_statement;
 #[cfg(test)]
@@ -71,6 +72,7 @@ pub use value::Value;
 
 use postgres_pool::{PostgresConnection, PostgresManager, PostgresPool};
 use session::Session;
+use sqlite_file::SqliteFile;
 use sqlite_pool::SqliteManager;
 use value::Row;
 use write_places::WritePlaces;
@@ -141,7 +143,7 @@ impl fmt::Display for DatabaseKind {
 
 enum Pool {
     Postgres(PostgresPool),
-    Sqlite(r2d2::Pool<SqliteManager>),
+    Sqlite(r2d2::Pool<SqliteManager>, Arc<SqliteFile>),
 }
 
 struct Inner {
@@ -181,7 +183,9 @@ impl Database {
                 Pool::Postgres(PostgresPool::new(pool(manager, settings.pool, 3)))
             }
             Some(DatabaseKind::Sqlite) => {
-                Pool::Sqlite(pool(SqliteManager::new(url)?, settings.pool, 1))
+                let manager = SqliteManager::new(url)?;
+                let file = manager.file();
+                Pool::Sqlite(pool(manager, settings.pool, 1), file)
             }
             None => {
                 return Err(DatabaseError::Misconfigured(
@@ -202,7 +206,7 @@ impl Database {
     pub fn kind(&self) -> DatabaseKind {
         match self.0.pool {
             Pool::Postgres(_) => DatabaseKind::Postgres,
-            Pool::Sqlite(_) => DatabaseKind::Sqlite,
+            Pool::Sqlite(..) => DatabaseKind::Sqlite,
         }
     }
 
@@ -224,15 +228,18 @@ impl Database {
                     Err(error) => Err(checkout(pool, &error)),
                 }
             }
-            Pool::Sqlite(pool) => match pool.get_timeout(PING) {
-                Ok(connection) => Ok(connection.query_row(
-                    "SELECT count(*) FROM sqlite_schema",
-                    [],
-                    |_| Ok(()),
-                )?),
-                Err(_) if self.is_busy(&pool.state(), pool.max_size()) => return Ok(()),
-                Err(error) => Err(checkout(pool, &error)),
-            },
+            Pool::Sqlite(pool, file) => {
+                file.must_be_there()?;
+                match pool.get_timeout(PING) {
+                    Ok(connection) => Ok(connection.query_row(
+                        "SELECT count(*) FROM sqlite_schema",
+                        [],
+                        |_| Ok(()),
+                    )?),
+                    Err(_) if self.is_busy(&pool.state(), pool.max_size()) => return Ok(()),
+                    Err(error) => Err(checkout(pool, &error)),
+                }
+            }
         };
         if result.is_ok() {
             self.note_answer();
@@ -286,9 +293,12 @@ impl Database {
                 let mut connection = pool.get().map_err(|error| checkout(pool, &error))?;
                 work(Session::Postgres(&mut connection))
             }
-            Pool::Sqlite(pool) => {
+            Pool::Sqlite(pool, file) => {
+                file.must_be_there()?;
                 let connection = pool.get().map_err(|error| checkout(pool, &error))?;
-                work(Session::Sqlite(&connection))
+                let done = work(Session::Sqlite(&connection))?;
+                // What was written into a file that went meanwhile is not written.
+                file.must_be_there().map(|()| done)
             }
         };
         if !matches!(result, Err(DatabaseError::Unavailable(_))) {
