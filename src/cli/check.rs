@@ -148,7 +148,7 @@ mod tests {
         while noise.len() < 400_000 {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             noise.push(char::from(b' ' + (seed >> 24) as u8 % 95));
-            if seed % 7 == 0 {
+            if seed.is_multiple_of(7) {
                 noise.push('\n');
             }
         }
