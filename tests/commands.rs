@@ -102,3 +102,115 @@ fn the_command_line_is_checked() {
     assert_eq!(missing.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("/no/such/file.toml"));
 }
+
+/// What `check` and `serve` say of a configuration, and their exit codes.
+fn both(options: &LarderOptions) -> [(Option<i32>, String); 2] {
+    let checked = options.run(&["check"]);
+    let mut served = Larder::spawn(options);
+    let code = served.ended().code();
+    [
+        (
+            checked.status.code(),
+            String::from_utf8(checked.stderr).unwrap(),
+        ),
+        (code, served.log()),
+    ]
+}
+
+#[test]
+fn check_refuses_a_database_with_which_serve_does_not_start() {
+    let config = include_str!("../config.toml");
+    let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let redis = RedisServer::start();
+    let options = LarderOptions::new(config)
+        .in_folder(&folder)
+        .env("REDIS_URL", &redis.url());
+    std::fs::write(path("text.db"), "these are a thousand words ".repeat(100)).unwrap();
+    std::fs::create_dir(path("folder.db")).unwrap();
+    let file = |name: &str, sql: &str| {
+        let url = format!("sqlite://{}", path(name));
+        drop(Larder::start(&options.clone().env("DATABASE_URL", &url)));
+        rusqlite::Connection::open(path(name))
+            .unwrap()
+            .execute_batch(sql)
+            .unwrap();
+        url
+    };
+    for (url, told) in [
+        ("sqlite:///no/such/folder/larder.db".to_owned(), "folder"),
+        ("sqlite:///proc/larder.db".to_owned(), "folder"),
+        (format!("sqlite://{}", path("text.db")), "not a database"),
+        (format!("sqlite://{}", path("folder.db")), "folder.db"),
+        (
+            file(
+                "newer.db",
+                "INSERT INTO larder_migrations VALUES (999, 'newer', 0)",
+            ),
+            "newer",
+        ),
+        (
+            file("empty.db", "DELETE FROM api_keys_version"),
+            "api_keys_version",
+        ),
+        (file("lost.db", "DROP TABLE users"), "users"),
+        (file("lost_keys.db", "DROP TABLE api_keys"), "api_keys"),
+    ] {
+        let [(checked, said), (served, log)] = both(&options.clone().env("DATABASE_URL", &url));
+        assert_eq!(checked, Some(2), "{url}: {said}");
+        assert!(said.contains(told), "{url}: {said}");
+        assert!(served == Some(1) || served == Some(2), "{url}: {log}");
+        assert!(log.contains(told), "{url}: {log}");
+    }
+    // A server that is not there is no fault of the configuration.
+    let nobody = options.env("DATABASE_URL", "postgres://larder@127.0.0.1:1/larder");
+    let [(checked, said), (served, log)] = both(&nobody);
+    assert_eq!((checked, served), (Some(1), Some(1)), "{said}{log}");
+    assert!(said.contains("the database cannot be asked"), "{said}");
+    assert!(
+        said.contains("refused") && log.contains("refused"),
+        "{said}{log}"
+    );
+}
+
+#[test]
+fn check_tells_every_kind_of_fault_in_one_run() {
+    let config = "[memory]
+max_size = \"much\"
+[resource.a]
+path = \"/a\"
+source = { sql = \"no_such_column\" }
+ttl = { memory = \"1s\", redis = \"1s\" }
+[resource.b]
+path = \"/b\"
+source = { http = \"https://example.org/\", headers = { Authorization = \"Bearer ${NO_SUCH_SECRET}\" } }
+ttl = { memory = \"1s\", redis = \"1s\" }
+write.POST.sql = \"no_such_table\"
+";
+    let options = LarderOptions::new(config)
+        .env("LARDER_ADMIN_KEY", "short")
+        .statement("no_such_column", "SELECT nothing FROM users")
+        .statement("no_such_table", "DELETE FROM nowhere");
+    let checked = options.run(&["check"]);
+    let said = String::from_utf8(checked.stderr).unwrap();
+    assert_eq!(checked.status.code(), Some(2), "{said}");
+    let told = [
+        "toml:2: memory.max_size",
+        "toml:5: resource.a.source.sql: query no_such_column",
+        "NO_SUCH_SECRET",
+        "toml:11: resource.b.write.POST.sql: query no_such_table",
+        "LARDER_ADMIN_KEY",
+    ];
+    let places: Vec<Option<usize>> = told.iter().map(|told| said.find(told)).collect();
+    assert!(places.iter().all(Option::is_some), "{said}");
+    assert!(places.is_sorted(), "in the order of the file: {said}");
+    assert_eq!(said.lines().count(), told.len(), "{said}");
+
+    // A database that is not known is not asked.
+    let unknown = options.env("DATABASE_URL", "mysql://host/name");
+    let said = String::from_utf8(unknown.run(&["check"]).stderr).unwrap();
+    assert!(
+        said.contains("DATABASE_URL") && !said.contains("no_such_column"),
+        "{said}"
+    );
+}

@@ -8,6 +8,7 @@ use regex_lite::Regex;
 use serde_json::json;
 
 use crate::support::larder::{Larder, LarderOptions};
+use crate::support::pgbouncer::Pgbouncer;
 use crate::support::postgres::PostgresServer;
 use crate::support::redis::RedisServer;
 use crate::support::{SOON, until};
@@ -263,4 +264,31 @@ fn a_role_that_only_uses_the_tables_is_enough_where_nothing_is_to_be_migrated() 
     let ada = json!({"name": "Ada", "email": "a@example.org"});
     let made = larder.post("/users", &ada).expect(201);
     larder.get(made.the("Location")).expect(200);
+}
+
+#[test]
+fn a_pooler_that_lends_sessions_is_recognised() {
+    let (redis, postgres) = (RedisServer::start(), PostgresServer::start());
+    for settings in [
+        "pool_mode = transaction",
+        "pool_mode = transaction\nserver_round_robin = 1\nmin_pool_size = 2",
+        "pool_mode = transaction\nserver_round_robin = 1\nmin_pool_size = 5",
+        "pool_mode = transaction\ndefault_pool_size = 1",
+        "pool_mode = statement",
+    ] {
+        let pooler = Pgbouncer::start(postgres.address(), settings);
+        let options = options(&redis, &pooler.url("larder"));
+        let (code, said) = check(&options);
+        assert_eq!(code, Some(2), "{settings}: {said}");
+        assert!(said.contains("pool_mode = session"), "{settings}: {said}");
+        let mut refused = Larder::spawn(&options);
+        assert_eq!(refused.ended().code(), Some(1), "{settings}");
+        let log = refused.log();
+        assert!(log.contains("pool_mode = session"), "{settings}: {log}");
+    }
+    let pooler = Pgbouncer::start(postgres.address(), "pool_mode = session");
+    let url = pooler.url("larder");
+    let options = options(&redis, &url);
+    assert_eq!(check(&options).0, Some(0), "{}", check(&options).1);
+    hears_of_changes(&postgres, &options, &url);
 }

@@ -8,10 +8,36 @@ use crate::support::process::Process;
 use crate::support::redis::RedisServer;
 use crate::support::{SOON, free_address, until, until_some};
 
-/// The built example of this name: it stands beside the binary of larder.
+/// The example of this name, built. `cargo nextest` builds the examples before it runs this, `cargo
+/// test --examples` builds tests of them under other names, and `cargo test --test integration` builds
+/// none: so it is built here, which takes a moment where it is done.
 fn example(name: &str) -> PathBuf {
-    let binary = Path::new(env!("CARGO_BIN_EXE_larder"));
-    let path = binary.parent().unwrap().join("examples").join(name);
+    let folder = Path::new(env!("CARGO_BIN_EXE_larder")).parent().unwrap();
+    let mut build = Command::new(env!("CARGO"));
+    build
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--offline",
+            "--example",
+            name,
+        ])
+        .arg("--target-dir")
+        .arg(folder.parent().unwrap());
+    // What Cargo tells this test of its package would look to it as if everything had changed.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_") && name != "CARGO_HOME" {
+            build.env_remove(name);
+        }
+    }
+    if folder.ends_with("release") {
+        build.arg("--release");
+    }
+    let built = build.output().unwrap();
+    assert!(built.status.success(), "{built:?}");
+    let path = folder.join("examples").join(name);
     assert!(path.exists(), "{} is not built", path.display());
     path
 }

@@ -153,4 +153,35 @@ mod tests {
             )
         );
     }
+
+    #[test]
+    fn noise_is_refused_quickly_and_briefly() {
+        let mut noise = String::new();
+        let mut seed = 1u32;
+        while noise.len() < 400_000 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            noise.push(char::from(b' ' + (seed >> 24) as u8 % 95));
+            if seed.is_multiple_of(7) {
+                noise.push('\n');
+            }
+        }
+        let keys = (0..40_000).map(|n| format!("key_{n} = {n}\n"));
+        let tables = (0..20_000).map(|n| format!("[resource.r{n}]\nx = 1\n"));
+        let tags = (0..60_000).map(|n| format!("\"t{n}\", "));
+        let tags = format!("[resource.a]\ntags = [{}]\n", tags.collect::<String>());
+        for (text, most) in [
+            (noise, 201),
+            (keys.collect(), 201),
+            (tables.collect(), 201),
+            (tags, 10),
+            (format!("[server]\n{} = 1\n", "k".repeat(400_000)), 1),
+        ] {
+            let begun = std::time::Instant::now();
+            let (code, _, err) = check_file(&text);
+            assert_eq!(code, 2);
+            assert!(err.lines().count() <= most, "{} lines", err.lines().count());
+            // Quadratic work took more than a minute for some of these.
+            assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+        }
+    }
 }

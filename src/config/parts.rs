@@ -1,5 +1,6 @@
 //! Wholes: resources that join the objects of others, and what they take from these.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::reader::{Table, Value, unknown};
@@ -27,6 +28,12 @@ pub(super) fn policy(resource: &Table<'_>) -> Policy {
 /// those with a fault of their own among them.
 pub(super) fn join(resources: &mut [ResourceSettings], places: &[Value<'_>], declared: &[&str]) {
     let all = resources.to_vec();
+    let by_name: HashMap<&str, (&ResourceSettings, &Value<'_>)> = all
+        .iter()
+        .zip(places)
+        .map(|(resource, place)| (resource.name.as_str(), (resource, place)))
+        .collect();
+    let known: HashSet<&str> = declared.iter().copied().collect();
     for (whole, place) in resources.iter_mut().zip(places) {
         let Some(SourceSettings::Parts(names)) = &whole.source else {
             continue;
@@ -37,8 +44,7 @@ pub(super) fn join(resources: &mut [ResourceSettings], places: &[Value<'_>], dec
         let place = source.as_ref().unwrap_or(place);
         let mut parts: Vec<&ResourceSettings> = Vec::new();
         for name in names {
-            let mut others = all.iter().zip(places);
-            match others.find(|(other, _)| other.name == *name) {
+            match by_name.get(name.as_str()).copied() {
                 // What is wrong with its source is told already.
                 Some((part, at)) if part.source.is_none() && at.inner("source").is_some() => {}
                 Some((part, _)) => {
@@ -46,7 +52,7 @@ pub(super) fn join(resources: &mut [ResourceSettings], places: &[Value<'_>], dec
                     parts.push(part);
                 }
                 // What is wrong with it is told already.
-                None if declared.contains(&name.as_str()) => {}
+                None if known.contains(name.as_str()) => {}
                 None => {
                     place.fault(
                         format!(

@@ -137,6 +137,9 @@ impl<'a> Table<'a> {
         known.sort_unstable();
         known.dedup();
         for (name, _) in self.entries.into_iter().flatten() {
+            if self.report.is_full() {
+                break;
+            }
             let key = name.get_ref().as_ref();
             if !known.contains(&key) {
                 self.report.fault(
@@ -307,12 +310,20 @@ impl<'a> Value<'a> {
         number
     }
 
-    /// An array's values.
+    /// An array's values. Each is compared with the others by some, so there is a limit to them.
     pub(super) fn list(&self, valid: impl Display) -> Option<Vec<Value<'a>>> {
+        const MOST: usize = 10_000;
         let DeValue::Array(items) = self.value else {
             self.wrong(valid);
             return None;
         };
+        if items.len() > MOST {
+            self.fault(
+                format!("has {} entries", items.len()),
+                format!("at most {MOST} entries"),
+            );
+            return None;
+        }
         let item = |item: &'a Spanned<DeValue<'a>>| Value {
             report: self.report,
             path: self.path.clone(),
@@ -366,8 +377,13 @@ pub(super) fn quoted(text: &str) -> String {
 
 /// Says that `found` is none of the `known`, and which of them was probably meant.
 pub(super) fn unknown(what: &str, found: &str, known: &[&str]) -> String {
+    // A suggestion compares letter by letter: for what a person wrote, not for a file of noise.
+    const LONGEST: usize = 100;
+    const MOST: usize = 1_000;
+    let comparable = found.len() <= LONGEST && known.len() <= MOST;
     let near = known
         .iter()
+        .filter(|_| comparable)
         .map(|name| (strsim::osa_distance(found, name), name))
         .min()
         .filter(|(distance, name)| {

@@ -7,6 +7,10 @@ use toml::de::DeTable;
 
 use super::error::{ConfigError, Place};
 
+/// Faults that are told of one file. A file with more is no configuration, and to judge the rest of it
+/// would take as long as it is large.
+const MOST: usize = 200;
+
 /// The faults found so far, and where in the file they are.
 pub(super) struct Report {
     /// Where each line begins.
@@ -34,12 +38,19 @@ impl Report {
     }
 
     fn push(&self, place: Place, key: &str, problem: impl Display, valid: impl Display) {
-        self.errors.borrow_mut().push(ConfigError {
-            place,
-            key: key.to_owned(),
-            problem: problem.to_string(),
-            valid: valid.to_string(),
-        });
+        if !self.is_full() {
+            self.errors.borrow_mut().push(ConfigError {
+                place,
+                key: key.to_owned(),
+                problem: problem.to_string(),
+                valid: valid.to_string(),
+            });
+        }
+    }
+
+    /// Whether no further fault will be told, so that nothing more need be looked at.
+    pub(super) fn is_full(&self) -> bool {
+        self.errors.borrow().len() >= MOST
     }
 
     /// A fault of the variable `name`.
@@ -50,10 +61,23 @@ impl Report {
     /// All faults, in the order of the file.
     pub(super) fn into_errors(self) -> Vec<ConfigError> {
         let mut errors = self.errors.into_inner();
+        let is_full = errors.len() >= MOST;
         errors.sort_by_key(|error| error.place.order());
         // What several resources share is read for each of them.
         errors.dedup();
+        if is_full {
+            errors.insert(0, too_many());
+        }
         errors
+    }
+}
+
+fn too_many() -> ConfigError {
+    ConfigError {
+        place: Place::File,
+        key: String::new(),
+        problem: format!("has {MOST} faults or more; these are the first that were found"),
+        valid: String::new(),
     }
 }
 
@@ -65,24 +89,27 @@ pub(super) fn parse_document<'t>(
     if faults.is_empty() {
         return Ok(document);
     }
-    let mut errors: Vec<ConfigError> = faults
+    let report = Report::new(text);
+    let mut found: Vec<(usize, usize, &str)> = faults
         .iter()
         .map(|fault| {
             let at = fault.span().map_or(text.len(), |span| span.start);
-            let before = text.get(..at).unwrap_or(text);
-            let line_start = before.rfind('\n').map_or(0, |i| i + 1);
-            ConfigError {
-                place: Place::Column(
-                    before.matches('\n').count() + 1,
-                    before[line_start..].chars().count() + 1,
-                ),
-                key: String::new(),
-                problem: fault.message().replace('\n', ", "),
-                valid: String::new(),
-            }
+            (report.line(at), at, fault.message())
         })
         .collect();
-    errors.sort_by_key(|error| error.place.order());
-    errors.dedup_by_key(|error| error.place.order().0);
-    Err(errors)
+    found.sort_by_key(|(_, at, _)| *at);
+    found.dedup_by_key(|(line, _, _)| *line);
+    let is_full = found.len() >= MOST;
+    found.truncate(MOST);
+    let told = found.into_iter().map(|(line, at, message)| {
+        let start = report.lines.get(line - 1).copied().unwrap_or_default();
+        let before = text.get(start..at).unwrap_or_default();
+        ConfigError {
+            place: Place::Column(line, before.chars().count() + 1),
+            key: String::new(),
+            problem: message.replace('\n', ", "),
+            valid: String::new(),
+        }
+    });
+    Err(is_full.then(too_many).into_iter().chain(told).collect())
 }

@@ -1,5 +1,6 @@
 //! The resources that an operator declares.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::paths::{self, is_name};
@@ -20,11 +21,14 @@ mod tests;
 
 /// Every declared resource, in the order of the file.
 pub(super) fn read(root: &Table<'_>, context: Context<'_>) -> Vec<ResourceSettings> {
-    let mut taken: Vec<Taken> = Vec::new();
+    let mut taken = HashMap::new();
     let mut resources = Vec::new();
     let mut places = Vec::new();
     let all = root.table("resource").entries();
     for (name, value) in all.clone() {
+        if root.report.is_full() {
+            break;
+        }
         if !is_name(name) {
             value.fault(
                 "is no name of a resource",
@@ -44,15 +48,17 @@ pub(super) fn read(root: &Table<'_>, context: Context<'_>) -> Vec<ResourceSettin
 
 /// A path that a resource has.
 struct Taken {
-    shape: String,
     path: String,
     resource: String,
 }
 
+/// The paths that resources have, by their shapes.
+type AllTaken = HashMap<String, Taken>;
+
 fn resource(
     name: &str,
     table: Table<'_>,
-    taken: &mut Vec<Taken>,
+    taken: &mut AllTaken,
     context: Context<'_>,
 ) -> Option<ResourceSettings> {
     let (path, in_path) = path(name, &table, taken);
@@ -120,11 +126,7 @@ fn resource(
 }
 
 /// The path, and its parameters.
-fn path<'a>(
-    name: &str,
-    table: &Table<'a>,
-    taken: &mut Vec<Taken>,
-) -> (Option<String>, Vec<&'a str>) {
+fn path<'a>(name: &str, table: &Table<'a>, taken: &mut AllTaken) -> (Option<String>, Vec<&'a str>) {
     let Some((value, path)) = table
         .get("path")
         .and_then(|value| Some((value.clone(), value.text("\"/articles\"")?)))
@@ -139,7 +141,7 @@ fn path<'a>(
         }
     };
     let shape = paths::shape(path);
-    if let Some(other) = taken.iter().find(|other| other.shape == shape) {
+    if let Some(other) = taken.get(&shape) {
         value.fault(
             format!(
                 "is {path:?}, which resource.{} has already as {:?}",
@@ -148,8 +150,7 @@ fn path<'a>(
             "a path that no other resource has",
         );
     }
-    taken.push(Taken {
-        shape,
+    taken.entry(shape).or_insert_with(|| Taken {
         path: path.to_owned(),
         resource: name.to_owned(),
     });

@@ -36,6 +36,7 @@ mod refusal;
 mod rights;
 mod rows;
 mod session;
+mod sqlite_file;
 mod sqlite_pool;
 mod sqlite_statement;
 #[cfg(test)]
@@ -75,6 +76,7 @@ pub use value::Value;
 
 use postgres_pool::{PostgresConnection, PostgresManager, PostgresPool};
 use session::Session;
+use sqlite_file::SqliteFile;
 use sqlite_pool::SqliteManager;
 use value::Row;
 use write_places::WritePlaces;
@@ -154,7 +156,7 @@ impl fmt::Display for DatabaseKind {
 
 enum Pool {
     Postgres(PostgresPool),
-    Sqlite(r2d2::Pool<SqliteManager>),
+    Sqlite(r2d2::Pool<SqliteManager>, Arc<SqliteFile>),
 }
 
 struct Inner {
@@ -209,7 +211,9 @@ impl Database {
                 Pool::Postgres(PostgresPool::new(pool(manager, settings.pool, 3)))
             }
             Some(DatabaseKind::Sqlite) => {
-                Pool::Sqlite(pool(SqliteManager::new(url)?, settings.pool, 1))
+                let manager = SqliteManager::new(url)?;
+                let file = manager.file();
+                Pool::Sqlite(pool(manager, settings.pool, 1), file)
             }
             None => {
                 return Err(DatabaseError::Misconfigured(
@@ -231,7 +235,7 @@ impl Database {
     pub fn kind(&self) -> DatabaseKind {
         match self.0.pool {
             Pool::Postgres(_) => DatabaseKind::Postgres,
-            Pool::Sqlite(_) => DatabaseKind::Sqlite,
+            Pool::Sqlite(..) => DatabaseKind::Sqlite,
         }
     }
 
@@ -284,15 +288,18 @@ impl Database {
                     Err(error) => Err(checkout(pool, &error)),
                 }
             }
-            Pool::Sqlite(pool) => match pool.get_timeout(PING) {
-                Ok(connection) => Ok(connection.query_row(
-                    "SELECT count(*) FROM sqlite_schema",
-                    [],
-                    |_| Ok(()),
-                )?),
-                Err(_) if self.is_busy(&pool.state(), pool.max_size()) => return Ok(()),
-                Err(error) => Err(checkout(pool, &error)),
-            },
+            Pool::Sqlite(pool, file) => {
+                file.must_be_there()?;
+                match pool.get_timeout(PING) {
+                    Ok(connection) => Ok(connection.query_row(
+                        "SELECT count(*) FROM sqlite_schema",
+                        [],
+                        |_| Ok(()),
+                    )?),
+                    Err(_) if self.is_busy(&pool.state(), pool.max_size()) => return Ok(()),
+                    Err(error) => Err(checkout(pool, &error)),
+                }
+            }
         };
         if result.is_ok() {
             self.note_answer();
@@ -381,9 +388,12 @@ impl Database {
                 let lost = result.is_err() && connection.is_lost();
                 (result, lost)
             }
-            Pool::Sqlite(pool) => {
+            Pool::Sqlite(pool, file) => {
+                file.must_be_there()?;
                 let connection = pool.get().map_err(|error| checkout(pool, &error))?;
-                (work(Session::Sqlite(&connection)), false)
+                let done = work(Session::Sqlite(&connection));
+                // What was written into a file that went meanwhile is not written.
+                (done.and_then(|done| file.must_be_there().map(|()| done)), false)
             }
         };
         if !matches!(result, Err(DatabaseError::Unavailable(_))) {

@@ -122,3 +122,26 @@ pub(super) fn cure(
         .try_get(0)?;
     Ok(format!(": GRANT {grant} TO {role}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Place;
+    use super::*;
+
+    #[test]
+    fn every_table_of_larders_own_is_looked_at() {
+        let tables = "SELECT relname::text AS name FROM pg_class
+            WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace
+                AND relname NOT IN ('users', 'employees')";
+        let tables = Query::parse("tables", tables).unwrap();
+        let database = Place::postgres().migrated();
+        let found = database
+            .transaction(|tx| tx.query_this(&tables, &[]))
+            .unwrap();
+        assert!(!found.is_empty());
+        for table in found {
+            let name = table.text("name").unwrap();
+            assert!(MISSING.contains(&format!("('{name}', ARRAY")), "{name}");
+        }
+    }
+}

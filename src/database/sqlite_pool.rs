@@ -4,34 +4,55 @@
 //! memory, which each connection of a pool would have for itself, and options in the URL.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use r2d2::ManageConnection;
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use super::error::DatabaseError;
+use super::sqlite_file::SqliteFile;
 
 /// How long a statement waits for a lock of another connection, or of another process.
 pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// Opens connections for the pool.
 #[derive(Debug)]
-pub(super) struct SqliteManager(r2d2_sqlite::SqliteConnectionManager);
+pub(super) struct SqliteManager {
+    connections: r2d2_sqlite::SqliteConnectionManager,
+    file: Arc<SqliteFile>,
+}
 
 impl SqliteManager {
     /// Reads `sqlite://relative` and `sqlite:///absolute`; makes the file.
     pub(super) fn new(url: &str) -> Result<SqliteManager, DatabaseError> {
         let path = parse(url)?;
-        let manager = r2d2_sqlite::SqliteConnectionManager::file(&path).with_init(|connection| {
-            connection.busy_timeout(BUSY)?;
-            connection.set_prepared_statement_cache_capacity(128);
-            // NORMAL: in WAL mode a crash of the machine may lose the last commits, but never damages the file.
-            connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON")
-        });
         let explain = |error: DatabaseError| explain(error, &path);
-        let connection = manager.connect().map_err(|error| explain(error.into()))?;
+        let file = SqliteFile::open(&path)
+            .map_err(|error| explain(DatabaseError::Unavailable(error.to_string())))?;
+        // Without CREATE: where the file is gone, an empty one in its place would be no help.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connections = r2d2_sqlite::SqliteConnectionManager::file(&path)
+            .with_flags(flags)
+            .with_init(|connection| {
+                connection.busy_timeout(BUSY)?;
+                connection.set_prepared_statement_cache_capacity(128);
+                // NORMAL: in WAL mode a crash of the machine may lose the last commits, but never damages the file.
+                connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON")
+            });
+        let connection = connections
+            .connect()
+            .map_err(|error| explain(error.into()))?;
         use_wal(&connection).map_err(|error| explain(error.into()))?;
-        Ok(SqliteManager(manager))
+        Ok(SqliteManager {
+            connections,
+            file: Arc::new(file),
+        })
+    }
+
+    /// The file that it opens.
+    pub(super) fn file(&self) -> Arc<SqliteFile> {
+        self.file.clone()
     }
 }
 
@@ -40,11 +61,11 @@ impl ManageConnection for SqliteManager {
     type Error = rusqlite::Error;
 
     fn connect(&self) -> Result<Connection, rusqlite::Error> {
-        self.0.connect()
+        self.connections.connect()
     }
 
     fn is_valid(&self, connection: &mut Connection) -> Result<(), rusqlite::Error> {
-        self.0.is_valid(connection)
+        self.connections.is_valid(connection)
     }
 
     /// A transaction that could not be ended is still open: whoever had the connection next would write into it.

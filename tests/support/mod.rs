@@ -6,6 +6,7 @@
 pub mod client;
 pub mod larder;
 pub mod news;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod postgres_program;
 pub mod process;

@@ -12,7 +12,12 @@ pub const INSTALL: &str = "apt-get install postgresql";
 
 /// A program of Postgres, as the user that may run it.
 pub fn program(name: &str) -> Command {
-    let mut command = Command::new(binaries().join(name));
+    as_its_user(&binaries().join(name))
+}
+
+/// Any program, as that user.
+pub fn as_its_user(program: &Path) -> Command {
+    let mut command = Command::new(program);
     // Wherever this process is, that user may not be allowed to be.
     command.current_dir("/");
     if let Some((user, group)) = other_user() {
