@@ -18,6 +18,7 @@ mod cache;
 mod coherence;
 mod commands;
 mod database;
+mod edge;
 mod examples;
 mod floors;
 mod headers;

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use actix_web::http::ConnectionType;
+use actix_web::http::{ConnectionType, Version};
 use actix_web::{HttpRequest, HttpResponse};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,10 +22,7 @@ use super::places::Place;
 use super::source::Source;
 
 /// What a client is told whose head does not come (RFC 9110, section 15.5.9).
-const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
-cache-control: no-store\r\ncontent-length: 145\r\n\r\n\
-{\"type\":\"urn:larder:problem:head-too-slow\",\"title\":\"Request timeout\",\"status\":408,\
-\"detail\":\"The head of the request was not complete in time.\"}";
+const HEAD_TOO_SLOW: &str = r#"{"type":"urn:larder:problem:head-too-slow","title":"Request timeout","status":408,"detail":"The head of the request was not complete in time."}"#;
 
 /// What the server waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,8 +118,14 @@ impl Connection {
         if now.saturating_duration_since(since) < limit {
             return None;
         }
-        if standing == Standing::Head {
-            let _ = self.stream.borrow().try_write(HEAD_TOO_SLOW);
+        // Behind an answer that was the last nothing is said.
+        if standing == Standing::Head && !self.last.get() {
+            let answer = format!(
+                "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
+                 cache-control: no-store\r\ncontent-length: {}\r\n\r\n{HEAD_TOO_SLOW}",
+                HEAD_TOO_SLOW.len()
+            );
+            let _ = self.stream.borrow().try_write(answer.as_bytes());
         }
         self.end();
         Some(standing)
@@ -238,6 +241,8 @@ impl Exchange {
     /// Notes that the answer is there. It says that the connection ends if the request did, or if `closing`.
     pub(in crate::api) fn end(self, answer: &mut HttpResponse, closing: bool) {
         let head = answer.head_mut();
+        // A head is used again and has the version of its last answer, which would tell its connection's type.
+        head.version = Version::HTTP_11;
         if let Some(connection) = self.0 {
             if closing || head.connection_type() == ConnectionType::Close {
                 connection.last.set(true);
