@@ -101,12 +101,9 @@ fn a_body_has_its_time() {
     // Of a whole head and no body the head is no reason to end it.
     let mut late = connect(GUILTY, larder.address()).unwrap();
     let body = r#"{"name":"late"}"#;
-    write!(
-        late,
-        "{head}Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
+    let length = body.len();
+    let whole = format!("{head}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+    late.write_all(whole.as_bytes()).unwrap();
     assert_eq!(statuses(&read_to_end(&mut late)), [201]);
 }
 

@@ -50,6 +50,20 @@ pub(super) struct Limits {
     pub(super) progress: Duration,
 }
 
+/// Looks that must have found a connection waiting before its client counts as too slow. A machine that stands still for a while looks
+/// once behind it, and what clients have sent meanwhile is not read yet.
+const LOOKS_BEFORE_END: u32 = 5;
+
+/// What the last looks saw.
+#[derive(Clone, Copy)]
+struct Seen {
+    turn: u32,
+    /// When it was seen first.
+    since: Instant,
+    /// How often it was.
+    looks: u32,
+}
+
 /// See the module.
 pub(in crate::api) struct Connection {
     stream: RefCell<TcpStream>,
@@ -58,8 +72,7 @@ pub(in crate::api) struct Connection {
     /// The kernel takes no more of an answer for now.
     blocked: Cell<bool>,
     turn: Cell<u32>,
-    /// The turn that the last look saw, and since when it stands.
-    seen: Cell<(u32, Instant)>,
+    seen: Cell<Seen>,
     /// A request or an answer said that it is the last (RFC 9112, section 9.6).
     last: Cell<bool>,
     /// A request came behind the last one. All answers before it are written.
@@ -78,7 +91,11 @@ impl Connection {
             standing: Cell::new(Standing::New),
             blocked: Cell::new(false),
             turn: Cell::new(0),
-            seen: Cell::new((0, now)),
+            seen: Cell::new(Seen {
+                turn: 0,
+                since: now,
+                looks: 0,
+            }),
             last: Cell::new(false),
             over: Cell::new(false),
             cut: Cell::new(false),
@@ -98,16 +115,21 @@ impl Connection {
         } else {
             self.standing.get()
         };
-        (!self.cut.get()).then(|| (standing, self.seen.get().1))
+        (!self.cut.get()).then(|| (standing, self.seen.get().since))
     }
 
     /// Ends the connection if its client has kept the server waiting for longer than `limits` say. Returns for what, if it did.
     pub(super) fn look(&self, now: Instant, limits: &Limits) -> Option<Standing> {
-        let (seen, since) = self.seen.get();
-        if seen != self.turn.get() {
-            self.seen.set((self.turn.get(), now));
-            return None;
+        let mut seen = self.seen.get();
+        if seen.turn != self.turn.get() {
+            seen = Seen {
+                turn: self.turn.get(),
+                since: now,
+                looks: 0,
+            };
         }
+        seen.looks = seen.looks.saturating_add(1);
+        self.seen.set(seen);
         let (standing, _) = self.standing()?;
         let limit = match standing {
             Standing::Handled => return None,
@@ -115,7 +137,8 @@ impl Connection {
             Standing::Idle => limits.idle,
             Standing::Blocked => limits.progress,
         };
-        if now.saturating_duration_since(since) < limit {
+        let waited = now.saturating_duration_since(seen.since);
+        if waited < limit || seen.looks < LOOKS_BEFORE_END {
             return None;
         }
         // Behind an answer that was the last nothing is said.
