@@ -19,6 +19,7 @@ mod coherence;
 mod commands;
 mod database;
 mod database_roles;
+mod edge;
 mod embedding;
 mod examples;
 mod floors;

@@ -168,11 +168,10 @@ async fn look_up(
 
 /// The clock of the last change that the caller knows of, from `Larder-After`; zero: it knows of none.
 fn known_clock(request: &HttpRequest) -> Result<u64, Problem> {
-    let mut lines = request.headers().get_all(LARDER_AFTER);
-    let Some(given) = lines.next() else {
+    let Some(given) = request.headers().get(LARDER_AFTER) else {
         return Ok(0);
     };
-    if lines.next().is_some() {
+    if request.headers().get_all(LARDER_AFTER).nth(1).is_some() {
         return Err(Problem::RepeatedHeader("Larder-After"));
     }
     let clock = given

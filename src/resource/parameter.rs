@@ -148,7 +148,10 @@ pub(crate) fn read<'q>(
     argument.map(Some).ok_or_else(|| bad(Wrong::NotValid))
 }
 
-/// The first parameter of the query that `declared` does not have, or that is a part of the path.
+/// The first parameter of the query that `declared` does not have, or that is a part of the path. Apart from those who do not ask for
+/// it, whose code is to stay as small as it is.
+#[cold]
+#[inline(never)]
 pub(crate) fn check_known(
     declared: &[ParamSettings],
     arguments: Arguments<'_>,

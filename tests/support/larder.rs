@@ -34,6 +34,8 @@ pub struct LarderOptions {
     found_as: Option<&'static str>,
     /// Other files beside it, by their paths.
     beside: Vec<(String, String)>,
+    /// What a shell says before it becomes the server: limits of the process.
+    limits: Option<&'static str>,
 }
 
 impl LarderOptions {
@@ -55,6 +57,7 @@ impl LarderOptions {
             bound_at: None,
             found_as: None,
             beside: Vec::new(),
+            limits: None,
         }
     }
 
@@ -87,6 +90,12 @@ impl LarderOptions {
     /// Runs in this folder, where a larder before it may have left its database.
     pub fn in_folder(mut self, folder: &Arc<TempDir>) -> LarderOptions {
         self.folder = Some(Arc::clone(folder));
+        self
+    }
+
+    /// Under the limits that a shell sets with this command, such as `ulimit -n 1024`.
+    pub fn limited(mut self, limits: &'static str) -> LarderOptions {
+        self.limits = Some(limits);
         self
     }
 
@@ -125,7 +134,15 @@ impl LarderOptions {
     }
 
     fn command(&self, folder: &Path, config: &Path, arguments: &[&str]) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = match self.limits {
+            None => Command::new(BINARY),
+            Some(limits) => {
+                let mut shell = Command::new("/bin/sh");
+                let line = format!("{limits} && exec \"$0\" \"$@\"");
+                shell.args(["-c", &line, BINARY]);
+                shell
+            }
+        };
         command
             .current_dir(folder)
             .env_clear()
@@ -299,11 +316,20 @@ impl Larder {
 
     /// How many threads it has.
     pub fn threads(&self) -> usize {
+        self.status("Threads:")
+    }
+
+    /// How much memory it has, in bytes.
+    pub fn resident(&self) -> usize {
+        self.status("VmRSS:") << 10
+    }
+
+    /// A number of `/proc/PID/status`.
+    fn status(&self, name: &str) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("Threads:"));
-        line.unwrap().trim().parse().unwrap()
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.unwrap().split_whitespace().next();
+        number.unwrap().parse().unwrap()
     }
 }
 

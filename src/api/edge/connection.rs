@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use actix_web::http::ConnectionType;
+use actix_web::http::{ConnectionType, Version};
 use actix_web::{HttpRequest, HttpResponse};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -23,10 +23,7 @@ use super::source::Source;
 use crate::api::presence::Presence;
 
 /// What a client is told whose head does not come (RFC 9110, section 15.5.9).
-const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
-cache-control: no-store\r\ncontent-length: 145\r\n\r\n\
-{\"type\":\"urn:larder:problem:head-too-slow\",\"title\":\"Request timeout\",\"status\":408,\
-\"detail\":\"The head of the request was not complete in time.\"}";
+const HEAD_TOO_SLOW: &str = r#"{"type":"urn:larder:problem:head-too-slow","title":"Request timeout","status":408,"detail":"The head of the request was not complete in time."}"#;
 
 /// What the server waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +51,20 @@ pub(super) struct Limits {
     pub(super) progress: Duration,
 }
 
+/// Looks that must have found a connection waiting before its client counts as too slow. A machine that stands still for a while looks
+/// once behind it, and what clients have sent meanwhile is not read yet.
+const LOOKS_BEFORE_END: u32 = 5;
+
+/// What the last looks saw.
+#[derive(Clone, Copy)]
+struct Seen {
+    turn: u32,
+    /// When it was seen first.
+    since: Instant,
+    /// How often it was.
+    looks: u32,
+}
+
 /// See the module.
 pub(in crate::api) struct Connection {
     stream: RefCell<TcpStream>,
@@ -62,8 +73,7 @@ pub(in crate::api) struct Connection {
     /// The kernel takes no more of an answer for now.
     blocked: Cell<bool>,
     turn: Cell<u32>,
-    /// The turn that the last look saw, and since when it stands.
-    seen: Cell<(u32, Instant)>,
+    seen: Cell<Seen>,
     /// A request or an answer said that it is the last (RFC 9112, section 9.6).
     last: Cell<bool>,
     /// A request came behind the last one. All answers before it are written.
@@ -84,7 +94,11 @@ impl Connection {
             standing: Cell::new(Standing::New),
             blocked: Cell::new(false),
             turn: Cell::new(0),
-            seen: Cell::new((0, now)),
+            seen: Cell::new(Seen {
+                turn: 0,
+                since: now,
+                looks: 0,
+            }),
             last: Cell::new(false),
             over: Cell::new(false),
             cut: Cell::new(false),
@@ -105,16 +119,21 @@ impl Connection {
         } else {
             self.standing.get()
         };
-        (!self.cut.get()).then(|| (standing, self.seen.get().1))
+        (!self.cut.get()).then(|| (standing, self.seen.get().since))
     }
 
     /// Ends the connection if its client has kept the server waiting for longer than `limits` say. Returns for what, if it did.
     pub(super) fn look(&self, now: Instant, limits: &Limits) -> Option<Standing> {
-        let (seen, since) = self.seen.get();
-        if seen != self.turn.get() {
-            self.seen.set((self.turn.get(), now));
-            return None;
+        let mut seen = self.seen.get();
+        if seen.turn != self.turn.get() {
+            seen = Seen {
+                turn: self.turn.get(),
+                since: now,
+                looks: 0,
+            };
         }
+        seen.looks = seen.looks.saturating_add(1);
+        self.seen.set(seen);
         let (standing, _) = self.standing()?;
         let limit = match standing {
             Standing::Handled => return None,
@@ -122,11 +141,18 @@ impl Connection {
             Standing::Idle => limits.idle,
             Standing::Blocked => limits.progress,
         };
-        if now.saturating_duration_since(since) < limit {
+        let waited = now.saturating_duration_since(seen.since);
+        if waited < limit || seen.looks < LOOKS_BEFORE_END {
             return None;
         }
-        if standing == Standing::Head {
-            let _ = self.stream.borrow().try_write(HEAD_TOO_SLOW);
+        // Behind an answer that was the last nothing is said.
+        if standing == Standing::Head && !self.last.get() {
+            let answer = format!(
+                "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
+                 cache-control: no-store\r\ncontent-length: {}\r\n\r\n{HEAD_TOO_SLOW}",
+                HEAD_TOO_SLOW.len()
+            );
+            let _ = self.stream.borrow().try_write(answer.as_bytes());
         }
         self.end();
         Some(standing)
@@ -247,6 +273,8 @@ impl Exchange {
     /// Notes that the answer is there. It says that the connection ends if the request did, or if `closing`.
     pub(in crate::api) fn end(self, answer: &mut HttpResponse, closing: bool) {
         let head = answer.head_mut();
+        // A head is used again and has the version of its last answer, which would tell its connection's type.
+        head.version = Version::HTTP_11;
         if let Some(connection) = self.0 {
             if closing || head.connection_type() == ConnectionType::Close {
                 connection.last.set(true);

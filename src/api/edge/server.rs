@@ -29,6 +29,9 @@ const LINGER: Duration = Duration::from_secs(1);
 const BACKLOG: i32 = 1024;
 /// How much of an answer the kernel takes beyond what is on its way, in bytes.
 const UNSENT: u32 = 128 << 10;
+/// How much longer than the server the kernel bears a client that takes nothing, so that it is the server that ends the connection and
+/// counts it. The kernel's limit is for what is left when the server has written all.
+const LATER: Duration = Duration::from_secs(2);
 /// Connections beyond the bound that are let in at once: each takes the place of one that was told to end.
 const MARGIN: usize = 32;
 
@@ -139,7 +142,7 @@ fn listener(address: SocketAddr, progress: Duration) -> io::Result<TcpListener> 
     {
         socket.set_tcp_notsent_lowat(UNSENT)?;
         // For what the kernel has taken and the client has not: also a window that stays closed counts (RFC 5482).
-        socket.set_tcp_user_timeout(Some(progress))?;
+        socket.set_tcp_user_timeout(Some(progress + LATER))?;
     }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -1,0 +1,100 @@
+//! Clients that mean no good, or are merely slow, and everybody else meanwhile.
+
+mod absence;
+mod admins;
+mod crowd;
+mod heads;
+mod one_connection;
+mod unread;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::json;
+use socket2::{Domain, Socket, Type};
+
+use crate::support::larder::Larder;
+use crate::support::upstream::{Behaviour, FakeUpstream, Response};
+
+/// Where the guilty come from, and where the innocent do.
+const GUILTY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+const INNOCENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// A connection from an address of its own, whose client keeps no more than `unread` bytes that it has not read.
+fn connect_with(
+    from: Ipv4Addr,
+    to: SocketAddr,
+    unread: Option<usize>,
+) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    if let Some(bytes) = unread {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    // The kernel picks the port when it knows both ends: thousands of connections are open at once.
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((from, 0)).into())?;
+    socket.connect(&to.into())?;
+    let stream = TcpStream::from(socket);
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    Ok(stream)
+}
+
+fn connect(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
+    connect_with(from, to, None)
+}
+
+/// All that comes until the connection ends, well or badly.
+fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut all = Vec::new();
+    let _ = stream.read_to_end(&mut all);
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+/// Sends these bytes and gives all that comes back until the connection ends.
+fn exchange(larder: &Larder, bytes: &str) -> String {
+    let mut stream = connect(GUILTY, larder.address()).unwrap();
+    stream.write_all(bytes.as_bytes()).unwrap();
+    read_to_end(&mut stream)
+}
+
+/// The statuses of the answers in what came over a connection.
+fn statuses(text: &str) -> Vec<u16> {
+    let after = text.split("HTTP/1.1 ").skip(1);
+    after
+        .filter_map(|rest| rest.get(..3)?.parse().ok())
+        .collect()
+}
+
+/// An upstream that gives `{"n":1}` for everything but `/none`, which it does not have.
+fn upstream() -> FakeUpstream {
+    FakeUpstream::start(Behaviour::answer(|request| {
+        if request.path.ends_with("/none") {
+            Response::text(404, "nothing here")
+        } else {
+            Response::json(200, &json!({"n": 1}))
+        }
+    }))
+}
+
+/// A public resource at `/open/{id}` over that upstream, and one at `/closed/{id}` that takes a key.
+fn config(server: &str, upstream: &FakeUpstream) -> String {
+    let resource = |name: &str, public: bool| {
+        format!(
+            "[resource.{name}]
+path = \"/{name}/{{id}}\"
+public = {public}
+params.id = {{ type = \"string\" }}
+source = {{ http = \"http://{}/{{id}}\" }}
+ttl = {{ memory = \"1h\", redis = \"1h\", absent = \"1h\" }}
+",
+            upstream.address()
+        )
+    };
+    format!(
+        "[server]\n{server}\n{}{}",
+        resource("open", true),
+        resource("closed", false)
+    )
+}
