@@ -59,6 +59,7 @@ fn request(
             key: Key::new(1, "thing?id=7"),
             policy: Arc::new(policy.clone()),
             tags: Box::new([Tag::new("thing:7")]),
+            share: "test".into(),
             label: "test".into(),
             note: "".into(),
             jitter: 0,

@@ -99,6 +99,7 @@ fn request(policy: &Arc<Policy>, load: Load) -> Request {
             key: key.key(),
             policy: policy.clone(),
             tags: Box::new([Tag::new("quote:ACME")]),
+            share: "test".into(),
             label: "quotes".into(),
             note: "".into(),
             jitter: 0,

@@ -18,6 +18,8 @@ mod cache;
 mod coherence;
 mod commands;
 mod database;
+mod database_roles;
+mod embedding;
 mod examples;
 mod floors;
 mod headers;

@@ -180,6 +180,7 @@ pub fn request(
             key,
             policy,
             tags: tags.into_iter().collect(),
+            share: "test".into(),
             label: "bench".into(),
             note: "".into(),
             jitter: 0,

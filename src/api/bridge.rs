@@ -7,35 +7,46 @@ use std::time::Duration;
 use actix_web::rt::time::timeout;
 use actix_web::web;
 
-use crate::cache::{Cache, Ending, LoadError, Request, Ticket};
+use crate::cache::{Cache, Caller, Ending, LoadError, Request, Ticket};
 use crate::database::{Database, DatabaseError};
 use crate::resource::{WriteError, Written};
 
+use super::presence::{Attended, Presence};
 use super::problem::Problem;
 
-/// Fetches and waits: for the resource's soft timeout only, if there is a stale copy to give instead, and never longer than `limit`. For a
-/// reader who knows of a change with the clock `after`.
+/// A reader who waits.
+pub(crate) struct Waiting {
+    /// Whose turn it is, where loads have to wait.
+    pub(crate) caller: Caller,
+    /// Whether it is still there.
+    pub(crate) presence: Option<Presence>,
+    /// The clock of the last change that it knows of; zero: it knows of none.
+    pub(crate) after: u64,
+}
+
+/// Fetches and waits: for the resource's soft timeout only, if there is a stale copy to give instead, and never longer than `limit`.
 pub(crate) async fn wait(
     cache: &Cache,
     request: Request,
-    after: u64,
+    reader: Waiting,
     limit: Duration,
 ) -> Result<Ending, Problem> {
     let soft = request.subject.policy.soft_timeout;
-    let ticket = fetch(cache, request, after).await?;
-    Ok(answer(ticket, soft, limit).await)
+    let ticket = fetch(cache, request, &reader).await?;
+    let presence = reader.presence;
+    Ok(answer(Attended { ticket, presence }, soft, limit).await)
 }
 
-async fn answer(mut ticket: Ticket, soft: Option<Duration>, limit: Duration) -> Ending {
+async fn answer(mut attended: Attended, soft: Option<Duration>, limit: Duration) -> Ending {
     if let Some(soft) = soft.filter(|soft| *soft < limit) {
-        if let Ok(ending) = timeout(soft, &mut ticket).await {
+        if let Ok(ending) = timeout(soft, &mut attended).await {
             return ending;
         }
-        if let Some(stale) = ticket.stale() {
+        if let Some(stale) = attended.ticket.stale() {
             return Ok(stale);
         }
     }
-    match timeout(limit, ticket).await {
+    match timeout(limit, attended).await {
         Ok(ending) => ending,
         Err(_) => Err(LoadError::TooSlow(
             "the answer did not come in time".to_owned(),
@@ -44,12 +55,13 @@ async fn answer(mut ticket: Ticket, soft: Option<Duration>, limit: Duration) -> 
 }
 
 /// A claim to the answer. Where this replica may not have heard of the change, Redis is asked first, on a blocking thread.
-async fn fetch(cache: &Cache, request: Request, after: u64) -> Result<Ticket, Problem> {
+async fn fetch(cache: &Cache, request: Request, reader: &Waiting) -> Result<Ticket, Problem> {
+    let (caller, after) = (reader.caller, reader.after);
     if after == 0 {
-        return Ok(cache.fetch(request));
+        return Ok(cache.fetch_for(request, caller));
     }
     let cache = cache.clone();
-    let ticket = web::block(move || cache.fetch_after(request, after)).await;
+    let ticket = web::block(move || cache.fetch_after(request, caller, after)).await;
     ticket.map_err(|_| Problem::Load(LoadError::Overloaded))
 }
 

@@ -1,15 +1,17 @@
 //! How the server is: alive, ready, and what its cache has done.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
-use crate::cache::Totals;
+use crate::cache::{ShareStatus, Totals};
 use crate::database::Database;
 
 use super::bridge;
+use super::edge::Places;
 use super::resource::Front;
 
 /// How long the database may take to show that it is there.
@@ -19,6 +21,7 @@ const PROOF: Duration = Duration::from_secs(3);
 pub(crate) struct Health {
     pub(crate) database: Database,
     pub(crate) redis_required: bool,
+    pub(crate) places: Arc<Places>,
 }
 
 /// `GET /healthz`: the process is alive and answers.
@@ -62,9 +65,23 @@ pub(crate) async fn ready(front: web::Data<Front>, health: web::Data<Health>) ->
 }
 
 /// `GET /cache/stats`.
-pub(crate) async fn stats(request: HttpRequest, front: web::Data<Front>) -> HttpResponse {
-    let work = async { Ok(HttpResponse::Ok().json(counted(&front))) };
-    front.access.admins(&request, work).await
+pub(crate) async fn stats(
+    request: HttpRequest,
+    front: web::Data<Front>,
+    health: web::Data<Health>,
+) -> HttpResponse {
+    let work = async {
+        let mut body = counted(&front);
+        let places = health.places.totals();
+        body["connections"] = json!({
+            "open": places.open, "max": places.most,
+            "refused": places.refused, "displaced": places.displaced, "timed_out": places.timed_out,
+        });
+        let (refused, slowed) = front.access.wrong_keys.totals();
+        body["unknown_keys"] = json!({"refused": refused, "slowed": slowed});
+        Ok(HttpResponse::Ok().json(body))
+    };
+    front.access.admins(&request, |_| work).await
 }
 
 /// What was counted since this process started.
@@ -92,6 +109,12 @@ fn counted(front: &Front) -> Value {
     body["source"] = json!({
         "loads": all.loads, "errors": all.load_errors, "collapsed": all.collapsed, "stale_served": all.stale_served,
     });
+    let shares = front.cache.shares();
+    body["loads"] = json!({
+        "running": shares.iter().map(|share| share.running).sum::<usize>(),
+        "waiting": shares.iter().map(|share| share.waiting).sum::<usize>(),
+        "shares": shares.iter().map(share).collect::<Vec<_>>(),
+    });
     body["bus"] = json!({
         "trusted": bus.trusted, "clock": bus.clock.to_string(), "gaps_repaired": bus.gaps_repaired, "pending": bus.pending,
     });
@@ -100,6 +123,13 @@ fn counted(front: &Front) -> Value {
         .map(|(name, totals)| ((*name).to_owned(), rates(totals)));
     body["resources"] = Value::Object(by_resource.collect());
     body
+}
+
+fn share(share: &ShareStatus) -> Value {
+    json!({
+        "name": &*share.name, "running": share.running, "waiting": share.waiting,
+        "refused": share.refused, "left": share.left,
+    })
 }
 
 fn rates(totals: &Totals) -> Value {

@@ -29,7 +29,7 @@ pub(super) async fn run(
         let done = written(request, payload, front, resource, write, arguments).await?;
         Ok(answer(write.method(), done))
     };
-    front.access.admins(request, work).await
+    front.access.admins(request, |_| work).await
 }
 
 async fn written(
@@ -46,6 +46,7 @@ async fn written(
     } else {
         BTreeMap::new()
     };
+    resource.check_known(arguments)?;
     let precondition = precondition(request);
     let given = write.given(resource, arguments, &body)?;
     let (cache, resource, write) = (front.cache.clone(), resource.clone(), write.clone());

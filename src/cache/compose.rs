@@ -8,16 +8,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::clock::micros;
+use super::clock::{Micros, micros};
 use super::coherence::{Dependency, Name};
 use super::core::{Core, Proof};
 use super::entry::{Entry, Particulars, hash};
 use super::error::LoadError;
 use super::flight::{Ending, Landing};
+use super::loaders::{Job, Turn};
 use super::outcome::{Answer, Outcome, Staleness, Trace};
 use super::policy::{Ends, Life};
 use super::random::random;
 use super::request::{Compose, Composition, LastResort, Loaded, Subject};
+use super::stats::Tally;
 use super::ticket::Ticket;
 use super::verdict::Word;
 
@@ -26,6 +28,8 @@ struct Whole {
     core: Arc<Core>,
     subject: Subject,
     labels: Vec<Arc<str>>,
+    /// Where the look-ups of the parts are counted.
+    tallies: Vec<Arc<Tally>>,
     compose: Compose,
     names: Arc<[Name]>,
     /// The whole's own tags and key, and where history stood as its parts were asked for.
@@ -58,6 +62,11 @@ pub(crate) fn start(
             .iter()
             .map(|part| part.subject.label.clone())
             .collect(),
+        tallies: composition
+            .parts
+            .iter()
+            .map(|part| part.subject.tally.clone())
+            .collect(),
         compose: composition.compose,
         names,
         own: {
@@ -72,7 +81,7 @@ pub(crate) fn start(
     let tickets: Arc<[Ticket]> = composition
         .parts
         .into_iter()
-        .map(|part| core.fetch_part(part, proof))
+        .map(|part| core.fetch_part(part, landing.interest(), proof))
         .collect();
     let (stand_in, copies) = (whole.clone(), tickets.clone());
     landing.set_fallback(move || stand_in.make_from_copies(&copies));
@@ -108,6 +117,9 @@ impl Whole {
         else {
             return;
         };
+        if landing.interest().is_deserted() {
+            return;
+        }
         let endings: Vec<Ending> = std::mem::take(
             &mut *gathering
                 .endings
@@ -118,6 +130,9 @@ impl Whole {
         .map(|ending| ending.unwrap_or(Err(LoadError::Overloaded)))
         .collect();
         self.tell(&endings);
+        for (tally, ending) in self.tallies.iter().zip(&endings) {
+            tally.count_part(ending);
+        }
         if let Some(answer) = self.make(&endings) {
             return landing.end(Ok(answer));
         }
@@ -135,9 +150,13 @@ impl Whole {
             return landing.end(Err(error));
         }
         let whole = self.clone();
-        let loaders = self.core.loaders.clone();
-        match loaders.place() {
-            Some(place) => place.run(Box::new(move || {
+        let job = Job {
+            share: self.subject.share.clone(),
+            interest: landing.interest().clone(),
+            work: Box::new(move |turn| {
+                if turn != Turn::Now {
+                    return landing.end(Err(error));
+                }
                 if asks {
                     let word = whole.core.ask(&whole.subject.key, &whole.names);
                     if let Some(answer) = whole.stand_in(copy.as_ref(), word, &error) {
@@ -151,9 +170,9 @@ impl Whole {
                     }
                     None => landing.end(Err(error)),
                 }
-            })),
-            None => landing.end(Err(error)),
-        }
+            }),
+        };
+        self.core.loaders.submit(job);
     }
 
     /// The older whole, as far as policy allows it now that no part is there.
@@ -199,18 +218,14 @@ impl Whole {
         let entries = || parts.iter().map(|part| &part.entry);
         let stale = |part: &&&Answer| matches!(part.outcome, Outcome::Stale(_));
         // Fresh as long as its shortest part; a part that is stale already makes the whole stale from the moment it became so.
-        let fresh_until = parts
-            .iter()
-            .map(|part| {
-                let ends = part.entry.ends;
-                if stale(&part) {
-                    ends.memory_until.min(now)
-                } else {
-                    ends.memory_until
-                }
-            })
-            .min()
-            .unwrap_or(now);
+        let shortest = |end: fn(Ends) -> Micros| {
+            let ends = parts.iter().map(|part| {
+                let end = end(part.entry.ends);
+                if stale(&part) { end.min(now) } else { end }
+            });
+            ends.min().unwrap_or(now)
+        };
+        let memory_until = shortest(|ends| ends.memory_until);
         let holds = parts
             .iter()
             .filter(stale)
@@ -228,13 +243,17 @@ impl Whole {
                 .map(|entry| entry.load_time)
                 .max()
                 .unwrap_or_default(),
-            ends: self.subject.policy.ends(
-                loaded.value.is_absent(),
-                loaded.life,
-                jitter,
-                fresh_until,
-                now,
-            ),
+            ends: Ends {
+                // What Redis keeps of it, which are its parts, is fresh longer than the whole is in memory.
+                fresh_until: shortest(|ends| ends.fresh_until),
+                ..self.subject.policy.ends(
+                    loaded.value.is_absent(),
+                    loaded.life,
+                    jitter,
+                    memory_until,
+                    now,
+                )
+            },
             kept_for: 0,
             particulars: Particulars {
                 of_parts: of_parts.collect(),

@@ -9,6 +9,7 @@ use super::compose;
 use super::entry::Entry;
 use super::failures::Failures;
 use super::flight::{Flight, Flights};
+use super::interest::{Behalf, Caller, Interest};
 use super::loaders::Loaders;
 use super::memory_tier::MemoryTier;
 use super::miss::{Miss, Progress};
@@ -28,6 +29,9 @@ pub(crate) enum Proof {
     /// Not at all: only a load that begins now will do.
     Fresh,
 }
+
+/// Whether the bytes of a value in Redis are one of those that a look-up is for. Others are a miss.
+pub(crate) type Readable = fn(&[u8]) -> bool;
 
 /// See the module.
 pub(crate) struct Core {
@@ -91,18 +95,46 @@ impl Core {
         self.mirror.era().last() >= clock
     }
 
-    /// A claim to the answer of `request`, which starts the load if nobody has. Does not block.
-    pub(crate) fn fetch(self: &Arc<Self>, request: Request, proof: Proof) -> Ticket {
-        self.begin(request, true, proof)
+    /// A claim of `caller` to the answer of `request`, which starts the load if nobody has. Does not block.
+    pub(crate) fn fetch(
+        self: &Arc<Self>,
+        request: Request,
+        caller: Caller,
+        proof: Proof,
+    ) -> Ticket {
+        self.begin(request, &Behalf::Reader(caller), proof, None)
     }
 
-    /// The same for a part of another look-up.
-    pub(crate) fn fetch_part(self: &Arc<Self>, request: Request, proof: Proof) -> Ticket {
-        self.begin(request, false, proof)
+    /// The same where what Redis has may be of another type.
+    pub(crate) fn fetch_readable(
+        self: &Arc<Self>,
+        request: Request,
+        caller: Caller,
+        readable: Readable,
+    ) -> Ticket {
+        let behalf = Behalf::Reader(caller);
+        self.begin(request, &behalf, Proof::Mirror, Some(readable))
     }
 
-    fn begin(self: &Arc<Self>, request: Request, whole: bool, proof: Proof) -> Ticket {
+    /// The same for a part of the look-up that `whole` is interested in.
+    pub(crate) fn fetch_part(
+        self: &Arc<Self>,
+        request: Request,
+        whole: &Arc<Interest>,
+        proof: Proof,
+    ) -> Ticket {
+        self.begin(request, &Behalf::Whole(whole.clone()), proof, None)
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        request: Request,
+        behalf: &Behalf,
+        proof: Proof,
+        readable: Option<Readable>,
+    ) -> Ticket {
         let Request { subject, making } = request;
+        let whole = matches!(behalf, Behalf::Reader(_));
         if !whole
             && proof != Proof::Fresh
             && let Some(answer) =
@@ -128,6 +160,7 @@ impl Core {
         let core = self.clone();
         self.flights.join(
             &subject.key.clone(),
+            behalf,
             joinable,
             proof != Proof::Fresh,
             move |landing| {
@@ -155,6 +188,7 @@ impl Core {
                             load,
                             names,
                             proof,
+                            readable,
                             progress,
                         }
                         .start();

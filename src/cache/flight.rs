@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use super::coherence::Dependency;
 use super::error::LoadError;
+use super::interest::{Behalf, Interest};
 use super::key::Key;
 use super::outcome::Answer;
 use super::ticket::Ticket;
@@ -46,6 +47,7 @@ pub(crate) type Start = Box<dyn FnOnce(Landing) + Send>;
 /// One load and those who wait for it.
 pub(crate) struct Flight {
     state: Mutex<State>,
+    interest: Arc<Interest>,
 }
 
 #[derive(Default)]
@@ -104,24 +106,32 @@ impl Flights {
     pub(crate) fn join(
         self: &Arc<Self>,
         key: &Key,
+        behalf: &Behalf,
         joinable: impl Fn(&Flight) -> bool,
         may_wait: bool,
         start: impl FnOnce(Landing) + Send + 'static,
     ) -> Ticket {
         let mut shard = self.shard(key);
         let lane = shard.entry(key.clone()).or_default();
-        let follow = |flight: &Arc<Flight>| Ticket::waiting(flight.clone(), Role::Follower);
-        if let Some(flight) = lane.running.last().filter(|flight| joinable(flight)) {
-            return follow(flight);
+        let follow = |flight: &Arc<Flight>| {
+            let reader = flight.interest.board(behalf)?;
+            Some(Ticket::waiting(flight.clone(), Role::Follower, reader))
+        };
+        let newest = lane.running.last().filter(|flight| joinable(flight));
+        if let Some(ticket) = newest.and_then(follow) {
+            return ticket;
         }
         // It begins later than this reader did, so it can serve it whatever is invalidated.
-        if let Some((flight, _)) = lane.next.as_ref().filter(|_| may_wait) {
-            return follow(flight);
+        let next = lane.next.as_ref().filter(|_| may_wait);
+        if let Some(ticket) = next.and_then(|(flight, _)| follow(flight)) {
+            return ticket;
         }
         let flight = Arc::new(Flight {
             state: Mutex::default(),
+            interest: Arc::default(),
         });
-        let ticket = Ticket::waiting(flight.clone(), Role::Leader);
+        let reader = flight.interest.board(behalf).flatten();
+        let ticket = Ticket::waiting(flight.clone(), Role::Leader, reader);
         if lane.running.len() < RUNNING || !may_wait {
             lane.running.push(flight.clone());
             drop(shard);
@@ -197,8 +207,14 @@ impl Landing {
         self.flight.lock().unproven = unproven;
     }
 
+    /// Who waits for the flight.
+    pub(crate) fn interest(&self) -> &Arc<Interest> {
+        &self.flight.interest
+    }
+
     /// Serves what `early` gives to those who wait and to those who come, as long as it gives it. The flight goes on.
     pub(crate) fn offer(&self, early: impl Fn() -> Option<Answer> + Send + 'static) {
+        self.flight.interest.keep();
         let waiters = {
             let mut state = self.flight.lock();
             state.early = Some(Box::new(early));
@@ -316,6 +332,7 @@ mod tests {
         let (give, take) = mpsc::channel();
         let ticket = flights.join(
             &Key::new(1, "a"),
+            &Behalf::Reader(0),
             |_| joinable,
             true,
             move |landing| drop(give.send(landing)),
@@ -357,6 +374,7 @@ mod tests {
         let (give, begun) = mpsc::channel();
         let third = flights.join(
             &Key::new(1, "a"),
+            &Behalf::Reader(0),
             |_| false,
             true,
             move |landing| drop(give.send(landing)),

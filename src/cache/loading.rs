@@ -13,6 +13,7 @@ use super::core::Core;
 use super::entry::{Entry, Particulars, hash};
 use super::envelope;
 use super::error::LoadError;
+use super::loaders::{Job, Turn};
 use super::miss::{Miss, PAUSES};
 use super::outcome::{Answer, Outcome, Staleness};
 use super::policy::Life;
@@ -31,10 +32,16 @@ impl Miss {
             return self.fall_back(error, None);
         }
         let loaders = self.core.loaders.clone();
-        match loaders.place() {
-            Some(place) => place.run(Box::new(move || self.run())),
-            None => self.failed(LoadError::Overloaded, None),
-        }
+        loaders.submit(Job {
+            share: self.subject.share.clone(),
+            interest: self.landing.interest().clone(),
+            work: Box::new(move |turn| match turn {
+                Turn::Now => self.run(),
+                Turn::Refused => self.failed(LoadError::Overloaded, None),
+                // For readers who have stepped back, and wait no longer in the queue.
+                Turn::Left => self.landing.end(Err(LoadError::Overloaded)),
+            }),
+        });
     }
 
     /// The stages that may block, on a loader's thread.
@@ -59,6 +66,8 @@ impl Miss {
         self.landing.stamp(own.clone());
         if self.whole || self.progress.offered {
             self.subject.tally.count_load();
+        } else {
+            self.subject.tally.count_part_load();
         }
         let began = Instant::now();
         let attempt = Attempt {

@@ -26,6 +26,7 @@ fn cache() -> Cache {
     Cache::assemble(
         &MemorySettings::default(),
         &redis,
+        RedisChoice::Configured,
         &LoadSettings {
             max_loads: 4,
             max_queue: 4,
@@ -57,6 +58,7 @@ fn subject(name: &str, policy: &Arc<Policy>) -> Subject {
         key: Key::new(1, name),
         policy: policy.clone(),
         tags: Box::default(),
+        share: "test".into(),
         label: "test".into(),
         note: Box::default(),
         jitter: random(),

@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use super::error::LoadError;
 use super::flight::{Ending, Flight, Role, Waiter};
+use super::interest::Reader;
 use super::outcome::{Answer, Outcome, Staleness};
 
-/// A reader's claim to an answer: a future, or something to wait for on a thread.
+/// A reader's claim to an answer: a future, or something to wait for on a thread. A load that has not begun when the last ticket to
+/// it is dropped is not made.
 pub struct Ticket(Claim);
 
 enum Claim {
@@ -21,6 +23,8 @@ enum Claim {
     Waiting {
         flight: Arc<Flight>,
         role: Role,
+        /// `None`: on behalf of a whole, whose readers count.
+        reader: Option<Reader>,
         /// The waker that was left with the flight, and how often the flight had woken its readers by then.
         left: Option<(Waker, u64)>,
     },
@@ -33,22 +37,38 @@ impl Ticket {
     }
 
     /// A claim to what this flight brings.
-    pub(super) fn waiting(flight: Arc<Flight>, role: Role) -> Ticket {
+    pub(super) fn waiting(flight: Arc<Flight>, role: Role, reader: Option<Reader>) -> Ticket {
         Ticket(Claim::Waiting {
             flight,
             role,
+            reader,
             left: None,
         })
     }
 
     /// A stale answer for a reader who has waited as long as its resource allows, if there is a copy.
     pub fn stale(&self) -> Option<Answer> {
-        let Claim::Waiting { flight, .. } = &self.0 else {
+        let Claim::Waiting { flight, reader, .. } = &self.0 else {
             return None;
         };
         let mut answer = flight.lock().fallback.as_ref()?()?;
+        if let Some(reader) = reader {
+            reader.keep();
+        }
         answer.outcome = Outcome::Stale(Staleness::SoftTimeout);
         Some(answer)
+    }
+
+    /// Says that the reader may be gone. The ticket still gives what a load brings that runs or can begin at once, but the load no
+    /// longer waits in the queue for this reader.
+    pub fn step_back(&mut self) {
+        if let Claim::Waiting {
+            reader: Some(reader),
+            ..
+        } = &mut self.0
+        {
+            reader.step_back();
+        }
     }
 
     /// The answer or a stale copy, as far as there is one now.
@@ -128,7 +148,9 @@ impl Future for Ticket {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ending> {
         match &mut self.0 {
             Claim::Ready(answer) => Poll::Ready(answer.take().ok_or(LoadError::Overloaded)),
-            Claim::Waiting { flight, role, left } => {
+            Claim::Waiting {
+                flight, role, left, ..
+            } => {
                 let mut state = flight.lock();
                 if let Some(ending) = state.answer(*role) {
                     return Poll::Ready(ending);

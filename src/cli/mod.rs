@@ -2,6 +2,7 @@
 
 pub mod check;
 mod columns;
+mod descriptors;
 mod health;
 mod invalidate;
 pub mod key;
@@ -11,6 +12,7 @@ mod reload;
 mod resource_table;
 pub mod sandbox;
 mod serve;
+mod signals;
 
 use std::fmt::Display;
 use std::io::{self, Write};

@@ -70,6 +70,7 @@ impl Reload {
         };
         // First: what the new ones fill is to have its names for as long.
         remember_names(&self.cache, &config);
+        self.cache.set_aside(resources.shares());
         self.api.replace_resources(resources);
         self.table.set_default_rate(config.auth.rate);
         let changes = changes(&self.config.resources, &config.resources);

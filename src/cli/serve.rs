@@ -4,6 +4,7 @@
 //! has `shutdown_grace`; then the times of last use and the archive are written. Each of these has a bound, so that a database
 //! that is frozen does not keep the process alive.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -13,10 +14,10 @@ use std::time::Duration;
 
 use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::rt::{System, spawn, time};
-use actix_web::{App, HttpServer};
 
+use crate::api::edge::{self, EdgeSettings};
 use crate::api::key_table::KeyTable;
-use crate::api::{Api, KEYS_CHANGED, key_refresher};
+use crate::api::{Api, ClientRules, KEYS_CHANGED, key_refresher};
 use crate::cache::{Cache, Name};
 use crate::config::{Config, ConfigErrors, ConfigOrigin, process_environment};
 use crate::database::{Database, Deliverer};
@@ -26,7 +27,7 @@ use crate::source::quota::QuotaStore;
 
 use super::check::config_errors;
 use super::reload::Reload;
-use super::{NO_RESOURCES, news};
+use super::{NO_RESOURCES, descriptors, news, signals};
 
 /// How long a required Redis may take to appear at the start.
 const REDIS_PATIENCE: Duration = Duration::from_secs(5);
@@ -72,6 +73,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
     if config.resources.is_empty() {
         log::warn!("{origin} {NO_RESOURCES}");
     }
+    signals::survive_full_files()?;
     let database = open_database(&config)?;
     let cache = Cache::start(
         &config.memory,
@@ -117,14 +119,19 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         upstreams: HttpUpstreams::new(Some(quotas)),
     };
     let resources = build_resources(&config, &origin, &sources, None)?;
+    cache.set_aside(resources.shares());
     let (own, outbox_of) = (cache.clone(), database.clone());
     let api = Api::new(
         cache,
         resources,
         database.clone(),
         table.clone(),
-        config.auth.required,
-        config.redis.required,
+        ClientRules {
+            keys_required: config.auth.required,
+            redis_required: config.redis.required,
+            body_timeout: config.server.body_timeout,
+            places: descriptors::places(&config),
+        },
     );
     if config.auth.admin_key.is_none() {
         print_first_key(&database, &config)?;
@@ -234,22 +241,25 @@ fn print_first_key(database: &Database, config: &Config) -> Result<(), String> {
 
 async fn serve(reload: Reload) -> Result<(), String> {
     let settings = reload.config.server.clone();
-    let (routes, lifecycle) = (reload.api.clone(), reload.api.lifecycle().clone());
+    let lifecycle = reload.api.lifecycle().clone();
     let grace = settings.shutdown_grace;
-    let mut server = HttpServer::new(move || App::new().configure(|config| routes.routes(config)))
-        .disable_signals()
-        // It knows whole seconds only and looks once in a second: this is for its workers, the exact time is kept below.
-        .shutdown_timeout(grace.as_secs().saturating_add(1));
-    if settings.workers > 0 {
-        server = server.workers(settings.workers);
-    }
-    let server = server
-        .bind(&settings.bind)
+    let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+    let edge = EdgeSettings {
+        bind: settings.bind.clone(),
+        workers: if settings.workers > 0 {
+            settings.workers
+        } else {
+            cores()
+        },
+        head_timeout: settings.head_timeout,
+        progress_timeout: settings.progress_timeout,
+        shutdown_grace: grace,
+    };
+    let (server, addresses) = edge::bind(&reload.api, &edge)
         .map_err(|error| format!("cannot listen on {}: {error}", settings.bind))?;
-    for address in server.addrs() {
+    for address in addresses {
         log::info!("listening on http://{address}");
     }
-    let server = server.run();
     let handle = server.handle();
     let signals = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
     let (mut terminate, mut interrupt) = (

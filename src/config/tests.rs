@@ -138,6 +138,7 @@ fn the_shipped_resource_is_read_whole() {
             TagTemplate::parse("category:{category}").unwrap(),
         ],
         public: false,
+        refuses_unknown: false,
     };
     assert_eq!(parse(BUILT_IN).unwrap().resources[0], expected);
 }
@@ -153,6 +154,11 @@ max_loads = 5
 max_queue = 6
 drain_delay = "7s"
 shutdown_grace = "8s"
+max_connections = 900
+max_connections_per_address = 90
+head_timeout = "4s"
+body_timeout = "9s"
+progress_timeout = "20s"
 open_metrics = true
 [memory]
 max_size = "9MiB"
@@ -188,6 +194,7 @@ source = { news = ["guardian"] }
 ttl = { memory = "0s", redis = "21s", absent = "22s" }
 blind_ttl = "0s"
 public = true
+unknown_params = "refuse"
 client_ttl = "0s"
 [resource.part]
 source = { news = ["newsapi"] }
@@ -209,6 +216,11 @@ ttl = { memory = "1s", redis = "0s" }
             workers: 3,
             drain_delay: Duration::from_secs(7),
             shutdown_grace: Duration::from_secs(8),
+            max_connections: 900,
+            max_connections_per_address: 90,
+            head_timeout: Duration::from_secs(4),
+            body_timeout: Duration::from_secs(9),
+            progress_timeout: Duration::from_secs(20),
             open_metrics: true,
         }
     );
@@ -478,10 +490,11 @@ fn the_file_is_looked_for_in_order() {
         path
     };
     let load = |explicit: Option<&Path>, env: Option<&Path>| {
-        Config::load_beside(directory.path(), explicit, &|name| {
+        Config::survey_beside(directory.path(), explicit, &|name| {
             let env = env.filter(|_| name == "LARDER_CONFIG")?;
             Some(env.to_str().unwrap().to_owned())
         })
+        .whole()
         .map(|(config, origin)| (config.server.workers, origin))
     };
     let (_, origin) = load(None, None).unwrap();

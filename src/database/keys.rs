@@ -111,12 +111,12 @@ impl Keys<'_> {
 
     /// A number that is another one after each change. Read it before the keys: a change in between is then seen next time.
     pub fn version(&self) -> Result<i64, DatabaseError> {
-        let rows = self.0.query("api_key_version", &[])?;
-        rows.first()
-            .ok_or_else(|| {
-                DatabaseError::Misconfigured("the table api_keys_version is empty".to_owned())
-            })?
-            .int("version")
+        version_of(&self.0.query("api_key_version", &[])?)
+    }
+
+    /// [`Keys::version`] within a transaction.
+    pub(super) fn version_in(tx: &mut Transaction<'_>) -> Result<i64, DatabaseError> {
+        version_of(&tx.query("api_key_version", &[])?)
     }
 
     /// Whether there is a key at all.
@@ -141,6 +141,13 @@ impl Keys<'_> {
             Ok(())
         })
     }
+}
+
+fn version_of(rows: &[Row]) -> Result<i64, DatabaseError> {
+    let row = rows.first().ok_or_else(|| {
+        DatabaseError::Misconfigured("the table api_keys_version is empty".to_owned())
+    })?;
+    row.int("version")
 }
 
 fn insert(tx: &mut Transaction<'_>, new: &NewKey) -> Result<CreatedKey, DatabaseError> {

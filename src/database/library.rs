@@ -76,6 +76,22 @@ pub(super) fn own(name: &str, kind: DatabaseKind) -> Result<&'static Query, Data
     }
 }
 
+/// Every query of larder's own that is for `kind`.
+pub(super) fn all_own(
+    kind: DatabaseKind,
+) -> impl Iterator<Item = Result<&'static Query, DatabaseError>> {
+    let other = match kind {
+        DatabaseKind::Postgres => DatabaseKind::Sqlite,
+        DatabaseKind::Sqlite => DatabaseKind::Postgres,
+    };
+    let names = OWN.iter().map(|(name, _)| *name);
+    names
+        .filter(move |name| !name.ends_with(&format!(".{other}")))
+        // The outbox is Postgres's.
+        .filter(move |name| kind == DatabaseKind::Postgres || !name.starts_with("outbox_"))
+        .map(move |name| own(name, kind))
+}
+
 /// What an operator's statement may begin with.
 const ROWS: [&str; 9] = [
     "SELECT", "WITH", "VALUES", "TABLE", "INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE",

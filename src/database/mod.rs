@@ -20,6 +20,7 @@ mod keys;
 mod library;
 mod migration;
 mod outbox;
+mod pooler;
 mod postgres_pool;
 #[cfg(test)]
 #[path = "../../tests/support/postgres_program.rs"]
@@ -31,6 +32,7 @@ mod postgres_statement;
 mod postgres_url;
 mod query;
 mod refusal;
+mod rights;
 mod rows;
 mod session;
 mod sqlite_pool;
@@ -197,7 +199,8 @@ impl Database {
                 // By hand first: the pool would try again until its time is up, and then not tell a wrong password apart. The pool
                 // begins with this one: whoever asks first need not wait for a second to be opened, which on a busy machine takes
                 // longer than a checkout may.
-                manager.connect_first()?;
+                let first = manager.connect_first()?;
+                manager.keep(first);
                 Pool::Postgres(PostgresPool::new(pool(manager, settings.pool, 3)))
             }
             Some(DatabaseKind::Sqlite) => {

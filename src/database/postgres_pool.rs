@@ -18,7 +18,7 @@ use r2d2::ManageConnection;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::DatabaseError;
-use super::{postgres_url, tls};
+use super::{pooler, postgres_url, tls};
 
 /// How long opening a connection may take, handshake included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -190,12 +190,34 @@ impl PostgresManager {
         }
     }
 
-    /// Opens a connection and keeps it for the first that asks for one.
-    pub(super) fn connect_first(&self) -> Result<(), DatabaseError> {
-        let first = self.connect()?;
-        *self.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
-        Ok(())
+    /// Opens the first connection to this server, and makes sure that its session is its own. Errors
+    /// with [`DatabaseError::Misconfigured`] behind a pooler that lends sessions.
+    pub(super) fn connect_first(&self) -> Result<PostgresConnection, DatabaseError> {
+        let mut first = self.connect()?;
+        // A role that may have one connection only cannot be shown a second.
+        let Ok(mut second) = self.connect() else {
+            return Ok(first);
+        };
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let ask = move || {
+            let asked = pooler::refuse_shared_sessions(&mut first.client, &mut second.client);
+            let _ = sender.send(asked.map(|()| first));
+        };
+        thread::Builder::new()
+            .name("larder-postgres-connect".to_owned())
+            .spawn(ask)
+            .map_err(|error| DatabaseError::Unavailable(error.to_string()))?;
+        receiver.recv_timeout(CONNECT).map_err(|_| silent())?
     }
+
+    /// Keeps a connection for the first that asks for one.
+    pub(super) fn keep(&self, connection: PostgresConnection) {
+        *self.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+    }
+}
+
+fn silent() -> DatabaseError {
+    DatabaseError::Unavailable("the server accepts connections but does not answer".to_owned())
 }
 
 impl ManageConnection for PostgresManager {
@@ -213,11 +235,6 @@ impl ManageConnection for PostgresManager {
         if let Some(first) = first {
             return Ok(first);
         }
-        let silent = || {
-            DatabaseError::Unavailable(
-                "the server accepts connections but does not answer".to_owned(),
-            )
-        };
         let hanging = Hanging(self.hanging.clone());
         if hanging.0.fetch_add(1, Ordering::Relaxed) >= MOST_HANGING {
             return Err(silent());

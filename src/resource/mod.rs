@@ -204,6 +204,7 @@ impl Resource {
         arguments: Arguments<'q>,
         key: &mut KeyText,
     ) -> Result<View<'q>, BadParameter> {
+        self.check_known(arguments)?;
         key.begin_again(&self.beginning);
         for param in &self.key_params {
             if let Some(argument) = param.read(arguments)? {
@@ -217,6 +218,17 @@ impl Resource {
             }
         }
         Ok(view)
+    }
+
+    /// Whether the query has only what is declared, where the resource is told to refuse anything else.
+    ///
+    /// # Errors
+    /// The first parameter that is not known.
+    pub fn check_known(&self, arguments: Arguments<'_>) -> Result<(), BadParameter> {
+        if self.settings.refuses_unknown {
+            parameter::check_known(&self.settings.params, arguments)?;
+        }
+        Ok(())
     }
 
     /// The values of the parameters that make the key.
@@ -233,6 +245,7 @@ impl Resource {
         arguments: Arguments<'_>,
         may_be_missing: &dyn Fn(&str) -> bool,
     ) -> Result<Vec<(&str, ParamValue)>, BadParameter> {
+        self.check_known(arguments)?;
         let mut values = Vec::with_capacity(self.key_params.len());
         for param in &self.key_params {
             let name = param.settings.name.as_str();
@@ -270,6 +283,7 @@ impl Resource {
             key: key.key(),
             policy: self.policy.clone(),
             tags: self.settings.tags.iter().map(tag).collect(),
+            share: origin.share().into(),
             label: origin.label().into(),
             note: note.into(),
             jitter,
@@ -306,6 +320,11 @@ impl Resource {
             names.extend(parts.map(|part| Name::from(&part.subject.key)));
         }
         Ok(names)
+    }
+
+    /// The shares of the loads that its look-ups draw on.
+    fn shares(&self) -> Vec<&str> {
+        self.origin.as_ref().map(Origin::shares).unwrap_or_default()
     }
 
     /// How long a look-up may take in all: the slowest source, a load of another replica before it, and room to queue.

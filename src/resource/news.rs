@@ -131,6 +131,11 @@ impl News {
         })
     }
 
+    /// The names of its upstreams.
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().map(|source| source.upstream.name())
+    }
+
     /// What makes its values, for the fingerprint.
     pub(super) fn identity(&self) -> String {
         let one = |source: &NewsSource| {
@@ -178,6 +183,7 @@ impl News {
                     key: Key::new(fingerprint, &key),
                     policy: subject.policy.clone(),
                     tags: subject.tags.clone(),
+                    share: upstream.name().into(),
                     label: upstream.name().into(),
                     note: subject.note.clone(),
                     jitter: subject.jitter,

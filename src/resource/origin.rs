@@ -91,6 +91,25 @@ impl Origin {
         }
     }
 
+    /// The share of the loads that it draws on: what is slow together has one. That of a whole is for what it does beside its parts.
+    pub(super) fn share(&self) -> &str {
+        match self {
+            // Its last resort is the archive.
+            Origin::News(_) | Origin::Sql(_) => Sql::SHARE,
+            Origin::Http(api) => api.label(),
+            Origin::Parts(_) => Parts::SHARE,
+        }
+    }
+
+    /// All shares that a look-up of it draws on, but for those of resources that are its parts.
+    pub(super) fn shares(&self) -> Vec<&str> {
+        let upstreams = match self {
+            Origin::News(news) => news.upstreams().collect(),
+            Origin::Sql(_) | Origin::Http(_) | Origin::Parts(_) => Vec::new(),
+        };
+        [vec![self.share()], upstreams].concat()
+    }
+
     /// What a request sees of it that asks for nothing in particular.
     pub(super) fn view(&self) -> View<'_> {
         match self {

@@ -22,6 +22,9 @@ use super::origin::{Origin, Values};
 pub(super) struct Parts(Vec<Arc<Resource>>);
 
 impl Parts {
+    /// The share of the loads that a whole draws on itself, which only ever asks Redis.
+    pub(super) const SHARE: &str = "wholes of parts";
+
     /// The parts of these names among `built`.
     pub(super) fn of(names: &[String], built: &[Arc<Resource>]) -> Result<Parts, String> {
         let part = |name: &String| {

@@ -1,6 +1,6 @@
 //! All declared resources: built over their sources, and found by path.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use matchit::Params;
@@ -124,6 +124,12 @@ impl Resources {
         let (resource, query) = name.split_once('?').unwrap_or((name, ""));
         let found = self.all.iter().find(|known| known.name() == resource)?;
         Some((found, query))
+    }
+
+    /// The shares of the loads that they draw on, each once.
+    pub fn shares(&self) -> BTreeSet<Arc<str>> {
+        let each = self.all.iter().flat_map(|resource| resource.shares());
+        each.map(Arc::from).collect()
     }
 
     /// Every resource, in the order of the configuration.

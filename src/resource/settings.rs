@@ -33,6 +33,8 @@ pub struct ResourceSettings {
     pub tags: Vec<TagTemplate>,
     /// Served without an API key.
     pub public: bool,
+    /// A query parameter that is not declared is an error; otherwise it is ignored.
+    pub refuses_unknown: bool,
 }
 
 impl ResourceSettings {

@@ -24,6 +24,9 @@ impl Sql {
     /// How long a query may take, the wait for a connection included.
     pub(super) const LIMIT: Duration = CHECKOUT.saturating_add(STATEMENT);
 
+    /// The share of the loads that all statements draw on: they wait for one database. No upstream can have a name with a space.
+    pub(super) const SHARE: &str = "the database";
+
     pub(super) fn new(settings: &SqlSettings, database: Database) -> Sql {
         Sql {
             database,

@@ -1,0 +1,48 @@
+//! Whether a client is known to be there still while its request waits.
+//!
+//! A client that closes its connection and one that only says that it sends nothing more (`shutdown(SHUT_WR)`) look the same until
+//! something is written to them. So an end of what a client sends is taken for what it may be: the request goes on and is answered,
+//! but it holds no place in a queue any more. A connection that is reset ends its request at once; that is the server's doing.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use crate::cache::{Ending, Ticket};
+
+/// Whether the end of what a client sends was read. Each connection has one; clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Presence(Rc<Cell<bool>>);
+
+impl Presence {
+    /// Notes what a read from the client brought: so many bytes, into a buffer with room for some.
+    pub(crate) fn note_read(&self, bytes: usize) {
+        if bytes == 0 {
+            self.0.set(true);
+        }
+    }
+
+    /// Whether the client may be gone.
+    fn is_doubtful(&self) -> bool {
+        self.0.get()
+    }
+}
+
+/// A ticket of a client whose presence is looked at whenever its connection wakes: the end of what a client sends wakes it.
+pub(super) struct Attended {
+    pub(super) ticket: Ticket,
+    pub(super) presence: Option<Presence>,
+}
+
+impl Future for Attended {
+    type Output = Ending;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ending> {
+        if self.presence.as_ref().is_some_and(Presence::is_doubtful) {
+            self.ticket.step_back();
+        }
+        Pin::new(&mut self.ticket).poll(context)
+    }
+}
