@@ -391,7 +391,7 @@ write.PUT = { sql = "user_update" }
 "#;
     let expected = [
         "2: server.bind: is \"127.0.0.1\"; valid: a host and a port such as \"127.0.0.1:8000\", \"[::1]:8000\" or \"localhost:8000\"",
-        "3: server.worker: is an unknown key, did you mean \"workers\"?; valid: bind, drain_delay, max_loads, max_queue, open_metrics, shutdown_grace, workers",
+        "3: server.worker: is an unknown key, did you mean \"workers\"?; valid: bind, body_timeout, drain_delay, head_timeout, max_connections, max_connections_per_address, max_loads, max_queue, open_metrics, progress_timeout, shutdown_grace, workers",
         "4: server.max_loads: is 0; valid: a whole number from 1 to 10000",
         "5: server.drain_delay: is \"5\"; valid: a duration such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"1d\"",
         "6: server.open_metrics: is \"yes\"; valid: true or false",
