@@ -57,6 +57,9 @@ fn check(
         }
         if unasked.is_none() {
             writeln!(err, "{origin}: valid")?;
+            if config.resources.is_empty() {
+                writeln!(err, "{origin}: warning: {NO_RESOURCES}")?;
+            }
             return Ok(0);
         }
     } else {

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::types::{database, select};
-use crate::database::{DatabaseError, Parameter, Query, Shape, Value};
+use crate::database::{DatabaseError, DatabaseKind, Parameter, Query, Shape, Value};
 
 /// What the value becomes on the way through a place of this type, and Postgres's own text of it.
 fn through(ty: &str, given: Value) -> Result<(String, String), DatabaseError> {
@@ -250,7 +250,7 @@ fn a_number_too_large_for_its_cast_is_the_fault_of_its_parameter() {
     let database = database();
     let refused = |expression: &str, given: &[Parameter<'_>]| {
         let sql = format!("SELECT count(*) AS n FROM (VALUES (1)) AS t (id) WHERE {expression}");
-        let query = Query::parse("q", &sql).unwrap();
+        let query = Query::parse_for(DatabaseKind::Postgres, "q", &sql).unwrap();
         database.read(&query, given, Shape::One).unwrap_err()
     };
     let large = || Value::from("99999999999");
