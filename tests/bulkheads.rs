@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::Pending;
 use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
+use crate::support::postgres::PostgresServer;
 use crate::support::upstream::{Behaviour, FakeUpstream, Response};
 use crate::support::{SOON, until};
 
@@ -297,4 +298,169 @@ fn api_keys_take_turns_at_one_source() {
     let of_few = [asked_for[2], asked_for[5]];
     assert!(of_few == [20, 21] || of_few == [21, 20], "{asked_for:?}");
     assert_eq!(asked_for[6..], [12, 13, 14], "{asked_for:?}");
+}
+
+const USERS: &str = "CREATE TABLE users (id BIGINT PRIMARY KEY, name TEXT NOT NULL);
+INSERT INTO users VALUES (1, 'Ada')";
+
+const USER: &str = "[resource.user]
+path = \"/users/{id}\"
+params.id = { type = \"integer\" }
+source = { sql = \"user\" }
+public = true
+ttl = { memory = \"1h\", redis = \"0s\" }
+write.PUT.sql = \"user_put\"
+write.PUT.fields.name = { type = \"string\" }
+[resource.row]
+path = \"/row/{id}\"
+params.id = { type = \"integer\" }
+source = { sql = \"row\" }
+public = true
+ttl = { memory = \"1h\", redis = \"0s\" }
+";
+
+fn users(url: &str) -> LarderOptions {
+    LarderOptions::new(USER)
+        .statement("user", "SELECT name FROM users WHERE id = :id")
+        .statement(
+            "user_put",
+            "UPDATE users SET name = :name WHERE id = :id RETURNING name",
+        )
+        .statement("row", "SELECT :id + 0 AS id")
+        .env("DATABASE_URL", url)
+}
+
+/// Readiness again and again: a balancer would drop a replica that says no once.
+fn is_steadily_ready(larder: &Larder) {
+    for _ in 0..20 {
+        let ready = larder.call("GET", "/readyz").send().expect(200).json();
+        assert_eq!(ready["database"]["state"], "up", "{ready}");
+    }
+}
+
+fn running_on_the_database(larder: &Larder) -> u64 {
+    let stats = larder.stats();
+    let shares = stats["loads"]["shares"].as_array().unwrap();
+    let share = shares.iter().find(|share| share["name"] == "the database");
+    share.unwrap()["running"].as_u64().unwrap()
+}
+
+#[test]
+fn a_locked_table_keeps_neither_the_keys_nor_readiness_waiting() {
+    let postgres = PostgresServer::start();
+    let url = postgres.new_database();
+    postgres.connect(&url).batch_execute(USERS).unwrap();
+    let replicas = Larder::start_many(2, &users(&url));
+    let (larder, other) = (&replicas[0], &replicas[1]);
+    let mut session = postgres.connect(&url);
+    session.batch_execute("BEGIN; LOCK TABLE users").unwrap();
+    let waiting: Vec<Pending> = (0..30)
+        .map(|id| {
+            larder
+                .call("GET", &format!("/users/{id}"))
+                .connect()
+                .unwrap()
+        })
+        .collect();
+    until(SOON, "they take the whole pool", || {
+        running_on_the_database(larder) == 30
+    });
+
+    is_steadily_ready(larder);
+    let (id, key) = larder.create_key(&json!({"name": "made meanwhile"}));
+    let listed = larder.get("/keys").expect(200).json();
+    assert_eq!(listed["keys"].as_array().unwrap().len(), 1, "{listed}");
+    let admitted = |larder: &Larder| {
+        let answer = larder.call("GET", "/cache/stats").key(&key).send();
+        // It is known, and no admin's.
+        answer.status == 403
+    };
+    assert!(admitted(larder));
+    until(SOON, "the other replica knows it", || admitted(other));
+    // The same the other way round: what this replica is told of it has to read.
+    other.delete(&format!("/keys/{id}")).expect(204);
+    until(SOON, "the key is revoked here, too", || !admitted(larder));
+    is_steadily_ready(larder);
+    session.batch_execute("ROLLBACK").unwrap();
+    for pending in waiting {
+        pending.finish().unwrap();
+    }
+    until(SOON, "its users are read again", || {
+        larder.get("/users/1").status == 200
+    });
+}
+
+#[test]
+fn locked_keys_keep_neither_readiness_nor_resources_waiting() {
+    let postgres = PostgresServer::start();
+    let url = postgres.new_database();
+    postgres.connect(&url).batch_execute(USERS).unwrap();
+    let larder = Larder::start(&users(&url));
+    let mut session = postgres.connect(&url);
+    session
+        .batch_execute("BEGIN; LOCK TABLE api_keys, api_keys_version")
+        .unwrap();
+    let waiting: Vec<Pending> = (0..10)
+        .map(|_| {
+            larder
+                .call("GET", "/keys")
+                .key(ADMIN_KEY)
+                .connect()
+                .unwrap()
+        })
+        .collect();
+    until(SOON, "all connections for keys wait", || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        let waiting: i64 = session.query_one(sql, &[]).unwrap().get(0);
+        waiting >= 3
+    });
+    is_steadily_ready(&larder);
+    for id in 0..20 {
+        larder.get(&format!("/row/{id}")).expect(200);
+    }
+    session.batch_execute("ROLLBACK").unwrap();
+    for pending in waiting {
+        pending.finish().unwrap();
+    }
+    until(SOON, "keys are listed again", || {
+        larder.get("/keys").status == 200
+    });
+}
+
+#[test]
+fn a_long_write_by_another_process_keeps_reads_and_readiness_of_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shop.db");
+    let mut other = rusqlite::Connection::open(&file).unwrap();
+    other.execute_batch(USERS).unwrap();
+    let larder = Larder::start(&users(&format!("sqlite://{}", file.display())));
+    let (_, key) = larder.create_key(&json!({"name": "made before"}));
+    let writes = other
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+        .unwrap();
+    let waiting: Vec<Pending> = (0..12)
+        .map(|_| {
+            let call = larder.call("PUT", "/users/1").key(ADMIN_KEY);
+            call.json(&json!({"name": "Eve"})).connect().unwrap()
+        })
+        .collect();
+    is_steadily_ready(&larder);
+    larder.get("/keys").expect(200);
+    larder
+        .call("GET", "/cache/stats")
+        .key(&key)
+        .send()
+        .expect(403);
+    larder.get("/users/1").expect(200);
+    for id in 0..20 {
+        larder.get(&format!("/row/{id}")).expect(200);
+    }
+    writes.rollback().unwrap();
+    for pending in waiting {
+        pending.finish().unwrap();
+    }
+    until(SOON, "it is written again", || {
+        let call = larder.call("PUT", "/users/1").key(ADMIN_KEY);
+        call.json(&json!({"name": "Eve"})).send().status == 200
+    });
 }

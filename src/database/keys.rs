@@ -61,7 +61,7 @@ impl Keys<'_> {
     /// Makes a key. Errors with [`DatabaseError::Invalid`] if its name is not one.
     pub fn create(&self, new: &NewKey) -> Result<CreatedKey, DatabaseError> {
         check_name(&new.name)?;
-        self.0.transaction(|tx| {
+        self.0.own_transaction(|tx| {
             tx.execute("api_key_bump", &[("admin", new.admin.into())])?;
             insert(tx, new)
         })
@@ -75,7 +75,7 @@ impl Keys<'_> {
             admin: true,
         };
         self.0
-            .transaction(|tx| match tx.execute("api_key_bump_first", &[])? {
+            .own_transaction(|tx| match tx.execute("api_key_bump_first", &[])? {
                 0 => Ok(None),
                 _ => insert(tx, &new).map(Some),
             })
@@ -83,7 +83,7 @@ impl Keys<'_> {
 
     /// Takes back a key of [`Keys::create_first_admin`] that nobody has got to see: the next start makes another.
     pub fn take_back_first_admin(&self, id: &str) -> Result<(), DatabaseError> {
-        self.0.transaction(|tx| {
+        self.0.own_transaction(|tx| {
             tx.execute("api_key_delete", &[("id", id.into())])?;
             tx.execute("api_key_bump_back", &[]).map(drop)
         })
@@ -100,7 +100,7 @@ impl Keys<'_> {
 
     /// Removes a key; false if there is none with this id.
     pub fn revoke(&self, id: &str) -> Result<bool, DatabaseError> {
-        self.0.transaction(|tx| {
+        self.0.own_transaction(|tx| {
             let found = tx.execute("api_key_delete", &[("id", id.into())])? > 0;
             if found {
                 tx.execute("api_key_bump", &[("admin", false.into())])?;
@@ -134,7 +134,7 @@ impl Keys<'_> {
         let mut used = used.to_vec();
         // Two replicas that lock rows in different orders would wait for each other.
         used.sort_unstable();
-        self.0.transaction(|tx| {
+        self.0.own_transaction(|tx| {
             for (id, at) in used {
                 tx.execute("api_key_touch", &[("id", id.into()), ("at", at.into())])?;
             }

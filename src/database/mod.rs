@@ -77,6 +77,8 @@ use write_places::WritePlaces;
 pub const CHECKOUT: Duration = Duration::from_secs(2);
 /// How long Postgres may work on one statement.
 pub const STATEMENT: Duration = Duration::from_secs(10);
+/// Connections for larder's own statements, besides those of the pool: at most two of them write at one time.
+pub const OWN_CONNECTIONS: u32 = 3;
 /// How long [`Database::ping`] waits for the answer.
 const PING: Duration = Duration::from_secs(1);
 /// The database of a larder that is told of none.
@@ -143,7 +145,12 @@ enum Pool {
 }
 
 struct Inner {
+    /// For the statements of resources.
     pool: Pool,
+    /// For larder's own: the keys, the archive, what was delivered, and whether the database answers. Statements of resources that
+    /// wait, for a lock or a slow disk, take none of these.
+    own: Pool,
+    own_writes: WritePlaces,
     /// Opens connections that are not the pool's; none to a file.
     apart: Option<PostgresManager>,
     writes: WritePlaces,
@@ -167,19 +174,25 @@ impl Database {
     pub fn open(settings: &DatabaseSettings) -> Result<Database, DatabaseError> {
         let url = settings.url.as_ref().map_or(DEFAULT_URL, Secret::reveal);
         let mut apart = None;
-        let pool = match DatabaseKind::of_url(url) {
+        let (pool, own) = match DatabaseKind::of_url(url) {
             Some(DatabaseKind::Postgres) => {
                 let manager = PostgresManager::new(url, STATEMENT)?;
                 apart = Some(manager.another());
+                let own = manager.another();
                 // By hand first: the pool would try again until its time is up, and then not tell a wrong password apart. The pool
                 // begins with this one: whoever asks first need not wait for a second to be opened, which on a busy machine takes
                 // longer than a checkout may.
                 manager.connect_first()?;
-                Pool::Postgres(PostgresPool::new(pool(manager, settings.pool, 3)))
+                own.connect_first()?;
+                (
+                    Pool::Postgres(PostgresPool::new(pool(manager, settings.pool, 3))),
+                    Pool::Postgres(PostgresPool::new(pool(own, OWN_CONNECTIONS, 1))),
+                )
             }
-            Some(DatabaseKind::Sqlite) => {
-                Pool::Sqlite(pool(SqliteManager::new(url)?, settings.pool, 1))
-            }
+            Some(DatabaseKind::Sqlite) => (
+                Pool::Sqlite(pool(SqliteManager::new(url)?, settings.pool, 1)),
+                Pool::Sqlite(pool(SqliteManager::new(url)?, OWN_CONNECTIONS, 1)),
+            ),
             None => {
                 return Err(DatabaseError::Misconfigured(
                     "the database URL begins with neither postgres:// nor sqlite://".to_owned(),
@@ -188,6 +201,8 @@ impl Database {
         };
         Ok(Database(Arc::new(Inner {
             pool,
+            own,
+            own_writes: WritePlaces::of_pool(OWN_CONNECTIONS),
             apart,
             writes: WritePlaces::of_pool(settings.pool),
             opened: Instant::now(),
@@ -209,15 +224,21 @@ impl Database {
         self.with(migration::run)
     }
 
-    /// Whether the database answers, within four seconds. While every connection is at work it counts as answering if one of
-    /// them got an answer lately: a busy database is not a dead one.
+    /// Whether the database answers, within four seconds; on one of larder's own connections, so that what resources wait for does
+    /// not count. While all of these are at work, too, it counts as answering if any statement got an answer lately, or if a new
+    /// connection does: a busy database is not a dead one.
     pub fn ping(&self) -> Result<(), DatabaseError> {
-        let result = match &self.0.pool {
+        let result = match &self.0.own {
             Pool::Postgres(pool) => {
                 let pool = pool.pool()?;
                 match pool.get_timeout(PING) {
                     Ok(mut connection) => Ok(connection.prove(PING)?),
                     Err(_) if self.is_busy(&pool.state(), pool.max_size()) => return Ok(()),
+                    Err(error) if pool.state().idle_connections == 0 => {
+                        let new = self.dedicated_connection();
+                        let proven = new.map(|new| Ok(new?.prove(PING)?));
+                        proven.unwrap_or(Err(checkout(pool, &error)))
+                    }
                     Err(error) => Err(checkout(pool, &error)),
                 }
             }
@@ -244,13 +265,43 @@ impl Database {
         given: &[Parameter<'_>],
     ) -> Result<Vec<Row>, DatabaseError> {
         let query = library::own(name, self.kind())?;
+        self.on(&self.0.own, |mut session| session.query(query, given))
+    }
+
+    /// The same where it stands in for a load: on the connections of resources, of which there can be many that wait.
+    fn query_as_load(
+        &self,
+        name: &'static str,
+        given: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, DatabaseError> {
+        let query = library::own(name, self.kind())?;
         self.with(|mut session| session.query(query, given))
     }
 
     /// Runs larder's own query `name` by itself and returns how many rows it changed.
     fn execute(&self, name: &'static str, given: &[Parameter<'_>]) -> Result<u64, DatabaseError> {
         let query = library::own(name, self.kind())?;
-        self.with(|mut session| session.execute(query, given))
+        self.own_write(|mut session| session.execute(query, given))
+    }
+
+    /// Runs larder's own writes in a transaction: all that `work` does, or nothing where it fails.
+    fn own_transaction<T>(
+        &self,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        self.own_write(|session| session.transaction(Isolation::Plain, work))
+    }
+
+    fn own_write<T>(
+        &self,
+        work: impl FnOnce(Session<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let Some(_place) = self.0.own_writes.take(CHECKOUT) else {
+            return Err(DatabaseError::Unavailable(
+                "no connection for this write: others are waiting already".to_owned(),
+            ));
+        };
+        self.on(&self.0.own, work)
     }
 
     /// The API keys.
@@ -277,7 +328,15 @@ impl Database {
         &self,
         work: impl FnOnce(Session<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
-        let result = match &self.0.pool {
+        self.on(&self.0.pool, work)
+    }
+
+    fn on<T>(
+        &self,
+        pool: &Pool,
+        work: impl FnOnce(Session<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let result = match pool {
             Pool::Postgres(pool) => {
                 let pool = pool.pool()?;
                 let mut connection = pool.get().map_err(|error| checkout(pool, &error))?;
