@@ -300,8 +300,8 @@ fn api_keys_take_turns_at_one_source() {
     assert_eq!(asked_for[6..], [12, 13, 14], "{asked_for:?}");
 }
 
-const USERS: &str = "CREATE TABLE users (id BIGINT PRIMARY KEY, name TEXT NOT NULL);
-INSERT INTO users VALUES (1, 'Ada')";
+const USERS: &str = "CREATE TABLE members (id BIGINT PRIMARY KEY, name TEXT NOT NULL);
+INSERT INTO members VALUES (1, 'Ada')";
 
 const USER: &str = "[resource.user]
 path = \"/users/{id}\"
@@ -321,10 +321,10 @@ ttl = { memory = \"1h\", redis = \"0s\" }
 
 fn users(url: &str) -> LarderOptions {
     LarderOptions::new(USER)
-        .statement("user", "SELECT name FROM users WHERE id = :id")
+        .statement("user", "SELECT name FROM members WHERE id = :id")
         .statement(
             "user_put",
-            "UPDATE users SET name = :name WHERE id = :id RETURNING name",
+            "UPDATE members SET name = :name WHERE id = :id RETURNING name",
         )
         .statement("row", "SELECT :id + 0 AS id")
         .env("DATABASE_URL", url)
@@ -353,7 +353,7 @@ fn a_locked_table_keeps_neither_the_keys_nor_readiness_waiting() {
     let replicas = Larder::start_many(2, &users(&url));
     let (larder, other) = (&replicas[0], &replicas[1]);
     let mut session = postgres.connect(&url);
-    session.batch_execute("BEGIN; LOCK TABLE users").unwrap();
+    session.batch_execute("BEGIN; LOCK TABLE members").unwrap();
     let waiting: Vec<Pending> = (0..30)
         .map(|id| {
             larder

@@ -37,6 +37,7 @@ const MIGRATIONS: &[Migration] = files![
     "0003_first_admin",
     "0004_outbox",
     "0005_people",
+    "0006_key_changes",
 ];
 
 /// How long to wait for another replica that is at it.

@@ -60,7 +60,7 @@ pub use error::DatabaseError;
 pub(crate) use key_form::presumed_key_id;
 pub use key_form::{key_hash, key_id};
 pub use key_rate::KeyRate;
-pub use keys::{CreatedKey, KeyRow, Keys, NewKey};
+pub use keys::{CreatedKey, KeyChanges, KeyMark, KeyPlace, KeyRow, Keys, NewKey};
 pub use outbox::{Outbox, OutboxRow};
 pub use query::{Parameter, Query};
 pub use rows::{Shape, Written, WrittenRow};
