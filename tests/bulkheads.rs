@@ -331,8 +331,8 @@ fn users(url: &str) -> LarderOptions {
 }
 
 /// Readiness again and again: a balancer would drop a replica that says no once.
-fn is_steadily_ready(larder: &Larder) {
-    for _ in 0..20 {
+fn is_steadily_ready(larder: &Larder, looks: usize) {
+    for _ in 0..looks {
         let ready = larder.call("GET", "/readyz").send().expect(200).json();
         assert_eq!(ready["database"]["state"], "up", "{ready}");
     }
@@ -366,7 +366,7 @@ fn a_locked_table_keeps_neither_the_keys_nor_readiness_waiting() {
         running_on_the_database(larder) == 30
     });
 
-    is_steadily_ready(larder);
+    is_steadily_ready(larder, 20);
     let (id, key) = larder.create_key(&json!({"name": "made meanwhile"}));
     let listed = larder.get("/keys").expect(200).json();
     assert_eq!(listed["keys"].as_array().unwrap().len(), 1, "{listed}");
@@ -380,7 +380,7 @@ fn a_locked_table_keeps_neither_the_keys_nor_readiness_waiting() {
     // The same the other way round: what this replica is told of it has to read.
     other.delete(&format!("/keys/{id}")).expect(204);
     until(SOON, "the key is revoked here, too", || !admitted(larder));
-    is_steadily_ready(larder);
+    is_steadily_ready(larder, 20);
     session.batch_execute("ROLLBACK").unwrap();
     for pending in waiting {
         pending.finish().unwrap();
@@ -409,12 +409,14 @@ fn locked_keys_keep_neither_readiness_nor_resources_waiting() {
                 .unwrap()
         })
         .collect();
+    let mut observer = postgres.connect(&url);
     until(SOON, "all connections for keys wait", || {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
-        let waiting: i64 = session.query_one(sql, &[]).unwrap().get(0);
+        let waiting: i64 = observer.query_one(sql, &[]).unwrap().get(0);
         waiting >= 3
     });
-    is_steadily_ready(&larder);
+    // Each look waits a moment for one of these connections before it opens another.
+    is_steadily_ready(&larder, 3);
     for id in 0..20 {
         larder.get(&format!("/row/{id}")).expect(200);
     }
@@ -444,7 +446,7 @@ fn a_long_write_by_another_process_keeps_reads_and_readiness_of_sqlite() {
             call.json(&json!({"name": "Eve"})).connect().unwrap()
         })
         .collect();
-    is_steadily_ready(&larder);
+    is_steadily_ready(&larder, 20);
     larder.get("/keys").expect(200);
     larder
         .call("GET", "/cache/stats")

@@ -535,7 +535,9 @@ mod tests {
             assert_eq!(all.mark, now);
             let ids: Vec<_> = all.keys.iter().map(|(id, _)| id).collect();
             assert_eq!(ids, [&a, &b]);
-            assert_eq!(all.keys[1].1, keys.list().unwrap().pop());
+            let listed = keys.list().unwrap().into_iter();
+            let newer = listed.filter(|row| row.id == b).next_back();
+            assert_eq!(all.keys[1].1, newer);
 
             keys.revoke(&a).unwrap();
             let last = keys.mark().unwrap();

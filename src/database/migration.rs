@@ -209,6 +209,7 @@ mod tests {
                 fixture::batch(
                     &database,
                     "DROP TABLE IF EXISTS api_keys; DROP TABLE IF EXISTS api_keys_version;
+                     DROP TABLE IF EXISTS api_key_changes;
                      DROP TABLE IF EXISTS archived_articles; DROP TABLE IF EXISTS larder_outbox;
                      DROP TABLE IF EXISTS larder_migrations",
                 );
