@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
 use crate::support::news::{News, NewsConfig};
@@ -379,4 +379,36 @@ fn those_that_are_known_work_while_the_database_is_down() {
     postgres.restart();
     until(SOON, "ready with it", || ready() == 200);
     larder.create_key(&json!({"name": "y"}));
+}
+
+#[test]
+fn a_long_list_comes_in_pages_and_a_short_one_as_it_is() {
+    let larder = Larder::start(&LarderOptions::new(""));
+    for name in ["a", "b", "c", "d", "e"] {
+        larder.create_key(&json!({"name": name}));
+    }
+    let all = larder.get("/keys").expect(200).json();
+    assert_eq!(all["keys"].as_array().unwrap().len(), 5);
+    assert!(all.get("next").is_none(), "{all}");
+    let mut paged = Vec::new();
+    let mut path = "/keys?limit=2".to_owned();
+    loop {
+        let page = larder.get(&path).expect(200).json();
+        let keys = page["keys"].as_array().unwrap();
+        assert!(keys.len() <= 2, "{page}");
+        paged.extend(keys.clone());
+        let Some(next) = page.get("next") else { break };
+        // Whoever revokes what is shown goes on where the page ended.
+        let last = keys.last().unwrap()["id"].as_str().unwrap();
+        larder.delete(&format!("/keys/{last}")).expect(204);
+        path = format!("/keys?limit=2&after={}", next.as_str().unwrap());
+    }
+    assert_eq!(Value::from(paged), all["keys"]);
+    assert_eq!(
+        larder.get("/keys").json()["keys"].as_array().unwrap().len(),
+        3
+    );
+    for wrong in ["limit=0", "limit=10001", "limit=x", "after=x", "after="] {
+        larder.get(&format!("/keys?{wrong}")).problem(400);
+    }
 }

@@ -14,6 +14,7 @@ mod support;
 
 mod allocations;
 mod articles;
+mod bulkheads;
 mod cache;
 mod coherence;
 mod commands;

@@ -93,15 +93,15 @@ fn spawn_with(
             if !stop {
                 report(table.refresh(&database), &mut readable);
             }
-            unwritten.extend(table.take_used());
-            if !unwritten.is_empty() && (stop || written.elapsed() >= flush) {
+            if stop || written.elapsed() >= flush {
+                unwritten.extend(table.take_used());
                 let used: Vec<(&str, i64)> = unwritten
                     .iter()
                     .map(|(id, at)| (id.as_str(), *at))
                     .collect();
                 written = Instant::now();
                 // What cannot be written is kept for the next time; why, the look for changes reports.
-                if database.keys().touch(&used).is_ok() {
+                if used.is_empty() || database.keys().touch(&used).is_ok() {
                     unwritten.clear();
                 }
             }

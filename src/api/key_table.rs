@@ -2,11 +2,12 @@
 //!
 //! Promise: a look-up neither blocks nor asks the database, and hashes only what no one has presented successfully before. A key
 //! that is revoked anywhere is refused here within `patience`, as long as the database can be read; while it cannot, the keys
-//! stay as they were. What a key has used of its rate survives every refresh. Refuses to know of HTTP.
+//! stay as they were. A change costs one row of the database and one shard of the table, however many keys there are. What a key has
+//! used of its rate survives every refresh. Refuses to know of HTTP.
 //!
 //! Invariant: a text that is accepted hashes to what the database has for its id, or is the fixed admin key.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -17,7 +18,8 @@ use jiff::Timestamp;
 
 use super::limiter::{Decision, Limiter};
 use crate::database::{
-    Database, DatabaseError, KeyRate, KeyRow, key_hash, key_id, presumed_key_id,
+    Database, DatabaseError, KeyChanges, KeyMark, KeyRate, KeyRow, key_hash, key_id,
+    presumed_key_id,
 };
 use crate::quantity::Rate;
 use crate::secret::Secret;
@@ -35,7 +37,7 @@ pub struct KeyRecord {
 }
 
 impl KeyRecord {
-    fn new(row: &KeyRow, default_rate: Rate, before: Option<&Arc<KeyRecord>>) -> Arc<KeyRecord> {
+    fn new(row: KeyRow, default_rate: Rate, before: Option<&Arc<KeyRecord>>) -> Arc<KeyRecord> {
         let rate = match row.rate {
             KeyRate::Configured => Some(default_rate),
             KeyRate::Limited(rate) => Some(rate),
@@ -64,7 +66,7 @@ impl KeyRecord {
         }
         let verified = before.and_then(|before| before.verified.get().cloned());
         Arc::new(KeyRecord {
-            row: row.clone(),
+            row,
             verified: verified.map_or_else(OnceLock::new, OnceLock::from),
             limiter,
             used: AtomicBool::new(
@@ -122,40 +124,33 @@ fn same(a: &str, b: &str) -> bool {
         ) == 0
 }
 
-/// The keys of one moment.
-#[derive(Debug, Default)]
-struct Snapshot {
-    /// `None` before the first refresh.
-    version: Option<i64>,
-    records: HashMap<String, Arc<KeyRecord>, foldhash::fast::RandomState>,
-}
+/// Parts of the table. A change copies one of them, which with 200,000 keys has about 200 keys.
+const SHARDS: usize = 1024;
 
-impl Snapshot {
-    fn rows(&self) -> impl Iterator<Item = &KeyRow> {
-        self.records.values().map(|record| &record.row)
-    }
-}
+type Shard = HashMap<String, Arc<KeyRecord>, foldhash::fast::RandomState>;
 
 /// All keys that are valid here.
 #[derive(Debug)]
 pub struct KeyTable {
-    snapshot: ArcSwap<Snapshot>,
+    shards: Box<[ArcSwap<Shard>]>,
     /// The key of the environment; it is in no database.
     fixed: Option<(Secret, KeyRecord)>,
-    /// Its lock is held by whoever replaces the snapshot, and never while the database is asked: a database that is frozen
+    /// Its lock is held by whoever replaces shards, and never while the database is asked: a database that is frozen
     /// would hold everybody else with it.
     order: Mutex<Order>,
 }
 
-/// In which order the snapshots are replaced.
+/// In which order what was read is shown.
 #[derive(Debug)]
 struct Order {
     /// The rate of keys that name none.
     default_rate: Rate,
+    /// The last change that is shown. `None` before the first refresh.
+    mark: Option<KeyMark>,
     /// The number of the read that began last.
     begun: u64,
-    /// The number of the read that the snapshot comes from. One that began before it may not replace it: it could put back a
-    /// key that is revoked. The version in the database is no measure, since a database that was restored goes back.
+    /// The number of the read that was shown last. One that began before it may not be shown: it could put back a key that is
+    /// revoked.
     shown: u64,
 }
 
@@ -163,6 +158,14 @@ impl Order {
     fn begin(&mut self) -> u64 {
         self.begun += 1;
         self.begun
+    }
+}
+
+/// The shard of the key with this id. New ids are random letters and digits, so two of them tell the shards apart without a hash.
+fn shard_of(id: &str) -> usize {
+    match id.as_bytes() {
+        [first, second, ..] => (usize::from(*first) << 5 ^ usize::from(*second)) % SHARDS,
+        _ => 0,
     }
 }
 
@@ -184,13 +187,14 @@ impl KeyTable {
             used: AtomicBool::new(false),
         };
         KeyTable {
-            snapshot: ArcSwap::default(),
+            shards: (0..SHARDS).map(|_| ArcSwap::default()).collect(),
             // An empty variable is no key that anybody could present by presenting nothing.
             fixed: admin_key
                 .filter(|key| !key.reveal().is_empty())
                 .map(|key| (key, record())),
             order: Mutex::new(Order {
                 default_rate,
+                mark: None,
                 begun: 0,
                 shown: 0,
             }),
@@ -202,9 +206,9 @@ impl KeyTable {
     /// The record is lent, not given: to count its holders every worker would write to the one line of memory that all requests
     /// with one key have in common.
     pub fn lookup<T>(&self, presented: &str, then: impl FnOnce(&KeyRecord) -> T) -> Option<T> {
-        let snapshot = self.snapshot.load();
         if let Some(id) = presumed_key_id(presented)
-            && let Some(record) = snapshot.records.get(id)
+            && let shard = self.shards[shard_of(id)].load()
+            && let Some(record) = shard.get(id)
             && record.accepts(presented)
         {
             record.note_use();
@@ -214,18 +218,27 @@ impl KeyTable {
         key.matches(presented).then(|| then(record))
     }
 
-    /// Reads the keys if they changed since the last time, and returns whether it brought anything new. What was in the database
-    /// when it was called is known here when it returns. For a thread that may block.
+    /// Reads what changed since the last time, and returns whether that was anything new. What was in the database when it was
+    /// called is known here when it returns. All keys are read the first time, and where the changes cannot be told. For a thread
+    /// that may block.
     pub fn refresh(&self, database: &Database) -> Result<bool, DatabaseError> {
-        let read = self.lock().begin();
+        let (read, known) = {
+            let mut order = self.lock();
+            (order.begin(), order.mark.clone())
+        };
         let keys = database.keys();
-        // The version first: a change between the two reads is then read again next time, and never missed.
-        let version = keys.version()?;
-        if self.snapshot.load().version == Some(version) {
+        // First of all: what changes after it is then read again next time, and never missed.
+        let now = keys.mark()?;
+        if known.as_ref() == Some(&now) {
             return Ok(false);
         }
+        if let Some(known) = &known
+            && let Some(changes) = keys.changes(known, &now)?
+        {
+            return Ok(self.apply(read, changes));
+        }
         let rows = keys.list()?;
-        Ok(self.show(read, Some(version), &rows))
+        Ok(self.show(read, now, rows))
     }
 
     /// Refuses a key from now on, whether or not the database can be read: it was just revoked here.
@@ -233,10 +246,7 @@ impl KeyTable {
         let mut order = self.lock();
         // As a read that begins now: whoever is reading may have read the key before it was revoked.
         order.shown = order.begin();
-        let before = self.snapshot.load();
-        let rows = before.rows().filter(|row| row.id != id);
-        // Without a version, so that the next refresh reads what the database has by then.
-        self.replace(None, rows, &order, &before);
+        self.change(&order, vec![(id.to_owned(), None)]);
     }
 
     /// Changes the rate of the keys that name none. What they have used of the old one is forgotten.
@@ -246,51 +256,102 @@ impl KeyTable {
             return;
         }
         order.default_rate = new;
-        let before = self.snapshot.load();
-        self.replace(before.version, before.rows(), &order, &before);
+        let shards = self.shards.iter().map(|shard| shard.load_full());
+        let rows = shards.flat_map(|shard| {
+            let rows = shard.values().map(|record| record.row.clone());
+            rows.collect::<Vec<_>>()
+        });
+        self.replace(&order, rows.collect());
     }
 
-    /// Takes over what the read of this number has found, unless one that began later is already shown.
-    fn show(&self, read: u64, version: Option<i64>, rows: &[KeyRow]) -> bool {
+    /// Takes over all keys, as the read of this number has found them, unless one that began later is shown already.
+    fn show(&self, read: u64, mark: KeyMark, rows: Vec<KeyRow>) -> bool {
         let mut order = self.lock();
         if order.shown > read {
             return false;
         }
         order.shown = read;
-        self.replace(version, rows.iter(), &order, &self.snapshot.load());
+        order.mark = Some(mark);
+        self.replace(&order, rows);
+        true
+    }
+
+    /// Takes over the changes that the read of this number has found, unless one that began later, or knew more, is shown already.
+    fn apply(&self, read: u64, changes: KeyChanges) -> bool {
+        let mut order = self.lock();
+        let newer = |mark: &KeyMark| mark.version() >= changes.mark.version();
+        if order.shown > read || order.mark.as_ref().is_some_and(newer) {
+            return false;
+        }
+        order.shown = read;
+        order.mark = Some(changes.mark);
+        self.change(&order, changes.keys);
         true
     }
 
     /// The ids of the keys that were used since the last call, with the time of this one in milliseconds since 1970.
     pub(super) fn take_used(&self) -> Vec<(String, i64)> {
         let now = Timestamp::now().as_millisecond();
-        let snapshot = self.snapshot.load();
-        let used = snapshot
-            .records
-            .values()
-            .filter(|record| record.used.swap(false, Ordering::Relaxed));
-        used.map(|record| (record.row.id.clone(), now)).collect()
+        let mut used = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.load();
+            let records = shard.values();
+            let of_shard = records.filter(|record| record.used.swap(false, Ordering::Relaxed));
+            used.extend(of_shard.map(|record| (record.row.id.clone(), now)));
+        }
+        used
     }
 
-    fn replace<'r>(
-        &self,
-        version: Option<i64>,
-        rows: impl Iterator<Item = &'r KeyRow>,
-        order: &Order,
-        before: &Snapshot,
-    ) {
-        let records = rows.map(|row| {
-            let record = KeyRecord::new(row, order.default_rate, before.records.get(&row.id));
-            (row.id.clone(), record)
-        });
-        self.snapshot.store(Arc::new(Snapshot {
-            version,
-            records: records.collect(),
-        }));
+    /// Puts these keys in place of all others. A shard in which nothing changed stays as it is.
+    fn replace(&self, order: &Order, rows: Vec<KeyRow>) {
+        let mut sorted: Vec<Vec<KeyRow>> = vec![Vec::new(); SHARDS];
+        for row in rows {
+            if let Some(rows) = sorted.get_mut(shard_of(&row.id)) {
+                rows.push(row);
+            }
+        }
+        for (shard, rows) in self.shards.iter().zip(sorted) {
+            let before = shard.load();
+            if before.is_empty() && rows.is_empty() {
+                continue;
+            }
+            let records = rows.into_iter().map(|row| {
+                let before = before.get(&row.id);
+                (
+                    row.id.clone(),
+                    KeyRecord::new(row, order.default_rate, before),
+                )
+            });
+            shard.store(Arc::new(records.collect()));
+        }
+    }
+
+    /// Puts each of these keys in its place, or takes it away.
+    fn change(&self, order: &Order, keys: Vec<(String, Option<KeyRow>)>) {
+        let mut by_shard: BTreeMap<usize, Vec<(String, Option<KeyRow>)>> = BTreeMap::new();
+        for (id, row) in keys {
+            by_shard.entry(shard_of(&id)).or_default().push((id, row));
+        }
+        for (at, keys) in by_shard {
+            let Some(shard) = self.shards.get(at) else {
+                continue;
+            };
+            let mut after = Shard::clone(&shard.load());
+            for (id, row) in keys {
+                match row {
+                    Some(row) => {
+                        let record = KeyRecord::new(row, order.default_rate, after.get(&id));
+                        after.insert(id, record);
+                    }
+                    None => drop(after.remove(&id)),
+                }
+            }
+            shard.store(Arc::new(after));
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Order> {
-        // Whoever panicked with it had not stored anything by halves: the snapshot is replaced whole.
+        // Whoever panicked with it had not stored a shard by halves: each is replaced whole.
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -299,7 +360,7 @@ impl KeyTable {
 pub(super) mod tests {
     use super::*;
     use crate::database::NewKey;
-    use crate::database::fixture::Place;
+    use crate::database::fixture::{self, Place};
 
     const RATE: &str = "5/1h";
 
@@ -441,21 +502,95 @@ pub(super) mod tests {
 
         // It has read when the key is revoked, and is shown when that was heard of.
         let slow = table.lock().begin();
-        let (version, rows) = (keys.version().unwrap(), keys.list().unwrap());
+        let (mark, rows) = (keys.mark().unwrap(), keys.list().unwrap());
         keys.revoke(id).unwrap();
         assert!(table.refresh(&database).unwrap());
-        assert!(!table.show(slow, Some(version), &rows));
+        assert!(!table.show(slow, mark, rows));
         assert!(!known(&gone) && known(&stays));
 
         // Likewise beside a key that is forgotten here, before anything is read.
         let id = key_id(stays.reveal()).unwrap();
         let slow = table.lock().begin();
-        let (version, rows) = (keys.version().unwrap(), keys.list().unwrap());
+        let (mark, rows) = (keys.mark().unwrap(), keys.list().unwrap());
         keys.revoke(id).unwrap();
         table.forget(id);
-        assert!(!table.show(slow, Some(version), &rows));
+        assert!(!table.show(slow, mark, rows));
         assert!(!known(&stays));
         assert!(table.refresh(&database).unwrap());
         assert!(!known(&stays));
+    }
+
+    #[test]
+    fn changes_that_began_to_be_read_before_others_put_nothing_back() {
+        let database = Place::sqlite().migrated();
+        let table = table();
+        table.refresh(&database).unwrap();
+        let keys = database.keys();
+        let begin = keys.mark().unwrap();
+        let key = create(&database, KeyRate::Configured);
+        let id = key_id(key.reveal()).unwrap();
+        let slow = table.lock().begin();
+        let created = keys
+            .changes(&begin, &keys.mark().unwrap())
+            .unwrap()
+            .unwrap();
+        keys.revoke(id).unwrap();
+        table.forget(id);
+        assert!(!table.apply(slow, created.clone()));
+        assert!(!known(&table, key.reveal()));
+        assert!(table.refresh(&database).unwrap());
+        // One that began later and read less changes nothing either.
+        let late = table.lock().begin();
+        assert!(!table.apply(late, created));
+        assert!(!known(&table, key.reveal()));
+        assert!(!table.refresh(&database).unwrap());
+    }
+
+    #[test]
+    fn a_change_costs_one_row_and_one_shard_however_many_keys_there_are() {
+        let database = Place::postgres().migrated();
+        let many = "INSERT INTO api_keys (id, name, hash, admin, created_at)
+            SELECT substr(md5(n::text), 1, 12), 'many', 'none', FALSE, n FROM generate_series(1, 20000) n";
+        fixture::batch(&database, many);
+        fixture::batch(
+            &database,
+            "UPDATE api_keys_version SET version = version + 1",
+        );
+        let table = table();
+        assert!(table.refresh(&database).unwrap());
+        let count = |table: &KeyTable| -> usize {
+            table.shards.iter().map(|shard| shard.load().len()).sum()
+        };
+        assert_eq!(count(&table), 20_000);
+        let shards =
+            || -> Vec<Arc<Shard>> { table.shards.iter().map(|shard| shard.load_full()).collect() };
+        let copied = |before: &[Arc<Shard>]| {
+            let pairs = before.iter().zip(shards());
+            pairs
+                .filter(|(before, after)| !Arc::ptr_eq(before, after))
+                .count()
+        };
+        let keys = database.keys();
+        let (before, mark) = (shards(), keys.mark().unwrap());
+        let key = create(&database, KeyRate::Configured);
+        let rows = keys.changes(&mark, &keys.mark().unwrap()).unwrap().unwrap();
+        assert_eq!(rows.keys.len(), 1);
+        assert!(table.refresh(&database).unwrap());
+        assert!(known(&table, key.reveal()));
+        assert_eq!((copied(&before), count(&table)), (1, 20_001));
+        let before = shards();
+        keys.revoke(key_id(key.reveal()).unwrap()).unwrap();
+        assert!(table.refresh(&database).unwrap());
+        assert!(!known(&table, key.reveal()));
+        assert_eq!((copied(&before), count(&table)), (1, 20_000));
+        // Where the changes cannot be told all keys are read.
+        fixture::batch(&database, "DELETE FROM api_keys WHERE created_at > 100");
+        assert!(!table.refresh(&database).unwrap(), "nobody said so");
+        fixture::batch(
+            &database,
+            "UPDATE api_keys_version SET version = version + 1",
+        );
+        assert!(table.refresh(&database).unwrap());
+        assert_eq!(count(&table), 100);
     }
 }

@@ -1,13 +1,16 @@
 //! API keys over HTTP: `POST /keys`, `GET /keys`, `DELETE /keys/{id}`.
 
+use std::collections::HashMap;
+
 use actix_web::http::header::LOCATION;
 use actix_web::{HttpRequest, HttpResponse, web};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::cache::{Cache, Kind, Name};
-use crate::database::{Database, KeyRate, KeyRow, NewKey};
+use crate::database::{Database, KeyPlace, KeyRate, KeyRow, NewKey};
 use crate::quantity::RATE_FORM;
+use crate::resource::{BadParameter, Wrong};
 
 use super::access::{Access, Actor};
 use super::key_table::KeyTable;
@@ -16,6 +19,10 @@ use super::{body, bridge, invalidation};
 
 /// The name by which replicas tell each other that a key was revoked. No entry has it: a tag of a resource has no space.
 pub const KEYS_CHANGED: &str = "api keys";
+
+/// Keys on one page, where the request does not say, and at most.
+const PAGE: u32 = 1_000;
+const LARGEST_PAGE: u32 = 10_000;
 
 /// What managing keys takes.
 pub(crate) struct KeyRoutes {
@@ -52,14 +59,47 @@ pub(crate) async fn create(
     routes.access.admins(&request, work).await
 }
 
-/// `GET /keys`.
+/// `GET /keys?limit=&after=`: a page of them, the oldest first. `next` is there where more follow: the `after` of the next page.
 pub(crate) async fn list(request: HttpRequest, routes: web::Data<KeyRoutes>) -> HttpResponse {
     let work = async {
-        let rows = bridge::database(&routes.database, |database| database.keys().list()).await?;
+        let (place, limit) = page(request.query_string())?;
+        let read = move |database: &Database| {
+            // One more, to know whether more follow.
+            database.keys().page(place.as_ref(), limit + 1)
+        };
+        let mut rows = bridge::database(&routes.database, read).await?;
+        let more = rows.len() > limit as usize;
+        rows.truncate(limit as usize);
         let keys: Vec<Value> = rows.iter().map(shown).collect();
-        Ok(HttpResponse::Ok().json(json!({"keys": keys})))
+        let mut body = json!({"keys": keys});
+        if let Some(last) = rows.last().filter(|_| more) {
+            body["next"] = KeyPlace::behind(last).to_string().into();
+        }
+        Ok(HttpResponse::Ok().json(body))
     };
     routes.access.admins(&request, |_| work).await
+}
+
+/// The page that a query asks for. Parameters of other names are not looked at.
+fn page(query: &str) -> Result<(Option<KeyPlace>, u32), Problem> {
+    let bad = |name: &str, valid: String| {
+        Problem::BadParameter(BadParameter {
+            name: name.to_owned(),
+            wrong: Wrong::NotValid,
+            valid,
+        })
+    };
+    let given = web::Query::<HashMap<String, String>>::from_query(query);
+    let given = given.map_err(|_| bad("limit", format!("1 to {LARGEST_PAGE}")))?;
+    let limit = match given.get("limit").map(|text| text.parse()) {
+        None => PAGE,
+        Some(Ok(limit)) if (1..=LARGEST_PAGE).contains(&limit) => limit,
+        Some(_) => return Err(bad("limit", format!("1 to {LARGEST_PAGE}"))),
+    };
+    let place = given.get("after").map(|text| text.parse());
+    let place = place.transpose();
+    let place = place.map_err(|()| bad("after", "the `next` of a page".to_owned()))?;
+    Ok((place, limit))
 }
 
 /// `DELETE /keys/{id}`: 204, and from then on the key opens nothing here; elsewhere within `patience`.

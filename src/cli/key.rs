@@ -8,10 +8,13 @@ use std::io::{self, Write};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use crate::database::{Database, DatabaseError, KeyRate, KeyRow, NewKey};
+use crate::database::{Database, DatabaseError, KeyPlace, KeyRate, KeyRow, NewKey};
 use crate::quantity::Rate;
 
 use super::columns::columns;
+
+/// Keys that are listed at one time.
+const PAGE: u32 = 1_000;
 
 /// What to do with API keys.
 #[derive(Clone, Debug, Subcommand)]
@@ -125,19 +128,27 @@ fn create(
 }
 
 fn list(database: &Database, out: &mut dyn Write, err: &mut dyn Write) -> Outcome {
-    let rows = match database.keys().list() {
-        Ok(rows) => rows,
-        Err(error) => return Ok(Err(error)),
-    };
-    if rows.is_empty() {
-        writeln!(
-            err,
-            "there are no keys; make one with: larder key create --name NAME"
-        )?;
-        return Ok(Ok(()));
+    let mut place: Option<KeyPlace> = None;
+    loop {
+        let rows = match database.keys().page(place.as_ref(), PAGE) {
+            Ok(rows) => rows,
+            Err(error) => return Ok(Err(error)),
+        };
+        let Some(last) = rows.last() else {
+            if place.is_none() {
+                writeln!(
+                    err,
+                    "there are no keys; make one with: larder key create --name NAME"
+                )?;
+            }
+            return Ok(Ok(()));
+        };
+        let text = table(&rows);
+        let headings = text.find('\n').map_or(0, |end| end + 1);
+        let shown = if place.is_none() { 0 } else { headings };
+        out.write_all(text.get(shown..).unwrap_or_default().as_bytes())?;
+        place = Some(KeyPlace::behind(last));
     }
-    out.write_all(table(&rows).as_bytes())?;
-    Ok(Ok(()))
 }
 
 fn table(rows: &[KeyRow]) -> String {

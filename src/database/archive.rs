@@ -69,13 +69,13 @@ impl Archive<'_> {
         limit: u32,
     ) -> Result<Vec<ArchivedArticle>, DatabaseError> {
         let rows = match category {
-            Some(category) => self.0.query(
+            Some(category) => self.0.query_as_load(
                 "archive_newest",
                 &[("category", category.into()), ("limit", limit.into())],
             )?,
             None => self
                 .0
-                .query("archive_newest_of_all", &[("limit", limit.into())])?,
+                .query_as_load("archive_newest_of_all", &[("limit", limit.into())])?,
         };
         rows.iter()
             .map(|row| {

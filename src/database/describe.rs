@@ -105,7 +105,7 @@ fn rehearse(
     for own in library::all_own(tx.kind()) {
         describe(&mut tx, own?)?;
     }
-    Keys::version_in(&mut tx)?;
+    Keys::mark_in(&mut tx)?;
     Ok(queries
         .iter()
         .map(|query| describe(&mut tx, query.borrow()))

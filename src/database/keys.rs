@@ -1,8 +1,8 @@
 //! API keys as the database keeps them.
 //!
 //! Promise: the key itself is shown once, when it is made; the database has its SHA-256, which is enough for a secret of 190
-//! random bits. Every change of the keys changes one version number in the same transaction, so a replica that reads an
-//! unchanged version has the keys as they are. The first admin key is made once per database, however many replicas start.
+//! random bits. Every change of the keys raises one version number in the same transaction, and leaves a row that says which key it
+//! changed: a replica that knows a version reads what came after it. The first admin key is made once per database, however many replicas start.
 
 use super::error::DatabaseError;
 use super::key_form::{key_hash, new_key};
@@ -13,6 +13,8 @@ use super::{Database, unix_ms};
 use crate::secret::Secret;
 
 const LONGEST_NAME: usize = 100;
+/// Keys on one page where all are read.
+const PAGE: u32 = 5_000;
 
 /// What a new key is to be.
 #[derive(Clone, Debug)]
@@ -53,6 +55,66 @@ pub struct KeyRow {
     pub last_used_at: Option<i64>,
 }
 
+/// The last change that a reader of the keys knows of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyMark {
+    version: i64,
+    /// The key that it changed, which tells one history of changes from another, such as that of a database that was restored.
+    /// `None`: no row says so.
+    changed: Option<String>,
+}
+
+impl KeyMark {
+    /// A number that each change makes larger.
+    pub fn version(&self) -> i64 {
+        self.version
+    }
+}
+
+/// What came after a mark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyChanges {
+    /// The last of these changes.
+    pub mark: KeyMark,
+    /// The keys that they changed, each as it is now; `None`: it is revoked.
+    pub keys: Vec<(String, Option<KeyRow>)>,
+}
+
+/// A place in the list of all keys, the oldest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPlace {
+    created_at: i64,
+    id: String,
+}
+
+impl KeyPlace {
+    /// Right behind this key.
+    pub fn behind(row: &KeyRow) -> KeyPlace {
+        KeyPlace {
+            created_at: row.created_at,
+            id: row.id.clone(),
+        }
+    }
+}
+
+impl std::fmt::Display for KeyPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.created_at, self.id)
+    }
+}
+
+impl std::str::FromStr for KeyPlace {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<KeyPlace, ()> {
+        let (created_at, id) = text.split_once('.').ok_or(())?;
+        Ok(KeyPlace {
+            created_at: created_at.parse().map_err(drop)?,
+            id: id.to_owned(),
+        })
+    }
+}
+
 /// The keys of a database.
 #[derive(Clone, Copy, Debug)]
 pub struct Keys<'a>(pub(super) &'a Database);
@@ -61,7 +123,7 @@ impl Keys<'_> {
     /// Makes a key. Errors with [`DatabaseError::Invalid`] if its name is not one.
     pub fn create(&self, new: &NewKey) -> Result<CreatedKey, DatabaseError> {
         check_name(&new.name)?;
-        self.0.transaction(|tx| {
+        self.0.own_transaction(|tx| {
             tx.execute("api_key_bump", &[("admin", new.admin.into())])?;
             insert(tx, new)
         })
@@ -75,7 +137,7 @@ impl Keys<'_> {
             admin: true,
         };
         self.0
-            .transaction(|tx| match tx.execute("api_key_bump_first", &[])? {
+            .own_transaction(|tx| match tx.execute("api_key_bump_first", &[])? {
                 0 => Ok(None),
                 _ => insert(tx, &new).map(Some),
             })
@@ -83,40 +145,100 @@ impl Keys<'_> {
 
     /// Takes back a key of [`Keys::create_first_admin`] that nobody has got to see: the next start makes another.
     pub fn take_back_first_admin(&self, id: &str) -> Result<(), DatabaseError> {
-        self.0.transaction(|tx| {
+        self.0.own_transaction(|tx| {
             tx.execute("api_key_delete", &[("id", id.into())])?;
-            tx.execute("api_key_bump_back", &[]).map(drop)
+            tx.execute("api_key_bump_back", &[])?;
+            changed(tx, id)
         })
     }
 
-    /// All of them, the oldest first.
+    /// At most `limit` of them behind `place`, or from the first on; the oldest first.
+    pub fn page(&self, place: Option<&KeyPlace>, limit: u32) -> Result<Vec<KeyRow>, DatabaseError> {
+        let (created_at, id) = place.map_or((i64::MIN, ""), |place| (place.created_at, &place.id));
+        let given = [
+            ("created_at", created_at.into()),
+            ("id", id.into()),
+            ("limit", i64::from(limit).into()),
+        ];
+        let rows = self.0.query("api_key_page", &given)?;
+        rows.iter().map(read).collect()
+    }
+
+    /// All of them, page after page, the oldest first. One that is made or revoked meanwhile may be among them or not.
     pub fn list(&self) -> Result<Vec<KeyRow>, DatabaseError> {
-        self.0
-            .query("api_key_list", &[])?
-            .iter()
-            .map(read)
-            .collect()
+        let mut all: Vec<KeyRow> = Vec::new();
+        loop {
+            let place = all.last().map(KeyPlace::behind);
+            let page = self.page(place.as_ref(), PAGE)?;
+            let is_last = page.len() < PAGE as usize;
+            all.extend(page);
+            if is_last {
+                return Ok(all);
+            }
+        }
     }
 
     /// Removes a key; false if there is none with this id.
     pub fn revoke(&self, id: &str) -> Result<bool, DatabaseError> {
-        self.0.transaction(|tx| {
+        self.0.own_transaction(|tx| {
             let found = tx.execute("api_key_delete", &[("id", id.into())])? > 0;
             if found {
                 tx.execute("api_key_bump", &[("admin", false.into())])?;
+                changed(tx, id)?;
             }
             Ok(found)
         })
     }
 
-    /// A number that is another one after each change. Read it before the keys: a change in between is then seen next time.
-    pub fn version(&self) -> Result<i64, DatabaseError> {
-        version_of(&self.0.query("api_key_version", &[])?)
+    /// The last change. Read it before the keys: a change in between is then seen next time.
+    pub fn mark(&self) -> Result<KeyMark, DatabaseError> {
+        mark_of(&self.0.query("api_key_version", &[])?)
     }
 
-    /// [`Keys::version`] within a transaction.
-    pub(super) fn version_in(tx: &mut Transaction<'_>) -> Result<i64, DatabaseError> {
-        version_of(&tx.query("api_key_version", &[])?)
+    /// [`Keys::mark`] within a transaction.
+    pub(super) fn mark_in(tx: &mut Transaction<'_>) -> Result<KeyMark, DatabaseError> {
+        mark_of(&tx.query("api_key_version", &[])?)
+    }
+
+    /// What came after `known`, up to `now` at least. `None`: that cannot be told, and all keys are to be read. Some of the changes
+    /// left no row, or `known` is of another history.
+    pub fn changes(
+        &self,
+        known: &KeyMark,
+        now: &KeyMark,
+    ) -> Result<Option<KeyChanges>, DatabaseError> {
+        if now.version <= known.version {
+            return Ok(None);
+        }
+        let given = [("known", known.version.into())];
+        let rows = self.0.query("api_key_changes", &given)?;
+        let mut mark = known.clone();
+        let mut keys = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let this = KeyMark {
+                version: row.int("version")?,
+                changed: row.optional_text("changed")?.map(str::to_owned),
+            };
+            if this.version == known.version {
+                if this != *known {
+                    return Ok(None);
+                }
+                continue;
+            }
+            if this.version != mark.version + 1 {
+                return Ok(None);
+            }
+            let key = match row.optional_text("id")? {
+                Some(_) => Some(read(row)?),
+                None => None,
+            };
+            keys.push((this.changed.clone().unwrap_or_default(), key));
+            mark = this;
+        }
+        // The row of what is known may be gone by now, or never have been.
+        let begins_there = known.changed.is_none() || keys.len() < rows.len();
+        let complete = begins_there && mark.version >= now.version;
+        Ok(complete.then_some(KeyChanges { mark, keys }))
     }
 
     /// Whether there is a key at all.
@@ -134,7 +256,7 @@ impl Keys<'_> {
         let mut used = used.to_vec();
         // Two replicas that lock rows in different orders would wait for each other.
         used.sort_unstable();
-        self.0.transaction(|tx| {
+        self.0.own_transaction(|tx| {
             for (id, at) in used {
                 tx.execute("api_key_touch", &[("id", id.into()), ("at", at.into())])?;
             }
@@ -143,11 +265,14 @@ impl Keys<'_> {
     }
 }
 
-fn version_of(rows: &[Row]) -> Result<i64, DatabaseError> {
+fn mark_of(rows: &[Row]) -> Result<KeyMark, DatabaseError> {
     let row = rows.first().ok_or_else(|| {
         DatabaseError::Misconfigured("the table api_keys_version is empty".to_owned())
     })?;
-    row.int("version")
+    Ok(KeyMark {
+        version: row.int("version")?,
+        changed: row.optional_text("changed")?.map(str::to_owned),
+    })
 }
 
 fn insert(tx: &mut Transaction<'_>, new: &NewKey) -> Result<CreatedKey, DatabaseError> {
@@ -163,10 +288,17 @@ fn insert(tx: &mut Transaction<'_>, new: &NewKey) -> Result<CreatedKey, Database
             ("created_at", unix_ms().into()),
         ],
     )?;
+    changed(tx, &id)?;
     Ok(CreatedKey {
         id,
         secret: Secret::new(key),
     })
+}
+
+/// Notes which key the last change was about, in the transaction that raised the version.
+fn changed(tx: &mut Transaction<'_>, id: &str) -> Result<(), DatabaseError> {
+    tx.execute("api_key_changed", &[("id", id.into())])?;
+    tx.execute("api_key_changes_prune", &[]).map(drop)
 }
 
 fn read(row: &Row) -> Result<KeyRow, DatabaseError> {
@@ -223,7 +355,7 @@ mod tests {
         fixture::each(|database| {
             let keys = database.keys();
             assert!(!keys.any().unwrap());
-            let mut versions = vec![keys.version().unwrap()];
+            let mut versions = vec![keys.mark().unwrap().version()];
             let rate = KeyRate::parse("600/1m").unwrap();
             let first = keys
                 .create(&NewKey {
@@ -232,9 +364,9 @@ mod tests {
                     admin: true,
                 })
                 .unwrap();
-            versions.push(keys.version().unwrap());
+            versions.push(keys.mark().unwrap().version());
             let second = keys.create(&named("two")).unwrap();
-            versions.push(keys.version().unwrap());
+            versions.push(keys.mark().unwrap().version());
             assert!(keys.any().unwrap());
 
             let list = keys.list().unwrap();
@@ -252,9 +384,13 @@ mod tests {
             assert!((unix_ms() - row.created_at).abs() < 60_000);
 
             assert!(keys.revoke(&first.id).unwrap());
-            versions.push(keys.version().unwrap());
+            versions.push(keys.mark().unwrap().version());
             assert!(!keys.revoke(&first.id).unwrap());
-            assert_eq!(keys.version().unwrap(), versions[3], "nothing changed");
+            assert_eq!(
+                keys.mark().unwrap().version(),
+                versions[3],
+                "nothing changed"
+            );
             assert_eq!(
                 keys.list()
                     .unwrap()
@@ -273,9 +409,9 @@ mod tests {
         fixture::each(|database| {
             let keys = database.keys();
             let unseen = keys.create_first_admin().unwrap().unwrap();
-            let version = keys.version().unwrap();
+            let version = keys.mark().unwrap().version();
             keys.take_back_first_admin(&unseen.id).unwrap();
-            assert!(!keys.any().unwrap() && keys.version().unwrap() != version);
+            assert!(!keys.any().unwrap() && keys.mark().unwrap().version() != version);
 
             let unseen = keys.create_first_admin().unwrap().unwrap();
             let by_hand = NewKey {
@@ -321,7 +457,7 @@ mod tests {
                 .filter_map(|r| r.join().unwrap())
                 .collect();
             assert_eq!(made.len(), 1);
-            assert_eq!(database.keys().version().unwrap(), 2);
+            assert_eq!(database.keys().mark().unwrap().version(), 2);
             let list = database.keys().list().unwrap();
             let admins: Vec<_> = list.iter().filter(|row| row.admin).collect();
             assert!(admins.len() == 1 && admins[0].rate == KeyRate::Unlimited);
@@ -341,7 +477,7 @@ mod tests {
                 keys.create(&named("a")).unwrap().id,
                 keys.create(&named("b")).unwrap().id,
             );
-            let version = keys.version().unwrap();
+            let version = keys.mark().unwrap().version();
             keys.touch(&[(&a, 2_000), (&b, 5), ("gone", 1)]).unwrap();
             keys.touch(&[(&a, 1_000), (&b, 6)]).unwrap();
             let used = |id: &str| {
@@ -354,7 +490,7 @@ mod tests {
             };
             assert_eq!((used(&a), used(&b)), (Some(2_000), Some(6)));
             assert_eq!(
-                keys.version().unwrap(),
+                keys.mark().unwrap().version(),
                 version,
                 "a use is no change of the keys"
             );
@@ -391,5 +527,95 @@ mod tests {
             );
         }
         check_name(&"é".repeat(100)).unwrap();
+    }
+
+    #[test]
+    fn what_came_after_a_mark_is_one_row_for_each_change() {
+        fixture::each(|database| {
+            let keys = database.keys();
+            let begin = keys.mark().unwrap();
+            let (a, b) = (
+                keys.create(&named("a")).unwrap().id,
+                keys.create(&named("b")).unwrap().id,
+            );
+            let now = keys.mark().unwrap();
+            let all = keys.changes(&begin, &now).unwrap().unwrap();
+            assert_eq!(all.mark, now);
+            let ids: Vec<_> = all.keys.iter().map(|(id, _)| id).collect();
+            assert_eq!(ids, [&a, &b]);
+            let listed = keys.list().unwrap().into_iter();
+            let newer = listed.filter(|row| row.id == b).next_back();
+            assert_eq!(all.keys[1].1, newer);
+
+            keys.revoke(&a).unwrap();
+            let last = keys.mark().unwrap();
+            let after = keys.changes(&now, &last).unwrap().unwrap();
+            assert_eq!(after.keys, [(a, None)]);
+            assert_eq!(keys.changes(&last, &last).unwrap(), None, "nothing came");
+        });
+    }
+
+    #[test]
+    fn changes_that_cannot_be_told_are_not_guessed() {
+        fixture::each(|database| {
+            let keys = database.keys();
+            keys.create(&named("a")).unwrap();
+            let known = keys.mark().unwrap();
+            keys.create(&named("b")).unwrap();
+            keys.create(&named("c")).unwrap();
+            let now = keys.mark().unwrap();
+            let told = |known: &KeyMark, now: &KeyMark| keys.changes(known, now).unwrap().is_some();
+            assert!(told(&known, &now));
+            // Of another history, such as before a database was restored.
+            let other = KeyMark {
+                changed: Some("somebodyelse".to_owned()),
+                ..known.clone()
+            };
+            assert!(!told(&other, &now));
+            assert!(!told(&now, &known), "it has gone back");
+            // By hand, or by a larder that leaves no row.
+            fixture::batch(
+                database,
+                "UPDATE api_keys_version SET version = version + 1",
+            );
+            let by_hand = keys.mark().unwrap();
+            assert!(!told(&known, &by_hand));
+            keys.create(&named("d")).unwrap();
+            let last = keys.mark().unwrap();
+            assert!(!told(&known, &last) && told(&by_hand, &last));
+            fixture::batch(database, "DELETE FROM api_key_changes");
+            assert!(
+                !told(&by_hand, &last)
+                    && !told(
+                        &last,
+                        &KeyMark {
+                            version: 99,
+                            ..last.clone()
+                        }
+                    )
+            );
+        });
+    }
+
+    #[test]
+    fn a_list_is_read_in_pages_and_a_place_outlives_its_key() {
+        fixture::each(|database| {
+            let keys = database.keys();
+            for name in ["a", "b", "c", "d", "e"] {
+                keys.create(&named(name)).unwrap();
+            }
+            let all = keys.list().unwrap();
+            let first = keys.page(None, 2).unwrap();
+            assert_eq!(first, all[..2]);
+            let place = KeyPlace::behind(&first[1]);
+            assert_eq!(place.to_string().parse(), Ok(place.clone()));
+            keys.revoke(&first[1].id).unwrap();
+            assert_eq!(keys.page(Some(&place), 2).unwrap(), all[2..4]);
+            let place = KeyPlace::behind(&all[4]);
+            assert!(keys.page(Some(&place), 2).unwrap().is_empty());
+            for wrong in ["", "1", "x.y", "é"] {
+                assert!(wrong.parse::<KeyPlace>().is_err(), "{wrong}");
+            }
+        });
     }
 }

@@ -40,6 +40,7 @@ const MIGRATIONS: &[Migration] = files![
     "0006_owner",
     "0007_canonical_text",
     "0008_identity",
+    "0009_key_changes",
 ];
 
 /// How long to wait for another replica that is at it.
@@ -235,6 +236,7 @@ mod tests {
                 fixture::batch(
                     &database,
                     "DROP TABLE IF EXISTS api_keys; DROP TABLE IF EXISTS api_keys_version;
+                     DROP TABLE IF EXISTS api_key_changes;
                      DROP TABLE IF EXISTS archived_articles; DROP TABLE IF EXISTS larder_outbox;
                      DROP TABLE IF EXISTS larder_identity;
                      DROP TABLE IF EXISTS larder_migrations",

@@ -67,7 +67,7 @@ pub use error::DatabaseError;
 pub(crate) use key_form::presumed_key_id;
 pub use key_form::{key_hash, key_id};
 pub use key_rate::KeyRate;
-pub use keys::{CreatedKey, KeyRow, Keys, NewKey};
+pub use keys::{CreatedKey, KeyChanges, KeyMark, KeyPlace, KeyRow, Keys, NewKey};
 pub use outbox::{Outbox, OutboxRow};
 pub use query::{Parameter, Query};
 pub use rows::{Shape, Written, WrittenRow};
@@ -85,6 +85,8 @@ use write_places::WritePlaces;
 pub const CHECKOUT: Duration = Duration::from_secs(2);
 /// How long Postgres may work on one statement.
 pub const STATEMENT: Duration = Duration::from_secs(10);
+/// Connections for larder's own statements, besides those of the pool: at most two of them write at one time.
+pub const OWN_CONNECTIONS: u32 = 3;
 /// How long [`Database::ping`] waits for the answer.
 const PING: Duration = Duration::from_secs(1);
 /// The database of a larder that is told of none.
@@ -160,7 +162,12 @@ enum Pool {
 }
 
 struct Inner {
+    /// For the statements of resources.
     pool: Pool,
+    /// For larder's own: the keys, the archive, what was delivered, and whether the database answers. Statements of resources that
+    /// wait, for a lock or a slow disk, take none of these.
+    own: Pool,
+    own_writes: WritePlaces,
     /// Opens connections that are not the pool's; none to a file.
     apart: Option<PostgresManager>,
     writes: WritePlaces,
@@ -199,21 +206,28 @@ impl Database {
     pub fn open(settings: &DatabaseSettings) -> Result<Database, DatabaseError> {
         let url = settings.url.as_ref().map_or(DEFAULT_URL, Secret::reveal);
         let mut apart = None;
-        let pool = match DatabaseKind::of_url(url) {
+        let (pool, own) = match DatabaseKind::of_url(url) {
             Some(DatabaseKind::Postgres) => {
                 let manager = PostgresManager::new(url, STATEMENT)?;
                 apart = Some(manager.another());
+                let own = manager.another();
                 // By hand first: the pool would try again until its time is up, and then not tell a wrong password apart. The pool
                 // begins with this one: whoever asks first need not wait for a second to be opened, which on a busy machine takes
                 // longer than a checkout may.
                 let first = manager.connect_first()?;
                 manager.keep(first);
-                Pool::Postgres(PostgresPool::new(pool(manager, settings.pool, 3)))
+                (
+                    Pool::Postgres(PostgresPool::new(pool(manager, settings.pool, 3))),
+                    Pool::Postgres(PostgresPool::new(pool(own, OWN_CONNECTIONS, 1))),
+                )
             }
             Some(DatabaseKind::Sqlite) => {
                 let manager = SqliteManager::new(url)?;
-                let file = manager.file();
-                Pool::Sqlite(pool(manager, settings.pool, 1), file)
+                let (own, file) = (manager.another(), manager.file());
+                (
+                    Pool::Sqlite(pool(manager, settings.pool, 1), file.clone()),
+                    Pool::Sqlite(pool(own, OWN_CONNECTIONS, 1), file),
+                )
             }
             None => {
                 return Err(DatabaseError::Misconfigured(
@@ -223,6 +237,8 @@ impl Database {
         };
         Ok(Database(Arc::new(Inner {
             pool,
+            own,
+            own_writes: WritePlaces::of_pool(OWN_CONNECTIONS),
             apart,
             writes: WritePlaces::of_pool(settings.pool),
             identity: OnceLock::new(),
@@ -271,10 +287,11 @@ impl Database {
         Ok(self.0.identity.get_or_init(|| id.into()).clone())
     }
 
-    /// Whether the database answers, within six seconds. While every connection is at work it counts as answering if one of
-    /// them got an answer lately: a busy database is not a dead one.
+    /// Whether the database answers, within six seconds; on one of larder's own connections, so that what resources wait for does
+    /// not count. While all of these are at work, too, it counts as answering if any statement got an answer lately, or if a new
+    /// connection does: a busy database is not a dead one.
     pub fn ping(&self) -> Result<(), DatabaseError> {
-        let result = match &self.0.pool {
+        let result = match &self.0.own {
             Pool::Postgres(pool) => {
                 let pool = pool.pool()?;
                 let mut answer = pool.get_timeout(PING).map(|mut one| one.prove(PING));
@@ -285,6 +302,11 @@ impl Database {
                 match answer {
                     Ok(answer) => Ok(answer?),
                     Err(_) if self.is_busy(&pool.state(), pool.max_size()) => return Ok(()),
+                    Err(error) if pool.state().idle_connections == 0 => {
+                        let new = self.dedicated_connection();
+                        let proven = new.map(|new| Ok(new?.prove(PING)?));
+                        proven.unwrap_or(Err(checkout(pool, &error)))
+                    }
                     Err(error) => Err(checkout(pool, &error)),
                 }
             }
@@ -314,13 +336,43 @@ impl Database {
         given: &[Parameter<'_>],
     ) -> Result<Vec<Row>, DatabaseError> {
         let query = library::own(name, self.kind())?;
-        self.look_up(|mut session| session.query(query, given))
+        self.look_up(&self.0.own, |mut session| session.query(query, given))
+    }
+
+    /// The same where it stands in for a load: on the connections of resources, of which there can be many that wait.
+    fn query_as_load(
+        &self,
+        name: &'static str,
+        given: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, DatabaseError> {
+        let query = library::own(name, self.kind())?;
+        self.look_up(&self.0.pool, |mut session| session.query(query, given))
     }
 
     /// Runs larder's own query `name` by itself and returns how many rows it changed.
     fn execute(&self, name: &'static str, given: &[Parameter<'_>]) -> Result<u64, DatabaseError> {
         let query = library::own(name, self.kind())?;
-        self.with(|mut session| session.execute(query, given))
+        let _place = self.own_place()?;
+        self.on(&self.0.own, |mut session| session.execute(query, given))
+    }
+
+    /// Runs larder's own writes in a transaction: all that `work` does, or nothing where it fails.
+    fn own_transaction<T>(
+        &self,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let _place = self.own_place()?;
+        self.begun_once(&self.0.own, work)
+    }
+
+    /// The right to take one of larder's own connections for a write.
+    fn own_place(&self) -> Result<impl Drop + '_, DatabaseError> {
+        let place = self.0.own_writes.take(CHECKOUT);
+        place.ok_or_else(|| {
+            DatabaseError::Unavailable(
+                "no connection for this write: others are waiting already".to_owned(),
+            )
+        })
     }
 
     /// The API keys.
@@ -348,19 +400,29 @@ impl Database {
         &self,
         work: impl FnOnce(Session<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
-        self.attempt(work).map_err(|failed| failed.error)
+        self.on(&self.0.pool, work)
     }
 
-    /// As [`Database::with`], for work that changes nothing: it runs again, on another connection, where its own was lost, and
+    /// Hands a connection of `pool` to `work`.
+    fn on<T>(
+        &self,
+        pool: &Pool,
+        work: impl FnOnce(Session<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        self.attempt(pool, work).map_err(|failed| failed.error)
+    }
+
+    /// As [`Database::on`], for work that changes nothing: it runs again, on another connection, where its own was lost, and
     /// where the schema was changed since its statement was prepared. Once for either, and not after [`STATEMENT`].
     fn look_up<T>(
         &self,
+        pool: &Pool,
         work: impl Fn(Session<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
         let began = Instant::now();
         let (mut lost, mut contended) = (false, false);
         loop {
-            let failed = match self.attempt(&work) {
+            let failed = match self.attempt(pool, &work) {
                 Ok(done) => return Ok(done),
                 Err(failed) => failed,
             };
@@ -378,9 +440,10 @@ impl Database {
 
     fn attempt<T>(
         &self,
+        pool: &Pool,
         work: impl FnOnce(Session<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, Failed> {
-        let (result, lost) = match &self.0.pool {
+        let (result, lost) = match pool {
             Pool::Postgres(pool) => {
                 let pool = pool.pool()?;
                 let mut connection = pool.get().map_err(|error| checkout(pool, &error))?;
@@ -393,7 +456,10 @@ impl Database {
                 let connection = pool.get().map_err(|error| checkout(pool, &error))?;
                 let done = work(Session::Sqlite(&connection));
                 // What was written into a file that went meanwhile is not written.
-                (done.and_then(|done| file.must_be_there().map(|()| done)), false)
+                (
+                    done.and_then(|done| file.must_be_there().map(|()| done)),
+                    false,
+                )
             }
         };
         if !matches!(result, Err(DatabaseError::Unavailable(_))) {

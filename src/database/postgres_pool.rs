@@ -362,7 +362,7 @@ mod tests {
             Err(DatabaseError::Unavailable(_))
         ));
         assert!(matches!(
-            database.keys().version(),
+            database.keys().mark(),
             Err(DatabaseError::Unavailable(_))
         ));
         assert!(

@@ -38,6 +38,11 @@ impl SqliteFile {
         })
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Errors with [`DatabaseError::Unavailable`] while the path leads to no file or to another one.
     pub(super) fn must_be_there(&self) -> Result<(), DatabaseError> {
         let path = self.path.display();

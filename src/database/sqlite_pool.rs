@@ -30,16 +30,7 @@ impl SqliteManager {
         let explain = |error: DatabaseError| explain(error, &path);
         let file = SqliteFile::open(&path)
             .map_err(|error| explain(DatabaseError::Unavailable(error.to_string())))?;
-        // Without CREATE: where the file is gone, an empty one in its place would be no help.
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connections = r2d2_sqlite::SqliteConnectionManager::file(&path)
-            .with_flags(flags)
-            .with_init(|connection| {
-                connection.busy_timeout(BUSY)?;
-                connection.set_prepared_statement_cache_capacity(128);
-                // NORMAL: in WAL mode a crash of the machine may lose the last commits, but never damages the file.
-                connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON")
-            });
+        let connections = connections(&path);
         let connection = connections
             .connect()
             .map_err(|error| explain(error.into()))?;
@@ -50,10 +41,32 @@ impl SqliteManager {
         })
     }
 
+    /// Another one for the same file, which it does not open again by itself: closing it would
+    /// take the locks that this process's connections have (fcntl, POSIX.1-2017).
+    pub(super) fn another(&self) -> SqliteManager {
+        SqliteManager {
+            connections: connections(self.file.path()),
+            file: self.file.clone(),
+        }
+    }
+
     /// The file that it opens.
     pub(super) fn file(&self) -> Arc<SqliteFile> {
         self.file.clone()
     }
+}
+
+fn connections(path: &Path) -> r2d2_sqlite::SqliteConnectionManager {
+    // Without CREATE: where the file is gone, an empty one in its place would be no help.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    r2d2_sqlite::SqliteConnectionManager::file(path)
+        .with_flags(flags)
+        .with_init(|connection| {
+            connection.busy_timeout(BUSY)?;
+            connection.set_prepared_statement_cache_capacity(128);
+            // NORMAL: in WAL mode a crash of the machine may lose the last commits, but never damages the file.
+            connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON")
+        })
 }
 
 impl ManageConnection for SqliteManager {

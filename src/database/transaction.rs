@@ -14,7 +14,7 @@ use super::query::{Parameter, Query};
 use super::rows::{Shape, Written};
 use super::session::Session;
 use super::value::Row;
-use super::{CHECKOUT, Database, DatabaseKind, STATEMENT, library};
+use super::{CHECKOUT, Database, DatabaseKind, Pool, STATEMENT, library};
 
 /// How far a change is kept apart from others at the same time. SQLite lets one write after the other in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,17 @@ impl Database {
         &self,
         work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
+        self.begun_once(&self.0.pool, work)
+    }
+
+    /// The same on a connection of `pool`.
+    pub(super) fn begun_once<T>(
+        &self,
+        pool: &Pool,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
         let mut work = Some(work);
-        self.begun(Isolation::Plain, |transaction| match work.take() {
+        self.begun(pool, Isolation::Plain, |transaction| match work.take() {
             Some(work) => work(transaction),
             None => Err(DatabaseError::Failed("it ran already".to_owned())),
         })
@@ -46,12 +55,13 @@ impl Database {
     /// Runs `work` in a transaction. Where BEGIN finds its connection lost nothing was done, so BEGIN is tried on another, once.
     fn begun<T>(
         &self,
+        pool: &Pool,
         isolation: Isolation,
         mut work: impl FnMut(&mut Transaction<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
         let has_begun = Cell::new(false);
         let mut attempt = || {
-            self.attempt(|session| {
+            self.attempt(pool, |session| {
                 session.transaction(isolation, |transaction| {
                     has_begun.set(true);
                     work(transaction)
@@ -80,7 +90,7 @@ impl Database {
         loop {
             // The place is free again during the pause.
             let result = match self.0.writes.take(CHECKOUT) {
-                Some(_place) => self.begun(isolation, &mut work),
+                Some(_place) => self.begun(&self.0.pool, isolation, &mut work),
                 None => Err(DatabaseError::Unavailable(
                     "no connection for this write: too many writes are waiting already".to_owned(),
                 )),
@@ -111,7 +121,7 @@ impl Database {
         given: &[Parameter<'_>],
         shape: Shape,
     ) -> Result<Option<Vec<u8>>, DatabaseError> {
-        self.look_up(|mut session| match session.kind() {
+        self.look_up(&self.0.pool, |mut session| match session.kind() {
             DatabaseKind::Postgres => {
                 session.transaction_from(READ_ONLY, |tx| tx.read(query, given, shape))
             }

@@ -130,7 +130,7 @@ impl Origin {
             // Its last resort is the archive.
             Origin::News(_) | Origin::Sql(_) => Sql::SHARE,
             Origin::Http(api) => api.label(),
-            Origin::Parts(_) => Parts::SHARE,
+            Origin::Parts(parts) => parts.share(),
         }
     }
 

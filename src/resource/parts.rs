@@ -17,14 +17,12 @@ use crate::database::{DatabaseError, Transaction};
 use super::Resource;
 use super::form::Taken;
 use super::origin::{Origin, Values};
+use super::sql::Sql;
 
 /// See the module.
 pub(super) struct Parts(Vec<Arc<Resource>>);
 
 impl Parts {
-    /// The share of the loads that a whole draws on itself, which only ever asks Redis.
-    pub(super) const SHARE: &str = "wholes of parts";
-
     /// The parts of these names among `built`.
     pub(super) fn of(names: &[String], built: &[Arc<Resource>]) -> Result<Parts, String> {
         let part = |name: &String| {
@@ -34,6 +32,12 @@ impl Parts {
                 .ok_or_else(|| format!("there is no resource {name} to be a part"))
         };
         Ok(Parts(names.iter().map(part).collect::<Result<_, _>>()?))
+    }
+
+    /// The share of the loads that a whole draws on itself, where it has to ask Redis what became of an older one.
+    pub(super) fn share(&self) -> &str {
+        let mut origins = self.0.iter().filter_map(|part| part.origin.as_ref());
+        origins.next().map_or(Sql::SHARE, Origin::share)
     }
 
     /// Whether each of them comes from the database.

@@ -41,6 +41,7 @@ fn a_url_says_which_database() {
 fn a_database_that_is_all_at_work_is_not_dead() {
     fixture::each_bare(|place| {
         let database = place.open_with(1);
+        database.migrate().unwrap();
         database.ping().unwrap();
         let (begun, wait_begun) = mpsc::channel();
         let (end, wait_end) = mpsc::channel::<()>();
@@ -54,13 +55,41 @@ fn a_database_that_is_all_at_work_is_not_dead() {
         });
         wait_begun.recv().unwrap();
         database.ping().unwrap();
-        let error = database.keys().version().unwrap_err();
+        // Larder's own statements have connections of their own.
+        database.keys().mark().unwrap();
+        let error = database.transaction(|_| Ok(())).unwrap_err();
         assert!(
             matches!(&error, DatabaseError::Unavailable(what) if what.contains("at work")),
             "{error}"
         );
         drop(end);
         busy.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn own_statements_that_all_wait_make_no_dead_database() {
+    fixture::each_bare(|place| {
+        let database = place.open();
+        let (begun, wait_begun) = mpsc::channel();
+        let (end, wait_end) = mpsc::channel::<()>();
+        let wait_end = std::sync::Mutex::new(wait_end);
+        std::thread::scope(|scope| {
+            for _ in 0..OWN_CONNECTIONS {
+                let (begun, wait_end, database) = (begun.clone(), &wait_end, &database);
+                scope.spawn(move || {
+                    let waits = database.on(&database.0.own, |_| {
+                        begun.send(()).unwrap();
+                        let _ = wait_end.lock().unwrap().recv();
+                        Ok(())
+                    });
+                    waits.unwrap();
+                });
+            }
+            (0..OWN_CONNECTIONS).for_each(|_| wait_begun.recv().unwrap());
+            database.ping().unwrap();
+            drop(end);
+        });
     });
 }
 
@@ -87,5 +116,5 @@ fn writers_to_one_file_wait_for_each_other() {
     for writer in writers {
         writer.join().unwrap();
     }
-    assert_eq!(place.open().keys().version(), Ok(100));
+    assert_eq!(place.open().keys().mark().unwrap().version(), 100);
 }
