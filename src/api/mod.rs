@@ -75,12 +75,13 @@ impl Api {
                 access: access.clone(),
             }),
             health: web::Data::new(Health {
-                database,
+                database: database.clone(),
                 redis_required,
             }),
             front: web::Data::new(Front {
                 cache,
                 resources: ArcSwap::from_pointee(resources),
+                database,
                 access,
                 lifecycle: Lifecycle::default(),
             }),

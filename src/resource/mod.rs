@@ -18,6 +18,7 @@ mod sql;
 mod statements;
 mod tag;
 mod view;
+mod watches;
 mod write;
 
 use std::collections::HashMap;
@@ -46,6 +47,7 @@ pub use self::settings::{
 pub use self::statements::{StatementFault, statement_faults, statements};
 pub use self::tag::{TagError, TagTemplate};
 pub use self::view::{Body, View};
+pub use self::watches::watch_warnings;
 pub use self::write::{Precondition, Write, WriteError, Written};
 
 /// Changes whenever the stored form of any value does, so that replicas of two versions never read each other's entries.
@@ -280,9 +282,7 @@ impl Resource {
     fn tags(&self, own: &Values<'_>) -> Box<[Tag]> {
         let mut tags = Vec::with_capacity(self.settings.tags.len());
         for template in &self.settings.tags {
-            let exact = template.render(|name| text_of(own, name));
-            let canonical = template.render(|name| self.canonical_of(own, name));
-            for tag in [exact, canonical] {
+            for tag in self.rendered(template, own) {
                 if !tags.contains(&tag) {
                     tags.push(tag);
                 }
@@ -290,6 +290,50 @@ impl Resource {
         }
         tags.extend(self.key_of_equals(own));
         tags.into()
+    }
+
+    /// The tags that a template gives for these values: with each as it is, and with each canonical.
+    fn rendered(&self, template: &TagTemplate, own: &Values<'_>) -> [Tag; 2] {
+        [
+            template.render(|name| text_of(own, name)),
+            template.render(|name| self.canonical_of(own, name)),
+        ]
+    }
+
+    /// How many of its tag templates can make `tag`, whose values may be escaped or not and in any spelling
+    /// that a request may have. The tags that its entries then have are added to `tags`.
+    fn read_tag(&self, tag: &str, tags: &mut Vec<Tag>) -> usize {
+        let makes = |template: &&TagTemplate| {
+            let before = tags.len();
+            for reading in template.readings(tag) {
+                if let Some(values) = self.values_of_tag(&reading) {
+                    tags.extend(self.rendered(template, &values));
+                }
+            }
+            tags.len() > before
+        };
+        self.settings.tags.iter().filter(makes).count()
+    }
+
+    /// The values at the places of a tag, where some request can have them all.
+    fn values_of_tag<'s>(&'s self, reading: &[(&str, &str)]) -> Option<Vec<(&'s str, ParamValue)>> {
+        let mut values: Vec<(&str, ParamValue)> = Vec::with_capacity(reading.len());
+        for (name, text) in reading {
+            let mut params = self.key_params.iter();
+            let param = params.find(|param| param.settings.name == *name)?;
+            let settings = &param.settings;
+            // A parameter that a request may leave out leaves its place empty.
+            if text.is_empty() && !settings.required && settings.default.is_none() {
+                continue;
+            }
+            let value = ParamValue::from(param.of_tag(text)?);
+            match values.iter().find(|(known, _)| known == name) {
+                Some((_, other)) if *other != value => return None,
+                Some(_) => {}
+                None => values.push((settings.name.as_str(), value)),
+            }
+        }
+        Some(values)
     }
 
     /// The name of the key in which each value is canonical, where that is another one.
@@ -373,14 +417,35 @@ impl Param {
     /// Its value in a request, by default where it is not there, in the one spelling that it has.
     fn read<'q>(&'q self, arguments: Arguments<'q>) -> Result<Option<Argument<'q>>, BadParameter> {
         let read = parameter::read(&self.settings, self.pattern.as_ref(), arguments)?;
-        let form = self.taken.as_ref().and_then(|taken| taken.form);
-        Ok(match (read, form) {
-            (Some(Argument::Text(text)), Some(form)) => {
-                let written = form.canonical(&text);
-                Some(Argument::Text(written.map_or(text, Into::into)))
-            }
-            (read, _) => read,
+        Ok(read.map(|argument| self.formed(argument)))
+    }
+
+    /// Its value in a tag; `None` where no request can have it.
+    fn of_tag<'q>(&self, text: &'q str) -> Option<Argument<'q>> {
+        let pattern = self.pattern.as_ref();
+        if let Some(value) = parameter::of_tag(&self.settings, pattern, text) {
+            return Some(self.formed(value));
+        }
+        // Its declaration may allow the one spelling alone that it has in tags.
+        let formed = self.taken.as_ref()?.form?.canonical(text)?;
+        let value = ParamValue::from(parameter::of_tag(&self.settings, pattern, &formed)?);
+        Some(match value {
+            ParamValue::Text(text) => Argument::Text(text.into()),
+            ParamValue::Integer(number) => Argument::Integer(number),
+            ParamValue::Boolean(yes) => Argument::Boolean(yes),
         })
+    }
+
+    /// The value in the one spelling that it has.
+    fn formed<'q>(&self, argument: Argument<'q>) -> Argument<'q> {
+        let form = self.taken.as_ref().and_then(|taken| taken.form);
+        match (argument, form) {
+            (Argument::Text(text), Some(form)) => {
+                let written = form.canonical(&text);
+                Argument::Text(written.map_or(text, Into::into))
+            }
+            (argument, _) => argument,
+        }
     }
 }
 

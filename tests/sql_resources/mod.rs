@@ -1,5 +1,6 @@
 //! Resources that an operator declares over SQL: a few lines of configuration and a file with a statement, no Rust.
 
+mod spellings;
 mod writes;
 
 use std::sync::Arc;
