@@ -255,7 +255,7 @@ fn spellings() -> impl Strategy<Value = (&'static str, Vec<String>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
     #[test]
     fn a_spelling_and_the_row_that_holds_it_have_one_text((ty, spellings) in spellings()) {
