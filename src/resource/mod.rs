@@ -10,6 +10,7 @@ mod form;
 mod given;
 mod news;
 mod origin;
+mod param;
 mod parameter;
 mod parts;
 mod resources;
@@ -25,13 +26,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use regex_lite::Regex;
-
 use crate::cache::{KeyText, Name, Policy, Request, Subject, Tag, Tally, random};
 use crate::database::{self, Query};
 
-use self::form::{Taken, Texts};
+use self::form::Texts;
 use self::origin::{Origin, Values};
+use self::param::Param;
 
 pub use self::archivist::Archivist;
 pub use self::given::Given;
@@ -68,15 +68,6 @@ pub struct Resource {
     origin: Option<Origin>,
     writes: Vec<Arc<Write>>,
     tally: Arc<Tally>,
-}
-
-/// A parameter, ready to be read.
-struct Param {
-    settings: ParamSettings,
-    /// What its whole value matches.
-    pattern: Option<Regex>,
-    /// How the database takes it, where a statement does.
-    taken: Option<Taken>,
 }
 
 impl Resource {
@@ -410,42 +401,6 @@ impl Resource {
 
     fn source_limit(&self) -> Duration {
         self.origin.as_ref().map(Origin::limit).unwrap_or_default()
-    }
-}
-
-impl Param {
-    /// Its value in a request, by default where it is not there, in the one spelling that it has.
-    fn read<'q>(&'q self, arguments: Arguments<'q>) -> Result<Option<Argument<'q>>, BadParameter> {
-        let read = parameter::read(&self.settings, self.pattern.as_ref(), arguments)?;
-        Ok(read.map(|argument| self.formed(argument)))
-    }
-
-    /// Its value in a tag; `None` where no request can have it.
-    fn of_tag<'q>(&self, text: &'q str) -> Option<Argument<'q>> {
-        let pattern = self.pattern.as_ref();
-        if let Some(value) = parameter::of_tag(&self.settings, pattern, text) {
-            return Some(self.formed(value));
-        }
-        // Its declaration may allow the one spelling alone that it has in tags.
-        let formed = self.taken.as_ref()?.form?.canonical(text)?;
-        let value = ParamValue::from(parameter::of_tag(&self.settings, pattern, &formed)?);
-        Some(match value {
-            ParamValue::Text(text) => Argument::Text(text.into()),
-            ParamValue::Integer(number) => Argument::Integer(number),
-            ParamValue::Boolean(yes) => Argument::Boolean(yes),
-        })
-    }
-
-    /// The value in the one spelling that it has.
-    fn formed<'q>(&self, argument: Argument<'q>) -> Argument<'q> {
-        let form = self.taken.as_ref().and_then(|taken| taken.form);
-        match (argument, form) {
-            (Argument::Text(text), Some(form)) => {
-                let written = form.canonical(&text);
-                Argument::Text(written.map_or(text, Into::into))
-            }
-            (argument, _) => argument,
-        }
     }
 }
 
