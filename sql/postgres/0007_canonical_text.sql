@@ -109,24 +109,29 @@ $migration$;
 DO $migration$
 BEGIN
     EXECUTE replace($function$
-CREATE OR REPLACE FUNCTION larder_kind(type oid, collated oid) RETURNS text LANGUAGE sql STABLE
+CREATE OR REPLACE FUNCTION larder_kind(kind_of oid, collated oid) RETURNS text LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH RECURSIVE base AS (
-        SELECT pg_type.* FROM pg_type WHERE pg_type.oid = type
-        UNION ALL
-        SELECT pg_type.* FROM base JOIN pg_type ON base.typtype = 'd' AND pg_type.oid = base.typbasetype
-    )
-    SELECT CASE
-        WHEN EXISTS (SELECT FROM pg_collation WHERE oid = collated AND NOT collisdeterministic) THEN NULL
-        WHEN typtype = 'e' THEN 'enum'
-        WHEN typtype = 'b' AND typname = 'citext' THEN CASE WHEN {own}.larder_folds() THEN 'citext' END
-        WHEN typnamespace = 'pg_catalog'::regnamespace AND typname IN (
+DECLARE
+    base record;
+BEGIN
+    LOOP
+        SELECT typtype, typname, typnamespace, typbasetype INTO base FROM pg_type WHERE oid = kind_of;
+        EXIT WHEN base.typtype IS DISTINCT FROM 'd';
+        kind_of := base.typbasetype;
+    END LOOP;
+    IF collated <> 0 AND EXISTS (SELECT FROM pg_collation WHERE oid = collated AND NOT collisdeterministic) THEN
+        RETURN NULL;
+    END IF;
+    RETURN CASE
+        WHEN base.typtype = 'e' THEN 'enum'
+        WHEN base.typtype = 'b' AND base.typname = 'citext' THEN CASE WHEN {own}.larder_folds() THEN 'citext' END
+        WHEN base.typnamespace = 'pg_catalog'::regnamespace AND base.typname IN (
             'bool', 'int2', 'int4', 'int8', 'oid', 'numeric', 'float4', 'float8', 'text', 'varchar', 'bpchar', 'char', 'name',
             'uuid', 'bytea', 'date', 'time', 'timetz', 'timestamp', 'timestamptz', 'interval', 'inet', 'cidr', 'macaddr',
-            'macaddr8', 'bit', 'varbit') THEN typname::text
-    END
-    FROM base WHERE typtype <> 'd'
+            'macaddr8', 'bit', 'varbit') THEN base.typname::text
+    END;
+END
 $$
 $function$, '{own}', quote_ident(current_schema()));
 END

@@ -7,12 +7,13 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value, json};
 
 use crate::cache::{Acknowledged, Freshness, Kind, Making, Name, Request, Subject};
-use crate::resource::{Arguments, BadParameter, Resources, Wrong};
+use crate::database::Watch;
+use crate::resource::{Arguments, BadParameter, Resources, TagTemplate, Wrong};
 
 use super::access::Actor;
 use super::problem::Problem;
 use super::resource::Front;
-use super::{body, path};
+use super::{body, bridge, path};
 
 /// The clock of an invalidation: what a later read can ask not to be older than.
 const LARDER_CLOCK: HeaderName = HeaderName::from_static("larder-clock");
@@ -31,13 +32,20 @@ pub(crate) async fn invalidate(
 ) -> HttpResponse {
     let work = async |actor: Actor| {
         let wish = body::object(&request, &mut payload).await?;
-        let (names, kind) = wished(wish, &front.resources.load())?;
-        let cache = front.cache.clone();
-        let told = shown_names(&names, kind);
-        let done = web::block(move || cache.invalidate(&names, kind)).await;
-        let done = done.map_err(|_| Problem::Database)?;
+        let (cache, resources) = (front.cache.clone(), front.resources.load_full());
+        let done = web::block(move || {
+            let (names, kind, matched) = wished(wish, &resources)?;
+            let told = shown_names(&names, kind);
+            Ok::<_, Problem>((cache.invalidate(&names, kind), matched, told))
+        });
+        let (done, mut matched, told) = done.await.map_err(|_| Problem::Database)??;
         let how = if done.is_pending() { ", pending" } else { "" };
         log::info!("invalidated{how}: {told}; {actor}");
+        if matched.iter().any(|(_, count)| *count == 0) {
+            // Where the database does not answer there are none.
+            let watches = bridge::database(&front.database, |database| database.watches()).await;
+            count_watches(&mut matched, &watches.unwrap_or_default());
+        }
         let mut answer = if done.is_pending() {
             HttpResponse::Accepted()
         } else {
@@ -47,6 +55,7 @@ pub(crate) async fn invalidate(
         Ok(answer.json(json!({
             "clock": done.clock.map(|clock| clock.to_string()),
             "pending": done.is_pending(),
+            "matched": matched.iter().map(|(tag, templates)| json!({"tag": tag, "templates": templates})).collect::<Vec<_>>(),
         })))
     };
     front.access.admins(&request, work).await
@@ -76,10 +85,27 @@ pub(super) fn tell(done: Acknowledged, answer: &mut actix_web::HttpResponseBuild
     };
 }
 
+/// How many templates can make each tag that was named.
+type Matched = Vec<(String, usize)>;
+
+/// Counts the templates of watched tables for tags that no resource has: the entries of another deployment
+/// may have them.
+fn count_watches(matched: &mut Matched, watches: &[Watch]) {
+    let templates: Vec<TagTemplate> = watches
+        .iter()
+        .filter_map(|watch| TagTemplate::parse(&watch.template).ok())
+        .collect();
+    for (tag, count) in matched.iter_mut().filter(|(_, count)| *count == 0) {
+        let makes = |template: &&TagTemplate| !template.readings(tag).is_empty();
+        *count = templates.iter().filter(makes).count();
+    }
+}
+
+/// The names to invalidate, how, and how many templates of resources can make each tag among them.
 fn wished(
     mut wish: Map<String, Value>,
     resources: &Resources,
-) -> Result<(Vec<Name>, Kind), Problem> {
+) -> Result<(Vec<Name>, Kind, Matched), Problem> {
     let bad = Problem::bad_field;
     let mut texts = |field: &str| match wish.remove(field) {
         None => Ok(Vec::new()),
@@ -107,6 +133,9 @@ fn wished(
             "the fields are paths, keys, tags, all and soft",
         ));
     }
+    if paths.len() + keys.len() + tags.len() > MOST_NAMES {
+        return Err(bad("body", &format!("at most {MOST_NAMES} names at once")));
+    }
     let mut names = Vec::new();
     for path in &paths {
         names.extend(names_of_path(path, resources)?);
@@ -123,7 +152,14 @@ fn wished(
             );
         }
     }
-    names.extend(tags.iter().map(|tag| Name::tag(tag)));
+    let mut matched = Vec::with_capacity(tags.len());
+    for tag in tags {
+        // As it was given as well: it may be a tag of another replica's configuration.
+        names.push(Name::tag(&tag));
+        let (templates, read) = resources.read_tag(&tag);
+        names.extend(read.iter().map(Name::from));
+        matched.push((tag, templates));
+    }
     if all {
         names.push(Name::everything());
     }
@@ -135,10 +171,8 @@ fn wished(
             "at least one of paths, keys and tags, or \"all\": true",
         ));
     }
-    if names.len() > MOST_NAMES {
-        return Err(bad("body", &format!("at most {MOST_NAMES} names at once")));
-    }
-    Ok((names, if soft { Kind::Soft } else { Kind::Hard }))
+    let kind = if soft { Kind::Soft } else { Kind::Hard };
+    Ok((names, kind, matched))
 }
 
 fn names_of_path(path: &str, resources: &Resources) -> Result<Vec<Name>, Problem> {

@@ -93,7 +93,7 @@ impl Api {
                 access: access.clone(),
             }),
             health: web::Data::new(Health {
-                database,
+                database: database.clone(),
                 redis_required: rules.redis_required,
                 places: Arc::new(rules.places),
             }),
@@ -101,6 +101,7 @@ impl Api {
             front: web::Data::new(Front {
                 cache,
                 resources: ArcSwap::from_pointee(resources),
+                database,
                 access,
                 lifecycle: Lifecycle::default(),
             }),

@@ -12,6 +12,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use arc_swap::ArcSwap;
 
 use crate::cache::{Answer, Cache, KeyText, Micros};
+use crate::database::Database;
 use crate::resource::{Arguments, BadParameter, Body, Resource, Resources, View, Wrong};
 
 use super::access::{Access, Audience};
@@ -30,6 +31,7 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 pub(crate) struct Front {
     pub(crate) cache: Cache,
     pub(crate) resources: ArcSwap<Resources>,
+    pub(crate) database: Database,
     pub(crate) access: Access,
     pub(crate) lifecycle: Lifecycle,
 }

@@ -9,8 +9,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{self, Config, ConfigError, ConfigErrors, Lookup, Place};
-use crate::database::{DatabaseError, DatabaseSettings, describe_all};
-use crate::resource::{ResourceSettings, StatementFault, statement_faults, statements};
+use crate::database::{DatabaseError, DatabaseSettings, describe_with_watches};
+use crate::resource::{
+    ResourceSettings, StatementFault, statement_faults, statements, watch_warnings,
+};
 
 use super::{NO_RESOURCES, resource_table};
 
@@ -38,12 +40,15 @@ fn check(
     let survey = Config::survey(path, env);
     let asked = match &survey.config {
         Some(config) if survey.knows_its_database() => ask(&config.database, &config.resources),
-        _ => Ok(Vec::new()),
+        _ => Ok(Default::default()),
     };
     let (origin, config, mut errors) = (survey.origin, survey.config, survey.errors);
     let unasked = match asked {
-        Ok(faults) => {
+        Ok((faults, warnings)) => {
             errors.errors.extend(faults);
+            for warning in warnings {
+                writeln!(err, "warning: {warning}")?;
+            }
             None
         }
         Err(why) => Some(why),
@@ -74,20 +79,26 @@ fn check(
     Ok(if errors.errors.is_empty() { 1 } else { 2 })
 }
 
-/// What the database finds wrong. Errors if it cannot be asked.
+/// What the database finds wrong, and what it only warns of. Errors if it cannot be asked.
 fn ask(
     database: &DatabaseSettings,
     resources: &[ResourceSettings],
-) -> Result<Vec<ConfigError>, DatabaseError> {
-    match describe_all(database, &statements(resources)) {
-        Ok(described) => Ok(told(statement_faults(resources, &described))),
+) -> Result<(Vec<ConfigError>, Vec<String>), DatabaseError> {
+    match describe_with_watches(database, &statements(resources)) {
+        Ok((described, watches)) => Ok((
+            told(statement_faults(resources, &described)),
+            watch_warnings(resources, &described, &watches),
+        )),
         // An operator has to change something, here or in the database.
-        Err(DatabaseError::Misconfigured(problem)) => Ok(vec![ConfigError {
-            place: Place::File,
-            key: "database".to_owned(),
-            problem,
-            valid: String::new(),
-        }]),
+        Err(DatabaseError::Misconfigured(problem)) => {
+            let fault = ConfigError {
+                place: Place::File,
+                key: "database".to_owned(),
+                problem,
+                valid: String::new(),
+            };
+            Ok((vec![fault], Vec::new()))
+        }
         Err(why) => Err(why),
     }
 }

@@ -1,7 +1,8 @@
 //! `larder invalidate`: invalidates through a running server, for scripts and cron.
 //!
 //! Promise: the API key comes from the environment and is never shown. Exits with 0 once the invalidation is acknowledged; one
-//! that is pending is in force on that server only, so it is said so, and exits with 1.
+//! that is pending is in force on that server only, so it is said so, and exits with 1. For each tag it tells how many templates
+//! can make it; with `--strict` it exits with 1 if none can make one of them.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -34,6 +35,9 @@ pub(super) struct InvalidateArguments {
     /// Make it stale, to be served until it is renewed where its resource allows that
     #[arg(long)]
     soft: bool,
+    /// Exit with 1 if a tag is one that no resource and no watched table can have
+    #[arg(long)]
+    strict: bool,
     /// Where the server is [default: server.bind of the configuration]
     #[arg(long, value_parser = super::server_url)]
     url: Option<String>,
@@ -61,13 +65,18 @@ pub(super) fn run(arguments: InvalidateArguments, file: Option<&Path>) -> ExitCo
     });
     match ask(&url, &key, &wish) {
         Ok((200, answer)) => {
+            let unmade = tell_templates(&answer);
             let _ = super::say(&format!(
                 "invalidated at {}",
                 answer["clock"].as_str().unwrap_or("?")
             ));
-            ExitCode::SUCCESS
+            match arguments.strict && unmade {
+                true => ExitCode::FAILURE,
+                false => ExitCode::SUCCESS,
+            }
         }
-        Ok((202, _)) => {
+        Ok((202, answer)) => {
+            tell_templates(&answer);
             super::say_error(
                 &"larder: pending: in force on this server, and on the others once Redis can be reached",
             );
@@ -83,6 +92,27 @@ pub(super) fn run(arguments: InvalidateArguments, file: Option<&Path>) -> ExitCo
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says for each tag how many templates can make it. Returns whether there is one that none can make.
+fn tell_templates(answer: &Value) -> bool {
+    let mut unmade = false;
+    for one in answer["matched"].as_array().into_iter().flatten() {
+        let tag = one["tag"].as_str().unwrap_or("?");
+        match one["templates"].as_u64() {
+            Some(0) => {
+                unmade = true;
+                super::say_error(&format!(
+                    "larder: tag {tag}: no resource and no watched table has a template that can make it"
+                ));
+            }
+            Some(1) => drop(super::say(&format!("tag {tag}: 1 template"))),
+            Some(count) => drop(super::say(&format!("tag {tag}: {count} templates"))),
+            // A server of an earlier version.
+            None => {}
+        }
+    }
+    unmade
 }
 
 fn ask(url: &str, key: &str, wish: &Value) -> Result<(u16, Value), String> {

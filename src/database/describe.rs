@@ -22,6 +22,7 @@ use super::rows::{Columns, Unread};
 use super::session::Session;
 use super::transaction::{READ_ONLY, Transaction};
 use super::value::Value;
+use super::watches::{self, Watch};
 use super::{
     DEFAULT_URL, Database, DatabaseKind, DatabaseSettings, STATEMENT, library, migration, rights,
     sqlite_pool, wire,
@@ -67,6 +68,14 @@ pub fn describe_all(
     settings: &DatabaseSettings,
     queries: &[impl Borrow<Query>],
 ) -> Result<Vec<Result<Description, DatabaseError>>, DatabaseError> {
+    describe_with_watches(settings, queries).map(|(described, _)| described)
+}
+
+/// As [`describe_all`], and every watch that the database has.
+pub fn describe_with_watches(
+    settings: &DatabaseSettings,
+    queries: &[impl Borrow<Query>],
+) -> Result<Surveyed, DatabaseError> {
     let url = settings.url.as_ref().map_or(DEFAULT_URL, Secret::reveal);
     match DatabaseKind::of_url(url) {
         Some(DatabaseKind::Postgres) => {
@@ -95,21 +104,26 @@ pub fn describe_all(
     }
 }
 
+/// What becomes of each query, and the watches.
+type Surveyed = (Vec<Result<Description, DatabaseError>>, Vec<Watch>);
+
 /// Describes in a transaction that puts in place what is missing and is never committed.
 fn rehearse(
     session: Session<'_>,
     queries: &[impl Borrow<Query>],
-) -> Result<Vec<Result<Description, DatabaseError>>, DatabaseError> {
+) -> Result<Surveyed, DatabaseError> {
     let mut tx = session.begin("BEGIN")?;
     migration::rehearse(&mut tx, LOCK)?;
     for own in library::all_own(tx.kind()) {
         describe(&mut tx, own?)?;
     }
     Keys::mark_in(&mut tx)?;
-    Ok(queries
+    let watches = watches::of_session(tx.session())?;
+    let described = queries
         .iter()
         .map(|query| describe(&mut tx, query.borrow()))
-        .collect())
+        .collect();
+    Ok((described, watches))
 }
 
 fn describe(tx: &mut Transaction<'_>, query: &Query) -> Result<Description, DatabaseError> {
@@ -271,7 +285,26 @@ fn refused(error: postgres::Error, query: &Query, sql: &str) -> DatabaseError {
     for (at, name) in query.parameters().iter().enumerate().rev() {
         what = what.replace(&format!("${}", at + 1), &format!(":{name}"));
     }
-    DatabaseError::Misconfigured(format!("query {}{line}: {what}", query.name()))
+    let cure = untyped(refused.code().code(), refused.message(), query);
+    DatabaseError::Misconfigured(format!("query {}{line}: {what}{cure}", query.name()))
+}
+
+/// What to write where the server could not tell the type of a parameter, or found two for it.
+fn untyped(code: &str, message: &str, query: &Query) -> String {
+    // Ambiguous or indeterminate parameters, and operators or functions that several types fit.
+    if !["42P08", "42P18", "42725"].contains(&code) || query.parameters().is_empty() {
+        return String::new();
+    }
+    let number = message.rsplit_once('$').map(|(_, rest)| {
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        rest[..digits].parse::<usize>().unwrap_or_default()
+    });
+    let parameters = query.parameters();
+    let named = number.and_then(|number| parameters.get(number.checked_sub(1)?));
+    let name = named.unwrap_or(&parameters[0]);
+    format!("; say its type wherever it stands, such as :{name}::text")
 }
 
 fn describe_sqlite(connection: &Connection, query: &Query) -> Result<Description, DatabaseError> {

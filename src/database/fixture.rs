@@ -35,6 +35,14 @@ impl Place {
         }
     }
 
+    /// The same, made with these options of `CREATE DATABASE`.
+    pub(crate) fn postgres_with(options: &str) -> Place {
+        Place {
+            url: PostgresServer::shared().new_database_with(options),
+            _folder: None,
+        }
+    }
+
     /// Runs SQL on this Postgres database as the superuser of its server.
     pub(crate) fn administer(&self, sql: &str) -> Result<(), postgres::Error> {
         let name = self.url.rsplit('/').next().unwrap();

@@ -45,6 +45,7 @@ mod tls;
 mod token;
 mod transaction;
 mod value;
+mod watches;
 mod wire;
 mod write_places;
 
@@ -62,7 +63,7 @@ use crate::secret::Secret;
 pub use archive::{Archive, ArchivedArticle};
 pub use canonical::{Canonical, Letters};
 pub use deliverer::Deliverer;
-pub use describe::{Description, describe_all};
+pub use describe::{Description, describe_all, describe_with_watches};
 pub use error::DatabaseError;
 pub(crate) use key_form::presumed_key_id;
 pub use key_form::{key_hash, key_id};
@@ -73,6 +74,7 @@ pub use query::{Parameter, Query};
 pub use rows::{Shape, Written, WrittenRow};
 pub use transaction::{Isolation, Transaction};
 pub use value::Value;
+pub use watches::{Watch, WatchedColumn};
 
 use postgres_pool::{PostgresConnection, PostgresManager, PostgresPool};
 use session::Session;

@@ -149,10 +149,17 @@ impl PostgresServer {
 
     /// Makes an empty database and returns its URL.
     pub(super) fn new_database(&self) -> String {
+        self.new_database_with("")
+    }
+
+    /// The same, made with these options of `CREATE DATABASE` on top.
+    pub(super) fn new_database_with(&self, options: &str) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.administer("postgres")
             .unwrap()
-            .batch_execute(&format!("CREATE DATABASE {name} OWNER {OWNER}"))
+            .batch_execute(&format!(
+                "CREATE DATABASE {name} OWNER {OWNER} TEMPLATE template0 {options}"
+            ))
             .unwrap();
         self.url(&name)
     }

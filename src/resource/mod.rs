@@ -10,6 +10,7 @@ mod form;
 mod given;
 mod news;
 mod origin;
+mod param;
 mod parameter;
 mod parts;
 mod resources;
@@ -19,19 +20,19 @@ mod sql;
 mod statements;
 mod tag;
 mod view;
+mod watches;
 mod write;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use regex_lite::Regex;
-
 use crate::cache::{KeyText, Name, Policy, Request, Subject, Tag, Tally, random};
 use crate::database::{self, Query};
 
-use self::form::{Taken, Texts};
+use self::form::Texts;
 use self::origin::{Origin, Values};
+use self::param::Param;
 use self::seals::Seals;
 
 pub use self::archivist::Archivist;
@@ -48,6 +49,7 @@ pub use self::settings::{
 pub use self::statements::{StatementFault, statement_faults, statements};
 pub use self::tag::{TagError, TagTemplate};
 pub use self::view::{Body, View};
+pub use self::watches::watch_warnings;
 pub use self::write::{Precondition, Write, WriteError, Written};
 
 /// Changes whenever the stored form of any value does, so that replicas of two versions never read each other's entries.
@@ -68,15 +70,6 @@ pub struct Resource {
     origin: Option<Origin>,
     writes: Vec<Arc<Write>>,
     tally: Arc<Tally>,
-}
-
-/// A parameter, ready to be read.
-struct Param {
-    settings: ParamSettings,
-    /// What its whole value matches.
-    pattern: Option<Regex>,
-    /// How the database takes it, where a statement does.
-    taken: Option<Taken>,
 }
 
 impl Resource {
@@ -316,9 +309,7 @@ impl Resource {
     fn tags(&self, own: &Values<'_>) -> Box<[Tag]> {
         let mut tags = Vec::with_capacity(self.settings.tags.len());
         for template in &self.settings.tags {
-            let exact = template.render(|name| text_of(own, name));
-            let canonical = template.render(|name| self.canonical_of(own, name));
-            for tag in [exact, canonical] {
+            for tag in self.rendered(template, own) {
                 if !tags.contains(&tag) {
                     tags.push(tag);
                 }
@@ -326,6 +317,50 @@ impl Resource {
         }
         tags.extend(self.key_of_equals(own));
         tags.into()
+    }
+
+    /// The tags that a template gives for these values: with each as it is, and with each canonical.
+    fn rendered(&self, template: &TagTemplate, own: &Values<'_>) -> [Tag; 2] {
+        [
+            template.render(|name| text_of(own, name)),
+            template.render(|name| self.canonical_of(own, name)),
+        ]
+    }
+
+    /// How many of its tag templates can make `tag`, whose values may be escaped or not and in any spelling
+    /// that a request may have. The tags that its entries then have are added to `tags`.
+    fn read_tag(&self, tag: &str, tags: &mut Vec<Tag>) -> usize {
+        let makes = |template: &&TagTemplate| {
+            let before = tags.len();
+            for reading in template.readings(tag) {
+                if let Some(values) = self.values_of_tag(&reading) {
+                    tags.extend(self.rendered(template, &values));
+                }
+            }
+            tags.len() > before
+        };
+        self.settings.tags.iter().filter(makes).count()
+    }
+
+    /// The values at the places of a tag, where some request can have them all.
+    fn values_of_tag<'s>(&'s self, reading: &[(&str, &str)]) -> Option<Vec<(&'s str, ParamValue)>> {
+        let mut values: Vec<(&str, ParamValue)> = Vec::with_capacity(reading.len());
+        for (name, text) in reading {
+            let mut params = self.key_params.iter();
+            let param = params.find(|param| param.settings.name == *name)?;
+            let settings = &param.settings;
+            // A parameter that a request may leave out leaves its place empty.
+            if text.is_empty() && !settings.required && settings.default.is_none() {
+                continue;
+            }
+            let value = ParamValue::from(param.of_tag(text)?);
+            match values.iter().find(|(known, _)| known == name) {
+                Some((_, other)) if *other != value => return None,
+                Some(_) => {}
+                None => values.push((settings.name.as_str(), value)),
+            }
+        }
+        Some(values)
     }
 
     /// The name of the key in which each value is canonical, where that is another one.
@@ -402,21 +437,6 @@ impl Resource {
 
     fn source_limit(&self) -> Duration {
         self.origin.as_ref().map(Origin::limit).unwrap_or_default()
-    }
-}
-
-impl Param {
-    /// Its value in a request, by default where it is not there, in the one spelling that it has.
-    fn read<'q>(&'q self, arguments: Arguments<'q>) -> Result<Option<Argument<'q>>, BadParameter> {
-        let read = parameter::read(&self.settings, self.pattern.as_ref(), arguments)?;
-        let form = self.taken.as_ref().and_then(|taken| taken.form);
-        Ok(match (read, form) {
-            (Some(Argument::Text(text)), Some(form)) => {
-                let written = form.canonical(&text);
-                Some(Argument::Text(written.map_or(text, Into::into)))
-            }
-            (read, _) => read,
-        })
     }
 }
 

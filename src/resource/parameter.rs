@@ -128,7 +128,18 @@ pub(crate) fn read<'q>(
     if text.is_empty() {
         return Err(bad(Wrong::Empty));
     }
-    let argument = match &settings.kind {
+    parse(&settings.kind, pattern, text)
+        .map(Some)
+        .ok_or_else(|| bad(Wrong::NotValid))
+}
+
+/// The value that a text, unescaped, stands for. `None`: it is not within what is declared.
+fn parse<'q>(
+    kind: &ParamKind,
+    pattern: Option<&regex_lite::Regex>,
+    text: Cow<'q, str>,
+) -> Option<Argument<'q>> {
+    match kind {
         ParamKind::Integer { min, max } => {
             let digits = text.strip_prefix('-').unwrap_or(&text);
             let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -144,8 +155,18 @@ pub(crate) fn read<'q>(
             _ => None,
         },
         kind @ ParamKind::Text { .. } => kind.takes(&text, pattern).then_some(Argument::Text(text)),
-    };
-    argument.map(Some).ok_or_else(|| bad(Wrong::NotValid))
+    }
+}
+
+/// The value in a tag, escaped or not, as the path of a request would give it. `None`: no request can
+/// have it.
+pub(crate) fn of_tag<'q>(
+    settings: &ParamSettings,
+    pattern: Option<&regex_lite::Regex>,
+    text: &'q str,
+) -> Option<Argument<'q>> {
+    let text = unescape(text, Plus::Itself).filter(|text| !text.is_empty())?;
+    parse(&settings.kind, pattern, text)
 }
 
 /// The first parameter of the query that `declared` does not have, or that is a part of the path. Apart from those who do not ask for

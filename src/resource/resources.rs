@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use matchit::Params;
 
-use crate::cache::Tally;
+use crate::cache::{Tag, Tally};
 use crate::database::Query;
 
 use super::form::{self, Texts};
 use super::seals::Seals;
 use super::settings::{ResourceSettings, SourceSettings};
 use super::statements::{StatementFault, statement_faults, statements};
+use super::watches::watch_warnings;
 use super::{Resource, Sources};
 
 /// All declared resources, found by path.
@@ -63,6 +64,14 @@ impl Resources {
         let faults = statement_faults(settings, &described);
         if !faults.is_empty() {
             return Err(Unbuilt::Statements(faults));
+        }
+        match sources.database.watches() {
+            Ok(watches) => {
+                for warning in watch_warnings(settings, &described, &watches) {
+                    log::warn!("{warning}");
+                }
+            }
+            Err(error) => log::warn!("the watched tables cannot be read: {error}"),
         }
         let texts: HashMap<&Query, Texts> = statements
             .into_iter()
@@ -135,6 +144,15 @@ impl Resources {
     pub fn shares(&self) -> BTreeSet<Arc<str>> {
         let each = self.all.iter().flat_map(|resource| resource.shares());
         each.map(Arc::from).collect()
+    }
+
+    /// What a tag means that a person wrote: how many templates can make it, and the tags that entries
+    /// then have, in which each value is escaped and in the spelling of larder's own.
+    pub fn read_tag(&self, tag: &str) -> (usize, Vec<Tag>) {
+        let mut tags = Vec::new();
+        let read = |resource: &Arc<Resource>| resource.read_tag(tag, &mut tags);
+        let templates = self.all.iter().map(read).sum();
+        (templates, tags)
     }
 
     /// Every resource, in the order of the configuration.

@@ -34,6 +34,10 @@ pub enum TagError {
 impl TagTemplate {
     /// The longest template, in bytes.
     pub const MAX_LENGTH: usize = 200;
+    /// The readings of one tag that are looked for.
+    pub const MOST_READINGS: usize = 16;
+    /// What looking for them may take. More than any tag needs whose values are escaped.
+    const MOST_STEPS: usize = 10_000;
 
     /// Takes a template apart.
     pub fn parse(text: &str) -> Result<TagTemplate, TagError> {
@@ -87,12 +91,79 @@ impl TagTemplate {
         Tag::new(&text)
     }
 
+    /// What stands at its places in `tag`, each with the name of the place: every way of reading it, up to
+    /// [`TagTemplate::MOST_READINGS`]. None: it cannot make this tag. A tag whose values are escaped has
+    /// one reading unless two places touch.
+    pub fn readings<'t>(&'t self, tag: &'t str) -> Vec<Vec<(&'t str, &'t str)>> {
+        let mut readings = Vec::new();
+        let mut steps = TagTemplate::MOST_STEPS;
+        read(
+            &self.pieces,
+            tag,
+            &mut Vec::new(),
+            &mut steps,
+            &mut readings,
+        );
+        readings
+    }
+
+    /// Each place of this template beside that of another one that makes the same tags. `None`: the other
+    /// makes other tags.
+    pub fn places_beside<'t>(&'t self, other: &'t TagTemplate) -> Option<Vec<(&'t str, &'t str)>> {
+        if self.pieces.len() != other.pieces.len() {
+            return None;
+        }
+        let mut places = Vec::new();
+        for pieces in self.pieces.iter().zip(&other.pieces) {
+            match pieces {
+                (Piece::Literal(one), Piece::Literal(two)) if one == two => {}
+                (Piece::Param(one), Piece::Param(two)) => places.push((one.as_str(), two.as_str())),
+                _ => return None,
+            }
+        }
+        Some(places)
+    }
+
     /// The parameters that it names.
     pub fn params(&self) -> impl Iterator<Item = &str> {
         self.pieces.iter().filter_map(|piece| match piece {
             Piece::Param(name) => Some(name.as_str()),
             Piece::Literal(_) => None,
         })
+    }
+}
+
+/// Adds to `readings` every way in which `pieces` make `rest`, behind the values so far. Ends early when
+/// `steps` are used up.
+fn read<'t>(
+    pieces: &'t [Piece],
+    rest: &'t str,
+    values: &mut Vec<(&'t str, &'t str)>,
+    steps: &mut usize,
+    readings: &mut Vec<Vec<(&'t str, &'t str)>>,
+) {
+    if *steps == 0 || readings.len() == TagTemplate::MOST_READINGS {
+        return;
+    }
+    *steps -= 1;
+    match pieces.split_first() {
+        None if rest.is_empty() => readings.push(values.clone()),
+        None => {}
+        Some((Piece::Literal(literal), others)) => {
+            if let Some(rest) = rest.strip_prefix(literal.as_str()) {
+                read(others, rest, values, steps, readings);
+            }
+        }
+        Some((Piece::Param(name), others)) => {
+            let ends = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
+            // The last place has all that is left.
+            for end in ends.filter(|end| !others.is_empty() || *end == rest.len()) {
+                let (value, rest) = rest.split_at(end);
+                values.push((name.as_str(), value));
+                read(others, rest, values, steps, readings);
+                values.pop();
+            }
+        }
     }
 }
 
@@ -125,6 +196,56 @@ impl std::error::Error for TagError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tag_is_read_in_every_way() {
+        let readings = |template: &str, tag: &str| {
+            let template = TagTemplate::parse(template).unwrap();
+            let readings = template.readings(tag);
+            let values = readings.iter().map(|reading| {
+                let values: Vec<&str> = reading.iter().map(|(_, value)| *value).collect();
+                values.join("|")
+            });
+            values.collect::<Vec<_>>()
+        };
+        assert_eq!(readings("city:{city}", "city:São Paulo"), ["São Paulo"]);
+        assert_eq!(readings("city:{city}", "city:"), [""]);
+        assert_eq!(readings("articles", "articles"), [""]);
+        assert_eq!(readings("{a}:{b}x", "1:2x"), ["1|2"]);
+        assert_eq!(readings("t:{a}:{b}", "t:1:2:3"), ["1|2:3", "1:2|3"]);
+        assert_eq!(readings("{a}{b}", "12"), ["|12", "1|2", "12|"]);
+        for (template, tag) in [
+            ("city:{city}", "town:x"),
+            ("articles", "article"),
+            ("{a}x", "ay"),
+        ] {
+            assert!(readings(template, tag).is_empty(), "{template} {tag}");
+        }
+        let many = readings("{a}{b}{c}{d}", &"x".repeat(60_000));
+        assert_eq!(many.len(), TagTemplate::MOST_READINGS, "and it ends");
+    }
+
+    #[test]
+    fn templates_are_compared_by_the_tags_that_they_make() {
+        let places = |one: &str, other: &str| {
+            let (one, other) = (
+                TagTemplate::parse(one).unwrap(),
+                TagTemplate::parse(other).unwrap(),
+            );
+            let places = one.places_beside(&other)?;
+            Some(
+                places
+                    .iter()
+                    .map(|(a, b)| format!("{a}={b}"))
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            )
+        };
+        assert_eq!(places("p:{handle}", "p:{h}").as_deref(), Some("handle=h"));
+        assert_eq!(places("all", "all").as_deref(), Some(""));
+        assert_eq!(places("p:{h}", "q:{h}"), None);
+        assert_eq!(places("p:{h}", "p:{h}x"), None);
+    }
 
     #[test]
     fn tags_come_apart_and_together() {

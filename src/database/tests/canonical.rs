@@ -255,7 +255,7 @@ fn spellings() -> impl Strategy<Value = (&'static str, Vec<String>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
     #[test]
     fn a_spelling_and_the_row_that_holds_it_have_one_text((ty, spellings) in spellings()) {
@@ -363,5 +363,67 @@ fn two_spellings_of_one_value_meet_in_every_type_that_has_them() {
             "{ty}: this database's locale is C"
         );
         assert_ne!(named(ty, &one), named(ty, &other), "{ty}");
+    }
+}
+
+/// Databases of other locales: one whose case is that of Unicode, and two of ICU, of which one looks at the
+/// letters around one.
+#[test]
+fn the_database_decides_which_letters_are_one() {
+    for (options, same, different, folds) in [
+        ("LOCALE 'C'", ["Ab", "aB"], ["É", "é"], true),
+        ("LOCALE 'C.UTF-8'", ["ÀΣß", "àσß"], ["À", "A"], true),
+        (
+            "LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'en'",
+            ["ÀΑΣ", "àας"],
+            ["À", "A"],
+            true,
+        ),
+        (
+            "LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'tr'",
+            ["a", "A"],
+            ["b", "a"],
+            false,
+        ),
+    ] {
+        let place = Place::postgres_with(options);
+        let database = place.migrated();
+        fixture::batch(
+            &database,
+            "CREATE EXTENSION citext; CREATE TABLE people (handle citext)",
+        );
+        let read = Query::parse("q", "SELECT handle FROM people WHERE handle = :h").unwrap();
+        let canonical = database.describe(&read).unwrap().parameter_texts.remove(0);
+        let text = |text: &str| canonical.text(&text.into()).unwrap();
+        let are_equal = |[one, other]: [&str; 2]| {
+            let given = vec![("a", Value::from(one)), ("b", Value::from(other))];
+            database
+                .transaction(|tx| ask(tx, "SELECT :a::citext = :b::citext", given))
+                .unwrap()
+        };
+        assert_eq!(are_equal(same), Value::Bool(true), "{options}");
+        assert_eq!(are_equal(different), Value::Bool(false), "{options}");
+        assert_eq!(text(same[0]), text(same[1]), "{options}");
+        assert_eq!(canonical == Canonical::Opaque, !folds, "{options}");
+        let watched =
+            database.transaction(|tx| tx.batch("SELECT larder_watch('people', 'p:{handle}')"));
+        assert_eq!(watched.is_ok(), folds, "{options}: {watched:?}");
+        if folds {
+            assert_ne!(text(different[0]), text(different[1]), "{options}");
+            let of_column =
+                "SELECT string_agg(larder_text(handle::text, 'citext'::regtype), '|' ORDER BY at)
+                FROM unnest(ARRAY[:a::text, :b::text]) WITH ORDINALITY AS each (handle, at)";
+            let given = vec![
+                ("a", Value::from(same[0])),
+                ("b", Value::from(different[0])),
+            ];
+            let of_column = database
+                .transaction(|tx| ask(tx, of_column, given))
+                .unwrap();
+            assert_eq!(
+                of_column,
+                Value::from(format!("{}|{}", text(same[0]), text(different[0])))
+            );
+        }
     }
 }

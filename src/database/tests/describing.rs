@@ -97,7 +97,17 @@ fn what_the_database_refuses_is_said_with_its_line() {
         if database.kind() == DatabaseKind::Postgres {
             wrong.extend([
                 ("SELECT id,\n nam FROM t", "line 2"),
-                ("SELECT 1 AS a WHERE :one IS NULL", ":one"),
+                ("SELECT 1 AS a WHERE :one IS NULL", ":one::text"),
+                (
+                    "SELECT id FROM t WHERE (:two IS NULL OR id = :one AND :two = 'x')",
+                    "such as :two::text",
+                ),
+                (
+                    "SELECT 1 AS a WHERE concat(:one) = ''",
+                    "such as :one::text",
+                ),
+                ("SELECT :one + :two AS a", "such as :one::text"),
+                ("SELECT jsonb_build_object('a', :one) AS a", ":one::text"),
                 ("SELECT 1 AS a WHERE :p = point(1, 2)", "operator"),
                 ("SELECT 1 AS a WHERE :p <@ box '(1,1),(2,2)'", ":p"),
                 ("SELECT 'hidden'::money AS price", "invalid input syntax"),
