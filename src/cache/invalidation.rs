@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 
 use super::Cache;
 use super::coherence::bus::{Listener, MOST_NAMES};
-use super::coherence::{Batch, Kind, Name, over};
+use super::coherence::{Batch, Kind, Name};
+use super::redis_fault::over;
 
 /// Names in one script: many more would hold up everybody else in Redis, and outlast the time a reply may take.
 const NAMES_AT_ONCE: usize = 1000;

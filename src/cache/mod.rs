@@ -77,6 +77,8 @@ mod outcome;
 mod policy;
 mod random;
 mod redis_connection;
+mod redis_fault;
+mod redis_health;
 mod redis_pool;
 mod redis_reads;
 mod redis_tier;
@@ -120,7 +122,8 @@ pub use self::key::{Key, KeyText, Tag, escape_into};
 pub use self::outcome::{Answer, Outcome, Staleness, Trace};
 pub use self::policy::{Ends, Freshness, Life, Policy, StaleRules};
 pub use self::random::random;
-pub use self::redis_pool::{RedisDown, RedisPool};
+pub use self::redis_fault::{RedisDown, RedisState};
+pub use self::redis_pool::RedisPool;
 pub use self::request::{
     Attempt, Compose, Composition, LastResort, Load, Loaded, Making, Previous, Request, Subject,
 };
@@ -190,7 +193,11 @@ impl Cache {
             listeners: Mutex::default(),
             held: redis.held().clone(),
         });
-        bus::start(&parts, redis.pool().connector())?;
+        bus::start(
+            &parts,
+            redis.pool().connector(),
+            redis.pool().health().clone(),
+        )?;
         Ok(Cache {
             core: Arc::new(Core {
                 memory: tier,
@@ -225,7 +232,8 @@ impl Cache {
     }
 
     /// The same for a reader who knows of a change with the clock `after` that this replica may not have heard of yet: asks Redis
-    /// what became of the names first, and loads anew if it does not answer. Blocks for that round trip.
+    /// what became of the names first, and loads anew if it does not answer. A clock that no history can have given yet is no
+    /// reason to load. Blocks for that round trip.
     pub fn fetch_after(&self, request: Request, after: u64) -> Ticket {
         let core = &self.core;
         if core.has_heard(after) && core.mirror.is_trusted(core.clock.now()) {
@@ -234,6 +242,7 @@ impl Cache {
         let names = request.making.names(&request.subject);
         match core.redis.ask_names(&request.subject.key, &names) {
             Ok(()) => core.fetch(request, Proof::Verified),
+            Err(_) if core.is_ahead(after) => core.fetch(request, Proof::Mirror),
             Err(_) => core.fetch(request, Proof::Fresh),
         }
     }

@@ -17,6 +17,8 @@ use redis::{Connection, PubSub, RedisError, RedisResult};
 use super::super::clock::Clock;
 use super::super::leases::{Held, RENEW_EVERY};
 use super::super::random::random;
+use super::super::redis_fault::Fault;
+use super::super::redis_health::Health;
 use super::super::settings::CoherenceSettings;
 use super::mirror::Mirror;
 use super::name::{Kind, Name};
@@ -91,16 +93,20 @@ impl std::fmt::Display for Lost {
 }
 
 /// Starts the thread; it ends when the cache is gone.
-pub(crate) fn start(parts: &Arc<BusParts>, connect: Connect) -> Result<(), String> {
+pub(crate) fn start(
+    parts: &Arc<BusParts>,
+    connect: Connect,
+    health: Arc<Health>,
+) -> Result<(), String> {
     let parts = Arc::downgrade(parts);
     std::thread::Builder::new()
         .name("bus".into())
-        .spawn(move || run(&parts, &connect))
+        .spawn(move || run(&parts, &connect, &health))
         .map(|_| ())
         .map_err(|error| format!("cannot start a thread: {error}"))
 }
 
-fn run(parts: &Weak<BusParts>, connect: &Connect) {
+fn run(parts: &Weak<BusParts>, connect: &Connect, health: &Health) {
     let mut pause = PAUSES.0;
     let mut told = true;
     let mut prune_at = None;
@@ -117,6 +123,10 @@ fn run(parts: &Weak<BusParts>, connect: &Connect) {
             Ok(()) => return,
             Err(lost) => lost,
         };
+        // The pool is not to find out for itself, with a request that waits.
+        if let Lost::Redis(error) = &lost {
+            health.failed(error);
+        }
         prune_at = Some(session.prune_at);
         if session.heard {
             pause = PAUSES.0;
@@ -129,7 +139,7 @@ fn run(parts: &Weak<BusParts>, connect: &Connect) {
         // What is pending waits for this, too: no longer than it waits for a ping.
         let longest = PAUSES.1.min(bus.settings.patience / 4);
         drop(bus);
-        std::thread::sleep(pause);
+        health.pause(pause);
         pause = (pause * 2).min(longest);
     }
 }
@@ -171,7 +181,7 @@ impl Session<'_> {
             if now >= renew_at {
                 renew_at = now + RENEW_EVERY;
                 if let Err(error) = bus.held.renew(&mut talking)
-                    && (error.is_io_error() || error.is_timeout())
+                    && Fault::of(&error).ends_connection()
                 {
                     // Any other error is a lease's own trouble: it runs out, and that costs work only.
                     return Err(error.into());
