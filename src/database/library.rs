@@ -52,6 +52,7 @@ const OWN: &[(&str, &str)] = files![
     "archive_store.postgres",
     "archive_store.sqlite",
     "outbox_delivered",
+    "outbox_hand_over",
     "outbox_leave",
 ];
 
