@@ -249,6 +249,45 @@ fn a_required_redis_that_takes_no_writes_is_no_reason_to_be_ready() {
     });
 }
 
+/// What the documentation tells operators to permit.
+#[test]
+fn the_user_of_the_documentation_may_do_all_that_is_needed() {
+    let text = include_str!("../docs/operations.md");
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("user larder on "))
+        .unwrap();
+    let rules = line.replace(">PASSWORD", ">pw");
+    let (redis, versions) = (RedisServer::start(), Versions::start());
+    let words: Vec<&str> = ["ACL", "SETUSER"]
+        .into_iter()
+        .chain(rules.split(' ').skip(1))
+        .collect();
+    redis.cli::<()>(&words);
+    let url = format!("redis://larder:pw@{}", redis.address());
+    let options = VersionsConfig::default().options(&versions, redis.address());
+    let larder = Larder::start(&options.env("REDIS_URL", &url));
+    let one = One {
+        larder,
+        redis,
+        versions,
+    };
+    one.until_it_takes_fills();
+    // Something else where the record was takes the ways that are seldom gone.
+    one.redis.cli::<()>(&["SET", "{larder:bus}:state", "foo"]);
+    one.redis
+        .cli::<()>(&["SET", "{larder:bus}:replicas", "foo"]);
+    one.until_it_takes_fills();
+    until(SOON, "the bus works", || {
+        one.larder.stats()["bus"]["trusted"] == true
+    });
+    assert!(
+        !one.larder.log().contains("may not"),
+        "{}",
+        one.larder.log()
+    );
+}
+
 #[test]
 fn the_right_that_is_missing_is_named() {
     for (right, command, what) in [

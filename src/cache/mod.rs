@@ -82,6 +82,7 @@ mod redis_health;
 mod redis_pool;
 mod redis_reads;
 mod redis_tier;
+mod redis_watch;
 mod request;
 mod settings;
 mod stats;

@@ -109,10 +109,8 @@ impl Health {
     pub(crate) fn failed(&self, error: &RedisError) -> Fault {
         let fault = Fault::of(error);
         match fault {
-            Fault::TimedOut => {
-                if self.breaker.timed_out() {
-                    self.lost(RedisState::Down, &error.to_string());
-                }
+            Fault::TimedOut if self.breaker.timed_out() => {
+                self.lost(RedisState::Down, &error.to_string());
             }
             fault if fault.ends_all() => self.breaker.renew(),
             // A right that is missing may concern this one command. Whether it concerns fills, the watcher sees.
@@ -241,7 +239,7 @@ impl Health {
     /// For the bus: waits for `limit`, or until a Redis that is lost now answers again.
     pub(crate) fn pause(&self, limit: Duration) {
         let lost = !self.answers();
-        self.wait(limit, |known| !known.ended && !(lost && self.answers()));
+        self.wait(limit, |known| !(known.ended || lost && self.answers()));
     }
 
     /// Waits until Redis takes fills, or `limit` has passed.

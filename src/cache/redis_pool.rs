@@ -8,8 +8,8 @@
 //! Refuses: r2d2's PING on every checkout (a second round trip for each read), and the manager that the redis crate brings
 //! (it connects without a limit of time, and a connection that timed out still calls itself open).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use redis::{ErrorKind, RedisError, RedisResult, Script};
@@ -19,13 +19,8 @@ use super::coherence::{Mirror, Scripts, Seen};
 use super::redis_connection::{Manager, ManagerParts};
 use super::redis_fault::{Fault, RedisDown, RedisState};
 use super::redis_health::Health;
+use super::redis_watch::watch;
 use super::settings::RedisSettings;
-
-/// The first and the longest pause between two looks for a Redis that is down, and between two fills on trial while it is up.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-
-/// How long Redis has to stay for its next absence to be a new one.
-const STEADY: Duration = Duration::from_secs(10);
 
 /// A call that failed.
 struct Failed {
@@ -99,9 +94,17 @@ impl RedisPool {
             ),
         });
         let (watched, health) = (Arc::downgrade(&inner), inner.health.clone());
+        let (address, configured) = (inner.address(), inner.configured);
         std::thread::Builder::new()
             .name("redis-watch".into())
-            .spawn(move || watch(&watched, &health))
+            .spawn(move || {
+                let look = || Some(watched.upgrade()?.look());
+                let see = || {
+                    RedisPool(watched.upgrade()?).see_what_it_takes();
+                    Some(())
+                };
+                watch(&health, &address, configured, look, see);
+            })
             .map_err(|error| format!("cannot start a thread: {error}"))?;
         Ok(RedisPool(inner))
     }
@@ -340,66 +343,5 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.health.end();
-    }
-}
-
-/// Looks for a Redis that is down, and sees whether it takes fills while it is up. Ends with the pool.
-fn watch(pool: &Weak<Inner>, health: &Health) {
-    let mut pause = PAUSES.0;
-    let mut told = false;
-    let mut up_since: Option<Instant> = None;
-    while !health.is_ended() {
-        if health.answers() {
-            if up_since.is_none_or(|since: Instant| since.elapsed() > STEADY) {
-                pause = PAUSES.0;
-            }
-            // Without traffic nobody would notice that it is gone, or takes no fills.
-            if health.wait_lost(PAUSES.1) {
-                let Some(inner) = pool.upgrade() else { return };
-                RedisPool(inner).see_what_it_takes();
-            }
-            continue;
-        }
-        let Some(inner) = pool.upgrade() else { return };
-        let (found, address) = (inner.look(), inner.address());
-        drop(inner);
-        match found {
-            Ok((state, why)) => {
-                // One that comes and goes is asked ever less often.
-                if up_since.is_some_and(|since| since.elapsed() < STEADY) {
-                    health.wait_found(pause);
-                }
-                up_since = Some(Instant::now());
-                told = true;
-                health.found_by_watcher(state, &why);
-                match state {
-                    RedisState::Up => log::info!("Redis is up at {address}"),
-                    _ => log::warn!(
-                        "Redis answers at {address} and takes no fills, it is {state}: {why}"
-                    ),
-                }
-            }
-            Err(_) => {
-                health.looked_in_vain();
-                if !told && let Some(inner) = pool.upgrade() {
-                    told = true;
-                    tell_absent(&address, &inner.health.state().1, inner.configured);
-                }
-                health.wait_found(pause);
-            }
-        }
-        pause = (pause * 2).min(PAUSES.1);
-    }
-}
-
-fn tell_absent(address: &str, why: &str, configured: bool) {
-    if configured {
-        log::warn!(
-            "Redis does not answer at {address}: {why}; serving without Redis until it does"
-        );
-    } else {
-        log::info!(
-            "no Redis is configured and none answers at {address}: standalone until one appears there"
-        );
     }
 }
