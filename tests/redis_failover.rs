@@ -146,6 +146,8 @@ fn a_killed_connection_says_nothing_of_the_server() {
             .old
             .cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
         assert!(killed > 0);
+        let (_, pending) = moving.invalidate("science");
+        assert!(!pending, "{}", redis(&moving.larder));
         for category in CATEGORIES {
             assert!(moving.load(category), "{}", redis(&moving.larder));
         }

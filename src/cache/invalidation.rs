@@ -70,7 +70,8 @@ impl Cache {
             return Some(clock);
         }
         let length = bus.settings.log_length;
-        let sent = core.redis.pool().run(|connection| {
+        // Done twice it does no harm, so a connection that was cut while it lay in the pool is no reason to leave it pending.
+        let sent = core.redis.pool().read(|connection| {
             let (epoch, clock) = bus.scripts.invalidate(
                 connection,
                 kind,

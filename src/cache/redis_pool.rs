@@ -109,8 +109,8 @@ impl RedisPool {
         Ok(RedisPool(inner))
     }
 
-    /// Runs `work`, one command or one script, on a connection. Where the server refuses it because it is not the one to write to,
-    /// once more on a new connection, which may reach another one.
+    /// Runs `work`, one command or one script, on a connection. Where the server refuses it because it is not the one to write to, or
+    /// does not know who speaks, once more on a new connection.
     ///
     /// # Errors
     /// [`RedisDown`] if there is no connection to be had in time, or the work failed.
@@ -119,7 +119,11 @@ impl RedisPool {
         work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
     ) -> Result<T, RedisDown> {
         self.attempt(work, |failed| {
-            matches!(failed.fault, Some(Fault::WrongServer(_))) && !failed.done
+            let elsewhere = matches!(
+                failed.fault,
+                Some(Fault::WrongServer(_) | Fault::NotAuthenticated)
+            );
+            elsewhere && !failed.done
         })
         .map_err(|failed| failed.down)
     }

@@ -71,6 +71,8 @@ pub(crate) type Connect = Box<dyn Fn(Duration) -> RedisResult<Connection> + Send
 /// Why the thread goes on with new connections.
 pub(super) enum Lost {
     Redis(RedisError),
+    /// No connection could be opened: whoever opens it has told that.
+    Unopened(RedisError),
     /// The listening connection brings nothing.
     Silent,
     Strange(String),
@@ -85,7 +87,7 @@ impl From<RedisError> for Lost {
 impl std::fmt::Display for Lost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Lost::Redis(error) => write!(f, "{error}"),
+            Lost::Redis(error) | Lost::Unopened(error) => write!(f, "{error}"),
             Lost::Silent => f.write_str("its echoes do not come back"),
             Lost::Strange(what) => f.write_str(what),
         }
@@ -159,8 +161,8 @@ impl Session<'_> {
     fn run(&mut self, connect: &Connect) -> Result<(), Lost> {
         let bus = self.bus;
         let patience = bus.settings.patience;
-        let mut listening = connect(patience)?;
-        let mut talking = connect(patience)?;
+        let mut listening = connect(patience).map_err(Lost::Unopened)?;
+        let mut talking = connect(patience).map_err(Lost::Unopened)?;
         let mut listening = listening.as_pubsub();
         let private = bus.scripts.private_channel(&bus.replica);
         // Subscribed and confirmed before the state is read: what comes between is heard, and waits in the connection.
