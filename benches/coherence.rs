@@ -376,6 +376,7 @@ struct SilentInvalidation {
 impl SilentInvalidation {
     fn new(prefix: &str) -> SilentInvalidation {
         const WHOLE: &str = concat!(
+            include_str!("../src/cache/call.lua"),
             include_str!("../src/cache/coherence/history.lua"),
             include_str!("../src/cache/coherence/invalidate.lua")
         );

@@ -350,3 +350,43 @@ fn a_tier_that_is_off_is_not_used() {
     );
     assert_eq!(text(&ask(&cache, &no_redis, never)).1, Outcome::MemoryHit);
 }
+
+#[test]
+fn those_who_need_a_load_share_it() {
+    let mut redis = RedisServer::start();
+    let cache = cache(&redis);
+    let policy = policy(HOUR, HOUR);
+    assert!(
+        cache
+            .answer(request(&policy, || present("old")), SOON)
+            .is_ok()
+    );
+    let last = cache.bus().clock;
+    redis.kill();
+    until(SOON, "Redis is gone", || !cache.redis().is_up());
+    let loads = Arc::new(AtomicUsize::new(0));
+    let (release, gate) = mpsc::channel::<()>();
+    let gate = Arc::new(std::sync::Mutex::new(gate));
+    // Each knows of another change, which nobody here has heard of.
+    let tickets: Vec<_> = (1..=40)
+        .map(|number| {
+            let (loads, gate) = (loads.clone(), gate.clone());
+            let load = move || {
+                loads.fetch_add(1, Ordering::SeqCst);
+                let _ = gate.lock().unwrap().recv();
+                present("new")
+            };
+            cache.fetch_after(request(&policy, load), 0, last + number)
+        })
+        .collect();
+    until(SOON, "two loads run", || loads.load(Ordering::SeqCst) == 2);
+    drop(release);
+    for ticket in tickets {
+        assert_eq!(
+            ticket.wait(SOON).unwrap().entry.value.bytes().as_ref(),
+            b"new"
+        );
+    }
+    // Two that began at once, and one that began when all 40 had come.
+    assert_eq!(loads.load(Ordering::SeqCst), 3);
+}

@@ -7,7 +7,7 @@ use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
-use crate::cache::{ShareStatus, Totals};
+use crate::cache::{Cache, RedisState, ShareStatus, Totals};
 use crate::database::Database;
 
 use super::bridge;
@@ -34,15 +34,10 @@ pub(crate) async fn ready(front: web::Data<Front>, health: web::Data<Health>) ->
     let ping = bridge::database(&health.database, |database| database.ping());
     let database_up = matches!(actix_web::rt::time::timeout(PROOF, ping).await, Ok(Ok(())));
     let redis = front.cache.redis();
-    let redis_state = if redis.is_up() {
-        "up"
-    } else if redis.is_configured() || !front.cache.is_alone() {
-        "down"
-    } else {
-        "standalone"
-    };
+    let (redis_state, _) = redis_state(&front.cache);
+    let redis_serves = redis.state().0.keeps_promises() || !health.redis_required;
     let draining = front.lifecycle.is_draining();
-    let ready = !draining && database_up && (redis.is_up() || !health.redis_required);
+    let ready = !draining && database_up && redis_serves;
     let status = match (draining, ready) {
         (true, _) => "draining",
         (false, true) => "ready",
@@ -62,6 +57,18 @@ pub(crate) async fn ready(front: web::Data<Front>, health: web::Data<Health>) ->
         answer.insert_header(("Retry-After", "1"));
     }
     fresh(answer.json(body))
+}
+
+/// What Redis takes, or `standalone`, and the error that says why it is not more: only for administrators, since it can name the
+/// Redis user.
+fn redis_state(cache: &Cache) -> (String, Option<String>) {
+    let redis = cache.redis();
+    match redis.state() {
+        (RedisState::Up, _) => (RedisState::Up.to_string(), None),
+        // Whatever listens at the default address, it is no Redis of larder's.
+        _ if !redis.is_configured() && cache.is_alone() => ("standalone".to_owned(), None),
+        (state, why) => (state.to_string(), Some(why).filter(|why| !why.is_empty())),
+    }
 }
 
 /// `GET /cache/stats`.
@@ -96,6 +103,7 @@ fn counted(front: &Front) -> Value {
     let all: Totals = each.iter().map(|(_, own, _)| *own).sum();
     let memory = front.cache.memory_size();
     let redis = front.cache.redis();
+    let (state, reason) = redis_state(&front.cache);
     let bus = front.cache.bus();
     let mut body = rates(&all);
     body["total_keys"] = json!(memory.entries);
@@ -104,7 +112,7 @@ fn counted(front: &Front) -> Value {
         "entries": memory.entries, "bytes": memory.bytes, "evictions": memory.evictions,
     });
     body["redis"] = json!({
-        "up": redis.is_up(), "hits": all.redis_hits, "misses": all.redis_misses, "errors": redis.errors(),
+        "up": redis.is_up(), "state": state, "reason": reason, "hits": all.redis_hits, "misses": all.redis_misses, "errors": redis.errors(),
     });
     body["source"] = json!({
         "loads": all.loads, "errors": all.load_errors, "collapsed": all.collapsed, "stale_served": all.stale_served,

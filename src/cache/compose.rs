@@ -141,7 +141,7 @@ impl Whole {
         let error = LoadError::of_parts(endings.into_iter().filter_map(Result::err));
         let copy = gathering.in_memory.clone();
         let trusted = self.core.mirror.is_trusted(self.core.clock.now());
-        let up = self.core.redis.pool().is_up();
+        let up = self.core.redis.pool().answers();
         // Without trust nobody has said yet what became of the whole: its parts asked for their own names.
         let asks = copy.is_some() && !trusted && up;
         let word = if up { Word::Unasked } else { Word::Silent };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::clock::{Clock, Micros};
+use super::clock::{Clock, Micros, micros};
 use super::coherence::{Mirror, Name, Standing};
 use super::compose;
 use super::entry::Entry;
@@ -32,6 +32,10 @@ pub(crate) enum Proof {
 
 /// Whether the bytes of a value in Redis are one of those that a look-up is for. Others are a miss.
 pub(crate) type Readable = fn(&[u8]) -> bool;
+
+/// How far ahead of the time a clock can be that this replica has not heard of: what two readings of Redis's time may differ by
+/// after an outage, with much to spare.
+const AHEAD: Duration = Duration::from_secs(3600);
 
 /// See the module.
 pub(crate) struct Core {
@@ -62,7 +66,10 @@ impl Core {
         if !self.mirror.is_trusted(now) && !self.may_serve_blind(&entry, policy, now) {
             return None;
         }
-        if after > 0 && !self.has_heard(after) {
+        if after > 0
+            && !self.has_heard(after)
+            && (self.redis.pool().answers() || !self.is_ahead(after))
+        {
             return None;
         }
         let outcome = if now < entry.ends.memory_until
@@ -93,6 +100,15 @@ impl Core {
     /// Whether the bus has brought everything up to this clock.
     pub(crate) fn has_heard(&self, clock: u64) -> bool {
         self.mirror.era().last() >= clock
+    }
+
+    /// Whether the history that is known here cannot have given this clock yet: it is far ahead of the clock that was heard last and
+    /// of Redis's time, and a clock is one more than the last or Redis's time, whichever is later. It is of an earlier history,
+    /// after which everything was loaded that is valid now, or of none.
+    pub(crate) fn is_ahead(&self, clock: u64) -> bool {
+        let redis_time = self.clock.redis_of_local(self.clock.now());
+        let latest = self.mirror.era().last().max(redis_time);
+        clock > latest.saturating_add(micros(AHEAD))
     }
 
     /// A claim of `caller` to the answer of `request`, which starts the load if nobody has. Does not block.
@@ -162,7 +178,7 @@ impl Core {
             &subject.key.clone(),
             behalf,
             joinable,
-            proof != Proof::Fresh,
+            proof == Proof::Fresh,
             move |landing| {
                 landing.stamp(core.mirror.dependency(core.mirror.stamp(), &names));
                 // Look again: a flight that this look-up missed in memory may have filled it and landed before the table was asked,

@@ -1,13 +1,13 @@
 -- Stores what a load brought, unless a later load holds the lease, and gives the lease back. An empty envelope: there is nothing to
 -- keep, and what was kept before has been replaced by that.
 -- KEYS: value, lease. ARGV: token, envelope, time to live in ms. Returns 1 if it was done.
-local lease = redis.call('GET', KEYS[2])
+local lease = lookup('GET', KEYS[2])
 local holder = lease and string.match(lease, '^%d+:(%w+)$')
 if holder and holder ~= ARGV[1] then return 0 end
 if ARGV[2] == '' then
-  redis.call('DEL', KEYS[1])
+  call('DEL', KEYS[1])
 else
-  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+  call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 end
-if holder then redis.call('DEL', KEYS[2]) end
+if holder then call('DEL', KEYS[2]) end
 return 1

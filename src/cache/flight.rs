@@ -38,7 +38,15 @@ pub(crate) struct Flights {
 #[derive(Default)]
 struct Lane {
     running: Vec<Arc<Flight>>,
-    next: Option<(Arc<Flight>, Start)>,
+    next: Option<Next>,
+}
+
+/// A flight that waits for a place.
+struct Next {
+    flight: Arc<Flight>,
+    start: Start,
+    /// Whether it goes to the source whatever the tiers have.
+    fresh: bool,
 }
 
 /// Begins a flight's way; must not block.
@@ -101,14 +109,14 @@ impl Flights {
     }
 
     /// Joins a flight of `key` that `joinable` says could serve this reader, or the one that waits to begin, or leads a new one,
-    /// on its way by `start`: at once, here, if there is a place for it, or if it may not wait, since what it would wait for could
-    /// be led by a reader that is content with less.
+    /// on its way by `start`: at once, here, if there is a place for it. `fresh`: only a load from the source serves this reader.
+    /// A flight that waits to begin and would be content with less takes its way then.
     pub(crate) fn join(
         self: &Arc<Self>,
         key: &Key,
         behalf: &Behalf,
         joinable: impl Fn(&Flight) -> bool,
-        may_wait: bool,
+        fresh: bool,
         start: impl FnOnce(Landing) + Send + 'static,
     ) -> Ticket {
         let mut shard = self.shard(key);
@@ -122,8 +130,13 @@ impl Flights {
             return ticket;
         }
         // It begins later than this reader did, so it can serve it whatever is invalidated.
-        let next = lane.next.as_ref().filter(|_| may_wait);
-        if let Some(ticket) = next.and_then(|(flight, _)| follow(flight)) {
+        if let Some(next) = &mut lane.next
+            && let Some(ticket) = follow(&next.flight)
+        {
+            if fresh && !next.fresh {
+                next.start = Box::new(start);
+                next.fresh = true;
+            }
             return ticket;
         }
         let flight = Arc::new(Flight {
@@ -132,7 +145,7 @@ impl Flights {
         });
         let reader = flight.interest.board(behalf).flatten();
         let ticket = Ticket::waiting(flight.clone(), Role::Leader, reader);
-        if lane.running.len() < RUNNING || !may_wait {
+        if lane.running.len() < RUNNING {
             lane.running.push(flight.clone());
             drop(shard);
             start(Landing {
@@ -141,21 +154,25 @@ impl Flights {
                 key: key.clone(),
             });
         } else {
-            lane.next = Some((flight, Box::new(start)));
+            lane.next = Some(Next {
+                flight,
+                start: Box::new(start),
+                fresh,
+            });
         }
         ticket
     }
 
     /// Takes `flight` out of the table, and gives the one that now has a place.
-    fn leave(&self, key: &Key, flight: &Arc<Flight>) -> Option<(Arc<Flight>, Start)> {
+    fn leave(&self, key: &Key, flight: &Arc<Flight>) -> Option<Next> {
         let mut shard = self.shard(key);
         let lane = shard.get_mut(key)?;
         lane.running.retain(|running| !Arc::ptr_eq(running, flight));
         if lane.running.len() < RUNNING
-            && let Some((next, start)) = lane.next.take()
+            && let Some(next) = lane.next.take()
         {
-            lane.running.push(next.clone());
-            return Some((next, start));
+            lane.running.push(next.flight.clone());
+            return Some(next);
         }
         if lane.running.is_empty() {
             shard.remove(key);
@@ -273,10 +290,10 @@ impl Drop for Landing {
         // Outside the lock: a fallback may hold tickets of other flights.
         drop((fallback, early));
         self.wake(waiters);
-        if let Some((flight, start)) = next {
-            start(Landing {
+        if let Some(next) = next {
+            (next.start)(Landing {
                 flights: self.flights.clone(),
-                flight,
+                flight: next.flight,
                 key: self.key.clone(),
             });
         }
@@ -334,7 +351,7 @@ mod tests {
             &Key::new(1, "a"),
             &Behalf::Reader(0),
             |_| joinable,
-            true,
+            false,
             move |landing| drop(give.send(landing)),
         );
         (ticket, take.try_recv().ok())
@@ -376,7 +393,7 @@ mod tests {
             &Key::new(1, "a"),
             &Behalf::Reader(0),
             |_| false,
-            true,
+            false,
             move |landing| drop(give.send(landing)),
         );
         assert!(begun.try_recv().is_err(), "a third waits for a place");
@@ -388,6 +405,36 @@ mod tests {
         landing.end(Ok(answer("3", Outcome::Loaded)));
         let bodies = [first, second, third, fourth].map(|ticket| body(&ticket.wait(LONG)).to_vec());
         assert_eq!(bodies, [b"1", b"2", b"3", b"3"].map(|body| body.to_vec()));
+    }
+
+    #[test]
+    fn who_needs_a_load_shares_the_next_one() {
+        let flights = Arc::new(Flights::new());
+        let (_, first) = join(&flights, false);
+        let (_, second) = join(&flights, false);
+        let (content, _) = join(&flights, false);
+        let (give, begun) = mpsc::channel();
+        let need = |number: usize| {
+            let give = give.clone();
+            flights.join(
+                &Key::new(1, "a"),
+                &Behalf::Reader(0),
+                |_| false,
+                true,
+                move |landing| drop(give.send((number, landing))),
+            )
+        };
+        let needs: Vec<Ticket> = (0..100).map(need).collect();
+        assert!(begun.try_recv().is_err(), "two loads run at most");
+        drop(first);
+        let (number, landing) = begun.try_recv().expect("the place is free");
+        assert_eq!(number, 0, "the way of the first that needs a load");
+        landing.end(Ok(answer("new", Outcome::Loaded)));
+        for ticket in needs.into_iter().chain([content]) {
+            assert_eq!(body(&ticket.wait(LONG)), b"new");
+        }
+        drop(second);
+        assert!(begun.try_recv().is_err(), "one load for all of them");
     }
 
     #[test]

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::Cache;
 use super::coherence::bus::{Listener, MOST_NAMES};
-use super::coherence::{Batch, Kind, Name, over};
+use super::coherence::{Batch, Kind, Name};
+use super::redis_fault::over;
 
 /// Names in one script: many more would hold up everybody else in Redis, and outlast the time a reply may take.
 const NAMES_AT_ONCE: usize = 1000;
@@ -83,7 +84,8 @@ impl Cache {
                 .wait_first_look(core.redis.pool().longest_look());
         }
         let length = bus.settings.log_length;
-        let sent = core.redis.pool().run(|connection| {
+        // Done twice it does no harm, so a connection that was cut while it lay in the pool is no reason to leave it pending.
+        let sent = core.redis.pool().read(|connection| {
             let (epoch, clock) = bus.scripts.invalidate(
                 connection,
                 kind,

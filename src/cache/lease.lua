@@ -4,15 +4,15 @@
 -- Returns what became of it, a text or value, the history's state, the clocks of the names; what became of it is one of:
 -- 'newer' and a value, 'held' and a token, 'failed' and why, 'won' and nothing.
 -- A write that changes nothing: a read-only copy that lags behind refuses it, and must not vouch for the value of another load.
-redis.call('HDEL', KEYS[1], '-')
+touch(KEYS[1])
 local state = history(false)
 local names = clocks(7)
-local value = redis.call('GET', KEYS[4])
+local value = lookup('GET', KEYS[4])
 if value and string.sub(value, 5, 12) ~= ARGV[5] then
   -- Another replica filled it after the caller looked, and has released its lease since.
   return { 'newer', value, state, names }
 end
-local lease = redis.call('GET', KEYS[5])
+local lease = lookup('GET', KEYS[5])
 if lease then
   local clock, token = string.match(lease, '^(%d+):(%w+)$')
   if token then
@@ -26,5 +26,5 @@ if lease then
     if failed and failed == ARGV[6] then return { 'failed', why, state, names } end
   end
 end
-redis.call('SET', KEYS[5], state[2] .. ':' .. ARGV[3], 'PX', ARGV[4])
+call('SET', KEYS[5], state[2] .. ':' .. ARGV[3], 'PX', ARGV[4])
 return { 'won', '', state, names }

@@ -37,7 +37,10 @@ impl Held {
         if held.is_empty() {
             return Ok(());
         }
-        let script = Script::new(include_str!("coherence/renew.lua"));
+        let script = Script::new(concat!(
+            include_str!("call.lua"),
+            include_str!("coherence/renew.lua")
+        ));
         let mut call = script.prepare_invoke();
         call.arg(LEASE.as_millis() as u64);
         for (token, key) in &held {

@@ -62,7 +62,6 @@
 mod breaker;
 mod builder;
 mod clock;
-mod closing;
 mod coherence;
 mod compose;
 mod core;
@@ -87,10 +86,13 @@ mod outcome;
 mod policy;
 mod random;
 mod redis_connection;
+mod redis_fault;
+mod redis_health;
 mod redis_pool;
 mod redis_reads;
 mod redis_tier;
 mod redis_url;
+mod redis_watch;
 mod request;
 mod settings;
 mod shares;
@@ -102,11 +104,10 @@ mod ticket;
 mod typed;
 mod verdict;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use self::closing::Closing;
 use self::coherence::bus::{self, BusParts};
 use self::coherence::{Mirror, Scripts, Seen};
 use self::core::{Core, Proof};
@@ -137,7 +138,8 @@ pub use self::loaders::ShareStatus;
 pub use self::outcome::{Answer, Outcome, Staleness, Trace};
 pub use self::policy::{Ends, Freshness, Life, Policy, StaleRules};
 pub use self::random::random;
-pub use self::redis_pool::{RedisDown, RedisPool};
+pub use self::redis_fault::{RedisDown, RedisState};
+pub use self::redis_pool::RedisPool;
 pub use self::redis_url::check_redis_url;
 pub(crate) use self::redis_url::unknown_option;
 pub use self::request::{
@@ -230,7 +232,7 @@ impl Cache {
             listeners: Mutex::default(),
             held: redis.held().clone(),
             reply,
-            closing: Closing::default(),
+            closed: AtomicBool::new(false),
         });
         let core = Arc::new(Core {
             memory: tier,
@@ -244,7 +246,8 @@ impl Cache {
         });
         let open = Arc::new(Open::new(core.clone(), parts.clone()));
         if core.redis.pool().is_used() {
-            bus::start(&parts, core.redis.pool().connector())?;
+            let pool = core.redis.pool();
+            bus::start(&parts, pool.connector(), pool.health().clone())?;
         }
         Ok(Cache {
             core,
@@ -277,7 +280,8 @@ impl Cache {
     }
 
     /// The same for a reader who knows of a change with the clock `after` that this replica may not have heard of yet: asks Redis
-    /// what became of the names first, and loads anew if it does not answer. Blocks for that round trip.
+    /// what became of the names first, and loads anew if it does not answer. A clock that no history can have given yet is no
+    /// reason to load. Blocks for that round trip.
     pub fn fetch_after(&self, request: Request, caller: Caller, after: u64) -> Ticket {
         let core = &self.core;
         if core.has_heard(after) && core.mirror.is_trusted(core.clock.now()) {
@@ -286,6 +290,7 @@ impl Cache {
         let names = request.making.names(&request.subject);
         match core.redis.ask_names(&request.subject.key, &names) {
             Ok(()) => core.fetch(request, caller, Proof::Verified),
+            Err(_) if core.is_ahead(after) => core.fetch(request, caller, Proof::Mirror),
             Err(_) => core.fetch(request, caller, Proof::Fresh),
         }
     }

@@ -38,7 +38,7 @@ impl Drop for Open {
                 self.delivery
             );
         }
-        self.bus.closing.close();
+        self.bus.close();
         // Loads first: what a read that is given up would load has no place any more.
         self.core.loaders.close();
         self.core.redis.close();

@@ -1,15 +1,22 @@
 //! A connection to Redis that has compared the history, and what opens it.
 //!
 //! Promise: opening takes no longer than it may, and nothing else is done on a connection before the history that its Redis keeps was
-//! compared with the one that this replica knows. Whoever reads restored values beside restored names would believe both.
+//! compared with the one that this replica knows. Whoever reads restored values beside restored names would believe both. Whoever
+//! opens one, or cannot, tells everybody.
 
+use std::convert::Infallible;
+use std::error::Error;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redis::{ConnectionLike, RedisError, RedisResult};
+use redis::{ConnectionLike, ErrorKind, RedisError, RedisResult};
 
 use super::clock::Clock;
-use super::coherence::{Mirror, Scripts, Seen, over};
+use super::coherence::{Mirror, Scripts, Seen};
+use super::redis_fault::{Fault, over};
+use super::redis_health::Health;
 
 /// Opens connections: those of the pool, and those that are nobody else's.
 #[derive(Clone)]
@@ -22,45 +29,63 @@ pub(super) struct ManagerParts {
     pub(super) scripts: Arc<Scripts>,
     pub(super) mirror: Arc<Mirror>,
     pub(super) clock: Arc<Clock>,
+    pub(super) health: Arc<Health>,
+    /// Whether a connection was ever opened.
+    pub(super) opened: AtomicBool,
     /// Told when a connection saw a history that was not the known one.
     pub(super) saw: Box<dyn Fn(Seen) + Send + Sync>,
 }
 
-/// One of the pool's.
+/// One of the pool's, or why there is none: what waits for a connection is to be woken by that, too.
 pub(super) struct Checked {
-    pub(super) connection: redis::Connection,
+    pub(super) connection: RedisResult<redis::Connection>,
+    /// From before it was opened.
     pub(super) generation: u32,
-    /// Whether it has ever brought a reply to a caller: if so, it may have been cut while it lay in the pool.
-    pub(super) used: bool,
     pub(super) broken: bool,
 }
 
 impl r2d2::ManageConnection for Manager {
     type Connection = Checked;
-    type Error = RedisError;
+    // An error would have r2d2 try again and again, and tell nobody who waits.
+    type Error = Infallible;
 
-    fn connect(&self) -> Result<Checked, RedisError> {
-        let connection = self.open(self.0.timeout)?;
+    fn connect(&self) -> Result<Checked, Infallible> {
+        let generation = self.0.health.generation();
         Ok(Checked {
-            connection,
-            generation: u32::MAX,
-            used: false,
+            connection: self.open(self.0.timeout),
+            generation,
             broken: false,
         })
     }
 
-    fn is_valid(&self, checked: &mut Checked) -> Result<(), RedisError> {
-        redis::cmd("PING").exec(&mut checked.connection)
+    fn is_valid(&self, _: &mut Checked) -> Result<(), Infallible> {
+        Ok(())
     }
 
     fn has_broken(&self, checked: &mut Checked) -> bool {
-        checked.broken || !checked.connection.is_open()
+        match &checked.connection {
+            Ok(connection) => checked.broken || !connection.is_open(),
+            // Handed on from one who waits to the next, as long as it stands for all of them.
+            Err(_) => checked.broken || self.0.health.answers(),
+        }
     }
 }
 
 impl Manager {
     /// A connection that has compared the history, on which a reply may take as long as `timeout`.
     pub(super) fn open(&self, timeout: Duration) -> RedisResult<redis::Connection> {
+        let opened = self.try_open(timeout);
+        match &opened {
+            Ok(_) => {
+                self.0.opened.store(true, Ordering::Relaxed);
+                self.0.health.found();
+            }
+            Err(error) => self.0.health.cannot_open(error, &self.explain(error)),
+        }
+        opened
+    }
+
+    fn try_open(&self, timeout: Duration) -> RedisResult<redis::Connection> {
         let parts = &*self.0;
         let mut connection = parts
             .client
@@ -93,4 +118,44 @@ impl Manager {
         }
         Ok(())
     }
+
+    /// Why a connection could not be opened, for logs. Where none was ever opened it also says what the URL may have wrong. Names no
+    /// secret.
+    fn explain(&self, error: &RedisError) -> String {
+        let address = self.0.client.get_connection_info().addr();
+        if error.kind() == ErrorKind::AuthenticationFailed {
+            return format!("{address} does not accept the user or the password of the Redis URL");
+        }
+        let fault = Fault::of(error);
+        let reached = !error.is_connection_refusal()
+            && matches!(fault, Fault::TimedOut | Fault::ConnectionLost);
+        if self.0.opened.load(Ordering::Relaxed) || !reached {
+            return error.to_string();
+        }
+        let tls = matches!(address, redis::ConnectionAddr::TcpTls { .. });
+        match tls_error(error) {
+            Some(rustls::Error::InvalidMessage(_)) => {
+                format!("{address} does not speak TLS ({error}); a plain port takes redis://")
+            }
+            // A certificate that is not trusted, for one: it says so itself.
+            Some(_) => error.to_string(),
+            // A plain port waits for the end of what it takes for a command.
+            None if tls => {
+                format!("no TLS handshake with {address} ({error}); a plain port takes redis://")
+            }
+            None if fault == Fault::ConnectionLost => format!(
+                "{address} closed the connection or speaks another protocol ({error}); a port that speaks TLS takes rediss://"
+            ),
+            None => error.to_string(),
+        }
+    }
+}
+
+/// The error of TLS behind this error.
+fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
+    let shared = error
+        .source()?
+        .downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
+    let io = shared.downcast_ref::<io::Error>()?;
+    io.get_ref()?.downcast_ref::<rustls::Error>()
 }

@@ -1,64 +1,39 @@
 //! Connections to Redis: r2d2 over a manager of larder's own.
 //!
 //! Promise: nothing here waits longer than the configured times, and while Redis is down nothing waits at all: a watcher thread
-//! asks for it in the background and lets traffic through again once it has an answer. A connection is used only after it has
-//! compared Redis's history with the one that this replica knows, and never again after an I/O error.
+//! asks for it in the background and lets traffic through again once it takes a fill. A connection is used only after it has
+//! compared Redis's history with the one that this replica knows, never again after an I/O error, and never after a sign that it
+//! leads to another server than a new one would: see `redis_fault.rs`.
 //!
 //! Refuses: r2d2's PING on every checkout (a second round trip for each read), and the manager that the redis crate brings
 //! (it connects without a limit of time, and a connection that timed out still calls itself open).
 
-use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use redis::{RedisError, RedisResult};
+use redis::{ErrorKind, RedisError, RedisResult, Script};
 use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 
-use super::breaker::Breaker;
 use super::clock::Clock;
-use super::coherence::{Mirror, OVER, Scripts, Seen};
+use super::coherence::{Mirror, Scripts, Seen};
 use super::redis_connection::{Manager, ManagerParts};
+use super::redis_fault::{Fault, RedisDown, RedisState};
+use super::redis_health::Health;
 use super::redis_url::check_redis_url;
+use super::redis_watch::watch;
 use super::settings::{RedisChoice, RedisSettings};
-
-/// The first and the longest pause between two looks for a Redis that is down.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Connections that are opened at one time, each on a thread.
 const OPENERS: usize = 3;
 
-/// How long Redis has to stay for its next absence to be a new one.
-const STEADY: Duration = Duration::from_secs(10);
-
-/// Errors of a Redis that is not the one to work with, or not yet.
-const NOT_THE_ONE: [&str; 5] = ["READONLY", "MASTERDOWN", "NOAUTH", "LOADING", OVER];
-
-/// Redis gave no answer that can be used. Counted where it happened; the caller goes on without.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RedisDown {
-    /// It cannot be reached, or did not answer in time.
-    Unreachable,
-    /// It answered with this error: no memory, read-only, loading, not permitted.
-    Refused(String),
-}
-
-impl fmt::Display for RedisDown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RedisDown::Unreachable => f.write_str("Redis cannot be reached"),
-            RedisDown::Refused(why) => write!(f, "Redis refused: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for RedisDown {}
-
 /// A call that failed.
 struct Failed {
     down: RedisDown,
-    /// On a connection that had worked before and was cut meanwhile.
-    lay_in_pool: bool,
+    /// What the error says, if it came on a connection.
+    fault: Option<Fault>,
+    /// Whether the server can have carried out what it was asked for.
+    done: bool,
 }
 
 /// A pool of checked connections. Cheap to clone.
@@ -69,18 +44,11 @@ struct Inner {
     /// `None`: the cache works without Redis, or is closed.
     pool: RwLock<Option<r2d2::Pool<Manager>>>,
     manager: Manager,
-    breaker: Breaker,
+    health: Arc<Health>,
     errors: AtomicU64,
     choice: RedisChoice,
-    /// How often the watcher has looked, and whether it should stop. Its condition tells of a breaker that opened.
-    watch: Mutex<Watch>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Watch {
-    looks: u64,
-    stop: bool,
+    /// A fill on trial, and the key that it is made under.
+    trial: (Script, String),
 }
 
 impl RedisPool {
@@ -101,6 +69,7 @@ impl RedisPool {
             .as_ref()
             .map_or(RedisSettings::DEFAULT_URL, |url| url.reveal());
         check_redis_url(url).map_err(|what| format!("the Redis URL {what}"))?;
+        let health = Arc::new(Health::new());
         // The error's text could quote the URL, and the URL can hold a password.
         let client =
             redis::Client::open(url).map_err(|_| "the Redis URL is not valid".to_owned())?;
@@ -111,109 +80,143 @@ impl RedisPool {
             scripts,
             mirror,
             clock,
+            health: health.clone(),
+            opened: AtomicBool::new(false),
             saw,
         }));
         let used = choice != RedisChoice::None;
         let inner = Arc::new(Inner {
             pool: RwLock::new(used.then(|| opened(settings, manager.clone()))),
             manager,
-            breaker: Breaker::new(),
+            health,
             errors: AtomicU64::new(0),
             choice,
-            watch: Mutex::new(Watch {
-                looks: 0,
-                stop: !used,
-            }),
-            changed: Condvar::new(),
+            trial: (
+                Script::new(concat!(include_str!("call.lua"), include_str!("trial.lua"))),
+                format!("{}:trial", settings.prefix),
+            ),
         });
         if !used {
+            inner.health.end();
             return Ok(RedisPool(inner));
         }
-        let watched = Arc::downgrade(&inner);
+        let (watched, health) = (Arc::downgrade(&inner), inner.health.clone());
+        let (address, configured) = (inner.address(), choice == RedisChoice::Configured);
         std::thread::Builder::new()
             .name("redis-watch".into())
-            .spawn(move || watch(&watched))
+            .spawn(move || {
+                let look = || Some(watched.upgrade()?.look());
+                let see = || {
+                    RedisPool(watched.upgrade()?).see_what_it_takes();
+                    Some(())
+                };
+                watch(&health, &address, configured, look, see);
+            })
             .map_err(|error| format!("cannot start a thread: {error}"))?;
         Ok(RedisPool(inner))
     }
 
-    /// Runs `work`, one command or one script, on a connection.
+    /// Runs `work`, one command or one script, on a connection. Where the server refuses it because it is not the one to write to, or
+    /// does not know who speaks, once more on a new connection.
     ///
     /// # Errors
-    /// [`RedisDown`] if there is none to be had in time, or the work failed.
+    /// [`RedisDown`] if there is no connection to be had in time, or the work failed.
     pub fn run<T>(
         &self,
-        work: impl FnOnce(&mut redis::Connection) -> RedisResult<T>,
+        work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
     ) -> Result<T, RedisDown> {
-        self.try_once(work).map_err(|failed| failed.down)
+        self.attempt(work, |failed| {
+            let elsewhere = matches!(
+                failed.fault,
+                Some(Fault::WrongServer(_) | Fault::NotAuthenticated)
+            );
+            elsewhere && !failed.done
+        })
+        .map_err(|failed| failed.down)
     }
 
-    /// The same for work that does no harm when it is done twice: a connection that was cut while it lay in the pool is no reason
-    /// to give up.
+    /// The same for work that does no harm when it is done twice: once more also where the connection was lost, as one is that was
+    /// cut while it lay in the pool.
     ///
     /// # Errors
     /// As [`RedisPool::run`].
     pub fn read<T>(
         &self,
-        mut work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
+        work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
     ) -> Result<T, RedisDown> {
-        match self.try_once(&mut work) {
+        self.attempt(work, |failed| failed.fault.is_some_and(Fault::ends_all))
+            .map_err(|failed| failed.down)
+    }
+
+    /// Tries a fill and tells everybody what came of it.
+    fn see_what_it_takes(&self) {
+        let inner = &*self.0;
+        let tried = self.attempt(
+            |connection| inner.try_fill(connection),
+            |failed| failed.fault.is_some_and(Fault::ends_all),
+        );
+        match tried {
+            Ok(()) => inner.health.takes(RedisState::Up, ""),
             Err(Failed {
-                lay_in_pool: true, ..
-            }) => self.run(work),
-            done => done.map_err(|failed| failed.down),
+                down: RedisDown::Refused(why),
+                fault: Some(fault),
+                ..
+            }) if !fault.ends_connection() => {
+                let state = fault.state().unwrap_or(RedisState::Refusing);
+                inner.health.takes(state, &why);
+            }
+            // Told by whoever found that.
+            Err(_) => {}
+        }
+    }
+
+    fn attempt<T>(
+        &self,
+        mut work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
+        again: impl FnOnce(&Failed) -> bool,
+    ) -> Result<T, Failed> {
+        match self.try_once(&mut work) {
+            Err(failed) if again(&failed) => self.try_once(work),
+            done => done,
         }
     }
 
     fn try_once<T>(
         &self,
-        work: impl FnOnce(&mut redis::Connection) -> RedisResult<T>,
+        mut work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
     ) -> Result<T, Failed> {
         let inner = &*self.0;
-        let failed = |down| Failed {
+        let none = |down| Failed {
             down,
-            lay_in_pool: false,
+            fault: None,
+            done: false,
         };
-        if inner.breaker.is_open() {
-            return Err(failed(RedisDown::Unreachable));
+        if !inner.health.answers() {
+            return Err(none(RedisDown::Unreachable));
         }
-        let mut checked = inner.checkout().map_err(failed)?;
-        let error = match work(&mut checked.connection) {
-            Ok(value) => {
-                checked.used = true;
-                inner.breaker.succeeded();
-                return Ok(value);
-            }
-            Err(error) => error,
+        let mut checked = inner.checkout().map_err(none)?;
+        let error = match &mut checked.connection {
+            Ok(connection) => match work(connection) {
+                Ok(value) => {
+                    inner.health.succeeded();
+                    return Ok(value);
+                }
+                Err(error) => error,
+            },
+            Err(error) => error.clone(),
         };
         inner.errors.fetch_add(1, Ordering::Relaxed);
-        if error.is_timeout() {
-            checked.broken = true;
-            if inner.breaker.timed_out() {
-                inner.lost(&error.to_string());
-            }
-            return Err(failed(RedisDown::Unreachable));
-        }
-        if !error.is_io_error() && !error.is_connection_dropped() {
-            // Another Redis may be in its place by now, or on its way: a new connection will tell.
-            // Redis before 7 tells what a script met in the text of another error.
-            let text = error.to_string();
-            checked.broken = NOT_THE_ONE.iter().any(|code| text.contains(code));
-            return Err(failed(RedisDown::Refused(text)));
-        }
-        checked.broken = true;
-        if checked.used {
-            // All that lay in the pool with it were cut with it. Whether Redis is gone, the next connection tells.
-            inner.breaker.renew();
-            return Err(Failed {
-                down: RedisDown::Unreachable,
-                lay_in_pool: true,
-            });
-        }
-        if inner.breaker.open() {
-            inner.lost(&error.to_string());
-        }
-        Err(failed(RedisDown::Unreachable))
+        let fault = inner.health.failed(&error);
+        checked.broken = fault.ends_connection();
+        Err(Failed {
+            down: match fault {
+                Fault::TimedOut | Fault::ConnectionLost => RedisDown::Unreachable,
+                _ => RedisDown::Refused(error.to_string()),
+            },
+            fault: Some(fault),
+            // A reply that is an error: nothing was done. Larder's own refusal of a reply comes after it.
+            done: !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension),
+        })
     }
 
     /// What opens connections that are not the pool's: for whoever must not wait for those who use it.
@@ -222,9 +225,24 @@ impl RedisPool {
         Box::new(move |timeout| manager.open(timeout))
     }
 
-    /// Whether Redis answers, as far as is known.
+    /// What every part that talks to Redis knows of it.
+    pub(crate) fn health(&self) -> &Arc<Health> {
+        &self.0.health
+    }
+
+    /// Whether Redis takes fills, as far as is known.
     pub fn is_up(&self) -> bool {
-        !self.0.breaker.is_open()
+        self.0.health.is_up()
+    }
+
+    /// Whether it makes sense to ask Redis: it answers, be it that it takes no fills.
+    pub fn answers(&self) -> bool {
+        self.0.health.answers()
+    }
+
+    /// What Redis takes, and the error that says why it is not more. The error is for operators: it can name the Redis user.
+    pub fn state(&self) -> (RedisState, String) {
+        self.0.health.state()
     }
 
     /// Whether a URL was configured, so that its absence is an outage.
@@ -246,13 +264,7 @@ impl RedisPool {
     /// now on is told that Redis cannot be reached. Does not block.
     pub(crate) fn close(&self) {
         let inner = &*self.0;
-        inner.breaker.open();
-        inner
-            .watch
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .stop = true;
-        inner.changed.notify_all();
+        inner.health.end();
         let pool = inner
             .pool
             .write()
@@ -263,13 +275,7 @@ impl RedisPool {
 
     /// Host and port, for logs.
     pub fn address(&self) -> String {
-        self.0
-            .manager
-            .0
-            .client
-            .get_connection_info()
-            .addr()
-            .to_string()
+        self.0.address()
     }
 
     /// Calls that failed so far.
@@ -279,20 +285,13 @@ impl RedisPool {
 
     /// Waits until Redis is up, or the watcher has looked for it once, or `limit` has passed. Returns whether it is up.
     pub fn wait_first_look(&self, limit: Duration) -> bool {
-        let watch = self.0.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = self
-            .0
-            .changed
-            .wait_timeout_while(watch, limit, |watch| watch.looks == 0 && !watch.stop);
+        self.0.health.wait_first_look(limit);
         self.is_up()
     }
 
     /// Waits until Redis is up or `limit` has passed. Returns whether it is up.
     pub fn wait_up(&self, limit: Duration) -> bool {
-        let watch = self.0.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = self.0.changed.wait_timeout_while(watch, limit, |watch| {
-            self.0.breaker.is_open() && !watch.stop
-        });
+        self.0.health.wait_up(limit);
         self.is_up()
     }
 }
@@ -311,37 +310,81 @@ impl Inner {
             let Ok(mut checked) = pool.get_timeout(left) else {
                 self.errors.fetch_add(1, Ordering::Relaxed);
                 // A pool that is merely busy is no outage; one that has nothing open cannot connect.
-                if pool.state().connections == 0 && self.breaker.open() {
-                    self.lost("no connection can be opened");
+                if pool.state().connections == 0 {
+                    self.health
+                        .gone(RedisState::Down, "no connection can be opened");
                 }
                 return Err(RedisDown::Unreachable);
             };
-            let generation = self.breaker.generation();
-            if checked.generation == u32::MAX {
-                checked.generation = generation;
+            let current = checked.generation == self.health.generation();
+            match &checked.connection {
+                Ok(_) if current => return Ok(checked),
+                // From before Redis was lost, or led to another server than a new one would.
+                Ok(_) => checked.broken = true,
+                Err(_) if !self.health.answers() => {
+                    self.errors.fetch_add(1, Ordering::Relaxed);
+                    return Err(RedisDown::Unreachable);
+                }
+                Err(error) if current => {
+                    return Err(self.cannot_open(error, pool.state().connections));
+                }
+                Err(_) => checked.broken = true,
             }
-            if checked.generation == generation {
-                return Ok(checked);
-            }
-            // Opened before the last outage: its other end is gone, and finding that out would look like a new outage.
-            checked.broken = true;
         }
     }
 
-    fn lost(&self, why: &str) {
-        log::warn!("Redis lost: {why}; answering without it");
-        let _watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        self.changed.notify_all();
+    /// No connection could be opened just now, and yet Redis is not known to be gone.
+    /// `connections`: those that are open, the one in hand counted.
+    fn cannot_open(&self, error: &RedisError, connections: u32) -> RedisDown {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        let fault = Fault::of(error);
+        if connections <= 1 {
+            let state = fault.state().unwrap_or(match fault {
+                Fault::Refused => RedisState::Refusing,
+                _ => RedisState::Down,
+            });
+            self.health.gone(state, &error.to_string());
+        }
+        match fault {
+            Fault::TimedOut | Fault::ConnectionLost => RedisDown::Unreachable,
+            _ => RedisDown::Refused(error.to_string()),
+        }
+    }
+
+    fn address(&self) -> String {
+        let info = self.manager.0.client.get_connection_info();
+        info.addr().to_string()
+    }
+
+    /// Opens a connection and tries a fill, under the time that a reply may take, as traffic will be. Returns what Redis takes.
+    fn look(&self) -> RedisResult<(RedisState, String)> {
+        let mut connection = self.manager.open(self.manager.0.timeout)?;
+        match self.try_fill(&mut connection) {
+            Ok(()) => Ok((RedisState::Up, String::new())),
+            Err(error) => {
+                let fault = Fault::of(&error);
+                if fault.ends_connection() {
+                    self.health.cannot_open(&error, &error.to_string());
+                    return Err(error);
+                }
+                Ok((
+                    fault.state().unwrap_or(RedisState::Refusing),
+                    error.to_string(),
+                ))
+            }
+        }
+    }
+
+    /// Tries what a fill does, on a key of its own that nobody ever sees.
+    fn try_fill(&self, connection: &mut redis::Connection) -> RedisResult<()> {
+        let (script, key) = &self.trial;
+        script.key(key).invoke(connection)
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.watch
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .stop = true;
-        self.changed.notify_all();
+        self.health.end();
     }
 }
 
@@ -360,102 +403,4 @@ fn opened(settings: &RedisSettings, manager: Manager) -> r2d2::Pool<Manager> {
         .connection_timeout(settings.connect_timeout)
         .error_handler(Box::new(r2d2::NopErrorHandler))
         .build_unchecked(manager)
-}
-
-/// Looks for a Redis that is down, and sleeps while it is up. Ends with the pool.
-fn watch(pool: &Weak<Inner>) {
-    let mut pause = PAUSES.0;
-    let mut told = false;
-    let mut up_since: Option<Instant> = None;
-    loop {
-        let Some(inner) = pool.upgrade() else { return };
-        let watch = inner.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        if watch.stop {
-            return;
-        }
-        if !inner.breaker.is_open() {
-            if up_since.is_none_or(|since: Instant| since.elapsed() > STEADY) {
-                pause = PAUSES.0;
-            }
-            let (watch, waited) = inner
-                .changed
-                .wait_timeout_while(watch, PAUSES.1, |watch| {
-                    !watch.stop && !inner.breaker.is_open()
-                })
-                .unwrap_or_else(PoisonError::into_inner);
-            drop(watch);
-            if waited.timed_out() {
-                // Without traffic nobody would notice that it is gone.
-                let _ = RedisPool(inner).run(|connection| redis::cmd("PING").exec(connection));
-            }
-            continue;
-        }
-        drop(watch);
-        // Proven under the time that a reply may take, as traffic will be.
-        let found = inner
-            .manager
-            .open(inner.manager.0.timeout)
-            .and_then(|mut connection| redis::cmd("PING").exec(&mut connection));
-        let watch = inner.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        if watch.stop {
-            return;
-        }
-        match found {
-            Ok(_) => {
-                // One that comes and goes is asked ever less often.
-                let wait = if up_since.is_some_and(|since| since.elapsed() < STEADY) {
-                    pause
-                } else {
-                    Duration::ZERO
-                };
-                let (mut watch, _) = inner
-                    .changed
-                    .wait_timeout_while(watch, wait, |watch| !watch.stop)
-                    .unwrap_or_else(PoisonError::into_inner);
-                if watch.stop {
-                    return;
-                }
-                pause = (pause * 2).min(PAUSES.1);
-                up_since = Some(Instant::now());
-                inner.breaker.close();
-                // Only now: who waits for the first look asks whether Redis is up.
-                watch.looks += 1;
-                drop(watch);
-                inner.changed.notify_all();
-                told = true;
-                log::info!(
-                    "Redis is up at {}",
-                    inner.manager.0.client.get_connection_info().addr()
-                );
-            }
-            Err(error) => {
-                if !told {
-                    told = true;
-                    tell_absent(&inner, &error);
-                }
-                let mut watch = watch;
-                watch.looks += 1;
-                inner.changed.notify_all();
-                drop(
-                    inner
-                        .changed
-                        .wait_timeout_while(watch, pause, |watch| !watch.stop),
-                );
-                pause = (pause * 2).min(PAUSES.1);
-            }
-        }
-    }
-}
-
-fn tell_absent(inner: &Inner, error: &RedisError) {
-    let address = inner.manager.0.client.get_connection_info().addr();
-    if inner.choice == RedisChoice::Configured {
-        log::warn!(
-            "Redis does not answer at {address}: {error}; answering without it until it does"
-        );
-    } else {
-        log::info!(
-            "no Redis is configured and none answers at {address}: standalone until one appears there"
-        );
-    }
 }

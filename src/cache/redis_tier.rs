@@ -14,7 +14,8 @@ use super::coherence::{Mirror, Name, Scripts, Stamp};
 use super::error::LoadError;
 use super::key::Key;
 use super::leases::{Held, LEASE};
-use super::redis_pool::{RedisDown, RedisPool};
+use super::redis_fault::{RedisDown, unexpected};
+use super::redis_pool::RedisPool;
 use super::redis_reads::{Ask, Queue, Read};
 
 /// Threads that read.
@@ -91,8 +92,11 @@ impl RedisTier {
             mirror,
             scripts,
             held: Arc::default(),
-            fill: Script::new(include_str!("fill.lua")),
-            release: Script::new(include_str!("release.lua")),
+            fill: Script::new(concat!(include_str!("call.lua"), include_str!("fill.lua"))),
+            release: Script::new(concat!(
+                include_str!("call.lua"),
+                include_str!("release.lua")
+            )),
         })
     }
 
@@ -116,7 +120,7 @@ impl RedisTier {
         pause: Duration,
         reply: impl FnOnce(Read) + Send + 'static,
     ) {
-        if !self.pool.is_up() {
+        if !self.pool.answers() {
             return reply(Read::Down);
         }
         let ask = Ask {
@@ -172,9 +176,7 @@ impl RedisTier {
                     begun,
                 }))
             }
-            _ => Err(RedisDown::Refused(
-                "an answer that is none of larder's".into(),
-            )),
+            _ => Err(RedisDown::Refused(unexpected().to_string())),
         }
     }
 

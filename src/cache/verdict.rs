@@ -85,7 +85,7 @@ impl Core {
     /// Whether memory may be served although nobody can tell what became of it: neither the bus nor Redis answers, and the
     /// resource bears with it for that long.
     pub(super) fn may_serve_blind(&self, entry: &Entry, policy: &Policy, now: Micros) -> bool {
-        !self.redis.pool().is_up() && self.bears_blindness(entry, policy, now)
+        !self.redis.pool().answers() && self.bears_blindness(entry, policy, now)
     }
 
     fn bears_blindness(&self, entry: &Entry, policy: &Policy, now: Micros) -> bool {

@@ -82,15 +82,20 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         &config.coherence,
     )?;
     let redis = cache.redis();
-    if config.redis.required && !redis.wait_up(REDIS_PATIENCE) {
+    if config.redis.required
+        && !redis.wait_up(REDIS_PATIENCE)
+        && let (state, why) = redis.state()
+        && !state.keeps_promises()
+    {
         return Err(format!(
-            "Redis is required and does not answer at {}",
+            "Redis is required and does not answer at {}: it is {state}: {why}",
             redis.address()
         )
         .into());
     }
     // The first requests are to find Redis, if there is one; a slow one is picked up later.
-    if redis.wait_first_look(config.redis.connect_timeout) {
+    redis.wait_first_look(config.redis.connect_timeout);
+    if redis.answers() {
         cache.wait_trusted(config.coherence.patience);
     }
 

@@ -57,6 +57,7 @@ const OWN: &[(&str, &str)] = files![
     "identity",
     "identity_make",
     "outbox_delivered",
+    "outbox_hand_over",
     "outbox_leave",
 ];
 

@@ -62,6 +62,14 @@ impl Outbox<'_> {
             .map(drop)
     }
 
+    /// Makes a row due now, whose names are invalidated and pending: while Redis cannot pass them on, each replica reads them here. One
+    /// that is gone already is no error.
+    pub fn hand_over(&self, row: OutboxRow) -> Result<(), DatabaseError> {
+        self.0
+            .execute("outbox_hand_over", &[("id", row.0.into())])
+            .map(drop)
+    }
+
     /// A session of its own that hears of new rows. `None`: this database is SQLite.
     pub(super) fn listen(&self) -> Result<Option<OutboxReader>, DatabaseError> {
         let Some(connection) = self.0.dedicated_connection() else {

@@ -168,12 +168,17 @@ impl Write {
         let Done { rows, names, left } = done.map_err(refused)??;
         let spoken: Vec<Name> = names.iter().map(|name| Name::tag(name)).collect();
         let acknowledged = cache.invalidate(&spoken, Kind::Hard);
-        if let Some(row) = left
-            && !acknowledged.is_pending()
-            && let Err(error) = self.database.outbox().delivered(row)
-        {
-            // Then it is delivered once more, which does no harm.
-            log::warn!("the outbox keeps what was delivered: {error}");
+        if let Some(row) = left {
+            let outbox = self.database.outbox();
+            let told = if acknowledged.is_pending() {
+                outbox.hand_over(row)
+            } else {
+                outbox.delivered(row)
+            };
+            if let Err(error) = told {
+                // Then it is delivered once more, or two seconds later, which does no harm.
+                log::warn!("the outbox could not be told of a write that is done: {error}");
+            }
         }
         let location = self.settings.location.as_ref();
         Ok(Written {

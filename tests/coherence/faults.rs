@@ -7,9 +7,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use serde_json::json;
+
 use crate::support::larder::Larder;
+use crate::support::news::{CATEGORIES, path};
 use crate::support::proxy::{FaultProxy, Scope};
 use crate::support::redis::RedisServer;
+use crate::support::until;
 
 use super::history::Moment;
 
@@ -77,6 +81,8 @@ pub enum Kind {
     Evicted,
     Flushed,
     Forgetful,
+    /// Not at random: see [`moves_of_redis`].
+    Moved,
 }
 
 impl Kind {
@@ -136,6 +142,7 @@ impl Kind {
             Kind::Evicted => "state evicted in part",
             Kind::Flushed => "Redis flushed",
             Kind::Forgetful => "names forgotten",
+            Kind::Moved => "failed over",
         }
     }
 }
@@ -298,6 +305,44 @@ pub fn of_redis(
             other => panic!("{} is no fault of Redis", other.name()),
         }
         made.push(pace.record(kind, None, begin));
+    }
+    made
+}
+
+/// How soon after a move every replica has its loads stored in Redis again.
+const STORED_AGAIN: Duration = Duration::from_secs(10);
+
+/// Fails over from one Redis to another and back again and again: the replica takes the place of the primary, which becomes its
+/// replica, and from then on the address leads new connections there. Those that are open stay open. Each move ends when every
+/// larder has had a load stored.
+pub fn moves_of_redis(
+    mut pair: [&RedisServer; 2],
+    proxies: &[FaultProxy],
+    replicas: &[Larder],
+    pace: Pace,
+    random: &mut Random,
+) -> Vec<Fault> {
+    let mut made = Vec::new();
+    pair[1].replicate(pair[0]);
+    // One that the readers and writers leave alone.
+    let category = CATEGORIES[CATEGORIES.len() - 1];
+    let names = json!({"tags": [format!("category:{category}")]});
+    while !pace.is_over() {
+        wait(random.between(pace.patience, pace.patience * 2));
+        let begin = Instant::now();
+        pair[0].fail_over_to(pair[1]);
+        for proxy in proxies {
+            proxy.set_target(pair[1].address());
+        }
+        for larder in replicas {
+            until(STORED_AGAIN, "what is loaded is stored again", || {
+                larder.post("/cache/invalidate", &names);
+                let answer = larder.get(&path(category)).expect(200);
+                answer.the("Cache-Status").contains("; stored")
+            });
+        }
+        made.push(pace.record(Kind::Moved, None, begin));
+        pair.swap(0, 1);
     }
     made
 }

@@ -65,6 +65,39 @@ fn no_read_is_illegal_whatever_fails() {
     report.must_mean_something();
 }
 
+/// Redis fails over to its replica and back while everybody reads and writes: no read is illegal or without an answer, and what is
+/// loaded is stored again within seconds of each move.
+#[test]
+fn no_read_is_illegal_or_fails_while_redis_fails_over() {
+    let seed = any_seed();
+    println!("seed {seed}");
+    let round = run::play(&Plan {
+        seed,
+        length: 2 * SHORT,
+        patience: "500ms",
+        network: Vec::new(),
+        redis: Vec::new(),
+        moves: true,
+    });
+    let mut report = Report::new(seed);
+    report.add(&round);
+    println!("{report}");
+    assert_eq!(report.illegal(), 0, "illegal reads: see the report");
+    assert!(report.remarks().is_empty(), "{:?}", report.remarks());
+    assert_eq!(
+        (round.failed_reads, round.failed_writes),
+        (0, 0),
+        "answers that are none"
+    );
+    assert!(!round.faults.is_empty(), "it never failed over");
+    let acknowledged =
+        |write: &history::Write| matches!(write.told, history::Told::Acknowledged(_));
+    assert!(
+        round.history.writes.iter().any(acknowledged),
+        "nothing was ever acknowledged"
+    );
+}
+
 /// The rounds of the short run: every kind of fault has a round in which it can happen.
 fn short_plans(seed: u64) -> Vec<Plan> {
     let mut seeds = Random::new(seed);
@@ -74,6 +107,7 @@ fn short_plans(seed: u64) -> Vec<Plan> {
         patience,
         network: network.to_vec(),
         redis: redis.to_vec(),
+        moves: false,
     };
     let (bus, others): (Vec<Kind>, Vec<Kind>) = Kind::NETWORK
         .iter()

@@ -242,7 +242,10 @@ impl std::fmt::Display for Report {
             "fault", "times", "in force", "greatest staleness", "of patience"
         )?;
         let none = ("none", &self.undisturbed);
-        let made = Kind::NETWORK.iter().chain(&Kind::REDIS);
+        let made = Kind::NETWORK
+            .iter()
+            .chain(&Kind::REDIS)
+            .chain(&[Kind::Moved]);
         let made = made.filter_map(|kind| Some((kind.name(), self.faults.get(kind.name())?)));
         for (name, seen) in std::iter::once(none).chain(made) {
             let staleness = format!("{:.1} ms", millis(seen.staleness));

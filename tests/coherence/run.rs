@@ -35,6 +35,8 @@ pub struct Plan {
     pub patience: &'static str,
     pub network: Vec<Kind>,
     pub redis: Vec<Kind>,
+    /// In place of faults of Redis: it fails over again and again.
+    pub moves: bool,
 }
 
 /// What came of it.
@@ -73,6 +75,7 @@ impl Plan {
             patience,
             network: some(&Kind::NETWORK),
             redis: some(&Kind::REDIS),
+            moves: false,
         }
     }
 
@@ -105,6 +108,7 @@ pub fn play(plan: &Plan) -> Round {
     let mut random = Random::new(plan.seed);
     let patience = plan.patience();
     let mut redis = RedisServer::start();
+    let other = plan.moves.then(RedisServer::start);
     let proxies: Vec<FaultProxy> = (0..REPLICAS)
         .map(|_| FaultProxy::start(redis.address()))
         .collect();
@@ -159,7 +163,14 @@ pub fn play(plan: &Plan) -> Round {
         }
         let (mut first, mut second) = (random.split(), random.split());
         let (proxies, redis) = (&proxies, &mut redis);
-        let of_redis = scope.spawn(move || faults::of_redis(&plan.redis, redis, pace, &mut first));
+        let other = other.as_ref();
+        let of_redis = scope.spawn(move || match other {
+            Some(other) => {
+                let pair = [&*redis, other];
+                faults::moves_of_redis(pair, proxies, stage.replicas, pace, &mut first)
+            }
+            None => faults::of_redis(&plan.redis, redis, pace, &mut first),
+        });
         made.extend(faults::of_the_network(
             &plan.network,
             proxies,

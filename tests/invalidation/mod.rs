@@ -7,6 +7,7 @@ mod history;
 mod holds;
 mod names;
 mod pruning;
+mod record;
 mod refused;
 mod seen;
 

@@ -57,6 +57,46 @@ fn a_read_after_a_clock_is_never_older_on_any_replica() {
 }
 
 #[test]
+fn a_clock_that_nobody_can_have_given_is_no_reason_to_load() {
+    let mut two = Two::with(&VersionsConfig {
+        blind_ttl: None,
+        ..VersionsConfig::default()
+    });
+    let after = |replica: &Larder, clock: &str| {
+        let call = replica.call("GET", &path("science")).key(ADMIN_KEY);
+        call.header("Larder-After", clock).send()
+    };
+    assert_eq!(two.warm("science"), 1);
+    let calls = two.versions.calls();
+    // Redis answers: it is asked, and says that nothing was invalidated.
+    for clock in ["9999999999999999", "18446744073709551615"] {
+        assert_eq!(version_in(&after(&two.near, clock), "science"), 1);
+    }
+    assert_eq!(two.versions.calls(), calls);
+    two.redis.kill();
+    for replica in two.both() {
+        until(SOON, "Redis is gone", || {
+            replica.stats()["redis"]["up"] == false
+        });
+        for clock in [
+            "9999999999999999",
+            "9007199254740993",
+            "18446744073709551615",
+        ] {
+            assert!(is_from_memory(&after(replica, clock)), "{clock}");
+        }
+    }
+    assert_eq!(two.versions.calls(), calls);
+
+    // One that could have been given by now is a reason: the promise holds, whatever it costs.
+    let new = two.versions.publish("science");
+    let last: u64 = bus(&two.near)["clock"].as_str().unwrap().parse().unwrap();
+    let answer = after(&two.near, &(last + 1).to_string());
+    assert_eq!(version_in(&answer, "science"), new);
+    assert_eq!(two.versions.calls(), calls + 1);
+}
+
+#[test]
 fn an_entry_says_why_it_is_the_answer() {
     let two = Two::start();
     let place = "/cache/entry?path=/articles%3Fcategory%3Dscience";

@@ -106,6 +106,7 @@ impl RedisServer {
     /// `most`. Gives how many went.
     pub fn forget_names(&self, keep: Duration, most: u64) -> u64 {
         let script = redis::Script::new(concat!(
+            include_str!("../../src/cache/call.lua"),
             include_str!("../../src/cache/coherence/history.lua"),
             include_str!("../../src/cache/coherence/prune.lua")
         ));
@@ -138,7 +139,93 @@ impl RedisServer {
         self.cli::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
     }
 
+    /// It refuses every write from now on: it was to write a snapshot and could not, as on a disk that is full.
+    pub fn break_disk(&self) {
+        fs::create_dir(self.folder.path().join(DUMP)).unwrap();
+        self.cli::<()>(&["CONFIG", "SET", "save", "3600 1000000"]);
+        self.cli::<()>(&["BGSAVE"]);
+        until(SOON, "the snapshot fails", || {
+            let info: String = self.cli(&["INFO", "persistence"]);
+            info.contains("rdb_last_bgsave_status:err")
+        });
+    }
+
+    pub fn mend_disk(&self) {
+        fs::remove_dir(self.folder.path().join(DUMP)).unwrap();
+        self.cli::<()>(&["CONFIG", "SET", "save", ""]);
+        self.cli::<()>(&["SAVE"]);
+    }
+
+    /// Makes it a replica of another one, and waits until it has all that the other one has.
+    pub fn replicate(&self, primary: &RedisServer) {
+        let port = primary.address.port().to_string();
+        self.cli::<()>(&["REPLICAOF", "127.0.0.1", &port]);
+        until(SOON, "the replica is in step", || {
+            let info: String = self.cli(&["INFO", "replication"]);
+            info.contains("master_link_status:up")
+        });
+    }
+
+    /// Has its replica take its place, and becomes the replica of that one. No write that it has acknowledged is lost. Its
+    /// connections stay open.
+    pub fn fail_over_to(&self, replica: &RedisServer) {
+        let port = replica.address.port().to_string();
+        self.cli::<()>(&["FAILOVER", "TO", "127.0.0.1", &port]);
+        until(SOON, "the replica is the primary", || {
+            let info: String = replica.cli(&["INFO", "replication"]);
+            info.contains("role:master")
+        });
+        until(SOON, "the primary is the replica", || {
+            let info: String = self.cli(&["INFO", "replication"]);
+            info.contains("role:slave") && info.contains("master_link_status:up")
+        });
+    }
+
+    /// Ends it if it runs, and starts it again with what a snapshot holds, which it goes on reading until
+    /// [`RedisServer::finish_loading`].
+    pub fn restore_and_go_on_loading(&mut self, snapshot: &[u8]) {
+        self.kill();
+        fs::write(self.folder.path().join(DUMP), snapshot).unwrap();
+        // Both for tests of Redis itself: a pause for each key, and how often it answers meanwhile.
+        let slow = [
+            "--key-load-delay",
+            "5000",
+            "--loading-process-events-interval-bytes",
+            "1024",
+        ];
+        self.process = Some(self.spawn_process(&slow));
+        until(SOON, "it says that it is loading", || {
+            let client = redis::Client::open(format!("redis://{}", self.address)).unwrap();
+            let Ok(mut connection) = client.get_connection() else {
+                return false;
+            };
+            let ping = redis::cmd("PING").query::<String>(&mut connection);
+            ping.is_err_and(|error| error.code() == Some("LOADING"))
+        });
+    }
+
+    pub fn finish_loading(&self) {
+        self.cli::<()>(&["CONFIG", "SET", "key-load-delay", "0"]);
+    }
+
+    /// How many clients are connected, besides the one that asks and replicas.
+    pub fn clients(&self) -> usize {
+        let list: String = self.cli(&["CLIENT", "LIST", "TYPE", "normal"]);
+        let subscribers: String = self.cli(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+        list.lines().count() - 1 + subscribers.lines().count()
+    }
+
     fn launch_process(&mut self) {
+        let mut process = self.spawn_process(&[]);
+        until(SOON, "redis-server answers", || {
+            process.must_run();
+            self.try_connect()
+                .is_some_and(|mut connection| connection.check_connection())
+        });
+        self.process = Some(process);
+    }
+
+    fn spawn_process(&self, arguments: &[&str]) -> Process {
         let mut command = Command::new(program());
         command
             .current_dir(self.folder.path())
@@ -147,7 +234,10 @@ impl RedisServer {
             .args(["--protected-mode", "no", "--save", "", "--appendonly", "no"])
             .args(["--dbfilename", DUMP])
             // A stream is trimmed by whole nodes, and only long ones have more than one of the usual size.
-            .args(["--stream-node-max-entries", "5"]);
+            .args(["--stream-node-max-entries", "5"])
+            // A replica is in step at once.
+            .args(["--repl-diskless-sync-delay", "0"])
+            .args(arguments);
         if let Some((address, certificates)) = &self.tls {
             let (user, password) = USER;
             let users = self.folder.path().join("users.acl");
@@ -169,13 +259,7 @@ impl RedisServer {
                 .args(["--tls-auth-clients", "no"]);
         }
         let log = self.folder.path().join("redis.log");
-        let mut process = Process::spawn(command, &log, "apt-get install redis-server");
-        until(SOON, "redis-server answers", || {
-            process.must_run();
-            self.try_connect()
-                .is_some_and(|mut connection| connection.check_connection())
-        });
-        self.process = Some(process);
+        Process::spawn(command, &log, "apt-get install redis-server")
     }
 
     /// Ends it at once, as `kill -9` does. It loses everything.

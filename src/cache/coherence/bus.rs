@@ -8,16 +8,17 @@
 //! A stalled, half-open or partitioned subscriber brings no echo, and so loses trust by itself: nothing has to notice.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::{Connection, PubSub, RedisError, RedisResult};
 
 use super::super::clock::Clock;
-use super::super::closing::Closing;
 use super::super::leases::{Held, RENEW_EVERY};
 use super::super::random::random;
+use super::super::redis_fault::Fault;
+use super::super::redis_health::Health;
 use super::super::settings::CoherenceSettings;
 use super::mirror::Mirror;
 use super::name::{Kind, Name};
@@ -59,10 +60,19 @@ pub(crate) struct BusParts {
     /// How long Redis may take to reply. A shorter one than `patience` loses nothing: trust ends without an echo, too.
     pub(crate) reply: Duration,
     /// Ends the thread.
-    pub(crate) closing: Closing,
+    pub(crate) closed: AtomicBool,
 }
 
 impl BusParts {
+    /// Has the thread end.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     fn prune_every(&self) -> Duration {
         self.settings.patience / 4 * PRUNE_EVERY
     }
@@ -74,6 +84,8 @@ pub(crate) type Connect = Box<dyn Fn(Duration) -> RedisResult<Connection> + Send
 /// Why the thread goes on with new connections.
 pub(super) enum Lost {
     Redis(RedisError),
+    /// No connection could be opened: whoever opens it has told that.
+    Unopened(RedisError),
     /// The listening connection brings nothing.
     Silent,
     Strange(String),
@@ -88,7 +100,7 @@ impl From<RedisError> for Lost {
 impl std::fmt::Display for Lost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Lost::Redis(error) => write!(f, "{error}"),
+            Lost::Redis(error) | Lost::Unopened(error) => write!(f, "{error}"),
             Lost::Silent => f.write_str("its echoes do not come back"),
             Lost::Strange(what) => f.write_str(what),
         }
@@ -96,20 +108,24 @@ impl std::fmt::Display for Lost {
 }
 
 /// Starts the thread; it ends when the cache is closed: at once, or after the reply that it waits for.
-pub(crate) fn start(parts: &Arc<BusParts>, connect: Connect) -> Result<(), String> {
+pub(crate) fn start(
+    parts: &Arc<BusParts>,
+    connect: Connect,
+    health: Arc<Health>,
+) -> Result<(), String> {
     let parts = parts.clone();
     std::thread::Builder::new()
         .name("bus".into())
-        .spawn(move || run(&parts, &connect))
+        .spawn(move || run(&parts, &connect, &health))
         .map(|_| ())
         .map_err(|error| format!("cannot start a thread: {error}"))
 }
 
-fn run(bus: &BusParts, connect: &Connect) {
+fn run(bus: &BusParts, connect: &Connect, health: &Health) {
     let mut pause = PAUSES.0;
     let mut told = true;
     let mut prune_at = None;
-    while !bus.closing.is_closed() {
+    while !bus.is_closed() {
         let mut session = Session {
             bus,
             sent: VecDeque::new(),
@@ -121,18 +137,22 @@ fn run(bus: &BusParts, connect: &Connect) {
             Ok(()) => return,
             Err(lost) => lost,
         };
+        // The pool is not to find out for itself, with a request that waits.
+        if let Lost::Redis(error) = &lost {
+            health.failed(error);
+        }
         prune_at = Some(session.prune_at);
         if session.heard {
             pause = PAUSES.0;
             told = false;
         }
-        if !told && !bus.closing.is_closed() {
+        if !told && !bus.is_closed() {
             told = true;
             log::warn!("the bus is lost: {lost}; memory is not trusted until it is back");
         }
         // What is pending waits for this, too: no longer than it waits for a ping.
         let longest = PAUSES.1.min(bus.settings.patience / 4);
-        bus.closing.pause(pause);
+        health.pause(pause);
         pause = (pause * 2).min(longest);
     }
 }
@@ -152,8 +172,8 @@ impl Session<'_> {
     fn run(&mut self, connect: &Connect) -> Result<(), Lost> {
         let bus = self.bus;
         let patience = bus.settings.patience;
-        let mut listening = connect(bus.reply)?;
-        let mut talking = connect(bus.reply)?;
+        let mut listening = connect(bus.reply).map_err(Lost::Unopened)?;
+        let mut talking = connect(bus.reply).map_err(Lost::Unopened)?;
         let mut listening = listening.as_pubsub();
         let private = bus.scripts.private_channel(&bus.replica);
         // Subscribed and confirmed before the state is read: what comes between is heard, and waits in the connection.
@@ -161,7 +181,7 @@ impl Session<'_> {
         self.catch_up(&mut talking, None)?;
         let (mut ping_at, mut renew_at) = (Instant::now(), Instant::now());
         loop {
-            if bus.closing.is_closed() {
+            if bus.is_closed() {
                 let _ = bus.scripts.forget_replica(&mut talking, &bus.replica);
                 return Ok(());
             }
@@ -174,7 +194,7 @@ impl Session<'_> {
             if now >= renew_at {
                 renew_at = now + RENEW_EVERY;
                 if let Err(error) = bus.held.renew(&mut talking)
-                    && (error.is_io_error() || error.is_timeout())
+                    && Fault::of(&error).ends_connection()
                 {
                     // Any other error is a lease's own trouble: it runs out, and that costs work only.
                     return Err(error.into());

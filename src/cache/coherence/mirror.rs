@@ -9,9 +9,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use redis::{RedisError, RedisResult};
+use redis::RedisResult;
 
 use super::super::clock::{Clock, Micros};
+use super::super::redis_fault::over;
 use super::era::{Epoch, Era, Last, State};
 use super::name::{Kind, Name};
 use super::pending::Pending;
@@ -104,14 +105,6 @@ pub(crate) enum Seen {
     Other,
     /// A history that is over.
     Retired,
-}
-
-/// What the error of a connection says whose history is over.
-pub(crate) const OVER: &str = "the history of this Redis is over";
-
-/// That error.
-pub(crate) fn over() -> RedisError {
-    (redis::ErrorKind::UnexpectedReturnType, OVER).into()
 }
 
 impl Mirror {

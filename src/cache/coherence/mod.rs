@@ -16,7 +16,7 @@ mod scripts;
 
 pub use era::Epoch;
 pub use mirror::{Dependency, Stamp};
-pub(crate) use mirror::{Mirror, OVER, Seen, Standing, over};
+pub(crate) use mirror::{Mirror, Seen, Standing};
 pub use name::{Kind, Name};
 pub(crate) use pending::Batch;
 pub(crate) use scripts::Scripts;

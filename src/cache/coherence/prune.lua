@@ -2,17 +2,18 @@
 -- ARGV[3] how long in microseconds, ARGV[4] how many are kept. Returns how many went.
 local state = history(false)
 local gone = 0
-local upto = tonumber(state[5])
+local upto, last = tonumber(state[5]), tonumber(state[2])
 local function forget(members)
   for i = 1, #members, 2 do
-    redis.call('ZREM', KEYS[2], members[i])
+    call('ZREM', KEYS[2], members[i])
     local clock = tonumber(members[i + 1])
-    if clock > upto then upto = clock end
+    -- A name that somebody else wrote can be ahead: what is loaded now is after it all the same.
+    upto = math.max(upto, math.min(clock, last))
     gone = gone + 1
   end
 end
-forget(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. text(now() - ARGV[3]), 'WITHSCORES', 'LIMIT', 0, 1000))
-local over = redis.call('ZCARD', KEYS[2]) - 1 - ARGV[4]
-if over > 0 then forget(redis.call('ZRANGE', KEYS[2], 0, math.min(over, 1000) - 1, 'WITHSCORES')) end
-if gone > 0 then redis.call('HSET', KEYS[1], 'pruned_to', text(upto)) end
+forget(call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. text(now() - ARGV[3]), 'WITHSCORES', 'LIMIT', 0, 1000))
+local over = call('ZCARD', KEYS[2]) - 1 - ARGV[4]
+if over > 0 then forget(call('ZRANGE', KEYS[2], 0, math.min(over, 1000) - 1, 'WITHSCORES')) end
+if gone > 0 then call('HSET', KEYS[1], 'pruned_to', text(upto)) end
 return gone

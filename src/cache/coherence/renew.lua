@@ -1,9 +1,9 @@
 -- Renews leases. KEYS leases; ARGV[1] time to live in ms, then their tokens. Returns how many are still held.
 local held = 0
 for i = 1, #KEYS do
-  local lease = redis.call('GET', KEYS[i])
+  local lease = lookup('GET', KEYS[i])
   if lease and string.match(lease, '^%d+:(%w+)$') == ARGV[i + 1] then
-    redis.call('PEXPIRE', KEYS[i], ARGV[1])
+    call('PEXPIRE', KEYS[i], ARGV[1])
     held = held + 1
   end
 end

@@ -5,12 +5,17 @@
 
 use redis::{Connection, RedisResult, Script, ScriptInvocation, Value};
 
+use super::super::redis_fault::unexpected;
 use super::era::{Epoch, State};
 use super::name::{Kind, Name};
 
 macro_rules! script {
     ($file:literal) => {
-        concat!(include_str!("history.lua"), include_str!($file))
+        concat!(
+            include_str!("../call.lua"),
+            include_str!("history.lua"),
+            include_str!($file)
+        )
     };
 }
 
@@ -136,7 +141,7 @@ impl Scripts {
             parts.get(1).and_then(|text| number(text)),
         ) {
             (Some(epoch), Some(clock)) => Ok((epoch, clock)),
-            _ => Err(strange()),
+            _ => Err(unexpected()),
         }
     }
 
@@ -153,10 +158,10 @@ impl Scripts {
             call.arg(name.as_str());
         });
         let Value::Array(parts) = call.invoke(connection)? else {
-            return Err(strange());
+            return Err(unexpected());
         };
         let [value, state, clocks] = parts.as_slice() else {
-            return Err(strange());
+            return Err(unexpected());
         };
         let value = if let Value::BulkString(bytes) = value {
             Some(bytes.clone())
@@ -189,10 +194,10 @@ impl Scripts {
             call.arg(name.as_str());
         });
         let Value::Array(parts) = call.invoke(connection)? else {
-            return Err(strange());
+            return Err(unexpected());
         };
         let [kind, what, state, clocks] = parts.as_slice() else {
-            return Err(strange());
+            return Err(unexpected());
         };
         Ok((
             bytes(kind),
@@ -227,7 +232,7 @@ impl Scripts {
             .arg("+")
             .query(connection)?;
         let Value::Array(entries) = reply else {
-            return Err(strange());
+            return Err(unexpected());
         };
         let message = |entry: &Value| {
             let Value::Array(entry) = entry else {
@@ -241,7 +246,7 @@ impl Scripts {
         };
         entries
             .iter()
-            .map(|entry| message(entry).ok_or_else(strange))
+            .map(|entry| message(entry).ok_or_else(unexpected))
             .collect()
     }
 
@@ -294,14 +299,6 @@ impl Scripts {
     }
 }
 
-fn strange() -> redis::RedisError {
-    (
-        redis::ErrorKind::UnexpectedReturnType,
-        "an answer that is none of larder's",
-    )
-        .into()
-}
-
 fn bytes(value: &Value) -> Vec<u8> {
     match value {
         Value::BulkString(bytes) => bytes.clone(),
@@ -337,13 +334,13 @@ fn state(value: &Value) -> RedisResult<State> {
         parts
             .get(i)
             .and_then(|text| number(text))
-            .ok_or_else(strange)
+            .ok_or_else(unexpected)
     };
     Ok(State {
         epoch: parts
             .first()
             .and_then(|text| Epoch::parse(text))
-            .ok_or_else(strange)?,
+            .ok_or_else(unexpected)?,
         clock: at(1)?,
         floor: at(2)?,
         soft_floor: at(3)?,
@@ -356,7 +353,7 @@ fn state_and_time(value: &Value) -> RedisResult<(State, u64)> {
     let time = texts(value)
         .get(6)
         .and_then(|text| number(text))
-        .ok_or_else(strange)?;
+        .ok_or_else(unexpected)?;
     Ok((state(value)?, time))
 }
 

@@ -334,6 +334,16 @@ fn what_a_transaction_leaves_is_its_own_to_deliver_first() {
     database.outbox().delivered(row).unwrap();
     assert_eq!(ask(&database, left_in_all), Ok(Value::Int(0)));
 
+    // Whose writer could tell its own replica only: due at once, and told to whoever listens.
+    let row = left("SELECT 1", &["user:7"]).unwrap();
+    assert_eq!(reader.due(&[]).unwrap(), []);
+    let none = Duration::ZERO;
+    while reader.wait(none).unwrap() {}
+    database.outbox().hand_over(row).unwrap();
+    assert!(reader.wait(Duration::from_secs(20)).unwrap());
+    assert_eq!(take(&mut reader), [["user:7"]]);
+    database.outbox().hand_over(row).unwrap();
+
     // What the writer does not name is the trigger's business as ever.
     left("INSERT INTO members VALUES (2), (3)", &["user:2"]).unwrap();
     assert_eq!(take(&mut reader), [["user:2", "user:3"]]);

@@ -1,0 +1,159 @@
+//! The record in Redis as somebody else left it: of another type, no number, ahead of every clock.
+
+use std::time::Duration;
+
+use super::{PATIENCE, Two, bus, never_old_after, until_trusted};
+use crate::support::larder::Larder;
+use crate::support::news::path;
+use crate::support::versions::{VersionsConfig, version, version_in};
+use crate::support::{SOON, until};
+
+/// What somebody does to the record, as a list of commands.
+type Damage = &'static [&'static [&'static str]];
+
+const STATE: &str = "{larder:bus}:state";
+const NAMES: &str = "{larder:bus}:names";
+const LOG: &str = "{larder:bus}:log";
+
+/// Whatever stands where the record was: what was loaded before is invalid, as after a loss, and the history goes on.
+fn is_a_new_history(damage: Damage) {
+    let two = Two::start();
+    assert_eq!(two.warm("science"), 1);
+    // Changed without a word to anyone: only the loss of the history makes replicas ask again.
+    let new = two.versions.publish("science");
+    let mut connection = two.redis.connect();
+    for words in damage {
+        redis::cmd(words[0])
+            .arg(&words[1..])
+            .exec(&mut connection)
+            .unwrap();
+    }
+    for replica in two.both() {
+        until(
+            SOON,
+            &format!("what was loaded before is no answer: {damage:?}"),
+            || version(replica, "science") == new,
+        );
+    }
+    two.both_trust();
+    for replica in two.both() {
+        assert_eq!(replica.stats()["redis"]["up"], true, "{damage:?}");
+        let (new, change) = two.change(replica, "science");
+        assert!(!change.pending, "{damage:?}: {change:?}");
+        never_old_after(PATIENCE, &change, &two.both(), "science", new);
+    }
+    two.both_trust();
+    let third =
+        Larder::start(&VersionsConfig::default().options(&two.versions, two.redis.address()));
+    until_trusted(&third);
+}
+
+#[test]
+fn a_state_of_another_type_is_a_new_history() {
+    is_a_new_history(&[&["SET", STATE, "foo"]]);
+    is_a_new_history(&[&["DEL", STATE], &["RPUSH", STATE, "foo"]]);
+}
+
+#[test]
+fn a_clock_that_is_no_number_is_a_new_history() {
+    is_a_new_history(&[&["HSET", STATE, "clock", "soon"]]);
+    is_a_new_history(&[&["HSET", STATE, "clock", "-7"]]);
+    is_a_new_history(&[&["HSET", STATE, "clock", "1e15"]]);
+    is_a_new_history(&[&["HSET", STATE, "clock", ""]]);
+}
+
+#[test]
+fn a_clock_that_does_not_advance_is_a_new_history() {
+    // 2^53 and beyond, where Lua's numbers stand still.
+    is_a_new_history(&[&["HSET", STATE, "clock", "9007199254740993"]]);
+    is_a_new_history(&[&["HSET", STATE, "clock", "9007199254740991"]]);
+    is_a_new_history(&[&["HSET", STATE, "clock", "18446744073709551615"]]);
+    is_a_new_history(&[&["HSET", STATE, "clock", "99999999999999999999999999"]]);
+}
+
+#[test]
+fn an_epoch_or_a_floor_that_is_none_is_a_new_history() {
+    is_a_new_history(&[&["HSET", STATE, "epoch", "foo"]]);
+    is_a_new_history(&[&["HSET", STATE, "floor", "foo"]]);
+    // Later than any clock that was given.
+    is_a_new_history(&[&["HSET", STATE, "floor", "9007199254740000"]]);
+    is_a_new_history(&[&["HSET", STATE, "pruned_to", "9007199254740000"]]);
+    is_a_new_history(&[&["HDEL", STATE, "soft"]]);
+}
+
+#[test]
+fn names_or_a_log_of_another_type_are_a_new_history() {
+    is_a_new_history(&[&["SET", NAMES, "foo"]]);
+    is_a_new_history(&[&["DEL", NAMES], &["SADD", NAMES, "foo"]]);
+    is_a_new_history(&[&["SET", LOG, "foo"]]);
+    is_a_new_history(&[&["DEL", LOG], &["HSET", LOG, "foo", "bar"]]);
+}
+
+/// The last clock that there is: acknowledged, and the one after it is of a new history.
+#[test]
+fn the_last_clock_is_given_once() {
+    let two = Two::start();
+    assert_eq!(two.warm("science"), 1);
+    two.redis
+        .cli::<i64>(&["HSET", STATE, "clock", "9007199254740990"]);
+    let mut clocks = Vec::new();
+    for _ in 0..4 {
+        let (new, change) = two.change(&two.near, "science");
+        assert!(!change.pending, "{change:?}");
+        never_old_after(PATIENCE, &change, &two.both(), "science", new);
+        clocks.push(change.clock);
+    }
+    assert_eq!(clocks[0], "9007199254740991");
+    let number = |clock: &String| clock.parse::<u64>().unwrap();
+    assert!(number(&clocks[1]) < 9_007_199_254_740_991, "{clocks:?}");
+    assert!(clocks[1..].is_sorted_by_key(number), "{clocks:?}");
+    two.both_trust();
+}
+
+/// A log whose last id is ahead of the clock takes no more entries.
+#[test]
+fn a_log_that_is_ahead_costs_no_invalidation() {
+    let two = Two::start();
+    assert_eq!(two.warm("science"), 1);
+    two.redis
+        .cli::<String>(&["XADD", LOG, "9007199254740000-0", "m", "foo"]);
+    let (new, change) = two.change(&two.near, "science");
+    assert!(!change.pending, "{change:?}");
+    never_old_after(PATIENCE, &change, &two.both(), "science", new);
+    // And for one that missed it, since its bus was away.
+    two.redis
+        .cli::<String>(&["XADD", LOG, "9007199254740000-0", "m", "foo"]);
+    two.proxy.cut_bus();
+    until(SOON, "trust ends", || bus(&two.far)["trusted"] == false);
+    let (new, change) = two.change(&two.near, "science");
+    two.proxy.restore();
+    two.both_trust();
+    never_old_after(Duration::ZERO, &change, &two.both(), "science", new);
+    assert_eq!(two.warm("science"), new);
+}
+
+/// Somebody else's value under the key of an entry or of a lease, and under that of the replicas, is as good as none.
+#[test]
+fn a_lease_of_another_type_is_none() {
+    let two = Two::start();
+    assert_eq!(two.warm("science"), 1);
+    let value = two.redis.keys("larder:v:*").pop().unwrap();
+    let lease = value.replace("larder:v:", "larder:l:");
+    two.redis.cli::<i64>(&["RPUSH", &lease, "foo"]);
+    two.redis.cli::<i64>(&["DEL", &value]);
+    two.redis.cli::<i64>(&["RPUSH", &value, "foo"]);
+    two.redis
+        .cli::<()>(&["SET", "{larder:bus}:replicas", "foo"]);
+    let (new, change) = two.change(&two.near, "science");
+    assert!(!change.pending);
+    let answer = two.near.get(&path("science"));
+    assert_eq!(version_in(&answer, "science"), new);
+    assert!(answer.the("Cache-Status").contains("; stored"), "{answer}");
+    two.both_trust();
+    until(SOON, "both are listed", || {
+        let listed = two.near.get("/cache/replicas").expect(200).json();
+        listed["replicas"]
+            .as_array()
+            .is_some_and(|all| all.len() == 2)
+    });
+}
