@@ -86,7 +86,7 @@ impl Things {
     }
 
     fn key(number: usize) -> Key {
-        Key::new(1, &format!("thing?id={number:07}"))
+        Key::new(1, format!("thing?id={number:07}"))
     }
 
     /// Puts these things into memory, each with a body that it shares with nobody, and that somebody was given once.

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use actix_web::{App, HttpResponse, HttpServer, web};
-use larder::cache::{Cache, Kind, LoadError, Name, Policy, Wanted};
+use larder::cache::{Cache, Kind, LoadError, Name, Policy, Typed, Wanted};
 
 /// How many primes there are below `limit`: slow on purpose.
 fn primes_below(limit: u32) -> Result<usize, String> {
@@ -22,12 +22,12 @@ fn primes_below(limit: u32) -> Result<usize, String> {
     Ok((2..limit).filter(is_prime).count())
 }
 
-async fn primes(cache: web::Data<Cache>, limit: web::Path<u32>) -> HttpResponse {
+async fn primes(counts: web::Data<Typed<usize>>, limit: web::Path<u32>) -> HttpResponse {
     let limit = limit.into_inner();
     let policy = Policy::new(Duration::from_secs(60), Duration::from_secs(600));
-    let wanted = Wanted::new("primes").with("below", limit).tag("primes");
+    let wanted = Wanted::new().with("below", limit).tag("primes");
     // In memory: answered here and now. Otherwise it is awaited, while a thread of the cache works it out.
-    let found = cache.get_or_load_async(wanted, &policy, move || primes_below(limit));
+    let found = counts.get_or_load_async(wanted, &policy, move || primes_below(limit));
     match found.await {
         Ok((count, outcome)) => HttpResponse::Ok()
             .insert_header(("X-Outcome", format!("{outcome:?}")))
@@ -60,10 +60,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cache = builder.build()?;
     // Without it the answers are right, too, but what is loaded before Redis is found is loaded again.
     cache.wait_trusted(Duration::from_secs(5));
+    let counts = web::Data::new(cache.typed::<usize>("primes", 1)?);
     let cache = web::Data::new(cache);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(cache.clone())
+            .app_data(counts.clone())
             .route("/primes/{limit}", web::get().to(primes))
             .route("/forget", web::post().to(forget))
     });

@@ -12,7 +12,7 @@ use std::time::Duration;
 use larder::cache::{Cache, Kind, Name, Outcome, Policy, Wanted};
 use serde::{Deserialize, Serialize};
 
-/// What is cached: anything that serde can write and read.
+/// What is cached: anything that serde_json writes and reads back as it was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Weather {
     city: String,
@@ -38,8 +38,10 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     cache.wait_trusted(Duration::from_secs(5));
     // Fresh for half a minute here, for five minutes in Redis.
     let policy = Policy::new(Duration::from_secs(30), Duration::from_secs(300));
+    // The name and the version are what other programs know the type by, whatever they call it.
+    let weather = cache.typed::<Weather>("weather", 1)?;
     let of = |city: &str| {
-        Wanted::new("weather")
+        Wanted::new()
             .with("city", city)
             .tag(&format!("city:{city}"))
     };
@@ -47,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let outcomes: Vec<Outcome> = thread::scope(|scope| {
         let ask = || {
             let load = || slow_weather("Zürich", 12);
-            cache.get_or_load(of("Zürich"), &policy, load)
+            weather.get_or_load(of("Zürich"), &policy, load)
         };
         let asked: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
         let answers = asked.into_iter().filter_map(|thread| thread.join().ok());
@@ -61,28 +63,29 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         .count();
     println!("8 threads asked, {loads} load was made");
 
-    let (weather, outcome) =
-        cache.get_or_load(of("Zürich"), &policy, || slow_weather("Zürich", 99))?;
-    println!("then: {} degrees, {outcome:?}", weather.degrees);
+    let (found, outcome) =
+        weather.get_or_load(of("Zürich"), &policy, || slow_weather("Zürich", 99))?;
+    println!("then: {} degrees, {outcome:?}", found.degrees);
 
     // The weather has changed: nobody gets to see the old one, here at once, elsewhere within `patience`.
     cache.invalidate(&[Name::tag("city:Zürich")], Kind::Hard);
-    let (weather, outcome) =
-        cache.get_or_load(of("Zürich"), &policy, || slow_weather("Zürich", 7))?;
-    println!("after the change: {} degrees, {outcome:?}", weather.degrees);
+    let (found, outcome) =
+        weather.get_or_load(of("Zürich"), &policy, || slow_weather("Zürich", 7))?;
+    println!("after the change: {} degrees, {outcome:?}", found.degrees);
 
     // That there is no such thing is kept as well.
     for _ in 0..2 {
-        let (found, outcome) = cache.find_or_load(of("Atlantis"), &policy, || {
+        let (found, outcome) = weather.find_or_load(of("Atlantis"), &policy, || {
             Ok::<Option<Weather>, String>(None)
         })?;
         println!("Atlantis: {found:?}, {outcome:?}");
     }
 
     // An error is the caller's, by its text, and the next one to ask is not made to wait for the same.
-    let failed = cache.get_or_load(of("Nowhere"), &policy, || Err::<Weather, _>("no station"));
+    let failed = weather.get_or_load(of("Nowhere"), &policy, || Err::<Weather, _>("no station"));
     if let Err(error) = failed {
         println!("Nowhere: {error}");
     }
+    // Here the last clones are dropped: what is pending is delivered, for a second at most, and threads and connections end.
     Ok(())
 }

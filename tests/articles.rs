@@ -161,6 +161,101 @@ fn keeps_one_of_each_url_and_nothing_without_one() {
     assert!(!body.to_string().contains("javascript:"), "{body}");
 }
 
+/// An answer of NewsAPI's with these articles, written as they are.
+fn newsapi(articles: &[String]) -> Response {
+    let articles = articles.join(",");
+    Response::text(
+        200,
+        &format!("\u{feff}{{\"status\":\"ok\",\"totalResults\":1e400,\"articles\":[{articles}]}}"),
+    )
+}
+
+fn newsapi_article(number: usize, title: &str, more: &str) -> String {
+    format!(
+        "{{\"title\":\"{title}\",\"url\":\"https://wire.example/{number}\",\"publishedAt\":\"2026-01-01T00:00:0{number}Z\"{more}}}"
+    )
+}
+
+/// An answer of The Guardian's with these results, written as they are.
+fn guardian(results: &[String]) -> Response {
+    let results = results.join(",");
+    Response::text(
+        200,
+        &format!(
+            "\u{feff}{{\"response\":{{\"status\":\"ok\",\"total\":1e400,\"results\":[{results}]}}}}"
+        ),
+    )
+}
+
+fn guardian_result(number: usize, title: &str, trail: &str) -> String {
+    format!(
+        "{{\"webTitle\":\"{title}\",\"webUrl\":\"https://paper.example/{number}\",\"webPublicationDate\":\"2026-01-01T00:00:0{number}Z\",\"fields\":{{\"trailText\":\"{trail}\"}}}}"
+    )
+}
+
+#[test]
+fn one_that_cannot_be_read_costs_itself_alone() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let deep = format!(",\"deep\":{}{}", "[".repeat(1000), "]".repeat(1000));
+    news.newsapi.behave(Behaviour::always(newsapi(&[
+        newsapi_article(0, "half a pair \\ud83d", ""),
+        newsapi_article(1, "the other half", ",\"author\":\"\\udc00\""),
+        newsapi_article(2, "a number", ",\"score\":1e400"),
+        newsapi_article(3, "too deep", &deep),
+        newsapi_article(4, "good \\ud83d\\ude00", ""),
+    ])));
+    news.guardian.behave(Behaviour::always(guardian(&[
+        guardian_result(0, "half a pair \\ud83d", ""),
+        guardian_result(1, "good", "half \\ude00 a pair"),
+        guardian_result(2, "good too", "1e400"),
+    ])));
+    let larder = NewsConfig::default().start(&news, &redis);
+    let body = larder.get("/articles?category=science").expect(200).json();
+    assert_eq!(titles(&body), ["good 😀", "good too"]);
+    assert!(body.get("partial").is_none(), "{body}");
+}
+
+#[test]
+fn has_plain_text_as_a_browser_shows_it() {
+    let texts = [
+        ("It&#146;s &amp; it&rsquo;s", "It’s & it’s"),
+        (
+            "r&ocirc;le of &laquo;x&raquo; &copy 2026",
+            "rôle of «x» © 2026",
+        ),
+        (
+            "<a title='a > b'>link</a><script>alert('<b>')</script>!",
+            "link!",
+        ),
+        (
+            "one<br>two<p>three</p><!-- x > y -->four",
+            "one two three four",
+        ),
+        ("&amp;lt;b> AT&T 5 < 6 &#8212;", "&lt;b> AT&T 5 < 6 —"),
+    ];
+    let (redis, news) = (RedisServer::start(), News::start());
+    let articles = texts.iter().enumerate().map(|(number, (html, _))| {
+        let more = format!(",\"description\":\"{html}\",\"author\":\"{html}\"");
+        newsapi_article(9 - number, html, &more)
+    });
+    let results = texts.iter().enumerate();
+    let results = results.map(|(number, (html, _))| guardian_result(4 - number, html, html));
+    let articles: Vec<String> = articles.collect();
+    let results: Vec<String> = results.collect();
+    news.newsapi.behave(Behaviour::always(newsapi(&articles)));
+    news.guardian.behave(Behaviour::always(guardian(&results)));
+    let larder = NewsConfig::default().start(&news, &redis);
+    let body = larder.get("/articles?category=science").expect(200).json();
+    let shown = body["articles"].as_array().unwrap();
+    let expected = texts.iter().chain(&texts).map(|(_, text)| *text);
+    for (article, text) in shown.iter().zip(expected) {
+        assert_eq!(article["title"], text, "{article}");
+        assert_eq!(article["description"], text, "{article}");
+    }
+    assert_eq!(shown.len(), 10);
+    assert_eq!(shown[0]["author"], texts[0].1);
+}
+
 #[test]
 fn asks_each_upstream_in_its_own_way() {
     let (redis, news) = (RedisServer::start(), News::start());

@@ -295,6 +295,79 @@ fn its_404_is_absence_and_its_other_errors_are_failures() {
 }
 
 #[test]
+fn its_status_decides_where_the_body_is_not_needed() {
+    let long = "<p>not here</p>".repeat(400_000);
+    let control = |response: Response| response.with("Cache-Control", "max-age=60");
+    for (name, behaviour) in [
+        (
+            "a long page",
+            Behaviour::always(control(Response::text(404, &long))),
+        ),
+        (
+            "cut short",
+            Behaviour::Truncated(control(Response::text(404, "not here"))),
+        ),
+        (
+            "gone, cut short",
+            Behaviour::Truncated(control(Response::text(410, "not here"))),
+        ),
+        (
+            "an unknown coding",
+            Behaviour::always(control(Response::text(404, "?")).with("Content-Encoding", "br")),
+        ),
+    ] {
+        let (redis, upstream) = (RedisServer::start(), FakeUpstream::start(behaviour));
+        let (cache, quotes) = (cache(&redis), Quotes::at(&upstream));
+        for outcome in [Outcome::Loaded, Outcome::MemoryHit] {
+            let answer = quotes.get(&cache);
+            assert!(answer.entry.value.is_absent(), "{name}");
+            assert_eq!(answer.outcome, outcome, "{name}");
+        }
+        assert_eq!(upstream.calls(), 1, "{name}");
+    }
+    for response in [
+        Response::text(429, "slow down").with("Retry-After", "7"),
+        Response::text(503, "slow down").with("Retry-After", "7"),
+    ] {
+        let redis = RedisServer::start();
+        let upstream = FakeUpstream::start(Behaviour::Truncated(response));
+        let (cache, quotes) = (cache(&redis), Quotes::at(&upstream));
+        let error = quotes.ask(&cache).unwrap_err();
+        let LoadError::Paused { retry_after, .. } = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(retry_after, Duration::from_secs(7));
+    }
+}
+
+#[test]
+fn its_redirects_are_references_and_its_dates_have_any_form() {
+    for (location, path) in [
+        ("current", "/quote/current"),
+        ("../other/", "/other/"),
+        ("?page=2", "/quote/ACME"),
+        ("/x", "/x"),
+    ] {
+        let redis = RedisServer::start();
+        let upstream = FakeUpstream::start(Behaviour::answer(move |request| {
+            if request.path == "/quote/ACME" && request.query.is_empty() {
+                Response::text(307, "<html>moved</html>").with("Location", location)
+            } else {
+                Response::json(200, &json!({"quote": {"price": 1.5}}))
+                    .with("Date", "Sun Nov  6 08:49:37 1994")
+                    .with("Expires", "Sunday, 06-Nov-94 09:49:37 GMT")
+            }
+        }));
+        let (cache, quotes) = (cache(&redis), Quotes::at(&upstream));
+        let first = quotes.get(&cache);
+        assert_eq!(body(&first), "{\"price\":1.5}", "{location}");
+        assert_eq!(upstream.requests()[1].path, path);
+        // By its own clock it is fresh for an hour.
+        assert_eq!(quotes.get(&cache).outcome, Outcome::MemoryHit, "{location}");
+    }
+}
+
+#[test]
 fn a_lease_is_given_back_also_where_nothing_is_kept() {
     let redis = RedisServer::start();
     let cache = cache(&redis);

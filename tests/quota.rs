@@ -252,6 +252,29 @@ fn one_that_comes_back_in_time_is_waited_for() {
     }
 }
 
+#[test]
+fn a_whole_is_renewed_when_the_quota_of_its_part_is_back() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let config = NewsConfig {
+        memory: "1h",
+        redis: "1h",
+        upstream_timeout: "1s",
+        guardian_quota: &["1/2s"],
+        ..NewsConfig::default()
+    };
+    let larder = config.start(&news, &redis);
+    larder.get(&path("science")).expect(200);
+    news.publish();
+    let wish = serde_json::json!({"tags": ["category:science"], "soft": true});
+    larder.post("/cache/invalidate", &wish).expect(200);
+    // The Guardian's place is taken for two seconds: its articles stay for those, and not for an hour.
+    until(SOON, "both have been asked again", || {
+        let titles = titles(&larder.get(&path("science")).expect(200).json());
+        titles.len() == 10 && titles.iter().all(|title| title.ends_with("r2"))
+    });
+    assert_eq!(news.calls(), (2, 2));
+}
+
 fn times(upstream: &FakeUpstream) -> Vec<std::time::Instant> {
     upstream
         .requests()

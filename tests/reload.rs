@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::support::larder::Larder;
+use crate::support::larder::{Larder, LarderOptions};
 use crate::support::news::{News, NewsConfig};
 use crate::support::redis::RedisServer;
 use crate::support::{SOON, free_address, until};
@@ -103,4 +103,34 @@ fn another_address_is_named_unless_the_command_line_has_one() {
     assert!(by_file.log().contains("server.bind"), "{}", by_file.log());
     let log = by_command.log();
     assert!(!log.contains("server.bind"), "{log}");
+}
+
+#[test]
+fn the_log_names_what_a_new_configuration_adds_changes_and_removes() {
+    let shipped = include_str!("../config.toml");
+    let larder = Larder::start(&LarderOptions::new(shipped));
+    larder.get("/users/1").expect(200);
+    // A snippet of the documents in place of the whole file.
+    let snippet = "[resource.users]\npath = \"/users\"\nsource = { sql = \"user_by_id\" }\nparams.id = { type = \"integer\" }\n\
+                   ttl = { memory = \"10s\", redis = \"1m\" }\n[resource.mine]\npath = \"/mine\"\n\
+                   source = { news = [\"guardian\"] }\nttl = { memory = \"10s\", redis = \"1m\" }\n";
+    larder.reload(snippet);
+    until(SOON, "the new one is taken over", || {
+        larder.get("/users/1").status == 404
+    });
+    until(SOON, "the log names the resources", || {
+        let log = larder.log();
+        log.contains("resources added mine; changed users; removed ")
+            && log.contains("articles, user, employee")
+    });
+    assert!(!larder.log().contains("declares no resource"));
+    larder.reload("[server]\n");
+    until(SOON, "the log warns", || {
+        larder.log().contains("declares no resource")
+    });
+    assert!(larder.log().contains("resources removed users, mine"));
+    let checked = LarderOptions::new("[server]\n").run(&["check"]);
+    assert_eq!(checked.status.code(), Some(0));
+    let said = String::from_utf8(checked.stderr).unwrap();
+    assert!(said.contains("warning: declares no resource"), "{said}");
 }

@@ -228,7 +228,11 @@ fn nothing_that_the_environment_fills_in_is_shown() {
             Some("good") => Response::json(200, &json!({"value": 1})),
             Some("refused") => Response::text(403, &said),
             Some("spent") => Response::text(429, &said),
-            Some("elsewhere") => Response::text(302, "").with("Location", &said),
+            Some("elsewhere") => {
+                Response::text(302, "").with("Location", &format!("http://{IN_URL}.example/{said}"))
+            }
+            Some("nowhere") => Response::text(302, "").with("Location", &format!("http://{said}")),
+            Some("packed") => Response::text(200, "").with("Content-Encoding", &said),
             _ => Response::text(200, &said),
         }
     }));
@@ -251,7 +255,15 @@ ttl = {{ memory = \"1s\", redis = \"1s\" }}
     let mut seen = String::from_utf8_lossy(&shown).into_owned();
     assert!(seen.contains("${PLACE}"), "{seen}");
     let mut larder = Larder::start(&options);
-    for how in ["good", "refused", "spent", "elsewhere", "garbled"] {
+    for how in [
+        "good",
+        "refused",
+        "spent",
+        "elsewhere",
+        "nowhere",
+        "packed",
+        "garbled",
+    ] {
         let path = format!("/quote/{how}");
         seen += &larder.get(&path).to_string();
         seen += &larder.get(&format!("/cache/entry?path={path}")).to_string();
@@ -291,4 +303,30 @@ fn what_is_written_is_not_logged() {
     let log = larder.log();
     assert!(log.contains("/users"), "this test reads the access log");
     assert!(!log.contains(VALUE), "{log}");
+}
+
+#[test]
+fn a_password_of_any_characters_reaches_redis_as_it_is() {
+    let redis = RedisServer::start();
+    for password in [
+        "abc%41def",
+        "a/b",
+        "p@ss:w?rd#[1]",
+        "größe & 100%",
+        "with space",
+    ] {
+        let grant = format!(">{password}");
+        redis.cli::<()>(&[
+            "ACL", "SETUSER", "app", "reset", "on", &grant, "~*", "&*", "+@all",
+        ]);
+        let config = format!(
+            "[redis]\nurl = \"redis://app:${{PASSWORD}}@{}\"\nrequired = true\n",
+            redis.address()
+        );
+        // As a file that ends in a line end leaves it in a variable.
+        let options = LarderOptions::new(&config).env("PASSWORD", &format!("{password}\n"));
+        let larder = Larder::start(&options);
+        let up = larder.stats()["redis"]["up"].clone();
+        assert_eq!(up, json!(true), "{password}: {}", larder.log());
+    }
 }

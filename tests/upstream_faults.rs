@@ -51,6 +51,31 @@ fn failures() -> Vec<(&'static str, Behaviour, bool)> {
             false,
         ),
         ("503 with nothing", always(Response::text(503, "")), false),
+        (
+            "503 with a time, cut short",
+            Behaviour::Truncated(Response::text(503, "busy").with("Retry-After", "1")),
+            false,
+        ),
+        (
+            "429 cut short",
+            Behaviour::Truncated(Response::text(429, "<html>too many</html>")),
+            false,
+        ),
+        (
+            "404 with a long page",
+            always(Response::text(404, &"<p>no</p>".repeat(600_000))),
+            false,
+        ),
+        (
+            "500 in an unknown coding",
+            always(Response::text(500, "oh").with("Content-Encoding", "br")),
+            false,
+        ),
+        (
+            "200 in an unknown coding",
+            always(Response::text(200, "{}").with("Content-Encoding", "zstd")),
+            false,
+        ),
         ("204", always(Response::text(204, "")), false),
         (
             "200 with an error of NewsAPI",

@@ -13,9 +13,10 @@ use super::support;
 use actix_web::dev::Service;
 use actix_web::{App, test};
 use bytes::Bytes;
-use larder::api::Api;
+use larder::api::edge::Places;
 use larder::api::key_table::KeyTable;
 use larder::api::limiter::Limiter;
+use larder::api::{Api, ClientRules};
 use larder::cache::{
     Cache, Dependency, Ends, Entry, Epoch, Key, KeyText, LoadSettings, MemorySettings, Name,
     Particulars, Policy, Request, Stamp, Tag, Ticket, Value, decode_envelope, encode_envelope,
@@ -120,8 +121,12 @@ impl Stage {
             resources,
             database,
             table.clone(),
-            true,
-            false,
+            ClientRules {
+                keys_required: true,
+                redis_required: false,
+                body_timeout: HOUR,
+                places: Places::new(1, 0),
+            },
         );
         let mut stage = Stage {
             cache,

@@ -167,15 +167,16 @@ BEGIN
 END
 $$;
 
--- These find nothing that another user put where names are looked up, not even beside the outbox, so each knows where that is. A
--- date has one text, whoever writes it.
+-- These find nothing that another user put where names are looked up, not even beside the
+-- outbox. A date has one text, whoever writes it. The setting larder.schema was stored with each
+-- function by an ALTER FUNCTION here, which since Postgres 15 only a superuser may do.
+-- 0006_owner replaces the functions that read it.
 DO $$
 DECLARE
     one text;
 BEGIN
     FOREACH one IN ARRAY ARRAY['larder_note()', 'larder_take_back(text[])', 'larder_watch(regclass, text)', 'larder_unwatch(regclass, text)'] LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp', one);
-        EXECUTE format('ALTER FUNCTION %s SET larder.schema = %L', one, current_schema());
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', one);
     END LOOP;
 END

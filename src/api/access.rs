@@ -1,18 +1,23 @@
 //! Who may ask, and how often.
 //!
-//! Promise: nothing here blocks. A route says whom it is for; the order of refusal is 401, 403, 429.
+//! Promise: nothing here blocks. A route says whom it is for; the order of refusal is 400 for a header that is there twice, 401, 403, 429.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use actix_web::dev::RequestHead;
 use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 
+use super::edge::Source;
 use super::header_texts::HeaderTexts;
-use super::key_table::KeyTable;
+use super::key_table::{KeyRecord, KeyTable};
 use super::limiter::Decision;
 use super::problem::Problem;
+use super::request_id;
+use super::wrong_keys::WrongKeys;
 
 /// Limits of the caller's quota (draft-ietf-httpapi-ratelimit-headers-10).
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -36,6 +41,7 @@ pub(crate) struct Access {
     pub(crate) table: Arc<KeyTable>,
     /// Whether resources need a key at all.
     pub(crate) required: bool,
+    pub(crate) wrong_keys: Arc<WrongKeys>,
 }
 
 /// A request that may pass, and what to tell its caller of what is left.
@@ -48,75 +54,125 @@ pub(crate) struct Refused {
     admission: Admission,
 }
 
+/// An admin's request that may pass.
+pub(crate) struct Admitted {
+    pub(super) admission: Admission,
+    actor: Actor,
+}
+
+/// An admin who asks for something, as the log speaks of them: the key's id and name, never the key.
+pub(crate) struct Actor {
+    id: String,
+    name: String,
+    note: String,
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "by the key {} {:?}{}", self.id, self.name, self.note)
+    }
+}
+
 impl Access {
     /// Lets the request through, or says why not.
-    pub(crate) fn check(
-        &self,
-        request: &HttpRequest,
-        audience: Audience,
-    ) -> Result<Admission, Refused> {
-        self.check_at(request, audience, Instant::now())
-    }
-
-    /// The same for who has looked at the clock already.
     pub(super) fn check_at(
         &self,
-        request: &HttpRequest,
+        head: &RequestHead,
         audience: Audience,
         now: Instant,
     ) -> Result<Admission, Refused> {
+        let admitted = self.admit(head, audience, now, |_| ());
+        admitted.map(|(admission, _)| admission)
+    }
+
+    /// The same, and what `then` makes of whose key it is, if one was looked at.
+    fn admit<T>(
+        &self,
+        head: &RequestHead,
+        audience: Audience,
+        now: Instant,
+        then: impl FnOnce(&KeyRecord) -> T,
+    ) -> Result<(Admission, Option<T>), Refused> {
         let refused = |problem| Refused {
             problem: Box::new(problem),
             admission: Admission::default(),
         };
-        let open = audience == Audience::Anyone || (audience == Audience::Keys && !self.required);
-        let Some(header) = request.headers().get(AUTHORIZATION) else {
+        if audience == Audience::Anyone {
+            return Ok((Admission::default(), None));
+        }
+        let mut headers = head.headers().get_all(AUTHORIZATION);
+        let Some(header) = headers.next() else {
             let none = "Send an API key: Authorization: Bearer KEY.";
-            return if open {
-                Ok(Admission::default())
+            return if audience == Audience::Keys && !self.required {
+                Ok((Admission::default(), None))
             } else {
                 Err(refused(Problem::NoKey(none)))
             };
         };
-        if audience == Audience::Anyone {
-            return Ok(Admission::default());
+        if headers.next().is_some() {
+            return Err(refused(Problem::RepeatedHeader("Authorization")));
         }
         let decided = bearer(header).and_then(|key| {
             self.table.lookup(key, |record| {
                 let admitted = audience != Audience::Admins || record.is_admin();
-                admitted.then(|| record.check(now))
+                admitted.then(|| (record.check(now), then(record)))
             })
         });
         match decided {
-            None => Err(refused(Problem::NoKey(
-                "The API key is not known: it may have been revoked.",
-            ))),
+            None => {
+                let source = head.peer_addr.map(|peer| Source::of(peer.ip()));
+                Err(refused(match self.wrong_keys.note(source, now) {
+                    None => Problem::NoKey("The API key is not known: it may have been revoked."),
+                    Some(retry_after) => Problem::WrongKeys { retry_after },
+                }))
+            }
             Some(None) => Err(refused(Problem::NotAdmin)),
-            Some(Some(
+            Some(Some((
                 decision @ Some(Decision {
                     allowed: false,
                     retry_after,
                     ..
                 }),
-            )) => Err(Refused {
+                _,
+            ))) => Err(Refused {
                 problem: Box::new(Problem::TooOften { retry_after }),
                 admission: Admission(decision),
             }),
-            Some(Some(decision)) => Ok(Admission(decision)),
+            Some(Some((decision, made))) => Ok((Admission(decision), Some(made))),
         }
     }
 
-    /// The answer of `work`, for admins only. Nobody may store it, and it says what is left of the caller's rate.
-    pub(crate) async fn admins(
+    /// Lets the request of an admin through, or says why not.
+    pub(super) fn admit_admin(&self, head: &RequestHead) -> Result<Admitted, Refused> {
+        let who = |record: &KeyRecord| (record.id().to_owned(), record.name().to_owned());
+        let (admission, who) = self.admit(head, Audience::Admins, Instant::now(), who)?;
+        let (id, name) = who.unwrap_or_default();
+        let note = String::new();
+        let actor = Actor { id, name, note };
+        Ok(Admitted { admission, actor })
+    }
+
+    /// The answer of the work that `work` makes of who asks, for admins only. Nobody may store it, and it says what is left of the
+    /// caller's rate.
+    pub(crate) async fn admins<W>(
         &self,
         request: &HttpRequest,
-        work: impl Future<Output = Result<HttpResponse, Problem>>,
-    ) -> HttpResponse {
-        let admission = match self.check(request, Audience::Admins) {
-            Ok(admission) => admission,
+        work: impl FnOnce(Actor) -> W,
+    ) -> HttpResponse
+    where
+        W: Future<Output = Result<HttpResponse, Problem>>,
+    {
+        // Who asked whether a body is wanted (`Expect: 100-continue`) was admitted then.
+        let before = request.extensions_mut().remove::<Admitted>();
+        let Admitted {
+            admission,
+            mut actor,
+        } = match before.map_or_else(|| self.admit_admin(request.head()), Ok) {
+            Ok(admitted) => admitted,
             Err(refused) => return refused.answer(),
         };
-        let mut answer = work.await.unwrap_or_else(|problem| problem.answer());
+        actor.note = request_id::note_of(request);
+        let mut answer = work(actor).await.unwrap_or_else(|problem| problem.answer());
         let headers = answer.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         admission.tell(headers);

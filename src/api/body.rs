@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::CONTENT_TYPE;
+use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use actix_web::rt::time::timeout;
 use actix_web::web::{self, BytesMut};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -16,8 +16,51 @@ use super::problem::Problem;
 
 /// The largest body that is read, in bytes.
 pub(crate) const LIMIT: usize = 64 << 10;
-/// How long the whole of it may take to come.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the whole of a body may take to come.
+pub(crate) struct BodyTimeout(pub(crate) Duration);
+
+/// What the head of a request says of a body that is not taken, before any of it has come.
+pub(super) fn check_head(headers: &HeaderMap) -> Result<(), Problem> {
+    check_length(headers)?;
+    check_type(headers)
+}
+
+fn check_length(headers: &HeaderMap) -> Result<(), Problem> {
+    let declared = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    match declared {
+        Some(length) if length > LIMIT as u64 => Err(Problem::TooLarge { limit: LIMIT }),
+        _ => Ok(()),
+    }
+}
+
+fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut kinds = headers.get_all(CONTENT_TYPE);
+    let is_json = kinds
+        .next()
+        .and_then(|kind| kind.to_str().ok())
+        .is_some_and(|kind| {
+            let essence = kind.split(';').next().unwrap_or_default().trim();
+            essence.eq_ignore_ascii_case("application/json")
+        });
+    if kinds.next().is_some() {
+        Err(Problem::RepeatedHeader("Content-Type"))
+    } else if is_json {
+        Ok(())
+    } else {
+        Err(Problem::NotJson)
+    }
+}
+
+/// Whether a request says that it has a body (RFC 9112, section 6).
+pub(crate) fn is_there(request: &HttpRequest) -> bool {
+    let headers = request.headers();
+    let length = headers
+        .get("content-length")
+        .map(|length| length.as_bytes());
+    headers.contains_key("transfer-encoding") || length.is_some_and(|length| length != b"0")
+}
 
 /// The body as a JSON object. Errors in this order: 413, 408, 415, 400, 422.
 pub(crate) async fn object(
@@ -40,29 +83,14 @@ pub(crate) async fn fields(
 }
 
 async fn bytes(request: &HttpRequest, payload: &mut web::Payload) -> Result<BytesMut, Problem> {
-    let declared = request
-        .headers()
-        .get("content-length")
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|length| length > LIMIT as u64) {
-        return Err(Problem::TooLarge { limit: LIMIT });
-    }
-    let body = timeout(PATIENCE, read(payload))
+    check_length(request.headers())?;
+    let limit = request.app_data::<web::Data<BodyTimeout>>();
+    let limit = limit.map_or(Duration::MAX, |limit| limit.0);
+    let body = timeout(limit, read(payload))
         .await
-        .unwrap_or(Err(Problem::BodyTooSlow { limit: PATIENCE }))?;
-    let is_json = request
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok())
-        .is_some_and(|kind| {
-            let essence = kind.split(';').next().unwrap_or_default().trim();
-            essence.eq_ignore_ascii_case("application/json")
-        });
-    if is_json {
-        Ok(body)
-    } else {
-        Err(Problem::NotJson)
-    }
+        .unwrap_or(Err(Problem::BodyTooSlow { limit }))?;
+    check_type(request.headers())?;
+    Ok(body)
 }
 
 async fn read(payload: &mut web::Payload) -> Result<BytesMut, Problem> {

@@ -7,6 +7,7 @@ use actix_web::http::header::AUTHORIZATION;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::access::bearer;
+use super::edge::Source;
 use super::key_table::KeyTable;
 use crate::cache::Caller;
 
@@ -22,14 +23,13 @@ pub(super) fn of(request: &HttpRequest, table: &KeyTable) -> Caller {
         .unwrap_or_else(|| of_address(request.peer_addr()))
 }
 
-/// Who has one address of a /64 network of IPv6 has all of them (RFC 6177, section 2): they are one caller.
 fn of_address(peer: Option<SocketAddr>) -> Caller {
     let Some(peer) = peer else {
         return Caller::default();
     };
-    match peer.ip().to_canonical() {
+    match Source::of(peer.ip()).address() {
         IpAddr::V4(address) => xxh3_64_with_seed(&address.octets(), ADDRESS),
-        IpAddr::V6(address) => xxh3_64_with_seed(&address.octets()[..8], ADDRESS),
+        IpAddr::V6(address) => xxh3_64_with_seed(&address.octets(), ADDRESS),
     }
 }
 

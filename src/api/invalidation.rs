@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::cache::{Acknowledged, Freshness, Kind, Making, Name, Request, Subject};
 use crate::resource::{Arguments, BadParameter, Resources, Wrong};
 
+use super::access::Actor;
 use super::problem::Problem;
 use super::resource::Front;
 use super::{body, path};
@@ -19,6 +20,8 @@ const LARDER_CLOCK: HeaderName = HeaderName::from_static("larder-clock");
 const LARDER_PENDING: HeaderName = HeaderName::from_static("larder-pending");
 /// Names in one request, at most.
 const MOST_NAMES: usize = 1000;
+/// Names in one line of the log, at most.
+const SHOWN_NAMES: usize = 10;
 
 /// `POST /cache/invalidate {"paths","keys","tags","all","soft"}`: 200 once it is acknowledged, 202 while it is pending.
 pub(crate) async fn invalidate(
@@ -26,12 +29,15 @@ pub(crate) async fn invalidate(
     mut payload: web::Payload,
     front: web::Data<Front>,
 ) -> HttpResponse {
-    let work = async {
+    let work = async |actor: Actor| {
         let wish = body::object(&request, &mut payload).await?;
         let (names, kind) = wished(wish, &front.resources.load())?;
         let cache = front.cache.clone();
+        let told = shown_names(&names, kind);
         let done = web::block(move || cache.invalidate(&names, kind)).await;
         let done = done.map_err(|_| Problem::Database)?;
+        let how = if done.is_pending() { ", pending" } else { "" };
+        log::info!("invalidated{how}: {told}; {actor}");
         let mut answer = if done.is_pending() {
             HttpResponse::Accepted()
         } else {
@@ -44,6 +50,22 @@ pub(crate) async fn invalidate(
         })))
     };
     front.access.admins(&request, work).await
+}
+
+/// What was invalidated, as the log has it: a few of the names, and how many there are.
+fn shown_names(names: &[Name], kind: Kind) -> String {
+    let soft = if kind == Kind::Soft { " (soft)" } else { "" };
+    if names.contains(&Name::everything()) {
+        return format!("everything{soft}");
+    }
+    let first: Vec<&str> = names.iter().take(SHOWN_NAMES).map(Name::as_str).collect();
+    let others = names.len() - first.len();
+    let others = if others > 0 {
+        format!(" and {others} more")
+    } else {
+        String::new()
+    };
+    format!("{first:?}{others}{soft}")
 }
 
 /// Puts clock or pending on an answer.
@@ -175,7 +197,7 @@ pub(crate) async fn entry(request: HttpRequest, front: web::Data<Front>) -> Http
         }
         Ok(HttpResponse::Ok().json(body))
     };
-    front.access.admins(&request, work).await
+    front.access.admins(&request, |_| work).await
 }
 
 fn shown(front: &Front, resource: &str, subject: &Subject) -> Value {
@@ -234,5 +256,5 @@ pub(crate) async fn replicas(request: HttpRequest, front: web::Data<Front>) -> H
         }
         Ok(HttpResponse::Ok().json(json!({"replicas": all})))
     };
-    front.access.admins(&request, work).await
+    front.access.admins(&request, |_| work).await
 }

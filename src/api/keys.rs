@@ -12,7 +12,7 @@ use crate::database::{Database, KeyPlace, KeyRate, KeyRow, NewKey};
 use crate::quantity::RATE_FORM;
 use crate::resource::{BadParameter, Wrong};
 
-use super::access::Access;
+use super::access::{Access, Actor};
 use super::key_table::KeyTable;
 use super::problem::Problem;
 use super::{body, bridge, invalidation};
@@ -37,15 +37,21 @@ pub(crate) async fn create(
     mut payload: web::Payload,
     routes: web::Data<KeyRoutes>,
 ) -> HttpResponse {
-    let work = async {
+    let work = async |actor: Actor| {
         let new = new_key(body::object(&request, &mut payload).await?)?;
         let (name, table) = (new.name.clone(), routes.access.table.clone());
+        let (admin, rate) = (new.admin, new.rate.text());
         let created = bridge::database(&routes.database, move |database| {
             let created = database.keys().create(&new)?;
             refresh(&table, database);
             Ok(created)
         });
         let created = created.await?;
+        log::info!(
+            "API key {} {name:?} made, admin: {admin}, rate: {}; {actor}",
+            created.id,
+            rate.as_deref().unwrap_or("the default")
+        );
         Ok(HttpResponse::Created()
             .insert_header((LOCATION, format!("/keys/{}", created.id)))
             .json(json!({"id": created.id, "name": name, "key": created.secret.reveal()})))
@@ -71,7 +77,7 @@ pub(crate) async fn list(request: HttpRequest, routes: web::Data<KeyRoutes>) -> 
         }
         Ok(HttpResponse::Ok().json(body))
     };
-    routes.access.admins(&request, work).await
+    routes.access.admins(&request, |_| work).await
 }
 
 /// The page that a query asks for. Parameters of other names are not looked at.
@@ -102,8 +108,9 @@ pub(crate) async fn revoke(
     id: web::Path<String>,
     routes: web::Data<KeyRoutes>,
 ) -> HttpResponse {
-    let work = async {
+    let work = async |actor: Actor| {
         let (id, table) = (id.into_inner(), routes.access.table.clone());
+        let revoked = id.clone();
         let cache = routes.cache.clone();
         let found = bridge::database(&routes.database, move |database| {
             let found = database.keys().revoke(&id)?;
@@ -114,6 +121,7 @@ pub(crate) async fn revoke(
         });
         match found.await? {
             Some(done) => {
+                log::info!("API key {revoked} revoked; {actor}");
                 let mut answer = HttpResponse::NoContent();
                 invalidation::tell(done, &mut answer);
                 Ok(answer.finish())

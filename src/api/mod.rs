@@ -6,6 +6,7 @@ mod access;
 mod body;
 mod bridge;
 mod caller;
+pub mod edge;
 mod header_texts;
 mod headers;
 mod invalidation;
@@ -19,11 +20,14 @@ mod presence;
 mod problem;
 mod request_id;
 mod resource;
+mod slices;
 mod status;
 mod write;
+mod wrong_keys;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::dev::HttpServiceFactory;
 use actix_web::middleware::from_fn;
@@ -35,15 +39,17 @@ use crate::database::Database;
 use crate::resource::Resources;
 
 use self::access::Access;
+use self::body::BodyTimeout;
+use self::edge::Places;
 use self::key_table::KeyTable;
 use self::keys::KeyRoutes;
 use self::problem::Problem;
 use self::resource::Front;
 use self::status::Health;
+use self::wrong_keys::WrongKeys;
 
 pub use self::keys::KEYS_CHANGED;
 pub use self::lifecycle::Lifecycle;
-pub use self::presence::ClientStream;
 
 /// The server's parts as the routes take them. Cheap to clone: each worker has one.
 #[derive(Clone)]
@@ -51,22 +57,34 @@ pub struct Api {
     front: web::Data<Front>,
     health: web::Data<Health>,
     keys: web::Data<KeyRoutes>,
+    body_timeout: web::Data<BodyTimeout>,
+}
+
+/// How the routes meet their clients.
+pub struct ClientRules {
+    /// Resources that are not public need a key.
+    pub keys_required: bool,
+    /// The server is not ready without Redis.
+    pub redis_required: bool,
+    /// How long the body of a request may take to come.
+    pub body_timeout: Duration,
+    /// The connections there may be.
+    pub places: Places,
 }
 
 impl Api {
-    /// The routes over these parts. `keys_required`: resources that are not public need a key; `redis_required`: the server is
-    /// not ready without Redis.
+    /// The routes over these parts.
     pub fn new(
         cache: Cache,
         resources: Resources,
         database: Database,
         table: Arc<KeyTable>,
-        keys_required: bool,
-        redis_required: bool,
+        rules: ClientRules,
     ) -> Api {
         let access = Access {
             table,
-            required: keys_required,
+            required: rules.keys_required,
+            wrong_keys: Arc::new(WrongKeys::default()),
         };
         Api {
             keys: web::Data::new(KeyRoutes {
@@ -76,8 +94,10 @@ impl Api {
             }),
             health: web::Data::new(Health {
                 database,
-                redis_required,
+                redis_required: rules.redis_required,
+                places: Arc::new(rules.places),
             }),
+            body_timeout: web::Data::new(BodyTimeout(rules.body_timeout)),
             front: web::Data::new(Front {
                 cache,
                 resources: ArcSwap::from_pointee(resources),
@@ -97,6 +117,16 @@ impl Api {
         self.front.resources.load_full()
     }
 
+    /// The connections there may be, and how many there are.
+    fn places(&self) -> &Arc<Places> {
+        &self.health.places
+    }
+
+    /// What serving a resource takes.
+    fn front(&self) -> web::Data<Front> {
+        self.front.clone()
+    }
+
     /// Where the server stands between its start and its end.
     pub fn lifecycle(&self) -> &Lifecycle {
         &self.front.lifecycle
@@ -111,6 +141,7 @@ impl Api {
             .app_data(self.front.clone())
             .app_data(self.health.clone())
             .app_data(self.keys.clone())
+            .app_data(self.body_timeout.clone())
             .service(own("/healthz", "GET, HEAD", [read(status::alive)]))
             .service(own("/readyz", "GET, HEAD", [read(status::ready)]))
             // Scopes, so that a resource's path is compared with four beginnings, and not with each route and its expressions.

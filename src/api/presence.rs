@@ -6,13 +6,9 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-
-use actix_web::rt::net::TcpStream;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::cache::{Ending, Ticket};
 
@@ -48,60 +44,5 @@ impl Future for Attended {
             self.ticket.step_back();
         }
         Pin::new(&mut self.ticket).poll(context)
-    }
-}
-
-/// A client's connection that notes the end of what the client sends.
-#[derive(Debug)]
-pub struct ClientStream {
-    stream: TcpStream,
-    presence: Presence,
-}
-
-impl ClientStream {
-    /// This connection.
-    pub fn new(stream: TcpStream) -> ClientStream {
-        ClientStream {
-            stream,
-            presence: Presence::default(),
-        }
-    }
-
-    /// Puts what its requests are to know of it among the data of the connection.
-    pub fn describe(&self, data: &mut actix_web::dev::Extensions) {
-        data.insert(self.presence.clone());
-    }
-}
-
-impl AsyncRead for ClientStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if matches!(read, Poll::Ready(Ok(()))) {
-            self.presence.note_read(buffer.filled().len() - before);
-        }
-        read
-    }
-}
-
-impl AsyncWrite for ClientStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::cache::LoadError;
 use crate::database::DatabaseError;
+use crate::quantity::format_duration;
 use crate::resource::{BadParameter, WriteError, Wrong};
 
 /// Why a request is refused, or failed.
@@ -24,6 +25,12 @@ pub(crate) enum Problem {
     MethodNotAllowed { allow: Cow<'static, str> },
     /// 401: no key, or one that is nobody's.
     NoKey(&'static str),
+    /// 429: the key is nobody's, and too many such came from the same address.
+    WrongKeys { retry_after: Duration },
+    /// 400: a header that says one thing is there twice.
+    RepeatedHeader(&'static str),
+    /// 417: a body is announced, and none is taken here.
+    NoBodyTaken,
     /// 403: a key that may not do this.
     NotAdmin,
     /// 429: the key's rate is used up.
@@ -96,11 +103,32 @@ impl Problem {
                     seconds(*retry_after)
                 ),
             ),
+            Problem::WrongKeys { retry_after } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "unknown-keys",
+                "Too many unknown API keys",
+                format!(
+                    "The API key is not known: it may have been revoked. Too many unknown keys came from your address; ask again in {} s.",
+                    seconds(*retry_after)
+                ),
+            ),
+            Problem::RepeatedHeader(name) => (
+                StatusCode::BAD_REQUEST,
+                "repeated-header",
+                "A header is there twice",
+                format!("Send {name} once."),
+            ),
+            Problem::NoBodyTaken => (
+                StatusCode::EXPECTATION_FAILED,
+                "no-body-taken",
+                "No body is expected",
+                "This method of this path takes no body: send the request without Expect.".to_owned(),
+            ),
             Problem::BodyTooSlow { limit } => (
                 StatusCode::REQUEST_TIMEOUT,
                 "body-too-slow",
                 "Request timeout",
-                format!("The body was not there in {} s.", limit.as_secs()),
+                format!("The body was not there within {}.", format_duration(*limit)),
             ),
             Problem::TooLarge { limit } => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -186,7 +214,9 @@ impl Problem {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Problem::TooOften { retry_after } => Some(*retry_after),
+            Problem::TooOften { retry_after } | Problem::WrongKeys { retry_after } => {
+                Some(*retry_after)
+            }
             Problem::Load(error) => error.retry_after(),
             Problem::Database => Some(Duration::from_secs(1)),
             _ => None,
@@ -229,8 +259,8 @@ impl Problem {
             Problem::NoKey(_) => {
                 answer.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
             }
-            // What is still to come of the body is no request (RFC 9110, section 15.5.9).
-            Problem::BodyTooSlow { .. } => {
+            // What is still to come of the body is no request (RFC 9110, section 15.5.9); and each further guess takes a connection.
+            Problem::BodyTooSlow { .. } | Problem::WrongKeys { .. } => {
                 answer.force_close();
             }
             _ => {}

@@ -4,9 +4,9 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use arc_swap::ArcSwap;
@@ -15,11 +15,12 @@ use crate::cache::{Answer, Cache, KeyText, Micros};
 use crate::resource::{Arguments, BadParameter, Body, Resource, Resources, View, Wrong};
 
 use super::access::{Access, Audience};
+use super::edge::Exchange;
 use super::header_texts::HeaderTexts;
 use super::lifecycle::Lifecycle;
 use super::presence::Presence;
 use super::problem::Problem;
-use super::{bridge, caller, headers, path, request_id, write};
+use super::{bridge, caller, headers, path, request_id, slices, write};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LARDER_AFTER: HeaderName = HeaderName::from_static("larder-after");
@@ -39,6 +40,9 @@ pub(crate) async fn serve(
     mut payload: web::Payload,
     front: Rc<web::Data<Front>>,
 ) -> HttpResponse {
+    let Some(exchange) = Exchange::begin(&request) else {
+        return std::future::pending().await;
+    };
     let mut texts = HeaderTexts::new();
     let id = request_id::of(&request, &mut texts);
     let mut answer = match look_up(&request, &mut payload, &front, &id, &mut texts).await {
@@ -60,11 +64,7 @@ pub(crate) async fn serve(
         log::debug!(target: "access", "{method} {path} {status} {how}{}", request_id::note(&id));
     }
     request_id::tell(id, answer.headers_mut());
-    if front.lifecycle.is_closing() {
-        answer
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
+    exchange.end(&mut answer, front.lifecycle.is_closing());
     answer
 }
 
@@ -104,7 +104,7 @@ async fn look_up(
     };
     let admission = front
         .access
-        .check_at(request, audience, began)
+        .check_at(request.head(), audience, began)
         .map_err(|refused| refused.answer())?;
     let told = |problem: Problem| {
         let mut answer = problem.answer();
@@ -112,7 +112,7 @@ async fn look_up(
         answer
     };
 
-    let after = known_clock(request).map_err(|bad| told(Problem::BadParameter(bad)))?;
+    let after = known_clock(request).map_err(told)?;
     thread_local!(static KEY: RefCell<KeyText> = RefCell::default());
     let (view, memory) = KEY
         .with_borrow_mut(|key| {
@@ -136,6 +136,12 @@ async fn look_up(
                 .request(arguments, &request_id::note(id))
                 .map_err(|bad| told(Problem::BadParameter(bad)))?
                 .ok_or_else(|| told(Problem::NotFound("Nothing is served at this path.")))?;
+            let failed = |problem| {
+                let mut answer = told(problem);
+                let missed = HeaderValue::from_static("larder-memory; fwd=miss");
+                answer.headers_mut().insert(CACHE_STATUS, missed);
+                answer
+            };
             // In a box, as a write is.
             let reader = bridge::Waiting {
                 caller: caller::of(request, &front.access.table),
@@ -143,33 +149,42 @@ async fn look_up(
                 after,
             };
             let waited = Box::pin(bridge::wait(&front.cache, wanted, reader, resource.limit()));
-            let ending = waited.await.map_err(told)?;
+            let ending = waited.await.map_err(failed)?;
             resource.tally().count(&ending);
-            let answer = ending.map_err(|error| told(error.into()))?;
+            let answer = ending.map_err(|error| failed(error.into()))?;
             (answer, front.cache.clock().now(), Some(took))
         }
     };
-    if answer.entry.value.is_absent() {
-        return Err(told(Problem::NotFound("There is no such thing.")));
-    }
-    let mut response = respond(request, resource, &view, &answer, now, memory_took, texts);
+    let mut response = if answer.entry.value.is_absent() {
+        let mut absent = Problem::NotFound("There is no such thing.").answer();
+        tell_cache(absent.headers_mut(), &answer, now, memory_took, texts);
+        absent
+    } else {
+        respond(request, resource, &view, &answer, now, memory_took, texts)
+    };
     admission.tell_in(texts, response.headers_mut());
     Ok(response)
 }
 
 /// The clock of the last change that the caller knows of, from `Larder-After`; zero: it knows of none.
-fn known_clock(request: &HttpRequest) -> Result<u64, BadParameter> {
-    let Some(given) = request.headers().get(LARDER_AFTER) else {
+fn known_clock(request: &HttpRequest) -> Result<u64, Problem> {
+    let mut lines = request.headers().get_all(LARDER_AFTER);
+    let Some(given) = lines.next() else {
         return Ok(0);
     };
+    if lines.next().is_some() {
+        return Err(Problem::RepeatedHeader("Larder-After"));
+    }
     let clock = given
         .to_str()
         .ok()
         .and_then(|text| text.trim().parse().ok());
-    clock.ok_or_else(|| BadParameter {
-        name: "Larder-After".to_owned(),
-        wrong: Wrong::NotValid,
-        valid: "the number of a Larder-Clock header".to_owned(),
+    clock.ok_or_else(|| {
+        Problem::BadParameter(BadParameter {
+            name: "Larder-After".to_owned(),
+            wrong: Wrong::NotValid,
+            valid: "the number of a Larder-Clock header".to_owned(),
+        })
     })
 }
 
@@ -179,11 +194,10 @@ fn respond(
     view: &View<'_>,
     answer: &Answer,
     now: Micros,
-    memory_took: Option<std::time::Duration>,
+    memory_took: Option<Duration>,
     texts: &mut HeaderTexts,
 ) -> HttpResponse {
     let entry = &answer.entry;
-    let age = now.saturating_sub(entry.loaded_at) / 1_000_000;
     headers::entity_tag(view, entry.hash, texts);
     let tag = texts.value();
     // A list may stand on several lines (RFC 9110, section 5.3).
@@ -197,8 +211,8 @@ fn respond(
         HttpResponse::new(StatusCode::NOT_MODIFIED)
     } else {
         let mut response = match view.body(entry.value.bytes(), !answer.outcome.waited()) {
-            Body::Stored(bytes) => HttpResponse::Ok().body(bytes),
-            Body::Made(bytes) => HttpResponse::Ok().body(bytes),
+            Body::Stored(bytes) => slices::answer(bytes),
+            Body::Made(bytes) => slices::answer(bytes.into()),
         };
         response.headers_mut().insert(
             header::CONTENT_TYPE,
@@ -207,16 +221,29 @@ fn respond(
         response
     };
     let map = response.headers_mut();
-    headers::cache_status(answer, now, texts);
-    map.insert(CACHE_STATUS, texts.value());
-    map.insert(header::AGE, texts.number_alone(age));
+    let age = tell_cache(map, answer, now, memory_took, texts);
     let client_ttl = resource.settings().client_ttl;
     let kept = headers::cache_control(answer, client_ttl, age, now, texts);
     map.insert(header::CACHE_CONTROL, kept);
+    map.insert(header::ETAG, tag);
+    response
+}
+
+/// Says where an answer comes from, and returns its age in seconds.
+fn tell_cache(
+    map: &mut HeaderMap,
+    answer: &Answer,
+    now: Micros,
+    memory_took: Option<Duration>,
+    texts: &mut HeaderTexts,
+) -> u64 {
+    let age = now.saturating_sub(answer.entry.loaded_at) / 1_000_000;
+    headers::cache_status(answer, now, texts);
+    map.insert(CACHE_STATUS, texts.value());
+    map.insert(header::AGE, texts.number_alone(age));
     if let Some(memory) = memory_took {
         headers::server_timing(answer, memory, texts);
         map.insert(SERVER_TIMING, texts.value());
     }
-    map.insert(header::ETAG, tag);
-    response
+    age
 }

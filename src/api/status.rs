@@ -1,5 +1,6 @@
 //! How the server is: alive, ready, and what its cache has done.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
@@ -10,6 +11,7 @@ use crate::cache::{ShareStatus, Totals};
 use crate::database::Database;
 
 use super::bridge;
+use super::edge::Places;
 use super::resource::Front;
 
 /// How long the database may take to show that it is there.
@@ -19,6 +21,7 @@ const PROOF: Duration = Duration::from_secs(3);
 pub(crate) struct Health {
     pub(crate) database: Database,
     pub(crate) redis_required: bool,
+    pub(crate) places: Arc<Places>,
 }
 
 /// `GET /healthz`: the process is alive and answers.
@@ -62,9 +65,23 @@ pub(crate) async fn ready(front: web::Data<Front>, health: web::Data<Health>) ->
 }
 
 /// `GET /cache/stats`.
-pub(crate) async fn stats(request: HttpRequest, front: web::Data<Front>) -> HttpResponse {
-    let work = async { Ok(HttpResponse::Ok().json(counted(&front))) };
-    front.access.admins(&request, work).await
+pub(crate) async fn stats(
+    request: HttpRequest,
+    front: web::Data<Front>,
+    health: web::Data<Health>,
+) -> HttpResponse {
+    let work = async {
+        let mut body = counted(&front);
+        let places = health.places.totals();
+        body["connections"] = json!({
+            "open": places.open, "max": places.most,
+            "refused": places.refused, "displaced": places.displaced, "timed_out": places.timed_out,
+        });
+        let (refused, slowed) = front.access.wrong_keys.totals();
+        body["unknown_keys"] = json!({"refused": refused, "slowed": slowed});
+        Ok(HttpResponse::Ok().json(body))
+    };
+    front.access.admins(&request, |_| work).await
 }
 
 /// What was counted since this process started.

@@ -29,7 +29,7 @@ pub(super) async fn run(
         let done = written(request, payload, front, resource, write, arguments).await?;
         Ok(answer(write.method(), done))
     };
-    front.access.admins(request, work).await
+    front.access.admins(request, |_| work).await
 }
 
 async fn written(
@@ -40,11 +40,13 @@ async fn written(
     write: &Arc<Write>,
     arguments: Arguments<'_>,
 ) -> Result<Written, Problem> {
-    let body = if write.takes_body(resource) {
+    let may_have_body = write.takes_body(resource) && body::is_there(request);
+    let body = if write.needs_body(resource) || may_have_body {
         body::fields(request, payload).await?
     } else {
         BTreeMap::new()
     };
+    resource.check_known(arguments)?;
     let precondition = precondition(request);
     let given = write.given(resource, arguments, &body)?;
     let (cache, resource, write) = (front.cache.clone(), resource.clone(), write.clone());

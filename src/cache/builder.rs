@@ -3,23 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::settings::{CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisSettings};
-use super::typed::Typed;
+use super::open::DELIVERY;
+use super::settings::{
+    CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisChoice, RedisSettings,
+};
+use super::typed::TypedParts;
 use super::{Cache, Policy, StaleRules};
 use crate::secret::Secret;
 
 /// See [`Cache::builder`].
-#[derive(Default)]
 pub struct CacheBuilder {
     memory: MemorySettings,
     redis: RedisSettings,
     loads: LoadSettings,
     coherence: CoherenceSettings,
-    typed: Typed,
+    delivery: Duration,
+    typed: TypedParts,
 }
 
 impl Cache {
-    /// A cache to embed: 256 MiB of memory, and no Redis but one that answers at 127.0.0.1:6379, unless told otherwise.
+    /// A cache to embed: 256 MiB of memory, and no Redis unless [`CacheBuilder::redis`] says where one is.
     ///
     /// ```
     /// use larder::cache::{Cache, Kind, Name, Policy, Wanted};
@@ -28,24 +31,32 @@ impl Cache {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let cache = Cache::builder().memory(64 << 20).build()?;
     /// let policy = Policy::new(Duration::from_secs(30), Duration::from_secs(300));
-    /// let squared = |n: u64| Wanted::new("square").with("of", n).tag("squares");
+    /// let squares = cache.typed::<u64>("square", 1)?;
+    /// let of = |n: u64| Wanted::new().with("of", n).tag("squares");
     ///
-    /// let (value, outcome) = cache.get_or_load(squared(12), &policy, || Ok::<u64, String>(12 * 12))?;
+    /// let (value, outcome) = squares.get_or_load(of(12), &policy, || Ok::<u64, String>(12 * 12))?;
     /// assert_eq!(value, 144);
     /// assert!(outcome.waited());
     ///
-    /// let (value, outcome) = cache.get_or_load(squared(12), &policy, || Err::<u64, _>("not asked"))?;
+    /// let (value, outcome) = squares.get_or_load(of(12), &policy, || Err::<u64, _>("not asked"))?;
     /// assert_eq!(value, 144);
     /// assert!(!outcome.waited());
     ///
     /// cache.invalidate(&[Name::tag("squares")], Kind::Hard);
-    /// let (value, _) = cache.get_or_load(squared(12), &policy, || Ok::<u64, String>(1))?;
+    /// let (value, _) = squares.get_or_load(of(12), &policy, || Ok::<u64, String>(1))?;
     /// assert_eq!(value, 1);
     /// # Ok(())
     /// # }
     /// ```
     pub fn builder() -> CacheBuilder {
-        CacheBuilder::default()
+        CacheBuilder {
+            memory: MemorySettings::default(),
+            redis: RedisSettings::default(),
+            loads: LoadSettings::default(),
+            coherence: CoherenceSettings::default(),
+            delivery: DELIVERY,
+            typed: TypedParts::default(),
+        }
     }
 }
 
@@ -62,11 +73,16 @@ impl CacheBuilder {
         self
     }
 
-    /// Where Redis is, as `redis://` or `rediss://`, with user and password. A Redis that is named here and does not answer is an
-    /// outage, in which invalidations are pending; one that is not named and not found at 127.0.0.1:6379 is none, and this
-    /// process is alone.
+    /// Where Redis is, as `redis://` or `rediss://`, with user and password. While it does not answer, that is an outage, in which
+    /// invalidations are pending. Without this the cache works in memory alone and opens no connection.
     pub fn redis(mut self, url: &str) -> CacheBuilder {
         self.redis.url = Some(Secret::new(url));
+        self
+    }
+
+    /// Memory alone, whatever [`CacheBuilder::redis`] said before: for tests of a program that uses Redis elsewhere.
+    pub fn memory_only(mut self) -> CacheBuilder {
+        self.redis.url = None;
         self
     }
 
@@ -98,10 +114,11 @@ impl CacheBuilder {
         self
     }
 
-    /// The version of the types that are stored: to be changed with their shape, so that a process of another version does not read
-    /// them. Empty by default.
-    pub fn version(mut self, version: &str) -> CacheBuilder {
-        self.typed.version = version.to_owned();
+    /// How long dropping the last clone waits for Redis to take the invalidations that are pending, a second by default. Where
+    /// none is pending it does not wait. Those that Redis has not taken by then are lost: more time suits a program that
+    /// invalidates and ends.
+    pub fn delivery(mut self, limit: Duration) -> CacheBuilder {
+        self.delivery = limit;
         self
     }
 
@@ -111,8 +128,23 @@ impl CacheBuilder {
     /// # Errors
     /// If the Redis URL is not valid or a thread cannot be started.
     pub fn build(self) -> Result<Cache, String> {
-        let mut cache = Cache::start(&self.memory, &self.redis, &self.loads, &self.coherence)?;
+        let choice = match self.redis.url {
+            Some(_) => RedisChoice::Configured,
+            None => RedisChoice::None,
+        };
+        let mut cache = Cache::assemble(
+            &self.memory,
+            &self.redis,
+            choice,
+            &self.loads,
+            &self.coherence,
+            choice == RedisChoice::None,
+        )?;
         cache.typed = Arc::new(self.typed);
+        // Nobody else has it yet.
+        if let Some(open) = Arc::get_mut(&mut cache.open) {
+            open.delivery = self.delivery;
+        }
         Ok(cache)
     }
 }

@@ -2,23 +2,26 @@
 //!
 //! The parts are looked up side by side and the whole is made by whoever brings the last one. The whole lives in memory only, as
 //! long as its shortest part is fresh; Redis and leases are the parts' business. A part that failed costs the whole nine tenths
-//! of its life, unless the part's source has merely spent its quota: asking again soon would not bring it back.
+//! of its life, and it lives no longer than until that part may be asked for again. A part whose source has merely spent its quota
+//! costs only the latter.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::clock::micros;
+use super::clock::{Micros, micros};
 use super::coherence::{Dependency, Name};
 use super::core::{Core, Proof};
 use super::entry::{Entry, Particulars, hash};
 use super::error::LoadError;
+use super::failures::Aftermath;
 use super::flight::{Ending, Landing};
 use super::loaders::{Job, Turn};
 use super::outcome::{Answer, Outcome, Staleness, Trace};
 use super::policy::{Ends, Life};
 use super::random::random;
 use super::request::{Compose, Composition, LastResort, Loaded, Subject};
+use super::stats::Tally;
 use super::ticket::Ticket;
 use super::verdict::Word;
 
@@ -27,6 +30,8 @@ struct Whole {
     core: Arc<Core>,
     subject: Subject,
     labels: Vec<Arc<str>>,
+    /// Where the look-ups of the parts are counted.
+    tallies: Vec<Arc<Tally>>,
     compose: Compose,
     names: Arc<[Name]>,
     /// The whole's own tags and key, and where history stood as its parts were asked for.
@@ -58,6 +63,11 @@ pub(crate) fn start(
             .parts
             .iter()
             .map(|part| part.subject.label.clone())
+            .collect(),
+        tallies: composition
+            .parts
+            .iter()
+            .map(|part| part.subject.tally.clone())
             .collect(),
         compose: composition.compose,
         names,
@@ -122,6 +132,9 @@ impl Whole {
         .map(|ending| ending.unwrap_or(Err(LoadError::Overloaded)))
         .collect();
         self.tell(&endings);
+        for (tally, ending) in self.tallies.iter().zip(&endings) {
+            tally.count_part(ending);
+        }
         if let Some(answer) = self.make(&endings) {
             return landing.end(Ok(answer));
         }
@@ -168,9 +181,8 @@ impl Whole {
     fn stand_in(&self, copy: Option<&Arc<Entry>>, word: Word, error: &LoadError) -> Option<Answer> {
         let (core, policy) = (&self.core, &self.subject.policy);
         let stale = copy.filter(|copy| core.may_stand_in(copy, policy, word))?;
-        core.hold(&self.subject, stale, error);
-        let outcome = Outcome::Stale(reason(error));
-        Some(self.answer(stale.clone(), outcome, Trace::default()))
+        let (held, outcome) = core.hold(&self.subject, stale, error);
+        Some(self.answer(held, outcome, Trace::default()))
     }
 
     /// The whole from what became of the parts, kept in memory; `None` if no part is there.
@@ -183,13 +195,18 @@ impl Whole {
             return None;
         }
         let loaded = (self.compose)(endings)?;
-        let failed = endings.iter().any(
-            |ending| matches!(ending, Err(error) if !matches!(error, LoadError::Spent { .. })),
-        );
+        let failed = endings
+            .iter()
+            .any(|ending| matches!(ending, Err(error) if !error.is_spent()));
         let life = if failed { Life::Tenth } else { loaded.life };
         let lives = parts.iter().map(|part| part.entry.life());
         let life = lives.fold(life, Life::with_part);
-        let entry = self.entry(Loaded { life, ..loaded }, &parts);
+        let errors = endings.iter().filter_map(|ending| ending.as_ref().err());
+        let attempt = errors
+            .map(|error| self.next_attempt(error))
+            .min()
+            .unwrap_or(Micros::MAX);
+        let entry = self.entry(Loaded { life, ..loaded }, &parts, attempt);
         let entry = self.core.keep(&self.subject, entry);
         let waited_in_vain = endings
             .iter()
@@ -202,27 +219,27 @@ impl Whole {
         Some(self.answer(entry, outcome, trace))
     }
 
-    fn entry(&self, loaded: Loaded, parts: &[&Answer]) -> Entry {
+    /// When it makes sense to ask again for a part that failed so.
+    fn next_attempt(&self, error: &LoadError) -> Micros {
+        let hold = Aftermath::of(error, &self.subject.policy).hold;
+        self.core.clock.now() + micros(hold)
+    }
+
+    /// The whole of these parts, for which another attempt makes sense at `attempt`.
+    fn entry(&self, loaded: Loaded, parts: &[&Answer], attempt: Micros) -> Entry {
         let (now, jitter) = (self.core.clock.now(), random());
         let entries = || parts.iter().map(|part| &part.entry);
         let stale = |part: &&&Answer| matches!(part.outcome, Outcome::Stale(_));
         // Fresh as long as its shortest part; a part that is stale already makes the whole stale from the moment it became so.
-        let fresh_until = parts
-            .iter()
-            .map(|part| {
-                let ends = part.entry.ends;
-                if stale(&part) {
-                    ends.memory_until.min(now)
-                } else {
-                    ends.memory_until
-                }
-            })
-            .min()
-            .unwrap_or(now);
-        let holds = parts
-            .iter()
-            .filter(stale)
-            .map(|part| part.entry.hold().or(self.held_by(part)));
+        let shortest = |end: fn(Ends) -> Micros| {
+            let ends = parts.iter().map(|part| {
+                let end = end(part.entry.ends);
+                if stale(&part) { end.min(now) } else { end }
+            });
+            ends.min().unwrap_or(now).min(attempt)
+        };
+        let memory_until = shortest(|ends| ends.memory_until);
+        let holds = parts.iter().filter(stale).map(|part| part.entry.hold());
         let hold = holds
             .min_by_key(|hold| hold.map_or(0, |(until, _)| until))
             .flatten();
@@ -236,13 +253,17 @@ impl Whole {
                 .map(|entry| entry.load_time)
                 .max()
                 .unwrap_or_default(),
-            ends: self.subject.policy.ends(
-                loaded.value.is_absent(),
-                loaded.life,
-                jitter,
-                fresh_until,
-                now,
-            ),
+            ends: Ends {
+                // What Redis keeps of it, which are its parts, is fresh longer than the whole is in memory.
+                fresh_until: shortest(|ends| ends.fresh_until),
+                ..self.subject.policy.ends(
+                    loaded.value.is_absent(),
+                    loaded.life,
+                    jitter,
+                    memory_until,
+                    now,
+                )
+            },
             kept_for: 0,
             particulars: Particulars {
                 of_parts: of_parts.collect(),
@@ -255,25 +276,13 @@ impl Whole {
         }
     }
 
-    /// Until when a part whose renewal just failed is not tried again.
-    fn held_by(&self, part: &Answer) -> Option<(u64, Staleness)> {
-        let pause = match part.outcome {
-            Outcome::Stale(Staleness::IfError | Staleness::Held) => self.subject.policy.memory / 10,
-            Outcome::Stale(Staleness::Spent) => self.subject.policy.memory,
-            _ => return None,
-        };
-        let reason = if part.outcome == Outcome::Stale(Staleness::Spent) {
-            Staleness::Spent
-        } else {
-            Staleness::Held
-        };
-        Some((self.core.clock.now() + micros(pause), reason))
-    }
-
     fn keep_last_resort(&self, loaded: Loaded, error: &LoadError) -> Answer {
         let core = &self.core;
-        let spent = matches!(error, LoadError::Spent { .. });
-        let life = if spent { Life::Full } else { Life::Tenth };
+        let life = if error.is_spent() {
+            Life::Full
+        } else {
+            Life::Tenth
+        };
         let (now, jitter) = (core.clock.now(), random());
         let entry = Arc::new(Entry {
             hash: hash(loaded.value.bytes()),
@@ -299,7 +308,8 @@ impl Whole {
             .subject
             .policy
             .ends(false, life, jitter, u64::MAX, now)
-            .memory_until;
+            .memory_until
+            .min(self.next_attempt(error));
         let kept = Entry {
             ends: Ends {
                 memory_until,
@@ -308,7 +318,8 @@ impl Whole {
             ..(*entry).clone()
         };
         core.keep(&self.subject, kept);
-        self.answer(entry, Outcome::Stale(reason(error)), Trace::default())
+        let told = Aftermath::of(error, &self.subject.policy).told;
+        self.answer(entry, Outcome::Stale(told), Trace::default())
     }
 
     /// The whole from the copies that are there before the parts have landed, for a reader who will wait no longer.
@@ -323,7 +334,7 @@ impl Whole {
             .iter()
             .filter_map(|copy| copy.as_ref().ok())
             .collect();
-        let entry = Arc::new(self.entry(loaded, &parts));
+        let entry = Arc::new(self.entry(loaded, &parts, Micros::MAX));
         Some(self.answer(
             entry,
             Outcome::Stale(Staleness::SoftTimeout),
@@ -389,13 +400,5 @@ impl Whole {
         } else {
             log::info!("{line}")
         }
-    }
-}
-
-fn reason(error: &LoadError) -> Staleness {
-    match error {
-        LoadError::Spent { .. } => Staleness::Spent,
-        LoadError::Held { .. } => Staleness::Held,
-        _ => Staleness::IfError,
     }
 }

@@ -30,6 +30,9 @@ pub(crate) enum Proof {
     Fresh,
 }
 
+/// Whether the bytes of a value in Redis are one of those that a look-up is for. Others are a miss.
+pub(crate) type Readable = fn(&[u8]) -> bool;
+
 /// See the module.
 pub(crate) struct Core {
     pub(crate) memory: Arc<MemoryTier>,
@@ -99,7 +102,18 @@ impl Core {
         caller: Caller,
         proof: Proof,
     ) -> Ticket {
-        self.begin(request, &Behalf::Reader(caller), proof)
+        self.begin(request, &Behalf::Reader(caller), proof, None)
+    }
+
+    /// The same where what Redis has may be of another type.
+    pub(crate) fn fetch_readable(
+        self: &Arc<Self>,
+        request: Request,
+        caller: Caller,
+        readable: Readable,
+    ) -> Ticket {
+        let behalf = Behalf::Reader(caller);
+        self.begin(request, &behalf, Proof::Mirror, Some(readable))
     }
 
     /// The same for a part of the look-up that `whole` is interested in.
@@ -109,10 +123,16 @@ impl Core {
         whole: &Arc<Interest>,
         proof: Proof,
     ) -> Ticket {
-        self.begin(request, &Behalf::Whole(whole.clone()), proof)
+        self.begin(request, &Behalf::Whole(whole.clone()), proof, None)
     }
 
-    fn begin(self: &Arc<Self>, request: Request, behalf: &Behalf, proof: Proof) -> Ticket {
+    fn begin(
+        self: &Arc<Self>,
+        request: Request,
+        behalf: &Behalf,
+        proof: Proof,
+        readable: Option<Readable>,
+    ) -> Ticket {
         let Request { subject, making } = request;
         let whole = matches!(behalf, Behalf::Reader(_));
         if !whole
@@ -168,6 +188,7 @@ impl Core {
                             load,
                             names,
                             proof,
+                            readable,
                             progress,
                         }
                         .start();

@@ -10,12 +10,21 @@ pub enum LoadError {
     Failed(String),
     /// The source did not answer within its deadline.
     TooSlow(String),
-    /// The source's quota is spent, here or by its own word; it comes back after the given time.
+    /// The source's quota is spent by the books that are kept here; it comes back after the given time.
     Spent {
         /// Which source.
         what: String,
         /// How long until it may be asked again.
         retry_after: Duration,
+    },
+    /// The source asks to be left alone for a while. It is not asked before that is over, unless what is asked for is invalidated.
+    Paused {
+        /// Which source, and its words.
+        what: String,
+        /// How long until it is asked again.
+        retry_after: Duration,
+        /// Whether all loads with the same label wait, or those of this key alone.
+        whole_source: bool,
     },
     /// It failed a moment ago, for that reason, and is not asked again yet.
     Held {
@@ -42,16 +51,24 @@ impl LoadError {
     pub(crate) fn is_known(&self) -> bool {
         matches!(
             self,
-            LoadError::Spent { .. } | LoadError::Held { .. } | LoadError::Overloaded
+            LoadError::Spent { .. }
+                | LoadError::Paused { .. }
+                | LoadError::Held { .. }
+                | LoadError::Overloaded
         )
+    }
+
+    /// Whether the source is well and only wants to be asked less often.
+    pub(crate) fn is_spent(&self) -> bool {
+        matches!(self, LoadError::Spent { .. } | LoadError::Paused { .. })
     }
 
     /// How long until it makes sense to ask again, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            LoadError::Spent { retry_after, .. } | LoadError::Held { retry_after, .. } => {
-                Some(*retry_after)
-            }
+            LoadError::Spent { retry_after, .. }
+            | LoadError::Paused { retry_after, .. }
+            | LoadError::Held { retry_after, .. } => Some(*retry_after),
             LoadError::Overloaded => Some(Duration::from_secs(1)),
             LoadError::Failed(_) | LoadError::TooSlow(_) | LoadError::Unfit { .. } => None,
         }
@@ -71,6 +88,12 @@ impl fmt::Display for LoadError {
                     retry_after.as_secs_f64().ceil()
                 )
             }
+            LoadError::Paused {
+                what, retry_after, ..
+            } => {
+                let wait = retry_after.as_secs_f64().ceil();
+                write!(f, "{what}: asked again in {wait}s")
+            }
             LoadError::Unfit { parameter, valid } => {
                 write!(f, "parameter `{parameter}` does not fit; valid: {valid}")
             }
@@ -89,6 +112,18 @@ impl LoadError {
             LoadError::TooSlow(what) => format!("slow 0 {what}"),
             LoadError::Spent { what, retry_after } => {
                 format!("spent {} {what}", retry_after.as_millis())
+            }
+            LoadError::Paused {
+                what,
+                retry_after,
+                whole_source,
+            } => {
+                let kind = if *whole_source {
+                    "paused-source"
+                } else {
+                    "paused-key"
+                };
+                format!("{kind} {} {what}", retry_after.as_millis())
             }
             LoadError::Held { what, .. } => format!("failed 0 {what}"),
             // A parameter's name has no space.
@@ -110,6 +145,11 @@ impl LoadError {
             "spent" => LoadError::Spent {
                 what,
                 retry_after: Duration::from_millis(number.parse().unwrap_or(1000)),
+            },
+            "paused-source" | "paused-key" => LoadError::Paused {
+                what,
+                retry_after: Duration::from_millis(number.parse().unwrap_or(1000)),
+                whole_source: kind == "paused-source",
             },
             "unfit" => LoadError::Unfit {
                 parameter: number.to_owned(),
@@ -139,15 +179,14 @@ impl LoadError {
             .join("; ");
         let soonest = errors.iter().filter_map(LoadError::retry_after).min();
         let all = |is: fn(&LoadError) -> bool| !errors.is_empty() && errors.iter().all(is);
-        if all(|error| matches!(error, LoadError::Spent { .. })) {
+        if all(LoadError::is_spent) {
             let what = errors
                 .iter()
-                .filter_map(|error| {
-                    if let LoadError::Spent { what, .. } = error {
+                .filter_map(|error| match error {
+                    LoadError::Spent { what, .. } | LoadError::Paused { what, .. } => {
                         Some(what.as_str())
-                    } else {
-                        None
                     }
+                    _ => None,
                 })
                 .collect::<Vec<_>>()
                 .join(", ");
@@ -186,6 +225,16 @@ mod tests {
             LoadError::Spent {
                 what: "newsapi".into(),
                 retry_after: Duration::from_millis(1500),
+            },
+            LoadError::Paused {
+                what: "quotes answered 429".into(),
+                retry_after: Duration::from_millis(1500),
+                whole_source: true,
+            },
+            LoadError::Paused {
+                what: "quotes answered 429".into(),
+                retry_after: Duration::from_secs(1),
+                whole_source: false,
             },
             LoadError::Unfit {
                 parameter: "id".into(),

@@ -2,13 +2,21 @@
 //!
 //! Promise: a source that is down is asked for one key once in a while, not once for each reader: its quota is not spent on
 //! refusals. The pause doubles from failure to failure, from a second to a tenth of the key's TTL, half a minute at most, and ends with a success.
+//!
+//! A source that asks to be left alone is left alone for the time that it names: for the key that was asked for, or altogether. Such a
+//! pause does not hold for a key that was invalidated after it began, so an invalidation lifts it for what it names, on every replica.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::clock::{Micros, micros};
+use super::coherence::Stamp;
 use super::error::LoadError;
 use super::key::Key;
+use super::outcome::Staleness;
 use super::policy::Policy;
+use super::request::Subject;
 
 /// The first pause, where a tenth of the TTL is longer.
 const FIRST: Duration = Duration::from_secs(1);
@@ -18,7 +26,11 @@ const LONGEST: Duration = Duration::from_secs(30);
 const MOST: u64 = 10_000;
 
 /// See the module.
-pub(crate) struct Failures(moka::sync::Cache<Key, Failure, foldhash::fast::RandomState>);
+pub(crate) struct Failures {
+    keys: moka::sync::Cache<Key, Failure, foldhash::fast::RandomState>,
+    /// By the label of their loads. Held for one look or one change.
+    sources: Mutex<HashMap<Arc<str>, Failure>>,
+}
 
 #[derive(Clone)]
 struct Failure {
@@ -26,116 +38,260 @@ struct Failure {
     count: u32,
     until: Micros,
     error: LoadError,
+    /// Where the history of changes stood as it was noted.
+    at: Stamp,
 }
 
 impl Failures {
     pub(crate) fn new() -> Failures {
         let map = moka::sync::Cache::builder().max_capacity(MOST);
-        Failures(map.build_with_hasher(foldhash::fast::RandomState::default()))
+        Failures {
+            keys: map.build_with_hasher(foldhash::fast::RandomState::default()),
+            sources: Mutex::default(),
+        }
     }
 
-    /// Why `key` is not to be loaded now, if it is not.
-    pub(crate) fn held(&self, key: &Key, now: Micros) -> Option<LoadError> {
-        let failure = self
-            .0
-            .get(key.as_str())
-            .filter(|failure| now < failure.until)?;
-        let (what, slow) = (
-            failure.error.to_string(),
-            matches!(failure.error, LoadError::TooSlow(_)),
-        );
-        Some(LoadError::Held {
-            what,
-            slow,
-            retry_after: Duration::from_micros(failure.until - now),
+    /// Why `subject` is not to be loaded now, if it is not. `lifted`: whether any of its names was invalidated since.
+    pub(crate) fn held(
+        &self,
+        subject: &Subject,
+        now: Micros,
+        lifted: impl Fn(Stamp) -> bool,
+    ) -> Option<LoadError> {
+        let of_key = self.keys.get(subject.key.as_str());
+        let of_source = || self.sources().get(&subject.label).cloned();
+        let holds = |failure: &Failure| failure.still_holds(now, &lifted);
+        let failure = of_key.filter(holds).or_else(|| of_source().filter(holds))?;
+        let retry_after = Duration::from_micros(failure.until - now);
+        Some(match failure.error {
+            LoadError::Paused {
+                what, whole_source, ..
+            } => LoadError::Paused {
+                what,
+                retry_after,
+                whole_source,
+            },
+            error => LoadError::Held {
+                what: error.to_string(),
+                slow: matches!(error, LoadError::TooSlow(_)),
+                retry_after,
+            },
         })
     }
 
-    /// Notes a failure of the source; returns until when it is not asked again.
-    pub(crate) fn note(
-        &self,
-        key: &Key,
-        error: &LoadError,
-        policy: &Policy,
-        now: Micros,
-    ) -> Micros {
-        let ttl = if policy.redis.is_zero() {
-            policy.memory
-        } else {
-            policy.redis
-        };
-        let longest = (ttl / 10).min(LONGEST);
-        let pause = match error {
-            // The quota's own book tells when it is back, and asking that costs nothing.
-            LoadError::Spent { retry_after, .. } => {
-                return now + micros(policy.memory.min(*retry_after));
-            }
-            // Nobody was asked, or for nothing that could be had.
-            LoadError::Overloaded | LoadError::Held { .. } | LoadError::Unfit { .. } => return now,
+    /// Notes that a load of `subject` failed, at `now` and at this point of history.
+    pub(crate) fn note(&self, subject: &Subject, error: &LoadError, now: Micros, at: Stamp) {
+        let (key, policy) = (&subject.key, &subject.policy);
+        let before = self.keys.get(key.as_str());
+        let before = before.map_or(0, |failure| failure.count);
+        let (count, pause) = match error {
             LoadError::Failed(_) | LoadError::TooSlow(_) => {
-                let count = self.0.get(key.as_str()).map_or(0, |failure| failure.count);
-                let pause = (FIRST * (1 << count.min(16))).min(longest);
-                let failure = Failure {
-                    count: count + 1,
-                    until: now + micros(pause),
-                    error: error.clone(),
+                let ttl = if policy.redis.is_zero() {
+                    policy.memory
+                } else {
+                    policy.redis
                 };
-                self.0.insert(key.clone(), failure);
-                pause
+                let longest = (ttl / 10).min(LONGEST);
+                (before + 1, (FIRST * (1 << before.min(16))).min(longest))
             }
+            LoadError::Paused { retry_after, .. } => (before, *retry_after),
+            // Nobody was asked, or for nothing that could be had. The quota's own book tells when it is back, and asking that
+            // costs nothing.
+            LoadError::Spent { .. }
+            | LoadError::Overloaded
+            | LoadError::Held { .. }
+            | LoadError::Unfit { .. } => return,
         };
-        now + micros(pause)
+        let failure = Failure {
+            count,
+            until: now.saturating_add(micros(pause)),
+            error: error.clone(),
+            at,
+        };
+        match error {
+            LoadError::Paused {
+                whole_source: true, ..
+            } => drop(self.sources().insert(subject.label.clone(), failure)),
+            _ => self.keys.insert(key.clone(), failure),
+        }
     }
 
     /// Forgets the failures of `key`: a load has succeeded.
     pub(crate) fn clear(&self, key: &Key) {
         // Nearly always there is nothing to forget.
-        if self.0.contains_key(key.as_str()) {
-            self.0.invalidate(key.as_str());
+        if self.keys.contains_key(key.as_str()) {
+            self.keys.invalidate(key.as_str());
+        }
+    }
+
+    fn sources(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Failure>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Failure {
+    fn still_holds(&self, now: Micros, lifted: impl Fn(Stamp) -> bool) -> bool {
+        let paused = matches!(self.error, LoadError::Paused { .. });
+        now < self.until && !(paused && lifted(self.at))
+    }
+}
+
+/// What follows for the copy at hand from a load that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Aftermath {
+    /// How long the copy is served without another attempt: until one makes sense, but no longer than a fresh one would be.
+    pub(crate) hold: Duration,
+    /// What the readers are told who waited for the load.
+    pub(crate) told: Staleness,
+    /// What those are told who come while the copy is held.
+    pub(crate) told_later: Staleness,
+}
+
+impl Aftermath {
+    pub(crate) fn of(error: &LoadError, policy: &Policy) -> Aftermath {
+        let unknown = (policy.memory / 10).min(LONGEST);
+        let (told, told_later) = match error {
+            error if error.is_spent() => (Staleness::Spent, Staleness::Spent),
+            error if error.is_known() => (Staleness::Held, Staleness::Held),
+            _ => (Staleness::IfError, Staleness::Held),
+        };
+        Aftermath {
+            hold: error.retry_after().unwrap_or(unknown).min(policy.memory),
+            told,
+            told_later,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::coherence::Epoch;
     use super::super::policy::StaleRules;
     use super::*;
 
     const S: Micros = 1_000_000;
+    const SECOND: Duration = Duration::from_secs(1);
+    const AT: Stamp = Stamp {
+        epoch: Epoch(1),
+        clock: 7,
+        begun: 0,
+    };
 
-    #[test]
-    fn pauses_double_up_to_a_tenth_of_the_ttl() {
-        let policy = Policy {
-            memory: Duration::from_secs(30),
-            redis: Duration::from_secs(50),
+    fn policy(memory: Duration, redis: Duration) -> Policy {
+        Policy {
+            memory,
+            redis,
             absent: Duration::ZERO,
             stale: StaleRules::default(),
             soft_timeout: None,
             blind_ttl: None,
             revalidate: Duration::ZERO,
-        };
-        let (failures, key) = (Failures::new(), Key::new(1, "k"));
-        let error = LoadError::Failed("no".into());
-        for pause in [1, 2, 4, 5, 5] {
-            assert_eq!(
-                failures.note(&key, &error, &policy, 100 * S),
-                (100 + pause) * S
-            );
         }
+    }
+
+    fn subject(key: &str, policy: Policy) -> Subject {
+        Subject {
+            key: Key::new(1, key),
+            policy: policy.into(),
+            tags: Box::default(),
+            share: "quotes".into(),
+            label: "quotes".into(),
+            note: "".into(),
+            jitter: 0,
+            tally: Arc::default(),
+        }
+    }
+
+    fn paused(seconds: u64, whole_source: bool) -> LoadError {
+        LoadError::Paused {
+            what: "quotes answered 429".into(),
+            retry_after: SECOND * seconds as u32,
+            whole_source,
+        }
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_tenth_of_the_ttl() {
+        let failures = Failures::new();
+        let held = |subject: &Subject, now| failures.held(subject, now, |_| true);
+        let error = LoadError::Failed("no".into());
+        let k = subject("k", policy(30 * SECOND, 50 * SECOND));
+        for pause in [1, 2, 4, 5, 5] {
+            failures.note(&k, &error, 100 * S, AT);
+            let pause = Duration::from_secs(pause);
+            assert_eq!(held(&k, 100 * S).unwrap().retry_after(), Some(pause));
+        }
+        let expected = LoadError::Held {
+            what: "no".into(),
+            slow: false,
+            retry_after: SECOND,
+        };
+        assert_eq!(held(&k, 104 * S), Some(expected));
+        assert_eq!(held(&k, 105 * S), None);
+        failures.clear(&k.key);
+        failures.note(&k, &error, 100 * S, AT);
+        assert_eq!(held(&k, 101 * S), None);
+        let short = subject("s", policy(SECOND / 2, Duration::ZERO));
+        failures.note(&short, &error, 0, AT);
+        assert!(held(&short, S / 20 - 1).is_some() && held(&short, S / 20).is_none());
+    }
+
+    #[test]
+    fn a_pause_is_of_one_key_or_of_the_whole_source_and_can_be_lifted() {
+        let policy = policy(30 * SECOND, 300 * SECOND);
+        let (a, b) = (subject("a", policy.clone()), subject("b", policy.clone()));
+        let other = Subject {
+            label: "others".into(),
+            ..subject("c", policy)
+        };
+        for whole in [false, true] {
+            let failures = Failures::new();
+            let held = |subject: &Subject, now| failures.held(subject, now, |_| false);
+            failures.note(&a, &paused(60, whole), 100 * S, AT);
+            assert_eq!(held(&a, 150 * S), Some(paused(10, whole)));
+            assert_eq!(held(&b, 150 * S), whole.then(|| paused(10, true)));
+            assert_eq!(held(&other, 150 * S), None);
+            assert_eq!(held(&a, 160 * S), None);
+            // Each looks at its own names.
+            assert_eq!(failures.held(&a, 150 * S, |at| at == AT), None);
+        }
+    }
+
+    #[test]
+    fn one_function_says_how_long_a_copy_is_held_and_what_is_told() {
+        use Staleness::{Held, IfError, Spent};
+        let spent = |seconds| LoadError::Spent {
+            what: "guardian".into(),
+            retry_after: Duration::from_secs(seconds),
+        };
         let held = LoadError::Held {
             what: "no".into(),
             slow: false,
-            retry_after: Duration::from_secs(1),
+            retry_after: 2 * SECOND,
         };
-        assert_eq!(failures.held(&key, 104 * S), Some(held));
-        assert_eq!(failures.held(&key, 105 * S), None);
-        failures.clear(&key);
-        assert_eq!(failures.note(&key, &error, &policy, 100 * S), 101 * S);
-        let short = Policy {
-            redis: Duration::ZERO,
-            memory: Duration::from_millis(500),
-            ..policy
-        };
-        assert_eq!(failures.note(&Key::new(1, "s"), &error, &short, 0), S / 20);
+        let failed = LoadError::Failed("no".into());
+        let slow = LoadError::TooSlow("no".into());
+        let day = Duration::from_secs(86_400);
+        for (error, memory, hold, told, told_later) in [
+            (spent(1), 30 * SECOND, SECOND, Spent, Spent),
+            (spent(3600), 30 * SECOND, 30 * SECOND, Spent, Spent),
+            (paused(5, false), 30 * SECOND, 5 * SECOND, Spent, Spent),
+            (paused(90, true), 30 * SECOND, 30 * SECOND, Spent, Spent),
+            (held.clone(), 30 * SECOND, 2 * SECOND, Held, Held),
+            (held, SECOND, SECOND, Held, Held),
+            (LoadError::Overloaded, 30 * SECOND, SECOND, Held, Held),
+            (failed.clone(), 30 * SECOND, 3 * SECOND, IfError, Held),
+            (slow, 30 * SECOND, 3 * SECOND, IfError, Held),
+            (failed.clone(), day, LONGEST, IfError, Held),
+            (failed, Duration::ZERO, Duration::ZERO, IfError, Held),
+        ] {
+            let expected = Aftermath {
+                hold,
+                told,
+                told_later,
+            };
+            let policy = policy(memory, memory);
+            assert_eq!(Aftermath::of(&error, &policy), expected, "{error:?}");
+        }
     }
 }

@@ -5,10 +5,14 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Cache;
 use super::coherence::bus::{Listener, MOST_NAMES};
 use super::coherence::{Batch, Kind, Name, over};
+
+/// How long an invalidation waits for the first look for a configured Redis.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// Names in one script: many more would hold up everybody else in Redis, and outlast the time a reply may take.
 const NAMES_AT_ONCE: usize = 1000;
@@ -29,8 +33,10 @@ impl Acknowledged {
 
 impl Cache {
     /// Invalidates what these names speak of, here at once and on every replica within `patience`. Blocks for a round trip to
-    /// Redis, and one more for each thousand names. While Redis cannot take it, it holds here and waits to be delivered. No names
-    /// are no invalidation: acknowledged with the clock that was heard last.
+    /// Redis, and one more for each thousand names; in a cache that has just been made also until a configured Redis was looked for
+    /// once, for a second at most. While Redis cannot take it, it holds here and waits to be delivered; [`Cache::wait_delivered`]
+    /// waits for that, and so does dropping the last clone. No names are no invalidation: acknowledged with the clock that was heard
+    /// last.
     pub fn invalidate(&self, names: &[Name], kind: Kind) -> Acknowledged {
         let mut done = Acknowledged {
             clock: Some(self.core.mirror.era().last()),
@@ -53,6 +59,11 @@ impl Cache {
         done
     }
 
+    /// Waits until Redis has taken every invalidation that is pending, or `limit` has passed. Returns whether none is pending.
+    pub fn wait_delivered(&self, limit: Duration) -> bool {
+        self.core.mirror.pending.wait_empty(limit)
+    }
+
     /// One invalidation of names that stand in the overlay as `batch`. Returns its clock, if Redis has taken it.
     fn send(&self, names: &[Name], kind: Kind, batch: &Batch) -> Option<u64> {
         let (core, bus) = (&self.core, &self.bus);
@@ -67,6 +78,10 @@ impl Cache {
             core.mirror.pending.settle(batch);
             self.tell_listeners(names, kind);
             return Some(clock);
+        }
+        if core.redis.pool().is_configured() {
+            // Nothing is known to be down before the first look: what is not delivered now may end with its process.
+            core.redis.pool().wait_first_look(FIRST_LOOK);
         }
         let length = bus.settings.log_length;
         let sent = core.redis.pool().run(|connection| {
@@ -124,7 +139,8 @@ impl Cache {
             .for_each(|name| listeners.iter().for_each(|listener| listener(name, kind)));
     }
 
-    /// Has `listener` told of each name that is invalidated, here or elsewhere. It must not block.
+    /// Has `listener` told of each name that is invalidated, here or elsewhere. It must not block. A listener that holds a clone of
+    /// the cache keeps it open for ever.
     pub fn on_invalidation(&self, listener: impl Fn(&Name, Kind) + Send + Sync + 'static) {
         let listener: Listener = Box::new(listener);
         self.bus

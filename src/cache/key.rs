@@ -17,7 +17,7 @@ impl Key {
     pub(super) const NAME_AT: usize = 17;
 
     /// A key of the resource version `fingerprint` with a name made by [`KeyText`].
-    pub fn new(fingerprint: u64, name: &str) -> Key {
+    pub fn new(fingerprint: u64, name: impl fmt::Display) -> Key {
         Key(format!("{fingerprint:016x}:{name}").into())
     }
 

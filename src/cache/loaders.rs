@@ -58,13 +58,7 @@ pub struct ShareStatus {
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Loaders {
-    inner: Arc<Inner>,
-    /// The threads hold `inner`; this one is held by clones alone.
-    _open: Arc<Open>,
-}
-
-struct Open(Weak<Inner>);
+pub(crate) struct Loaders(Arc<Inner>);
 
 struct Inner {
     /// Held for the time of a push or a pop, never while a job runs or is told anything.
@@ -104,7 +98,7 @@ pub(crate) struct Place {
 
 impl Loaders {
     pub(crate) fn new(limits: LoadSettings) -> Loaders {
-        let inner = Arc::new(Inner {
+        Loaders(Arc::new(Inner {
             state: Mutex::new(State {
                 shares: Vec::new(),
                 indices: HashMap::new(),
@@ -118,17 +112,13 @@ impl Loaders {
                 closed: false,
             }),
             work: Condvar::new(),
-        });
-        Loaders {
-            _open: Arc::new(Open(Arc::downgrade(&inner))),
-            inner,
-        }
+        }))
     }
 
     /// Sets places aside for the shares of these names before their first job. A share that is not named has some from its first
     /// job on. They are never taken back: a process knows as many as were ever configured.
     pub(crate) fn set_aside(&self, names: impl IntoIterator<Item = Arc<str>>) {
-        let mut state = self.inner.lock();
+        let mut state = self.0.lock();
         for name in names {
             state.share(&name);
         }
@@ -136,12 +126,12 @@ impl Loaders {
 
     /// Has `job` run as soon as there is a place for it: at once, or after a wait in the queue. Does not block.
     pub(crate) fn submit(&self, job: Job) {
-        let told = self.inner.submit(&self.inner, job);
+        let told = self.0.submit(&self.0, job);
         told.into_iter().for_each(|(job, turn)| tell(job, turn));
     }
 
     pub(crate) fn status(&self) -> Vec<ShareStatus> {
-        let state = self.inner.lock();
+        let state = self.0.lock();
         let shares = state.shares.iter().enumerate();
         let of = |(index, share): (usize, &Share)| ShareStatus {
             name: share.name.clone(),
@@ -152,13 +142,13 @@ impl Loaders {
         };
         shares.map(of).collect()
     }
-}
 
-impl Drop for Open {
-    fn drop(&mut self) {
-        if let Some(inner) = self.0.upgrade() {
-            inner.lock().closed = true;
-            inner.work.notify_all();
+    /// Takes no more jobs, refuses those that wait, and ends each thread with the job that it runs.
+    pub(crate) fn close(&self) {
+        let waiting = self.0.lock().close();
+        self.0.work.notify_all();
+        for job in waiting {
+            tell(job, Turn::Refused);
         }
     }
 }
@@ -203,6 +193,9 @@ impl Inner {
     /// Returns the jobs that are to be told that they do not run.
     fn submit(&self, own: &Arc<Inner>, job: Job) -> Option<(Job, Turn)> {
         let mut state = self.lock();
+        if state.closed {
+            return Some((job, Turn::Refused));
+        }
         let share = state.share(&job.share);
         if state.running.has_room(share) && state.shares.get(share)?.queue.is_empty() {
             state.running.take(share);
@@ -365,6 +358,24 @@ impl State {
             job.interest.set_place(None);
             self.ready.push_back((share, job));
         }
+    }
+
+    /// Takes no more jobs and returns those that have not begun.
+    fn close(&mut self) -> Vec<Job> {
+        self.closed = true;
+        let mut left = Vec::new();
+        for (share, job) in std::mem::take(&mut self.ready) {
+            self.running.give_back(share);
+            left.push(job);
+        }
+        for (index, share) in self.shares.iter_mut().enumerate() {
+            while let Some(job) = share.queue.pop() {
+                self.waiting.give_back(index);
+                job.interest.set_place(None);
+                left.push(job);
+            }
+        }
+        left
     }
 
     fn leave_if_unwanted(&mut self, share: usize, id: u64) -> Option<Job> {

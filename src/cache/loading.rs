@@ -15,7 +15,7 @@ use super::envelope;
 use super::error::LoadError;
 use super::loaders::{Job, Turn};
 use super::miss::{Miss, PAUSES};
-use super::outcome::{Answer, Outcome, Staleness};
+use super::outcome::{Answer, Outcome};
 use super::policy::Life;
 use super::random::random;
 use super::redis_tier::Lease;
@@ -24,11 +24,9 @@ use super::verdict::Word;
 
 impl Miss {
     pub(super) fn submit(self) {
-        if let Some(error) = self
-            .core
-            .failures
-            .held(&self.subject.key, self.core.clock.now())
-        {
+        let core = &self.core;
+        let lifted = |at| core.is_invalidated_since(at, &self.names);
+        if let Some(error) = core.failures.held(&self.subject, core.clock.now(), lifted) {
             return self.fall_back(error, None);
         }
         let loaders = self.core.loaders.clone();
@@ -66,6 +64,8 @@ impl Miss {
         self.landing.stamp(own.clone());
         if self.whole || self.progress.offered {
             self.subject.tally.count_load();
+        } else {
+            self.subject.tally.count_part_load();
         }
         let began = Instant::now();
         let attempt = Attempt {
@@ -214,9 +214,9 @@ impl Miss {
     fn failed(self, error: LoadError, took: Option<Duration>) {
         self.subject.tally.count_load_error();
         self.log(took, Some(&error));
-        let (core, key) = (&self.core, &self.subject.key);
-        core.failures
-            .note(key, &error, &self.subject.policy, core.clock.now());
+        let core = &self.core;
+        let (now, at) = (core.clock.now(), core.mirror.stamp());
+        core.failures.note(&self.subject, &error, now, at);
         self.fall_back(error, took);
     }
 
@@ -227,13 +227,8 @@ impl Miss {
         let Some(stale) = self.progress.stale.clone().filter(usable) else {
             return self.landing.end(Err(error));
         };
-        let reason = match (&error, took) {
-            (LoadError::Spent { .. }, _) => Staleness::Spent,
-            (_, Some(_)) => Staleness::IfError,
-            (_, None) => Staleness::Held,
-        };
-        self.core.hold(&self.subject, &stale, &error);
-        let mut answer = self.answer(stale, Outcome::Stale(reason));
+        let (held, outcome) = self.core.hold(&self.subject, &stale, &error);
+        let mut answer = self.answer(held, outcome);
         answer.trace.source = took;
         self.landing.end(Ok(answer));
     }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::coherence::{Name, Standing};
-use super::core::{Core, Proof};
-use super::entry::Entry;
+use super::core::{Core, Proof, Readable};
+use super::entry::{Entry, Value};
 use super::envelope;
 use super::flight::Landing;
 use super::outcome::{Answer, Outcome, Staleness, Trace};
@@ -35,6 +35,8 @@ pub(crate) struct Miss {
     /// What the value depends on: its tags and its own key.
     pub(crate) names: Arc<[Name]>,
     pub(crate) proof: Proof,
+    /// `None`: whatever Redis has under the key is what is looked for.
+    pub(crate) readable: Option<Readable>,
     pub(crate) progress: Progress,
 }
 
@@ -159,6 +161,12 @@ impl Miss {
         let own = |stamp| core.mirror.dependency(stamp, &self.names);
         let policy = &self.subject.policy;
         let entry = envelope::decode(bytes, own, policy, random(), &core.clock)?;
+        if let (Some(readable), Value::Present(value)) = (self.readable, &entry.value)
+            && !readable(value)
+        {
+            self.subject.tally.count_unreadable();
+            return None;
+        }
         let freshness = core.judge(&entry, entry.ends.fresh_until, policy);
         if freshness == Freshness::Fresh {
             let entry = core.keep(&self.subject, entry);

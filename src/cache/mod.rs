@@ -10,7 +10,7 @@
 //!
 //! # In a program of your own
 //!
-//! [`Cache::builder`] makes one, [`Cache::get_or_load`] asks it:
+//! [`Cache::builder`] makes one, [`Typed::get_or_load`] asks it:
 //!
 //! ```
 //! use std::time::Duration;
@@ -28,14 +28,16 @@
 //! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // Without a Redis URL: memory alone, unless a Redis answers at 127.0.0.1:6379.
+//! // Memory alone. With `.redis("redis://...")` it shares values and invalidations with every process that does the same.
 //! let cache = Cache::builder().memory(64 << 20).prefix("shop").build()?;
 //! // Fresh for 10 s in this process and for a minute in Redis; older for a day where a load fails.
 //! let policy = Policy::new(Duration::from_secs(10), Duration::from_secs(60))
 //!     .stale(Duration::ZERO, Duration::from_secs(86_400));
 //!
-//! let wanted = Wanted::new("user").with("id", 42).tag("user:42");
-//! let (user, outcome) = cache.get_or_load(wanted, &policy, || from_the_database(42))?;
+//! // The name and the version are what other processes know the type by.
+//! let users = cache.typed::<User>("user", 1)?;
+//! let wanted = Wanted::new().with("id", 42).tag("user:42");
+//! let (user, outcome) = users.get_or_load(wanted, &policy, || from_the_database(42))?;
 //! println!("{} {outcome:?}", user.name);
 //!
 //! // After a change, in every process that shares the Redis:
@@ -45,18 +47,22 @@
 //! # }
 //! ```
 //!
-//! - [`Wanted`] is a name with parameters, and tags. A value is anything that serde writes and reads; `Ok(None)` from
-//!   [`Cache::find_or_load`] is kept as an absence.
+//! - [`Cache::typed`] names a type and its version. A value is what serde_json writes and reads back as it was: one that JSON would
+//!   change (`NaN`, `Some(None)`, a map with keys that are no text) is an error of its load, which says where it stands.
+//! - [`Wanted`] says which value of the type, and its tags. `Ok(None)` from [`Typed::find_or_load`] is kept as an absence.
 //! - [`Outcome`] says how it was found: in memory, in Redis, by a load, or stale and why.
-//! - [`Cache::get_or_load`] blocks while it is not in memory. An async server awaits [`Cache::get_or_load_async`], which takes no thread, and
+//! - [`Typed::get_or_load`] blocks while it is not in memory. An async server awaits [`Typed::get_or_load_async`], which takes no thread, and
 //!   calls [`Cache::invalidate`] off its workers, since that asks Redis.
-//! - Threads of its own: a few for Redis, and one for each load that runs. They end with the last clone of the cache.
+//! - Threads of its own: with a Redis a few for that, and one for each load that runs. They end with the last clone of the cache:
+//!   see [`Cache`].
+//! - A cache in a `static` is never dropped: before such a program ends, [`Cache::wait_delivered`] waits for what is pending.
 //!
 //! `examples/embedded.rs` and `examples/actix.rs` are whole programs.
 
 mod breaker;
 mod builder;
 mod clock;
+mod closing;
 mod coherence;
 mod compose;
 mod core;
@@ -66,6 +72,7 @@ mod envelope;
 mod error;
 mod failures;
 mod fair_queue;
+mod faithful;
 mod flight;
 mod interest;
 mod invalidation;
@@ -75,6 +82,7 @@ mod loaders;
 mod loading;
 mod memory_tier;
 mod miss;
+mod open;
 mod outcome;
 mod policy;
 mod random;
@@ -82,6 +90,7 @@ mod redis_connection;
 mod redis_pool;
 mod redis_reads;
 mod redis_tier;
+mod redis_url;
 mod request;
 mod settings;
 mod shares;
@@ -97,6 +106,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use self::closing::Closing;
 use self::coherence::bus::{self, BusParts};
 use self::coherence::{Mirror, Scripts, Seen};
 use self::core::{Core, Proof};
@@ -104,8 +114,10 @@ use self::failures::Failures;
 use self::flight::Flights;
 use self::loaders::Loaders;
 use self::memory_tier::MemoryTier;
+use self::open::Open;
 use self::redis_tier::RedisTier;
-use self::typed::Typed;
+use self::settings::RedisChoice;
+use self::typed::TypedParts;
 
 pub use self::builder::CacheBuilder;
 pub use self::clock::{Clock, Micros, micros};
@@ -126,6 +138,8 @@ pub use self::outcome::{Answer, Outcome, Staleness, Trace};
 pub use self::policy::{Ends, Freshness, Life, Policy, StaleRules};
 pub use self::random::random;
 pub use self::redis_pool::{RedisDown, RedisPool};
+pub use self::redis_url::check_redis_url;
+pub(crate) use self::redis_url::unknown_option;
 pub use self::request::{
     Attempt, Compose, Composition, LastResort, Load, Loaded, Making, Previous, Request, Subject,
 };
@@ -135,17 +149,25 @@ pub use self::settings::{
 pub use self::stats::{Tally, Totals};
 pub use self::status::{BusState, MemorySize, Replica};
 pub use self::ticket::Ticket;
-pub use self::typed::{Fetching, Wanted};
+pub use self::typed::{Fetching, Typed, Wanted};
+
+/// How long Redis may take to reply to the bus at least, unless `patience` is shorter; otherwise five times what the pool allows.
+const BUS_REPLY: Duration = Duration::from_millis(500);
 
 /// How long names are remembered at least.
 const NAMES_KEPT: Duration = Duration::from_secs(3600);
 
 /// The two-tier cache. Cheap to clone; clones are the same cache.
+///
+/// It closes with its last clone, and with the last [`Typed`] and [`Fetching`] made from it. That blocks only while an invalidation
+/// is pending, for [`CacheBuilder::delivery`] (a second by default) at most. Its threads and its connections to Redis end within a
+/// second of that; a thread that runs a load ends with the load. A name server that does not answer can hold a thread longer.
 #[derive(Clone)]
 pub struct Cache {
     core: Arc<Core>,
     bus: Arc<BusParts>,
-    typed: Arc<Typed>,
+    typed: Arc<TypedParts>,
+    open: Arc<Open>,
 }
 
 impl Cache {
@@ -159,13 +181,18 @@ impl Cache {
         loads: &LoadSettings,
         coherence: &CoherenceSettings,
     ) -> Result<Cache, String> {
-        Cache::assemble(memory, redis, loads, coherence, redis.url.is_none())
+        let (choice, standalone) = match redis.url {
+            Some(_) => (RedisChoice::Configured, false),
+            None => (RedisChoice::Default, true),
+        };
+        Cache::assemble(memory, redis, choice, loads, coherence, standalone)
     }
 
     /// `standalone`: until a Redis is found there is nobody else to hear from.
     fn assemble(
         memory: &MemorySettings,
         redis: &RedisSettings,
+        choice: RedisChoice,
         loads: &LoadSettings,
         coherence: &CoherenceSettings,
         standalone: bool,
@@ -180,7 +207,15 @@ impl Cache {
             // What was loaded alone has no place in a history that others write, too.
             Seen::First => drop_memory.clear(),
         });
-        let pool = RedisPool::start(redis, mirror.clone(), clock.clone(), scripts.clone(), saw)?;
+        let pool = RedisPool::start(
+            redis,
+            choice,
+            mirror.clone(),
+            clock.clone(),
+            scripts.clone(),
+            saw,
+        )?;
+        let reply = BUS_REPLY.max(redis.timeout * 5).min(coherence.patience);
         let redis = RedisTier::start(pool, &redis.prefix, mirror.clone(), scripts.clone())?;
         let parts = Arc::new(BusParts {
             mirror: mirror.clone(),
@@ -194,21 +229,28 @@ impl Cache {
             gaps_repaired: AtomicU64::new(0),
             listeners: Mutex::default(),
             held: redis.held().clone(),
+            reply,
+            closing: Closing::default(),
         });
-        bus::start(&parts, redis.pool().connector())?;
+        let core = Arc::new(Core {
+            memory: tier,
+            redis,
+            flights: Arc::new(Flights::new()),
+            failures: Failures::new(),
+            loaders: Loaders::new(loads.clone()),
+            mirror,
+            clock,
+            patience: coherence.patience,
+        });
+        let open = Arc::new(Open::new(core.clone(), parts.clone()));
+        if core.redis.pool().is_used() {
+            bus::start(&parts, core.redis.pool().connector())?;
+        }
         Ok(Cache {
-            core: Arc::new(Core {
-                memory: tier,
-                redis,
-                flights: Arc::new(Flights::new()),
-                failures: Failures::new(),
-                loaders: Loaders::new(loads.clone()),
-                mirror,
-                clock,
-                patience: coherence.patience,
-            }),
+            core,
             bus: parts,
             typed: Arc::default(),
+            open,
         })
     }
 

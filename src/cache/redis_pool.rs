@@ -9,19 +9,24 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use redis::{RedisError, RedisResult};
+use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 
 use super::breaker::Breaker;
 use super::clock::Clock;
 use super::coherence::{Mirror, OVER, Scripts, Seen};
 use super::redis_connection::{Manager, ManagerParts};
-use super::settings::RedisSettings;
+use super::redis_url::check_redis_url;
+use super::settings::{RedisChoice, RedisSettings};
 
 /// The first and the longest pause between two looks for a Redis that is down.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Connections that are opened at one time, each on a thread.
+const OPENERS: usize = 3;
 
 /// How long Redis has to stay for its next absence to be a new one.
 const STEADY: Duration = Duration::from_secs(10);
@@ -61,11 +66,12 @@ struct Failed {
 pub struct RedisPool(Arc<Inner>);
 
 struct Inner {
-    pool: r2d2::Pool<Manager>,
+    /// `None`: the cache works without Redis, or is closed.
+    pool: RwLock<Option<r2d2::Pool<Manager>>>,
     manager: Manager,
     breaker: Breaker,
     errors: AtomicU64,
-    configured: bool,
+    choice: RedisChoice,
     /// How often the watcher has looked, and whether it should stop. Its condition tells of a breaker that opened.
     watch: Mutex<Watch>,
     changed: Condvar,
@@ -78,12 +84,13 @@ struct Watch {
 }
 
 impl RedisPool {
-    /// A pool for the Redis of these settings, or for one at the default address. Connects in the background.
+    /// A pool for the Redis that `choice` names. Connects in the background.
     ///
     /// # Errors
     /// If the URL is none that Redis understands, or no thread can be started.
     pub(crate) fn start(
         settings: &RedisSettings,
+        choice: RedisChoice,
         mirror: Arc<Mirror>,
         clock: Arc<Clock>,
         scripts: Arc<Scripts>,
@@ -93,6 +100,7 @@ impl RedisPool {
             .url
             .as_ref()
             .map_or(RedisSettings::DEFAULT_URL, |url| url.reveal());
+        check_redis_url(url).map_err(|what| format!("the Redis URL {what}"))?;
         // The error's text could quote the URL, and the URL can hold a password.
         let client =
             redis::Client::open(url).map_err(|_| "the Redis URL is not valid".to_owned())?;
@@ -105,22 +113,22 @@ impl RedisPool {
             clock,
             saw,
         }));
-        let pool = r2d2::Pool::builder()
-            .max_size(settings.pool)
-            .min_idle(Some(0))
-            .test_on_check_out(false)
-            .connection_timeout(settings.connect_timeout)
-            .error_handler(Box::new(r2d2::NopErrorHandler))
-            .build_unchecked(manager.clone());
+        let used = choice != RedisChoice::None;
         let inner = Arc::new(Inner {
-            pool,
+            pool: RwLock::new(used.then(|| opened(settings, manager.clone()))),
             manager,
             breaker: Breaker::new(),
             errors: AtomicU64::new(0),
-            configured: settings.url.is_some(),
-            watch: Mutex::default(),
+            choice,
+            watch: Mutex::new(Watch {
+                looks: 0,
+                stop: !used,
+            }),
             changed: Condvar::new(),
         });
+        if !used {
+            return Ok(RedisPool(inner));
+        }
         let watched = Arc::downgrade(&inner);
         std::thread::Builder::new()
             .name("redis-watch".into())
@@ -221,7 +229,31 @@ impl RedisPool {
 
     /// Whether a URL was configured, so that its absence is an outage.
     pub fn is_configured(&self) -> bool {
-        self.0.configured
+        self.0.choice == RedisChoice::Configured
+    }
+
+    /// Whether there is a Redis to ask or to wait for.
+    pub(crate) fn is_used(&self) -> bool {
+        self.0.choice != RedisChoice::None
+    }
+
+    /// Ends the watcher and closes the connections: those that lie in the pool now, the others when they come back. Who asks from
+    /// now on is told that Redis cannot be reached. Does not block.
+    pub(crate) fn close(&self) {
+        let inner = &*self.0;
+        inner.breaker.open();
+        inner
+            .watch
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stop = true;
+        inner.changed.notify_all();
+        let pool = inner
+            .pool
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(pool);
     }
 
     /// Host and port, for logs.
@@ -246,30 +278,35 @@ impl RedisPool {
         let _ = self
             .0
             .changed
-            .wait_timeout_while(watch, limit, |watch| watch.looks == 0);
+            .wait_timeout_while(watch, limit, |watch| watch.looks == 0 && !watch.stop);
         self.is_up()
     }
 
     /// Waits until Redis is up or `limit` has passed. Returns whether it is up.
     pub fn wait_up(&self, limit: Duration) -> bool {
         let watch = self.0.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = self
-            .0
-            .changed
-            .wait_timeout_while(watch, limit, |_| self.0.breaker.is_open());
+        let _ = self.0.changed.wait_timeout_while(watch, limit, |watch| {
+            self.0.breaker.is_open() && !watch.stop
+        });
         self.is_up()
     }
 }
 
 impl Inner {
     fn checkout(&self) -> Result<r2d2::PooledConnection<Manager>, RedisDown> {
+        let pool = self
+            .pool
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .ok_or(RedisDown::Unreachable)?;
         let deadline = Instant::now() + self.manager.0.connect_timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(mut checked) = self.pool.get_timeout(left) else {
+            let Ok(mut checked) = pool.get_timeout(left) else {
                 self.errors.fetch_add(1, Ordering::Relaxed);
                 // A pool that is merely busy is no outage; one that has nothing open cannot connect.
-                if self.pool.state().connections == 0 && self.breaker.open() {
+                if pool.state().connections == 0 && self.breaker.open() {
                     self.lost("no connection can be opened");
                 }
                 return Err(RedisDown::Unreachable);
@@ -301,6 +338,23 @@ impl Drop for Inner {
             .stop = true;
         self.changed.notify_all();
     }
+}
+
+/// An empty pool for `manager`. Its threads end with it at once: what they were to do later is dropped.
+fn opened(settings: &RedisSettings, manager: Manager) -> r2d2::Pool<Manager> {
+    let openers = ScheduledThreadPool::builder()
+        .num_threads(OPENERS)
+        .thread_name_pattern("redis-open-{}")
+        .on_drop_behavior(OnPoolDropBehavior::DiscardPendingScheduled)
+        .build();
+    r2d2::Pool::builder()
+        .thread_pool(Arc::new(openers))
+        .max_size(settings.pool)
+        .min_idle(Some(0))
+        .test_on_check_out(false)
+        .connection_timeout(settings.connect_timeout)
+        .error_handler(Box::new(r2d2::NopErrorHandler))
+        .build_unchecked(manager)
 }
 
 /// Looks for a Redis that is down, and sleeps while it is up. Ends with the pool.
@@ -337,22 +391,31 @@ fn watch(pool: &Weak<Inner>) {
             .manager
             .open(inner.manager.0.timeout)
             .and_then(|mut connection| redis::cmd("PING").exec(&mut connection));
-        let mut watch = inner.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        watch.looks += 1;
+        let watch = inner.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        if watch.stop {
+            return;
+        }
         match found {
             Ok(_) => {
                 // One that comes and goes is asked ever less often.
-                drop(inner.changed.wait_timeout(
-                    watch,
-                    if up_since.is_some_and(|since| since.elapsed() < STEADY) {
-                        pause
-                    } else {
-                        Duration::ZERO
-                    },
-                ));
+                let wait = if up_since.is_some_and(|since| since.elapsed() < STEADY) {
+                    pause
+                } else {
+                    Duration::ZERO
+                };
+                let (mut watch, _) = inner
+                    .changed
+                    .wait_timeout_while(watch, wait, |watch| !watch.stop)
+                    .unwrap_or_else(PoisonError::into_inner);
+                if watch.stop {
+                    return;
+                }
                 pause = (pause * 2).min(PAUSES.1);
                 up_since = Some(Instant::now());
                 inner.breaker.close();
+                // Only now: who waits for the first look asks whether Redis is up.
+                watch.looks += 1;
+                drop(watch);
                 inner.changed.notify_all();
                 told = true;
                 log::info!(
@@ -365,8 +428,14 @@ fn watch(pool: &Weak<Inner>) {
                     told = true;
                     tell_absent(&inner, &error);
                 }
+                let mut watch = watch;
+                watch.looks += 1;
                 inner.changed.notify_all();
-                drop(inner.changed.wait_timeout(watch, pause));
+                drop(
+                    inner
+                        .changed
+                        .wait_timeout_while(watch, pause, |watch| !watch.stop),
+                );
                 pause = (pause * 2).min(PAUSES.1);
             }
         }
@@ -375,7 +444,7 @@ fn watch(pool: &Weak<Inner>) {
 
 fn tell_absent(inner: &Inner, error: &RedisError) {
     let address = inner.manager.0.client.get_connection_info().addr();
-    if inner.configured {
+    if inner.choice == RedisChoice::Configured {
         log::warn!(
             "Redis does not answer at {address}: {error}; answering without it until it does"
         );

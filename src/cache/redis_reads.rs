@@ -82,6 +82,10 @@ impl Queue {
     /// Has a read made, not before `pause` has passed.
     pub(super) fn push(&self, ask: Ask, pause: Duration) {
         let mut waiting = self.lock();
+        if waiting.closed {
+            drop(waiting);
+            return give(ask.reply, Read::Down);
+        }
         if pause.is_zero() {
             waiting.now.push_back(ask);
         } else {
@@ -94,10 +98,19 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Ends the threads that serve it.
+    /// Ends the threads that serve it. Reads that wait are told that there is no answer.
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        let mut waiting = self.lock();
+        waiting.closed = true;
+        let now = std::mem::take(&mut waiting.now);
+        let later = std::mem::take(&mut waiting.later);
+        drop(waiting);
         self.work.notify_all();
+        // Outside the lock: a reply may ask again.
+        let later = later.into_iter().map(|later| later.ask);
+        now.into_iter()
+            .chain(later)
+            .for_each(|ask| give(ask.reply, Read::Down));
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

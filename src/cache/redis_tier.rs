@@ -73,7 +73,8 @@ impl RedisTier {
         scripts: Arc<Scripts>,
     ) -> Result<RedisTier, String> {
         let queue = Arc::<Queue>::default();
-        for _ in 0..READERS {
+        let readers = if pool.is_used() { READERS } else { 0 };
+        for _ in 0..readers {
             let (queue, pool) = (queue.clone(), pool.clone());
             let (mirror, scripts) = (mirror.clone(), scripts.clone());
             std::thread::Builder::new()
@@ -97,6 +98,12 @@ impl RedisTier {
 
     pub(crate) fn pool(&self) -> &RedisPool {
         &self.pool
+    }
+
+    /// Ends the threads and closes the connections, but for those that are at work: they follow when it is done.
+    pub(crate) fn close(&self) {
+        self.pool.close();
+        self.queue.close();
     }
 
     /// Reads `key` and gives what was found to `reply`, on a reader's thread, not before `pause` has passed; at once, here, while

@@ -66,6 +66,17 @@ impl Default for RedisSettings {
     }
 }
 
+/// Which Redis a cache works with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RedisChoice {
+    /// The one whose URL is configured. Its absence is an outage.
+    Configured,
+    /// One that answers at [`RedisSettings::DEFAULT_URL`]. Without it the process is alone.
+    Default,
+    /// None: no connection is opened and no thread is started for one.
+    None,
+}
+
 /// The bound on staleness across replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoherenceSettings {

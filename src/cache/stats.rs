@@ -1,4 +1,7 @@
 //! Counters of one resource's look-ups on this replica since it started.
+//!
+//! Look-ups of readers and look-ups as a part of another value are counted apart: the first are what was asked of this replica,
+//! and a sum over all resources counts each of them once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,6 +11,13 @@ use super::outcome::{Answer, Outcome};
 /// See the module. A look-up is counted once, by how it ended.
 #[derive(Debug, Default)]
 pub struct Tally {
+    own: Counters,
+    /// As a part of another value.
+    part: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
     memory_hits: AtomicU64,
     redis_hits: AtomicU64,
     /// Of the look-ups that memory had nothing for, those that Redis was asked for and had nothing for either.
@@ -21,6 +31,7 @@ pub struct Tally {
     failed: AtomicU64,
     loads: AtomicU64,
     load_errors: AtomicU64,
+    unreadable: AtomicU64,
 }
 
 /// What a [`Tally`] shows, or the sum of several.
@@ -46,11 +57,60 @@ pub struct Totals {
     pub collapsed: u64,
     /// Answers past their TTL.
     pub stale_served: u64,
+    /// Values in Redis that were not of the type that was looked for; each was a miss.
+    pub unreadable: u64,
 }
 
 impl Tally {
     /// Counts a look-up.
     pub fn count(&self, ending: &Ending) {
+        self.own.count(ending);
+    }
+
+    /// Counts an answer that memory gave: the short way for the case that must cost nothing more.
+    pub fn count_hit(&self, answer: &Answer) {
+        add(if answer.outcome == Outcome::MemoryHit {
+            &self.own.memory_hits
+        } else {
+            &self.own.stale_hits
+        });
+    }
+
+    /// Counts a look-up as a part of another value.
+    pub(crate) fn count_part(&self, ending: &Ending) {
+        self.part.count(ending);
+    }
+
+    pub(crate) fn count_load(&self) {
+        add(&self.own.loads);
+    }
+
+    /// Counts a load that is told of by the value that this is a part of.
+    pub(crate) fn count_part_load(&self) {
+        add(&self.part.loads);
+    }
+
+    pub(crate) fn count_load_error(&self) {
+        add(&self.own.load_errors);
+    }
+
+    pub(crate) fn count_unreadable(&self) {
+        add(&self.own.unreadable);
+    }
+
+    /// What readers' look-ups have come to so far.
+    pub fn totals(&self) -> Totals {
+        self.own.totals()
+    }
+
+    /// What look-ups as a part of another value have come to so far.
+    pub fn part_totals(&self) -> Totals {
+        self.part.totals()
+    }
+}
+
+impl Counters {
+    fn count(&self, ending: &Ending) {
         let counter = match ending {
             Ok(answer) => {
                 if answer.trace.redis.is_some() && answer.outcome != Outcome::RedisHit {
@@ -70,25 +130,7 @@ impl Tally {
         add(counter);
     }
 
-    /// Counts an answer that memory gave: the short way for the case that must cost nothing more.
-    pub fn count_hit(&self, answer: &Answer) {
-        add(if answer.outcome == Outcome::MemoryHit {
-            &self.memory_hits
-        } else {
-            &self.stale_hits
-        });
-    }
-
-    pub(crate) fn count_load(&self) {
-        add(&self.loads);
-    }
-
-    pub(crate) fn count_load_error(&self) {
-        add(&self.load_errors);
-    }
-
-    /// What has been counted so far.
-    pub fn totals(&self) -> Totals {
+    fn totals(&self) -> Totals {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (memory, redis, stale) = (
             get(&self.memory_hits),
@@ -108,6 +150,7 @@ impl Tally {
             load_errors: get(&self.load_errors),
             collapsed: get(&self.collapsed),
             stale_served: stale + get(&self.stale_misses),
+            unreadable: get(&self.unreadable),
         }
     }
 }
@@ -125,6 +168,7 @@ impl std::iter::Sum for Totals {
             load_errors: a.load_errors + b.load_errors,
             collapsed: a.collapsed + b.collapsed,
             stale_served: a.stale_served + b.stale_served,
+            unreadable: a.unreadable + b.unreadable,
         })
     }
 }

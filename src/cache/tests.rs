@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
+mod pauses;
 mod revalidation;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -26,6 +27,7 @@ fn cache() -> Cache {
     Cache::assemble(
         &MemorySettings::default(),
         &redis,
+        RedisChoice::Configured,
         &LoadSettings {
             max_loads: 4,
             max_queue: 4,
@@ -312,23 +314,6 @@ fn a_whole_that_lacks_a_part_lives_a_tenth_and_spares_the_part_that_is_there() {
         text(&cache.answer(loading("part-b", &policy, failed), LONG)).0,
         "b"
     );
-}
-
-#[test]
-fn a_spent_quota_shortens_nothing() {
-    let cache = cache();
-    let policy = policy(Duration::from_secs(300), Duration::ZERO, Duration::ZERO);
-    let spent = || {
-        Err(LoadError::Spent {
-            what: "a".into(),
-            retry_after: Duration::from_secs(60),
-        })
-    };
-    let partial = cache
-        .answer(composed(&policy, spent, || present("b"), None), LONG)
-        .unwrap();
-    let left = Duration::from_micros(partial.entry.ends.memory_until - cache.clock().now());
-    assert!(left > Duration::from_secs(200), "{left:?}");
 }
 
 #[test]

@@ -1,82 +1,83 @@
 //! The typed door: values of the caller's own types, kept as JSON in both tiers.
 //!
-//! A thin layer over [`Cache::fetch`]: what it promises of coherence, of one load per key, and of stale copies is promised here. A value is
-//! kept under the type as well as the key, so that one type is never read as another; the caller says by
-//! [`CacheBuilder::version`](super::CacheBuilder::version) when the shape of a type has changed.
+//! A thin layer over [`Cache::fetch`]: what it promises of coherence, of one load per key, and of stale copies is promised here. The
+//! caller names a type and its version, and a value is kept under both. What Redis has under them that is no such value, since
+//! another program means another type by them, is a miss.
 
 use std::any::type_name;
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::Cache;
+use super::coherence::Name;
 use super::entry::Value;
 use super::error::LoadError;
+use super::faithful;
 use super::flight::Ending;
+use super::interest::Caller;
 use super::key::{Key, Tag, escape_into};
 use super::outcome::{Answer, Outcome};
 use super::policy::{Life, Policy};
 use super::random::random;
 use super::request::{Load, Loaded, Making, Request, Subject};
+use super::stats::{Tally, Totals};
 use super::ticket::Ticket;
-use super::{Cache, Tally};
 
 /// What all typed look-ups of one cache share.
-pub(super) struct Typed {
-    /// Tells values of one version of the caller's types from those of another.
-    pub(super) version: String,
+pub(super) struct TypedParts {
     /// How long a load may take.
     pub(super) load_timeout: Duration,
-    pub(super) tally: Arc<Tally>,
+    tally: Arc<Tally>,
+    /// The type that each name and version stands for in this process.
+    named: Mutex<HashMap<(String, u32), &'static str>>,
 }
 
-impl Default for Typed {
-    fn default() -> Typed {
-        Typed {
-            version: String::new(),
+impl Default for TypedParts {
+    fn default() -> TypedParts {
+        TypedParts {
             load_timeout: Duration::from_secs(10),
             tally: Arc::default(),
+            named: Mutex::default(),
         }
     }
 }
 
-/// What is asked for: a name, and the tags by which it can be invalidated besides.
+/// What is asked for: which value of its type, and the tags by which it can be invalidated besides.
 ///
 /// ```
 /// use larder::cache::Wanted;
 ///
 /// let id = 42;
-/// let wanted = Wanted::new("user").with("id", id).tag(&format!("user:{id}")).tag("users");
-/// assert_eq!(wanted.name(), "user?id=42");
+/// let wanted = Wanted::new().with("id", id).tag(&format!("user:{id}")).tag("users");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    name: String,
+    parameters: String,
     tags: Vec<Tag>,
 }
 
 impl Wanted {
-    /// The thing of this name.
-    pub fn new(name: impl Into<String>) -> Wanted {
-        Wanted {
-            name: name.into(),
-            tags: Vec::new(),
-        }
+    /// The one value of its type, unless [`Wanted::with`] says which.
+    pub fn new() -> Wanted {
+        Wanted::default()
     }
 
-    /// The one of them with this `value`, which is escaped: whatever it holds, it is never taken for another value or name.
+    /// The one with this `value`, which is escaped: whatever it holds, it is never taken for another value or parameter.
     pub fn with(mut self, parameter: &str, value: impl Display) -> Wanted {
-        self.name
-            .push(if self.name.contains('?') { '&' } else { '?' });
-        self.name.push_str(parameter);
-        self.name.push('=');
-        escape_into(&mut self.name, &value.to_string());
+        self.parameters
+            .push(if self.parameters.is_empty() { '?' } else { '&' });
+        escape_into(&mut self.parameters, parameter);
+        self.parameters.push('=');
+        escape_into(&mut self.parameters, &value.to_string());
         self
     }
 
@@ -85,157 +86,204 @@ impl Wanted {
         self.tags.push(Tag::new(tag));
         self
     }
-
-    /// Its name, which [`Name::key`](super::Name::key) takes to invalidate it alone.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn key<T>(&self, typed: &Typed) -> Key {
-        let what = format!("typed {} {}", typed.version, type_name::<T>());
-        Key::new(xxhash_rust::xxh3::xxh3_64(what.as_bytes()), &self.name)
-    }
 }
 
-impl From<&str> for Wanted {
-    fn from(name: &str) -> Wanted {
-        Wanted::new(name)
-    }
+/// The values of one type in a cache: see [`Cache::typed`]. Cheap to clone. It keeps the cache open.
+pub struct Typed<T> {
+    cache: Cache,
+    name: Arc<str>,
+    fingerprint: u64,
+    value: PhantomData<fn() -> T>,
 }
 
-impl From<String> for Wanted {
-    fn from(name: String) -> Wanted {
-        Wanted::new(name)
+impl<T> Clone for Typed<T> {
+    fn clone(&self) -> Typed<T> {
+        Typed {
+            cache: self.cache.clone(),
+            name: self.name.clone(),
+            fingerprint: self.fingerprint,
+            value: PhantomData,
+        }
     }
 }
 
 impl Cache {
+    /// The values of type `T`, kept under `name` and `version`. Every program that uses one Redis and prefix shares the values of one
+    /// name and version, wherever the type is declared there and whatever it is called. The version is to be changed with the
+    /// shape of the type, so that a program of another version does not read its values.
+    ///
+    /// A value is what serde_json writes, and reads back as it was written.
+    ///
+    /// # Errors
+    /// If `name` is not 1 to 64 letters, digits, `_`, `-` and `.`, or stands with this version for another type in this process.
+    pub fn typed<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        version: u32,
+    ) -> Result<Typed<T>, String> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
+            return Err(format!(
+                "{name:?} is no name of a type: 1 to 64 letters, digits, `_`, `-` and `.`"
+            ));
+        }
+        let mut named = self
+            .typed
+            .named
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let own = type_name::<T>();
+        let known = named.entry((name.to_owned(), version)).or_insert(own);
+        if *known != own {
+            return Err(format!(
+                "`{name}` in version {version} is {known} already, so it cannot be {own}"
+            ));
+        }
+        let what = format!("typed {version} {name}");
+        Ok(Typed {
+            cache: self.clone(),
+            name: name.into(),
+            fingerprint: xxhash_rust::xxh3::xxh3_64(what.as_bytes()),
+            value: PhantomData,
+        })
+    }
+
+    /// What was counted of all typed look-ups of this cache.
+    pub fn typed_totals(&self) -> Totals {
+        self.typed.tally.totals()
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Typed<T> {
     /// The value of `wanted`: from memory, else from Redis, else from `load`, which runs on a thread of the cache's own and fills
     /// both tiers. Returns it with how it was found. Blocks while it is not in memory: not for an async worker, which has
-    /// [`Cache::get_or_load_async`].
+    /// [`Typed::get_or_load_async`].
     ///
     /// However many ask for it at one time, `load` runs once at a time in this process, and once across all replicas while Redis is up.
     ///
     /// # Errors
-    /// What `load` ended with, by its text, unless `policy` allows an older value to stand in for it. `TooSlow` if it took longer
-    /// than [`CacheBuilder::load_timeout`](super::CacheBuilder::load_timeout) twice and ten seconds. `Failed` if the stored value
-    /// is no `T`: then its shape has changed, and the version with it should have.
-    pub fn get_or_load<T, E>(
+    /// What `load` ended with, by its text, unless `policy` allows an older value to stand in for it. `Failed` also if what it
+    /// returned does not read back from JSON as it was written: `NaN`, `Some(None)`, a map whose keys are no text. `TooSlow`
+    /// if it took longer than [`CacheBuilder::load_timeout`](super::CacheBuilder::load_timeout) twice and ten seconds.
+    pub fn get_or_load<E: Display>(
         &self,
-        wanted: impl Into<Wanted>,
+        wanted: Wanted,
         policy: &Policy,
         load: impl FnOnce() -> Result<T, E> + Send + 'static,
-    ) -> Result<(T, Outcome), LoadError>
-    where
-        T: Serialize + DeserializeOwned,
-        E: Display,
-    {
-        let found = self.find_or_load(wanted, policy, || load().map(Some))?;
-        found_something(found)
+    ) -> Result<(T, Outcome), LoadError> {
+        found_something(self.find_or_load(wanted, policy, || load().map(Some))?)
     }
 
     /// The same where there may be no such thing: `Ok(None)` from `load`. That, too, is kept, for as long as `policy.absent` says.
     ///
     /// # Errors
-    /// As [`Cache::get_or_load`].
-    pub fn find_or_load<T, E>(
-        &self,
-        wanted: impl Into<Wanted>,
-        policy: &Policy,
-        load: impl FnOnce() -> Result<Option<T>, E> + Send + 'static,
-    ) -> Result<(Option<T>, Outcome), LoadError>
-    where
-        T: Serialize + DeserializeOwned,
-        E: Display,
-    {
-        let wanted = wanted.into();
-        if let Some(found) = self.peek(&wanted, policy) {
-            return found;
-        }
-        let ticket = self.fetch(self.request(wanted, policy, load));
-        let limit = self.typed.load_timeout * 2 + Duration::from_secs(10);
-        read(ticket.wait_or_stale(policy.soft_timeout, limit))
-    }
-
-    /// The same as [`Cache::get_or_load`] as a future, of whatever runtime: waiting takes no thread, and memory is looked up
-    /// before it returns. It has no clock, so [`Policy::soft_timeout`] is the caller's.
-    pub fn get_or_load_async<T, E>(
-        &self,
-        wanted: impl Into<Wanted>,
-        policy: &Policy,
-        load: impl FnOnce() -> Result<T, E> + Send + 'static,
-    ) -> Fetching<T>
-    where
-        T: Serialize + DeserializeOwned,
-        E: Display,
-    {
-        let wanted = wanted.into();
-        let key = wanted.key::<T>(&self.typed);
-        let ticket = match self.get(key.as_str(), policy, 0) {
-            Some(answer) => Ticket::ready(answer),
-            None => self.fetch(self.request(wanted, policy, || load().map(Some))),
-        };
-        Fetching {
-            ticket,
-            value: PhantomData,
-        }
-    }
-
-    /// What memory has of `wanted`, and may be served, without waiting for anything.
-    fn peek<T: DeserializeOwned>(
-        &self,
-        wanted: &Wanted,
-        policy: &Policy,
-    ) -> Option<Result<(Option<T>, Outcome), LoadError>> {
-        let key = wanted.key::<T>(&self.typed);
-        let answer = self.get(key.as_str(), policy, 0)?;
-        Some(read(Ok(answer)))
-    }
-
-    fn request<T: Serialize, E: Display>(
+    /// As [`Typed::get_or_load`].
+    pub fn find_or_load<E: Display>(
         &self,
         wanted: Wanted,
         policy: &Policy,
         load: impl FnOnce() -> Result<Option<T>, E> + Send + 'static,
-    ) -> Request {
+    ) -> Result<(Option<T>, Outcome), LoadError> {
+        let parts = &self.cache.typed;
+        let key = self.key(&wanted);
+        if let Some(answer) = self.cache.get(key.as_str(), policy, 0) {
+            parts.tally.count_hit(&answer);
+            return read(Ok(answer));
+        }
+        let ticket = self.fetch(key, wanted, policy, load);
+        let limit = parts.load_timeout * 2 + Duration::from_secs(10);
+        let ending = ticket.wait_or_stale(policy.soft_timeout, limit);
+        parts.tally.count(&ending);
+        read(ending)
+    }
+
+    /// The same as [`Typed::get_or_load`] as a future, of whatever runtime: waiting takes no thread, and memory is looked up
+    /// before it returns. It has no clock, so [`Policy::soft_timeout`] is the caller's.
+    pub fn get_or_load_async<E: Display>(
+        &self,
+        wanted: Wanted,
+        policy: &Policy,
+        load: impl FnOnce() -> Result<T, E> + Send + 'static,
+    ) -> Fetching<T> {
+        let key = self.key(&wanted);
+        let (ticket, waits_in) = match self.cache.get(key.as_str(), policy, 0) {
+            Some(answer) => {
+                self.cache.typed.tally.count_hit(&answer);
+                (Ticket::ready(answer), None)
+            }
+            None => {
+                let ticket = self.fetch(key, wanted, policy, || load().map(Some));
+                (ticket, Some(self.cache.clone()))
+            }
+        };
+        Fetching {
+            ticket,
+            waits_in,
+            value: PhantomData,
+        }
+    }
+
+    /// The name by which [`Cache::invalidate`] takes what `wanted` asks for alone, in every version of its type.
+    pub fn name(&self, wanted: &Wanted) -> Name {
+        Name::from(&self.key(wanted))
+    }
+
+    fn key(&self, wanted: &Wanted) -> Key {
+        let name = format_args!("{}{}", self.name, wanted.parameters);
+        Key::new(self.fingerprint, name)
+    }
+
+    fn fetch<E: Display>(
+        &self,
+        key: Key,
+        wanted: Wanted,
+        policy: &Policy,
+        load: impl FnOnce() -> Result<Option<T>, E> + Send + 'static,
+    ) -> Ticket {
         let run = Box::new(move |_| {
-            let found = load().map_err(|error| LoadError::Failed(error.to_string()))?;
-            let value = match found {
+            let value = match load().map_err(|error| LoadError::Failed(error.to_string()))? {
                 Some(value) => {
-                    let json = serde_json::to_vec(&value);
-                    let json = json.map_err(|error| {
-                        LoadError::Failed(format!("the value cannot be written as JSON: {error}"))
-                    })?;
-                    Value::present(json)
+                    Value::present(faithful::written(&value).map_err(LoadError::Failed)?)
                 }
                 None => Value::Absent,
             };
             Ok(Loaded::new(value, Life::Full))
         });
+        let parts = &self.cache.typed;
         // Otherwise its names would be forgotten before it, and it would be a miss then.
-        self.remember_names_for(policy.longest_life());
-        Request {
+        self.cache.remember_names_for(policy.longest_life());
+        let request = Request {
             subject: Subject {
-                key: wanted.key::<T>(&self.typed),
+                key,
                 policy: Arc::new(policy.clone()),
                 tags: wanted.tags.into(),
                 share: "load".into(),
                 label: "load".into(),
                 note: "".into(),
                 jitter: random(),
-                tally: self.typed.tally.clone(),
+                tally: parts.tally.clone(),
             },
             making: Making::Load(Load {
-                limit: self.typed.load_timeout,
+                limit: parts.load_timeout,
                 run,
             }),
-        }
+        };
+        self.cache
+            .core
+            .fetch_readable(request, Caller::default(), is_readable::<T>)
     }
 }
 
-/// A value that is being looked up: see [`Cache::get_or_load_async`].
+/// Whether what Redis has under a key is a `T`.
+fn is_readable<T: Serialize + DeserializeOwned>(json: &[u8]) -> bool {
+    faithful::read::<T>(json).is_ok()
+}
+
+/// A value that is being looked up: see [`Typed::get_or_load_async`]. It keeps the cache open until it is ready.
 pub struct Fetching<T> {
     ticket: Ticket,
+    /// `None`: memory had it, or it was given.
+    waits_in: Option<Cache>,
     value: PhantomData<fn() -> T>,
 }
 
@@ -244,14 +292,19 @@ impl<T: DeserializeOwned> Future for Fetching<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let polled = Pin::new(&mut self.ticket).poll(context);
-        polled.map(|ending| found_something(read(ending)?))
+        polled.map(|ending| {
+            if let Some(cache) = self.waits_in.take() {
+                cache.typed.tally.count(&ending);
+            }
+            found_something(read(ending)?)
+        })
     }
 }
 
 fn found_something<T>(found: (Option<T>, Outcome)) -> Result<(T, Outcome), LoadError> {
     match found {
         (Some(value), outcome) => Ok((value, outcome)),
-        // Stored by `find_or_load` for the same name and type.
+        // Stored by `find_or_load` for the same key.
         (None, _) => Err(LoadError::Failed("there is no such thing".to_owned())),
     }
 }
@@ -260,10 +313,11 @@ fn read<T: DeserializeOwned>(ending: Ending) -> Result<(Option<T>, Outcome), Loa
     let Answer { entry, outcome, .. } = ending?;
     match &entry.value {
         Value::Absent => Ok((None, outcome)),
+        // It was read when it came here: only a `Deserialize` that is not always of one mind comes to an error.
         Value::Present(json) => match serde_json::from_slice(json) {
             Ok(value) => Ok((Some(value), outcome)),
             Err(error) => Err(LoadError::Failed(format!(
-                "the stored value is no {}, give the cache another version: {error}",
+                "the stored value is no {}: {error}",
                 type_name::<T>()
             ))),
         },

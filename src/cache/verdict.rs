@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use super::clock::{Micros, micros};
-use super::coherence::{Name, Standing};
+use super::coherence::{Name, Stamp, Standing};
 use super::core::Core;
 use super::entry::Entry;
 use super::error::LoadError;
+use super::failures::Aftermath;
 use super::key::Key;
-use super::outcome::{Answer, Outcome, Staleness, Trace};
+use super::outcome::{Answer, Outcome, Trace};
 use super::policy::{Freshness, Policy};
 use super::request::Subject;
 
@@ -54,19 +55,31 @@ impl Core {
         self.judge(entry, entry.ends.memory_until, policy)
     }
 
-    /// Keeps a stale copy for a while without a new attempt, after one that failed.
-    pub(crate) fn hold(&self, subject: &Subject, stale: &Entry, error: &LoadError) {
-        let (now, policy) = (self.clock.now(), &subject.policy);
-        let (reason, pause) = match error {
-            LoadError::Spent { retry_after, .. } => {
-                (Staleness::Spent, policy.memory.min(*retry_after))
-            }
-            _ => (Staleness::Held, policy.memory / 10),
-        };
+    /// Keeps a stale copy for a while without a new attempt, after one that failed. Returns the copy, and what its readers are told who
+    /// waited for the attempt.
+    pub(crate) fn hold(
+        &self,
+        subject: &Subject,
+        stale: &Entry,
+        error: &LoadError,
+    ) -> (Arc<Entry>, Outcome) {
+        let after = Aftermath::of(error, &subject.policy);
+        let until = self.clock.now() + micros(after.hold);
         let mut held = stale.clone();
         let particulars = held.particulars.get_or_insert_default();
-        particulars.hold = Some((now + micros(pause), reason));
-        self.keep(subject, held);
+        particulars.hold = Some((until, after.told_later));
+        (self.keep(subject, held), Outcome::Stale(after.told))
+    }
+
+    /// Whether any of these names was invalidated since history stood `at` this point.
+    pub(crate) fn is_invalidated_since(&self, at: Stamp, names: &Arc<[Name]>) -> bool {
+        let dependency = self.mirror.dependency(at, names);
+        let since = std::iter::once(&dependency);
+        match self.mirror.standing(since.clone()) {
+            Standing::Invalid | Standing::Soft(_) => true,
+            Standing::OtherHistory => self.mirror.invalidated_since_reset(since),
+            Standing::Valid => false,
+        }
     }
 
     /// Whether memory may be served although nobody can tell what became of it: neither the bus nor Redis answers, and the

@@ -1,20 +1,22 @@
-//! `larder check`: says whether a configuration is valid, and what it declares.
+//! `larder check`: says whether larder would start with a configuration, and what it declares.
 //!
-//! Its statements are shown to the database, which prepares them and runs none; nothing is changed there. Where the database cannot
-//! be reached that is said, and the rest counts.
+//! Promise: it does with the database what a start does, in a transaction that is rolled back, or
+//! without the file where a SQLite file is not there yet. Every fault is told in one run: those of the
+//! file, of its environment, of the database and of each statement. Redis is not asked.
 
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{self, Config, ConfigError, ConfigErrors, Lookup, Place};
-use crate::database::describe_all;
-use crate::resource::{StatementFault, statement_faults, statements};
+use crate::database::{DatabaseError, DatabaseSettings, describe_all};
+use crate::resource::{ResourceSettings, StatementFault, statement_faults, statements};
 
-use super::resource_table;
+use super::{NO_RESOURCES, resource_table};
 
-/// Checks the configuration that `serve` would take. Prints the table of its resources on standard output and returns 0, or
-/// prints every fault on standard error and returns 2.
+/// Checks the configuration that `serve` would take. Prints the table of its resources on standard
+/// output and returns 0; or prints every fault on standard error and returns 2; or says that the
+/// database cannot be asked and returns 1.
 pub fn run(path: Option<&Path>) -> ExitCode {
     let env = &config::process_environment;
     let written = check(
@@ -33,52 +35,76 @@ fn check(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<u8> {
-    match Config::load(path, env) {
-        Ok((config, origin)) => {
-            let all = statements(&config.resources);
-            let described = if all.is_empty() {
-                Ok(Vec::new())
-            } else {
-                describe_all(&config.database, &all)
-            };
-            let faults = match &described {
-                Ok(described) => statement_faults(&config.resources, described),
-                Err(_) => Vec::new(),
-            };
-            if !faults.is_empty() {
-                writeln!(err, "{}", config_errors(&origin.to_string(), faults))?;
-                return Ok(2);
-            }
-            out.write_all(resource_table::table(&config).as_bytes())?;
-            out.flush()?;
-            match described {
-                Ok(_) => writeln!(err, "{origin}: valid")?,
-                Err(why) => writeln!(
-                    err,
-                    "{origin}: valid as far as can be told: its statements are not checked, since the database cannot be asked: {why}"
-                )?,
-            }
-            Ok(0)
+    let survey = Config::survey(path, env);
+    let asked = match &survey.config {
+        Some(config) if survey.knows_its_database() => ask(&config.database, &config.resources),
+        _ => Ok(Vec::new()),
+    };
+    let (origin, config, mut errors) = (survey.origin, survey.config, survey.errors);
+    let unasked = match asked {
+        Ok(faults) => {
+            errors.errors.extend(faults);
+            None
         }
-        Err(errors) => {
-            writeln!(err, "{errors}")?;
-            Ok(2)
+        Err(why) => Some(why),
+    };
+    errors.sort();
+    if let Some(config) = config.filter(|_| errors.errors.is_empty()) {
+        out.write_all(resource_table::table(&config).as_bytes())?;
+        out.flush()?;
+        if config.resources.is_empty() {
+            writeln!(err, "{origin}: warning: {NO_RESOURCES}")?;
         }
+        if unasked.is_none() {
+            writeln!(err, "{origin}: valid")?;
+            return Ok(0);
+        }
+    } else {
+        writeln!(err, "{errors}")?;
+    }
+    if let Some(why) = unasked {
+        writeln!(
+            err,
+            "{origin}: larder would not start: the database cannot be asked, so the statements are not checked: {why}"
+        )?;
+    }
+    Ok(if errors.errors.is_empty() { 1 } else { 2 })
+}
+
+/// What the database finds wrong. Errors if it cannot be asked.
+fn ask(
+    database: &DatabaseSettings,
+    resources: &[ResourceSettings],
+) -> Result<Vec<ConfigError>, DatabaseError> {
+    match describe_all(database, &statements(resources)) {
+        Ok(described) => Ok(told(statement_faults(resources, &described))),
+        // An operator has to change something, here or in the database.
+        Err(DatabaseError::Misconfigured(problem)) => Ok(vec![ConfigError {
+            place: Place::File,
+            key: "database".to_owned(),
+            problem,
+            valid: String::new(),
+        }]),
+        Err(why) => Err(why),
     }
 }
 
 /// What is wrong with the statements of the configuration `file`, told as its other faults are.
 pub(super) fn config_errors(file: &str, faults: Vec<StatementFault>) -> ConfigErrors {
+    ConfigErrors {
+        file: file.to_owned(),
+        errors: told(faults),
+    }
+}
+
+fn told(faults: Vec<StatementFault>) -> Vec<ConfigError> {
     let error = |fault: StatementFault| ConfigError {
         place: Place::Line(fault.line),
         key: fault.key,
         problem: fault.problem,
         valid: fault.valid,
     };
-    ConfigErrors {
-        file: file.to_owned(),
-        errors: faults.into_iter().map(error).collect(),
-    }
+    faults.into_iter().map(error).collect()
 }
 
 #[cfg(test)]
@@ -102,6 +128,16 @@ mod tests {
         assert_eq!(code, 0);
         assert!(out.contains("/articles"), "{out}");
         assert_eq!(err, "x.toml: valid\n");
+    }
+
+    #[test]
+    fn a_file_that_declares_no_resource_is_warned_about() {
+        let (code, _, err) = check_file("[server]\nworkers = 1\n");
+        assert_eq!(code, 0);
+        assert_eq!(
+            err,
+            format!("x.toml: valid\nx.toml: warning: {NO_RESOURCES}\n")
+        );
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::config::{process_environment, variable};
+
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -42,10 +44,7 @@ pub(super) struct InvalidateArguments {
 
 /// Invalidates through the server that the arguments name, or else the one that the configuration describes.
 pub(super) fn run(arguments: InvalidateArguments, file: Option<&Path>) -> ExitCode {
-    let Some(key) = std::env::var(&arguments.key_env)
-        .ok()
-        .filter(|key| !key.is_empty())
-    else {
+    let Some(key) = variable(&arguments.key_env, &process_environment) else {
         super::say_error(&format!(
             "larder: the environment variable {} holds no API key",
             arguments.key_env

@@ -2,16 +2,17 @@
 
 pub mod check;
 mod columns;
+mod descriptors;
 mod health;
 mod invalidate;
 pub mod key;
-mod listen;
 mod log;
 mod news;
 mod reload;
 mod resource_table;
 pub mod sandbox;
 mod serve;
+mod signals;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -22,6 +23,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, process_environment};
 use crate::database::Database;
+
+/// What is said of a configuration without resources. The built-in ones are those of the built-in configuration alone.
+const NO_RESOURCES: &str = "declares no resource, so nothing is served but larder's own routes";
 
 /// A caching API server: slow endpoints answered from memory, then Redis, then their source.
 #[derive(Debug, Parser)]

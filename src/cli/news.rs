@@ -43,12 +43,16 @@ pub(super) fn sources(config: &Config, quotas: &QuotaStore) -> Result<Vec<NewsSo
             }
             (settings.base_url.clone(), settings.quota.clone())
         };
+        let calls = HttpSettings {
+            max_pause: settings.max_pause,
+            ..HttpSettings::new(name, settings.timeout)
+        };
         sources.push(NewsSource {
             upstream: Arc::new(NewsUpstream {
                 format,
                 base_url,
                 key: settings.key.clone(),
-                http: HttpClient::new(HttpSettings::new(name, settings.timeout)),
+                http: HttpClient::new(calls),
                 quota: Some(Arc::new(Quota::new(name, rates, Some(quotas.clone())))),
             }),
             made_up,

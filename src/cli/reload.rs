@@ -8,8 +8,9 @@ use crate::api::Api;
 use crate::api::key_table::KeyTable;
 use crate::cache::Cache;
 use crate::config::{Config, ConfigOrigin, process_environment};
-use crate::resource::Sources;
+use crate::resource::{ResourceSettings, Sources};
 
+use super::NO_RESOURCES;
 use super::serve::{Refusal, build_resources, remember_names};
 
 /// What a reload of the configuration takes.
@@ -72,12 +73,86 @@ impl Reload {
         self.cache.set_aside(resources.shares());
         self.api.replace_resources(resources);
         self.table.set_default_rate(config.auth.rate);
-        log::info!("{origin} is taken over");
+        let changes = changes(&self.config.resources, &config.resources);
+        log::info!("{origin} is taken over: {changes}");
+        if config.resources.is_empty() {
+            log::warn!("{origin} {NO_RESOURCES}");
+        }
         if !frozen.is_empty() {
             log::warn!("these changes take a restart: {}", frozen.join(", "));
         }
         self.origin = origin;
         self.config.resources = config.resources;
         self.config.auth.rate = config.auth.rate;
+    }
+}
+
+/// Which resources a new configuration adds, changes and removes, by their names.
+fn changes(old: &[ResourceSettings], new: &[ResourceSettings]) -> String {
+    let find =
+        |all: &[ResourceSettings], name: &str| all.iter().find(|one| one.name == name).cloned();
+    let (mut added, mut changed, mut removed) = (Vec::new(), Vec::new(), Vec::new());
+    for resource in new {
+        match find(old, &resource.name) {
+            None => added.push(resource.name.as_str()),
+            Some(before) if before != *resource => changed.push(resource.name.as_str()),
+            Some(_) => {}
+        }
+    }
+    for resource in old {
+        if find(new, &resource.name).is_none() {
+            removed.push(resource.name.as_str());
+        }
+    }
+    let told = [("added", added), ("changed", changed), ("removed", removed)];
+    let told: Vec<String> = told
+        .into_iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(what, names)| format!("{what} {}", listed(&names)))
+        .collect();
+    match told.is_empty() {
+        true => "no resource is changed".to_owned(),
+        false => format!("resources {}", told.join("; ")),
+    }
+}
+
+/// The names, or so many of them as a line of the log bears.
+fn listed(names: &[&str]) -> String {
+    const SHOWN: usize = 50;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_configuration_adds_changes_and_removes_is_named() {
+        let declared = |names: &[(&str, &str)]| {
+            let resources = names.iter().map(|(name, ttl)| {
+                format!(
+                    "[resource.{name}]\npath = \"/{name}\"\nsource = {{ news = [\"guardian\"] }}\nttl = {{ memory = \"{ttl}\", redis = \"1h\" }}\n"
+                )
+            });
+            let text: String = resources.collect();
+            Config::parse(&text, "x.toml", None, &|_| None)
+                .unwrap()
+                .resources
+        };
+        let old = declared(&[("a", "1s"), ("b", "1s"), ("c", "1s"), ("d", "1s")]);
+        let new = declared(&[("d", "1s"), ("b", "2s"), ("e", "1s"), ("f", "1s")]);
+        assert_eq!(
+            changes(&old, &new),
+            "resources added e, f; changed b; removed a, c"
+        );
+        assert_eq!(changes(&old, &[]), "resources removed a, b, c, d");
+        assert_eq!(changes(&new, &new), "no resource is changed");
+        let many: Vec<String> = (0..60).map(|n| format!("r{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(listed(&many).ends_with("r49 and 10 more"));
     }
 }

@@ -237,9 +237,10 @@ mod tests {
             .collect();
         let failed = |says: &str| Err(LoadError::Failed(says.to_owned()));
         let spent = |says: &str| {
-            Err(LoadError::Spent {
+            Err(LoadError::Paused {
                 what: says.to_owned(),
                 retry_after: Duration::from_secs(1),
+                whole_source: false,
             })
         };
         assert_eq!(

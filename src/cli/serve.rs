@@ -4,6 +4,7 @@
 //! has `shutdown_grace`; then the times of last use and the archive are written. Each of these has a bound, so that a database
 //! that is frozen does not keep the process alive.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -14,8 +15,9 @@ use std::time::Duration;
 use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::rt::{System, spawn, time};
 
+use crate::api::edge::{self, EdgeSettings};
 use crate::api::key_table::KeyTable;
-use crate::api::{Api, KEYS_CHANGED, key_refresher};
+use crate::api::{Api, ClientRules, KEYS_CHANGED, key_refresher};
 use crate::cache::{Cache, Name};
 use crate::config::{Config, ConfigErrors, ConfigOrigin, process_environment};
 use crate::database::{Database, Deliverer};
@@ -24,9 +26,8 @@ use crate::source::HttpUpstreams;
 use crate::source::quota::QuotaStore;
 
 use super::check::config_errors;
-use super::listen::listen;
-use super::news;
 use super::reload::Reload;
+use super::{NO_RESOURCES, descriptors, news, signals};
 
 /// How long a required Redis may take to appear at the start.
 const REDIS_PATIENCE: Duration = Duration::from_secs(5);
@@ -69,6 +70,10 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         config.server.bind.clone_from(bind);
     }
     log::info!("larder {} with {origin}", env!("CARGO_PKG_VERSION"));
+    if config.resources.is_empty() {
+        log::warn!("{origin} {NO_RESOURCES}");
+    }
+    signals::survive_full_files()?;
     let database = open_database(&config)?;
     let cache = Cache::start(
         &config.memory,
@@ -121,8 +126,12 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         resources,
         database.clone(),
         table.clone(),
-        config.auth.required,
-        config.redis.required,
+        ClientRules {
+            keys_required: config.auth.required,
+            redis_required: config.redis.required,
+            body_timeout: config.server.body_timeout,
+            places: descriptors::places(&config),
+        },
     );
     if config.auth.admin_key.is_none() {
         print_first_key(&database, &config)?;
@@ -234,8 +243,23 @@ async fn serve(reload: Reload) -> Result<(), String> {
     let settings = reload.config.server.clone();
     let lifecycle = reload.api.lifecycle().clone();
     let grace = settings.shutdown_grace;
-    let server = listen(&reload.api, &settings.bind, settings.workers, grace)
+    let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+    let edge = EdgeSettings {
+        bind: settings.bind.clone(),
+        workers: if settings.workers > 0 {
+            settings.workers
+        } else {
+            cores()
+        },
+        head_timeout: settings.head_timeout,
+        progress_timeout: settings.progress_timeout,
+        shutdown_grace: grace,
+    };
+    let (server, addresses) = edge::bind(&reload.api, &edge)
         .map_err(|error| format!("cannot listen on {}: {error}", settings.bind))?;
+    for address in addresses {
+        log::info!("listening on http://{address}");
+    }
     let handle = server.handle();
     let signals = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
     let (mut terminate, mut interrupt) = (

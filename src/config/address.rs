@@ -4,9 +4,9 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use redis::IntoConnectionInfo;
 use ureq::http::Uri;
 
+use crate::cache::check_redis_url;
 use crate::database::check_postgres_url;
 use crate::quantity::{RATE_FORM, Rate};
 
@@ -14,6 +14,7 @@ use crate::quantity::{RATE_FORM, Rate};
 pub const BIND_FORM: &str =
     "a host and a port such as \"127.0.0.1:8000\", \"[::1]:8000\" or \"localhost:8000\"";
 const REDIS_FORM: &str = "redis://user:password@host:6379/0, or rediss:// for TLS, with special characters percent-encoded";
+const SQLITE_FORM: &str = "sqlite://larder.db beside the process, or sqlite:///var/lib/larder.db";
 const DATABASE_FORM: &str = "sqlite://FILE or postgres://user:password@host:5432/name";
 const POSTGRES_FORM: &str = "postgres://user:password@host:5432/name, with special characters percent-encoded and sslmode one of disable, prefer, require, verify-ca, verify-full";
 const BASE_FORM: &str = "http:// or https://, a host and perhaps a path";
@@ -66,32 +67,27 @@ pub(super) fn check_redis(url: &str) -> Result<(), Wrong> {
     if !matches!(scheme(url), Some("redis" | "rediss")) {
         return Err((wrong_scheme(url), REDIS_FORM));
     }
-    // The client's own texts are fixed ones and its detail is left out, so no part of the URL is shown.
-    match url.into_connection_info() {
-        Ok(info) if info.redis_settings().db() >= 0 && !url.contains('#') => Ok(()),
-        Ok(_) => Err((
-            "is no URL of a Redis: the database number or the fragment".to_owned(),
-            REDIS_FORM,
-        )),
-        Err(_) => Err(("is no URL of a Redis".to_owned(), REDIS_FORM)),
-    }
+    check_redis_url(url).map_err(|what| (what, REDIS_FORM))
 }
 
 pub(super) fn check_database(url: &str) -> Result<(), Wrong> {
     match scheme(url) {
         Some("sqlite") => {
             let file = url.split_once("://").map_or("", |(_, file)| file);
-            if file.is_empty() || file.starts_with(':') || file.contains(['?', '#', '\0']) {
-                Err((
-                    "names no file".to_owned(),
-                    "sqlite://larder.db beside the process, or sqlite:///var/lib/larder.db",
-                ))
+            let problem = if file.is_empty() || file.starts_with(':') {
+                "names no file"
+            } else if file.contains(['?', '#']) {
+                "has an option or a fragment, and a SQLite URL takes none"
+            } else if file.chars().any(char::is_control) {
+                "has a control character, such as a line end"
             } else {
-                Ok(())
-            }
+                return Ok(());
+            };
+            Err((problem.to_owned(), SQLITE_FORM))
         }
-        Some("postgres" | "postgresql") => check_postgres_url(url)
-            .map_err(|_| ("is no URL of a Postgres".to_owned(), POSTGRES_FORM)),
+        Some("postgres" | "postgresql") => {
+            check_postgres_url(url).map_err(|what| (what, POSTGRES_FORM))
+        }
         _ => Err((wrong_scheme(url), DATABASE_FORM)),
     }
 }

@@ -4,13 +4,20 @@
 
 use std::fmt;
 
-/// Everything that is wrong with one configuration; at least one fault, in the order of the file.
+/// Everything that is wrong with one configuration, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
     /// The file, as it was named.
     pub file: String,
     /// The faults.
     pub errors: Vec<ConfigError>,
+}
+
+impl ConfigErrors {
+    /// Puts the faults in the order of the file.
+    pub fn sort(&mut self) {
+        self.errors.sort_by_key(|error| error.place.order());
+    }
 }
 
 /// One fault.

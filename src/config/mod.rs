@@ -33,7 +33,7 @@ use crate::resource::ResourceSettings;
 use crate::source::UpstreamSettings;
 
 pub use address::{BIND_FORM, is_bind};
-pub use environment::{Lookup, process_environment};
+pub use environment::{Lookup, process_environment, variable};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use sections::{AuthSettings, ServerSettings};
 
@@ -108,15 +108,17 @@ impl Config {
         explicit: Option<&Path>,
         env: Lookup<'_>,
     ) -> Result<(Config, ConfigOrigin), ConfigErrors> {
-        Config::load_beside(Path::new(""), explicit, env)
+        Config::survey(explicit, env).whole()
     }
 
-    /// [`Config::load`] with another working directory.
-    fn load_beside(
-        directory: &Path,
-        explicit: Option<&Path>,
-        env: Lookup<'_>,
-    ) -> Result<(Config, ConfigOrigin), ConfigErrors> {
+    /// [`Config::load`] for a reader that has more to find fault with: what could be read comes with
+    /// what is wrong.
+    pub fn survey(explicit: Option<&Path>, env: Lookup<'_>) -> Survey {
+        Config::survey_beside(Path::new(""), explicit, env)
+    }
+
+    /// [`Config::survey`] with another working directory.
+    fn survey_beside(directory: &Path, explicit: Option<&Path>, env: Lookup<'_>) -> Survey {
         let named = environment::Environment(env).get("LARDER_CONFIG");
         let origin = match (explicit, named) {
             (Some(path), _) => ConfigOrigin::CommandLine(path.to_owned()),
@@ -124,41 +126,48 @@ impl Config {
             (None, None) => ConfigOrigin::WorkingDirectory(directory.join(FILE)),
         };
         let file = origin.to_string();
+        let nothing = |origin, place, problem, valid| Survey {
+            config: None,
+            errors: fault(&file, place, problem, valid),
+            origin,
+        };
         let bytes = match origin.path().map(std::fs::read) {
             Some(Ok(bytes)) => bytes,
             Some(Err(error))
                 if error.kind() == std::io::ErrorKind::NotFound
                     && matches!(origin, ConfigOrigin::WorkingDirectory(_)) =>
             {
-                let config = Config::parse(BUILT_IN, "built-in config.toml", None, env)?;
-                return Ok((config, ConfigOrigin::BuiltIn));
+                let (config, errors) = Config::read(BUILT_IN, "built-in config.toml", None, env);
+                return Survey {
+                    config,
+                    errors,
+                    origin: ConfigOrigin::BuiltIn,
+                };
             }
             Some(Err(error)) => {
-                let valid = "a file that can be read";
-                return Err(fault(
-                    &file,
-                    Place::File,
-                    format!("cannot be read: {error}"),
-                    valid,
-                ));
+                let problem = format!("cannot be read: {error}");
+                return nothing(origin, Place::File, problem, "a file that can be read");
             }
             None => BUILT_IN.into(),
         };
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let valid_bytes = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let line = valid_bytes.iter().filter(|byte| **byte == b'\n').count() + 1;
-            fault(
-                &file,
-                Place::Line(line),
-                "is not UTF-8".to_owned(),
-                "a file in UTF-8",
-            )
-        })?;
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let valid_bytes = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                let line = valid_bytes.iter().filter(|byte| **byte == b'\n').count() + 1;
+                let problem = "is not UTF-8".to_owned();
+                return nothing(origin, Place::Line(line), problem, "a file in UTF-8");
+            }
+        };
         // Statements stand beside the file that names them, wherever the process was started.
         let folder = origin.path().and_then(Path::parent);
         let folder = folder.map(|folder| folder.join(STATEMENTS));
-        let config = Config::parse(&text, &file, folder.as_deref(), env)?;
-        Ok((config, origin))
+        let (config, errors) = Config::read(&text, &file, folder.as_deref(), env);
+        Survey {
+            config,
+            errors,
+            origin,
+        }
     }
 
     /// Reads a configuration from its text; `file` is what faults call it, and statements are looked for in `folder` before those
@@ -169,12 +178,29 @@ impl Config {
         folder: Option<&Path>,
         env: Lookup<'_>,
     ) -> Result<Config, ConfigErrors> {
+        match Config::read(text, file, folder, env) {
+            (Some(config), errors) if errors.errors.is_empty() => Ok(config),
+            (_, errors) => Err(errors),
+        }
+    }
+
+    /// [`Config::parse`] that gives what it could read beside every fault: a value with a fault is
+    /// left out or at its default. Nothing where the text is no TOML.
+    fn read(
+        text: &str,
+        file: &str,
+        folder: Option<&Path>,
+        env: Lookup<'_>,
+    ) -> (Option<Config>, ConfigErrors) {
         let errors = |errors| ConfigErrors {
             file: file.to_owned(),
             errors,
         };
         let env = environment::Environment(env);
-        let document = report::parse_document(text).map_err(errors)?;
+        let document = match report::parse_document(text) {
+            Ok(document) => document,
+            Err(faults) => return (None, errors(faults)),
+        };
         let report = report::Report::new(text);
         let root = reader::Table::root(&report, document.get_ref());
         let (server, loads) = sections::server(&root, env);
@@ -204,12 +230,36 @@ impl Config {
             resources,
         };
         root.close();
-        let found = report.into_errors();
-        if found.is_empty() {
-            Ok(config)
-        } else {
-            Err(errors(found))
+        (Some(config), errors(report.into_errors()))
+    }
+}
+
+/// A configuration as far as it could be read, and everything that is wrong with it.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// Where it was found.
+    pub origin: ConfigOrigin,
+    /// What could be read: a value with a fault is left out or at its default. `None`: nothing could.
+    pub config: Option<Config>,
+    /// What is wrong; without a fault the configuration is valid.
+    pub errors: ConfigErrors,
+}
+
+impl Survey {
+    /// The configuration if it is valid as a whole, else what is wrong.
+    pub fn whole(self) -> Result<(Config, ConfigOrigin), ConfigErrors> {
+        match self.config {
+            Some(config) if self.errors.errors.is_empty() => Ok((config, self.origin)),
+            _ => Err(self.errors),
         }
+    }
+
+    /// Whether its `[database]` could be read as it was meant, so that this database can be asked.
+    pub fn knows_its_database(&self) -> bool {
+        let of_database = |error: &ConfigError| {
+            error.key == "DATABASE_URL" || error.key.split('.').next() == Some("database")
+        };
+        self.config.is_some() && !self.errors.errors.iter().any(of_database)
     }
 }
 

@@ -37,8 +37,11 @@ pub(super) fn join(resources: &mut [ResourceSettings], places: &[Value<'_>], dec
         let place = source.as_ref().unwrap_or(place);
         let mut parts: Vec<&ResourceSettings> = Vec::new();
         for name in names {
-            match all.iter().find(|other| other.name == *name) {
-                Some(part) => {
+            let mut others = all.iter().zip(places);
+            match others.find(|(other, _)| other.name == *name) {
+                // What is wrong with its source is told already.
+                Some((part, at)) if part.source.is_none() && at.inner("source").is_some() => {}
+                Some((part, _)) => {
                     judge(whole, part, place);
                     parts.push(part);
                 }

@@ -11,6 +11,7 @@ use crate::quantity::format_duration;
 use crate::resource::ResourceSettings;
 
 const TTL_FORM: &str = "{ memory = \"30s\", redis = \"5m\" }";
+const UNKNOWN_FORM: &str = "\"ignore\" or \"refuse\"";
 /// How long it is remembered that there is no value, where the file does not say.
 const ABSENT: Duration = Duration::from_secs(5);
 
@@ -68,7 +69,7 @@ fn resource(
     }
     let tags = tags::read(&table, &declared);
     let is_written = table.get("write").is_some();
-    let writes = writes::read(&table, &declared, context.statements);
+    let writes = writes::read(&table, &in_path, context.statements);
     let place = table.get("source");
     if place.is_none() && !is_written {
         table.need("source", source::FORM);
@@ -92,8 +93,16 @@ fn resource(
     };
     let client_ttl = table.duration("client_ttl", Duration::ZERO);
     let public = table.boolean("public", false);
+    let refuses_unknown = table.get("unknown_params").and_then(|value| {
+        value.parse(UNKNOWN_FORM, |text| match text {
+            "ignore" => Some(false),
+            "refuse" => Some(true),
+            _ => None,
+        })
+    });
     table.close();
-    if place.is_some() && source.is_none() {
+    // What else it declares is looked at all the same: its statements, by the database.
+    if place.is_some() && source.is_none() && writes.is_empty() {
         return None;
     }
     Some(ResourceSettings {
@@ -106,6 +115,7 @@ fn resource(
         client_ttl: (!client_ttl.is_zero()).then_some(client_ttl),
         tags,
         public,
+        refuses_unknown: refuses_unknown.unwrap_or(false),
     })
 }
 

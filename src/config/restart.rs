@@ -39,6 +39,11 @@ impl Config {
             workers,
             drain_delay,
             shutdown_grace,
+            max_connections,
+            max_connections_per_address,
+            head_timeout,
+            body_timeout,
+            progress_timeout,
             open_metrics,
         } = server;
         note("server.bind", *bind == new.server.bind);
@@ -53,6 +58,26 @@ impl Config {
         note(
             "server.shutdown_grace",
             *shutdown_grace == new.server.shutdown_grace,
+        );
+        note(
+            "server.max_connections",
+            *max_connections == new.server.max_connections,
+        );
+        note(
+            "server.max_connections_per_address",
+            *max_connections_per_address == new.server.max_connections_per_address,
+        );
+        note(
+            "server.head_timeout",
+            *head_timeout == new.server.head_timeout,
+        );
+        note(
+            "server.body_timeout",
+            *body_timeout == new.server.body_timeout,
+        );
+        note(
+            "server.progress_timeout",
+            *progress_timeout == new.server.progress_timeout,
         );
         note(
             "server.open_metrics",
@@ -134,6 +159,7 @@ fn same_upstream(old: &UpstreamSettings, new: &UpstreamSettings) -> bool {
         key,
         timeout,
         quota,
+        max_pause,
     } = old;
     *name == new.name
         && *base_url == new.base_url
@@ -141,6 +167,7 @@ fn same_upstream(old: &UpstreamSettings, new: &UpstreamSettings) -> bool {
         && text(key) == text(&new.key)
         && *timeout == new.timeout
         && *quota == new.quota
+        && *max_pause == new.max_pause
 }
 
 #[cfg(test)]
@@ -155,7 +182,7 @@ mod tests {
         assert_eq!(old.changes_needing_restart(&old), [""; 0]);
         assert_eq!(old.changes_needing_restart(&parse(live).unwrap()), [""; 0]);
         let new = r#"
-server = { bind = "a:1", workers = 1, max_loads = 1, max_queue = 1, drain_delay = "1s", shutdown_grace = "1s", open_metrics = true }
+server = { bind = "a:1", workers = 1, max_loads = 1, max_queue = 1, drain_delay = "1s", shutdown_grace = "1s", max_connections = 1, max_connections_per_address = 1, head_timeout = "1s", body_timeout = "1s", progress_timeout = "1s", open_metrics = true }
 memory = { max_size = "1MiB", eviction = "tiny_lfu" }
 redis = { url = "redis://b", required = true, pool = 1, connect_timeout = "1s", timeout = "1s", prefix = "p" }
 coherence = { patience = "2s", log_length = 1 }
@@ -173,6 +200,11 @@ upstream = { newsapi = { timeout = "1s" }, guardian = { quota = [] } }
                 "server.max_queue",
                 "server.drain_delay",
                 "server.shutdown_grace",
+                "server.max_connections",
+                "server.max_connections_per_address",
+                "server.head_timeout",
+                "server.body_timeout",
+                "server.progress_timeout",
                 "server.open_metrics",
                 "memory.max_size",
                 "memory.eviction",

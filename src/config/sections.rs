@@ -23,6 +23,16 @@ pub struct ServerSettings {
     pub drain_delay: Duration,
     /// How long requests in flight may take after that.
     pub shutdown_grace: Duration,
+    /// Connections at one time; zero: what the descriptors allow.
+    pub max_connections: usize,
+    /// Connections from one address at one time; zero: no bound of its own.
+    pub max_connections_per_address: usize,
+    /// How long the head of each request may take to come.
+    pub head_timeout: Duration,
+    /// How long the body of a request may take to come.
+    pub body_timeout: Duration,
+    /// How long a client may take nothing of its answer.
+    pub progress_timeout: Duration,
     /// Metrics without an admin key.
     pub open_metrics: bool,
 }
@@ -34,6 +44,11 @@ impl Default for ServerSettings {
             workers: 0,
             drain_delay: Duration::ZERO,
             shutdown_grace: Duration::from_secs(10),
+            max_connections: 0,
+            max_connections_per_address: 0,
+            head_timeout: Duration::from_secs(5),
+            body_timeout: Duration::from_secs(10),
+            progress_timeout: Duration::from_secs(30),
             open_metrics: false,
         }
     }
@@ -63,6 +78,9 @@ impl Default for AuthSettings {
     }
 }
 
+/// How long the server waits for a client, at least and at most.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 const SMALLEST_MEMORY: u64 = 1 << 20;
 const LARGEST_MEMORY: u64 = 1 << 40;
@@ -89,11 +107,24 @@ pub(super) fn server(root: &Table<'_>, env: Environment<'_>) -> (ServerSettings,
             })
         }),
     };
+    let limit = |key| {
+        let value = table.get(key)?;
+        value.duration_within(SHORTEST_WAIT..=LONGEST_WAIT)
+    };
     let server = ServerSettings {
         bind: bind.unwrap_or(default.bind),
         workers: table.integer("workers", 0..=1024, default.workers),
         drain_delay: table.duration("drain_delay", default.drain_delay),
         shutdown_grace: table.duration("shutdown_grace", default.shutdown_grace),
+        max_connections: table.integer("max_connections", 0..=1_000_000, default.max_connections),
+        max_connections_per_address: table.integer(
+            "max_connections_per_address",
+            0..=1_000_000,
+            default.max_connections_per_address,
+        ),
+        head_timeout: limit("head_timeout").unwrap_or(default.head_timeout),
+        body_timeout: limit("body_timeout").unwrap_or(default.body_timeout),
+        progress_timeout: limit("progress_timeout").unwrap_or(default.progress_timeout),
         open_metrics: table.boolean("open_metrics", default.open_metrics),
     };
     let loads = LoadSettings {
@@ -152,7 +183,7 @@ fn url(
         return Some(Secret::new(url));
     }
     let value = value?;
-    let url = env.fill(&value, form)?;
+    let url = env.fill_url(&value, form)?;
     if let Err((problem, valid)) = check(&url) {
         value.fault(problem, valid);
     }

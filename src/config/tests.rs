@@ -21,7 +21,7 @@ pub(super) fn faults(text: &str) -> Vec<String> {
     faults_with(text, &[])
 }
 
-fn faults_with(text: &str, env: &[(&str, &str)]) -> Vec<String> {
+pub(super) fn faults_with(text: &str, env: &[(&str, &str)]) -> Vec<String> {
     let errors = parse_with(text, env).expect_err(text).to_string();
     errors.lines().map(str::to_owned).collect()
 }
@@ -138,6 +138,7 @@ fn the_shipped_resource_is_read_whole() {
             TagTemplate::parse("category:{category}").unwrap(),
         ],
         public: false,
+        refuses_unknown: false,
     };
     assert_eq!(parse(BUILT_IN).unwrap().resources[0], expected);
 }
@@ -153,6 +154,11 @@ max_loads = 5
 max_queue = 6
 drain_delay = "7s"
 shutdown_grace = "8s"
+max_connections = 900
+max_connections_per_address = 90
+head_timeout = "4s"
+body_timeout = "9s"
+progress_timeout = "20s"
 open_metrics = true
 [memory]
 max_size = "9MiB"
@@ -179,6 +185,7 @@ base_url = "http://127.0.0.1:9000/${VERSION}/"
 key_env = "OTHER_KEY"
 timeout = "18s"
 quota = []
+max_pause = "20m"
 [upstream.guardian]
 quota = ["2/1s", "19/1d"]
 [resource.news]
@@ -188,6 +195,7 @@ source = { news = ["guardian"] }
 ttl = { memory = "0s", redis = "21s", absent = "22s" }
 blind_ttl = "0s"
 public = true
+unknown_params = "refuse"
 client_ttl = "0s"
 [resource.part]
 source = { news = ["newsapi"] }
@@ -209,6 +217,11 @@ ttl = { memory = "1s", redis = "0s" }
             workers: 3,
             drain_delay: Duration::from_secs(7),
             shutdown_grace: Duration::from_secs(8),
+            max_connections: 900,
+            max_connections_per_address: 90,
+            head_timeout: Duration::from_secs(4),
+            body_timeout: Duration::from_secs(9),
+            progress_timeout: Duration::from_secs(20),
             open_metrics: true,
         }
     );
@@ -240,6 +253,8 @@ ttl = { memory = "1s", redis = "0s" }
     assert_eq!(newsapi.key.as_ref().unwrap().reveal(), "key");
     assert_eq!(newsapi.timeout, Duration::from_secs(18));
     assert!(newsapi.quota.is_empty());
+    assert_eq!(newsapi.max_pause, Duration::from_secs(1200));
+    assert_eq!(config.upstreams[1].max_pause, Duration::from_secs(60));
     assert_eq!(config.upstreams[1].quota.len(), 2);
     let [news, part] = config.resources.as_slice() else {
         panic!("two resources");
@@ -385,7 +400,7 @@ write.PUT = { sql = "user_update" }
         "6: server.open_metrics: is \"yes\"; valid: true or false",
         "9: memory.max_size: is \"1KiB\"; valid: a size from 1MiB to 1024GiB",
         "10: memory.eviction: is \"fifo\"; valid: \"lru\" or \"tiny_lfu\"",
-        "13: redis.url: is no URL of a Redis; valid: redis://user:password@host:6379/0, or rediss:// for TLS, with special characters percent-encoded",
+        "13: redis.url: is not a valid Redis URL; valid: redis://user:password@host:6379/0, or rediss:// for TLS, with special characters percent-encoded",
         "14: redis.pool: is 0; valid: a whole number from 1 to 1024",
         "15: redis.timeout: is \"0s\"; valid: a duration such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"1d\", of at least 1ms",
         "16: redis.prefix: is \"a{b}\"; valid: 1 to 64 letters, digits, \"-\", \"_\", \".\" or \":\"",
@@ -478,10 +493,11 @@ fn the_file_is_looked_for_in_order() {
         path
     };
     let load = |explicit: Option<&Path>, env: Option<&Path>| {
-        Config::load_beside(directory.path(), explicit, &|name| {
+        Config::survey_beside(directory.path(), explicit, &|name| {
             let env = env.filter(|_| name == "LARDER_CONFIG")?;
             Some(env.to_str().unwrap().to_owned())
         })
+        .whole()
         .map(|(config, origin)| (config.server.workers, origin))
     };
     let (_, origin) = load(None, None).unwrap();

@@ -1,5 +1,7 @@
 //! The upstreams: where each one is, its key, how long it may take and how often it may be asked.
 
+use std::time::Duration;
+
 use super::address;
 use super::environment::Environment;
 use super::reader::{Table, unknown};
@@ -41,7 +43,7 @@ pub(super) fn read(
 
 fn upstream(table: Table<'_>, default: UpstreamSettings, env: Environment<'_>) -> UpstreamSettings {
     let base_url = table.get("base_url").and_then(|value| {
-        let url = env.fill(&value, format!("{:?}", default.base_url))?;
+        let url = env.fill_url(&value, format!("{:?}", default.base_url))?;
         address::base_url(&url)
             .map_err(|(problem, valid)| value.fault(problem, valid))
             .ok()
@@ -69,6 +71,7 @@ fn upstream(table: Table<'_>, default: UpstreamSettings, env: Environment<'_>) -
         key,
         timeout: table.some_time("timeout").unwrap_or(default.timeout),
         quota: quota(&table).unwrap_or(default.quota),
+        max_pause: max_pause(&table).unwrap_or(default.max_pause),
     };
     table.close();
     settings
@@ -88,10 +91,18 @@ pub(super) fn http(root: &Table<'_>, name: &str) -> HttpUpstreamSettings {
     let settings = HttpUpstreamSettings {
         timeout: table.some_time("timeout").unwrap_or(default.timeout),
         quota: quota(&table).unwrap_or_default(),
+        max_pause: max_pause(&table).unwrap_or(default.max_pause),
         name: default.name,
     };
     table.close();
     settings
+}
+
+/// The longest that the upstream's own word can keep it from being asked.
+fn max_pause(table: &Table<'_>) -> Option<Duration> {
+    const LEAST: Duration = Duration::from_secs(1);
+    const MOST: Duration = Duration::from_secs(86_400);
+    table.get("max_pause")?.duration_within(LEAST..=MOST)
 }
 
 fn quota(table: &Table<'_>) -> Option<Vec<Rate>> {

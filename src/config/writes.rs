@@ -1,6 +1,6 @@
 //! How a resource is written.
 
-use super::params::{self, Declared};
+use super::params;
 use super::reader::{Table, unknown};
 use super::source::{SQL_FORM, Statements};
 use super::tags;
@@ -10,10 +10,10 @@ const WRITE_FORM: &str = "{ sql = \"user_update\", invalidates = [\"user:{id}\"]
 const LOCATION_FORM: &str =
     "a path such as \"/users/{id}\", whose places are columns that the statement returns";
 
-/// Every write that `resource` declares.
+/// Every write that `resource` declares; `in_path` are the parameters of its path.
 pub(super) fn read(
     resource: &Table<'_>,
-    params: &[Declared<'_>],
+    in_path: &[&str],
     statements: Statements<'_>,
 ) -> Vec<WriteSettings> {
     let names = WriteMethod::ALL.map(WriteMethod::name);
@@ -31,7 +31,7 @@ pub(super) fn read(
             continue;
         }
         let Some(table) = value.table() else { continue };
-        writes.extend(write(method, table, params, statements));
+        writes.extend(write(method, table, in_path, statements));
     }
     writes
 }
@@ -39,12 +39,12 @@ pub(super) fn read(
 fn write(
     method: WriteMethod,
     table: Table<'_>,
-    params: &[Declared<'_>],
+    in_path: &[&str],
     statements: Statements<'_>,
 ) -> Option<WriteSettings> {
     let sql = table.need("sql", SQL_FORM);
     let query = sql.as_ref().and_then(|value| statements.find(value));
-    let fields = fields(&table, params);
+    let fields = fields(&table, in_path);
     if let Some(query) = &query {
         for (name, value) in table.table("fields").entries() {
             if !query.parameters().iter().any(|known| known == name) {
@@ -79,14 +79,14 @@ fn write(
 }
 
 /// What is known of fields of the body: the same as of parameters, but that a field is there unless it need not be.
-fn fields(table: &Table<'_>, params: &[Declared<'_>]) -> Vec<FieldSettings> {
+fn fields(table: &Table<'_>, in_path: &[&str]) -> Vec<FieldSettings> {
     let section = table.table("fields");
     let mut fields = Vec::new();
     for (name, value) in section.entries() {
-        if params.iter().any(|param| param.name == name) {
+        if in_path.contains(&name) {
             value.fault(
-                "is a parameter of this resource, so it is no field of the body",
-                "a field that is no parameter",
+                "is a parameter of the path, so it is no field of the body",
+                "a field that is no parameter of the path",
             );
         }
         let Some(table) = value.table() else { continue };

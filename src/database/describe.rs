@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use postgres::error::ErrorPosition;
 use postgres::types::ToSql;
-use r2d2::ManageConnection;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::DatabaseError;
+use super::keys::Keys;
 use super::postgres_pool::PostgresManager;
 use super::query::Query;
 use super::refusal;
@@ -22,7 +22,8 @@ use super::session::Session;
 use super::transaction::{READ_ONLY, Transaction};
 use super::value::Value;
 use super::{
-    DEFAULT_URL, Database, DatabaseKind, DatabaseSettings, STATEMENT, migration, sqlite_pool, wire,
+    DEFAULT_URL, Database, DatabaseKind, DatabaseSettings, STATEMENT, library, migration, rights,
+    sqlite_pool, wire,
 };
 use crate::secret::Secret;
 
@@ -55,8 +56,8 @@ impl Database {
 }
 
 /// What each of the queries takes and gives, as [`Database::describe`] says it, on the database of these settings once its schema
-/// is up to date; nothing is changed there, and no file is made. Errors if the database cannot be reached or its schema not be
-/// brought up to date.
+/// is up to date; nothing is changed there, and no file is made. Errors as a start does that opens this database and brings its
+/// schema up to date, and if larder's own queries do not fit the schema.
 pub fn describe_all(
     settings: &DatabaseSettings,
     queries: &[impl Borrow<Query>],
@@ -64,11 +65,13 @@ pub fn describe_all(
     let url = settings.url.as_ref().map_or(DEFAULT_URL, Secret::reveal);
     match DatabaseKind::of_url(url) {
         Some(DatabaseKind::Postgres) => {
-            let mut connection = PostgresManager::new(url, STATEMENT)?.connect()?;
+            let mut connection = PostgresManager::new(url, STATEMENT)?.connect_first()?;
             rehearse(Session::Postgres(&mut connection), queries)
         }
         _ => {
             let path = sqlite_pool::parse(url)?;
+            let explain = |error: DatabaseError| sqlite_pool::explain(error, &path);
+            sqlite_pool::folder_takes_files(&path)?;
             let connection = if path.exists() {
                 // As the pool opens it, but for the mode of its journal, which would be a change.
                 let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -76,8 +79,11 @@ pub fn describe_all(
             } else {
                 Connection::open_in_memory()
             };
-            let explain = |error: DatabaseError| sqlite_pool::explain(error, &path);
             let connection = connection.map_err(|error| explain(error.into()))?;
+            if connection.is_readonly("main")? {
+                let what = "it can only be read".to_owned();
+                return Err(explain(DatabaseError::Unavailable(what)));
+            }
             connection.busy_timeout(LOCK)?;
             rehearse(Session::Sqlite(&connection), queries).map_err(explain)
         }
@@ -89,15 +95,12 @@ fn rehearse(
     session: Session<'_>,
     queries: &[impl Borrow<Query>],
 ) -> Result<Vec<Result<Description, DatabaseError>>, DatabaseError> {
-    let kind = session.kind();
     let mut tx = session.begin("BEGIN")?;
-    if migration::is_behind(&mut tx)? {
-        if kind == DatabaseKind::Sqlite {
-            // What has read already may not get the write lock.
-            tx.batch("ROLLBACK; BEGIN IMMEDIATE")?;
-        }
-        migration::rehearse(&mut tx, LOCK)?;
+    migration::rehearse(&mut tx, LOCK)?;
+    for own in library::all_own(tx.kind()) {
+        describe(&mut tx, own?)?;
     }
+    Keys::mark_in(&mut tx)?;
     Ok(queries
         .iter()
         .map(|query| describe(&mut tx, query.borrow()))
@@ -112,7 +115,13 @@ fn describe(tx: &mut Transaction<'_>, query: &Query) -> Result<Description, Data
             client.batch_execute("SAVEPOINT described")?;
             let described = describe_postgres(client, query);
             client.batch_execute("ROLLBACK TO SAVEPOINT described")?;
-            described
+            match described {
+                Err(DatabaseError::Misconfigured(what)) => {
+                    let cure = rights::cure(client, &what, query)?;
+                    Err(DatabaseError::Misconfigured(what + &cure))
+                }
+                described => described,
+            }
         }
         Session::Sqlite(connection) => describe_sqlite(connection, query),
     }
@@ -127,6 +136,7 @@ fn describe_postgres(
         .prepare(sql)
         .map_err(|error| refused(error, query, sql))?;
     let columns = Columns::of_statement(query, &statement)?;
+    all_named(query, statement.params().len())?;
     let places = || query.parameters().iter().zip(statement.params());
     if let Some((name, ty)) = places().find(|(_, ty)| !wire::is_known(ty)) {
         return Err(DatabaseError::Misconfigured(format!(
@@ -144,6 +154,18 @@ fn describe_postgres(
         columns: columns.names().to_vec(),
         writes: writes(client, query)?,
     })
+}
+
+/// Errors unless each of the places that the database finds in the statement has a parameter: what has none would be null.
+fn all_named(query: &Query, places: usize) -> Result<(), DatabaseError> {
+    let named = query.parameters().len();
+    if named == places {
+        return Ok(());
+    }
+    Err(DatabaseError::Misconfigured(format!(
+        "query {}: the database finds {places} places for parameters in it, and {named} of them are written as :name",
+        query.name()
+    )))
 }
 
 /// Whether the plan of a query writes or locks.
@@ -220,6 +242,7 @@ fn describe_sqlite(connection: &Connection, query: &Query) -> Result<Description
         },
     })?;
     let columns = Columns::new(query, statement.column_names())?;
+    all_named(query, statement.parameter_count())?;
     Ok(Description {
         parameters: query
             .parameters()

@@ -35,6 +35,16 @@ impl Place {
         }
     }
 
+    /// Runs SQL on this Postgres database as the superuser of its server.
+    pub(crate) fn administer(&self, sql: &str) -> Result<(), postgres::Error> {
+        let name = self.url.rsplit('/').next().unwrap();
+        let name = name.split('?').next().unwrap();
+        PostgresServer::shared()
+            .administer(name)
+            .unwrap()
+            .batch_execute(sql)
+    }
+
     pub(crate) fn settings(&self) -> DatabaseSettings {
         DatabaseSettings {
             url: Some(Secret::new(self.url.as_str())),
@@ -55,7 +65,7 @@ impl Place {
         };
         Opened {
             database: Database::open(&settings).unwrap(),
-            _place: self.clone(),
+            place: self.clone(),
         }
     }
 
@@ -70,7 +80,14 @@ impl Place {
 /// A database that is open, and is there for as long as this is: its pool opens connections whenever it likes.
 pub(crate) struct Opened {
     database: Database,
-    _place: Place,
+    place: Place,
+}
+
+impl Opened {
+    /// Where it is.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
 }
 
 impl Deref for Opened {

@@ -192,14 +192,12 @@ impl Keys<'_> {
 
     /// The last change. Read it before the keys: a change in between is then seen next time.
     pub fn mark(&self) -> Result<KeyMark, DatabaseError> {
-        let rows = self.0.query("api_key_version", &[])?;
-        let row = rows.first().ok_or_else(|| {
-            DatabaseError::Misconfigured("the table api_keys_version is empty".to_owned())
-        })?;
-        Ok(KeyMark {
-            version: row.int("version")?,
-            changed: row.optional_text("changed")?.map(str::to_owned),
-        })
+        mark_of(&self.0.query("api_key_version", &[])?)
+    }
+
+    /// [`Keys::mark`] within a transaction.
+    pub(super) fn mark_in(tx: &mut Transaction<'_>) -> Result<KeyMark, DatabaseError> {
+        mark_of(&tx.query("api_key_version", &[])?)
     }
 
     /// What came after `known`, up to `now` at least. `None`: that cannot be told, and all keys are to be read. Some of the changes
@@ -265,6 +263,16 @@ impl Keys<'_> {
             Ok(())
         })
     }
+}
+
+fn mark_of(rows: &[Row]) -> Result<KeyMark, DatabaseError> {
+    let row = rows.first().ok_or_else(|| {
+        DatabaseError::Misconfigured("the table api_keys_version is empty".to_owned())
+    })?;
+    Ok(KeyMark {
+        version: row.int("version")?,
+        changed: row.optional_text("changed")?.map(str::to_owned),
+    })
 }
 
 fn insert(tx: &mut Transaction<'_>, new: &NewKey) -> Result<CreatedKey, DatabaseError> {
@@ -535,8 +543,8 @@ mod tests {
             assert_eq!(all.mark, now);
             let ids: Vec<_> = all.keys.iter().map(|(id, _)| id).collect();
             assert_eq!(ids, [&a, &b]);
-            let listed = keys.list().unwrap().into_iter();
-            let newer = listed.filter(|row| row.id == b).next_back();
+            let mut listed = keys.list().unwrap().into_iter();
+            let newer = listed.find(|row| row.id == b);
             assert_eq!(all.keys[1].1, newer);
 
             keys.revoke(&a).unwrap();

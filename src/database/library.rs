@@ -79,6 +79,22 @@ pub(super) fn own(name: &str, kind: DatabaseKind) -> Result<&'static Query, Data
     }
 }
 
+/// Every query of larder's own that is for `kind`.
+pub(super) fn all_own(
+    kind: DatabaseKind,
+) -> impl Iterator<Item = Result<&'static Query, DatabaseError>> {
+    let other = match kind {
+        DatabaseKind::Postgres => DatabaseKind::Sqlite,
+        DatabaseKind::Sqlite => DatabaseKind::Postgres,
+    };
+    let names = OWN.iter().map(|(name, _)| *name);
+    names
+        .filter(move |name| !name.ends_with(&format!(".{other}")))
+        // The outbox is Postgres's.
+        .filter(move |name| kind == DatabaseKind::Postgres || !name.starts_with("outbox_"))
+        .map(move |name| own(name, kind))
+}
+
 /// What an operator's statement may begin with.
 const ROWS: [&str; 9] = [
     "SELECT", "WITH", "VALUES", "TABLE", "INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE",
@@ -112,7 +128,7 @@ impl Query {
                     };
                     // Some editors begin a file with a byte order mark, which no database understands.
                     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-                    return rows_only(Query::parse(name, text)?, kind);
+                    return rows_only(Query::parse_for(kind, name, text)?, kind);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     sought.push(path.display().to_string());
@@ -124,7 +140,7 @@ impl Query {
             .iter()
             .find_map(|name| SHIPPED.iter().find(|(shipped, _)| shipped == name));
         if let Some((name, text)) = shipped {
-            return rows_only(Query::parse(name, text)?, kind);
+            return rows_only(Query::parse_for(kind, name, text)?, kind);
         }
         sought.push("the queries shipped with larder".to_owned());
         wrong(format!(
@@ -156,9 +172,8 @@ mod tests {
             Query::parse(name, text).unwrap();
         }
         for (name, text) in SHIPPED {
-            let query = Query::parse(name, text).unwrap();
             for kind in [DatabaseKind::Postgres, DatabaseKind::Sqlite] {
-                rows_only(query.clone(), kind).unwrap();
+                rows_only(Query::parse_for(kind, name, text).unwrap(), kind).unwrap();
             }
         }
     }

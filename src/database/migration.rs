@@ -12,7 +12,7 @@ use super::session::Session;
 use super::sqlite_pool::BUSY;
 use super::transaction::{Isolation, Transaction};
 use super::value::Value;
-use super::{DatabaseKind, unix_ms};
+use super::{DatabaseKind, rights, unix_ms};
 
 struct Migration {
     name: &'static str,
@@ -37,7 +37,8 @@ const MIGRATIONS: &[Migration] = files![
     "0003_first_admin",
     "0004_outbox",
     "0005_people",
-    "0006_key_changes",
+    "0006_owner",
+    "0007_key_changes",
 ];
 
 /// How long to wait for another replica that is at it.
@@ -56,12 +57,27 @@ pub(super) fn run(session: Session<'_>) -> Result<usize, DatabaseError> {
             connection.busy_timeout(BUSY)?;
             done
         }
-        postgres => postgres.transaction(Isolation::Plain, |tx| apply(tx, MIGRATIONS, PATIENCE)),
+        // Who may only use the tables can start where nothing is missing.
+        postgres => postgres.transaction(Isolation::Plain, |tx| match permitted(tx)? {
+            true => apply(tx, MIGRATIONS, PATIENCE),
+            false => Ok(0),
+        }),
     }
 }
 
+/// Whether files are missing in this database. Errors if the role lacks a privilege for what follows,
+/// be it these files or larder's own work. Changes nothing.
+fn permitted(tx: &mut Transaction<'_>) -> Result<bool, DatabaseError> {
+    let hidden =
+        "SELECT 1 WHERE NOT has_table_privilege(to_regclass('larder_migrations'), 'SELECT')";
+    let hidden = Query::parse("schema hidden", hidden)?;
+    let behind = tx.query_this(&hidden, &[])?.is_empty() && is_behind(tx)?;
+    rights::demand(tx, behind)?;
+    Ok(behind)
+}
+
 /// Whether files are missing in this database. Changes nothing.
-pub(super) fn is_behind(tx: &mut Transaction<'_>) -> Result<bool, DatabaseError> {
+fn is_behind(tx: &mut Transaction<'_>) -> Result<bool, DatabaseError> {
     let there = Query::parse(
         "schema there",
         match tx.kind() {
@@ -75,12 +91,21 @@ pub(super) fn is_behind(tx: &mut Transaction<'_>) -> Result<bool, DatabaseError>
     Ok(!missing(tx, MIGRATIONS)?.1.is_empty())
 }
 
-/// Puts in place what is missing, in a transaction that the caller rolls back. Waits for nobody longer than `patience`.
-pub(super) fn rehearse(
-    tx: &mut Transaction<'_>,
-    patience: Duration,
-) -> Result<usize, DatabaseError> {
-    apply(tx, MIGRATIONS, patience)
+/// Does what [`run`] does, in a transaction that the caller rolls back. Waits for nobody longer than
+/// `patience`.
+pub(super) fn rehearse(tx: &mut Transaction<'_>, patience: Duration) -> Result<(), DatabaseError> {
+    let behind = match tx.kind() {
+        DatabaseKind::Postgres => permitted(tx)?,
+        DatabaseKind::Sqlite => is_behind(tx)?,
+    };
+    if !behind {
+        return Ok(());
+    }
+    if tx.kind() == DatabaseKind::Sqlite {
+        // What has read already may not get the write lock.
+        tx.batch("ROLLBACK; BEGIN IMMEDIATE")?;
+    }
+    apply(tx, MIGRATIONS, patience).map(drop)
 }
 
 fn apply(
@@ -148,7 +173,7 @@ fn missing<'a>(
 mod tests {
     use std::sync::{Arc, Barrier};
 
-    use super::super::fixture;
+    use super::super::fixture::{self, Place};
     use super::*;
 
     #[test]
@@ -229,6 +254,45 @@ mod tests {
                 assert_eq!(made.is_some(), first_made);
             }
         });
+    }
+
+    /// What 0004_outbox did while larder was a superuser: since then each function has had this setting.
+    const STORED_BY_A_SUPERUSER: &str = "DO $$
+        DECLARE
+            one text;
+        BEGIN
+            FOREACH one IN ARRAY ARRAY['larder_note()', 'larder_take_back(text[])',
+                'larder_watch(regclass, text)', 'larder_unwatch(regclass, text)']
+            LOOP
+                EXECUTE format('ALTER FUNCTION %s SET larder.schema = %L', one, current_schema());
+            END LOOP;
+        END
+        $$";
+
+    #[test]
+    fn a_database_whose_functions_a_superuser_made_is_taken_over() {
+        let place = Place::postgres();
+        let database = place.open();
+        database
+            .transaction(|tx| apply(tx, &MIGRATIONS[..5], PATIENCE))
+            .unwrap();
+        place.administer(STORED_BY_A_SUPERUSER).unwrap();
+        fixture::batch(
+            &database,
+            "CREATE TABLE members (id INT); SELECT larder_watch('members', 'user:{id}')",
+        );
+        assert_eq!(database.migrate().unwrap(), MIGRATIONS.len() - 5);
+        fixture::batch(&database, "INSERT INTO members VALUES (7)");
+        let ask = |sql| {
+            database.transaction(|tx| {
+                let rows = tx.query_this(&Query::parse("test", sql)?, &[])?;
+                Ok(rows[0].columns().next().unwrap().1.clone())
+            })
+        };
+        let names = "SELECT string_agg(name, ' ') FROM larder_outbox, unnest(names) AS name";
+        assert_eq!(ask(names), Ok("user:7".into()));
+        let stored = "SELECT count(*) FROM pg_proc WHERE proconfig::text LIKE '%larder.schema%'";
+        assert_eq!(ask(stored), Ok(Value::Int(0)), "a dump would not restore");
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod keys;
 mod library;
 mod migration;
 mod outbox;
+mod pooler;
 mod postgres_pool;
 #[cfg(test)]
 #[path = "../../tests/support/postgres_program.rs"]
@@ -31,6 +32,7 @@ mod postgres_statement;
 mod postgres_url;
 mod query;
 mod refusal;
+mod rights;
 mod rows;
 mod session;
 mod sqlite_pool;
@@ -38,6 +40,7 @@ mod sqlite_statement;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod token;
 mod transaction;
 mod value;
 mod wire;
@@ -71,7 +74,7 @@ use postgres_pool::{PostgresConnection, PostgresManager, PostgresPool};
 use session::Session;
 use sqlite_pool::SqliteManager;
 use value::Row;
-use write_places::WritePlaces;
+use write_places::{WritePlace, WritePlaces};
 
 /// How long to wait for a connection of the pool.
 pub const CHECKOUT: Duration = Duration::from_secs(2);
@@ -123,10 +126,19 @@ impl DatabaseKind {
             _ => None,
         }
     }
+
+    /// How a statement has its parameter of this number, from 1.
+    fn place(self, number: usize) -> String {
+        match self {
+            DatabaseKind::Postgres => format!("${number}"),
+            DatabaseKind::Sqlite => format!("?{number}"),
+        }
+    }
 }
 
-/// Whether `url` is one of a Postgres that could be connected to. Errors with what is wrong, without quoting the URL.
-pub fn check_postgres_url(url: &str) -> Result<(), DatabaseError> {
+/// Whether `url` is one of a Postgres that could be connected to. Errors with what is wrong, such as `names no host`, without
+/// quoting the URL.
+pub fn check_postgres_url(url: &str) -> Result<(), String> {
     postgres_url::parse(url).map(drop)
 }
 
@@ -159,6 +171,19 @@ struct Inner {
     answered: AtomicU64,
 }
 
+/// Why an attempt gave nothing.
+struct Failed {
+    error: DatabaseError,
+    /// Its connection is lost. Whether the last statement ran cannot be told.
+    lost: bool,
+}
+
+impl From<DatabaseError> for Failed {
+    fn from(error: DatabaseError) -> Failed {
+        Failed { error, lost: false }
+    }
+}
+
 /// A pool of connections. Cheap to clone.
 #[derive(Clone)]
 pub struct Database(Arc<Inner>);
@@ -182,8 +207,10 @@ impl Database {
                 // By hand first: the pool would try again until its time is up, and then not tell a wrong password apart. The pool
                 // begins with this one: whoever asks first need not wait for a second to be opened, which on a busy machine takes
                 // longer than a checkout may.
-                manager.connect_first()?;
-                own.connect_first()?;
+                let first = manager.connect_first()?;
+                manager.keep(first);
+                let first = own.connect_first()?;
+                own.keep(first);
                 (
                     Pool::Postgres(PostgresPool::new(pool(manager, settings.pool, 3))),
                     Pool::Postgres(PostgresPool::new(pool(own, OWN_CONNECTIONS, 1))),
@@ -224,15 +251,20 @@ impl Database {
         self.with(migration::run)
     }
 
-    /// Whether the database answers, within four seconds; on one of larder's own connections, so that what resources wait for does
+    /// Whether the database answers, within seven seconds; on one of larder's own connections, so that what resources wait for does
     /// not count. While all of these are at work, too, it counts as answering if any statement got an answer lately, or if a new
     /// connection does: a busy database is not a dead one.
     pub fn ping(&self) -> Result<(), DatabaseError> {
         let result = match &self.0.own {
             Pool::Postgres(pool) => {
                 let pool = pool.pool()?;
-                match pool.get_timeout(PING) {
-                    Ok(mut connection) => Ok(connection.prove(PING)?),
+                let mut answer = pool.get_timeout(PING).map(|mut one| one.prove(PING));
+                if let Ok(Err(_)) = answer {
+                    // It may have been lost while it lay in the pool; the next one has proven that it lives, or is new.
+                    answer = pool.get_timeout(PING).map(|mut one| one.prove(PING));
+                }
+                match answer {
+                    Ok(answer) => Ok(answer?),
                     Err(_) if self.is_busy(&pool.state(), pool.max_size()) => return Ok(()),
                     Err(error) if pool.state().idle_connections == 0 => {
                         let new = self.dedicated_connection();
@@ -265,7 +297,7 @@ impl Database {
         given: &[Parameter<'_>],
     ) -> Result<Vec<Row>, DatabaseError> {
         let query = library::own(name, self.kind())?;
-        self.on(&self.0.own, |mut session| session.query(query, given))
+        self.look_up_on(&self.0.own, |mut session| session.query(query, given))
     }
 
     /// The same where it stands in for a load: on the connections of resources, of which there can be many that wait.
@@ -275,13 +307,14 @@ impl Database {
         given: &[Parameter<'_>],
     ) -> Result<Vec<Row>, DatabaseError> {
         let query = library::own(name, self.kind())?;
-        self.with(|mut session| session.query(query, given))
+        self.look_up(|mut session| session.query(query, given))
     }
 
     /// Runs larder's own query `name` by itself and returns how many rows it changed.
     fn execute(&self, name: &'static str, given: &[Parameter<'_>]) -> Result<u64, DatabaseError> {
         let query = library::own(name, self.kind())?;
-        self.own_write(|mut session| session.execute(query, given))
+        let _place = self.own_write()?;
+        self.on(&self.0.own, |mut session| session.execute(query, given))
     }
 
     /// Runs larder's own writes in a transaction: all that `work` does, or nothing where it fails.
@@ -289,19 +322,17 @@ impl Database {
         &self,
         work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
-        self.own_write(|session| session.transaction(Isolation::Plain, work))
+        let _place = self.own_write()?;
+        self.transaction_on(&self.0.own, work)
     }
 
-    fn own_write<T>(
-        &self,
-        work: impl FnOnce(Session<'_>) -> Result<T, DatabaseError>,
-    ) -> Result<T, DatabaseError> {
-        let Some(_place) = self.0.own_writes.take(CHECKOUT) else {
-            return Err(DatabaseError::Unavailable(
+    /// The right to write on one of larder's own connections.
+    fn own_write(&self) -> Result<WritePlace<'_>, DatabaseError> {
+        self.0.own_writes.take(CHECKOUT).ok_or_else(|| {
+            DatabaseError::Unavailable(
                 "no connection for this write: others are waiting already".to_owned(),
-            ));
-        };
-        self.on(&self.0.own, work)
+            )
+        })
     }
 
     /// The API keys.
@@ -324,6 +355,7 @@ impl Database {
         self.0.apart.as_ref().map(ManageConnection::connect)
     }
 
+    /// Hands a connection of the pool to `work`.
     fn with<T>(
         &self,
         work: impl FnOnce(Session<'_>) -> Result<T, DatabaseError>,
@@ -331,26 +363,70 @@ impl Database {
         self.on(&self.0.pool, work)
     }
 
+    /// Hands a connection of this pool to `work`.
     fn on<T>(
         &self,
         pool: &Pool,
         work: impl FnOnce(Session<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
-        let result = match pool {
+        self.attempt(pool, work).map_err(|failed| failed.error)
+    }
+
+    /// As [`Database::with`], for work that changes nothing: it runs again, on another connection, where its own was lost, and
+    /// where the schema was changed since its statement was prepared. Once for either, and not after [`STATEMENT`].
+    fn look_up<T>(
+        &self,
+        work: impl Fn(Session<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        self.look_up_on(&self.0.pool, work)
+    }
+
+    fn look_up_on<T>(
+        &self,
+        pool: &Pool,
+        work: impl Fn(Session<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let began = Instant::now();
+        let (mut lost, mut contended) = (false, false);
+        loop {
+            let failed = match self.attempt(pool, &work) {
+                Ok(done) => return Ok(done),
+                Err(failed) => failed,
+            };
+            let again = match &failed.error {
+                _ if began.elapsed() >= STATEMENT => false,
+                _ if failed.lost => !std::mem::replace(&mut lost, true),
+                DatabaseError::Contended(_) => !std::mem::replace(&mut contended, true),
+                _ => false,
+            };
+            if !again {
+                return Err(failed.error);
+            }
+        }
+    }
+
+    fn attempt<T>(
+        &self,
+        pool: &Pool,
+        work: impl FnOnce(Session<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, Failed> {
+        let (result, lost) = match pool {
             Pool::Postgres(pool) => {
                 let pool = pool.pool()?;
                 let mut connection = pool.get().map_err(|error| checkout(pool, &error))?;
-                work(Session::Postgres(&mut connection))
+                let result = work(Session::Postgres(&mut connection));
+                let lost = result.is_err() && connection.is_lost();
+                (result, lost)
             }
             Pool::Sqlite(pool) => {
                 let connection = pool.get().map_err(|error| checkout(pool, &error))?;
-                work(Session::Sqlite(&connection))
+                (work(Session::Sqlite(&connection)), false)
             }
         };
         if !matches!(result, Err(DatabaseError::Unavailable(_))) {
             self.note_answer();
         }
-        result
+        result.map_err(|error| Failed { error, lost })
     }
 
     fn is_busy(&self, state: &r2d2::State, size: u32) -> bool {

@@ -2,22 +2,23 @@
 //!
 //! Promise: opening one takes at most `CONNECT`, also from a server that accepts and then says nothing. A connection that lay
 //! idle is asked whether it still lives before it is handed out; one that was used a moment ago is not, since that would cost
-//! every query a second round trip. Refuses to be dropped on an async worker: the client ends its connection with a blocking
+//! every query a second round trip. Once one is found lost every other one is asked before its next use. Refuses to be dropped on an async worker: the client ends its connection with a blocking
 //! call, which panics there, so the pool is handed to a thread of its own.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use postgres::error::{Severity, SqlState};
 use postgres::{Client, Config, Statement};
 use r2d2::ManageConnection;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::DatabaseError;
-use super::{postgres_url, tls};
+use super::{pooler, postgres_url, tls};
 
 /// How long opening a connection may take, handshake included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -31,18 +32,106 @@ const MOST_HANGING: usize = 4;
 /// A connection and the statements that it has prepared.
 pub(super) struct PostgresConnection {
     pub(super) client: Client,
-    pub(super) statements: HashMap<String, Statement>,
+    statements: HashMap<String, Statement>,
     pub(super) last_used: Instant,
-    /// A transaction could not be ended: whoever had it next would write into it.
+    /// It must not be used again: it is lost, or a transaction on it could not be ended.
     pub(super) spoilt: bool,
+    /// The [`Findings::schema`] when `statements` was last emptied.
+    schema: u64,
+    findings: Arc<Findings>,
+}
+
+/// What one connection of a pool found out and the others should know.
+#[derive(Default)]
+struct Findings {
+    /// How many changes of the schema were noticed.
+    schema: AtomicU64,
+    /// When a connection was last found lost. Those that were used last before that may be lost too.
+    lost: Mutex<Option<Instant>>,
 }
 
 impl PostgresConnection {
+    /// The statement that `sql` was prepared as, if that was no longer ago than the last change of the schema that any connection of
+    /// the pool noticed.
+    pub(super) fn known(&mut self, sql: &str) -> Option<Statement> {
+        let schema = self.findings.schema.load(Ordering::Relaxed);
+        if self.schema != schema {
+            self.statements.clear();
+            self.schema = schema;
+        }
+        self.statements.get(sql).cloned()
+    }
+
+    /// Prepares `sql` and keeps the statement in place of an older one.
+    pub(super) fn prepare_anew(&mut self, sql: &str) -> Result<Statement, postgres::Error> {
+        let statement = self.client.prepare(sql)?;
+        self.statements.insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+
+    /// Forgets the statement that `sql` was prepared as.
+    pub(super) fn forget(&mut self, sql: &str) {
+        self.statements.remove(sql);
+    }
+
+    /// Has every connection of the pool prepare its statements anew.
+    pub(super) fn note_changed_schema(&self) {
+        self.findings.schema.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes note of an error that ends this connection.
+    pub(super) fn note_error(&mut self, error: &postgres::Error) {
+        let ends = match error.as_db_error() {
+            Some(refusal) => {
+                // A statement that the client prepared and the server does not know: a pooler in between reset the session, and
+                // the settings went with the statements.
+                matches!(
+                    refusal.parsed_severity(),
+                    Some(Severity::Fatal | Severity::Panic)
+                ) || *refusal.code() == SqlState::INVALID_SQL_STATEMENT_NAME
+            }
+            None => {
+                let cause = std::error::Error::source(error);
+                error.is_closed() || cause.is_some_and(|cause| cause.is::<std::io::Error>())
+            }
+        };
+        if ends {
+            self.end();
+        }
+    }
+
+    /// What ended this connection may have ended the idle ones of the pool: each has to prove that it lives before its next use.
+    fn end(&mut self) {
+        self.spoilt = true;
+        *self.findings.lost() = Some(Instant::now());
+    }
+
+    /// Whether it can serve nobody any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.spoilt || self.client.is_closed()
+    }
+
+    /// Whether it was used so lately that it may be handed out untested.
+    fn is_trusted(&self) -> bool {
+        let lost = *self.findings.lost();
+        self.last_used.elapsed() < TRUSTED_IDLE && lost.is_none_or(|lost| self.last_used > lost)
+    }
+
     /// Errors unless the server answers within `limit`.
     pub(super) fn prove(&mut self, limit: Duration) -> Result<(), postgres::Error> {
-        self.client.is_valid(limit)?;
+        let proven = self.client.is_valid(limit);
+        if proven.is_err() {
+            self.end();
+        }
+        proven?;
         self.last_used = Instant::now();
         Ok(())
+    }
+}
+
+impl Findings {
+    fn lost(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -52,6 +141,7 @@ pub(super) struct PostgresManager {
     tls: MakeRustlsConnect,
     hanging: Arc<AtomicUsize>,
     session: String,
+    findings: Arc<Findings>,
     /// A connection that is open already.
     first: Mutex<Option<PostgresConnection>>,
 }
@@ -62,7 +152,8 @@ impl PostgresManager {
         url: &str,
         statement_timeout: Duration,
     ) -> Result<PostgresManager, DatabaseError> {
-        let (mut config, proof) = postgres_url::parse(url)?;
+        let (mut config, proof) = postgres_url::parse(url)
+            .map_err(|what| DatabaseError::Misconfigured(format!("the database URL {what}")))?;
         config.connect_timeout(CONNECT);
         // A host that vanished: unacknowledged data, or silence on an idle connection, ends it within a quarter of a minute.
         config.tcp_user_timeout(Duration::from_secs(15));
@@ -82,6 +173,7 @@ impl PostgresManager {
             tls: tls::connector(&proof)?,
             hanging: Arc::default(),
             session,
+            findings: Arc::default(),
             first: Mutex::new(None),
         })
     }
@@ -93,16 +185,39 @@ impl PostgresManager {
             tls: self.tls.clone(),
             hanging: Arc::default(),
             session: self.session.clone(),
+            findings: Arc::default(),
             first: Mutex::new(None),
         }
     }
 
-    /// Opens a connection and keeps it for the first that asks for one.
-    pub(super) fn connect_first(&self) -> Result<(), DatabaseError> {
-        let first = self.connect()?;
-        *self.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
-        Ok(())
+    /// Opens the first connection to this server, and makes sure that its session is its own. Errors
+    /// with [`DatabaseError::Misconfigured`] behind a pooler that lends sessions.
+    pub(super) fn connect_first(&self) -> Result<PostgresConnection, DatabaseError> {
+        let mut first = self.connect()?;
+        // A role that may have one connection only cannot be shown a second.
+        let Ok(mut second) = self.connect() else {
+            return Ok(first);
+        };
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let ask = move || {
+            let asked = pooler::refuse_shared_sessions(&mut first.client, &mut second.client);
+            let _ = sender.send(asked.map(|()| first));
+        };
+        thread::Builder::new()
+            .name("larder-postgres-connect".to_owned())
+            .spawn(ask)
+            .map_err(|error| DatabaseError::Unavailable(error.to_string()))?;
+        receiver.recv_timeout(CONNECT).map_err(|_| silent())?
     }
+
+    /// Keeps a connection for the first that asks for one.
+    pub(super) fn keep(&self, connection: PostgresConnection) {
+        *self.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+    }
+}
+
+fn silent() -> DatabaseError {
+    DatabaseError::Unavailable("the server accepts connections but does not answer".to_owned())
 }
 
 impl ManageConnection for PostgresManager {
@@ -120,11 +235,6 @@ impl ManageConnection for PostgresManager {
         if let Some(first) = first {
             return Ok(first);
         }
-        let silent = || {
-            DatabaseError::Unavailable(
-                "the server accepts connections but does not answer".to_owned(),
-            )
-        };
         let hanging = Hanging(self.hanging.clone());
         if hanging.0.fetch_add(1, Ordering::Relaxed) >= MOST_HANGING {
             return Err(silent());
@@ -153,18 +263,20 @@ impl ManageConnection for PostgresManager {
             statements: HashMap::new(),
             last_used: Instant::now(),
             spoilt: false,
+            schema: self.findings.schema.load(Ordering::Relaxed),
+            findings: self.findings.clone(),
         })
     }
 
     fn is_valid(&self, connection: &mut PostgresConnection) -> Result<(), DatabaseError> {
-        if connection.last_used.elapsed() < TRUSTED_IDLE {
+        if connection.is_trusted() {
             return Ok(());
         }
         Ok(connection.prove(PROOF_OF_LIFE)?)
     }
 
     fn has_broken(&self, connection: &mut PostgresConnection) -> bool {
-        connection.spoilt || connection.client.is_closed()
+        connection.is_lost()
     }
 }
 

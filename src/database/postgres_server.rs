@@ -13,6 +13,10 @@ use tempfile::TempDir;
 use super::postgres_program::{INSTALL, own, program};
 
 const PASSWORD: &str = "hunter2";
+/// The role that larder connects as: it owns the databases and is no superuser.
+const OWNER: &str = "larder";
+/// The superuser that `initdb` makes. For roles, databases and what an administrator does.
+const SUPERUSER: &str = "postgres";
 
 /// A running server.
 pub(super) struct PostgresServer {
@@ -57,9 +61,10 @@ impl PostgresServer {
             .args([
                 "--no-sync",
                 "--auth=scram-sha-256",
-                "--username=larder",
                 "--encoding=UTF8",
                 "--no-locale",
+                "--username",
+                SUPERUSER,
             ])
             .arg("--pwfile")
             .args([&secret, &data])
@@ -102,7 +107,7 @@ impl PostgresServer {
             databases: AtomicUsize::new(0),
         };
         let deadline = Instant::now() + Duration::from_secs(30);
-        while server.connect().is_err() {
+        while server.administer("postgres").is_err() {
             let log = || fs::read_to_string(server.folder.path().join("log")).unwrap_or_default();
             assert!(
                 server.child.try_wait().unwrap().is_none(),
@@ -117,15 +122,27 @@ impl PostgresServer {
             std::thread::sleep(Duration::from_millis(20));
         }
         server
+            .administer("postgres")
+            .unwrap()
+            .batch_execute(&format!("CREATE ROLE {OWNER} LOGIN PASSWORD '{PASSWORD}'"))
+            .unwrap();
+        server
     }
 
-    fn connect(&self) -> Result<postgres::Client, postgres::Error> {
-        postgres::Client::connect(&self.url("postgres"), postgres::NoTls)
+    /// A connection of the superuser's.
+    pub(super) fn administer(&self, database: &str) -> Result<postgres::Client, postgres::Error> {
+        postgres::Client::connect(&self.url_as(SUPERUSER, database), postgres::NoTls)
     }
 
+    /// The URL of the role that owns the databases of [`PostgresServer::new_database`].
     pub(super) fn url(&self, database: &str) -> String {
+        self.url_as(OWNER, database)
+    }
+
+    /// The URL of a role whose password is that of all.
+    pub(super) fn url_as(&self, role: &str, database: &str) -> String {
         format!(
-            "postgres://larder:{PASSWORD}@127.0.0.1:{}/{database}?sslmode=disable",
+            "postgres://{role}:{PASSWORD}@127.0.0.1:{}/{database}?sslmode=disable",
             self.port
         )
     }
@@ -133,18 +150,22 @@ impl PostgresServer {
     /// Makes an empty database and returns its URL.
     pub(super) fn new_database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        self.connect()
+        self.administer("postgres")
             .unwrap()
-            .batch_execute(&format!("CREATE DATABASE {name}"))
+            .batch_execute(&format!("CREATE DATABASE {name} OWNER {OWNER}"))
             .unwrap();
         self.url(&name)
     }
 
-    /// Closes every connection but the one that asks, as a restart would.
+    /// Closes every connection of the owner's, as a restart would.
     pub(super) fn cut_connections(&self) {
-        let others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
-                      WHERE pid <> pg_backend_pid() AND usename = 'larder'";
-        self.connect().unwrap().batch_execute(others).unwrap();
+        let others = format!(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{OWNER}'"
+        );
+        self.administer("postgres")
+            .unwrap()
+            .batch_execute(&others)
+            .unwrap();
     }
 }
 

@@ -2,29 +2,67 @@
 //!
 //! Promise: no error quotes the URL, which holds a password. Refuses what could be read in two ways.
 
+use percent_encoding::percent_decode_str;
 use postgres::Config;
 use postgres::config::SslMode;
 
-use super::error::DatabaseError;
 use super::tls::Proof;
+use crate::cache::unknown_option;
 
-/// Takes `sslmode` and `sslrootcert` out of the URL, since the client knows fewer modes than libpq, and leaves it the rest.
-pub(super) fn parse(url: &str) -> Result<(Config, Proof), DatabaseError> {
-    let wrong = |what: &str| DatabaseError::Misconfigured(format!("the database URL: {what}"));
+/// The options that a URL may have: those of larder first, then those that the client knows.
+const OPTIONS: [&str; 20] = [
+    "sslmode",
+    "sslrootcert",
+    "application_name",
+    "channel_binding",
+    "connect_timeout",
+    "dbname",
+    "host",
+    "hostaddr",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+    "load_balance_hosts",
+    "options",
+    "password",
+    "port",
+    "sslnegotiation",
+    "target_session_attrs",
+    "tcp_user_timeout",
+    "user",
+];
+
+/// Takes `sslmode` and `sslrootcert` out of the URL, since the client knows fewer modes than libpq, and leaves it the rest. Errors
+/// with what is wrong, such as `names no host`.
+pub(super) fn parse(url: &str) -> Result<(Config, Proof), String> {
+    if url.chars().any(char::is_control) {
+        return Err("has a control character, such as a line end".to_owned());
+    }
     let (address, options) = url.split_once('?').unwrap_or((url, ""));
     // A second @ means that the first was part of the password, and what follows it would be quoted as a host name.
     if url.matches('@').count() > 1 {
-        return Err(wrong(
-            "write @ : / ? # in a user name or password as %40 %3A %2F %3F %23",
-        ));
+        return Err(
+            "has a second @: write @ : / ? # in a user name or password as %40 %3A %2F %3F %23"
+                .to_owned(),
+        );
     }
     let (mut mode, mut root) = ("prefer", None);
     let mut kept = String::new();
     for option in options.split('&').filter(|option| !option.is_empty()) {
-        match option.split_once('=') {
-            Some(("sslmode", value)) => mode = value,
-            Some(("sslrootcert", value)) => {
-                root = Some(value.replace("%2F", "/").replace("%2f", "/"))
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        match name {
+            "sslmode" => mode = value,
+            "sslrootcert" => {
+                let path = percent_decode_str(value).decode_utf8();
+                root = Some(
+                    path.map_err(|_| "has an sslrootcert that is not UTF-8")?
+                        .into_owned(),
+                );
+            }
+            _ if !OPTIONS.contains(&name) => {
+                let named = unknown_option(name, options);
+                return Err(format!("{named}; they are {}", OPTIONS.join(", ")));
             }
             _ => {
                 kept.push(if kept.is_empty() { '?' } else { '&' });
@@ -33,11 +71,11 @@ pub(super) fn parse(url: &str) -> Result<(Config, Proof), DatabaseError> {
         }
     }
     // The parser's own text is not shown: it could quote a part of a password that was not escaped.
-    let mut config: Config = format!("{address}{kept}")
-        .parse()
-        .map_err(|_| wrong("not of the form postgres://user:password@host:5432/name?option=value, or an unknown option"))?;
+    let mut config: Config = format!("{address}{kept}").parse().map_err(|_| {
+        "is not of the form postgres://user:password@host:5432/name?option=value, or an option has no valid value"
+    })?;
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        return Err(wrong("it names no host"));
+        return Err("names no host".to_owned());
     }
     let (mode, proof) = match mode {
         "disable" => (SslMode::Disable, Proof::Unasked),
@@ -54,9 +92,10 @@ pub(super) fn parse(url: &str) -> Result<(Config, Proof), DatabaseError> {
             },
         ),
         _ => {
-            return Err(wrong(
-                "sslmode is one of disable, prefer, require, verify-ca, verify-full",
-            ));
+            return Err(
+                "has an unknown sslmode; they are disable, prefer, require, verify-ca, verify-full"
+                    .to_owned(),
+            );
         }
     };
     config.ssl_mode(mode);
@@ -103,10 +142,21 @@ mod tests {
             "postgres://u:hunter2@/d",
             "postgres://",
         ] {
-            let Err(DatabaseError::Misconfigured(what)) = parse(url) else {
-                panic!("{url}")
-            };
+            let what = parse(url).unwrap_err();
             assert!(!what.contains("hunter2"), "{what}");
+        }
+        for (options, part) in [
+            ("ssl=true", "the option \"ssl\""),
+            (
+                "sslmode=require&pool_max_conns=5",
+                "the option \"pool_max_conns\"",
+            ),
+            ("sslmode=allow", "unknown sslmode"),
+            ("connect_timeout=soon", "no valid value"),
+            ("sslmode=require\n", "control character"),
+        ] {
+            let what = parse(&format!("postgres://u:hunter2@h/d?{options}")).unwrap_err();
+            assert!(what.contains(part) && !what.contains("hunter2"), "{what}");
         }
     }
 }

@@ -32,7 +32,13 @@ impl Session<'_> {
     /// Runs SQL of larder's own that takes no values, of one statement or several.
     pub(super) fn batch(&mut self, sql: &str) -> Result<(), DatabaseError> {
         match self {
-            Session::Postgres(connection) => connection.client.batch_execute(sql)?,
+            Session::Postgres(connection) => {
+                let ran = connection.client.batch_execute(sql);
+                if let Err(error) = &ran {
+                    connection.note_error(error);
+                }
+                ran?;
+            }
             Session::Sqlite(connection) => connection.execute_batch(sql)?,
         }
         Ok(())
@@ -115,7 +121,6 @@ impl Session<'_> {
         shape: Shape,
     ) -> Result<Option<Vec<u8>>, DatabaseError> {
         let values = query.bind(given)?;
-        let mut reading = Reading::new(query, shape);
         match self {
             Session::Postgres(connection) => connection.run(
                 query,
@@ -126,6 +131,7 @@ impl Session<'_> {
                     if columns.names().is_empty() {
                         return Err(no_rows(query).into());
                     }
+                    let mut reading = Reading::new(query, shape);
                     let mut rows = client.query_raw(statement, values.iter().copied())?;
                     while let Some(row) = rows.next()? {
                         reading.row(&columns, |at, out| rows::postgres_cell(&row, at, out))?;
@@ -144,6 +150,7 @@ impl Session<'_> {
                 if bound.statement.column_count() == 0 {
                     return Err(no_rows(query));
                 }
+                let mut reading = Reading::new(query, shape);
                 bound.each_row(|columns, cell| reading.row(columns, cell))?;
                 Ok(reading.finish())
             }
@@ -157,7 +164,6 @@ impl Session<'_> {
         given: &[Parameter<'_>],
     ) -> Result<Written, DatabaseError> {
         let values = query.bind(given)?;
-        let mut written = Returned::new(query);
         match self {
             Session::Postgres(connection) => connection.run(
                 query,
@@ -165,6 +171,7 @@ impl Session<'_> {
                 TooLarge::Unfit,
                 |client, statement, values| {
                     let columns = Columns::of_statement(query, statement)?;
+                    let mut written = Returned::new(query);
                     let mut rows = client.query_raw(statement, values.iter().copied())?;
                     while let Some(row) = rows.next()? {
                         let cell = |at, out: &mut Vec<u8>| rows::postgres_cell(&row, at, out);
@@ -175,6 +182,7 @@ impl Session<'_> {
             ),
             Session::Sqlite(connection) => {
                 let mut bound = SqliteStatement::bind(connection, query, &values, STATEMENT)?;
+                let mut written = Returned::new(query);
                 let before = connection.total_changes();
                 if bound.statement.column_count() == 0 {
                     bound.execute()?;

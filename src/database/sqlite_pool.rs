@@ -89,6 +89,18 @@ pub(super) fn parse(url: &str) -> Result<PathBuf, DatabaseError> {
     }
 }
 
+/// Errors unless files can be made in the folder of `path`, where SQLite keeps its log beside the
+/// database. Leaves none there.
+pub(super) fn folder_takes_files(path: &Path) -> Result<(), DatabaseError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    tempfile::tempfile_in(folder)
+        .map(drop)
+        .map_err(|error| explain(DatabaseError::Unavailable(error.to_string()), path))
+}
+
 pub(super) fn explain(error: DatabaseError, path: &Path) -> DatabaseError {
     let what = format!("the SQLite file {}: {error}", path.display());
     match error {

@@ -2,8 +2,10 @@
 //!
 //! Promise: a transaction whose function fails or panics leaves nothing behind, and its connection goes back to the pool only
 //! if that is certain. One in which a statement failed is not committed, whatever its function makes of the error; one whose
-//! function says so is undone without any error. Refuses to try again after anything but a conflict with another transaction: a connection that was lost may have committed.
+//! function says so is undone without any error. Refuses to try again after anything but a conflict with another transaction or
+//! a BEGIN that found its connection lost: one that was lost later may have committed.
 
+use std::cell::Cell;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,7 @@ use super::query::{Parameter, Query};
 use super::rows::{Shape, Written};
 use super::session::Session;
 use super::value::Row;
-use super::{CHECKOUT, Database, DatabaseKind, STATEMENT, library};
+use super::{CHECKOUT, Database, DatabaseKind, Pool, STATEMENT, library};
 
 /// How far a change is kept apart from others at the same time. SQLite lets one write after the other in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +36,48 @@ impl Database {
         &self,
         work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
-        self.with(|session| session.transaction(Isolation::Plain, work))
+        self.transaction_on(&self.0.pool, work)
+    }
+
+    /// The same on a connection of this pool.
+    pub(super) fn transaction_on<T>(
+        &self,
+        pool: &Pool,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let mut work = Some(work);
+        self.begun(pool, Isolation::Plain, |transaction| match work.take() {
+            Some(work) => work(transaction),
+            None => Err(DatabaseError::Failed("it ran already".to_owned())),
+        })
+    }
+
+    /// Runs `work` in a transaction. Where BEGIN finds its connection lost nothing was done, so BEGIN is tried on another, once.
+    fn begun<T>(
+        &self,
+        pool: &Pool,
+        isolation: Isolation,
+        mut work: impl FnMut(&mut Transaction<'_>) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let has_begun = Cell::new(false);
+        let mut attempt = || {
+            self.attempt(pool, |session| {
+                session.transaction(isolation, |transaction| {
+                    has_begun.set(true);
+                    work(transaction)
+                })
+            })
+        };
+        let first = attempt();
+        let done = match first {
+            Err(failed) if failed.lost && !has_begun.get() => attempt(),
+            done => done,
+        };
+        done.map_err(|failed| failed.error)
     }
 
     /// Runs `work` in a transaction that may write. Where it conflicts with another at the same time it is run again, from the
-    /// beginning, with a growing pause between: at most 20 times, and never begun again after [`STATEMENT`]. Then it errors with
+    /// beginning, with a growing pause between, and so it is where the schema was changed since a statement was prepared: at most 20 times, and never begun again after [`STATEMENT`]. Then it errors with
     /// [`DatabaseError::Contended`]. Changes leave some connections of the pool to reads: one that finds all of the others at work for
     /// [`CHECKOUT`] errors with [`DatabaseError::Unavailable`].
     pub fn change<T>(
@@ -49,10 +88,9 @@ impl Database {
         let deadline = Instant::now() + STATEMENT;
         let mut attempt = 1;
         loop {
-            let attempt_it = |session: Session<'_>| session.transaction(isolation, &mut work);
             // The place is free again during the pause.
             let result = match self.0.writes.take(CHECKOUT) {
-                Some(_place) => self.with(attempt_it),
+                Some(_place) => self.begun(&self.0.pool, isolation, &mut work),
                 None => Err(DatabaseError::Unavailable(
                     "no connection for this write: too many writes are waiting already".to_owned(),
                 )),
@@ -75,27 +113,21 @@ impl Database {
     ///
     /// Errors with [`DatabaseError::Failed`] if there are more rows than one where one is asked for, or more than 4 MiB of them,
     /// and with [`DatabaseError::Unfit`] if a parameter is not what the query wants. A whole number that is too large for the
-    /// column that it is compared with is none: it finds no row.
+    /// column that it is compared with is none: it finds no row. Where its connection was lost, or the schema was changed since the
+    /// query was prepared, it runs once more.
     pub fn read(
         &self,
         query: &Query,
         given: &[Parameter<'_>],
         shape: Shape,
     ) -> Result<Option<Vec<u8>>, DatabaseError> {
-        let read = || {
-            self.with(|mut session| match session.kind() {
-                DatabaseKind::Postgres => {
-                    session.transaction_from(READ_ONLY, |tx| tx.read(query, given, shape))
-                }
-                // One statement sees one state.
-                DatabaseKind::Sqlite => session.read(query, given, shape),
-            })
-        };
-        match read() {
-            // Prepared before the schema was changed, or a deadlock: once more.
-            Err(DatabaseError::Contended(_)) => read(),
-            ended => ended,
-        }
+        self.look_up(|mut session| match session.kind() {
+            DatabaseKind::Postgres => {
+                session.transaction_from(READ_ONLY, |tx| tx.read(query, given, shape))
+            }
+            // One statement sees one state.
+            DatabaseKind::Sqlite => session.read(query, given, shape),
+        })
     }
 }
 

@@ -1,5 +1,8 @@
 //! What a write is given: parameters of the path and the query, and fields of the body, together as the statement wants them.
 //!
+//! A parameter of the path is what the path says. For any other parameter of the statement a field of the body comes first, and a
+//! parameter of the query of that name, such as a filter of the list to which a POST adds, stands in where the body has none.
+//!
 //! Promise: a field that the statement does not name, or that is not within what is declared, is refused by its name before the
 //! database is asked. Numbers keep their digits.
 
@@ -32,14 +35,19 @@ impl Write {
         self.body_fields(resource).next().is_some()
     }
 
-    /// The parameters of the statement that are none of the resource's.
-    fn body_fields<'w>(&'w self, resource: &'w Resource) -> impl Iterator<Item = &'w String> {
-        let parameters = self.settings.query.parameters().iter();
-        let of_path = |name: &str| resource.key_params.iter().any(|p| p.settings.name == name);
-        parameters.filter(move |name| !of_path(name))
+    /// Whether its statement takes something that the body alone can say.
+    pub fn needs_body(&self, resource: &Resource) -> bool {
+        let of_query = |name: &str| resource.key_params.iter().any(|p| p.settings.name == name);
+        self.body_fields(resource).any(|name| !of_query(name))
     }
 
-    /// Takes together what the path, the query and the body say. A field that the statement names and the body does not is null.
+    /// The parameters of the statement that are none of the path's.
+    fn body_fields<'w>(&'w self, resource: &'w Resource) -> impl Iterator<Item = &'w String> {
+        let parameters = self.settings.query.parameters().iter();
+        parameters.filter(|name| !resource.settings.has_in_path(name))
+    }
+
+    /// Takes together what the path, the query and the body say. What the statement names and none of them says is null.
     ///
     /// # Errors
     /// [`WriteError::Parameter`] or [`WriteError::Field`]: what does not fit first.
@@ -49,13 +57,16 @@ impl Write {
         arguments: Arguments<'_>,
         body: &BTreeMap<String, Box<RawValue>>,
     ) -> Result<Given, WriteError> {
-        let values = resource.values(arguments).map_err(WriteError::Parameter)?;
         let known: Vec<&String> = self.body_fields(resource).collect();
+        let values = resource
+            .values_for(arguments, &|name| known.iter().any(|known| *known == name))
+            .map_err(WriteError::Parameter)?;
         let read: BTreeMap<&String, Value> =
             body.iter().map(|(name, raw)| (name, read(raw))).collect();
         for (name, value) in &read {
             let name = *name;
-            if let Some((_, of_path)) = values.iter().find(|(known, _)| known == name) {
+            let of_path = values.iter().find(|(known, _)| known == name);
+            if let Some((_, of_path)) = of_path.filter(|_| resource.settings.has_in_path(name)) {
                 // What a client read it may send back as it is.
                 if !is_same(of_path, value) {
                     return Err(WriteError::Field {
@@ -79,13 +90,13 @@ impl Write {
         for (field, pattern) in &self.fields {
             field.judge(pattern.as_ref(), read.get(&field.name))?;
         }
+        let is_field = |name: &str| body.contains_key(name) && !resource.settings.has_in_path(name);
         let parameter = |name: &String| {
-            let of_path = values.iter().find(|(known, _)| known == name);
-            match of_path {
-                Some((_, value)) => value.into(),
-                None => body
-                    .get(name)
-                    .map_or(database::Value::Null, |raw| (&**raw).into()),
+            let argument = values.iter().find(|(known, _)| known == name);
+            match (body.get(name).filter(|_| is_field(name)), argument) {
+                (Some(raw), _) => (&**raw).into(),
+                (None, Some((_, value))) => value.into(),
+                (None, None) => database::Value::Null,
             }
         };
         let text = |(name, value): (&&String, &Value)| {
@@ -101,8 +112,8 @@ impl Write {
         };
         let mut texts: HashMap<String, String> = read.iter().filter_map(text).collect();
         // Behind the fields: where the body repeats the path, the path's text is the one in the key.
-        let of_path = values.iter();
-        texts.extend(of_path.map(|(name, value)| ((*name).to_owned(), value.to_string())));
+        let arguments = values.iter().filter(|(name, _)| !is_field(name));
+        texts.extend(arguments.map(|(name, value)| ((*name).to_owned(), value.to_string())));
         Ok(Given {
             parameters: self
                 .settings

@@ -204,6 +204,7 @@ impl Resource {
         arguments: Arguments<'q>,
         key: &mut KeyText,
     ) -> Result<View<'q>, BadParameter> {
+        self.check_known(arguments)?;
         key.begin_again(&self.beginning);
         for param in &self.key_params {
             if let Some(argument) = param.read(arguments)? {
@@ -219,15 +220,39 @@ impl Resource {
         Ok(view)
     }
 
+    /// Whether the query has only what is declared, where the resource is told to refuse anything else.
+    ///
+    /// # Errors
+    /// The first parameter that is not known.
+    pub fn check_known(&self, arguments: Arguments<'_>) -> Result<(), BadParameter> {
+        if self.settings.refuses_unknown {
+            parameter::check_known(&self.settings.params, arguments)?;
+        }
+        Ok(())
+    }
+
     /// The values of the parameters that make the key.
     ///
     /// # Errors
     /// As [`Resource::key`].
     fn values(&self, arguments: Arguments<'_>) -> Result<Vec<(&str, ParamValue)>, BadParameter> {
+        self.values_for(arguments, &|_| false)
+    }
+
+    /// The same, where a parameter that `may_be_missing` need not be there though it is required.
+    fn values_for(
+        &self,
+        arguments: Arguments<'_>,
+        may_be_missing: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<(&str, ParamValue)>, BadParameter> {
+        self.check_known(arguments)?;
         let mut values = Vec::with_capacity(self.key_params.len());
         for param in &self.key_params {
-            if let Some(argument) = param.read(arguments)? {
-                values.push((param.settings.name.as_str(), argument.into()));
+            let name = param.settings.name.as_str();
+            match param.read(arguments) {
+                Ok(argument) => values.extend(argument.map(|argument| (name, argument.into()))),
+                Err(bad) if bad.wrong == Wrong::Missing && may_be_missing(name) => {}
+                Err(bad) => return Err(bad),
             }
         }
         Ok(values)

@@ -1,7 +1,7 @@
 //! Parameters: from the text of a request to values that are within what is declared.
 //!
-//! Promise: nothing is allocated for a request whose parameters are plain. Unknown query parameters are ignored; a declared one
-//! that is repeated, empty or out of its limits is an error that names it and says what is valid.
+//! Promise: nothing is allocated for a request whose parameters are plain. Unknown query parameters are ignored, unless the resource
+//! refuses them; a declared one that is repeated, empty or out of its limits is an error that names it and says what is valid.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -56,6 +56,8 @@ pub enum Wrong {
     NotText,
     /// Its value is not one of the declared.
     NotValid,
+    /// No such parameter is declared for the query.
+    Unknown,
 }
 
 impl fmt::Display for BadParameter {
@@ -66,6 +68,7 @@ impl fmt::Display for BadParameter {
             Wrong::Empty => "is empty",
             Wrong::NotText => "is not valid UTF-8",
             Wrong::NotValid => "is not valid",
+            Wrong::Unknown => "is not known",
         };
         write!(
             f,
@@ -143,6 +146,35 @@ pub(crate) fn read<'q>(
         kind @ ParamKind::Text { .. } => kind.takes(&text, pattern).then_some(Argument::Text(text)),
     };
     argument.map(Some).ok_or_else(|| bad(Wrong::NotValid))
+}
+
+/// The first parameter of the query that `declared` does not have, or that is a part of the path.
+pub(crate) fn check_known(
+    declared: &[ParamSettings],
+    arguments: Arguments<'_>,
+) -> Result<(), BadParameter> {
+    let of_query = |name: &str| arguments.path.get(name).is_none();
+    for pair in arguments.query.split('&').filter(|pair| !pair.is_empty()) {
+        let (raw, _) = cut(pair, b'=');
+        let name = unescape(raw, Plus::Space);
+        let known = name.as_ref().is_some_and(|name| {
+            of_query(name) && declared.iter().any(|param| param.name == **name)
+        });
+        if !known {
+            let names = declared.iter().map(|param| &*param.name);
+            let names: Vec<_> = names.filter(|name| of_query(name)).collect();
+            return Err(BadParameter {
+                name: name.map_or_else(|| raw.to_owned(), Cow::into_owned),
+                wrong: Wrong::Unknown,
+                valid: if names.is_empty() {
+                    "no parameter in the query".to_owned()
+                } else {
+                    names.join(", ")
+                },
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The unescaped value of the parameter `name`, if it is there, and there once.

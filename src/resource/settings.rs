@@ -33,6 +33,19 @@ pub struct ResourceSettings {
     pub tags: Vec<TagTemplate>,
     /// Served without an API key.
     pub public: bool,
+    /// A query parameter that is not declared is an error; otherwise it is ignored.
+    pub refuses_unknown: bool,
+}
+
+impl ResourceSettings {
+    /// Whether its path has the parameter `name`.
+    pub fn has_in_path(&self, name: &str) -> bool {
+        let path = self.path.as_deref().unwrap_or_default();
+        path.split('/').any(|segment| {
+            let inside = segment.strip_prefix('{').and_then(|s| s.strip_suffix('}'));
+            inside == Some(name)
+        })
+    }
 }
 
 /// One parameter, from the path or from the query.

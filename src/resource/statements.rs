@@ -2,7 +2,7 @@
 
 use crate::database::{DatabaseError, Description, Query};
 
-use super::settings::{ResourceSettings, SourceSettings, WriteSettings};
+use super::settings::{ParamKind, ParamSettings, ResourceSettings, SourceSettings, WriteSettings};
 
 /// A statement that the database does not take, or that does not give what is declared around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,14 +40,17 @@ pub fn statement_faults(
     for resource in resources {
         if let Some(SourceSettings::Sql(sql)) = &resource.source
             && let Some(found) = described.next()
-            && let Some((problem, valid)) = reads(found)
         {
-            faults.push(StatementFault {
+            let unfit = found
+                .iter()
+                .flat_map(|found| unfit(&resource.params, found));
+            let wrong = reads(found).into_iter().chain(unfit);
+            faults.extend(wrong.map(|(problem, valid)| StatementFault {
                 line: sql.line,
                 key: format!("resource.{}.source.sql", resource.name),
                 problem,
                 valid,
-            });
+            }));
         }
         for write in &resource.writes {
             let Some(found) = described.next() else { break };
@@ -78,6 +81,59 @@ fn reads(found: &Result<Description, DatabaseError>) -> Option<(String, String)>
     Some((problem, valid.to_owned()))
 }
 
+/// What is wrong with each of `params` that no request can give in a form that its place in the statement takes.
+fn unfit<'a>(
+    params: impl IntoIterator<Item = &'a ParamSettings>,
+    description: &Description,
+) -> Vec<(String, String)> {
+    let wrong = |param: &ParamSettings| {
+        let name = &param.name;
+        let mut places = description.parameters.iter();
+        let (_, wanted) = places.find(|(known, _)| known == name)?;
+        let (kind, fits) = match &param.kind {
+            ParamKind::Text { .. } => ("string", true),
+            ParamKind::Integer { .. } => ("integer", !NO_NUMBERS.contains(&wanted.as_str())),
+            ParamKind::Boolean => ("boolean", BOOLEANS.contains(&wanted.as_str())),
+        };
+        let valid = match wanted.strip_suffix("[]") {
+            Some(element) => format!(
+                "string_to_array(:{name}, ',')::{element}[] in the statement and {name} of type \"string\", which a request gives as {name}=1,2"
+            ),
+            None if fits => return None,
+            None => format!("a cast of :{name} in the statement, or {name} of a type that fits"),
+        };
+        Some((
+            format!(
+                "wants :{name} to be of type {wanted}, and {name} is of type {kind:?}, which never fits"
+            ),
+            valid,
+        ))
+    };
+    params.into_iter().filter_map(wrong).collect()
+}
+
+/// Types of Postgres that no whole number is read as.
+const NO_NUMBERS: [&str; 15] = [
+    "bool",
+    "uuid",
+    "date",
+    "time",
+    "timetz",
+    "timestamp",
+    "timestamptz",
+    "interval",
+    "inet",
+    "cidr",
+    "macaddr",
+    "macaddr8",
+    "bit",
+    "varbit",
+    "bytea",
+];
+
+/// Types that true and false are read as.
+const BOOLEANS: [&str; 4] = ["any", "bool", "json", "jsonb"];
+
 fn writes(
     resource: &ResourceSettings,
     write: &WriteSettings,
@@ -97,7 +153,13 @@ fn writes(
     let mut known: Vec<&str> = params.chain(given).chain(columns).collect();
     known.sort_unstable();
     known.dedup();
-    let mut wrong = Vec::new();
+    // What is no parameter of the path may come from the body, as any JSON.
+    let params = resource.params.iter();
+    let of_path = params.filter(|param| resource.has_in_path(&param.name));
+    let unfit = unfit(of_path, description).into_iter();
+    let mut wrong: Vec<_> = unfit
+        .map(|(problem, valid)| ("sql", problem, valid))
+        .collect();
     let templates = write
         .invalidates
         .iter()

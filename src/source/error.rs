@@ -15,12 +15,21 @@ const LONGEST_WORDS: usize = 200;
 pub enum SourceError {
     /// Nothing whole came before the deadline.
     TooSlow(String),
-    /// Its quota is spent, by our own books or by its own word.
+    /// Its quota is spent by the books that are kept here; it was not asked.
     Spent {
-        /// Which source, and its own words if it gave any.
+        /// Which source.
         what: String,
         /// How long until it may be asked again.
         retry_after: Duration,
+    },
+    /// It asks to be left alone for a while, as a 429 does.
+    Paused {
+        /// Which source, its status, and its own words if it gave any.
+        what: String,
+        /// How long until it may be asked again.
+        retry_after: Duration,
+        /// Whether that is so for all that it is asked for, or for this one thing.
+        whole_source: bool,
     },
     /// It cannot be reached, refused, or answered what is no value.
     Failed(String),
@@ -33,6 +42,9 @@ impl fmt::Display for SourceError {
             SourceError::Spent { what, retry_after } => {
                 write!(f, "{what}: quota spent, back in {}", whole(*retry_after))
             }
+            SourceError::Paused {
+                what, retry_after, ..
+            } => write!(f, "{what}: asked again in {}", whole(*retry_after)),
         }
     }
 }
@@ -50,6 +62,15 @@ impl From<SourceError> for LoadError {
             SourceError::TooSlow(what) => LoadError::TooSlow(what),
             SourceError::Failed(what) => LoadError::Failed(what),
             SourceError::Spent { what, retry_after } => LoadError::Spent { what, retry_after },
+            SourceError::Paused {
+                what,
+                retry_after,
+                whole_source,
+            } => LoadError::Paused {
+                what,
+                retry_after,
+                whole_source,
+            },
         }
     }
 }

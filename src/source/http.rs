@@ -3,11 +3,18 @@
 //! Promise: the deadline covers all of a call, the body too, so an upstream that sends a byte a second cannot hold a thread.
 //! A body is whole or it is an error, and never larger than the limit, unpacked. No error text shows the call's secret.
 //!
-//! It refuses to follow a redirect to another origin: the key in a header or a query is for the one host it was given for.
+//! Of an answer that is no value (RFC 9110, section 15: anything but 200 to 203) the status and the head decide. Its body is read only as
+//! far as that is cheap: one that is too long, packed in a way that is not known, or cut short changes nothing.
+//!
+//! It follows a redirect only within one origin: the key in a header or a query is for the one host it was given for.
 //! It asks once: a retry would be a second call on the quota, and the cache asks again soon enough. But where the answer before
 //! had no body, and nonsense comes in place of the next one, it asks again on a new connection: some upstreams send a body behind
 //! a 204 or a 304 all the same, which the connection still holds.
 
+mod coding;
+pub(super) mod date;
+pub(super) mod field;
+mod redirect;
 #[cfg(test)]
 mod tests;
 
@@ -22,13 +29,14 @@ use jiff::Timestamp;
 use ureq::http::{HeaderMap, HeaderValue, Response, Uri};
 
 use super::error::{SourceError, shown};
+use crate::cache::escape_into;
 use crate::quantity::format_size;
 use crate::secret::Secret;
 
-/// How long an upstream is left alone that says its quota is spent but not until when.
-const UNSAID_RETRY_AFTER: Duration = Duration::from_secs(60);
-/// The longest that an upstream's own word can silence calls to it: a slip of its clock should not do so for a year.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long an upstream is left alone that asks for it without a time that can be read.
+const UNSAID_PAUSE: Duration = Duration::from_secs(60);
+/// How much is read of a body that is no value: an error in words, or what keeps the connection from being used again.
+const MOST_WORDS: u64 = 16 << 10;
 /// Redirects within one origin that are followed.
 const REDIRECTS: usize = 3;
 
@@ -41,15 +49,21 @@ pub struct HttpSettings {
     pub timeout: Duration,
     /// The largest body taken, in bytes, unpacked.
     pub max_body: usize,
+    /// The longest that its own word can keep it from being asked.
+    pub max_pause: Duration,
 }
 
 impl HttpSettings {
-    /// Settings with a limit of 4 MiB for bodies.
+    /// The longest pause where nothing else is set: a minute.
+    pub const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+    /// Settings with a limit of 4 MiB for bodies and of [`HttpSettings::MAX_PAUSE`] for pauses.
     pub fn new(upstream: impl Into<String>, timeout: Duration) -> HttpSettings {
         HttpSettings {
             upstream: upstream.into(),
             timeout,
             max_body: 4 << 20,
+            max_pause: HttpSettings::MAX_PAUSE,
         }
     }
 }
@@ -73,7 +87,7 @@ pub struct HttpAnswer {
     pub status: u16,
     /// The headers.
     pub headers: HeaderMap,
-    /// The whole body, unpacked.
+    /// The body, unpacked: the whole of it where the status is 200 to 203, else what could be had of its first 16 KiB.
     pub body: Vec<u8>,
 }
 
@@ -83,20 +97,18 @@ impl HttpAnswer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// How long `Retry-After` (RFC 9110, section 10.2.3) asks to wait, between a second and a day; a minute if it says nothing.
-    pub fn retry_after(&self) -> Duration {
-        let said = self.header("retry-after").map(str::trim);
-        said.and_then(|said| parse_retry_after(said, Timestamp::now()))
-            .unwrap_or(UNSAID_RETRY_AFTER)
-            .clamp(Duration::from_secs(1), LONGEST_RETRY_AFTER)
+    /// Whether the upstream says that it wants to be left alone for a while: 429, or 503 with a time (RFC 9110, section 15.6.4).
+    pub fn asks_to_wait(&self) -> bool {
+        self.status == 429 || (self.status == 503 && self.headers.contains_key("retry-after"))
     }
 }
 
+/// What `Retry-After` says (RFC 9110, section 10.2.3): seconds, or a date.
 fn parse_retry_after(said: &str, now: Timestamp) -> Option<Duration> {
     if !said.is_empty() && said.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(Duration::from_secs(said.parse().unwrap_or(u64::MAX)));
     }
-    let date = jiff::fmt::rfc2822::parse(said).ok()?.timestamp();
+    let date = date::parse(said, now)?;
     Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
 }
 
@@ -131,6 +143,7 @@ impl HttpClient {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding(coding::ACCEPTED)
             .build();
         HttpClient {
             settings,
@@ -149,78 +162,104 @@ impl HttpClient {
         self.settings.timeout
     }
 
-    /// Makes one call and returns its whole answer, of any status but a redirect.
+    /// How long to leave the upstream alone after this answer: what `Retry-After` says, a minute if that cannot be read; at least a
+    /// second, at most [`HttpSettings::max_pause`].
+    pub fn pause(&self, answer: &HttpAnswer) -> Duration {
+        let said = answer.header("retry-after").map(str::trim);
+        let pause = said.and_then(|said| parse_retry_after(said, Timestamp::now()));
+        let least = Duration::from_secs(1);
+        pause
+            .unwrap_or(UNSAID_PAUSE)
+            .clamp(least, self.settings.max_pause.max(least))
+    }
+
+    /// Makes one call and returns its answer, of any status but a redirect to another place.
     ///
-    /// Blocks until `deadline` or the upstream's own timeout at the latest. `TooSlow` if it was not over by then, `Failed` if the
-    /// upstream could not be reached, broke off, sent too much, or redirects to another origin. Never `Spent`: a 429 is an answer.
+    /// Blocks until `deadline` or the upstream's own timeout at the latest. `TooSlow` if the head, or the body of a value, was not
+    /// there by then. `Failed` if the upstream could not be reached, broke off, sent too much or what cannot be unpacked, or
+    /// redirects to another origin. Never `Paused`: a 429 is an answer.
     pub fn get(&self, get: &Get<'_>, deadline: Instant) -> Result<HttpAnswer, SourceError> {
         let own = Instant::now().checked_add(self.settings.timeout);
         let deadline = own.map_or(deadline, |own| own.min(deadline));
-        let mut uri: Uri =
-            (get.url.parse()).map_err(|_| self.failed("has a base URL that is none"))?;
-        let mut query = get.query;
+        let mut uri: Uri = with_query(get.url, get.query)
+            .parse()
+            .map_err(|_| self.failed("has an invalid base URL"))?;
         for _ in 0..=REDIRECTS {
-            let answer = self.call(&uri, query, get, deadline)?;
+            let answer = self.call(&uri, get, deadline)?;
             let moved = matches!(answer.status, 301 | 302 | 303 | 307 | 308);
-            let Some(location) = answer.header("location").filter(|_| moved) else {
+            let Some(location) = answer.headers.get("location").filter(|_| moved) else {
                 return Ok(answer);
             };
-            match same_origin(&uri, location) {
-                // The new place says its query itself.
-                Some(next) => (uri, query) = (next, &[]),
-                None => return Err(self.failed(&moved_away(answer.status, location, get.secrets))),
-            }
+            let location = String::from_utf8_lossy(location.as_bytes());
+            uri = redirect::target(&uri, &location, get.secrets).map_err(|place| {
+                self.failed(&format!(
+                    "redirects ({}) to {place}, which is not followed: the key is for its base URL alone",
+                    answer.status
+                ))
+            })?;
         }
         Err(self.failed("redirects in circles"))
     }
 
-    fn call(
-        &self,
-        uri: &Uri,
-        query: &[(&str, &str)],
-        get: &Get<'_>,
-        deadline: Instant,
-    ) -> Result<HttpAnswer, SourceError> {
-        let mut outcome = self.send(uri, query, get, deadline, Connection::Any)?;
+    fn call(&self, uri: &Uri, get: &Get<'_>, deadline: Instant) -> Result<HttpAnswer, SourceError> {
+        let mut outcome = self.send(uri, get, deadline, Connection::Any)?;
         if let Err(ureq::Error::Protocol(_)) = outcome
             && self.bodiless.swap(false, Ordering::Relaxed)
         {
-            outcome = self.send(uri, query, get, deadline, Connection::New)?;
+            outcome = self.send(uri, get, deadline, Connection::New)?;
         }
         let (head, body) = outcome
             .map_err(|error| self.trouble(&error, get.secrets))?
             .into_parts();
-        let mut bytes = Vec::new();
-        let status = head.status.as_u16();
-        if matches!(status, 204 | 304) {
-            self.bodiless.store(true, Ordering::Relaxed);
+        let (status, headers) = (head.status.as_u16(), head.headers);
+        let body = match status {
+            200..=203 => self.value(&headers, body, get.secrets, deadline)?,
             // No body, whatever the headers say: those of a 304 tell of the 200 that it stands for, packed or not.
-            return Ok(HttpAnswer {
-                status,
-                headers: head.headers,
-                body: bytes,
-            });
-        }
-        // One byte past the limit tells a body that is too large from one that just fits. ureq's own limit counts packed bytes.
+            204 | 304 => {
+                self.bodiless.store(true, Ordering::Relaxed);
+                Vec::new()
+            }
+            _ => words(&headers, body, deadline),
+        };
+        Ok(HttpAnswer {
+            status,
+            headers,
+            body,
+        })
+    }
+
+    /// The whole body of an answer that is a value.
+    fn value(
+        &self,
+        headers: &HeaderMap,
+        body: ureq::Body,
+        secrets: &[Secret],
+        deadline: Instant,
+    ) -> Result<Vec<u8>, SourceError> {
+        let codings = coding::of(headers).map_err(|what| self.failed(&shown(&what, secrets)))?;
+        // One byte past the limit tells a body that is too large from one that just fits.
         let limit = self.settings.max_body as u64 + 1;
-        let read = body.into_reader().take(limit).read_to_end(&mut bytes);
-        read.map_err(|error| self.trouble(&ureq::Error::from(error), get.secrets))?;
+        let mut bytes = Vec::new();
+        coding::unpack(body.into_reader(), &codings, deadline)
+            .and_then(|body| body.take(limit).read_to_end(&mut bytes))
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut => self.too_slow(),
+                io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData if !codings.is_empty() => {
+                    self.failed("answered with a body that cannot be unpacked")
+                }
+                _ => self.trouble(&ureq::Error::from(error), secrets),
+            })?;
         if bytes.len() > self.settings.max_body {
             let most = format_size(self.settings.max_body as u64);
             return Err(self.failed(&format!("answered with more than {most}")));
         }
-        Ok(HttpAnswer {
-            status,
-            headers: head.headers,
-            body: bytes,
-        })
+        Ok(bytes)
     }
 
     /// Sends the request and returns the answer whose body is not read yet, or what the client says of it.
     fn send(
         &self,
         uri: &Uri,
-        query: &[(&str, &str)],
         get: &Get<'_>,
         deadline: Instant,
         connection: Connection,
@@ -230,9 +269,6 @@ impl HttpClient {
             return Err(self.too_slow());
         }
         let mut request = self.agent.get(uri);
-        for (name, value) in query {
-            request = request.query(name, value);
-        }
         for (name, value) in get.headers {
             // Bytes, since a value may have letters that are not ASCII; what no header may have is an error all the same.
             let mut value = HeaderValue::from_bytes(value.as_bytes())
@@ -278,27 +314,30 @@ impl HttpClient {
     }
 }
 
-/// Where a redirect leads, if that is the same scheme, host and port.
-fn same_origin(from: &Uri, location: &str) -> Option<Uri> {
-    let (scheme, authority) = (from.scheme_str()?, from.authority()?);
-    let location = location.split('#').next().unwrap_or_default();
-    let next: Uri = if location.starts_with('/') && !location.starts_with("//") {
-        format!("{scheme}://{authority}{location}").parse().ok()?
-    } else {
-        location.parse().ok()?
-    };
-    let same = next.scheme() == from.scheme() && next.authority() == Some(authority);
-    same.then_some(next)
+/// What can be had of a body that is no value. Where all of it was had the connection can be used again.
+fn words(headers: &HeaderMap, body: ureq::Body, deadline: Instant) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Ok(codings) = coding::of(headers)
+        && let Ok(body) = coding::unpack(body.into_reader(), &codings, deadline)
+    {
+        // The status has said it all: what cannot be read changes nothing.
+        let _ = body.take(MOST_WORDS).read_to_end(&mut bytes);
+    }
+    bytes
 }
 
-/// Shows of the new place no more than its origin: the rest may have been made of the query that was sent.
-fn moved_away(status: u16, location: &str, secrets: &[Secret]) -> String {
-    let place: Option<Uri> = location.parse().ok();
-    let place = place.and_then(|uri| Some(format!("{}://{}", uri.scheme_str()?, uri.host()?)));
-    let place = place.map_or_else(|| "elsewhere".to_owned(), |place| shown(&place, secrets));
-    format!(
-        "redirects ({status}) to {place}, which is not followed: the key is for its base URL alone"
-    )
+/// The URL with these parameters added, escaped.
+fn with_query(url: &str, query: &[(&str, &str)]) -> String {
+    let mut whole = url.to_owned();
+    let mut mark = if url.contains('?') { '&' } else { '?' };
+    for (name, value) in query {
+        whole.push(mark);
+        mark = '&';
+        escape_into(&mut whole, name);
+        whole.push('=');
+        escape_into(&mut whole, value);
+    }
+    whole
 }
 
 /// A proxy from the environment is for other machines; the sandbox is on this one.

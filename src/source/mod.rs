@@ -3,6 +3,7 @@
 mod error;
 pub mod http;
 pub mod json_api;
+mod json_text;
 pub mod news;
 pub mod quota;
 mod settings;

@@ -65,7 +65,7 @@ impl fmt::Debug for Quota {
 }
 
 impl Quota {
-    /// A quota of which this process has spent nothing yet. No rates: only [`Quota::hold`] limits it. With rates and a store a
+    /// A quota of which this process has spent nothing yet. No rates: nothing limits it. With rates and a store a
     /// thread of its own checks in there, until this is dropped.
     pub fn new(upstream: impl Into<String>, rates: Vec<Rate>, store: Option<QuotaStore>) -> Quota {
         let mut quota = Quota::without_keeper(upstream, rates, store);
@@ -109,8 +109,7 @@ impl Quota {
         Ok(())
     }
 
-    /// Books a call, waits for its place, and makes it, which is to be over by `deadline`. What it says of the quota is believed: a
-    /// `Spent` closes it for everyone here.
+    /// Books a call, waits for its place, and makes it, which is to be over by `deadline`.
     ///
     /// # Errors
     /// `Spent` if there is no place in time, `TooSlow` if there was no time at all, else what `call` gives.
@@ -130,19 +129,12 @@ impl Quota {
             what: self.core.upstream.clone(),
             retry_after: spent.retry_after,
         })?;
-        let outcome = call();
-        if let Err(SourceError::Spent { retry_after, .. }) = &outcome {
-            self.hold(*retry_after);
-        }
-        outcome
+        call()
     }
 
-    /// Books nothing for this long: the upstream itself says that its quota is spent.
-    pub fn hold(&self, time: Duration) {
-        let now = Instant::now();
-        let mut book = self.core.lock();
-        book.close(now + time);
-        self.core.tell_spent(&mut book, now, time);
+    /// Whether there is any rate to keep to.
+    pub fn is_limited(&self) -> bool {
+        !self.core.rates.is_empty()
     }
 }
 
@@ -254,7 +246,7 @@ impl Core {
 #[derive(Default)]
 struct Book {
     entries: VecDeque<Booking>,
-    /// There is no place before this, by Redis's word or the upstream's.
+    /// There is no place before this, by Redis's word.
     closed_until: Option<Instant>,
     tie: Tie,
     told: Told,

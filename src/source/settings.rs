@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::http::HttpSettings;
 use super::news::NewsFormat;
 use crate::quantity::Rate;
 use crate::secret::Secret;
@@ -27,6 +28,8 @@ pub struct UpstreamSettings {
     pub timeout: Duration,
     /// Calls in a time; all of them are kept to.
     pub quota: Vec<Rate>,
+    /// The longest that its own word can keep it from being asked.
+    pub max_pause: Duration,
 }
 
 impl UpstreamSettings {
@@ -65,6 +68,7 @@ impl UpstreamSettings {
             key: None,
             timeout: Duration::from_secs(5),
             quota,
+            max_pause: HttpSettings::MAX_PAUSE,
         })
     }
 }

@@ -17,15 +17,18 @@ pub struct HttpUpstreamSettings {
     pub timeout: Duration,
     /// Calls in a time; all of them are kept to. None: no quota.
     pub quota: Vec<Rate>,
+    /// The longest that its own word can keep it from being asked.
+    pub max_pause: Duration,
 }
 
 impl HttpUpstreamSettings {
-    /// The default settings: ten seconds, no quota.
+    /// The default settings: ten seconds, no quota, pauses of a minute at most.
     pub fn new(name: impl Into<String>) -> HttpUpstreamSettings {
         HttpUpstreamSettings {
             name: name.into(),
             timeout: Duration::from_secs(10),
             quota: Vec::new(),
+            max_pause: HttpSettings::MAX_PAUSE,
         }
     }
 }
@@ -41,8 +44,12 @@ impl HttpUpstream {
     /// An upstream that nobody has called yet. `store`: where all replicas keep its quota together; `None`: each has it to itself.
     pub fn new(settings: &HttpUpstreamSettings, store: Option<QuotaStore>) -> HttpUpstream {
         let (name, rates) = (&settings.name, settings.quota.clone());
+        let calls = HttpSettings {
+            max_pause: settings.max_pause,
+            ..HttpSettings::new(name, settings.timeout)
+        };
         HttpUpstream {
-            http: HttpClient::new(HttpSettings::new(name, settings.timeout)),
+            http: HttpClient::new(calls),
             quota: Arc::new(Quota::new(name, rates, store)),
         }
     }

@@ -1,5 +1,7 @@
 //! Resources that an operator declares over SQL: a few lines of configuration and a file with a statement, no Rust.
 
+mod connections;
+mod statements;
 mod writes;
 
 use std::sync::Arc;

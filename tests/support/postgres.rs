@@ -1,7 +1,8 @@
 //! A Postgres of one test: a real server in a temporary folder, with nothing in it.
 //!
-//! `initdb` without `fsync` takes
-//! half a second, so every server has a folder of its own and none is copied.
+//! Tests connect as a role that owns its databases and is no superuser, as on a managed server. The
+//! superuser makes roles and databases and reads the server's own state. `initdb` without `fsync`
+//! takes half a second, so every server has a folder of its own and none is copied.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,6 +17,10 @@ use super::postgres_program::{INSTALL, own, program};
 use super::process::Process;
 use super::{SOON, free_address, until};
 
+/// The role that owns the databases, and nothing more.
+const OWNER: &str = "larder";
+/// The superuser that `initdb` makes.
+const SUPERUSER: &str = "postgres";
 /// The password of the role that [`PostgresServer::url`] names. Local connections are trusted, so it is there to be looked for in logs.
 pub const PASSWORD: &str = "a-postgres-password-that-nobody-may-see";
 
@@ -39,7 +44,7 @@ impl PostgresServer {
             .current_dir(&data)
             .arg("--pgdata")
             .arg(&data)
-            .args(["--no-sync", "--auth=trust", "--username=larder"])
+            .args(["--no-sync", "--auth=trust", "--username", SUPERUSER])
             .args(["--no-locale", "--encoding=UTF8"])
             .output()
             .unwrap_or_else(|error| panic!("cannot run initdb ({error}): {INSTALL}"));
@@ -56,21 +61,43 @@ impl PostgresServer {
             frozen: Vec::new(),
         };
         server.restart();
+        server.administer(&format!("CREATE ROLE {OWNER} LOGIN"));
+        server.administer(&format!("CREATE DATABASE {OWNER} OWNER {OWNER}"));
         server
     }
 
-    /// The database that is always there.
+    /// The database that is always there, as its owner.
     pub fn url(&self) -> String {
-        self.url_of("postgres")
+        self.url_as(OWNER, OWNER)
     }
 
-    /// Makes an empty database and gives its URL.
-    pub fn new_database(&self) -> String {
-        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        self.connect(&self.url())
-            .batch_execute(&format!("CREATE DATABASE {name}"))
+    /// A database as a role sees it.
+    pub fn url_as(&self, role: &str, database: &str) -> String {
+        format!("postgres://{role}:{PASSWORD}@{}/{database}", self.address)
+    }
+
+    /// Runs SQL as the superuser.
+    pub fn administer(&self, sql: &str) {
+        self.administer_in("postgres", sql);
+    }
+
+    /// Runs SQL in a database as the superuser.
+    pub fn administer_in(&self, database: &str, sql: &str) {
+        self.connect(&self.url_as(SUPERUSER, database))
+            .batch_execute(sql)
             .unwrap();
-        self.url_of(&name)
+    }
+
+    /// Makes an empty database and gives its URL, as its owner.
+    pub fn new_database(&self) -> String {
+        self.new_database_of(OWNER)
+    }
+
+    /// The same for another role, which has to be there.
+    pub fn new_database_of(&self, role: &str) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.administer(&format!("CREATE DATABASE {name} OWNER {role}"));
+        self.url_as(role, &name)
     }
 
     pub fn connect(&self, url: &str) -> Client {
@@ -83,29 +110,39 @@ impl PostgresServer {
 
     /// Runs SQL as an operator would, with the program `psql`.
     pub fn psql(&self, sql: &str) -> String {
-        let ran = program("psql")
-            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
-            .args(["--set=ON_ERROR_STOP=1", "--command", sql, "--dbname"])
-            .arg(self.url())
-            .output()
-            .unwrap_or_else(|error| panic!("cannot run psql ({error}): {INSTALL}"));
-        assert!(
-            ran.status.success(),
-            "psql: {}",
-            String::from_utf8_lossy(&ran.stderr)
-        );
-        String::from_utf8_lossy(&ran.stdout).trim().to_owned()
+        let args = ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"];
+        let args = args
+            .into_iter()
+            .chain(["--set=ON_ERROR_STOP=1", "--command", sql]);
+        run("psql", args, &self.url()).trim().to_owned()
+    }
+
+    /// Dumps the database of one URL and restores it into that of another, with `pg_dump` and
+    /// `psql`, each as the role of its URL. Any error of the restore fails the test.
+    pub fn copy(&self, from: &str, to: &str) {
+        let dump = self.folder.path().join("dump.sql");
+        fs::write(&dump, run("pg_dump", ["--no-owner"], from)).unwrap();
+        own(&dump);
+        let file = dump.to_str().unwrap();
+        let args = [
+            "--no-psqlrc",
+            "--quiet",
+            "--set=ON_ERROR_STOP=1",
+            "--file",
+            file,
+        ];
+        run("psql", args, to);
     }
 
     /// Has every statement written to its log from now on.
     pub fn log_statements(&self) {
-        let mut client = self.connect(&self.url());
         for statement in [
             "ALTER SYSTEM SET log_statement = 'all'",
             "SELECT pg_reload_conf()",
         ] {
-            client.batch_execute(statement).unwrap();
+            self.administer(statement);
         }
+        let mut client = self.connect(&self.url());
         until(SOON, "statements are logged", || {
             let set = client.query_one("SHOW log_statement", &[]).unwrap();
             set.get::<_, String>(0) == "all"
@@ -136,7 +173,7 @@ impl PostgresServer {
         let mut process = Process::spawn(command, &log, INSTALL).ended_by(Signal::QUIT);
         until(SOON, "postgres answers", || {
             process.must_run();
-            Client::connect(&self.url(), NoTls).is_ok()
+            Client::connect(&self.url_as(SUPERUSER, "postgres"), NoTls).is_ok()
         });
         self.process = Some(process);
     }
@@ -170,10 +207,22 @@ impl PostgresServer {
             let _ = kill_process(pid, Signal::CONT);
         }
     }
+}
 
-    fn url_of(&self, database: &str) -> String {
-        format!("postgres://larder:{PASSWORD}@{}/{database}", self.address)
-    }
+/// Runs a client program on the database of `url` and gives what it prints.
+fn run<'a>(name: &str, args: impl IntoIterator<Item = &'a str>, url: &str) -> String {
+    let ran = program(name)
+        .args(args)
+        .arg("--dbname")
+        .arg(url)
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run {name} ({error}): {INSTALL}"));
+    assert!(
+        ran.status.success(),
+        "{name}: {}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    String::from_utf8(ran.stdout).unwrap()
 }
 
 impl Drop for PostgresServer {

@@ -9,12 +9,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::{Connection, PubSub, RedisError, RedisResult};
 
 use super::super::clock::Clock;
+use super::super::closing::Closing;
 use super::super::leases::{Held, RENEW_EVERY};
 use super::super::random::random;
 use super::super::settings::CoherenceSettings;
@@ -55,6 +56,10 @@ pub(crate) struct BusParts {
     pub(crate) listeners: Mutex<Vec<Listener>>,
     /// The leases to keep alive.
     pub(crate) held: Arc<Held>,
+    /// How long Redis may take to reply. A shorter one than `patience` loses nothing: trust ends without an echo, too.
+    pub(crate) reply: Duration,
+    /// Ends the thread.
+    pub(crate) closing: Closing,
 }
 
 impl BusParts {
@@ -90,9 +95,9 @@ impl std::fmt::Display for Lost {
     }
 }
 
-/// Starts the thread; it ends when the cache is gone.
+/// Starts the thread; it ends when the cache is closed: at once, or after the reply that it waits for.
 pub(crate) fn start(parts: &Arc<BusParts>, connect: Connect) -> Result<(), String> {
-    let parts = Arc::downgrade(parts);
+    let parts = parts.clone();
     std::thread::Builder::new()
         .name("bus".into())
         .spawn(move || run(&parts, &connect))
@@ -100,14 +105,13 @@ pub(crate) fn start(parts: &Arc<BusParts>, connect: Connect) -> Result<(), Strin
         .map_err(|error| format!("cannot start a thread: {error}"))
 }
 
-fn run(parts: &Weak<BusParts>, connect: &Connect) {
+fn run(bus: &BusParts, connect: &Connect) {
     let mut pause = PAUSES.0;
     let mut told = true;
     let mut prune_at = None;
-    loop {
-        let Some(bus) = parts.upgrade() else { return };
+    while !bus.closing.is_closed() {
         let mut session = Session {
-            bus: &bus,
+            bus,
             sent: VecDeque::new(),
             heard: false,
             // Beyond the life of a session: one that is lost again and again would never come to it.
@@ -122,14 +126,13 @@ fn run(parts: &Weak<BusParts>, connect: &Connect) {
             pause = PAUSES.0;
             told = false;
         }
-        if !told {
+        if !told && !bus.closing.is_closed() {
             told = true;
             log::warn!("the bus is lost: {lost}; memory is not trusted until it is back");
         }
         // What is pending waits for this, too: no longer than it waits for a ping.
         let longest = PAUSES.1.min(bus.settings.patience / 4);
-        drop(bus);
-        std::thread::sleep(pause);
+        bus.closing.pause(pause);
         pause = (pause * 2).min(longest);
     }
 }
@@ -149,8 +152,8 @@ impl Session<'_> {
     fn run(&mut self, connect: &Connect) -> Result<(), Lost> {
         let bus = self.bus;
         let patience = bus.settings.patience;
-        let mut listening = connect(patience)?;
-        let mut talking = connect(patience)?;
+        let mut listening = connect(bus.reply)?;
+        let mut talking = connect(bus.reply)?;
         let mut listening = listening.as_pubsub();
         let private = bus.scripts.private_channel(&bus.replica);
         // Subscribed and confirmed before the state is read: what comes between is heard, and waits in the connection.
@@ -158,7 +161,7 @@ impl Session<'_> {
         self.catch_up(&mut talking, None)?;
         let (mut ping_at, mut renew_at) = (Instant::now(), Instant::now());
         loop {
-            if Arc::strong_count(&bus.mirror) == 1 {
+            if bus.closing.is_closed() {
                 let _ = bus.scripts.forget_replica(&mut talking, &bus.replica);
                 return Ok(());
             }

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::mirror::Dependency;
 use super::name::{Kind, Name};
@@ -19,6 +20,8 @@ pub(crate) struct Pending {
     waiting: AtomicUsize,
     /// The latest of each name and kind.
     names: Mutex<Waiting>,
+    /// Told when something was settled; its lock is `names`.
+    settled: Condvar,
 }
 
 type Waiting = HashMap<(Name, Kind), Wait>;
@@ -102,6 +105,19 @@ impl Pending {
             }
         }
         self.waiting.store(waiting.len(), Ordering::Release);
+        self.settled.notify_all();
+    }
+
+    /// Waits until nothing waits, or `limit` has passed. Returns whether nothing does.
+    pub(crate) fn wait_empty(&self, limit: Duration) -> bool {
+        if self.is_empty() {
+            return true;
+        }
+        let (waiting, _) = self
+            .settled
+            .wait_timeout_while(self.lock(), limit, |waiting| !waiting.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        waiting.is_empty()
     }
 
     /// What waits to be delivered, of each kind.

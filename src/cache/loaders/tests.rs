@@ -252,11 +252,16 @@ fn a_renewal_needs_nobody_and_makes_room_first() {
 }
 
 #[test]
-fn the_threads_end_with_the_last_clone() {
-    let mut bench = bench(2, 2, &[]);
+fn closing_refuses_what_waits_and_ends_the_threads() {
+    let mut bench = bench(1, 2, &["s"]);
     bench.held("s", 1);
+    let _waits = bench.job("waits", "s", 1);
+    bench.loaders.close();
+    assert_eq!(bench.next(), ("waits", Turn::Refused));
+    let _late = bench.job("late", "s", 1);
+    assert_eq!(bench.next(), ("late", Turn::Refused));
     bench.release.clear();
-    let inner = Arc::downgrade(&bench.loaders.inner);
+    let inner = Arc::downgrade(&bench.loaders.0);
     drop(bench);
     let began = std::time::Instant::now();
     while inner.strong_count() > 0 {

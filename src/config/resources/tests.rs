@@ -48,6 +48,8 @@ fn what_a_resource_needs() {
     assert!(faults("[resource]\na = 5")[0].contains("resource.a: is 5; valid: a table"));
     assert!(added("ttl_ms = 5").contains(":10: resource.news.ttl_ms: is an unknown key"));
     assert!(added("public = 1").contains("public: is 1; valid: true or false"));
+    let unknown = added("unknown_params = \"reject\"");
+    assert!(unknown.contains("unknown_params: is \"reject\"; valid: \"ignore\" or \"refuse\""));
     assert!(added("client_ttl = 30").contains("client_ttl: is 30; valid: a duration"));
 }
 

@@ -247,52 +247,61 @@ fn partitions_and_odd_names_are_watched_too() {
 
 #[test]
 fn a_writer_needs_nothing_but_its_table_and_gains_nothing_by_it() {
-    let (database, mut reader) = watched(
-        "CREATE TABLE members (id INT); SELECT larder_watch('members', 'user:{id}');
-         DROP ROLE IF EXISTS outbox_writer; CREATE ROLE outbox_writer; GRANT INSERT ON members TO outbox_writer;
-         GRANT CREATE ON SCHEMA public TO outbox_writer;
-         SET LOCAL ROLE outbox_writer;
-         CREATE FUNCTION larder_text(integer, regtype) RETURNS text LANGUAGE sql AS $$ SELECT 'stolen' $$;
+    let (database, mut reader) =
+        watched("CREATE TABLE members (id INT); SELECT larder_watch('members', 'user:{id}')");
+    let administer = |sql: &str| database.place().administer(sql);
+    let write = |sql: &str| {
+        administer(&format!(
+            "BEGIN; SET LOCAL ROLE outbox_writer; {sql}; COMMIT"
+        ))
+    };
+    administer(
+        "DROP ROLE IF EXISTS outbox_writer; CREATE ROLE outbox_writer; GRANT INSERT ON members TO outbox_writer;
+         GRANT CREATE ON SCHEMA public TO outbox_writer",
+    )
+    .unwrap();
+    write(
+        "CREATE FUNCTION larder_text(integer, regtype) RETURNS text LANGUAGE sql AS $$ SELECT 'stolen' $$;
          CREATE FUNCTION format(text, integer) RETURNS text LANGUAGE sql AS $$ SELECT 'stolen' $$;
          CREATE FUNCTION array_agg_step(text[], text) RETURNS text[] LANGUAGE sql AS $$ SELECT ARRAY['stolen'] $$;
-         CREATE AGGREGATE array_agg(text) (SFUNC = array_agg_step, STYPE = text[]);
-         RESET ROLE",
-    );
-    fixture::batch(
-        &database,
-        "SET LOCAL ROLE outbox_writer;
-         CREATE TEMP TABLE larder_outbox (names text[]); SET LOCAL search_path = pg_temp, public;
-         INSERT INTO public.members VALUES (1)",
-    );
+         CREATE AGGREGATE array_agg(text) (SFUNC = array_agg_step, STYPE = text[])",
+    )
+    .unwrap();
+    // A larger schema path and a temporary table of the outbox's name lead its function nowhere.
+    write(
+        "CREATE TEMP TABLE larder_outbox (names text[]); SET LOCAL search_path = pg_temp, public;
+         SET LOCAL larder.schema = 'pg_temp'; INSERT INTO public.members VALUES (1)",
+    )
+    .unwrap();
     assert_eq!(take(&mut reader), [["user:1"]]);
     for forbidden in [
         "SELECT * FROM public.larder_outbox",
         "SELECT public.larder_watch('members', 'user:{id}')",
         "CREATE TABLE own (id INT); CREATE TRIGGER own AFTER TRUNCATE ON own EXECUTE FUNCTION public.larder_note('x')",
     ] {
-        let tried = database.transaction(|tx| {
-            tx.batch("SET LOCAL ROLE outbox_writer")?;
-            tx.batch(forbidden)
-        });
-        let error = tried.unwrap_err().to_string();
-        assert!(error.contains("permission denied"), "{forbidden}: {error}");
+        let error = write(forbidden).unwrap_err();
+        assert_eq!(
+            error.code(),
+            Some(&postgres::error::SqlState::INSUFFICIENT_PRIVILEGE),
+            "{forbidden}: {error}"
+        );
     }
     // Whoever may attach, may attach what is their own.
     fixture::batch(
         &database,
-        "GRANT EXECUTE ON FUNCTION larder_watch(regclass, text), larder_note() TO outbox_writer;
-         SET LOCAL ROLE outbox_writer; CREATE TABLE own (id INT); SELECT larder_watch('own', 'own:{id}');
-         INSERT INTO own VALUES (7); RESET ROLE",
+        "GRANT EXECUTE ON FUNCTION larder_watch(regclass, text), larder_note() TO outbox_writer",
     );
+    write(
+        "CREATE TABLE own (id INT); SELECT larder_watch('own', 'own:{id}'); INSERT INTO own VALUES (7)",
+    )
+    .unwrap();
     assert_eq!(take(&mut reader), [["own:7"]]);
-    let others = database.transaction(|tx| {
-        tx.batch("SET LOCAL ROLE outbox_writer; SELECT larder_watch('members', 'other:{id}')")
-    });
-    assert!(others.unwrap_err().to_string().contains("permission"));
-    fixture::batch(
-        &database,
-        "DROP OWNED BY outbox_writer; DROP ROLE outbox_writer",
+    let others = write("SELECT larder_watch('members', 'other:{id}')").unwrap_err();
+    assert_eq!(
+        others.code(),
+        Some(&postgres::error::SqlState::INSUFFICIENT_PRIVILEGE)
     );
+    administer("DROP OWNED BY outbox_writer; DROP ROLE outbox_writer").unwrap();
 }
 
 #[test]

@@ -3,7 +3,10 @@
 mod conflicts;
 mod describing;
 mod given;
+mod lost;
 mod reading;
+mod schema_changes;
+mod tokens;
 mod types;
 mod values;
 mod writing;

@@ -4,6 +4,8 @@ use super::*;
 use crate::source::tiny_server::{TinyServer, respond};
 use std::io::Write;
 
+mod heads;
+
 const KEY: &str = "s3cr3t-k3y";
 
 fn client(timeout: Duration) -> HttpClient {
@@ -57,7 +59,7 @@ fn any_status_is_an_answer() {
         let answer = get(&server, PATIENT).unwrap();
         assert_eq!(answer.status.to_string(), status[..3]);
         assert_eq!(answer.body, b"body");
-        assert_eq!(answer.retry_after(), Duration::from_secs(7));
+        assert_eq!(answer.header("Retry-After"), Some("7"));
     }
 }
 
@@ -72,18 +74,49 @@ fn retry_after_in_both_forms_and_in_none() {
     for wrong in ["", "-1", "soon", "1.5"] {
         assert_eq!(seconds(wrong), None, "{wrong}");
     }
-    let answer = |said: &'static str| {
+}
+
+#[test]
+fn a_pause_is_as_long_as_the_upstream_says_and_no_longer_than_is_set() {
+    let answer = |status, said: &str| {
         let mut headers = HeaderMap::new();
-        headers.insert("retry-after", said.parse().unwrap());
+        if !said.is_empty() {
+            headers.insert("retry-after", said.parse().unwrap());
+        }
         HttpAnswer {
-            status: 429,
+            status,
             headers,
             body: Vec::new(),
         }
     };
-    assert_eq!(answer("never").retry_after(), UNSAID_RETRY_AFTER);
-    assert_eq!(answer("0").retry_after(), Duration::from_secs(1));
-    assert_eq!(answer("9999999999").retry_after(), LONGEST_RETRY_AFTER);
+    let mut settings = HttpSettings::new("newsapi", PATIENT);
+    assert_eq!(settings.max_pause, Duration::from_secs(60));
+    for (max, said, pause) in [
+        (60, "7", 7),
+        (60, " 7 ", 7),
+        (60, "0", 1),
+        (60, "61", 60),
+        (60, "99999999999999999999", 60),
+        (60, "Fri, 31 Dec 9999 23:59:59 GMT", 60),
+        (60, "Friday, 02-Jan-26 03:05:05 GMT", 1),
+        (60, "Fri Jan  2 03:05:05 2026", 1),
+        // What cannot be read is a minute, as far as that is allowed.
+        (3600, "-1", 60),
+        (3600, "1.5", 60),
+        (3600, "1, 2", 60),
+        (3600, "never", 60),
+        (3600, "", 60),
+        (10, "never", 10),
+        (3600, "3000", 3000),
+    ] {
+        settings.max_pause = Duration::from_secs(max);
+        let client = HttpClient::new(settings.clone());
+        let found = client.pause(&answer(429, said));
+        assert_eq!(found, Duration::from_secs(pause), "{said}");
+    }
+    let asks = |status, said| answer(status, said).asks_to_wait();
+    assert!(asks(429, "") && asks(503, "1") && asks(503, "never"));
+    assert!(!asks(503, "") && !asks(500, "1") && !asks(200, "1"));
 }
 
 #[test]
@@ -233,8 +266,57 @@ fn gzip_is_unpacked_and_the_limit_counts_what_it_unpacks_to() {
             b"not gzip at all",
         );
     });
+    assert_eq!(
+        get(&server, PATIENT).unwrap_err().to_string(),
+        "newsapi answered with a body that cannot be unpacked"
+    );
+}
+
+#[test]
+fn a_coding_is_known_by_each_of_its_spellings_or_named() {
+    for header in [
+        "Content-Encoding: GZIP",
+        "Content-Encoding: x-gzip",
+        "Content-Encoding: identity, gzip",
+        "Content-Encoding: identity\r\nContent-Encoding: Gzip",
+    ] {
+        let server = TinyServer::start(move |mut stream, request| {
+            assert!(
+                request
+                    .to_lowercase()
+                    .contains("\r\naccept-encoding: gzip\r\n")
+            );
+            respond(&mut stream, "200 OK", &[header], PACKED);
+        });
+        let answer = get(&server, PATIENT).unwrap();
+        assert_eq!(answer.body, b"hello, packed world", "{header}");
+    }
+    for (header, told) in [
+        ("Content-Encoding: br", "`br`"),
+        ("Content-Encoding: gzip, Zstd", "`Zstd`"),
+        ("Content-Encoding: s3cr3t-k3y", "`***`"),
+    ] {
+        let server = TinyServer::start(move |mut stream, _| {
+            respond(&mut stream, "200 OK", &[header], PACKED);
+        });
+        assert_eq!(
+            get(&server, PATIENT).unwrap_err().to_string(),
+            format!(
+                "newsapi answered with the content coding {told}, which is not supported: gzip was asked for"
+            )
+        );
+    }
+    // Packed twice, it is the text in the end that counts.
+    let server = TinyServer::start(|mut stream, _| {
+        respond(
+            &mut stream,
+            "200 OK",
+            &["Content-Encoding: gzip, identity"],
+            BOMB,
+        );
+    });
     let error = get(&server, PATIENT).unwrap_err();
-    assert!(matches!(error, SourceError::Failed(_)), "{error:?}");
+    assert_eq!(error.to_string(), "newsapi answered with more than 1000B");
 }
 
 #[test]
@@ -252,12 +334,7 @@ fn a_redirect_to_another_host_is_not_followed() {
         "{error}"
     );
     assert_eq!(other.requests(), 0);
-    for location in [
-        "//evil.example/",
-        "https://127.0.0.1/",
-        "nonsense",
-        "\\\\evil",
-    ] {
+    for location in ["//evil.example/", "https://127.0.0.1/", "\\\\evil"] {
         let header = format!("Location: {location}");
         let server = TinyServer::start(move |mut stream, _| {
             respond(&mut stream, "301 Moved Permanently", &[&header], b"");
@@ -271,20 +348,28 @@ fn a_redirect_to_another_host_is_not_followed() {
 
 #[test]
 fn a_redirect_within_the_origin_is_followed() {
-    let server = TinyServer::start(|mut stream, request| {
-        if request.starts_with("GET /search?") {
-            respond(
-                &mut stream,
-                "308 Permanent Redirect",
-                &["Location: /v2/search?page=1#x"],
-                b"",
-            );
-        } else {
-            respond(&mut stream, "200 OK", &[], request.as_bytes());
-        }
-    });
-    let body = String::from_utf8(get(&server, PATIENT).unwrap().body).unwrap();
-    assert!(body.starts_with("GET /v2/search?page=1 HTTP/1.1"), "{body}");
+    for (location, target) in [
+        ("/v2/search?page=1#x", "/v2/search?page=1"),
+        ("target", "/target"),
+        ("../slash/", "/slash/"),
+        ("?page=2", "/search?page=2"),
+        ("caf\u{e9}", "/caf%C3%A9"),
+    ] {
+        let head = format!("Location: {location}");
+        // Its body is not needed, and cannot be had.
+        let server = TinyServer::start(move |mut stream, request| {
+            if request.starts_with("GET /search?q=") {
+                let head = format!("HTTP/1.1 308 Permanent Redirect\r\n{head}\r\n");
+                let _ = stream.write_all(head.as_bytes());
+                let _ = stream.write_all(b"Content-Length: 50\r\n\r\n<html>");
+            } else {
+                respond(&mut stream, "200 OK", &[], request.as_bytes());
+            }
+        });
+        let body = String::from_utf8(get(&server, PATIENT).unwrap().body).unwrap();
+        let line = format!("GET {target} HTTP/1.1");
+        assert!(body.starts_with(&line), "{location}: {body}");
+    }
     let circle = TinyServer::start(|mut stream, _| {
         respond(&mut stream, "302 Found", &["Location: /again"], b"");
     });

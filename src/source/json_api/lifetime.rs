@@ -13,6 +13,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use ureq::http::HeaderMap;
 
+use super::super::http::date;
+use super::super::http::field::list;
 use crate::cache::Life;
 
 /// The longest time that is believed (RFC 9111, section 1.2.2).
@@ -130,13 +132,6 @@ fn split(text: &str) -> Vec<(String, String)> {
     }
 }
 
-/// All lines of a header as one list.
-pub(super) fn list(headers: &HeaderMap, name: &str) -> String {
-    let lines = headers.get_all(name).iter();
-    let lines = lines.map(|value| String::from_utf8_lossy(value.as_bytes()));
-    lines.collect::<Vec<_>>().join(",")
-}
-
 /// How long it was in other caches already; none where that cannot be read (section 5.1).
 fn age(headers: &HeaderMap) -> Duration {
     let said = list(headers, "age");
@@ -145,16 +140,15 @@ fn age(headers: &HeaderMap) -> Duration {
 
 /// How long after its own date it expires: its clock is compared with itself, not with this machine's.
 fn expires(headers: &HeaderMap, now: Timestamp) -> Duration {
-    let date = |name: &str| {
+    let instant = |name: &str| {
         let mut lines = headers.get_all(name).iter();
         let one = lines.next().filter(|_| lines.next().is_none())?;
-        let parsed = jiff::fmt::rfc2822::parse(one.to_str().ok()?.trim()).ok()?;
-        Some(parsed.timestamp())
+        date::parse(one.to_str().ok()?, now)
     };
-    let Some(expires) = date("expires") else {
+    let Some(expires) = instant("expires") else {
         return Duration::ZERO;
     };
-    let since = date("date").unwrap_or(now);
+    let since = instant("date").unwrap_or(now);
     let left = Duration::try_from(expires.duration_since(since)).unwrap_or_default();
     left.min(Duration::from_secs(LONGEST))
 }
@@ -278,6 +272,25 @@ mod tests {
             (vec![DATE, "Expires: 0"], exactly(0)),
             (vec![DATE, "Expires: -1"], exactly(0)),
             (vec![DATE, &at("10:01:00"), &at("10:02:00")], exactly(0)),
+            // Each form of a date.
+            (
+                vec![DATE, "Expires: Friday, 02-Jan-26 10:01:00 GMT"],
+                exactly(60),
+            ),
+            (
+                vec![
+                    "Date: Fri Jan  2 10:00:00 2026",
+                    "Expires: Fri Jan  2 10:01:00 2026",
+                ],
+                exactly(60),
+            ),
+            (
+                vec![
+                    "Date: Friday, 02-Jan-26 10:00:00 GMT",
+                    "Expires: Thursday, 02-Jan-25 10:01:00 GMT",
+                ],
+                exactly(0),
+            ),
             // Without a date: since it came.
             (vec![&at("03:05:05")], exactly(60)),
             (vec!["Date: today", &at("03:05:05")], exactly(60)),
@@ -300,6 +313,10 @@ mod tests {
             ),
             (
                 vec![DATE, "Expires: Sun, 02 Jan 2400 10:00:00 GMT"],
+                exactly(LONGEST),
+            ),
+            (
+                vec![DATE, "Expires: Fri, 31 Dec 9999 23:59:59 GMT"],
                 exactly(LONGEST),
             ),
         ] {

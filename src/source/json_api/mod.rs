@@ -1,8 +1,8 @@
 //! Any HTTP API that answers with JSON, as a source.
 //!
 //! Promise: a load makes one call, booked on its upstream's quota, and gives the JSON as it was sent, byte for byte, or the part of
-//! it that is picked. 404, 410 and 204 are absence, and anything else that is no JSON is an error. A parameter cannot leave the
-//! place that it stands in: not its segment of the path, not its value in the query, not its header.
+//! it that is picked. 404, 410 and 204 are absence, and anything else that is no JSON, or is nested too deep, is an error. A parameter
+//! cannot leave the place that it stands in: not its segment of the path, not its value in the query, not its header.
 //!
 //! No error, no identity and no printed form shows what the environment filled in.
 
@@ -21,6 +21,7 @@ use jiff::Timestamp;
 
 use super::error::{SourceError, shown};
 use super::http::{Get, HttpAnswer};
+use super::json_text::{NoJson, json_text};
 use super::upstream::HttpUpstream;
 use crate::cache::{Attempt, Life, LoadError, Loaded, Value};
 use pick::{Nothing, Pointer};
@@ -229,8 +230,8 @@ impl JsonApi {
     /// segment of the path, a control character in a header) names nothing: absent, without a call.
     ///
     /// # Errors
-    /// `Spent` if the quota comes back too late, or the upstream says 429, or 503 with `Retry-After`, after which nobody here asks
-    /// it again before the time it named. `TooSlow` after `deadline`. `Failed` for any other status, for what is no JSON, and
+    /// `Spent` if the quota comes back too late. `Paused` if the upstream says 429, or 503 with `Retry-After`: for all of the upstream
+    /// where it has a quota, else for these parameters. `TooSlow` after `deadline`. `Failed` for any other status, for what is no JSON, and
     /// where there is nothing to pick.
     pub fn fetch<N: AsRef<str>, V: AsRef<str>>(
         &self,
@@ -304,10 +305,7 @@ impl JsonApi {
 
     /// The value in a body; `None`: it says that there is none.
     fn value(&self, body: Vec<u8>, answer: &HttpAnswer) -> Result<Option<Bytes>, SourceError> {
-        let whole = match pick::json(&body) {
-            Some(whole) => whole,
-            None => return Err(self.no_json(answer)),
-        };
+        let whole = json_text(&body).map_err(|why| self.no_json(why, answer))?;
         let part = match &self.pick {
             None => whole,
             Some(pointer) => match pointer.find(whole) {
@@ -326,20 +324,20 @@ impl JsonApi {
         Ok(Some(Bytes::copy_from_slice(part.as_bytes())))
     }
 
-    fn no_json(&self, answer: &HttpAnswer) -> SourceError {
+    fn no_json(&self, why: NoJson, answer: &HttpAnswer) -> SourceError {
         let kind = answer.header("content-type").unwrap_or("no content type");
         let kind = shown(kind, self.target.secrets());
         let status = answer.status;
-        self.failed(format!("answered {status} with what is no JSON ({kind})"))
+        self.failed(format!("answered {status} with {why} ({kind})"))
     }
 
     fn refused(&self, answer: &HttpAnswer) -> SourceError {
         let status = answer.status;
-        let unavailable = status == 503 && answer.header("retry-after").is_some();
-        if status == 429 || unavailable {
-            SourceError::Spent {
+        if answer.asks_to_wait() {
+            SourceError::Paused {
                 what: format!("{} answered {status}", self.upstream.name()),
-                retry_after: answer.retry_after(),
+                retry_after: self.upstream.http.pause(answer),
+                whole_source: self.upstream.quota.is_limited(),
             }
         } else {
             self.failed(format!("answered {status}"))

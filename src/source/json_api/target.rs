@@ -4,7 +4,8 @@
 //! value that would climb (`.` or `..` as a segment, also behind an escaped slash, which some servers unescape first) is refused.
 //! In the query it is escaped likewise; in a header it has no control character. Scheme, host and port are the operator's alone.
 //!
-//! What the environment fills in is raw up to the query, since it may be a whole base URL, and escaped from there on.
+//! What the environment fills in is a whole base URL, or a part of one, in front of the path; from there on it is a value and
+//! escaped.
 
 use std::fmt;
 
@@ -174,8 +175,12 @@ impl Target {
                     continue;
                 }
                 Piece::Text(text) => text.as_str(),
-                Piece::Filled(_, secret) if matches!(at, At::Query) => {
-                    query.push(Bit::Text(escaped(secret.reveal())));
+                Piece::Filled(_, secret) if !matches!(at, At::Origin) => {
+                    let bits = match at {
+                        At::Path => &mut self.path,
+                        _ => &mut query,
+                    };
+                    bits.push(Bit::Text(escaped(secret.reveal())));
                     continue;
                 }
                 Piece::Filled(_, secret) => secret.reveal(),

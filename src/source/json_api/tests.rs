@@ -188,15 +188,60 @@ fn statuses_are_values_absence_or_errors() {
 }
 
 #[test]
-fn an_upstream_that_wants_to_be_left_alone_is_left_alone() {
+fn an_upstream_that_wants_to_be_left_alone_says_for_how_long() {
     for status in ["429 Too Many Requests", "503 Service Unavailable"] {
         let server = answering(status, &["Retry-After: 30"], b"{}");
-        let api = api(&server, |_| {});
-        assert!(failure(&api).ends_with("quota spent, back in 30s"));
-        let again = fetch(&api, &[("symbol", "B")], None).unwrap_err();
-        assert!(matches!(again, SourceError::Spent { .. }), "{again:?}");
-        assert_eq!(server.requests(), 1);
+        for quota in [vec![], vec!["9/1h".parse().unwrap()]] {
+            let mut upstream = HttpUpstreamSettings::new("quotes");
+            (upstream.quota, upstream.max_pause) = (quota, Duration::from_secs(20));
+            let whole_source = !upstream.quota.is_empty();
+            let at = settings(&server.base_url());
+            let api = JsonApi::new(&at, HttpUpstream::new(&upstream, None)).unwrap();
+            let paused = SourceError::Paused {
+                what: format!("quotes answered {}", &status[..3]),
+                retry_after: Duration::from_secs(20),
+                whole_source,
+            };
+            assert_eq!(fetch(&api, &[], None), Err(paused));
+        }
     }
+}
+
+#[test]
+fn absence_needs_no_body() {
+    use std::io::Write;
+    for status in ["404 Not Found", "410 Gone"] {
+        // A page of 5 MiB, or half of a small one.
+        for (length, sent) in [(5 << 20, 5 << 20), (50, 25)] {
+            let server = TinyServer::start(move |mut stream, _| {
+                let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n");
+                let _ = stream.write_all(head.as_bytes());
+                let _ = stream.write_all(&vec![b'x'; sent]);
+            });
+            let fetched = fetch(&api(&server, |_| {}), &[("symbol", "A")], None);
+            assert!(matches!(fetched, Ok(Fetched::Absent { .. })), "{fetched:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_handed_on_is_json_and_not_nested_too_deep() {
+    let server = answering("200 OK", &[], b"\xef\xbb\xbf{\"a\": 1.50}\n");
+    assert_eq!(
+        new(fetch(&api(&server, |_| {}), &[("symbol", "A")], None)).0,
+        "{\"a\": 1.50}"
+    );
+    let deep: &'static [u8] = [vec![b'['; 2_000_000], vec![b']'; 2_000_000]]
+        .concat()
+        .leak();
+    let server = answering("200 OK", &["Content-Type: application/json"], deep);
+    assert_eq!(
+        failure(&api(&server, |_| {})),
+        "quotes answered 200 with JSON nested more than 512 levels deep (application/json)"
+    );
+    // Also where only a part of it is picked that is not.
+    let picked = api(&server, |settings| settings.pick = Some("/0".to_owned()));
+    assert!(failure(&picked).contains("nested more than 512 levels deep"));
 }
 
 #[test]

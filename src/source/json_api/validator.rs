@@ -5,7 +5,7 @@
 
 use ureq::http::HeaderMap;
 
-use super::lifetime::list;
+use super::super::http::field::list;
 use crate::cache::Loaded;
 
 /// See the module.

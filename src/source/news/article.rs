@@ -2,11 +2,13 @@
 //!
 //! Promise: an article that exists has a title, an `http` or `https` URL and a time, and none of its texts is blank. What lacks
 //! one of these is dropped, an article without a date too: `published_at` is what lists are ordered by and clients parse, and
-//! a made-up time would be a lie to both. An optional text that is blank or an image that is no web address is `null`.
+//! a made-up time would be a lie to both. Texts are plain text: an upstream may send HTML in any of them. An optional text that is blank or an image that is no web address is `null`.
 
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+
+use super::html::plain_text;
 
 /// One article.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -34,7 +36,7 @@ pub struct Article {
 #[derive(Default)]
 pub(crate) struct Draft<'a> {
     pub(crate) title: Option<&'a Value>,
-    pub(crate) description: Option<String>,
+    pub(crate) description: Option<&'a Value>,
     pub(crate) url: Option<&'a Value>,
     pub(crate) image: Option<&'a Value>,
     pub(crate) author: Option<&'a Value>,
@@ -46,11 +48,11 @@ impl Draft<'_> {
     pub(crate) fn finish(self, source: String, category: &str) -> Option<Article> {
         let at: Timestamp = self.published_at?.as_str()?.trim().parse().ok()?;
         Some(Article {
-            title: text(self.title)?,
-            description: self.description.as_deref().and_then(tidy),
+            title: shown_text(self.title)?,
+            description: shown_text(self.description),
             url: web_address(self.url)?,
             image: web_address(self.image),
-            author: text(self.author),
+            author: shown_text(self.author),
             source,
             published_at: Timestamp::from_second(at.as_second()).ok()?,
             category: category.to_owned(),
@@ -71,6 +73,11 @@ impl Article {
 /// The text of a JSON value, tidied; `None` for what is no text or blank.
 pub(crate) fn text(value: Option<&Value>) -> Option<String> {
     tidy(value?.as_str()?)
+}
+
+/// The text that a browser shows of a JSON value with HTML in it, tidied; `None` for what is no text or shows nothing.
+pub(crate) fn shown_text(value: Option<&Value>) -> Option<String> {
+    tidy(&plain_text(value?.as_str()?))
 }
 
 /// One line: control characters and runs of white space are single spaces, none at the ends. `None` if nothing is left.
@@ -123,7 +130,7 @@ mod tests {
     fn finish(draft: &Value) -> Option<Article> {
         Draft {
             title: draft.get("title"),
-            description: draft["description"].as_str().map(str::to_owned),
+            description: draft.get("description"),
             url: draft.get("url"),
             image: draft.get("image"),
             author: draft.get("author"),

@@ -5,8 +5,8 @@
 
 use serde_json::Value;
 
-use super::article::{Article, Draft, text};
-use super::html::plain_text;
+use super::answer::{Members, body_text};
+use super::article::{Article, Draft};
 use super::refusal::Refusal;
 
 pub(crate) const PATH: &str = "/search";
@@ -36,15 +36,14 @@ fn section(category: &str) -> &str {
 
 /// Reads an answer of any status. An error in a 200 is an error, and results that come with another status are not taken.
 pub(crate) fn read(status: u16, body: &[u8], category: &str) -> Result<Vec<Article>, Refusal> {
-    let answer: Value = serde_json::from_slice(body).map_err(|_| Refusal::default())?;
-    let response = &answer["response"];
-    match response["results"].as_array() {
-        Some(results) if status == 200 && response["status"] == "ok" => Ok(results
-            .iter()
-            .filter_map(|one| article(one, category))
-            .collect()),
-        _ => {
-            let message = text(response.get("message")).or_else(|| text(answer.get("message")));
+    let json = body_text(body);
+    let answer = Members::of(&json);
+    let response = answer.object("response");
+    let ok = status == 200 && response.text("status").as_deref() == Some("ok");
+    match response.list("results").filter(|_| ok) {
+        Some(results) => Ok(results.filter_map(|one| article(&one, category)).collect()),
+        None => {
+            let message = response.text("message").or_else(|| answer.text("message"));
             Err(Refusal {
                 code: None,
                 spent: message.as_deref() == Some("API rate limit exceeded"),
@@ -58,7 +57,7 @@ fn article(one: &Value, category: &str) -> Option<Article> {
     let fields = &one["fields"];
     Draft {
         title: one.get("webTitle"),
-        description: fields["trailText"].as_str().map(plain_text),
+        description: fields.get("trailText"),
         url: one.get("webUrl"),
         image: fields.get("thumbnail"),
         author: fields.get("byline"),

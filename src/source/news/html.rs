@@ -1,127 +1,110 @@
-//! HTML to plain text: tags go, entities become what they stand for.
+//! HTML to plain text, as a browser shows it.
 //!
-//! The result is text, not safe HTML: `&lt;b&gt;` becomes `<b>`, and whoever shows it in a page escapes it as any text.
+//! The tokenizer is that of the HTML standard: it knows each character reference, those without a semicolon and the numbers of
+//! windows-1252 too, and where a tag, a comment or a script ends. The result is text, not safe HTML: `&lt;b&gt;` becomes `<b>`, and
+//! whoever shows it in a page escapes it as any text.
 
-/// The text of a piece of HTML. Where a tag breaks the line there is a space.
+use html5gum::{DefaultEmitter, Token, Tokenizer};
+
+/// Elements of which nothing is shown.
+const HIDDEN: [&[u8]; 8] = [
+    b"datalist",
+    b"iframe",
+    b"noembed",
+    b"noframes",
+    b"script",
+    b"style",
+    b"template",
+    b"title",
+];
+/// Elements that stand on lines or in cells of their own. All others are shown within the line.
+const APART: [&[u8]; 51] = [
+    b"address",
+    b"article",
+    b"aside",
+    b"blockquote",
+    b"body",
+    b"br",
+    b"caption",
+    b"center",
+    b"dd",
+    b"details",
+    b"dialog",
+    b"dir",
+    b"div",
+    b"dl",
+    b"dt",
+    b"fieldset",
+    b"figcaption",
+    b"figure",
+    b"footer",
+    b"form",
+    b"h1",
+    b"h2",
+    b"h3",
+    b"h4",
+    b"h5",
+    b"h6",
+    b"header",
+    b"hgroup",
+    b"hr",
+    b"html",
+    b"legend",
+    b"li",
+    b"main",
+    b"menu",
+    b"nav",
+    b"ol",
+    b"optgroup",
+    b"option",
+    b"p",
+    b"pre",
+    b"search",
+    b"section",
+    b"summary",
+    b"table",
+    b"tbody",
+    b"td",
+    b"tfoot",
+    b"th",
+    b"thead",
+    b"tr",
+    b"ul",
+];
+
+/// The text of a piece of HTML. Around an element that is shown apart there is a space.
 pub(crate) fn plain_text(html: &str) -> String {
     let mut text = String::with_capacity(html.len());
-    let mut rest = html;
-    while let Some(at) = rest.find(['<', '&']) {
-        text.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let taken = if rest.starts_with('<') {
-            tag(rest, &mut text)
-        } else {
-            entity(rest, &mut text)
+    // The element of which nothing is shown, while it is open.
+    let mut hidden: Option<Vec<u8>> = None;
+    let mut emitter = DefaultEmitter::default();
+    emitter.naively_switch_states(true);
+    for Ok(token) in Tokenizer::new_with_emitter(html, emitter) {
+        let name = match token {
+            Token::String(shown) if hidden.is_none() => {
+                text.push_str(&String::from_utf8_lossy(&shown));
+                continue;
+            }
+            Token::StartTag(tag) => {
+                let opens = HIDDEN.contains(&tag.name.as_slice()) && hidden.is_none();
+                if opens && !tag.self_closing {
+                    hidden = Some(tag.name.to_vec());
+                }
+                tag.name
+            }
+            Token::EndTag(tag) => {
+                if hidden.as_deref() == Some(tag.name.as_slice()) {
+                    hidden = None;
+                }
+                tag.name
+            }
+            _ => continue,
         };
-        if taken == 0 {
-            text.push_str(&rest[..1]);
-            rest = &rest[1..];
-        } else {
-            rest = &rest[taken..];
+        if APART.contains(&name.as_slice()) && hidden.is_none() {
+            text.push(' ');
         }
     }
-    text.push_str(rest);
     text
-}
-
-/// The length of the tag that `html` begins with; zero if this is a `<` that stands for itself.
-fn tag(html: &str, text: &mut String) -> usize {
-    if let Some(comment) = html.strip_prefix("<!--") {
-        return comment.find("-->").map_or(html.len(), |end| end + 7);
-    }
-    let name = html[1..].trim_start_matches('/');
-    if !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '!') {
-        return 0;
-    }
-    let name_end = name
-        .find(|c: char| !c.is_ascii_alphanumeric())
-        .unwrap_or(name.len());
-    let inline = [
-        "a", "abbr", "b", "code", "em", "i", "mark", "s", "small", "span", "strong", "sub", "sup",
-        "u",
-    ];
-    if !inline
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(&name[..name_end]))
-    {
-        text.push(' ');
-    }
-    html.find('>').map_or(html.len(), |end| end + 1)
-}
-
-/// The length of the entity that `html` begins with; zero if this is an `&` that stands for itself.
-fn entity(html: &str, text: &mut String) -> usize {
-    // The longest that is known is `&#1114111;`.
-    let Some(end) = html.bytes().take(12).position(|byte| byte == b';') else {
-        return 0;
-    };
-    let name = &html[1..end];
-    let known = match name.strip_prefix('#') {
-        Some(number) => numbered(number),
-        None => named(name),
-    };
-    match known {
-        Some(c) => {
-            text.push(c);
-            end + 1
-        }
-        None => 0,
-    }
-}
-
-fn numbered(number: &str) -> Option<char> {
-    let code = match number.strip_prefix(['x', 'X']) {
-        Some(hex) => u32::from_str_radix(hex, 16).ok()?,
-        None => number.parse().ok()?,
-    };
-    char::from_u32(code).filter(|c| *c != '\0')
-}
-
-fn named(name: &str) -> Option<char> {
-    let c = match name {
-        "amp" => '&',
-        "lt" => '<',
-        "gt" => '>',
-        "quot" => '"',
-        "apos" => '\'',
-        "nbsp" => ' ',
-        "ndash" => '–',
-        "mdash" => '—',
-        "lsquo" => '‘',
-        "rsquo" => '’',
-        "ldquo" => '“',
-        "rdquo" => '”',
-        "hellip" => '…',
-        "bull" => '•',
-        "middot" => '·',
-        "pound" => '£',
-        "euro" => '€',
-        "cent" => '¢',
-        "yen" => '¥',
-        "deg" => '°',
-        "copy" => '©',
-        "reg" => '®',
-        "trade" => '™',
-        "frac12" => '½',
-        "times" => '×',
-        "aacute" => 'á',
-        "agrave" => 'à',
-        "auml" => 'ä',
-        "ccedil" => 'ç',
-        "eacute" => 'é',
-        "egrave" => 'è',
-        "ecirc" => 'ê',
-        "iacute" => 'í',
-        "ntilde" => 'ñ',
-        "oacute" => 'ó',
-        "ouml" => 'ö',
-        "szlig" => 'ß',
-        "uacute" => 'ú',
-        "uuml" => 'ü',
-        _ => return None,
-    };
-    Some(c)
 }
 
 #[cfg(test)]
@@ -130,19 +113,30 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn tags_go_and_entities_are_decoded() {
+    fn tags_go_and_references_are_decoded() {
         for (html, text) in [
             ("<p>One &amp; <strong>two</strong>.</p>", " One & two. "),
-            ("a<br>b<br/>c", "a b c"),
+            ("a<br>b<br/>c</br>d", "a b c d"),
             ("<a href=\"x\">l</a>ink", "link"),
-            ("5 < 6 & 7 > 3", "5 < 6 & 7 > 3"),
-            ("&lt;b&gt; &#39;x&#x27; &#X2014; &eacute;", "<b> 'x' — é"),
-            ("&amp;lt;", "&lt;"),
             (
-                "&unknown; &; &#; &#xffffffff; &#0; &#55296;",
-                "&unknown; &; &#; &#xffffffff; &#0; &#55296;",
+                "<font color=red>r</font><custom-x>e</custom-x><wbr>d",
+                "red",
             ),
-            ("before<!-- a > b -->after", "beforeafter"),
+            ("<ul><li>a<li>b</ul>c", "  a b c"),
+            ("<TD>a</TD><TH>b", " a  b"),
+            ("5 < 6 & 7 > 3, <3 you", "5 < 6 & 7 > 3, <3 you"),
+            ("AT&T, R&D, a&b=c", "AT&T, R&D, a&b=c"),
+            ("&lt;b&gt; &#39;x&#x27; &#X2014; &eacute;", "<b> 'x' — é"),
+            (
+                "&ocirc; &laquo;a&raquo; &fjlig; &NotEqualTilde;",
+                "ô «a» fj ≂\u{338}",
+            ),
+            ("&eacute &copy 2026 &ampx", "é © 2026 &x"),
+            ("&amp;lt; &amp;amp;", "&lt; &amp;"),
+            ("&unknown; &; &#; &#x;", "&unknown; &; &#; &#x;"),
+            ("<a title=\"a > b\">l</a> <a title='c>d'>m</a>", "l m"),
+            ("before<!-- a > b -->after<!-->.", "beforeafter."),
+            ("<!DOCTYPE html>a<?php b ?>c<![CDATA[d]]>", "ac"),
             ("cut <b", "cut "),
             ("cut <!-- ", "cut "),
             ("&ééééééé;", "&ééééééé;"),
@@ -152,11 +146,48 @@ mod tests {
         }
     }
 
+    #[test]
+    fn numbers_are_those_of_windows_1252_where_a_browser_reads_them_so() {
+        for (html, text) in [
+            ("&#145;&#146;&#147;&#148;&#151;", "‘’“”—"),
+            ("&#128;&#133;&#159;", "€…Ÿ"),
+            ("&#x92;s", "’s"),
+            // Numbers that windows-1252 has no character for, and that Unicode has none for.
+            ("&#129;", "\u{81}"),
+            ("&#0;&#xd800;&#x110000;", "\u{fffd}\u{fffd}\u{fffd}"),
+            ("&#8217;&#39&#39;", "’''"),
+        ] {
+            assert_eq!(plain_text(html), text, "{html}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_shown_is_left_out() {
+        for (html, text) in [
+            ("a<script>if (b < c) \"</b>\"</script>d", "ad"),
+            ("a<SCRIPT type=x>b</script >c", "ac"),
+            ("a<style>p > b { }</style>c", "ac"),
+            ("a<title>b &amp; c</title>d", "ad"),
+            ("a<template><p>b</p></template>c", "ac"),
+            ("a<iframe>b</iframe>c", "ac"),
+            ("a<script>b", "a"),
+            ("a</script>b", "ab"),
+            ("a<textarea><b></textarea>c", "a<b>c"),
+        ] {
+            assert_eq!(plain_text(html), text, "{html}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn any_text_is_survived(html in ".*", pieces in proptest::collection::vec("(<|>|&|;|#|!--|/|é|b)", 0..30)) {
+        fn any_text_is_survived(html in ".*", pieces in proptest::collection::vec("(<|>|&|;|#|!--|/|é|b|script)", 0..30)) {
             plain_text(&html);
             plain_text(&pieces.concat());
+        }
+
+        #[test]
+        fn text_without_markup_stays_as_it_is(text in "[^<&\r\0\u{1}-\u{8}]*") {
+            prop_assert_eq!(plain_text(&text), text);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Promise: a load makes one call to one upstream, booked on its quota, and gives a [`Listing`] or the reason why not. What was
 //! built from the sandbox's answers says so.
 
+mod answer;
 mod article;
 mod guardian;
 mod html;
@@ -80,8 +81,9 @@ impl NewsUpstream {
 
     /// Loads the newest articles of a category as the bytes of a [`Listing`].
     ///
-    /// Blocks until `deadline` at the latest, also for a place in the quota. `Spent` if that comes too late or the upstream says
-    /// so itself, after which nobody here asks it again before the time it named.
+    /// Blocks until `deadline` at the latest, also for a place in the quota. `Spent` if that comes too late. `Paused` if the upstream
+    /// says that its quota is spent or that it wants to be left alone: for all of the upstream where it has a quota, else for this
+    /// category.
     pub fn fetch(&self, category: &str, deadline: Instant) -> Result<Vec<u8>, LoadError> {
         let ask = || self.ask(category, deadline);
         Ok(match &self.quota {
@@ -131,10 +133,11 @@ impl NewsUpstream {
             (true, 200) => format!("{name} answered 200 with what is no list of articles"),
             (true, _) => format!("{name} answered {status}"),
         };
-        if refusal.spent || status == 429 {
-            SourceError::Spent {
+        if refusal.spent || answer.asks_to_wait() {
+            SourceError::Paused {
                 what,
-                retry_after: answer.retry_after(),
+                retry_after: self.http.pause(answer),
+                whole_source: self.quota.as_ref().is_some_and(|quota| quota.is_limited()),
             }
         } else {
             SourceError::Failed(what)
@@ -228,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn a_spent_quota_is_told_and_not_asked_again() {
+    fn an_upstream_that_wants_to_be_left_alone_says_for_how_long() {
         for (format, status, headers, body, wait, says) in [
             (
                 NewsFormat::NewsApi,
                 "429 Too Many Requests",
                 &["Retry-After: 120"][..],
                 r#"{"status":"error","code":"rateLimited","message":"Slow down, s3cr3t-k3y."}"#,
-                120,
+                60,
                 "newsapi answered 429: rateLimited: Slow down, ***.",
             ),
             (
@@ -262,20 +265,26 @@ mod tests {
                 60,
                 "guardian answered 429",
             ),
+            (
+                NewsFormat::Guardian,
+                "503 Service Unavailable",
+                &["Retry-After: 7"],
+                "<html>",
+                7,
+                "guardian answered 503",
+            ),
         ] {
             let server = answering(status, headers, body);
-            let upstream = upstream(format, &server);
-            let spent = LoadError::Spent {
-                what: says.to_owned(),
-                retry_after: Duration::from_secs(wait),
-            };
-            assert_eq!(fetch(&upstream, "general"), Err(spent));
-            let again = fetch(&upstream, "general").unwrap_err();
-            assert!(
-                again.retry_after().unwrap() > Duration::from_secs(wait - 10),
-                "{again}"
-            );
-            assert_eq!(server.requests(), 1);
+            let mut upstream = upstream(format, &server);
+            for (quota, whole_source) in [(vec![], false), (vec!["9/1h".parse().unwrap()], true)] {
+                upstream.quota = Some(Arc::new(Quota::new(format.name(), quota, None)));
+                let paused = LoadError::Paused {
+                    what: says.to_owned(),
+                    retry_after: Duration::from_secs(wait),
+                    whole_source,
+                };
+                assert_eq!(fetch(&upstream, "general"), Err(paused));
+            }
         }
     }
 

@@ -1,11 +1,12 @@
 //! NewsAPI's wire format: what to ask, and what its answers mean.
 //!
 //! Promise: any bytes are either articles or a [`Refusal`]. Every field may be null or of another type than documented; one
-//! such article costs that article, not the answer.
+//! such article costs that article, not the answer. Titles and descriptions may have HTML in them, whatever the documentation says.
 
 use serde_json::Value;
 
-use super::article::{Article, Draft, source_name, text};
+use super::answer::{Members, body_text};
+use super::article::{Article, Draft, shown_text, source_name};
 use super::refusal::Refusal;
 
 /// What withdrawn articles are called.
@@ -19,18 +20,16 @@ pub(crate) fn query(category: &str) -> Vec<(&str, &str)> {
 
 /// Reads an answer of any status. An error in a 200 is an error, and articles that come with another status are not taken.
 pub(crate) fn read(status: u16, body: &[u8], category: &str) -> Result<Vec<Article>, Refusal> {
-    let answer: Value = serde_json::from_slice(body).map_err(|_| Refusal::default())?;
-    let articles = answer.get("articles").and_then(Value::as_array);
-    match articles {
-        Some(articles) if status == 200 && answer["status"] == "ok" => Ok(articles
-            .iter()
-            .filter_map(|one| article(one, category))
-            .collect()),
-        _ => {
-            let code = text(answer.get("code"));
+    let json = body_text(body);
+    let answer = Members::of(&json);
+    let ok = status == 200 && answer.text("status").as_deref() == Some("ok");
+    match answer.list("articles").filter(|_| ok) {
+        Some(articles) => Ok(articles.filter_map(|one| article(&one, category)).collect()),
+        None => {
+            let code = answer.text("code");
             Err(Refusal {
                 spent: matches!(code.as_deref(), Some("apiKeyExhausted" | "rateLimited")),
-                message: text(answer.get("message")),
+                message: answer.text("message"),
                 code,
             })
         }
@@ -42,10 +41,10 @@ fn article(one: &Value, category: &str) -> Option<Article> {
         return None;
     }
     let source = &one["source"];
-    let source = text(source.get("id")).or_else(|| text(source.get("name")));
+    let source = shown_text(source.get("id")).or_else(|| shown_text(source.get("name")));
     Draft {
         title: one.get("title"),
-        description: text(one.get("description")),
+        description: one.get("description"),
         url: one.get("url"),
         image: one.get("urlToImage"),
         author: one.get("author"),

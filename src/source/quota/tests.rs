@@ -103,16 +103,6 @@ fn one_that_does_not_is_spent_and_books_nothing() {
     assert_eq!(quota.core.lock().entries.len(), 1);
 }
 
-#[test]
-fn a_hold_keeps_even_a_quota_without_rates() {
-    let quota = Quota::new("newsapi", Vec::new(), None);
-    quota.book(soon()).unwrap();
-    quota.hold(DAY);
-    quota.hold(Duration::from_secs(1));
-    let Spent { retry_after } = quota.book(soon()).unwrap_err();
-    assert!(retry_after > Duration::from_secs(86_000), "{retry_after:?}");
-}
-
 struct Redis {
     server: Child,
     folder: tempfile::TempDir,
@@ -299,7 +289,10 @@ fn no_booking_goes_before_one_that_is_to_come() {
     let (first, _) = redis.quota(rates(&["9/1d"]));
     let (second, _) = redis.quota(rates(&["9/1d"]));
     let latest = soon() + Duration::from_secs(600);
-    first.hold(Duration::from_secs(300));
+    first
+        .core
+        .lock()
+        .close(Instant::now() + Duration::from_secs(300));
     let held = first.core.reserve(latest).unwrap();
     // In the shared book the other replica comes after it.
     let after = second.core.reserve(latest).unwrap();

@@ -194,6 +194,21 @@ fn what_is_filled_in_may_be_a_base_url_and_is_no_part_of_the_identity() {
 }
 
 #[test]
+fn what_is_filled_in_behind_the_host_is_a_value() {
+    for (url, sent) in [
+        ("https://h/${SLASH}/x", "https://h/t%2Fk/x"),
+        ("https://h/a-${SLASH}?b", "https://h/a-t%2Fk?b"),
+        (
+            "${BASE}/${KEY}",
+            "http://inner.example:81/root/s3cr3t%20k%26y",
+        ),
+    ] {
+        let target = Target::build(&settings(url)).unwrap();
+        assert_eq!(target.call(&|_| None).unwrap().url, sent, "{url}");
+    }
+}
+
+#[test]
 fn all_that_was_filled_in_is_masked() {
     let mut all = settings("https://h/${LONG}/${SHORT}");
     all.headers = named(&[("A", "${SLASH}")]);

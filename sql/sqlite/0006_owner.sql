@@ -1,0 +1,1 @@
+-- Postgres only: functions that need no superuser. Nothing to do here.

@@ -1,0 +1,263 @@
+//! One connection of a client, and where it stands.
+//!
+//! Promise: what a request notes here is a few writes to memory that only this thread touches; whoever looks ([`super::watch`]) reads
+//! the clock. Invariant: `turn` changes whenever the client did what was waited for, so that a connection whose turn is the same for
+//! as long as a limit has kept the server waiting all the while.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use actix_web::http::ConnectionType;
+use actix_web::{HttpRequest, HttpResponse};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::places::Place;
+use super::source::Source;
+use crate::api::presence::Presence;
+
+/// What a client is told whose head does not come (RFC 9110, section 15.5.9).
+const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
+cache-control: no-store\r\ncontent-length: 145\r\n\r\n\
+{\"type\":\"urn:larder:problem:head-too-slow\",\"title\":\"Request timeout\",\"status\":408,\
+\"detail\":\"The head of the request was not complete in time.\"}";
+
+/// What the server waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// For the first byte of the first request.
+    New,
+    /// For the first byte of another request.
+    Idle,
+    /// For the rest of a head, of which some has come.
+    Head,
+    /// For nothing of the client's: a handler is at work, and keeps a time limit of its own for a body.
+    Handled,
+    /// For the client to take some of an answer.
+    Blocked,
+}
+
+/// How long a client may keep the server waiting.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// For another request.
+    pub(super) idle: Duration,
+    /// For a whole head.
+    pub(super) head: Duration,
+    /// To take some of an answer.
+    pub(super) progress: Duration,
+}
+
+/// See the module.
+pub(in crate::api) struct Connection {
+    stream: RefCell<TcpStream>,
+    place: Place,
+    standing: Cell<Standing>,
+    /// The kernel takes no more of an answer for now.
+    blocked: Cell<bool>,
+    turn: Cell<u32>,
+    /// The turn that the last look saw, and since when it stands.
+    seen: Cell<(u32, Instant)>,
+    /// A request or an answer said that it is the last (RFC 9112, section 9.6).
+    last: Cell<bool>,
+    /// A request came behind the last one. All answers before it are written.
+    over: Cell<bool>,
+    /// It was told to end, and will when its task runs.
+    cut: Cell<bool>,
+    /// Whether the client may be gone.
+    pub(super) presence: Presence,
+    /// Where the list of this thread's connections has it.
+    pub(super) at: Cell<usize>,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, place: Place, now: Instant) -> Connection {
+        Connection {
+            stream: RefCell::new(stream),
+            place,
+            standing: Cell::new(Standing::New),
+            blocked: Cell::new(false),
+            turn: Cell::new(0),
+            seen: Cell::new((0, now)),
+            last: Cell::new(false),
+            over: Cell::new(false),
+            cut: Cell::new(false),
+            presence: Presence::default(),
+            at: Cell::new(0),
+        }
+    }
+
+    /// Whom it comes from.
+    pub(super) fn source(&self) -> Source {
+        self.place.source()
+    }
+
+    /// What the server waits for, and since when that is known; `None` once it was told to end.
+    pub(super) fn standing(&self) -> Option<(Standing, Instant)> {
+        let standing = if self.blocked.get() {
+            Standing::Blocked
+        } else {
+            self.standing.get()
+        };
+        (!self.cut.get()).then(|| (standing, self.seen.get().1))
+    }
+
+    /// Ends the connection if its client has kept the server waiting for longer than `limits` say. Returns for what, if it did.
+    pub(super) fn look(&self, now: Instant, limits: &Limits) -> Option<Standing> {
+        let (seen, since) = self.seen.get();
+        if seen != self.turn.get() {
+            self.seen.set((self.turn.get(), now));
+            return None;
+        }
+        let (standing, _) = self.standing()?;
+        let limit = match standing {
+            Standing::Handled => return None,
+            Standing::New | Standing::Head => limits.head,
+            Standing::Idle => limits.idle,
+            Standing::Blocked => limits.progress,
+        };
+        if now.saturating_duration_since(since) < limit {
+            return None;
+        }
+        if standing == Standing::Head {
+            let _ = self.stream.borrow().try_write(HEAD_TOO_SLOW);
+        }
+        self.end();
+        Some(standing)
+    }
+
+    /// Ends the connection: its task wakes, finds it closed and drops it.
+    pub(super) fn end(&self) {
+        self.cut.set(true);
+        let stream = self.stream.borrow();
+        if self.blocked.get() {
+            // The kernel would keep what was not taken, and offer it for minutes more.
+            let _ = stream.set_zero_linger();
+        }
+        let _ = SockRef::from(&*stream).shutdown(Shutdown::Both);
+    }
+
+    fn next_turn(&self) {
+        self.turn.set(self.turn.get().wrapping_add(1));
+    }
+}
+
+/// A connection's bytes, as the server reads and writes them.
+pub(super) struct ClientStream {
+    connection: Rc<Connection>,
+    /// Called when it is dropped.
+    ended: Box<dyn Fn(&Connection)>,
+}
+
+impl ClientStream {
+    pub(super) fn new(connection: Rc<Connection>, ended: Box<dyn Fn(&Connection)>) -> ClientStream {
+        ClientStream { connection, ended }
+    }
+
+    pub(super) fn connection(&self) -> &Rc<Connection> {
+        &self.connection
+    }
+}
+
+impl Drop for ClientStream {
+    fn drop(&mut self) {
+        (self.ended)(&self.connection);
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let connection = &*self.connection;
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut *connection.stream.borrow_mut()).poll_read(context, buffer);
+        if matches!(read, Poll::Ready(Ok(()))) {
+            connection
+                .presence
+                .note_read(buffer.filled().len() - before);
+        }
+        if buffer.filled().len() > before
+            && matches!(connection.standing.get(), Standing::New | Standing::Idle)
+        {
+            connection.standing.set(Standing::Head);
+            connection.next_turn();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let connection = &*self.connection;
+        let written = Pin::new(&mut *connection.stream.borrow_mut()).poll_write(context, bytes);
+        if connection.blocked.replace(written.is_pending()) != written.is_pending() {
+            connection.next_turn();
+        }
+        written
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The server flushes once all that it has encoded is written.
+        Poll::Ready(if self.connection.over.get() {
+            Err(io::ErrorKind::ConnectionAborted.into())
+        } else {
+            Ok(())
+        })
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.connection.stream.borrow_mut()).poll_shutdown(context)
+    }
+}
+
+/// A request on its connection, from its head to its answer.
+pub(in crate::api) struct Exchange(Option<Rc<Connection>>);
+
+impl Exchange {
+    /// Notes that the request has come. `None` if one before it was the last of its connection: whoever gets that answers
+    /// nothing and waits; the connection ends as soon as what was answered is written.
+    pub(in crate::api) fn begin(request: &HttpRequest) -> Option<Exchange> {
+        let Some(connection) = request.conn_data::<Rc<Connection>>() else {
+            return Some(Exchange(None));
+        };
+        if connection.last.get() {
+            connection.over.set(true);
+            return None;
+        }
+        connection.standing.set(Standing::Handled);
+        if request.head().connection_type() == ConnectionType::Close {
+            connection.last.set(true);
+        }
+        Some(Exchange(Some(connection.clone())))
+    }
+
+    /// Notes that the answer is there. It says that the connection ends if the request did, or if `closing`.
+    pub(in crate::api) fn end(self, answer: &mut HttpResponse, closing: bool) {
+        let head = answer.head_mut();
+        if let Some(connection) = self.0 {
+            if closing || head.connection_type() == ConnectionType::Close {
+                connection.last.set(true);
+            }
+            if connection.last.get() {
+                head.set_connection_type(ConnectionType::Close);
+            }
+            connection.standing.set(Standing::Idle);
+            connection.next_turn();
+        } else if closing {
+            head.set_connection_type(ConnectionType::Close);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! How many connections there are, in all and from each source, and what became of those that had no place.
+//!
+//! Its lock is taken when a connection begins and when it ends, never for a request.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::source::Source;
+
+/// At most one line in the log for so long, however many connections find no place.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Places {
+    most: usize,
+    most_of_one: usize,
+    taken: Mutex<Taken>,
+    refused: AtomicU64,
+    displaced: AtomicU64,
+    timed_out: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    of: HashMap<Source, usize>,
+    told: Option<Instant>,
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// All are taken.
+    All,
+    /// This source has as many as it may have.
+    Source,
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::api) struct PlaceTotals {
+    /// Connections that are open now.
+    pub(in crate::api) open: usize,
+    /// How many may be open.
+    pub(in crate::api) most: usize,
+    /// New connections that were closed at once, since there was no place.
+    pub(in crate::api) refused: u64,
+    /// Connections that were closed so that a new one had a place.
+    pub(in crate::api) displaced: u64,
+    /// Connections that were closed because their client sent or took nothing for too long.
+    pub(in crate::api) timed_out: u64,
+}
+
+impl Places {
+    /// So many places in all, and so many for each source; zero: as many as there are.
+    pub fn new(most: usize, most_of_one: usize) -> Places {
+        Places {
+            most,
+            most_of_one: if most_of_one == 0 {
+                usize::MAX
+            } else {
+                most_of_one
+            },
+            taken: Mutex::default(),
+            refused: AtomicU64::new(0),
+            displaced: AtomicU64::new(0),
+            timed_out: AtomicU64::new(0),
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// A place for a connection from `source`, if there is one.
+    pub(super) fn take(self: &Arc<Self>, source: Source) -> Result<Place, Full> {
+        let taken = self.lock();
+        if taken.of.get(&source).copied().unwrap_or_default() >= self.most_of_one {
+            return Err(Full::Source);
+        }
+        if taken.all >= self.most {
+            return Err(Full::All);
+        }
+        Ok(self.count(taken, source))
+    }
+
+    /// The place of another connection, which was told to end and has not yet.
+    pub(super) fn take_over(self: &Arc<Self>, source: Source) -> Place {
+        self.displaced.fetch_add(1, Ordering::Relaxed);
+        self.count(self.lock(), source)
+    }
+
+    /// How many connections each of these sources has.
+    pub(super) fn with_counts<T>(&self, then: impl FnOnce(&dyn Fn(Source) -> usize) -> T) -> T {
+        let taken = self.lock();
+        then(&|source| taken.of.get(&source).copied().unwrap_or_default())
+    }
+
+    /// A new connection from `source` was closed at once.
+    pub(super) fn note_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection was closed because its client was too slow.
+    pub(super) fn note_timed_out(&self) {
+        self.timed_out.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says in the log that a connection from `source` found no place, unless that was said a short while ago.
+    pub(super) fn tell_full(&self, full: Full, source: Source) {
+        let mut taken = self.lock();
+        let now = Instant::now();
+        if taken.told.is_some_and(|told| now < told + QUIET) {
+            return;
+        }
+        taken.told = Some(now);
+        let of_source = taken.of.get(&source).copied().unwrap_or_default();
+        let (all, sources) = (taken.all, taken.of.len());
+        drop(taken);
+        match full {
+            Full::All => log::warn!(
+                "all {} connections are taken, from {sources} addresses ({of_source} of them from {source}, which asks for \
+                 another): those that do no work make way",
+                all.min(self.most)
+            ),
+            Full::Source => log::warn!(
+                "{source} has all of the {} connections that one address may have (server.max_connections_per_address)",
+                self.most_of_one
+            ),
+        }
+    }
+
+    /// What was counted so far.
+    pub(in crate::api) fn totals(&self) -> PlaceTotals {
+        PlaceTotals {
+            open: self.lock().all,
+            most: self.most,
+            refused: self.refused.load(Ordering::Relaxed),
+            displaced: self.displaced.load(Ordering::Relaxed),
+            timed_out: self.timed_out.load(Ordering::Relaxed),
+        }
+    }
+
+    fn count(self: &Arc<Self>, mut taken: MutexGuard<'_, Taken>, source: Source) -> Place {
+        taken.all += 1;
+        *taken.of.entry(source).or_default() += 1;
+        Place {
+            places: self.clone(),
+            source,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        // Nothing panics while it counts.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one connection. It is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Arc<Places>,
+    source: Source,
+}
+
+impl Place {
+    /// Whose it is.
+    pub(super) fn source(&self) -> Source {
+        self.source
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.lock();
+        taken.all -= 1;
+        if let Some(count) = taken.of.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                taken.of.remove(&self.source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_by_source_and_in_all_and_are_free_again() {
+        let places = Arc::new(Places::new(3, 2));
+        let source = |last: u8| Source::of([192, 0, 2, last].into());
+        let (first, second) = (places.take(source(1)).unwrap(), places.take(source(1)));
+        assert_eq!(places.take(source(1)).unwrap_err(), Full::Source);
+        let _third = places.take(source(2)).unwrap();
+        assert_eq!(places.take(source(2)).unwrap_err(), Full::All);
+        let over = places.take_over(source(2));
+        assert_eq!((places.totals().open, places.totals().displaced), (4, 1));
+        assert_eq!(
+            places.with_counts(|of| (of(source(1)), of(source(2)), of(source(3)))),
+            (2, 2, 0)
+        );
+        drop((first, second, over));
+        assert_eq!(places.totals().open, 1);
+        assert!(places.take(source(1)).is_ok());
+        assert_eq!(
+            places.lock().of.len(),
+            1,
+            "a source without connections takes no memory"
+        );
+    }
+}

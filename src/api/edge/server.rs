@@ -1,0 +1,147 @@
+//! The HTTP server: its sockets, its workers, and what each connection goes through.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::error::DispatchError;
+use actix_http::{HttpService, KeepAlive, Protocol};
+use actix_server::Server;
+use actix_service::{ServiceFactoryExt, fn_service, map_config};
+use actix_web::App;
+use actix_web::dev::AppConfig;
+use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
+use tokio::net::TcpStream;
+
+use super::connection::{ClientStream, Limits};
+use super::expect;
+use super::places::Places;
+use super::watch::Watch;
+use crate::api::Api;
+
+/// How long a connection is kept for another request.
+const IDLE: Duration = Duration::from_secs(5);
+/// How long what a client still sends is read and thrown away, once it was answered without its body.
+const LINGER: Duration = Duration::from_secs(1);
+/// Connections that the kernel keeps for the server until it takes them.
+const BACKLOG: i32 = 1024;
+/// How much of an answer the kernel takes beyond what is on its way, in bytes.
+const UNSENT: u32 = 128 << 10;
+/// Connections beyond the bound that are let in at once: each takes the place of one that was told to end.
+const MARGIN: usize = 32;
+
+/// How the server listens, and what it bears.
+pub struct EdgeSettings {
+    /// Host and port to listen on.
+    pub bind: String,
+    /// Threads that answer.
+    pub workers: usize,
+    /// For a whole head, of each request.
+    pub head_timeout: Duration,
+    /// For a client to take some of an answer.
+    pub progress_timeout: Duration,
+    /// For what is under way when it is told to stop.
+    pub shutdown_grace: Duration,
+}
+
+/// A server of these routes that listens already, and where. It answers once it is polled.
+///
+/// # Errors
+/// If none of the addresses can be listened on.
+pub fn bind(api: &Api, settings: &EdgeSettings) -> io::Result<(Server, Vec<SocketAddr>)> {
+    let places = api.places().clone();
+    let limits = Limits {
+        idle: IDLE,
+        head: settings.head_timeout,
+        progress: settings.progress_timeout,
+    };
+    let mut builder = Server::build()
+        .workers(settings.workers)
+        // The bound is kept by `Watch`. Beyond it and its margin the kernel's queue keeps what comes.
+        .max_concurrent_connections(most_of_worker(&places, settings.workers))
+        .disable_signals()
+        // It knows whole seconds only and looks once in a second: this is for its workers, the exact time is kept by whoever stops it.
+        .shutdown_timeout(settings.shutdown_grace.as_secs().saturating_add(1));
+    let stopping = builder.graceful_shutdown_signal();
+    let mut addresses = Vec::new();
+    for listener in listeners(settings)? {
+        let address = listener.local_addr()?;
+        addresses.push(address);
+        let (api, places, stopping) = (api.clone(), places.clone(), stopping.clone());
+        // Called once by each worker.
+        let service = move || {
+            let watch = Watch::new(places.clone(), limits);
+            let accept = fn_service(move |stream: TcpStream| {
+                let let_in = watch.admit(stream);
+                std::future::ready(match let_in {
+                    Ok((stream, peer)) => Ok((stream, Protocol::Http1, Some(peer))),
+                    Err(error) => Err(DispatchError::Io(error)),
+                })
+            });
+            let (routes, front, stopping) = (api.clone(), Rc::new(api.front()), stopping.clone());
+            let app = App::new().configure(move |config| routes.routes(config));
+            let app = actix_service::IntoServiceFactory::into_factory(app)
+                .map_err(|error: actix_web::Error| error.error_response());
+            accept.and_then(
+                HttpService::build()
+                    .graceful_shutdown_signal(move || {
+                        let stopping = stopping.clone();
+                        async move { stopping.notified().await }
+                    })
+                    // Both by `Watch`, for every request.
+                    .keep_alive(KeepAlive::Os)
+                    .client_request_timeout(Duration::ZERO)
+                    .client_disconnect_timeout(LINGER)
+                    .local_addr(address)
+                    .on_connect_ext(|stream: &ClientStream, data| {
+                        data.insert(stream.connection().clone());
+                        data.insert(stream.connection().presence.clone());
+                    })
+                    .expect(fn_service(move |request| {
+                        std::future::ready(expect::admit(request, &front))
+                    }))
+                    .finish(map_config(app, |()| AppConfig::default())),
+            )
+        };
+        builder = builder.listen(format!("larder-{address}"), listener, service)?;
+    }
+    Ok((builder.run(), addresses))
+}
+
+fn most_of_worker(places: &Arc<Places>, workers: usize) -> usize {
+    (places.most() + MARGIN).div_ceil(workers.max(1))
+}
+
+/// A listener for each address of the name that can be listened on. What is set here each connection has from it.
+fn listeners(settings: &EdgeSettings) -> io::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    let mut failed = None;
+    for address in settings.bind.to_socket_addrs()? {
+        match listener(address, settings.progress_timeout) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        _ if !listeners.is_empty() => Ok(listeners),
+        Some(error) => Err(error),
+        None => Err(io::Error::other("the name has no address")),
+    }
+}
+
+fn listener(address: SocketAddr, progress: Duration) -> io::Result<TcpListener> {
+    let kind = Domain::for_address(address);
+    let socket = Socket::new(kind, Type::STREAM, Some(SocketProtocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    #[cfg(target_os = "linux")]
+    {
+        socket.set_tcp_notsent_lowat(UNSENT)?;
+        // For what the kernel has taken and the client has not: also a window that stays closed counts (RFC 5482).
+        socket.set_tcp_user_timeout(Some(progress))?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,144 @@
+//! The connections of one worker: who is let in, who makes way, and who has taken too long.
+//!
+//! One task of the worker looks at all of them a few times in each time limit, so that neither a request nor a connection has a timer.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::rt::{spawn, time};
+use tokio::net::TcpStream;
+
+use super::connection::{ClientStream, Connection, Limits, Standing};
+use super::places::{Full, Place, Places};
+use super::source::Source;
+
+/// How many looks there are in the shortest limit, and how long the pause between two is at most and at least.
+const LOOKS: u32 = 10;
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// See the module.
+pub(super) struct Watch {
+    places: Arc<Places>,
+    limits: Limits,
+    open: RefCell<Vec<Rc<Connection>>>,
+    started: Cell<bool>,
+}
+
+impl Watch {
+    pub(super) fn new(places: Arc<Places>, limits: Limits) -> Rc<Watch> {
+        Rc::new(Watch {
+            places,
+            limits,
+            open: RefCell::default(),
+            started: Cell::new(false),
+        })
+    }
+
+    /// Lets a connection in, in the place of another if there is no other place; or says that there is none.
+    pub(super) fn admit(
+        self: &Rc<Self>,
+        stream: TcpStream,
+    ) -> io::Result<(ClientStream, SocketAddr)> {
+        if !self.started.replace(true) {
+            spawn(look(Rc::downgrade(self)));
+        }
+        let peer = stream.peer_addr()?;
+        let source = Source::of(peer.ip());
+        let place = self.places.take(source);
+        let place = place.or_else(|full| self.in_place_of_another(full, source))?;
+        let connection = Rc::new(Connection::new(stream, place, Instant::now()));
+        let mut open = self.open.borrow_mut();
+        connection.at.set(open.len());
+        open.push(connection.clone());
+        let watch = self.clone();
+        let ended = Box::new(move |connection: &Connection| watch.forget(connection));
+        Ok((ClientStream::new(connection, ended), peer))
+    }
+
+    fn in_place_of_another(&self, full: Full, source: Source) -> io::Result<Place> {
+        self.places.tell_full(full, source);
+        let victim = match full {
+            Full::Source => self.least_missed(|connection| connection.source() == source),
+            Full::All => self.least_missed(|_| true),
+        };
+        match victim {
+            Some(victim) => {
+                victim.end();
+                Ok(self.places.take_over(source))
+            }
+            None => {
+                self.places.note_refused();
+                Err(io::Error::other("there is no place for another connection"))
+            }
+        }
+    }
+
+    /// The connection that makes way: of the source that has most of them one that is idle, else one whose head is incomplete, else
+    /// one that takes nothing; of several the one that stands so for the longest. None whose request is being answered.
+    fn least_missed(&self, among: impl Fn(&Connection) -> bool) -> Option<Rc<Connection>> {
+        let open = self.open.borrow();
+        self.places.with_counts(|count| {
+            let candidates = open.iter().filter(|connection| among(connection));
+            let ranked = candidates.filter_map(|connection| {
+                let (standing, since) = connection.standing()?;
+                let use_of_it = match standing {
+                    Standing::Idle => 0,
+                    Standing::New | Standing::Head => 1,
+                    Standing::Blocked => 2,
+                    Standing::Handled => return None,
+                };
+                let others = usize::MAX - count(connection.source());
+                Some(((others, use_of_it, since), connection))
+            });
+            let least = ranked.min_by_key(|(rank, _)| *rank);
+            least.map(|(_, connection)| connection.clone())
+        })
+    }
+
+    fn look(&self, now: Instant) {
+        for connection in self.open.borrow().iter() {
+            // That a connection is used no more is how most of them end.
+            if connection
+                .look(now, &self.limits)
+                .is_some_and(|waited_for| waited_for != Standing::Idle)
+            {
+                self.places.note_timed_out();
+            }
+        }
+    }
+
+    fn forget(&self, connection: &Connection) {
+        let mut open = self.open.borrow_mut();
+        let at = connection.at.get();
+        if at < open.len() {
+            open.swap_remove(at);
+            if let Some(moved) = open.get(at) {
+                moved.at.set(at);
+            }
+        }
+    }
+}
+
+/// Looks at the connections again and again, for as long as the worker is there.
+async fn look(watch: Weak<Watch>) {
+    loop {
+        let Some(pause) = watch.upgrade().map(|watch| {
+            let Limits {
+                idle,
+                head,
+                progress,
+            } = watch.limits;
+            (idle.min(head).min(progress) / LOOKS).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+        }) else {
+            return;
+        };
+        time::sleep(pause).await;
+        let Some(watch) = watch.upgrade() else { return };
+        watch.look(Instant::now());
+    }
+}

@@ -1,0 +1,127 @@
+//! Sources that are to be asked again at a known time.
+
+use super::*;
+
+fn spent(seconds: u64) -> Result<Loaded, LoadError> {
+    Err(LoadError::Spent {
+        what: "a".into(),
+        retry_after: Duration::from_secs(seconds),
+    })
+}
+
+fn paused(seconds: u64, whole_source: bool) -> Result<Loaded, LoadError> {
+    Err(LoadError::Paused {
+        what: "a".into(),
+        retry_after: Duration::from_secs(seconds),
+        whole_source,
+    })
+}
+
+fn hour_and_stale() -> Arc<Policy> {
+    let hour = Duration::from_secs(3600);
+    policy(hour, Duration::ZERO, hour)
+}
+
+fn left(cache: &Cache, until: u64) -> Duration {
+    Duration::from_micros(until.saturating_sub(cache.clock().now()))
+}
+
+#[test]
+fn a_whole_without_a_part_lives_until_that_can_be_asked_for() {
+    for (back, least) in [(60, 50), (36_000, 3_000)] {
+        let (cache, policy) = (cache(), hour());
+        let request = composed(&policy, move || spent(back), || present("b"), None);
+        let partial = cache.answer(request, LONG).unwrap();
+        let left = left(&cache, partial.entry.ends.memory_until);
+        assert!(left > Duration::from_secs(least), "{left:?}");
+        assert!(left <= Duration::from_secs(back.min(3600)), "{left:?}");
+    }
+}
+
+#[test]
+fn a_last_resort_stands_in_until_a_part_can_be_asked_for() {
+    let (cache, policy) = (cache(), hour());
+    let archive: LastResort = Box::new(|| present("archived").ok());
+    let request = composed(&policy, || spent(60), || paused(90, true), Some(archive));
+    assert_eq!(text(&cache.answer(request, LONG)).0, "archived");
+    let kept = cache.get("0000000000000001:whole", &policy, 0).unwrap();
+    let left = left(&cache, kept.entry.ends.memory_until);
+    assert!(
+        left > Duration::from_secs(50) && left <= Duration::from_secs(60),
+        "{left:?}"
+    );
+}
+
+#[test]
+fn a_whole_with_a_stale_part_is_renewed_when_that_can_be_asked_for() {
+    type Failing = fn() -> Result<Loaded, LoadError>;
+    let failing: [(Failing, Staleness); 3] = [
+        (|| spent(1), Staleness::Spent),
+        (|| paused(1, false), Staleness::Spent),
+        (|| paused(1, true), Staleness::Spent),
+    ];
+    for (fails, told) in failing {
+        let (cache, policy) = (cache(), hour_and_stale());
+        let first = composed(&policy, || present("a"), || present("b"), None);
+        assert_eq!(text(&cache.answer(first, LONG)).0, "a+b");
+        cache.invalidate(&[Name::key("part-a")], Kind::Soft);
+        let began = Instant::now();
+        let stale = cache.answer(composed(&policy, fails, failed, None), LONG);
+        assert_eq!(text(&stale), ("a+b".into(), Outcome::Stale(told)));
+        // It is held, so nobody is asked: neither for the part nor for the whole.
+        let (entry, now) = (stale.unwrap().entry, cache.clock().now());
+        let (until, reason) = entry.hold().unwrap();
+        assert_eq!(reason, told);
+        assert!(until <= now + 1_000_000);
+        let renewed = loop {
+            let request = composed(&policy, || present("new"), failed, None);
+            let answer = cache.answer(request, LONG);
+            if text(&answer).0 != "a+b" {
+                break answer;
+            }
+            assert!(began.elapsed() < LONG, "it is held for good");
+            std::thread::yield_now();
+        };
+        assert_eq!(text(&renewed), ("new+b".into(), Outcome::Loaded));
+        assert!(began.elapsed() >= Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn a_pause_ends_for_what_is_invalidated() {
+    for whole_source in [false, true] {
+        for kind in [Kind::Hard, Kind::Soft] {
+            for name in [Name::key("k"), Name::tag("t"), Name::everything()] {
+                let (cache, policy) = (cache(), hour());
+                let ask = |key: &str, tag: &str, fails: bool| {
+                    let mut request = loading(key, &policy, move || {
+                        if fails {
+                            paused(3600, whole_source)
+                        } else {
+                            present("v")
+                        }
+                    });
+                    request.subject.tags = Box::new([Tag::new(tag)]);
+                    cache.answer(request, LONG).map(|answer| answer.outcome)
+                };
+                ask("k", "t", true).unwrap_err();
+                let error = ask("k", "t", false).unwrap_err();
+                assert!(
+                    error.retry_after().unwrap() > Duration::from_secs(3500),
+                    "{error}"
+                );
+                let other = ask("other", "o", false);
+                assert_eq!(other.is_err(), whole_source, "{other:?}");
+                cache.invalidate(std::slice::from_ref(&name), kind);
+                // Asked again, and paused again by its new word.
+                ask("k", "t", true).unwrap_err();
+                ask("k", "t", false).unwrap_err();
+                cache.invalidate(std::slice::from_ref(&name), kind);
+                assert_eq!(ask("k", "t", false), Ok(Outcome::Loaded), "{name:?}");
+                let rest = ask("yet another", "o", false);
+                let waits = whole_source && !name.is_everything();
+                assert_eq!(rest.is_err(), waits, "{name:?} {rest:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! An upstream that asks to be left alone: what is not asked then, for how long, and how an admin ends it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::support::client::Answer;
+use crate::support::larder::{Larder, LarderOptions};
+use crate::support::redis::RedisServer;
+use crate::support::upstream::{Behaviour, FakeUpstream, Response};
+use crate::support::{SOON, until};
+
+/// What an upstream says that is out of its mind.
+const FOR_EVER: &str = "99999999999999999999";
+
+/// An origin whose things are there, but for those that begin with `busy` while it says so.
+fn origin(retry_after: &'static str) -> (FakeUpstream, Arc<AtomicBool>) {
+    let busy = Arc::new(AtomicBool::new(true));
+    let says = busy.clone();
+    let origin = FakeUpstream::start(Behaviour::answer(move |request| {
+        if says.load(Ordering::SeqCst) && request.path.starts_with("/busy") {
+            Response::text(429, "<html>").with("Retry-After", retry_after)
+        } else {
+            Response::json(200, &json!({"at": request.path}))
+        }
+    }));
+    (origin, busy)
+}
+
+fn options(origin: &FakeUpstream, upstream: &str) -> LarderOptions {
+    LarderOptions::new(&format!(
+        "[resource.thing]
+path = \"/thing/{{id}}\"
+params.id = {{ type = \"string\" }}
+source = {{ http = \"http://{}/{{id}}\", upstream = \"things\" }}
+ttl = {{ memory = \"1h\", redis = \"1h\" }}
+tags = [\"thing:{{id}}\"]
+public = true
+[upstream.things]
+{upstream}
+",
+        origin.address()
+    ))
+}
+
+/// Asks in vain, and returns for how long it is in vain.
+#[track_caller]
+fn paused(larder: &Larder, path: &str) -> u64 {
+    let answer: Answer = larder.get(path);
+    answer.problem(502);
+    answer.the("Retry-After").parse().unwrap()
+}
+
+#[test]
+fn is_left_alone_for_one_path_and_a_minute_at_most() {
+    for (retry_after, least) in [
+        (FOR_EVER, 1),
+        ("86400", 1),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 1),
+        ("Friday, 31-Dec-49 23:59:59 GMT", 1),
+        ("Fri Dec 31 23:59:59 9999", 1),
+        ("-1", 1),
+        ("soon", 1),
+    ] {
+        let (origin, _) = origin(retry_after);
+        let larder = Larder::start(&options(&origin, ""));
+        for _ in 0..3 {
+            let wait = paused(&larder, "/thing/busy");
+            assert!((least..=60).contains(&wait), "{retry_after}: {wait}");
+        }
+        assert_eq!(origin.calls_to("/busy"), 1, "{retry_after}");
+        // Nothing else has to wait for it.
+        larder.get("/thing/a").expect(200);
+        larder.get("/thing/b").expect(200);
+        assert_eq!(origin.calls(), 3);
+    }
+}
+
+#[test]
+fn one_with_a_quota_is_left_alone_altogether_as_long_as_is_set() {
+    let (origin, _) = origin(FOR_EVER);
+    let upstream = "quota = [\"100/1m\"]\nmax_pause = \"20m\"";
+    let larder = Larder::start(&options(&origin, upstream));
+    for path in ["/thing/busy", "/thing/a", "/thing/b"] {
+        let wait = paused(&larder, path);
+        assert!((1000..=1200).contains(&wait), "{path}: {wait}");
+    }
+    assert_eq!(origin.calls(), 1);
+}
+
+#[test]
+fn an_admin_ends_it_for_what_is_named_on_every_replica() {
+    let ways: [fn(&str) -> Value; 4] = [
+        |id| json!({"tags": [format!("thing:{id}")]}),
+        |id| json!({"paths": [format!("/thing/{id}")], "soft": true}),
+        |id| json!({"keys": [format!("thing?id={id}")]}),
+        |_| json!({"all": true}),
+    ];
+    for upstream in ["", "quota = [\"1000/1m\"]"] {
+        let (redis, (origin, busy)) = (RedisServer::start(), origin(FOR_EVER));
+        let options = options(&origin, upstream).env("REDIS_URL", &redis.url());
+        let replicas = Larder::start_many(2, &options);
+        for (number, way) in ways.iter().enumerate() {
+            busy.store(true, Ordering::SeqCst);
+            let (named, other) = (format!("busy{number}"), format!("busy{number}-other"));
+            for replica in &replicas {
+                for id in [&named, &other] {
+                    paused(replica, &format!("/thing/{id}"));
+                }
+            }
+            busy.store(false, Ordering::SeqCst);
+            let calls = origin.calls();
+            for replica in &replicas {
+                paused(replica, &format!("/thing/{named}"));
+            }
+            assert_eq!(origin.calls(), calls);
+            let wish = way(&named);
+            replicas[0].post("/cache/invalidate", &wish).expect(200);
+            for replica in &replicas {
+                until(SOON, "it is asked again", || {
+                    replica.get(&format!("/thing/{named}")).status == 200
+                });
+                // What was not named waits on.
+                let rest = replica.get(&format!("/thing/{other}"));
+                let expected = if wish.get("all").is_some() { 200 } else { 502 };
+                assert_eq!(rest.status, expected, "{wish}: {rest}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_copy_stands_in_meanwhile_and_the_source_is_asked_when_it_is_over() {
+    let (origin, busy) = origin("1");
+    busy.store(false, Ordering::SeqCst);
+    let options = options(&origin, "").with_config_text(
+        "public = true",
+        "public = true\nstale = { if_error = \"1h\" }",
+    );
+    let larder = Larder::start(&options);
+    larder.get("/thing/busy").expect(200);
+    busy.store(true, Ordering::SeqCst);
+    larder
+        .post(
+            "/cache/invalidate",
+            &json!({"tags": ["thing:busy"], "soft": true}),
+        )
+        .expect(200);
+    let stale = larder.get("/thing/busy").expect(200);
+    assert!(
+        stale.the("Cache-Status").contains("detail=quota-spent"),
+        "{stale}"
+    );
+    busy.store(false, Ordering::SeqCst);
+    until(SOON, "it is renewed", || {
+        let answer = larder.get("/thing/busy").expect(200);
+        answer.the("Cache-Status").starts_with("larder-memory; hit")
+    });
+}
