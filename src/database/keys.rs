@@ -543,8 +543,8 @@ mod tests {
             assert_eq!(all.mark, now);
             let ids: Vec<_> = all.keys.iter().map(|(id, _)| id).collect();
             assert_eq!(ids, [&a, &b]);
-            let listed = keys.list().unwrap().into_iter();
-            let newer = listed.filter(|row| row.id == b).next_back();
+            let mut listed = keys.list().unwrap().into_iter();
+            let newer = listed.find(|row| row.id == b);
             assert_eq!(all.keys[1].1, newer);
 
             keys.revoke(&a).unwrap();

@@ -21,6 +21,7 @@ needed (name, privileges) AS (
     VALUES ('larder_migrations', ARRAY['SELECT'] || CASE WHEN :behind::boolean THEN ARRAY['INSERT'] ELSE '{}' END),
         ('api_keys', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
         ('api_keys_version', ARRAY['SELECT', 'UPDATE']),
+        ('api_key_changes', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
         ('archived_articles', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
         ('larder_outbox', ARRAY['SELECT', 'INSERT', 'DELETE'])
 ),
