@@ -12,8 +12,9 @@ end
 
 local function raise_refusal(reply, command, key)
   local why = reply.err
-  -- Redis does not say what it is that a user may not do.
-  if string.find(why, 'The user executing the script', 1, true) or string.find(why, 'NOPERM', 1, true) then
+  -- Before 7.2 Redis does not say what it is that a user may not do.
+  if string.find(why, 'The user executing the script', 1, true) or string.find(why, 'ACL failure in script', 1, true)
+    or string.find(why, 'NOPERM', 1, true) then
     why = 'NOPERM the Redis user may not run ' .. command .. (key and (' on ' .. key) or '')
   end
   raise(why)
