@@ -57,9 +57,6 @@ fn check(
     if let Some(config) = config.filter(|_| errors.errors.is_empty()) {
         out.write_all(resource_table::table(&config).as_bytes())?;
         out.flush()?;
-        if config.resources.is_empty() {
-            writeln!(err, "{origin}: warning: {NO_RESOURCES}")?;
-        }
         if unasked.is_none() {
             writeln!(err, "{origin}: valid")?;
             if config.resources.is_empty() {

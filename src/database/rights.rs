@@ -23,6 +23,7 @@ needed (name, privileges) AS (
         ('api_keys_version', ARRAY['SELECT', 'UPDATE']),
         ('api_key_changes', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
         ('archived_articles', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+        ('larder_identity', ARRAY['SELECT', 'INSERT']),
         ('larder_outbox', ARRAY['SELECT', 'INSERT', 'DELETE'])
 ),
 tables AS (

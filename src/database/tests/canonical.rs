@@ -165,7 +165,7 @@ fn ask(
     sql: &str,
     given: Vec<(&str, Value)>,
 ) -> Result<Value, DatabaseError> {
-    let rows = tx.query_this(&Query::parse("test", sql)?, &given)?;
+    let rows = tx.query_this(&Query::parse_for(tx.kind(), "test", sql)?, &given)?;
     Ok(rows[0].columns().next().unwrap().1.clone())
 }
 
