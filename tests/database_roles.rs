@@ -253,7 +253,7 @@ fn a_role_that_only_uses_the_tables_is_enough_where_nothing_is_to_be_migrated() 
         "no SELECT, INSERT, UPDATE, DELETE on the table public.api_keys:",
         "no SELECT, UPDATE on the table public.api_keys_version",
         "no DELETE on the table public.archived_articles",
-        "no SELECT, INSERT, DELETE on the table public.larder_outbox",
+        "no SELECT, INSERT, UPDATE, DELETE on the table public.larder_outbox",
         "no EXECUTE on the function public.larder_take_back(given text[])",
         "permission denied for table users: GRANT SELECT, INSERT ON users TO app",
         "permission denied for table employees: GRANT SELECT ON employees TO app",

@@ -24,7 +24,7 @@ needed (name, privileges) AS (
         ('api_key_changes', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
         ('archived_articles', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
         ('larder_identity', ARRAY['SELECT', 'INSERT']),
-        ('larder_outbox', ARRAY['SELECT', 'INSERT', 'DELETE'])
+        ('larder_outbox', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'])
 ),
 tables AS (
     SELECT name, privileges, pg_class.oid, format('%I.%I', nspname, relname) AS called
