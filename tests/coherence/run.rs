@@ -211,11 +211,16 @@ fn source_time(random: Random, patience: Duration) -> impl Fn() -> Duration + Se
     }
 }
 
-/// A client's connections, one to each replica, made anew when they break.
+/// A client's connections, one to each replica, each with the time of its last use. They are made anew
+/// when they break, and when they were idle: a server closes a connection that lies idle for five seconds,
+/// and a request that meets the close is no answer that the server failed to give.
 struct Client<'a> {
     stage: &'a Stage<'a>,
-    sessions: [Option<Session>; REPLICAS],
+    sessions: [Option<(Session, Instant)>; REPLICAS],
 }
+
+/// How long a connection may lie idle before another takes its place.
+const IDLE: Duration = Duration::from_secs(2);
 
 impl<'a> Client<'a> {
     fn new(stage: &'a Stage<'a>) -> Client<'a> {
@@ -231,12 +236,12 @@ impl<'a> Client<'a> {
         question: impl FnOnce(&mut Session) -> std::io::Result<Answer>,
     ) -> std::io::Result<Answer> {
         let mut session = match self.sessions[replica].take() {
-            Some(session) => session,
-            None => Session::connect(self.stage.replicas[replica].address())?,
+            Some((session, used)) if used.elapsed() < IDLE => session,
+            _ => Session::connect(self.stage.replicas[replica].address())?,
         };
         let answer = question(&mut session)?;
         if answer.header("Connection") != Some("close") {
-            self.sessions[replica] = Some(session);
+            self.sessions[replica] = Some((session, Instant::now()));
         }
         Ok(answer)
     }
