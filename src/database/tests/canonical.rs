@@ -202,7 +202,9 @@ fn kept(ty: &str, values: &[Value]) -> (BTreeSet<String>, i64, i64) {
         .zip(values.iter().cloned());
     let given: Vec<_> = given.collect();
     let found = watched().database.transaction(|tx| {
-        tx.batch(&format!("DELETE FROM larder_outbox; TRUNCATE {table}; DELETE FROM larder_outbox; {HOSTILE}"))?;
+        // Tests on other threads write to this outbox, too.
+        tx.batch("LOCK TABLE larder_outbox IN ACCESS EXCLUSIVE MODE")?;
+        tx.batch(&format!("TRUNCATE {table}; DELETE FROM larder_outbox; {HOSTILE}"))?;
         tx.execute_this(&insert, &given)?;
         tx.batch("SET LOCAL search_path = public; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO';
                   SET LOCAL IntervalStyle = 'postgres'; SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1")?;
