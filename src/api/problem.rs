@@ -115,20 +115,20 @@ impl Problem {
             Problem::RepeatedHeader(name) => (
                 StatusCode::BAD_REQUEST,
                 "repeated-header",
-                "A header is there twice",
-                format!("Send {name} once."),
+                "Repeated header",
+                format!("The request has more than one {name} header; send one."),
             ),
             Problem::NoBodyTaken => (
                 StatusCode::EXPECTATION_FAILED,
                 "no-body-taken",
-                "No body is expected",
-                "This method of this path takes no body: send the request without Expect.".to_owned(),
+                "No body expected",
+                "This path takes no body with this method; send the request without Expect.".to_owned(),
             ),
             Problem::BodyTooSlow { limit } => (
                 StatusCode::REQUEST_TIMEOUT,
                 "body-too-slow",
                 "Request timeout",
-                format!("The body was not there within {}.", format_duration(*limit)),
+                format!("The body did not arrive within {}.", format_duration(*limit)),
             ),
             Problem::TooLarge { limit } => (
                 StatusCode::PAYLOAD_TOO_LARGE,

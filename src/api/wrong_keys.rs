@@ -73,7 +73,7 @@ impl WrongKeys {
         self.slowed.fetch_add(1, Ordering::Relaxed);
         if !suspect.told.swap(true, Ordering::Relaxed) && self.lines.check(now).allowed {
             log::warn!(
-                "{source} presents API keys that are not known, more than {} in a minute: further ones are answered with 429",
+                "{source} sent more than {} unknown API keys in a minute; further ones get 429",
                 RATE.count
             );
         }

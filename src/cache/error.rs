@@ -92,7 +92,7 @@ impl fmt::Display for LoadError {
                 what, retry_after, ..
             } => {
                 let wait = retry_after.as_secs_f64().ceil();
-                write!(f, "{what}: asked again in {wait}s")
+                write!(f, "{what}: not asked again for {wait}s")
             }
             LoadError::Unfit { parameter, valid } => {
                 write!(f, "parameter `{parameter}` does not fit; valid: {valid}")

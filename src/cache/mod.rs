@@ -129,8 +129,8 @@ pub use self::entry::{Entry, Particulars, Value};
 #[doc(hidden)] // For benches/micro alone: no embedder has a use for these bytes.
 pub use self::envelope::{decode as decode_envelope, encode as encode_envelope};
 pub use self::error::LoadError;
+pub use self::fair_queue::Caller;
 pub use self::flight::Ending;
-pub use self::interest::Caller;
 pub use self::invalidation::Acknowledged;
 pub(crate) use self::key::unescaped;
 pub use self::key::{Key, KeyText, Tag, escape_into};

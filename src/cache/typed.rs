@@ -21,9 +21,9 @@ use super::Cache;
 use super::coherence::Name;
 use super::entry::Value;
 use super::error::LoadError;
+use super::fair_queue::Caller;
 use super::faithful;
 use super::flight::Ending;
-use super::interest::Caller;
 use super::key::{Key, Tag, escape_into};
 use super::outcome::{Answer, Outcome};
 use super::policy::{Life, Policy};
@@ -124,7 +124,7 @@ impl Cache {
         let fits = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
         if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
             return Err(format!(
-                "{name:?} is no name of a type: 1 to 64 letters, digits, `_`, `-` and `.`"
+                "{name:?} is not a valid type name: 1 to 64 letters, digits, `_`, `-` and `.`"
             ));
         }
         let mut named = self
@@ -136,7 +136,7 @@ impl Cache {
         let known = named.entry((name.to_owned(), version)).or_insert(own);
         if *known != own {
             return Err(format!(
-                "`{name}` in version {version} is {known} already, so it cannot be {own}"
+                "the type name `{name}`, version {version}, stands for {known} already, so {own} cannot use it"
             ));
         }
         let what = format!("typed {version} {name}");
@@ -316,7 +316,7 @@ fn read<T: DeserializeOwned>(ending: Ending) -> Result<(Option<T>, Outcome), Loa
         Value::Present(json) => match serde_json::from_slice(json) {
             Ok(value) => Ok((Some(value), outcome)),
             Err(error) => Err(LoadError::Failed(format!(
-                "the stored value is no {}: {error}",
+                "the stored value is not a valid {}: {error}",
                 type_name::<T>()
             ))),
         },

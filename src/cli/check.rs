@@ -70,7 +70,7 @@ fn check(
     if let Some(why) = unasked {
         writeln!(
             err,
-            "{origin}: larder would not start: the database cannot be asked, so the statements are not checked: {why}"
+            "{origin}: larder would not start: the database cannot be queried, so the statements were not checked: {why}"
         )?;
     }
     Ok(if errors.errors.is_empty() { 1 } else { 2 })

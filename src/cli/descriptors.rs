@@ -26,10 +26,10 @@ pub(super) fn places(config: &Config) -> Places {
     };
     if wanted > most {
         log::warn!(
-            "server.max_connections is {wanted}, but the limit of open files (ulimit -n) leaves descriptors for {most}"
+            "server.max_connections is {wanted}, but the limit of open files (ulimit -n) allows only {most}"
         );
     }
-    log::info!("at most {most} connections");
+    log::info!("serving at most {most} client connections");
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     Places::new(most, config.server.max_connections_per_address)
 }

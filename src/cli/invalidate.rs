@@ -103,11 +103,11 @@ fn tell_templates(answer: &Value) -> bool {
             Some(0) => {
                 unmade = true;
                 super::say_error(&format!(
-                    "larder: tag {tag}: no resource and no watched table has a template that can make it"
+                    "larder: tag {tag}: matches no template of a resource or a watched table"
                 ));
             }
-            Some(1) => drop(super::say(&format!("tag {tag}: 1 template"))),
-            Some(count) => drop(super::say(&format!("tag {tag}: {count} templates"))),
+            Some(1) => drop(super::say(&format!("tag {tag}: matches 1 template"))),
+            Some(count) => drop(super::say(&format!("tag {tag}: matches {count} templates"))),
             // A server of an earlier version.
             None => {}
         }

@@ -44,7 +44,7 @@ impl Environment<'_> {
             return Ok(None);
         };
         if value.bytes().any(|byte| !byte.is_ascii_graphic()) {
-            return Err(("has a character that no key has", KEY_FORM));
+            return Err(("has a character that an API key cannot have", KEY_FORM));
         }
         Ok(Some(Secret::new(value)))
     }
@@ -84,7 +84,7 @@ impl Environment<'_> {
     fn piece(self, name: &str, before: &str, after: &str) -> Result<String, (String, String)> {
         if !is_variable(name) {
             return Err((
-                "has a \"${}\" around something that is no variable's name".to_owned(),
+                "has a \"${}\" around an invalid variable name".to_owned(),
                 "${NAME}".to_owned(),
             ));
         }
@@ -113,7 +113,7 @@ impl Environment<'_> {
             UrlPlace::Host if value.starts_with('/') => Ok(escaped()),
             UrlPlace::Host if value.chars().all(is_of_host) => Ok(value),
             UrlPlace::Host => Err((
-                format!("names ${{{name}}}, which holds no host"),
+                format!("names ${{{name}}}, which is not a valid host"),
                 "a host, perhaps with its port".to_owned(),
             )),
         }
@@ -220,7 +220,7 @@ mod tests {
         for wrong in ["h/1", "u:p@h", "two words", "h?x"] {
             let error = url(wrong).unwrap_err().to_string();
             assert!(
-                error.contains("names ${H}, which holds no host") && !error.contains(wrong),
+                error.contains("names ${H}, which is not a valid host") && !error.contains(wrong),
                 "{error}"
             );
         }

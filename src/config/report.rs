@@ -76,7 +76,7 @@ fn too_many() -> ConfigError {
     ConfigError {
         place: Place::File,
         key: String::new(),
-        problem: format!("has {MOST} faults or more; these are the first that were found"),
+        problem: format!("has {MOST} or more errors; these are the first"),
         valid: String::new(),
     }
 }

@@ -186,7 +186,7 @@ fn all_named(query: &Query, places: usize) -> Result<(), DatabaseError> {
         return Ok(());
     }
     Err(DatabaseError::Misconfigured(format!(
-        "query {}: the database finds {places} places for parameters in it, and {named} of them are written as :name",
+        "query {}: the database finds {places} parameters in it, but only {named} are written as :name",
         query.name()
     )))
 }

@@ -372,7 +372,8 @@ impl Database {
         let place = self.0.own_writes.take(CHECKOUT);
         place.ok_or_else(|| {
             DatabaseError::Unavailable(
-                "no connection for this write: others are waiting already".to_owned(),
+                "no connection is free for this write, and other writes are waiting already"
+                    .to_owned(),
             )
         })
     }

@@ -15,7 +15,7 @@ use super::error::DatabaseError;
 /// itself away at once; one that takes them in turn, by the second round, however many there are.
 const ROUNDS: usize = 3;
 
-const REFUSAL: &str = "the database URL leads to a pooler that gives each transaction another session \
+const REFUSAL: &str = "the database URL leads to a pooler that gives each transaction a different session \
     (pgbouncer: pool_mode = transaction or statement), and larder keeps prepared statements, LISTEN and advisory \
     locks in its sessions. Connect to Postgres itself, or to a pool with pool_mode = session";
 
@@ -44,6 +44,6 @@ fn session(client: &mut Client) -> Result<String, DatabaseError> {
         _ => None,
     });
     pid.map(str::to_owned).ok_or_else(|| {
-        DatabaseError::Failed("the server does not tell its session's process".to_owned())
+        DatabaseError::Failed("the server did not return the process of its session".to_owned())
     })
 }

@@ -38,7 +38,7 @@ impl Query {
                 ..postgres
             }),
             (Ok(_), Ok(_)) => Err(DatabaseError::Misconfigured(format!(
-                "query {name}: Postgres and SQLite find other parameters in it"
+                "query {name}: Postgres and SQLite read different parameters from it"
             ))),
             (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
             (Err(error), Err(_)) => Err(error),
@@ -71,7 +71,7 @@ impl Query {
                 Token::End => ended = true,
                 _ if ended => return wrong("a second statement; one file holds one"),
                 Token::OwnPlace => {
-                    let what = "no value can be given for it; write a parameter as :name, of letters, digits and _";
+                    let what = "larder gives it no value; write a parameter as :name, of letters, digits and _";
                     return wrong(&format!("the place {piece}: {what}"));
                 }
                 Token::Place => {

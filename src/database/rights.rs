@@ -88,7 +88,7 @@ pub(super) fn demand(tx: &mut Transaction<'_>, behind: bool) -> Result<(), Datab
         None => ("", ""),
     };
     let mut told =
-        format!("the role {role:?} has not all that larder needs in the database {base:?}:");
+        format!("the role {role:?} lacks rights that larder needs in the database {base:?}:");
     for row in &missing {
         told.push_str(&format!("\n  {}: {}", row.text("what")?, row.text("cure")?));
     }

@@ -57,11 +57,11 @@ impl SqliteFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 format!("the SQLite file {path} was removed")
             }
-            Err(error) => format!("the SQLite file {path} cannot be looked at: {error}"),
+            Err(error) => format!("the SQLite file {path} cannot be inspected: {error}"),
         };
         if !self.away.swap(true, Ordering::Relaxed) {
             log::error!(
-                "{what}: nothing is read from it or written to it until it is put back or larder starts again"
+                "{what}: reads and writes fail until it is put back or larder is restarted"
             );
         }
         Err(DatabaseError::Unavailable(what))

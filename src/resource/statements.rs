@@ -104,7 +104,7 @@ fn unfit<'a>(
         };
         Some((
             format!(
-                "wants :{name} to be of type {wanted}, and {name} is of type {kind:?}, which never fits"
+                "needs :{name} as {wanted}, but {name} is declared as {kind:?}, which never fits"
             ),
             valid,
         ))

@@ -177,7 +177,7 @@ impl Write {
             };
             if let Err(error) = told {
                 // Then it is delivered once more, or two seconds later, which does no harm.
-                log::warn!("the outbox could not be told of a write that is done: {error}");
+                log::warn!("the outbox row of a completed write could not be updated: {error}");
             }
         }
         let location = self.settings.location.as_ref();

@@ -19,7 +19,7 @@ pub(super) enum NoJson {
 impl fmt::Display for NoJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NoJson::Invalid => f.write_str("what is no JSON"),
+            NoJson::Invalid => f.write_str("invalid JSON"),
             NoJson::TooDeep => write!(f, "JSON nested more than {MOST_LEVELS} levels deep"),
         }
     }

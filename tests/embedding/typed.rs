@@ -117,7 +117,10 @@ fn what_json_cannot_keep_is_an_error_of_its_load() {
     let error = numbers
         .get_or_load(Wanted::new(), &policy(), || Ok::<_, String>(f64::NAN))
         .unwrap_err();
-    assert!(error.to_string().contains("JSON has no NaN"), "{error}");
+    assert!(
+        error.to_string().contains("JSON cannot represent NaN"),
+        "{error}"
+    );
     let nested = cache.typed::<Vec<Option<Option<u8>>>>("nested", 1).unwrap();
     let awaited = nested.get_or_load_async(Wanted::new(), &policy(), || {
         Ok::<_, String>(vec![Some(None)])

@@ -123,12 +123,12 @@ impl Places {
         drop(taken);
         match full {
             Full::All => log::warn!(
-                "all {} connections are taken, from {sources} addresses ({of_source} of them from {source}, which asks for \
-                 another): those that do no work make way",
+                "all {} connections are taken by {sources} addresses ({of_source} of them by {source}, which opens \
+                 another); idle and stuck connections are closed to make room",
                 all.min(self.most)
             ),
             Full::Source => log::warn!(
-                "{source} has all of the {} connections that one address may have (server.max_connections_per_address)",
+                "{source} has reached the limit of {} connections per address (server.max_connections_per_address)",
                 self.most_of_one
             ),
         }

@@ -73,7 +73,7 @@ impl Watch {
             }
             None => {
                 self.places.note_refused();
-                Err(io::Error::other("there is no place for another connection"))
+                Err(io::Error::other("the limit of connections is reached"))
             }
         }
     }

@@ -237,7 +237,7 @@ impl JsonApi {
     ///
     /// # Errors
     /// `Spent` if the quota comes back too late. `Paused` if the upstream says 429, or 503 with `Retry-After`: for all of the upstream
-    /// where it has a quota, else for these parameters. `TooSlow` after `deadline`. `Failed` for any other status, for what is no JSON, and
+    /// where it has a quota, else for these parameters. `TooSlow` after `deadline`. `Failed` for any other status, for invalid JSON, and
     /// where there is nothing to pick.
     pub fn fetch<N: AsRef<str>, V: AsRef<str>>(
         &self,
