@@ -1,4 +1,5 @@
-//! What the documents show is so: each configuration is valid, each statement runs, and the README's walk ends as it says.
+//! What the documents show is so: each configuration is valid, each statement runs, and the
+//! README's walk ends as it says.
 
 use std::fs;
 
@@ -38,7 +39,8 @@ fn file_of(statement: &str) -> Option<&str> {
         .map(|(name, _)| name)
 }
 
-/// The shipped configuration with `block` at its end, in place of the resources that it has of the same name.
+/// The shipped configuration with `block` at its end, in place of the resources that it has of the
+/// same name.
 fn configuration(block: &str) -> String {
     let is_head = |line: &str| line.starts_with('[');
     let heads: Vec<&str> = block.lines().filter(|line| is_head(line)).collect();

@@ -1,4 +1,5 @@
-//! Tags that a person writes: read as the path of a request is, and told where nothing can have them.
+//! Tags that a person writes: read as the path of a request is, and told where nothing can have
+//! them.
 
 use serde_json::json;
 

@@ -259,7 +259,8 @@ impl Problem {
             Problem::NoKey(_) => {
                 answer.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
             }
-            // What is still to come of the body is no request (RFC 9110, section 15.5.9); and each further guess takes a connection.
+            // What is still to come of the body is no request (RFC 9110, section 15.5.9); and each
+            // further guess takes a connection.
             Problem::BodyTooSlow { .. } | Problem::WrongKeys { .. } => {
                 answer.force_close();
             }

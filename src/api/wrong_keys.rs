@@ -1,7 +1,8 @@
 //! API keys that nobody has: how many were presented, and by whom too many.
 //!
-//! Promise: only a request whose key was looked up and not found is counted, or answered otherwise for the count: behind a proxy all
-//! clients have one address, and a valid key passes whatever others present. The memory it takes is bounded.
+//! Promise: only a request whose key was looked up and not found is counted, or answered otherwise
+//! for the count: behind a proxy all clients have one address, and a valid key passes whatever
+//! others present. The memory it takes is bounded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +14,8 @@ use super::edge::Source;
 use super::limiter::Limiter;
 use crate::quantity::Rate;
 
-/// How many wrong keys of one source are answered with 401, and what its further ones have to wait for.
+/// How many wrong keys of one source are answered with 401, and what its further ones have to wait
+/// for.
 const RATE: Rate = Rate {
     count: 30,
     per: Duration::from_secs(60),

@@ -1,8 +1,9 @@
 //! Whether a value is the same after it was written as JSON and read again.
 //!
-//! JSON has no `NaN`, and one `null` for `None`, for `Some(None)` and for `Some(())`: serde_json writes them all, and what is read is
-//! another value or none. [`written`] tells of each of them where it stands. What is left is found by reading: a type whose
-//! `Deserialize` does not take what its `Serialize` writes.
+//! JSON has no `NaN`, and one `null` for `None`, for `Some(None)` and for `Some(())`: serde_json
+//! writes them all, and what is read is another value or none. [`written`] tells of each of them
+//! where it stands. What is left is found by reading: a type whose `Deserialize` does not take what
+//! its `Serialize` writes.
 
 use std::fmt::{self, Display};
 
@@ -24,8 +25,8 @@ pub(super) fn written<T: Serialize + DeserializeOwned>(value: &T) -> Result<Vec<
     }
 }
 
-/// The `T` that `json` is. Refuses what serde would read as a `T` only by leaving members out or filling them in: it is of another
-/// type, or of another version of this one.
+/// The `T` that `json` is. Refuses what serde would read as a `T` only by leaving members out or
+/// filling them in: it is of another type, or of another version of this one.
 ///
 /// # Errors
 /// Why it is no `T`.

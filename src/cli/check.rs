@@ -1,8 +1,8 @@
 //! `larder check`: says whether larder would start with a configuration, and what it declares.
 //!
 //! Promise: it does with the database what a start does, in a transaction that is rolled back, or
-//! without the file where a SQLite file is not there yet. Every fault is told in one run: those of the
-//! file, of its environment, of the database and of each statement. Redis is not asked.
+//! without the file where a SQLite file is not there yet. Every fault is told in one run: those of
+//! the file, of its environment, of the database and of each statement. Redis is not asked.
 
 use std::io::{self, Write};
 use std::path::Path;

@@ -1,8 +1,9 @@
 //! `larder invalidate`: invalidates through a running server, for scripts and cron.
 //!
-//! Promise: the API key comes from the environment and is never shown. Exits with 0 once the invalidation is acknowledged; one
-//! that is pending is in force on that server only, so it is said so, and exits with 1. For each tag it tells how many templates
-//! can make it; with `--strict` it exits with 1 if none can make one of them.
+//! Promise: the API key comes from the environment and is never shown. Exits with 0 once the
+//! invalidation is acknowledged; one that is pending is in force on that server only, so it is said
+//! so, and exits with 1. For each tag it tells how many templates can make it; with `--strict` it
+//! exits with 1 if none can make one of them.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -94,7 +95,8 @@ pub(super) fn run(arguments: InvalidateArguments, file: Option<&Path>) -> ExitCo
     }
 }
 
-/// Says for each tag how many templates can make it. Returns whether there is one that none can make.
+/// Says for each tag how many templates can make it. Returns whether there is one that none can
+/// make.
 fn tell_templates(answer: &Value) -> bool {
     let mut unmade = false;
     for one in answer["matched"].as_array().into_iter().flatten() {

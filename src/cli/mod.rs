@@ -24,7 +24,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, process_environment};
 use crate::database::Database;
 
-/// What is said of a configuration without resources. The built-in ones are those of the built-in configuration alone.
+/// What is said of a configuration without resources. The built-in ones are those of the built-in
+/// configuration alone.
 const NO_RESOURCES: &str = "declares no resource, so nothing is served but larder's own routes";
 
 /// A caching API server: slow endpoints answered from memory, then Redis, then their source.

@@ -1,8 +1,10 @@
 //! API keys as the database keeps them.
 //!
-//! Promise: the key itself is shown once, when it is made; the database has its SHA-256, which is enough for a secret of 190
-//! random bits. Every change of the keys raises one version number in the same transaction, and leaves a row that says which key it
-//! changed: a replica that knows a version reads what came after it. The first admin key is made once per database, however many replicas start.
+//! Promise: the key itself is shown once, when it is made; the database has its SHA-256, which is
+//! enough for a secret of 190 random bits. Every change of the keys raises one version number in
+//! the same transaction, and leaves a row that says which key it changed: a replica that knows a
+//! version reads what came after it. The first admin key is made once per database, however many
+//! replicas start.
 
 use super::error::DatabaseError;
 use super::key_form::{key_hash, new_key};
@@ -59,8 +61,8 @@ pub struct KeyRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyMark {
     version: i64,
-    /// The key that it changed, which tells one history of changes from another, such as that of a database that was restored.
-    /// `None`: no row says so.
+    /// The key that it changed, which tells one history of changes from another, such as that of a
+    /// database that was restored. `None`: no row says so.
     changed: Option<String>,
 }
 
@@ -164,7 +166,8 @@ impl Keys<'_> {
         rows.iter().map(read).collect()
     }
 
-    /// All of them, page after page, the oldest first. One that is made or revoked meanwhile may be among them or not.
+    /// All of them, page after page, the oldest first. One that is made or revoked meanwhile may be
+    /// among them or not.
     pub fn list(&self) -> Result<Vec<KeyRow>, DatabaseError> {
         let mut all: Vec<KeyRow> = Vec::new();
         loop {
@@ -200,8 +203,8 @@ impl Keys<'_> {
         mark_of(&tx.query("api_key_version", &[])?)
     }
 
-    /// What came after `known`, up to `now` at least. `None`: that cannot be told, and all keys are to be read. Some of the changes
-    /// left no row, or `known` is of another history.
+    /// What came after `known`, up to `now` at least. `None`: that cannot be told, and all keys are
+    /// to be read. Some of the changes left no row, or `known` is of another history.
     pub fn changes(
         &self,
         known: &KeyMark,

@@ -1,9 +1,9 @@
 //! A connection pooler in front of Postgres that lends a session for one transaction at a time.
 //!
 //! pgbouncer with `pool_mode = transaction` looks like Postgres and is none to a program that keeps
-//! state in its session: prepared statements, LISTEN, advisory locks and SET go to whichever session
-//! comes next. Such a pooler is recognised by its sessions: two open connections to Postgres itself
-//! never have the same one, and one connection never has two.
+//! state in its session: prepared statements, LISTEN, advisory locks and SET go to whichever
+//! session comes next. Such a pooler is recognised by its sessions: two open connections to
+//! Postgres itself never have the same one, and one connection never has two.
 
 use std::collections::HashSet;
 
@@ -19,7 +19,8 @@ const REFUSAL: &str = "the database URL leads to a pooler that gives each transa
     (pgbouncer: pool_mode = transaction or statement), and larder keeps prepared statements, LISTEN and advisory \
     locks in its sessions. Connect to Postgres itself, or to a pool with pool_mode = session";
 
-/// Errors with [`DatabaseError::Misconfigured`] if these two connections, both open, share sessions.
+/// Errors with [`DatabaseError::Misconfigured`] if these two connections, both open, share
+/// sessions.
 pub(super) fn refuse_shared_sessions(
     first: &mut Client,
     second: &mut Client,

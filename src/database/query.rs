@@ -1,9 +1,11 @@
-//! Named queries: the SQL of a file, with parameters written `:name`, for either database or for both.
+//! Named queries: the SQL of a file, with parameters written `:name`, for either database or for
+//! both.
 //!
-//! Promise: a `:name` inside a string, a quoted name, a comment or a dollar quote of the database is left alone, and so is a
-//! `::cast`. What is sent holds numbered places, never a value: nothing that a client sends becomes SQL. Refuses a text of two
-//! statements, a place that is written in the database's own way, which no value would reach, and a call that leaves a parameter
-//! out or gives one that the text does not name.
+//! Promise: a `:name` inside a string, a quoted name, a comment or a dollar quote of the database
+//! is left alone, and so is a `::cast`. What is sent holds numbered places, never a value: nothing
+//! that a client sends becomes SQL. Refuses a text of two statements, a place that is written in
+//! the database's own way, which no value would reach, and a call that leaves a parameter out or
+//! gives one that the text does not name.
 //!
 //! Invariant: parameter number n of the text, in either database's form, is `parameters()[n - 1]`, however often it occurs.
 
@@ -27,8 +29,8 @@ pub struct Query {
 pub type Parameter<'a> = (&'a str, Value);
 
 impl Query {
-    /// Reads a text that is for both databases, or that one of them alone understands. `name` is for error messages. Errors with
-    /// [`DatabaseError::Misconfigured`].
+    /// Reads a text that is for both databases, or that one of them alone understands. `name` is
+    /// for error messages. Errors with [`DatabaseError::Misconfigured`].
     pub fn parse(name: &str, text: &str) -> Result<Query, DatabaseError> {
         let postgres = Query::parse_for(DatabaseKind::Postgres, name, text);
         let sqlite = Query::parse_for(DatabaseKind::Sqlite, name, text);

@@ -79,7 +79,8 @@ fn mismatch(
     None
 }
 
-/// The kinds of columns that have one text for one value have one name here, as [`Canonical::kind`] has it.
+/// The kinds of columns that have one text for one value have one name here, as [`Canonical::kind`]
+/// has it.
 fn kind_of_column(kind: &str) -> &str {
     match kind {
         "int2" | "int4" | "int8" | "oid" | "numeric" => "number",

@@ -94,7 +94,7 @@ fn another_type_under_one_name_is_a_miss_that_is_counted() {
     // In one program it is a mistake, and told as one.
     let error = one.typed::<u8>("thing", 1).err().unwrap();
     assert!(
-        error.contains("`thing` in version 1 is") && error.contains("User"),
+        error.contains("`thing`, version 1,") && error.contains("User"),
         "{error}"
     );
     assert!(one.typed::<u8>("thing", 2).is_ok());

@@ -1,4 +1,5 @@
-//! What `check` and a start say of statements to which no request could give its values, and the way that works.
+//! What `check` and a start say of statements to which no request could give its values, and the
+//! way that works.
 
 use serde_json::json;
 

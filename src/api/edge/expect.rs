@@ -15,8 +15,9 @@ use crate::api::{body, path};
 /// Larder's own paths that take a body, each with `POST`.
 const OWN: [&str; 2] = ["/cache/invalidate", "/keys"];
 
-/// The request, if its body is wanted; else the answer. All bodies are those of admins. What a request has used of its key's rate here
-/// is kept with it, so that its handler does not count it again.
+/// The request, if its body is wanted; else the answer. All bodies are those of admins. What a
+/// request has used of its key's rate here is kept with it, so that its handler does not count it
+/// again.
 pub(super) fn admit(request: Request, front: &Data<Front>) -> Result<Request, Refusal> {
     if !takes_body(&request, front) {
         return Err(last(Problem::NoBodyTaken.answer()));

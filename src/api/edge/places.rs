@@ -1,4 +1,5 @@
-//! How many connections there are, in all and from each source, and what became of those that had no place.
+//! How many connections there are, in all and from each source, and what became of those that had
+//! no place.
 //!
 //! Its lock is taken when a connection begins and when it ends, never for a request.
 
@@ -110,7 +111,8 @@ impl Places {
         self.timed_out.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Says in the log that a connection from `source` found no place, unless that was said a short while ago.
+    /// Says in the log that a connection from `source` found no place, unless that was said a short
+    /// while ago.
     pub(super) fn tell_full(&self, full: Full, source: Source) {
         let mut taken = self.lock();
         let now = Instant::now();
