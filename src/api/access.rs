@@ -154,8 +154,8 @@ impl Access {
         Ok(Admitted { admission, actor })
     }
 
-    /// The answer of the work that `work` makes of who asks, for admins only. Nobody may store it,
-    /// and it says what is left of the caller's rate.
+    /// Admits only admins, and answers with the result of `work`, which is told who asks. The
+    /// answer is not to be stored, and says what is left of the caller's rate.
     pub(crate) async fn admins<W>(
         &self,
         request: &HttpRequest,

@@ -1,8 +1,7 @@
-//! API keys that nobody has: how many were presented, and by whom too many.
+//! Unknown API keys: how many requests had one, and which addresses sent too many.
 //!
-//! Promise: only a request whose key was looked up and not found is counted, or answered otherwise
-//! for the count: behind a proxy all clients have one address, and a valid key passes whatever
-//! others present. The memory it takes is bounded.
+//! Promise: only a request with an unknown key is counted or slowed. A valid key always passes,
+//! even behind a proxy, where all clients have one address. The memory for the counts is bounded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,9 +1,9 @@
 //! The typed door: values of the caller's own types, kept as JSON in both tiers.
 //!
-//! A thin layer over [`Cache::fetch`]: what it promises of coherence, of one load per key, and of
-//! stale copies is promised here. The caller names a type and its version, and a value is kept
-//! under both. What Redis has under them that is no such value, since another program means another
-//! type by them, is a miss.
+//! A thin layer over [`Cache::fetch`], with the same promises about coherence, one load per key,
+//! and stale copies. The caller names a type and its version, and both are part of the key. If
+//! another program uses the same name and version for another type, its value in Redis is a miss
+//! here.
 
 use std::any::type_name;
 use std::collections::HashMap;

@@ -1,9 +1,9 @@
 //! `larder invalidate`: invalidates through a running server, for scripts and cron.
 //!
-//! Promise: the API key comes from the environment and is never shown. Exits with 0 once the
-//! invalidation is acknowledged; one that is pending is in force on that server only, so it is said
-//! so, and exits with 1. For each tag it tells how many templates can make it; with `--strict` it
-//! exits with 1 if none can make one of them.
+//! Promise: the API key comes from the environment and is never shown. The command exits with 0
+//! once the invalidation is acknowledged. If it is pending, it holds on that server only: the
+//! command says so and exits with 1. For each tag it prints how many templates match it; with
+//! `--strict` it exits with 1 if a tag matches none.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! Signals that would end the server for what is an error of one write.
+//! Signals that would end the server although only one write failed.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -1,8 +1,8 @@
 //! The environment, as a function that tests can replace.
 //!
-//! Invariant: a variable that is empty is one that is not set, since that is what `VAR=${VAR:-}` of
-//! a compose file makes of it. White space and line ends around what it holds are no part of it,
-//! since that is what `VAR=$(cat file)` and editors leave behind.
+//! Invariant: an empty variable counts as not set, because `VAR=${VAR:-}` in a compose file makes
+//! an empty one. White space and line ends around a value are removed, because `VAR=$(cat file)`
+//! and editors leave them behind.
 
 use std::fmt::Display;
 use std::net::Ipv6Addr;

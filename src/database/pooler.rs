@@ -1,9 +1,9 @@
 //! A connection pooler in front of Postgres that lends a session for one transaction at a time.
 //!
-//! pgbouncer with `pool_mode = transaction` looks like Postgres and is none to a program that keeps
+//! pgbouncer with `pool_mode = transaction` looks like Postgres, but breaks a program that keeps
 //! state in its session: prepared statements, LISTEN, advisory locks and SET go to whichever
 //! session comes next. Such a pooler is recognised by its sessions: two open connections to
-//! Postgres itself never have the same one, and one connection never has two.
+//! Postgres itself never share a session, and one connection never has two.
 
 use std::collections::HashSet;
 

@@ -1,8 +1,8 @@
 //! A statement on Postgres: prepared once per connection, and handed its values in the types that its places want.
 //!
-//! Promise: after a change of the schema it is prepared anew, and a value is refused only by what
-//! the schema is now. A whole number that is too large for what it is compared with goes as a
-//! bigint where the caller wants that, so that it finds no row instead of being an error.
+//! Promise: after a change of the schema a statement is prepared anew, and a value is refused only
+//! if the present schema refuses it. If the caller wants it, a whole number that is too large for
+//! the column is sent as a bigint, so that it finds no row instead of being an error.
 
 use std::time::Instant;
 

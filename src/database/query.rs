@@ -2,10 +2,10 @@
 //! both.
 //!
 //! Promise: a `:name` inside a string, a quoted name, a comment or a dollar quote of the database
-//! is left alone, and so is a `::cast`. What is sent holds numbered places, never a value: nothing
-//! that a client sends becomes SQL. Refuses a text of two statements, a place that is written in
-//! the database's own way, which no value would reach, and a call that leaves a parameter out or
-//! gives one that the text does not name.
+//! is left alone, and so is a `::cast`. The SQL that is sent has numbered places and never a value,
+//! so nothing from a client becomes SQL. A text of two statements is refused, and so is a parameter
+//! in the database's own notation, which would get no value. A call must give exactly the
+//! parameters that the text names.
 //!
 //! Invariant: parameter number n of the text, in either database's form, is `parameters()[n - 1]`, however often it occurs.
 

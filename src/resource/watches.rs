@@ -1,5 +1,5 @@
-//! Whether watched tables name what resources have: a watch whose column gives other texts than the
-//! parameter that stands at the same place of a resource's tag would miss entries.
+//! Whether watched tables and resources make the same tags. If a watched column and the parameter
+//! at its place in a resource's tag have different texts, the watch misses entries.
 
 use crate::database::{DatabaseError, Description, Watch};
 

@@ -3,15 +3,14 @@
 //! Promise: the deadline covers all of a call, the body too, so an upstream that sends a byte a second cannot hold a thread.
 //! A body is whole or it is an error, and never larger than the limit, unpacked. No error text shows the call's secret.
 //!
-//! Of an answer that is no value (RFC 9110, section 15: anything but 200 to 203) the status and the
-//! head decide. Its body is read only as far as that is cheap: one that is too long, packed in a
-//! way that is not known, or cut short changes nothing.
+//! Of an answer other than 200 to 203 (RFC 9110, section 15) only the status and the head matter.
+//! Its body is read only if that is cheap: it may be too long, in an unknown coding, or cut short.
 //!
-//! It follows a redirect only within one origin: the key in a header or a query is for the one host
-//! it was given for. It asks once: a retry would be a second call on the quota, and the cache asks
-//! again soon enough. But where the answer before had no body, and nonsense comes in place of the
-//! next one, it asks again on a new connection: some upstreams send a body behind a 204 or a 304
-//! all the same, which the connection still holds.
+//! It follows a redirect only within one origin, because the key in a header or a query is for one
+//! host only. It asks once: a retry would be a second call on the quota, and the cache asks again
+//! soon enough. There is one exception: some upstreams send a body after a 204 or a 304. Then the
+//! connection still holds that body, and the next answer on it is not HTTP. In that case the client
+//! asks again on a new connection.
 
 mod coding;
 pub(super) mod date;

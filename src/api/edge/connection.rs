@@ -1,9 +1,9 @@
 //! One connection of a client, and where it stands.
 //!
-//! Promise: what a request notes here is a few writes to memory that only this thread touches;
-//! whoever looks ([`super::watch`]) reads the clock. Invariant: `turn` changes whenever the client
-//! did what was waited for, so that a connection whose turn is the same for as long as a limit has
-//! kept the server waiting all the while.
+//! Promise: a request costs a few writes to memory that only this thread touches; only
+//! [`super::watch`] reads the clock. Invariant: `turn` changes whenever the client does what the
+//! server waits for. So if `turn` stays the same for as long as a limit, the client has kept the
+//! server waiting all that time.
 
 use std::cell::{Cell, RefCell};
 use std::io;

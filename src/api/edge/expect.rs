@@ -1,6 +1,7 @@
 //! `Expect: 100-continue` (RFC 9110, section 10.1.1): whether a client is to send its body.
 //!
-//! Promise: who would be refused whatever its body says is refused before it sends one.
+//! Promise: a client that would be refused whatever its body says gets the refusal before it sends
+//! the body.
 
 use actix_http::{Request, Response};
 use actix_web::body::BoxBody;

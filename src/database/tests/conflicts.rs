@@ -186,7 +186,7 @@ fn writes_that_wait_for_a_lock_leave_connections_for_reads() {
             // While three wait for the row the others give up; reads go on all the time.
             for _ in 0..3 {
                 let given_up = loop {
-                    waiting();
+                    assert!(waiting().is_some(), "a read is not refused");
                     if let Ok(given_up) = ended.try_recv() {
                         break given_up;
                     }

@@ -1,4 +1,4 @@
-//! Content codings: what a body was packed with on its way (RFC 9110, section 8.4).
+//! Content codings: how a body was compressed for transfer (RFC 9110, section 8.4).
 //!
 //! Names are compared without regard to case, `x-gzip` is gzip (section 8.4.1.3), and several
 //! codings are taken off in the reverse of the order in which they were put on.
