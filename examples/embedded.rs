@@ -86,6 +86,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     if let Err(error) = failed {
         println!("Nowhere: {error}");
     }
-    // Here the last clones are dropped: what is pending is delivered, for a second at most, and threads and connections end.
+    // Here the last clones are dropped: what is pending is delivered, for a second at most, and
+    // threads and connections end.
     Ok(())
 }

@@ -13,7 +13,8 @@ use crate::support::postgres::PostgresServer;
 use crate::support::upstream::{Behaviour, FakeUpstream, Response};
 use crate::support::{SOON, until};
 
-/// A larder of three sources: one upstream that gives no answer before it is released, one that does at once, and SQL.
+/// A larder of three sources: one upstream that gives no answer before it is released, one that
+/// does at once, and SQL.
 struct House {
     slow: FakeUpstream,
     quick: FakeUpstream,

@@ -166,7 +166,7 @@ fn check_refuses_a_database_with_which_serve_does_not_start() {
     let nobody = options.env("DATABASE_URL", "postgres://larder@127.0.0.1:1/larder");
     let [(checked, said), (served, log)] = both(&nobody);
     assert_eq!((checked, served), (Some(1), Some(1)), "{said}{log}");
-    assert!(said.contains("the database cannot be asked"), "{said}");
+    assert!(said.contains("the database cannot be queried"), "{said}");
     assert!(
         said.contains("refused") && log.contains("refused"),
         "{said}{log}"

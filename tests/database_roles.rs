@@ -119,8 +119,8 @@ fn a_dump_is_restored_by_an_ordinary_owner_and_goes_on_delivering() {
     assert!(!watched.unwrap().get::<_, bool>(0));
 }
 
-/// The schema as larder left it while it was a superuser, when 0004_outbox stored a setting with each
-/// function.
+/// The schema as larder left it while it was a superuser, when 0004_outbox stored a setting with
+/// each function.
 fn made_by_a_superuser(postgres: &PostgresServer, database: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/postgres");
     let mut sql = "CREATE TABLE larder_migrations
@@ -176,8 +176,8 @@ fn a_database_that_a_superuser_made_is_upgraded() {
     hears_of_changes(&postgres, &options, &given);
 }
 
-/// Runs what `check` says is to be granted, until there is nothing left. `serve` says the same. Gives
-/// what `check` said.
+/// Runs what `check` says is to be granted, until there is nothing left. `serve` says the same.
+/// Gives what `check` said.
 #[track_caller]
 fn cured(postgres: &PostgresServer, options: &LarderOptions, database: &str) -> String {
     let cure = Regex::new(r"(?:: |, or )((?:GRANT|ALTER|CREATE) .+)$").unwrap();

@@ -1,4 +1,5 @@
-//! What the documents show is so: each configuration is valid, each statement runs, and the README's walk ends as it says.
+//! What the documents show is so: each configuration is valid, each statement runs, and the
+//! README's walk ends as it says.
 
 use std::fs;
 
@@ -38,7 +39,8 @@ fn file_of(statement: &str) -> Option<&str> {
         .map(|(name, _)| name)
 }
 
-/// The shipped configuration with `block` at its end, in place of the resources that it has of the same name.
+/// The shipped configuration with `block` at its end, in place of the resources that it has of the
+/// same name.
 fn configuration(block: &str) -> String {
     let is_head = |line: &str| line.starts_with('[');
     let heads: Vec<&str> = block.lines().filter(|line| is_head(line)).collect();
@@ -70,6 +72,17 @@ fn every_statement(mut options: LarderOptions) -> LarderOptions {
 const SCHEMA: &str = "CREATE TABLE cities (country text, name text, people int);
     CREATE TABLE goods (name text, category text)";
 
+/// Fails with what `larder check` says of this block of a document, unless that is valid.
+fn assert_valid(options: &LarderOptions, document: &str, block: &str) {
+    let output = options.run(&["check"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{document}:\n{block}\n{said}"
+    );
+}
+
 #[test]
 fn each_configuration_in_the_documents_is_valid() {
     let postgres = PostgresServer::start();
@@ -80,13 +93,7 @@ fn each_configuration_in_the_documents_is_valid() {
         for block in blocks(document, "toml") {
             let options = every_statement(LarderOptions::new(&configuration(&block)));
             let options = options.env("DATABASE_URL", &url).env("QUOTE_KEY", "secret");
-            let output = options.run(&["check"]);
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(
-                output.status.code(),
-                Some(0),
-                "{document}:\n{block}\n{said}"
-            );
+            assert_valid(&options, document, &block);
             checked += 1;
         }
     }
@@ -114,13 +121,7 @@ params.least = { type = \"integer\" }\nparams.category = { type = \"string\" }\n
             let options = LarderOptions::new(config)
                 .statement("it", &block)
                 .env("DATABASE_URL", &url);
-            let output = options.run(&["check"]);
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(
-                output.status.code(),
-                Some(0),
-                "{document}:\n{block}\n{said}"
-            );
+            assert_valid(&options, document, &block);
             read += 1;
         }
     }

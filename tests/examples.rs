@@ -9,8 +9,8 @@ use crate::support::redis::RedisServer;
 use crate::support::{SOON, free_address, until, until_some};
 
 /// The example of this name, built. `cargo nextest` builds the examples before it runs this, `cargo
-/// test --examples` builds tests of them under other names, and `cargo test --test integration` builds
-/// none: so it is built here, which takes a moment where it is done.
+/// test --examples` builds tests of them under other names, and `cargo test --test integration`
+/// builds none: so it is built here, which takes a moment where it is done.
 fn example(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_BIN_EXE_larder")).parent().unwrap();
     let mut build = Command::new(env!("CARGO"));

@@ -1,4 +1,5 @@
-//! An upstream that asks to be left alone: what is not asked then, for how long, and how an admin ends it.
+//! An upstream that asks to be left alone: what is not asked then, for how long, and how an admin
+//! ends it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -267,7 +267,8 @@ fn a_whole_is_renewed_when_the_quota_of_its_part_is_back() {
     news.publish();
     let wish = serde_json::json!({"tags": ["category:science"], "soft": true});
     larder.post("/cache/invalidate", &wish).expect(200);
-    // The Guardian's place is taken for two seconds: its articles stay for those, and not for an hour.
+    // The Guardian's place is taken for two seconds: its articles stay for those, and not for an
+    // hour.
     until(SOON, "both have been asked again", || {
         let titles = titles(&larder.get(&path("science")).expect(200).json());
         titles.len() == 10 && titles.iter().all(|title| title.ends_with("r2"))

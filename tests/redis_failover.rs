@@ -1,4 +1,5 @@
-//! Redis elsewhere: an address that leads to another server from now on, connections that are cut, and a Redis that was found again.
+//! Redis elsewhere: an address that leads to another server from now on, connections that are cut,
+//! and a Redis that was found again.
 
 use std::sync::mpsc;
 use std::thread;
@@ -188,7 +189,8 @@ fn ping(cache: &Cache) -> Result<String, RedisDown> {
     pool.run(|connection| redis::cmd("PING").query(connection))
 }
 
-/// A connection from before an outage is used after it: each time, since it is in use all the while.
+/// A connection from before an outage is used after it: each time, since it is in use all the
+/// while.
 #[test]
 fn nothing_from_before_an_outage_is_left_when_redis_is_found() {
     let mut server = RedisServer::start();

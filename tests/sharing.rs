@@ -24,8 +24,8 @@ fn on(redis: &RedisServer) -> LarderOptions {
     LarderOptions::new(SHIPPED).env("REDIS_URL", &redis.url())
 }
 
-/// Starts a larder with each of `options` and has each name user 1 after its place. Returns what they then read: whether it is from
-/// Redis, and the name.
+/// Starts a larder with each of `options` and has each name user 1 after its place. Returns what
+/// they then read: whether it is from Redis, and the name.
 #[track_caller]
 fn named(options: &[LarderOptions]) -> Vec<(bool, String)> {
     let larders: Vec<Larder> = options.iter().map(Larder::start).collect();

@@ -1,4 +1,5 @@
-//! Tags that a person writes: read as the path of a request is, and told where nothing can have them.
+//! Tags that a person writes: read as the path of a request is, and told where nothing can have
+//! them.
 
 use serde_json::json;
 
@@ -159,12 +160,15 @@ fn the_command_tells_how_many_templates_can_make_a_tag() {
     assert!(is_warm(&larder, path));
     let (code, out, err) = invalidate(&["--tag", "city:São Paulo", "--tag", "city:7", "--strict"]);
     assert_eq!(code, Some(0), "{err}");
-    assert!(out.contains("tag city:São Paulo: 1 template\n"), "{out}");
-    assert!(out.contains("tag city:7: 2 templates\n"), "{out}");
+    assert!(
+        out.contains("tag city:São Paulo: matches 1 template\n"),
+        "{out}"
+    );
+    assert!(out.contains("tag city:7: matches 2 templates\n"), "{out}");
     assert!(!is_warm(&larder, path));
     let (code, _, err) = invalidate(&["--tag", "citty:x"]);
     assert_eq!(code, Some(0), "{err}");
-    assert!(err.contains("tag citty:x: no resource"), "{err}");
+    assert!(err.contains("tag citty:x: matches no template"), "{err}");
     assert_eq!(invalidate(&["--tag", "citty:x", "--strict"]).0, Some(1));
     assert_eq!(
         invalidate(&["--path", "/city/x", "--all", "--strict"]).0,

@@ -1,6 +1,7 @@
 //! Who may ask, and how often.
 //!
-//! Promise: nothing here blocks. A route says whom it is for; the order of refusal is 400 for a header that is there twice, 401, 403, 429.
+//! Promise: nothing here blocks. A route says whom it is for; the order of refusal is 400 for a
+//! header that is there twice, 401, 403, 429.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -60,7 +61,8 @@ pub(crate) struct Admitted {
     actor: Actor,
 }
 
-/// An admin who asks for something, as the log speaks of them: the key's id and name, never the key.
+/// An admin who asks for something, as the log speaks of them: the key's id and name, never the
+/// key.
 pub(crate) struct Actor {
     id: String,
     name: String,
@@ -152,8 +154,8 @@ impl Access {
         Ok(Admitted { admission, actor })
     }
 
-    /// The answer of the work that `work` makes of who asks, for admins only. Nobody may store it, and it says what is left of the
-    /// caller's rate.
+    /// Admits only admins, and answers with the result of `work`, which is told who asks. The
+    /// answer is not to be stored, and says what is left of the caller's rate.
     pub(crate) async fn admins<W>(
         &self,
         request: &HttpRequest,

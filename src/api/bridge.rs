@@ -24,7 +24,8 @@ pub(crate) struct Waiting {
     pub(crate) after: u64,
 }
 
-/// Fetches and waits: for the resource's soft timeout only, if there is a stale copy to give instead, and never longer than `limit`.
+/// Fetches and waits: for the resource's soft timeout only, if there is a stale copy to give
+/// instead, and never longer than `limit`.
 pub(crate) async fn wait(
     cache: &Cache,
     request: Request,

@@ -1,4 +1,4 @@
-//! Whose turn it is where loads have to wait: the caller as a number.
+//! The caller of a request as a number, by which waiting loads take turns.
 
 use std::net::{IpAddr, SocketAddr};
 

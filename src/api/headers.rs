@@ -9,8 +9,9 @@ use crate::resource::View;
 
 use super::header_texts::HeaderTexts;
 
-/// `Cache-Status` (RFC 9211), the cache nearest to the source first. `now` is the replica's time. `ttl` is what is left of the
-/// freshness in the tier that it stands with, in seconds; of a stale copy, how long ago it ended, as a negative number (section 2.5).
+/// `Cache-Status` (RFC 9211), the cache nearest to the source first. `now` is the replica's time.
+/// `ttl` is what is left of the freshness in the tier that it stands with, in seconds; of a stale
+/// copy, how long ago it ended, as a negative number (section 2.5).
 pub(super) fn cache_status(answer: &Answer, now: Micros, out: &mut HeaderTexts) {
     let left = |until: Micros| (until.saturating_sub(now)).div_ceil(1_000_000);
     let ends = answer.entry.ends;

@@ -88,8 +88,8 @@ pub(super) fn tell(done: Acknowledged, answer: &mut actix_web::HttpResponseBuild
 /// How many templates can make each tag that was named.
 type Matched = Vec<(String, usize)>;
 
-/// Counts the templates of watched tables for tags that no resource has: the entries of another deployment
-/// may have them.
+/// Counts the templates of watched tables for tags that no resource has: the entries of another
+/// deployment may have them.
 fn count_watches(matched: &mut Matched, watches: &[Watch]) {
     let templates: Vec<TagTemplate> = watches
         .iter()

@@ -1,8 +1,9 @@
 //! The API keys as this replica knows them: who presents one, and how often they may.
 //!
-//! Promise: a look-up neither blocks nor asks the database, and hashes only what no one has presented successfully before. A key
-//! that is revoked anywhere is refused here within `patience`, as long as the database can be read; while it cannot, the keys
-//! stay as they were. A change costs one row of the database and one shard of the table, however many keys there are. What a key has
+//! Promise: a look-up neither blocks nor asks the database, and hashes only what no one has
+//! presented successfully before. A key that is revoked anywhere is refused here within `patience`,
+//! as long as the database can be read; while it cannot, the keys stay as they were. A change costs
+//! one row of the database and one shard of the table, however many keys there are. What a key has
 //! used of its rate survives every refresh. Refuses to know of HTTP.
 //!
 //! Invariant: a text that is accepted hashes to what the database has for its id, or is the fixed admin key.
@@ -135,8 +136,8 @@ pub struct KeyTable {
     shards: Box<[ArcSwap<Shard>]>,
     /// The key of the environment; it is in no database.
     fixed: Option<(Secret, KeyRecord)>,
-    /// Its lock is held by whoever replaces shards, and never while the database is asked: a database that is frozen
-    /// would hold everybody else with it.
+    /// Its lock is held by whoever replaces shards, and never while the database is asked: a
+    /// database that is frozen would hold everybody else with it.
     order: Mutex<Order>,
 }
 
@@ -149,8 +150,8 @@ struct Order {
     mark: Option<KeyMark>,
     /// The number of the read that began last.
     begun: u64,
-    /// The number of the read that was shown last. One that began before it may not be shown: it could put back a key that is
-    /// revoked.
+    /// The number of the read that was shown last. One that began before it may not be shown: it
+    /// could put back a key that is revoked.
     shown: u64,
 }
 
@@ -161,7 +162,8 @@ impl Order {
     }
 }
 
-/// The shard of the key with this id. New ids are random letters and digits, so two of them tell the shards apart without a hash.
+/// The shard of the key with this id. New ids are random letters and digits, so two of them tell
+/// the shards apart without a hash.
 fn shard_of(id: &str) -> usize {
     match id.as_bytes() {
         [first, second, ..] => (usize::from(*first) << 5 ^ usize::from(*second)) % SHARDS,
@@ -218,9 +220,9 @@ impl KeyTable {
         key.matches(presented).then(|| then(record))
     }
 
-    /// Reads what changed since the last time, and returns whether that was anything new. What was in the database when it was
-    /// called is known here when it returns. All keys are read the first time, and where the changes cannot be told. For a thread
-    /// that may block.
+    /// Reads what changed since the last time, and returns whether that was anything new. What was
+    /// in the database when it was called is known here when it returns. All keys are read the
+    /// first time, and where the changes cannot be told. For a thread that may block.
     pub fn refresh(&self, database: &Database) -> Result<bool, DatabaseError> {
         let (read, known) = {
             let mut order = self.lock();
@@ -264,7 +266,8 @@ impl KeyTable {
         self.replace(&order, rows.collect());
     }
 
-    /// Takes over all keys, as the read of this number has found them, unless one that began later is shown already.
+    /// Takes over all keys, as the read of this number has found them, unless one that began later
+    /// is shown already.
     fn show(&self, read: u64, mark: KeyMark, rows: Vec<KeyRow>) -> bool {
         let mut order = self.lock();
         if order.shown > read {
@@ -276,7 +279,8 @@ impl KeyTable {
         true
     }
 
-    /// Takes over the changes that the read of this number has found, unless one that began later, or knew more, is shown already.
+    /// Takes over the changes that the read of this number has found, unless one that began later,
+    /// or knew more, is shown already.
     fn apply(&self, read: u64, changes: KeyChanges) -> bool {
         let mut order = self.lock();
         let newer = |mark: &KeyMark| mark.version() >= changes.mark.version();

@@ -59,7 +59,8 @@ pub(crate) async fn create(
     routes.access.admins(&request, work).await
 }
 
-/// `GET /keys?limit=&after=`: a page of them, the oldest first. `next` is there where more follow: the `after` of the next page.
+/// `GET /keys?limit=&after=`: a page of them, the oldest first. `next` is there where more follow:
+/// the `after` of the next page.
 pub(crate) async fn list(request: HttpRequest, routes: web::Data<KeyRoutes>) -> HttpResponse {
     let work = async {
         let (place, limit) = page(request.query_string())?;

@@ -15,6 +15,7 @@ pub mod key_table;
 mod keys;
 mod lifecycle;
 pub mod limiter;
+mod own_routes;
 mod path;
 mod presence;
 mod problem;
@@ -190,7 +191,7 @@ fn own<const N: usize>(
         .into_iter()
         .fold(web::resource(path), Resource::route)
         .default_service(web::to(refuse))
-        .wrap(from_fn(request_id::add))
+        .wrap(from_fn(own_routes::wrap))
 }
 
 /// Reads: `GET`, and `HEAD`, to which the server sends the head alone.

@@ -1,8 +1,9 @@
 //! Whether a client is known to be there still while its request waits.
 //!
-//! A client that closes its connection and one that only says that it sends nothing more (`shutdown(SHUT_WR)`) look the same until
-//! something is written to them. So an end of what a client sends is taken for what it may be: the request goes on and is answered,
-//! but it holds no place in a queue any more. A connection that is reset ends its request at once; that is the server's doing.
+//! A client that closes its connection and one that only ends its sending side
+//! (`shutdown(SHUT_WR)`) look the same until something is written to them. So after the end of
+//! input the request goes on and is answered, but it loses its place in the queue. If a connection
+//! is reset, the server ends its request at once.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -30,7 +31,8 @@ impl Presence {
     }
 }
 
-/// A ticket of a client whose presence is looked at whenever its connection wakes: the end of what a client sends wakes it.
+/// A ticket of a client whose presence is looked at whenever its connection wakes: the end of what
+/// a client sends wakes it.
 pub(super) struct Attended {
     pub(super) ticket: Ticket,
     pub(super) presence: Option<Presence>,

@@ -115,20 +115,20 @@ impl Problem {
             Problem::RepeatedHeader(name) => (
                 StatusCode::BAD_REQUEST,
                 "repeated-header",
-                "A header is there twice",
-                format!("Send {name} once."),
+                "Repeated header",
+                format!("The request has more than one {name} header; send one."),
             ),
             Problem::NoBodyTaken => (
                 StatusCode::EXPECTATION_FAILED,
                 "no-body-taken",
-                "No body is expected",
-                "This method of this path takes no body: send the request without Expect.".to_owned(),
+                "No body expected",
+                "This path takes no body with this method; send the request without Expect.".to_owned(),
             ),
             Problem::BodyTooSlow { limit } => (
                 StatusCode::REQUEST_TIMEOUT,
                 "body-too-slow",
                 "Request timeout",
-                format!("The body was not there within {}.", format_duration(*limit)),
+                format!("The body did not arrive within {}.", format_duration(*limit)),
             ),
             Problem::TooLarge { limit } => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -259,7 +259,8 @@ impl Problem {
             Problem::NoKey(_) => {
                 answer.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
             }
-            // What is still to come of the body is no request (RFC 9110, section 15.5.9); and each further guess takes a connection.
+            // What is still to come of the body is no request (RFC 9110, section 15.5.9); and each
+            // further guess takes a connection.
             Problem::BodyTooSlow { .. } | Problem::WrongKeys { .. } => {
                 answer.force_close();
             }

@@ -1,7 +1,8 @@
 //! Large bodies, sent a slice at a time.
 //!
-//! Promise: a body that many clients are being sent is in memory once. The server copies what a body hands out before it writes it, so
-//! that a large one handed out whole is there once more for each client, for as long as the client takes.
+//! Promise: a body that is sent to many clients is in memory once. The server copies each piece of
+//! a body before it writes it. A large body in one piece would be copied for each client, and the
+//! copy would last as long as a slow client takes.
 
 use std::convert::Infallible;
 use std::pin::Pin;

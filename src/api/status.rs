@@ -59,8 +59,8 @@ pub(crate) async fn ready(front: web::Data<Front>, health: web::Data<Health>) ->
     fresh(answer.json(body))
 }
 
-/// What Redis takes, or `standalone`, and the error that says why it is not more: only for administrators, since it can name the
-/// Redis user.
+/// What Redis takes, or `standalone`, and the error that says why it is not more: only for
+/// administrators, since it can name the Redis user.
 fn redis_state(cache: &Cache) -> (String, Option<String>) {
     let redis = cache.redis();
     match redis.state() {

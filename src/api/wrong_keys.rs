@@ -1,7 +1,7 @@
-//! API keys that nobody has: how many were presented, and by whom too many.
+//! Unknown API keys: how many requests had one, and which addresses sent too many.
 //!
-//! Promise: only a request whose key was looked up and not found is counted, or answered otherwise for the count: behind a proxy all
-//! clients have one address, and a valid key passes whatever others present. The memory it takes is bounded.
+//! Promise: only a request with an unknown key is counted or slowed. A valid key always passes,
+//! even behind a proxy, where all clients have one address. The memory for the counts is bounded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +13,8 @@ use super::edge::Source;
 use super::limiter::Limiter;
 use crate::quantity::Rate;
 
-/// How many wrong keys of one source are answered with 401, and what its further ones have to wait for.
+/// How many wrong keys of one source are answered with 401, and what its further ones have to wait
+/// for.
 const RATE: Rate = Rate {
     count: 30,
     per: Duration::from_secs(60),
@@ -73,7 +74,7 @@ impl WrongKeys {
         self.slowed.fetch_add(1, Ordering::Relaxed);
         if !suspect.told.swap(true, Ordering::Relaxed) && self.lines.check(now).allowed {
             log::warn!(
-                "{source} presents API keys that are not known, more than {} in a minute: further ones are answered with 429",
+                "{source} sent more than {} unknown API keys in a minute; further ones get 429",
                 RATE.count
             );
         }

@@ -22,7 +22,8 @@ pub struct CacheBuilder {
 }
 
 impl Cache {
-    /// A cache to embed: 256 MiB of memory, and no Redis unless [`CacheBuilder::redis`] says where one is.
+    /// A cache to embed: 256 MiB of memory, and no Redis unless [`CacheBuilder::redis`] says where
+    /// one is.
     ///
     /// ```
     /// use larder::cache::{Cache, Kind, Name, Policy, Wanted};
@@ -73,22 +74,24 @@ impl CacheBuilder {
         self
     }
 
-    /// Where Redis is, as `redis://` or `rediss://`, with user and password. While it does not answer, that is an outage, in which
-    /// invalidations are pending. Without this the cache works in memory alone and opens no connection.
+    /// Where Redis is, as `redis://` or `rediss://`, with user and password. While it does not
+    /// answer, that is an outage, in which invalidations are pending. Without this the cache works
+    /// in memory alone and opens no connection.
     pub fn redis(mut self, url: &str) -> CacheBuilder {
         self.redis.url = Some(Secret::new(url));
         self
     }
 
-    /// How long a connection to Redis may take to open, 250 ms by default, and how long a reply may take, 100 ms by default. What
-    /// takes longer is a miss.
+    /// How long a connection to Redis may take to open, 250 ms by default, and how long a reply may
+    /// take, 100 ms by default. What takes longer is a miss.
     pub fn redis_timeouts(mut self, connect: Duration, reply: Duration) -> CacheBuilder {
         self.redis.connect_timeout = connect;
         self.redis.timeout = reply;
         self
     }
 
-    /// Memory alone, whatever [`CacheBuilder::redis`] said before: for tests of a program that uses Redis elsewhere.
+    /// Memory alone, whatever [`CacheBuilder::redis`] said before: for tests of a program that uses
+    /// Redis elsewhere.
     pub fn memory_only(mut self) -> CacheBuilder {
         self.redis.url = None;
         self
@@ -122,9 +125,9 @@ impl CacheBuilder {
         self
     }
 
-    /// How long dropping the last clone waits for Redis to take the invalidations that are pending, a second by default. Where
-    /// none is pending it does not wait. Those that Redis has not taken by then are lost: more time suits a program that
-    /// invalidates and ends.
+    /// How long dropping the last clone waits for Redis to take the invalidations that are pending,
+    /// a second by default. Where none is pending it does not wait. Those that Redis has not taken
+    /// by then are lost: more time suits a program that invalidates and ends.
     pub fn delivery(mut self, limit: Duration) -> CacheBuilder {
         self.delivery = limit;
         self

@@ -1,9 +1,10 @@
 //! Composition: a value made from other entries, each with its own life.
 //!
-//! The parts are looked up side by side and the whole is made by whoever brings the last one. The whole lives in memory only, as
-//! long as its shortest part is fresh; Redis and leases are the parts' business. A part that failed costs the whole nine tenths
-//! of its life, and it lives no longer than until that part may be asked for again. A part whose source has merely spent its quota
-//! costs only the latter.
+//! The parts are looked up side by side and the whole is made by whoever brings the last one. The
+//! whole lives in memory only, as long as its shortest part is fresh; Redis and leases are the
+//! parts' business. A part that failed costs the whole nine tenths of its life, and it lives no
+//! longer than until that part may be asked for again. A part whose source has merely spent its
+//! quota costs only the latter.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -219,7 +220,8 @@ impl Whole {
         Some(self.answer(entry, outcome, trace))
     }
 
-    /// The whole of these parts, fresh until `attempt` at most: then one that is missing can be asked for again.
+    /// The whole of these parts, fresh until `attempt` at most: then one that is missing can be
+    /// asked for again.
     fn entry(&self, loaded: Loaded, parts: &[&Answer], attempt: Micros) -> Entry {
         let (now, jitter) = (self.core.clock.now(), random());
         let entries = || parts.iter().map(|part| &part.entry);
@@ -248,7 +250,8 @@ impl Whole {
                 .max()
                 .unwrap_or_default(),
             ends: Ends {
-                // What Redis keeps of it, which are its parts, is fresh longer than the whole is in memory.
+                // What Redis keeps of it, which are its parts, is fresh longer than the whole is in
+                // memory.
                 fresh_until: shortest(|ends| ends.fresh_until),
                 ..self.subject.policy.ends(
                     loaded.value.is_absent(),

@@ -8,8 +8,9 @@ use super::coherence::{Mirror, Name, Standing};
 use super::compose;
 use super::entry::Entry;
 use super::failures::Failures;
+use super::fair_queue::Caller;
 use super::flight::{Flight, Flights};
-use super::interest::{Behalf, Caller, Interest};
+use super::interest::{Behalf, Interest};
 use super::loaders::Loaders;
 use super::memory_tier::MemoryTier;
 use super::miss::{Miss, Progress};
@@ -33,8 +34,8 @@ pub(crate) enum Proof {
 /// Whether the bytes of a value in Redis are one of those that a look-up is for. Others are a miss.
 pub(crate) type Readable = fn(&[u8]) -> bool;
 
-/// How far ahead of the time a clock can be that this replica has not heard of: what two readings of Redis's time may differ by
-/// after an outage, with much to spare.
+/// How far ahead of the time a clock can be that this replica has not heard of: what two readings
+/// of Redis's time may differ by after an outage, with much to spare.
 const AHEAD: Duration = Duration::from_secs(3600);
 
 /// See the module.
@@ -102,16 +103,18 @@ impl Core {
         self.mirror.era().last() >= clock
     }
 
-    /// Whether the history that is known here cannot have given this clock yet: it is far ahead of the clock that was heard last and
-    /// of Redis's time, and a clock is one more than the last or Redis's time, whichever is later. It is of an earlier history,
-    /// after which everything was loaded that is valid now, or of none.
+    /// Whether the history that is known here cannot have given this clock yet: it is far ahead of
+    /// the clock that was heard last and of Redis's time, and a clock is one more than the last or
+    /// Redis's time, whichever is later. It is of an earlier history, after which everything was
+    /// loaded that is valid now, or of none.
     pub(crate) fn is_ahead(&self, clock: u64) -> bool {
         let redis_time = self.clock.redis_of_local(self.clock.now());
         let latest = self.mirror.era().last().max(redis_time);
         clock > latest.saturating_add(micros(AHEAD))
     }
 
-    /// A claim of `caller` to the answer of `request`, which starts the load if nobody has. Does not block.
+    /// A claim of `caller` to the answer of `request`, which starts the load if nobody has. Does
+    /// not block.
     pub(crate) fn fetch(
         self: &Arc<Self>,
         request: Request,

@@ -10,14 +10,16 @@ pub enum LoadError {
     Failed(String),
     /// The source did not answer within its deadline.
     TooSlow(String),
-    /// The source's quota is spent by the books that are kept here; it comes back after the given time.
+    /// The source's quota is spent by the books that are kept here; it comes back after the given
+    /// time.
     Spent {
         /// Which source.
         what: String,
         /// How long until it may be asked again.
         retry_after: Duration,
     },
-    /// The source asks to be left alone for a while. It is not asked before that is over, unless what is asked for is invalidated.
+    /// The source asks to be left alone for a while. It is not asked before that is over, unless
+    /// what is asked for is invalidated.
     Paused {
         /// Which source, and its words.
         what: String,
@@ -92,7 +94,7 @@ impl fmt::Display for LoadError {
                 what, retry_after, ..
             } => {
                 let wait = retry_after.as_secs_f64().ceil();
-                write!(f, "{what}: asked again in {wait}s")
+                write!(f, "{what}: not asked again for {wait}s")
             }
             LoadError::Unfit { parameter, valid } => {
                 write!(f, "parameter `{parameter}` does not fit; valid: {valid}")

@@ -6,7 +6,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::interest::Caller;
+/// Identifies a client to the queue: any number that stays the same for one client. Waiting loads are
+/// taken from each caller in turn.
+pub type Caller = u64;
 
 /// Whose line a job stands in; `None`: nobody waits for it.
 type Owner = Option<Caller>;

@@ -1,8 +1,9 @@
 //! Whether a value is the same after it was written as JSON and read again.
 //!
-//! JSON has no `NaN`, and one `null` for `None`, for `Some(None)` and for `Some(())`: serde_json writes them all, and what is read is
-//! another value or none. [`written`] tells of each of them where it stands. What is left is found by reading: a type whose
-//! `Deserialize` does not take what its `Serialize` writes.
+//! JSON has no `NaN`, and one `null` for `None`, for `Some(None)` and for `Some(())`: serde_json
+//! writes them all, and what is read is another value or none. [`written`] tells of each of them
+//! where it stands. What is left is found by reading: a type whose `Deserialize` does not take what
+//! its `Serialize` writes.
 
 use std::fmt::{self, Display};
 
@@ -14,7 +15,7 @@ use serde::ser::{self, Serialize, Serializer};
 /// # Errors
 /// What cannot be written, and where it stands; or why it cannot be read.
 pub(super) fn written<T: Serialize + DeserializeOwned>(value: &T) -> Result<Vec<u8>, String> {
-    let cannot = |why: &dyn Display| format!("the value cannot be kept as JSON: {why}");
+    let cannot = |why: &dyn Display| format!("the value cannot be stored as JSON: {why}");
     // First: it knows the place.
     value.serialize(Look).map_err(|lossy| cannot(&lossy))?;
     let json = serde_json::to_vec(value).map_err(|error| cannot(&error))?;
@@ -24,21 +25,21 @@ pub(super) fn written<T: Serialize + DeserializeOwned>(value: &T) -> Result<Vec<
     }
 }
 
-/// The `T` that `json` is. Refuses what serde would read as a `T` only by leaving members out or filling them in: it is of another
-/// type, or of another version of this one.
+/// The `T` that `json` is. Refuses what serde would read as a `T` only by leaving members out or
+/// filling them in: it is of another type, or of another version of this one.
 ///
 /// # Errors
 /// Why it is no `T`.
 pub(super) fn read<T: Serialize + DeserializeOwned>(json: &[u8]) -> Result<T, String> {
-    let value: T =
-        serde_json::from_slice(json).map_err(|error| format!("is no {}: {error}", name::<T>()))?;
+    let value: T = serde_json::from_slice(json)
+        .map_err(|error| format!("is not a valid {}: {error}", name::<T>()))?;
     // Members of a map may come in another order, so the length is compared.
-    let again =
-        serde_json::to_vec(&value).map_err(|error| format!("is no {}: {error}", name::<T>()))?;
+    let again = serde_json::to_vec(&value)
+        .map_err(|error| format!("is not a valid {}: {error}", name::<T>()))?;
     if again.len() == json.len() {
         Ok(value)
     } else {
-        Err(format!("reads as another {}", name::<T>()))
+        Err(format!("reads back as a different {}", name::<T>()))
     }
 }
 
@@ -114,7 +115,7 @@ impl Look {
         if value.is_finite() {
             Ok(Json::Other)
         } else {
-            Err(Lossy::new(format!("JSON has no {value}")))
+            Err(Lossy::new(format!("JSON cannot represent {value}")))
         }
     }
 }
@@ -190,7 +191,7 @@ impl Serializer for Look {
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Json, Lossy> {
         match value.serialize(Look)? {
             Json::Null => Err(Lossy::new(
-                "JSON has one null for None and for a Some that holds None or ()",
+                "JSON writes one null for None and for a Some that holds None or ()",
             )),
             Json::Other => Ok(Json::Other),
         }
@@ -358,16 +359,16 @@ mod tests {
             name: "n".into(),
             value: Some(value),
         };
-        refused(&odd(f64::NAN), "`value`: JSON has no NaN");
+        refused(&odd(f64::NAN), "`value`: JSON cannot represent NaN");
         refused(
             &Shape::Circle(f32::NEG_INFINITY),
-            "`Circle`: JSON has no -inf",
+            "`Circle`: JSON cannot represent -inf",
         );
         refused(
             &vec![BTreeMap::from(
                 [("a", f64::INFINITY)].map(|(k, v)| (k.to_owned(), v)),
             )],
-            "no inf",
+            "cannot represent inf",
         );
         refused(&Some(None::<u8>), "one null for None");
         refused(&vec![Some(())], "one null for None");
@@ -399,12 +400,12 @@ mod tests {
 
     #[test]
     fn a_type_that_does_not_read_what_it_writes_is_told() {
-        refused(&Renamed { member: Some(1) }, "reads as another");
+        refused(&Renamed { member: Some(1) }, "reads back as a different");
         refused(
             &Flat {
                 inner: Wide { wide: u128::MAX },
             },
-            "is no ",
+            "is not a valid ",
         );
     }
 

@@ -108,9 +108,10 @@ impl Flights {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Joins a flight of `key` that `joinable` says could serve this reader, or the one that waits to begin, or leads a new one,
-    /// on its way by `start`: at once, here, if there is a place for it. `fresh`: only a load from the source serves this reader.
-    /// A flight that waits to begin and would be content with less takes its way then.
+    /// Joins a flight of `key` that `joinable` says could serve this reader, or the one that waits
+    /// to begin, or leads a new one, on its way by `start`: at once, here, if there is a place for
+    /// it. `fresh`: only a load from the source serves this reader. A flight that waits to begin
+    /// and would be content with less takes its way then.
     pub(crate) fn join(
         self: &Arc<Self>,
         key: &Key,

@@ -8,11 +8,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::fair_queue::Caller;
 use super::loaders::Place;
-
-/// Who asks, as far as fairness goes: any number that stays the same for one client. Loads that have to wait are taken from each
-/// caller in turn.
-pub type Caller = u64;
 
 /// A load that many callers wait for stands in the lines of this many of them.
 const MOST_CALLERS: usize = 8;

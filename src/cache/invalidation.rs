@@ -30,10 +30,12 @@ impl Acknowledged {
 }
 
 impl Cache {
-    /// Invalidates what these names speak of, here at once and on every replica within `patience`. Blocks for a round trip to
-    /// Redis, and one more for each thousand names; in a cache that has just been made also until a configured Redis was looked for
-    /// once, for four times what a connection may take at most: a second by default. While Redis cannot take it, it holds here and waits to be delivered; [`Cache::wait_delivered`]
-    /// waits for that, and so does dropping the last clone. No names are no invalidation: acknowledged with the clock that was heard
+    /// Invalidates what these names speak of, here at once and on every replica within `patience`.
+    /// Blocks for a round trip to Redis, and one more for each thousand names; in a cache that has
+    /// just been made also until a configured Redis was looked for once, for four times what a
+    /// connection may take at most: a second by default. While Redis cannot take it, it holds here
+    /// and waits to be delivered; [`Cache::wait_delivered`] waits for that, and so does dropping
+    /// the last clone. No names are no invalidation: acknowledged with the clock that was heard
     /// last.
     pub fn invalidate(&self, names: &[Name], kind: Kind) -> Acknowledged {
         let mut done = Acknowledged {
@@ -57,7 +59,8 @@ impl Cache {
         done
     }
 
-    /// Waits until Redis has taken every invalidation that is pending, or `limit` has passed. Returns whether none is pending.
+    /// Waits until Redis has taken every invalidation that is pending, or `limit` has passed.
+    /// Returns whether none is pending.
     pub fn wait_delivered(&self, limit: Duration) -> bool {
         self.core.mirror.pending.wait_empty(limit)
     }
@@ -78,13 +81,15 @@ impl Cache {
             return Some(clock);
         }
         if core.redis.pool().is_configured() {
-            // Nothing is known to be down before the first look: what is not delivered now may end with its process.
+            // Nothing is known to be down before the first look: what is not delivered now may end
+            // with its process.
             core.redis
                 .pool()
                 .wait_first_look(core.redis.pool().longest_look());
         }
         let length = bus.settings.log_length;
-        // Done twice it does no harm, so a connection that was cut while it lay in the pool is no reason to leave it pending.
+        // Done twice it does no harm, so a connection that was cut while it lay in the pool is no
+        // reason to leave it pending.
         let sent = core.redis.pool().read(|connection| {
             let (epoch, clock) = bus.scripts.invalidate(
                 connection,
@@ -140,8 +145,8 @@ impl Cache {
             .for_each(|name| listeners.iter().for_each(|listener| listener(name, kind)));
     }
 
-    /// Has `listener` told of each name that is invalidated, here or elsewhere. It must not block. A listener that holds a clone of
-    /// the cache keeps it open for ever.
+    /// Has `listener` told of each name that is invalidated, here or elsewhere. It must not block.
+    /// A listener that holds a clone of the cache keeps it open for ever.
     pub fn on_invalidation(&self, listener: impl Fn(&Name, Kind) + Send + Sync + 'static) {
         let listener: Listener = Box::new(listener);
         self.bus

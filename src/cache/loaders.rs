@@ -12,8 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::fair_queue::FairQueue;
-use super::interest::{Caller, Interest, Step};
+use super::fair_queue::{Caller, FairQueue};
+use super::interest::{Interest, Step};
 use super::settings::LoadSettings;
 use super::shares::Places;
 

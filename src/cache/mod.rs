@@ -47,15 +47,19 @@
 //! # }
 //! ```
 //!
-//! - [`Cache::typed`] names a type and its version. A value is what serde_json writes and reads back as it was: one that JSON would
-//!   change (`NaN`, `Some(None)`, a map with keys that are no text) is an error of its load, which says where it stands.
-//! - [`Wanted`] says which value of the type, and its tags. `Ok(None)` from [`Typed::find_or_load`] is kept as an absence.
+//! - [`Cache::typed`] names a type and its version. A value is what serde_json writes and reads
+//!   back as it was: one that JSON would change (`NaN`, `Some(None)`, a map with keys that are no
+//!   text) is an error of its load, which says where it stands.
+//! - [`Wanted`] says which value of the type, and its tags. `Ok(None)` from [`Typed::find_or_load`]
+//!   is kept as an absence.
 //! - [`Outcome`] says how it was found: in memory, in Redis, by a load, or stale and why.
-//! - [`Typed::get_or_load`] blocks while it is not in memory. An async server awaits [`Typed::get_or_load_async`], which takes no thread, and
-//!   calls [`Cache::invalidate`] off its workers, since that asks Redis.
-//! - Threads of its own: with a Redis a few for that, and one for each load that runs. They end with the last clone of the cache:
-//!   see [`Cache`].
-//! - A cache in a `static` is never dropped: before such a program ends, [`Cache::wait_delivered`] waits for what is pending.
+//! - [`Typed::get_or_load`] blocks while it is not in memory. An async server awaits
+//!   [`Typed::get_or_load_async`], which takes no thread, and calls [`Cache::invalidate`] off its
+//!   workers, since that asks Redis.
+//! - Threads of its own: with a Redis a few for that, and one for each load that runs. They end
+//!   with the last clone of the cache: see [`Cache`].
+//! - A cache in a `static` is never dropped: before such a program ends, [`Cache::wait_delivered`]
+//!   waits for what is pending.
 //!
 //! `examples/embedded.rs` and `examples/actix.rs` are whole programs.
 
@@ -129,8 +133,8 @@ pub use self::entry::{Entry, Particulars, Value};
 #[doc(hidden)] // For benches/micro alone: no embedder has a use for these bytes.
 pub use self::envelope::{decode as decode_envelope, encode as encode_envelope};
 pub use self::error::LoadError;
+pub use self::fair_queue::Caller;
 pub use self::flight::Ending;
-pub use self::interest::Caller;
 pub use self::invalidation::Acknowledged;
 pub(crate) use self::key::unescaped;
 pub use self::key::{Key, KeyText, Tag, escape_into};
@@ -153,7 +157,8 @@ pub use self::status::{BusState, MemorySize, Replica};
 pub use self::ticket::Ticket;
 pub use self::typed::{Fetching, Typed, Wanted};
 
-/// How long Redis may take to reply to the bus at least, unless `patience` is shorter; otherwise five times what the pool allows.
+/// How long Redis may take to reply to the bus at least, unless `patience` is shorter; otherwise
+/// five times what the pool allows.
 const BUS_REPLY: Duration = Duration::from_millis(500);
 
 /// How long names are remembered at least.
@@ -161,9 +166,11 @@ const NAMES_KEPT: Duration = Duration::from_secs(3600);
 
 /// The two-tier cache. Cheap to clone; clones are the same cache.
 ///
-/// It closes with its last clone, and with the last [`Typed`] and [`Fetching`] made from it. That blocks only while an invalidation
-/// is pending, for [`CacheBuilder::delivery`] (a second by default) at most. Its threads and its connections to Redis end within a
-/// second of that; a thread that runs a load ends with the load. A name server that does not answer can hold a thread longer.
+/// It closes with its last clone, and with the last [`Typed`] and [`Fetching`] made from it. That
+/// blocks only while an invalidation is pending, for [`CacheBuilder::delivery`] (a second by
+/// default) at most. Its threads and its connections to Redis end within a second of that; a thread
+/// that runs a load ends with the load. A name server that does not answer can hold a thread
+/// longer.
 #[derive(Clone)]
 pub struct Cache {
     core: Arc<Core>,
@@ -279,9 +286,10 @@ impl Cache {
         self.core.fetch(request, caller, Proof::Mirror)
     }
 
-    /// The same for a reader who knows of a change with the clock `after` that this replica may not have heard of yet: asks Redis
-    /// what became of the names first, and loads anew if it does not answer. A clock that no history can have given yet is no
-    /// reason to load. Blocks for that round trip.
+    /// The same for a reader who knows of a change with the clock `after` that this replica may not
+    /// have heard of yet: asks Redis what became of the names first, and loads anew if it does not
+    /// answer. A clock that no history can have given yet is no reason to load. Blocks for that
+    /// round trip.
     pub fn fetch_after(&self, request: Request, caller: Caller, after: u64) -> Ticket {
         let core = &self.core;
         if core.has_heard(after) && core.mirror.is_trusted(core.clock.now()) {
@@ -306,8 +314,9 @@ impl Cache {
         }
     }
 
-    /// Sets a part of `max_loads` and `max_queue` aside for each of the shares with these names, which loads of other shares cannot
-    /// take: see [`Subject::share`]. One that is not named here has its part from its first load on.
+    /// Sets a part of `max_loads` and `max_queue` aside for each of the shares with these names,
+    /// which loads of other shares cannot take: see [`Subject::share`]. One that is not named here
+    /// has its part from its first load on.
     pub fn set_aside(&self, shares: impl IntoIterator<Item = Arc<str>>) {
         self.core.loaders.set_aside(shares);
     }

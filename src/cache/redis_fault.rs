@@ -95,7 +95,7 @@ pub(crate) fn over() -> RedisError {
 
 /// An answer that is none of larder's.
 pub(crate) fn unexpected() -> RedisError {
-    let what = "the answer has not the form that larder's scripts give";
+    let what = "the answer of one of larder's scripts has an unexpected form";
     (ErrorKind::UnexpectedReturnType, what).into()
 }
 

@@ -181,11 +181,11 @@ impl Health {
         match state {
             RedisState::Up => log::log!(
                 self.known().level(log::Level::Info),
-                "Redis takes fills again"
+                "Redis accepts fills again"
             ),
             _ => log::log!(
                 self.known().level(log::Level::Warn),
-                "Redis takes no fills, it is {state}: {why}"
+                "Redis accepts no fills ({state}): {why}"
             ),
         }
         self.changed.notify_all();

@@ -24,13 +24,13 @@ pub fn check_redis_url(url: &str) -> Result<(), String> {
         if name != OPTIONS {
             let named = unknown_option(name, options);
             return Err(format!(
-                "{named}; the only one is {OPTIONS}, and the number of the database stands behind the host, as in /1"
+                "{named}; the only one is {OPTIONS}, and the database number is the path, as in redis://host/1"
             ));
         }
     }
     match url.into_connection_info() {
         Ok(info) if info.redis_settings().db() < 0 => {
-            Err("has a negative number of a database".to_owned())
+            Err("has a negative database number".to_owned())
         }
         Ok(_) => Ok(()),
         // The client's detail may hold a part of the URL.

@@ -49,7 +49,7 @@ pub(super) fn watch(
                 match state {
                     RedisState::Up => log::info!("Redis is up at {address}"),
                     _ => log::warn!(
-                        "Redis answers at {address} and takes no fills, it is {state}: {why}"
+                        "Redis at {address} answers but accepts no fills ({state}): {why}"
                     ),
                 }
             }

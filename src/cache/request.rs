@@ -29,7 +29,8 @@ pub struct Subject {
     pub policy: Arc<Policy>,
     /// The names that the value depends on.
     pub tags: Box<[Tag]>,
-    /// The share of `max_loads` and `max_queue` that its load draws on. What is slow together has one share: an upstream, a database.
+    /// The share of `max_loads` and `max_queue` that its load draws on. What is slow together has
+    /// one share: an upstream, a database.
     pub share: Arc<str>,
     /// How its source is named in a log line: `newsapi`.
     pub label: Arc<str>,

@@ -1,7 +1,7 @@
 //! Counters of one resource's look-ups on this replica since it started.
 //!
-//! Look-ups of readers and look-ups as a part of another value are counted apart: the first are what was asked of this replica,
-//! and a sum over all resources counts each of them once.
+//! Look-ups of readers and look-ups as a part of another value are counted apart: the first are
+//! what was asked of this replica, and a sum over all resources counts each of them once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

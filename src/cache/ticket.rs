@@ -14,8 +14,8 @@ use super::flight::{Ending, Flight, Role, Waiter};
 use super::interest::Reader;
 use super::outcome::{Answer, Outcome, Staleness};
 
-/// A reader's claim to an answer: a future, or something to wait for on a thread. A load that has not begun when the last ticket to
-/// it is dropped is not made.
+/// A reader's claim to an answer: a future, or something to wait for on a thread. A load that has
+/// not begun when the last ticket to it is dropped is not made.
 pub struct Ticket(Claim);
 
 enum Claim {
@@ -59,8 +59,8 @@ impl Ticket {
         Some(answer)
     }
 
-    /// Says that the reader may be gone. The ticket still gives what a load brings that runs or can begin at once, but the load no
-    /// longer waits in the queue for this reader.
+    /// Says that the reader may be gone. The ticket still gives what a load brings that runs or can
+    /// begin at once, but the load no longer waits in the queue for this reader.
     pub fn step_back(&mut self) {
         if let Claim::Waiting {
             reader: Some(reader),

@@ -1,8 +1,9 @@
 //! The typed door: values of the caller's own types, kept as JSON in both tiers.
 //!
-//! A thin layer over [`Cache::fetch`]: what it promises of coherence, of one load per key, and of stale copies is promised here. The
-//! caller names a type and its version, and a value is kept under both. What Redis has under them that is no such value, since
-//! another program means another type by them, is a miss.
+//! A thin layer over [`Cache::fetch`], with the same promises about coherence, one load per key,
+//! and stale copies. The caller names a type and its version, and both are part of the key. If
+//! another program uses the same name and version for another type, its value in Redis is a miss
+//! here.
 
 use std::any::type_name;
 use std::collections::HashMap;
@@ -21,9 +22,9 @@ use super::Cache;
 use super::coherence::Name;
 use super::entry::Value;
 use super::error::LoadError;
+use super::fair_queue::Caller;
 use super::faithful;
 use super::flight::Ending;
-use super::interest::Caller;
 use super::key::{Key, Tag, escape_into};
 use super::outcome::{Answer, Outcome};
 use super::policy::{Life, Policy};
@@ -71,7 +72,8 @@ impl Wanted {
         Wanted::default()
     }
 
-    /// The one with this `value`, which is escaped: whatever it holds, it is never taken for another value or parameter.
+    /// The one with this `value`, which is escaped: whatever it holds, it is never taken for
+    /// another value or parameter.
     pub fn with(mut self, parameter: &str, value: impl Display) -> Wanted {
         self.parameters
             .push(if self.parameters.is_empty() { '?' } else { '&' });
@@ -88,7 +90,8 @@ impl Wanted {
     }
 }
 
-/// The values of one type in a cache: see [`Cache::typed`]. Cheap to clone. It keeps the cache open.
+/// The values of one type in a cache: see [`Cache::typed`]. Cheap to clone. It keeps the cache
+/// open.
 pub struct Typed<T> {
     cache: Cache,
     name: Arc<str>,
@@ -108,14 +111,16 @@ impl<T> Clone for Typed<T> {
 }
 
 impl Cache {
-    /// The values of type `T`, kept under `name` and `version`. Every program that uses one Redis and prefix shares the values of one
-    /// name and version, wherever the type is declared there and whatever it is called. The version is to be changed with the
-    /// shape of the type, so that a program of another version does not read its values.
+    /// The values of type `T`, kept under `name` and `version`. Every program that uses one Redis
+    /// and prefix shares the values of one name and version, wherever the type is declared there
+    /// and whatever it is called. The version is to be changed with the shape of the type, so that
+    /// a program of another version does not read its values.
     ///
     /// A value is what serde_json writes, and reads back as it was written.
     ///
     /// # Errors
-    /// If `name` is not 1 to 64 letters, digits, `_`, `-` and `.`, or stands with this version for another type in this process.
+    /// If `name` is not 1 to 64 letters, digits, `_`, `-` and `.`, or stands with this version for
+    /// another type in this process.
     pub fn typed<T: Serialize + DeserializeOwned>(
         &self,
         name: &str,
@@ -124,7 +129,7 @@ impl Cache {
         let fits = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
         if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
             return Err(format!(
-                "{name:?} is no name of a type: 1 to 64 letters, digits, `_`, `-` and `.`"
+                "{name:?} is not a valid type name: 1 to 64 letters, digits, `_`, `-` and `.`"
             ));
         }
         let mut named = self
@@ -136,7 +141,7 @@ impl Cache {
         let known = named.entry((name.to_owned(), version)).or_insert(own);
         if *known != own {
             return Err(format!(
-                "`{name}` in version {version} is {known} already, so it cannot be {own}"
+                "the type name `{name}`, version {version}, stands for {known} already, so {own} cannot use it"
             ));
         }
         let what = format!("typed {version} {name}");
@@ -162,9 +167,10 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
     /// However many ask for it at one time, `load` runs once at a time in this process, and once across all replicas while Redis is up.
     ///
     /// # Errors
-    /// What `load` ended with, by its text, unless `policy` allows an older value to stand in for it. `Failed` also if what it
-    /// returned does not read back from JSON as it was written: `NaN`, `Some(None)`, a map whose keys are no text. `TooSlow`
-    /// if it took longer than [`CacheBuilder::load_timeout`](super::CacheBuilder::load_timeout) twice and ten seconds.
+    /// What `load` ended with, by its text, unless `policy` allows an older value to stand in for
+    /// it. `Failed` also if what it returned does not read back from JSON as it was written: `NaN`,
+    /// `Some(None)`, a map whose keys are no text. `TooSlow` if it took longer than
+    /// [`CacheBuilder::load_timeout`](super::CacheBuilder::load_timeout) twice and ten seconds.
     pub fn get_or_load<E: Display>(
         &self,
         wanted: Wanted,
@@ -197,8 +203,9 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
         read(ending)
     }
 
-    /// The same as [`Typed::get_or_load`] as a future, of whatever runtime: waiting takes no thread, and memory is looked up
-    /// before it returns. It has no clock, so [`Policy::soft_timeout`] is the caller's.
+    /// The same as [`Typed::get_or_load`] as a future, of whatever runtime: waiting takes no
+    /// thread, and memory is looked up before it returns. It has no clock, so
+    /// [`Policy::soft_timeout`] is the caller's.
     pub fn get_or_load_async<E: Display>(
         &self,
         wanted: Wanted,
@@ -223,7 +230,8 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
         }
     }
 
-    /// The name by which [`Cache::invalidate`] takes what `wanted` asks for alone, in every version of its type.
+    /// The name by which [`Cache::invalidate`] takes what `wanted` asks for alone, in every version
+    /// of its type.
     pub fn name(&self, wanted: &Wanted) -> Name {
         Name::from(&self.key(wanted))
     }
@@ -278,7 +286,8 @@ fn is_readable<T: Serialize + DeserializeOwned>(json: &[u8]) -> bool {
     faithful::read::<T>(json).is_ok()
 }
 
-/// A value that is being looked up: see [`Typed::get_or_load_async`]. It keeps the cache open until it is ready.
+/// A value that is being looked up: see [`Typed::get_or_load_async`]. It keeps the cache open until
+/// it is ready.
 pub struct Fetching<T> {
     ticket: Ticket,
     /// `None`: memory had it, or it was given.
@@ -312,11 +321,12 @@ fn read<T: DeserializeOwned>(ending: Ending) -> Result<(Option<T>, Outcome), Loa
     let Answer { entry, outcome, .. } = ending?;
     match &entry.value {
         Value::Absent => Ok((None, outcome)),
-        // It was read when it came here: only a `Deserialize` that is not always of one mind comes to an error.
+        // It was read when it came here: only a `Deserialize` that is not always of one mind comes
+        // to an error.
         Value::Present(json) => match serde_json::from_slice(json) {
             Ok(value) => Ok((Some(value), outcome)),
             Err(error) => Err(LoadError::Failed(format!(
-                "the stored value is no {}: {error}",
+                "the stored value is not a valid {}: {error}",
                 type_name::<T>()
             ))),
         },

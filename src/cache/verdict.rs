@@ -55,8 +55,8 @@ impl Core {
         self.judge(entry, entry.ends.memory_until, policy)
     }
 
-    /// Keeps a stale copy for a while without a new attempt, after one that failed. Returns the copy, and what its readers are told who
-    /// waited for the attempt.
+    /// Keeps a stale copy for a while without a new attempt, after one that failed. Returns the
+    /// copy, and what its readers are told who waited for the attempt.
     pub(crate) fn hold(
         &self,
         subject: &Subject,

@@ -1,8 +1,8 @@
 //! `larder check`: says whether larder would start with a configuration, and what it declares.
 //!
 //! Promise: it does with the database what a start does, in a transaction that is rolled back, or
-//! without the file where a SQLite file is not there yet. Every fault is told in one run: those of the
-//! file, of its environment, of the database and of each statement. Redis is not asked.
+//! without the file where a SQLite file is not there yet. Every fault is told in one run: those of
+//! the file, of its environment, of the database and of each statement. Redis is not asked.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -70,7 +70,7 @@ fn check(
     if let Some(why) = unasked {
         writeln!(
             err,
-            "{origin}: larder would not start: the database cannot be asked, so the statements are not checked: {why}"
+            "{origin}: larder would not start: the database cannot be queried, so the statements were not checked: {why}"
         )?;
     }
     Ok(if errors.errors.is_empty() { 1 } else { 2 })

@@ -1,8 +1,9 @@
 //! `larder invalidate`: invalidates through a running server, for scripts and cron.
 //!
-//! Promise: the API key comes from the environment and is never shown. Exits with 0 once the invalidation is acknowledged; one
-//! that is pending is in force on that server only, so it is said so, and exits with 1. For each tag it tells how many templates
-//! can make it; with `--strict` it exits with 1 if none can make one of them.
+//! Promise: the API key comes from the environment and is never shown. The command exits with 0
+//! once the invalidation is acknowledged. If it is pending, it holds on that server only: the
+//! command says so and exits with 1. For each tag it prints how many templates match it; with
+//! `--strict` it exits with 1 if a tag matches none.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -94,7 +95,8 @@ pub(super) fn run(arguments: InvalidateArguments, file: Option<&Path>) -> ExitCo
     }
 }
 
-/// Says for each tag how many templates can make it. Returns whether there is one that none can make.
+/// Says for each tag how many templates can make it. Returns whether there is one that none can
+/// make.
 fn tell_templates(answer: &Value) -> bool {
     let mut unmade = false;
     for one in answer["matched"].as_array().into_iter().flatten() {
@@ -103,11 +105,11 @@ fn tell_templates(answer: &Value) -> bool {
             Some(0) => {
                 unmade = true;
                 super::say_error(&format!(
-                    "larder: tag {tag}: no resource and no watched table has a template that can make it"
+                    "larder: tag {tag}: matches no template of a resource or a watched table"
                 ));
             }
-            Some(1) => drop(super::say(&format!("tag {tag}: 1 template"))),
-            Some(count) => drop(super::say(&format!("tag {tag}: {count} templates"))),
+            Some(1) => drop(super::say(&format!("tag {tag}: matches 1 template"))),
+            Some(count) => drop(super::say(&format!("tag {tag}: matches {count} templates"))),
             // A server of an earlier version.
             None => {}
         }

@@ -24,7 +24,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, process_environment};
 use crate::database::Database;
 
-/// What is said of a configuration without resources. The built-in ones are those of the built-in configuration alone.
+/// What is said of a configuration without resources. The built-in ones are those of the built-in
+/// configuration alone.
 const NO_RESOURCES: &str = "declares no resource, so nothing is served but larder's own routes";
 
 /// A caching API server: slow endpoints answered from memory, then Redis, then their source.
@@ -47,7 +48,7 @@ struct CommandLine {
 enum Command {
     /// Serve (what larder does without a command)
     Serve(ServeArguments),
-    /// Say whether a configuration is valid, and print its resources
+    /// Say whether larder would start with a configuration and its database, and print its resources
     Check(ConfigArgument),
     /// Make, list and revoke API keys
     Key {

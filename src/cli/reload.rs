@@ -74,7 +74,7 @@ impl Reload {
         self.api.replace_resources(resources);
         self.table.set_default_rate(config.auth.rate);
         let changes = changes(&self.config.resources, &config.resources);
-        log::info!("{origin} is taken over: {changes}");
+        log::info!("{origin} reloaded: {changes}");
         if config.resources.is_empty() {
             log::warn!("{origin} {NO_RESOURCES}");
         }
@@ -111,7 +111,7 @@ fn changes(old: &[ResourceSettings], new: &[ResourceSettings]) -> String {
         .map(|(what, names)| format!("{what} {}", listed(&names)))
         .collect();
     match told.is_empty() {
-        true => "no resource is changed".to_owned(),
+        true => "no resource changed".to_owned(),
         false => format!("resources {}", told.join("; ")),
     }
 }
@@ -150,7 +150,7 @@ mod tests {
             "resources added e, f; changed b; removed a, c"
         );
         assert_eq!(changes(&old, &[]), "resources removed a, b, c, d");
-        assert_eq!(changes(&new, &new), "no resource is changed");
+        assert_eq!(changes(&new, &new), "no resource changed");
         let many: Vec<String> = (0..60).map(|n| format!("r{n}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert!(listed(&many).ends_with("r49 and 10 more"));

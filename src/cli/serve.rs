@@ -88,7 +88,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         && !state.keeps_promises()
     {
         return Err(format!(
-            "Redis is required and does not answer at {}: it is {state}: {why}",
+            "Redis is required, but the one at {} is not usable ({state}): {why}",
             redis.address()
         )
         .into());

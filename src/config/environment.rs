@@ -1,7 +1,8 @@
 //! The environment, as a function that tests can replace.
 //!
-//! Invariant: a variable that is empty is one that is not set, since that is what `VAR=${VAR:-}` of a compose file makes of it. White
-//! space and line ends around what it holds are no part of it, since that is what `VAR=$(cat file)` and editors leave behind.
+//! Invariant: an empty variable counts as not set, because `VAR=${VAR:-}` in a compose file makes
+//! an empty one. White space and line ends around a value are removed, because `VAR=$(cat file)`
+//! and editors leave them behind.
 
 use std::fmt::Display;
 use std::net::Ipv6Addr;
@@ -19,7 +20,8 @@ pub fn process_environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// What a variable holds, without white space and line ends around it; `None` if it is not set or nothing is left.
+/// What a variable holds, without white space and line ends around it; `None` if it is not set or
+/// nothing is left.
 pub fn variable(name: &str, lookup: Lookup<'_>) -> Option<String> {
     let value = lookup(name)?;
     let value = value.trim();
@@ -44,14 +46,15 @@ impl Environment<'_> {
             return Ok(None);
         };
         if value.bytes().any(|byte| !byte.is_ascii_graphic()) {
-            return Err(("has a character that no key has", KEY_FORM));
+            return Err(("has a character that an API key cannot have", KEY_FORM));
         }
         Ok(Some(Secret::new(value)))
     }
 
-    /// The URL that `value` is, with each `${VAR}` replaced by the variable. One that the URL begins with is a URL itself, or the
-    /// beginning of one, and stands as it is; any other is a value, which is escaped for its place. Reports what is wrong with it,
-    /// all of it, without showing it; `valid` says what is valid where it is no text.
+    /// The URL that `value` is, with each `${VAR}` replaced by the variable. One that the URL
+    /// begins with is a URL itself, or the beginning of one, and stands as it is; any other is a
+    /// value, which is escaped for its place. Reports what is wrong with it, all of it, without
+    /// showing it; `valid` says what is valid where it is no text.
     pub(super) fn fill_url(self, value: &Value<'_>, valid: impl Display) -> Option<String> {
         let Some(text) = value.as_text() else {
             value.fault("is no text", valid);
@@ -79,12 +82,12 @@ impl Environment<'_> {
         whole.then_some(filled)
     }
 
-    /// What stands for the variable `name` in a URL, between what is `before` it and `after` it; or what is wrong with it, and what
-    /// would be valid.
+    /// What stands for the variable `name` in a URL, between what is `before` it and `after` it; or
+    /// what is wrong with it, and what would be valid.
     fn piece(self, name: &str, before: &str, after: &str) -> Result<String, (String, String)> {
         if !is_variable(name) {
             return Err((
-                "has a \"${}\" around something that is no variable's name".to_owned(),
+                "has a \"${}\" around an invalid variable name".to_owned(),
                 "${NAME}".to_owned(),
             ));
         }
@@ -113,7 +116,7 @@ impl Environment<'_> {
             UrlPlace::Host if value.starts_with('/') => Ok(escaped()),
             UrlPlace::Host if value.chars().all(is_of_host) => Ok(value),
             UrlPlace::Host => Err((
-                format!("names ${{{name}}}, which holds no host"),
+                format!("names ${{{name}}}, which is not a valid host"),
                 "a host, perhaps with its port".to_owned(),
             )),
         }
@@ -122,7 +125,8 @@ impl Environment<'_> {
 
 /// Where in a URL a variable stands.
 enum UrlPlace {
-    /// Before or in the scheme, so that it is a URL or begins one; or in the path of a file, which nobody unescapes.
+    /// Before or in the scheme, so that it is a URL or begins one; or in the path of a file, which
+    /// nobody unescapes.
     Raw,
     /// Host and port.
     Host,
@@ -220,7 +224,7 @@ mod tests {
         for wrong in ["h/1", "u:p@h", "two words", "h?x"] {
             let error = url(wrong).unwrap_err().to_string();
             assert!(
-                error.contains("names ${H}, which holds no host") && !error.contains(wrong),
+                error.contains("names ${H}, which is not a valid host") && !error.contains(wrong),
                 "{error}"
             );
         }

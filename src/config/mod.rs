@@ -111,8 +111,8 @@ impl Config {
         Config::survey(explicit, env).whole()
     }
 
-    /// [`Config::load`] for a reader that has more to find fault with: what could be read comes with
-    /// what is wrong.
+    /// [`Config::load`] for a reader that has more to find fault with: what could be read comes
+    /// with what is wrong.
     pub fn survey(explicit: Option<&Path>, env: Lookup<'_>) -> Survey {
         Config::survey_beside(Path::new(""), explicit, env)
     }
@@ -239,7 +239,8 @@ impl Config {
 pub struct Survey {
     /// Where it was found.
     pub origin: ConfigOrigin,
-    /// What could be read: a value with a fault is left out or at its default. `None`: nothing could.
+    /// What could be read: a value with a fault is left out or at its default. `None`: nothing
+    /// could.
     pub config: Option<Config>,
     /// What is wrong; without a fault the configuration is valid.
     pub errors: ConfigErrors,

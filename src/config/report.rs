@@ -7,8 +7,8 @@ use toml::de::DeTable;
 
 use super::error::{ConfigError, Place};
 
-/// Faults that are told of one file. A file with more is no configuration, and to judge the rest of it
-/// would take as long as it is large.
+/// Faults that are told of one file. A file with more is no configuration, and to judge the rest of
+/// it would take as long as it is large.
 const MOST: usize = 200;
 
 /// The faults found so far, and where in the file they are.
@@ -76,7 +76,7 @@ fn too_many() -> ConfigError {
     ConfigError {
         place: Place::File,
         key: String::new(),
-        problem: format!("has {MOST} faults or more; these are the first that were found"),
+        problem: format!("has {MOST} or more errors; these are the first"),
         valid: String::new(),
     }
 }

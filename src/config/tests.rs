@@ -322,7 +322,7 @@ fn faults_of_the_environment_show_no_secret() {
         "environment: REDIS_URL: is a http:// URL; valid: redis://",
         "environment: DATABASE_URL: is a mysql:// URL; valid: sqlite://",
         "environment: LARDER_ADMIN_KEY: has 7 characters; valid: at least 24 characters",
-        "environment: NEWSAPI_KEY: has a character that no key has",
+        "environment: NEWSAPI_KEY: has a character that an API key cannot have",
     ];
     for (fault, start) in faults.iter().zip(starts) {
         assert!(fault.starts_with(start), "{fault}");
@@ -478,9 +478,7 @@ fn secrets_are_filled_in() {
     );
     assert_eq!(
         faults(&url("redis://:${hunter2-}@x")),
-        [
-            "config.toml:2: redis.url: has a \"${}\" around something that is no variable's name; valid: ${NAME}"
-        ]
+        ["config.toml:2: redis.url: has a \"${}\" around an invalid variable name; valid: ${NAME}"]
     );
 }
 

@@ -85,8 +85,8 @@ fn fields(table: &Table<'_>, in_path: &[&str]) -> Vec<FieldSettings> {
     for (name, value) in section.entries() {
         if in_path.contains(&name) {
             value.fault(
-                "is a parameter of the path, so it is no field of the body",
-                "a field that is no parameter of the path",
+                "is a parameter of the path, so it cannot be a field of the body",
+                "a field that is not a parameter of the path",
             );
         }
         let Some(table) = value.table() else { continue };

@@ -27,7 +27,8 @@ pub enum Canonical {
     /// citext: equal without regard to case, as this database has it.
     Caseless(Arc<Letters>),
     /// SQLite, where the column decides what is equal and a statement does not tell which column:
-    /// numbers by their value, and other text without regard to ASCII case and to spaces at its end.
+    /// numbers by their value, and other text without regard to ASCII case and to spaces at its
+    /// end.
     Sqlite,
     /// One text for all values.
     Opaque,
@@ -56,8 +57,9 @@ impl Canonical {
         }
     }
 
-    /// The kind that `larder_kind` gives for a column of this type, as far as `larder_canonical` makes
-    /// another text of it than of a text. Two places whose kinds differ may have two texts for one value.
+    /// The kind that `larder_kind` gives for a column of this type, as far as `larder_canonical`
+    /// makes another text of it than of a text. Two places whose kinds differ may have two texts
+    /// for one value.
     pub fn kind(&self) -> &str {
         match self {
             Canonical::Type(ty) => wire::canonical_kind(ty),
@@ -69,8 +71,8 @@ impl Canonical {
 }
 
 impl Letters {
-    /// The lower case of `text`. The final sigma counts as the other one, since which of them stands in a
-    /// text depends on its neighbours.
+    /// The lower case of `text`. The final sigma counts as the other one, since which of them
+    /// stands in a text depends on its neighbours.
     fn lower(&self, text: &str) -> String {
         let mut lower = String::with_capacity(text.len());
         for letter in text.chars() {
@@ -83,8 +85,8 @@ impl Letters {
     }
 }
 
-/// The letters of this database. `None`: it does not compare letter by letter, or its encoding is not
-/// UTF-8.
+/// The letters of this database. `None`: it does not compare letter by letter, or its encoding is
+/// not UTF-8.
 pub(super) fn letters(
     client: &mut postgres::Client,
 ) -> Result<Option<Arc<Letters>>, DatabaseError> {
@@ -115,8 +117,8 @@ fn plain(value: &Value) -> Option<String> {
     })
 }
 
-/// SQLite's NOCASE knows ASCII alone, its RTRIM spaces; true is 1 there, and a text that is compared with
-/// a number is read as one where it is one.
+/// SQLite's NOCASE knows ASCII alone, its RTRIM spaces; true is 1 there, and a text that is
+/// compared with a number is read as one where it is one.
 fn of_sqlite(text: &str) -> String {
     match text {
         "true" => return "1".to_owned(),

@@ -61,9 +61,10 @@ impl Database {
     }
 }
 
-/// What each of the queries takes and gives, as [`Database::describe`] says it, on the database of these settings once its schema
-/// is up to date; nothing is changed there, and no file is made. Errors as a start does that opens this database and brings its
-/// schema up to date, and if larder's own queries do not fit the schema.
+/// What each of the queries takes and gives, as [`Database::describe`] says it, on the database of
+/// these settings once its schema is up to date; nothing is changed there, and no file is made.
+/// Errors as a start does that opens this database and brings its schema up to date, and if
+/// larder's own queries do not fit the schema.
 pub fn describe_all(
     settings: &DatabaseSettings,
     queries: &[impl Borrow<Query>],
@@ -179,14 +180,15 @@ fn describe_postgres(
     })
 }
 
-/// Errors unless each of the places that the database finds in the statement has a parameter: what has none would be null.
+/// Errors unless each of the places that the database finds in the statement has a parameter: what
+/// has none would be null.
 fn all_named(query: &Query, places: usize) -> Result<(), DatabaseError> {
     let named = query.parameters().len();
     if named == places {
         return Ok(());
     }
     Err(DatabaseError::Misconfigured(format!(
-        "query {}: the database finds {places} places for parameters in it, and {named} of them are written as :name",
+        "query {}: the database finds {places} parameters in it, but only {named} are written as :name",
         query.name()
     )))
 }

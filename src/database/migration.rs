@@ -67,8 +67,8 @@ pub(super) fn run(session: Session<'_>) -> Result<usize, DatabaseError> {
     }
 }
 
-/// Whether files are missing in this database. Errors if the role lacks a privilege for what follows,
-/// be it these files or larder's own work. Changes nothing.
+/// Whether files are missing in this database. Errors if the role lacks a privilege for what
+/// follows, be it these files or larder's own work. Changes nothing.
 fn permitted(tx: &mut Transaction<'_>) -> Result<bool, DatabaseError> {
     let hidden =
         "SELECT 1 WHERE NOT has_table_privilege(to_regclass('larder_migrations'), 'SELECT')";
@@ -93,8 +93,8 @@ fn is_behind(tx: &mut Transaction<'_>) -> Result<bool, DatabaseError> {
     Ok(!missing(tx, MIGRATIONS)?.1.is_empty())
 }
 
-/// Does what [`run`] does, in a transaction that the caller rolls back. Waits for nobody longer than
-/// `patience`.
+/// Does what [`run`] does, in a transaction that the caller rolls back. Waits for nobody longer
+/// than `patience`.
 pub(super) fn rehearse(tx: &mut Transaction<'_>, patience: Duration) -> Result<(), DatabaseError> {
     let behind = match tx.kind() {
         DatabaseKind::Postgres => permitted(tx)?,
@@ -259,7 +259,8 @@ mod tests {
         });
     }
 
-    /// What 0004_outbox did while larder was a superuser: since then each function has had this setting.
+    /// What 0004_outbox did while larder was a superuser: since then each function has had this
+    /// setting.
     const STORED_BY_A_SUPERUSER: &str = "DO $$
         DECLARE
             one text;

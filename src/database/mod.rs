@@ -87,7 +87,8 @@ use write_places::WritePlaces;
 pub const CHECKOUT: Duration = Duration::from_secs(2);
 /// How long Postgres may work on one statement.
 pub const STATEMENT: Duration = Duration::from_secs(10);
-/// Connections for larder's own statements, besides those of the pool: at most two of them write at one time.
+/// Connections for larder's own statements, besides those of the pool: at most two of them write at
+/// one time.
 pub const OWN_CONNECTIONS: u32 = 3;
 /// How long [`Database::ping`] waits for the answer.
 const PING: Duration = Duration::from_secs(1);
@@ -143,8 +144,8 @@ impl DatabaseKind {
     }
 }
 
-/// Whether `url` is one of a Postgres that could be connected to. Errors with what is wrong, such as `names no host`, without
-/// quoting the URL.
+/// Whether `url` is one of a Postgres that could be connected to. Errors with what is wrong, such
+/// as `names no host`, without quoting the URL.
 pub fn check_postgres_url(url: &str) -> Result<(), String> {
     postgres_url::parse(url).map(drop)
 }
@@ -166,8 +167,8 @@ enum Pool {
 struct Inner {
     /// For the statements of resources.
     pool: Pool,
-    /// For larder's own: the keys, the archive, what was delivered, and whether the database answers. Statements of resources that
-    /// wait, for a lock or a slow disk, take none of these.
+    /// For larder's own: the keys, the archive, what was delivered, and whether the database
+    /// answers. Statements of resources that wait, for a lock or a slow disk, take none of these.
     own: Pool,
     own_writes: WritePlaces,
     /// Opens connections that are not the pool's; none to a file.
@@ -263,8 +264,8 @@ impl Database {
         self.with(migration::run)
     }
 
-    /// Who this database is: a random text that is made once in each, whatever URL leads there, and that a dump brings along. Asked
-    /// for once in a process. The schema has to be up to date.
+    /// Who this database is: a random text that is made once in each, whatever URL leads there, and
+    /// that a dump brings along. Asked for once in a process. The schema has to be up to date.
     pub fn identity(&self) -> Result<Arc<str>, DatabaseError> {
         if let Some(known) = self.0.identity.get() {
             return Ok(known.clone());
@@ -289,16 +290,18 @@ impl Database {
         Ok(self.0.identity.get_or_init(|| id.into()).clone())
     }
 
-    /// Whether the database answers, within six seconds; on one of larder's own connections, so that what resources wait for does
-    /// not count. While all of these are at work, too, it counts as answering if any statement got an answer lately, or if a new
-    /// connection does: a busy database is not a dead one.
+    /// Whether the database answers, within six seconds; on one of larder's own connections, so
+    /// that what resources wait for does not count. While all of these are at work, too, it counts
+    /// as answering if any statement got an answer lately, or if a new connection does: a busy
+    /// database is not a dead one.
     pub fn ping(&self) -> Result<(), DatabaseError> {
         let result = match &self.0.own {
             Pool::Postgres(pool) => {
                 let pool = pool.pool()?;
                 let mut answer = pool.get_timeout(PING).map(|mut one| one.prove(PING));
                 if let Ok(Err(_)) = answer {
-                    // It may have been lost while it lay in the pool; the next one has proven that it lives, or is new.
+                    // It may have been lost while it lay in the pool; the next one has proven that
+                    // it lives, or is new.
                     answer = pool.get_timeout(PING).map(|mut one| one.prove(PING));
                 }
                 match answer {
@@ -341,7 +344,8 @@ impl Database {
         self.look_up(&self.0.own, |mut session| session.query(query, given))
     }
 
-    /// The same where it stands in for a load: on the connections of resources, of which there can be many that wait.
+    /// The same where it stands in for a load: on the connections of resources, of which there can
+    /// be many that wait.
     fn query_as_load(
         &self,
         name: &'static str,
@@ -372,7 +376,8 @@ impl Database {
         let place = self.0.own_writes.take(CHECKOUT);
         place.ok_or_else(|| {
             DatabaseError::Unavailable(
-                "no connection for this write: others are waiting already".to_owned(),
+                "no connection is free for this write, and other writes are waiting already"
+                    .to_owned(),
             )
         })
     }
@@ -414,8 +419,9 @@ impl Database {
         self.attempt(pool, work).map_err(|failed| failed.error)
     }
 
-    /// As [`Database::on`], for work that changes nothing: it runs again, on another connection, where its own was lost, and
-    /// where the schema was changed since its statement was prepared. Once for either, and not after [`STATEMENT`].
+    /// As [`Database::on`], for work that changes nothing: it runs again, on another connection,
+    /// where its own was lost, and where the schema was changed since its statement was prepared.
+    /// Once for either, and not after [`STATEMENT`].
     fn look_up<T>(
         &self,
         pool: &Pool,

@@ -62,8 +62,8 @@ impl Outbox<'_> {
             .map(drop)
     }
 
-    /// Makes a row due now, whose names are invalidated and pending: while Redis cannot pass them on, each replica reads them here. One
-    /// that is gone already is no error.
+    /// Makes a row due now, whose names are invalidated and pending: while Redis cannot pass them
+    /// on, each replica reads them here. One that is gone already is no error.
     pub fn hand_over(&self, row: OutboxRow) -> Result<(), DatabaseError> {
         self.0
             .execute("outbox_hand_over", &[("id", row.0.into())])

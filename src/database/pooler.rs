@@ -1,9 +1,9 @@
 //! A connection pooler in front of Postgres that lends a session for one transaction at a time.
 //!
-//! pgbouncer with `pool_mode = transaction` looks like Postgres and is none to a program that keeps
-//! state in its session: prepared statements, LISTEN, advisory locks and SET go to whichever session
-//! comes next. Such a pooler is recognised by its sessions: two open connections to Postgres itself
-//! never have the same one, and one connection never has two.
+//! pgbouncer with `pool_mode = transaction` looks like Postgres, but breaks a program that keeps
+//! state in its session: prepared statements, LISTEN, advisory locks and SET go to whichever
+//! session comes next. Such a pooler is recognised by its sessions: two open connections to
+//! Postgres itself never share a session, and one connection never has two.
 
 use std::collections::HashSet;
 
@@ -15,11 +15,12 @@ use super::error::DatabaseError;
 /// itself away at once; one that takes them in turn, by the second round, however many there are.
 const ROUNDS: usize = 3;
 
-const REFUSAL: &str = "the database URL leads to a pooler that gives each transaction another session \
+const REFUSAL: &str = "the database URL leads to a pooler that gives each transaction a different session \
     (pgbouncer: pool_mode = transaction or statement), and larder keeps prepared statements, LISTEN and advisory \
     locks in its sessions. Connect to Postgres itself, or to a pool with pool_mode = session";
 
-/// Errors with [`DatabaseError::Misconfigured`] if these two connections, both open, share sessions.
+/// Errors with [`DatabaseError::Misconfigured`] if these two connections, both open, share
+/// sessions.
 pub(super) fn refuse_shared_sessions(
     first: &mut Client,
     second: &mut Client,
@@ -44,6 +45,6 @@ fn session(client: &mut Client) -> Result<String, DatabaseError> {
         _ => None,
     });
     pid.map(str::to_owned).ok_or_else(|| {
-        DatabaseError::Failed("the server does not tell its session's process".to_owned())
+        DatabaseError::Failed("the server did not return the process of its session".to_owned())
     })
 }

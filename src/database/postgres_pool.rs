@@ -1,9 +1,11 @@
 //! Connections to Postgres: how they are opened, tested and closed.
 //!
-//! Promise: opening one takes at most `CONNECT`, also from a server that accepts and then says nothing. A connection that lay
-//! idle is asked whether it still lives before it is handed out; one that was used a moment ago is not, since that would cost
-//! every query a second round trip. Once one is found lost every other one is asked before its next use. Refuses to be dropped on an async worker: the client ends its connection with a blocking
-//! call, which panics there, so the pool is handed to a thread of its own.
+//! Promise: opening one takes at most `CONNECT`, also from a server that accepts and then says
+//! nothing. A connection that lay idle is asked whether it still lives before it is handed out; one
+//! that was used a moment ago is not, since that would cost every query a second round trip. Once
+//! one is found lost every other one is asked before its next use. Refuses to be dropped on an
+//! async worker: the client ends its connection with a blocking call, which panics there, so the
+//! pool is handed to a thread of its own.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -46,13 +48,14 @@ pub(super) struct PostgresConnection {
 struct Findings {
     /// How many changes of the schema were noticed.
     schema: AtomicU64,
-    /// When a connection was last found lost. Those that were used last before that may be lost too.
+    /// When a connection was last found lost. Those that were used last before that may be lost
+    /// too.
     lost: Mutex<Option<Instant>>,
 }
 
 impl PostgresConnection {
-    /// The statement that `sql` was prepared as, if that was no longer ago than the last change of the schema that any connection of
-    /// the pool noticed.
+    /// The statement that `sql` was prepared as, if that was no longer ago than the last change of
+    /// the schema that any connection of the pool noticed.
     pub(super) fn known(&mut self, sql: &str) -> Option<Statement> {
         let schema = self.findings.schema.load(Ordering::Relaxed);
         if self.schema != schema {
@@ -83,8 +86,8 @@ impl PostgresConnection {
     pub(super) fn note_error(&mut self, error: &postgres::Error) {
         let ends = match error.as_db_error() {
             Some(refusal) => {
-                // A statement that the client prepared and the server does not know: a pooler in between reset the session, and
-                // the settings went with the statements.
+                // A statement that the client prepared and the server does not know: a pooler in
+                // between reset the session, and the settings went with the statements.
                 matches!(
                     refusal.parsed_severity(),
                     Some(Severity::Fatal | Severity::Panic)
@@ -100,7 +103,8 @@ impl PostgresConnection {
         }
     }
 
-    /// What ended this connection may have ended the idle ones of the pool: each has to prove that it lives before its next use.
+    /// What ended this connection may have ended the idle ones of the pool: each has to prove that
+    /// it lives before its next use.
     fn end(&mut self) {
         self.spoilt = true;
         *self.findings.lost() = Some(Instant::now());
@@ -190,8 +194,8 @@ impl PostgresManager {
         }
     }
 
-    /// Opens the first connection to this server, and makes sure that its session is its own. Errors
-    /// with [`DatabaseError::Misconfigured`] behind a pooler that lends sessions.
+    /// Opens the first connection to this server, and makes sure that its session is its own.
+    /// Errors with [`DatabaseError::Misconfigured`] behind a pooler that lends sessions.
     pub(super) fn connect_first(&self) -> Result<PostgresConnection, DatabaseError> {
         let mut first = self.connect()?;
         // A role that may have one connection only cannot be shown a second.

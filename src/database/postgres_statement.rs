@@ -1,7 +1,8 @@
 //! A statement on Postgres: prepared once per connection, and handed its values in the types that its places want.
 //!
-//! Promise: after a change of the schema it is prepared anew, and a value is refused only by what the schema is now. A whole number that is too large for what it is compared with goes
-//! as a bigint where the caller wants that, so that it finds no row instead of being an error.
+//! Promise: after a change of the schema a statement is prepared anew, and a value is refused only
+//! if the present schema refuses it. If the caller wants it, a whole number that is too large for
+//! the column is sent as a bigint, so that it finds no row instead of being an error.
 
 use std::time::Instant;
 
@@ -50,8 +51,9 @@ enum Prepared {
 /// The code of a statement that the server does not know under its name.
 const UNKNOWN_STATEMENT: &str = "26000";
 
-/// The codes with which a statement fails that was good when it was prepared: its result or a parameter has another type now, a
-/// table, column, function, operator or type is another one or gone, or the server still looks for the old one.
+/// The codes with which a statement fails that was good when it was prepared: its result or a
+/// parameter has another type now, a table, column, function, operator or type is another one or
+/// gone, or the server still looks for the old one.
 const OUTDATED: [&str; 14] = [
     "0A000", "42703", "42704", "42725", "42804", "42809", "42846", "42883", "42P01", "42P02",
     "42P08", "42P10", "42P18", "XX000",
@@ -94,9 +96,10 @@ impl PostgresConnection {
         }
     }
 
-    /// Hands the statement of a query to `work`, with its values. `work` is called a second time only where the first call sent
-    /// nothing. Errors with [`DatabaseError::Contended`] where the schema was changed since the statement was prepared: the same
-    /// again, in another transaction, prepares it anew.
+    /// Hands the statement of a query to `work`, with its values. `work` is called a second time
+    /// only where the first call sent nothing. Errors with [`DatabaseError::Contended`] where the
+    /// schema was changed since the statement was prepared: the same again, in another transaction,
+    /// prepares it anew.
     pub(super) fn run<T>(
         &mut self,
         query: &Query,
@@ -111,7 +114,8 @@ impl PostgresConnection {
             && !too_large.is_in(values, known)
         {
             match work(&mut self.client, known, &given) {
-                // It does not fit what the schema was; whether it fits what the schema is, only the server can tell.
+                // It does not fit what the schema was; whether it fits what the schema is, only the
+                // server can tell.
                 Err(Stopped::Postgres(error)) if is_misfit(&error) => {}
                 result => return self.finish(query, values, known, Prepared::Earlier, result),
             }
@@ -128,8 +132,9 @@ impl PostgresConnection {
         self.finish(query, values, &statement, prepared, result)
     }
 
-    /// The statement to run in place of `described`: the same, or one whose places take a bigint where a number is too large for
-    /// them. With the latter comes the error for a query that casts the bigint down itself.
+    /// The statement to run in place of `described`: the same, or one whose places take a bigint
+    /// where a number is too large for them. With the latter comes the error for a query that casts
+    /// the bigint down itself.
     fn widened(
         &mut self,
         query: &Query,

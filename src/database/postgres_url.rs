@@ -33,8 +33,8 @@ const OPTIONS: [&str; 20] = [
     "user",
 ];
 
-/// Takes `sslmode` and `sslrootcert` out of the URL, since the client knows fewer modes than libpq, and leaves it the rest. Errors
-/// with what is wrong, such as `names no host`.
+/// Takes `sslmode` and `sslrootcert` out of the URL, since the client knows fewer modes than libpq,
+/// and leaves it the rest. Errors with what is wrong, such as `names no host`.
 pub(super) fn parse(url: &str) -> Result<(Config, Proof), String> {
     if url.chars().any(char::is_control) {
         return Err("has a control character, such as a line end".to_owned());

@@ -1,9 +1,11 @@
-//! Named queries: the SQL of a file, with parameters written `:name`, for either database or for both.
+//! Named queries: the SQL of a file, with parameters written `:name`, for either database or for
+//! both.
 //!
-//! Promise: a `:name` inside a string, a quoted name, a comment or a dollar quote of the database is left alone, and so is a
-//! `::cast`. What is sent holds numbered places, never a value: nothing that a client sends becomes SQL. Refuses a text of two
-//! statements, a place that is written in the database's own way, which no value would reach, and a call that leaves a parameter
-//! out or gives one that the text does not name.
+//! Promise: a `:name` inside a string, a quoted name, a comment or a dollar quote of the database
+//! is left alone, and so is a `::cast`. The SQL that is sent has numbered places and never a value,
+//! so nothing from a client becomes SQL. A text of two statements is refused, and so is a parameter
+//! in the database's own notation, which would get no value. A call must give exactly the
+//! parameters that the text names.
 //!
 //! Invariant: parameter number n of the text, in either database's form, is `parameters()[n - 1]`, however often it occurs.
 
@@ -27,8 +29,8 @@ pub struct Query {
 pub type Parameter<'a> = (&'a str, Value);
 
 impl Query {
-    /// Reads a text that is for both databases, or that one of them alone understands. `name` is for error messages. Errors with
-    /// [`DatabaseError::Misconfigured`].
+    /// Reads a text that is for both databases, or that one of them alone understands. `name` is
+    /// for error messages. Errors with [`DatabaseError::Misconfigured`].
     pub fn parse(name: &str, text: &str) -> Result<Query, DatabaseError> {
         let postgres = Query::parse_for(DatabaseKind::Postgres, name, text);
         let sqlite = Query::parse_for(DatabaseKind::Sqlite, name, text);
@@ -38,7 +40,7 @@ impl Query {
                 ..postgres
             }),
             (Ok(_), Ok(_)) => Err(DatabaseError::Misconfigured(format!(
-                "query {name}: Postgres and SQLite find other parameters in it"
+                "query {name}: Postgres and SQLite read different parameters from it"
             ))),
             (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
             (Err(error), Err(_)) => Err(error),
@@ -71,7 +73,7 @@ impl Query {
                 Token::End => ended = true,
                 _ if ended => return wrong("a second statement; one file holds one"),
                 Token::OwnPlace => {
-                    let what = "no value can be given for it; write a parameter as :name, of letters, digits and _";
+                    let what = "larder gives it no value; write a parameter as :name, of letters, digits and _";
                     return wrong(&format!("the place {piece}: {what}"));
                 }
                 Token::Place => {

@@ -1,4 +1,5 @@
-//! What the role that larder connects as may do in a Postgres database, before anything is done there.
+//! What the role that larder connects as may do in a Postgres database, before anything is done
+//! there.
 //!
 //! Promise: a start that would fail for want of a privilege, and a server that would fail later for
 //! it, are told at once: every privilege that is missing, each with the statement that grants it.
@@ -71,8 +72,8 @@ SELECT what, cure FROM (
     WHERE proname = 'larder_note' AND name = 'larder_outbox' AND NOT has_table_privilege(proowner, t.oid, 'INSERT')
 ) AS missing ORDER BY rank, what";
 
-/// Errors with [`DatabaseError::Misconfigured`] if the role lacks a privilege, and says how to grant
-/// it. `behind`: migrations are about to run.
+/// Errors with [`DatabaseError::Misconfigured`] if the role lacks a privilege, and says how to
+/// grant it. `behind`: migrations are about to run.
 pub(super) fn demand(tx: &mut Transaction<'_>, behind: bool) -> Result<(), DatabaseError> {
     let missing = tx.query_this(
         &Query::parse("rights", MISSING)?,
@@ -88,7 +89,7 @@ pub(super) fn demand(tx: &mut Transaction<'_>, behind: bool) -> Result<(), Datab
         None => ("", ""),
     };
     let mut told =
-        format!("the role {role:?} has not all that larder needs in the database {base:?}:");
+        format!("the role {role:?} lacks rights that larder needs in the database {base:?}:");
     for row in &missing {
         told.push_str(&format!("\n  {}: {}", row.text("what")?, row.text("cure")?));
     }

@@ -1,8 +1,8 @@
 //! The file of a SQLite database, while larder has it open.
 //!
 //! Promise: a file that was removed or replaced is noticed at the next use. A connection goes on in
-//! the old file, where nobody would find what is written, so every use fails until the file is back.
-//! It is made readable by its owner alone; SQLite gives its log beside it the same mode.
+//! the old file, where nobody would find what is written, so every use fails until the file is
+//! back. It is made readable by its owner alone; SQLite gives its log beside it the same mode.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -43,7 +43,8 @@ impl SqliteFile {
         &self.path
     }
 
-    /// Errors with [`DatabaseError::Unavailable`] while the path leads to no file or to another one.
+    /// Errors with [`DatabaseError::Unavailable`] while the path leads to no file or to another
+    /// one.
     pub(super) fn must_be_there(&self) -> Result<(), DatabaseError> {
         let path = self.path.display();
         let what = match self.path.metadata() {
@@ -57,11 +58,11 @@ impl SqliteFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 format!("the SQLite file {path} was removed")
             }
-            Err(error) => format!("the SQLite file {path} cannot be looked at: {error}"),
+            Err(error) => format!("the SQLite file {path} cannot be inspected: {error}"),
         };
         if !self.away.swap(true, Ordering::Relaxed) {
             log::error!(
-                "{what}: nothing is read from it or written to it until it is put back or larder starts again"
+                "{what}: reads and writes fail until it is put back or larder is restarted"
             );
         }
         Err(DatabaseError::Unavailable(what))

@@ -1,7 +1,8 @@
 //! The tokens of SQL, as each of the two databases tells them apart.
 //!
-//! Promise: what a database takes for one string, quoted name, comment or dollar quote is one token here, so a `:name` in it is left
-//! alone. Follows the lexer of Postgres (`scan.l`, with `standard_conforming_strings` on) and SQLite's `sqlite3GetToken`.
+//! Promise: what a database takes for one string, quoted name, comment or dollar quote is one token
+//! here, so a `:name` in it is left alone. Follows the lexer of Postgres (`scan.l`, with
+//! `standard_conforming_strings` on) and SQLite's `sqlite3GetToken`.
 
 use super::DatabaseKind;
 
@@ -24,7 +25,8 @@ pub(super) enum Token {
     Other,
 }
 
-/// The token that `rest` begins with, and its length; `None` if it is not closed. `rest` is not empty.
+/// The token that `rest` begins with, and its length; `None` if it is not closed. `rest` is not
+/// empty.
 pub(super) fn token(rest: &str, kind: DatabaseKind) -> Option<(Token, usize)> {
     let first = rest.chars().next()?;
     let found = match first {
@@ -81,7 +83,8 @@ fn of_sqlite(rest: &str, first: char) -> Option<(Token, usize)> {
     })
 }
 
-/// The length of the variable that `rest` begins with, which may have `::` in it and end in brackets, as those of Tcl do.
+/// The length of the variable that `rest` begins with, which may have `::` in it and end in
+/// brackets, as those of Tcl do.
 fn variable_of_sqlite(rest: &str) -> Option<usize> {
     let (mut length, mut is_named) = (1, false);
     loop {
@@ -160,7 +163,8 @@ fn line_comment(rest: &str, kind: DatabaseKind) -> usize {
     rest.find(ends).unwrap_or(rest.len())
 }
 
-/// In Postgres a comment holds comments; in SQLite it does not, and ends with the text at the latest.
+/// In Postgres a comment holds comments; in SQLite it does not, and ends with the text at the
+/// latest.
 fn block_comment(rest: &str, kind: DatabaseKind) -> Option<usize> {
     if kind == DatabaseKind::Sqlite {
         return Some(closed(rest, 2, "*/").unwrap_or(rest.len()));
@@ -183,7 +187,8 @@ fn block_comment(rest: &str, kind: DatabaseKind) -> Option<usize> {
     Some(length)
 }
 
-/// The length of `E'…'`, in which a backslash escapes. Behind the quote that closes it, and a line end, it may go on.
+/// The length of `E'…'`, in which a backslash escapes. Behind the quote that closes it, and a line
+/// end, it may go on.
 fn escape_string(rest: &str) -> Option<usize> {
     let mut length = 2;
     loop {
@@ -199,7 +204,8 @@ fn escape_string(rest: &str) -> Option<usize> {
     }
 }
 
-/// The length up to and with the quote with which a string goes on: white space and line comments, with a line end in it.
+/// The length up to and with the quote with which a string goes on: white space and line comments,
+/// with a line end in it.
 fn continues(rest: &str) -> Option<usize> {
     let (mut length, mut has_line_end) = (0, false);
     loop {

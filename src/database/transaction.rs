@@ -1,9 +1,10 @@
 //! Transactions: all that they do, or nothing.
 //!
-//! Promise: a transaction whose function fails or panics leaves nothing behind, and its connection goes back to the pool only
-//! if that is certain. One in which a statement failed is not committed, whatever its function makes of the error; one whose
-//! function says so is undone without any error. Refuses to try again after anything but a conflict with another transaction or
-//! a BEGIN that found its connection lost: one that was lost later may have committed.
+//! Promise: a transaction whose function fails or panics leaves nothing behind, and its connection
+//! goes back to the pool only if that is certain. One in which a statement failed is not committed,
+//! whatever its function makes of the error; one whose function says so is undone without any
+//! error. Refuses to try again after anything but a conflict with another transaction or a BEGIN
+//! that found its connection lost: one that was lost later may have committed.
 
 use std::cell::Cell;
 use std::thread;
@@ -52,7 +53,8 @@ impl Database {
         })
     }
 
-    /// Runs `work` in a transaction. Where BEGIN finds its connection lost nothing was done, so BEGIN is tried on another, once.
+    /// Runs `work` in a transaction. Where BEGIN finds its connection lost nothing was done, so
+    /// BEGIN is tried on another, once.
     fn begun<T>(
         &self,
         pool: &Pool,
@@ -76,9 +78,11 @@ impl Database {
         done.map_err(|failed| failed.error)
     }
 
-    /// Runs `work` in a transaction that may write. Where it conflicts with another at the same time it is run again, from the
-    /// beginning, with a growing pause between, and so it is where the schema was changed since a statement was prepared: at most 20 times, and never begun again after [`STATEMENT`]. Then it errors with
-    /// [`DatabaseError::Contended`]. Changes leave some connections of the pool to reads: one that finds all of the others at work for
+    /// Runs `work` in a transaction that may write. Where it conflicts with another at the same
+    /// time it is run again, from the beginning, with a growing pause between, and so it is where
+    /// the schema was changed since a statement was prepared: at most 20 times, and never begun
+    /// again after [`STATEMENT`]. Then it errors with [`DatabaseError::Contended`]. Changes leave
+    /// some connections of the pool to reads: one that finds all of the others at work for
     /// [`CHECKOUT`] errors with [`DatabaseError::Unavailable`].
     pub fn change<T>(
         &self,
@@ -111,10 +115,11 @@ impl Database {
     /// The rows that a query gives, as JSON: one object, or an array. `None` if one row is asked for and there is none. It ends
     /// within [`STATEMENT`]. It cannot write: on Postgres the transaction is READ ONLY, on SQLite such a query is refused.
     ///
-    /// Errors with [`DatabaseError::Failed`] if there are more rows than one where one is asked for, or more than 4 MiB of them,
-    /// and with [`DatabaseError::Unfit`] if a parameter is not what the query wants. A whole number that is too large for the
-    /// column that it is compared with is none: it finds no row. Where its connection was lost, or the schema was changed since the
-    /// query was prepared, it runs once more.
+    /// Errors with [`DatabaseError::Failed`] if there are more rows than one where one is asked
+    /// for, or more than 4 MiB of them, and with [`DatabaseError::Unfit`] if a parameter is not
+    /// what the query wants. A whole number that is too large for the column that it is compared
+    /// with is none: it finds no row. Where its connection was lost, or the schema was changed
+    /// since the query was prepared, it runs once more.
     pub fn read(
         &self,
         query: &Query,

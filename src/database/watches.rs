@@ -22,8 +22,8 @@ pub struct WatchedColumn {
     pub name: String,
     /// Its type, as Postgres calls it; `None`: there is no such column any more.
     pub of_type: Option<String>,
-    /// How its canonical texts are made, as `larder_kind` says. `None`: its equal values have no one
-    /// text, and each change invalidates everything.
+    /// How its canonical texts are made, as `larder_kind` says. `None`: its equal values have no
+    /// one text, and each change invalidates everything.
     pub kind: Option<String>,
 }
 

@@ -1,11 +1,12 @@
-//! How the database takes the values of a statement: which spellings of a parameter are one key, and which
-//! values have one tag.
+//! How the database takes the values of a statement: which spellings of a parameter are one key,
+//! and which values have one tag.
 //!
-//! Two things are kept apart. A *form* makes one spelling of several that mean the very same value: a UUID
-//! in capitals, a whole number with zeros before it. Keys are made of it, and the statement is given it. A
-//! *canonical text* is one for all values that the database calls equal, though they may differ: 1.50 and
-//! 1.5, or `Ada` and `ada` where a column is citext. Tags are made of it, so that whatever changes a row
-//! reaches every entry that was made of it, and entries of values that differ are never mixed up.
+//! Two things are kept apart. A *form* makes one spelling of several that mean the very same value:
+//! a UUID in capitals, a whole number with zeros before it. Keys are made of it, and the statement
+//! is given it. A *canonical text* is one for all values that the database calls equal, though they
+//! may differ: 1.50 and 1.5, or `Ada` and `ada` where a column is citext. Tags are made of it, so
+//! that whatever changes a row reaches every entry that was made of it, and entries of values that
+//! differ are never mixed up.
 
 use std::collections::HashMap;
 
@@ -29,7 +30,8 @@ pub(super) struct Taken {
     pub(super) canonical: Canonical,
 }
 
-/// How the database takes the parameters of one statement, and the canonical texts of its columns; by name.
+/// How the database takes the parameters of one statement, and the canonical texts of its columns;
+/// by name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Texts {
     pub(super) parameters: HashMap<String, Taken>,

@@ -1,7 +1,8 @@
 //! What a write is given: parameters of the path and the query, and fields of the body, together as the statement wants them.
 //!
-//! A parameter of the path is what the path says. For any other parameter of the statement a field of the body comes first, and a
-//! parameter of the query of that name, such as a filter of the list to which a POST adds, stands in where the body has none.
+//! A parameter of the path has the value of the path. Any other parameter of the statement takes
+//! the field of the body with its name. If the body has none, it takes the query parameter of that
+//! name, such as the filter of the list to which a POST adds.
 //!
 //! Promise: a field that the statement does not name, or that is not within what is declared, is refused by its name before the
 //! database is asked. Numbers keep their digits.
@@ -49,7 +50,8 @@ impl Write {
         parameters.filter(|name| !resource.settings.has_in_path(name))
     }
 
-    /// Takes together what the path, the query and the body say. What the statement names and none of them says is null.
+    /// Takes together what the path, the query and the body say. What the statement names and none
+    /// of them says is null.
     ///
     /// # Errors
     /// [`WriteError::Parameter`] or [`WriteError::Field`]: what does not fit first.

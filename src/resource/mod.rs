@@ -225,7 +225,8 @@ impl Resource {
         Ok(view)
     }
 
-    /// Whether the query has only what is declared, where the resource is told to refuse anything else.
+    /// Whether the query has only what is declared, where the resource is told to refuse anything
+    /// else.
     ///
     /// # Errors
     /// The first parameter that is not known.
@@ -304,8 +305,8 @@ impl Resource {
         key
     }
 
-    /// What its entry for these values depends on, beside its key: its tags, and what stands for the entries
-    /// of all values that the database calls equal to these.
+    /// What its entry for these values depends on, beside its key: its tags, and what stands for
+    /// the entries of all values that the database calls equal to these.
     fn tags(&self, own: &Values<'_>) -> Box<[Tag]> {
         let mut tags = Vec::with_capacity(self.settings.tags.len());
         for template in &self.settings.tags {
@@ -319,7 +320,8 @@ impl Resource {
         tags.into()
     }
 
-    /// The tags that a template gives for these values: with each as it is, and with each canonical.
+    /// The tags that a template gives for these values: with each as it is, and with each
+    /// canonical.
     fn rendered(&self, template: &TagTemplate, own: &Values<'_>) -> [Tag; 2] {
         [
             template.render(|name| text_of(own, name)),
@@ -327,8 +329,8 @@ impl Resource {
         ]
     }
 
-    /// How many of its tag templates can make `tag`, whose values may be escaped or not and in any spelling
-    /// that a request may have. The tags that its entries then have are added to `tags`.
+    /// How many of its tag templates can make `tag`, whose values may be escaped or not and in any
+    /// spelling that a request may have. The tags that its entries then have are added to `tags`.
     fn read_tag(&self, tag: &str, tags: &mut Vec<Tag>) -> usize {
         let makes = |template: &&TagTemplate| {
             let before = tags.len();
@@ -389,7 +391,8 @@ impl Resource {
         Some(&param.taken.as_ref()?.canonical)
     }
 
-    /// The names of its entry for these values, and of those for values that the database calls equal.
+    /// The names of its entry for these values, and of those for values that the database calls
+    /// equal.
     fn own_names(&self, own: &Values<'_>) -> Vec<Name> {
         let exact = own.iter().map(|(name, value)| (*name, value.to_string()));
         let mut names = vec![Name::from(&self.key_of(exact).key())];
@@ -440,7 +443,8 @@ impl Resource {
     }
 }
 
-/// What a part of `resource` is called that is no resource of its own, in keys and counters: no resource has a dot in its name.
+/// What a part of `resource` is called that is no resource of its own, in keys and counters: no
+/// resource has a dot in its name.
 fn part_name(resource: &str, part: &str) -> String {
     format!("{resource}.{part}")
 }

@@ -118,8 +118,8 @@ impl News {
         }
     }
 
-    /// The news of the upstreams with these names, for one resource. `tally_of` gives what the look-ups of an upstream's part are
-    /// counted in, by the upstream's name.
+    /// The news of the upstreams with these names, for one resource. `tally_of` gives what the
+    /// look-ups of an upstream's part are counted in, by the upstream's name.
     pub(super) fn of(
         &self,
         names: &[String],
@@ -223,8 +223,8 @@ impl News {
     }
 }
 
-/// What makes the articles of `source`: whose format, from where, and whose account asks. The sandbox makes the same ones up wherever
-/// it listens, and has no accounts.
+/// What makes the articles of `source`: whose format, from where, and whose account asks. The
+/// sandbox makes the same ones up wherever it listens, and has no accounts.
 fn identity(source: &NewsSource, seals: &Seals) -> String {
     let upstream = &source.upstream;
     let name = upstream.name();

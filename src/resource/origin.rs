@@ -40,8 +40,8 @@ pub(super) enum Origin {
 }
 
 impl Origin {
-    /// `built` are the resources that parts may name. `tally_of` gives what the look-ups of a part are counted in that is no
-    /// resource of its own, by the part's own name.
+    /// `built` are the resources that parts may name. `tally_of` gives what the look-ups of a part
+    /// are counted in that is no resource of its own, by the part's own name.
     pub(super) fn build(
         settings: &SourceSettings,
         sources: &Sources,
@@ -124,7 +124,8 @@ impl Origin {
         }
     }
 
-    /// The share of the loads that it draws on: what is slow together has one. That of a whole is for what it does beside its parts.
+    /// The share of the loads that it draws on: what is slow together has one. That of a whole is
+    /// for what it does beside its parts.
     pub(super) fn share(&self) -> &str {
         match self {
             // Its last resort is the archive.

@@ -1,4 +1,5 @@
-//! A parameter of a resource: its value in a request or in a tag, in the one spelling that keys have.
+//! A parameter of a resource: its value in a request or in a tag, in the one spelling that keys
+//! have.
 
 use regex_lite::Regex;
 

@@ -1,7 +1,8 @@
 //! Parameters: from the text of a request to values that are within what is declared.
 //!
-//! Promise: nothing is allocated for a request whose parameters are plain. Unknown query parameters are ignored, unless the resource
-//! refuses them; a declared one that is repeated, empty or out of its limits is an error that names it and says what is valid.
+//! Promise: nothing is allocated for a request whose parameters are plain. Unknown query parameters
+//! are ignored, unless the resource refuses them; a declared one that is repeated, empty or out of
+//! its limits is an error that names it and says what is valid.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -158,8 +159,8 @@ fn parse<'q>(
     }
 }
 
-/// The value in a tag, escaped or not, as the path of a request would give it. `None`: no request can
-/// have it.
+/// The value in a tag, escaped or not, as the path of a request would give it. `None`: no request
+/// can have it.
 pub(crate) fn of_tag<'q>(
     settings: &ParamSettings,
     pattern: Option<&regex_lite::Regex>,
@@ -169,8 +170,8 @@ pub(crate) fn of_tag<'q>(
     parse(&settings.kind, pattern, text)
 }
 
-/// The first parameter of the query that `declared` does not have, or that is a part of the path. Apart from those who do not ask for
-/// it, whose code is to stay as small as it is.
+/// The first parameter of the query that `declared` does not have, or that is a part of the path.
+/// Apart from those who do not ask for it, whose code is to stay as small as it is.
 #[cold]
 #[inline(never)]
 pub(crate) fn check_known(

@@ -34,7 +34,8 @@ impl Parts {
         Ok(Parts(names.iter().map(part).collect::<Result<_, _>>()?))
     }
 
-    /// The share of the loads that a whole draws on itself, where it has to ask Redis what became of an older one.
+    /// The share of the loads that a whole draws on itself, where it has to ask Redis what became
+    /// of an older one.
     pub(super) fn share(&self) -> &str {
         let mut origins = self.0.iter().filter_map(|part| part.origin.as_ref());
         origins.next().map_or(Sql::SHARE, Origin::share)

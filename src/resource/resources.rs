@@ -146,8 +146,8 @@ impl Resources {
         each.map(Arc::from).collect()
     }
 
-    /// What a tag means that a person wrote: how many templates can make it, and the tags that entries
-    /// then have, in which each value is escaped and in the spelling of larder's own.
+    /// What a tag means that a person wrote: how many templates can make it, and the tags that
+    /// entries then have, in which each value is escaped and in the spelling of larder's own.
     pub fn read_tag(&self, tag: &str) -> (usize, Vec<Tag>) {
         let mut tags = Vec::new();
         let read = |resource: &Arc<Resource>| resource.read_tag(tag, &mut tags);

@@ -1,10 +1,12 @@
 //! Seals: what tells two secrets apart, and from which neither can be recovered.
 //!
-//! What an upstream gives can depend on whose key it is asked with, so the key is part of what makes a value, and that stands in the
-//! keys of Redis. Whoever reads those must not learn the secret from it. A seal is 32 bits of a slow hash (PBKDF2, RFC 8018,
-//! over HMAC-SHA-256). That is far less than a key generated at random holds, so countless others have the same seal, and no effort finds
-//! the right one. A secret that a person thought of could be found by guessing, at the cost of the rounds for each guess. The hash
-//! has no key of its own, since the configuration is all that replicas of one Redis must have in common.
+//! What an upstream gives can depend on whose key it is asked with, so the key is part of what
+//! makes a value, and that stands in the keys of Redis. Whoever reads those must not learn the
+//! secret from it. A seal is 32 bits of a slow hash (PBKDF2, RFC 8018, over HMAC-SHA-256). That is
+//! far less than a key generated at random holds, so countless others have the same seal, and no
+//! effort finds the right one. A secret that a person thought of could be found by guessing, at the
+//! cost of the rounds for each guess. The hash has no key of its own, since the configuration is
+//! all that replicas of one Redis must have in common.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -47,7 +49,8 @@ mod tests {
         let seal = seals.of("a key");
         assert_eq!((seals.of("a key"), others.of("a key")), (seal, seal));
         assert_ne!(seals.of("another key"), seal);
-        // As another implementation has it: replicas of two versions share what they have from one upstream.
+        // As another implementation has it: replicas of two versions share what they have from one
+        // upstream.
         assert_eq!(seal, 1_044_273_329);
     }
 }

@@ -26,7 +26,8 @@ impl Sql {
     /// How long a query may take, the wait for a connection included.
     pub(super) const LIMIT: Duration = CHECKOUT.saturating_add(STATEMENT);
 
-    /// The share of the loads that all statements draw on: they wait for one database. No upstream can have a name with a space.
+    /// The share of the loads that all statements draw on: they wait for one database. No upstream
+    /// can have a name with a space.
     pub(super) const SHARE: &str = "the database";
 
     /// Blocks: the database is asked who it is, once in a process.
@@ -43,8 +44,8 @@ impl Sql {
         })
     }
 
-    /// The statement itself, and which database's rows it reads: two versions of it, or two databases, never read each other's
-    /// values.
+    /// The statement itself, and which database's rows it reads: two versions of it, or two
+    /// databases, never read each other's values.
     pub(super) fn identity(&self) -> String {
         let (shape, query, kind) = (self.shape, &self.query, self.database.kind());
         format!("{shape:?} {query:?} {kind} {}", self.place)

@@ -81,7 +81,8 @@ fn reads(found: &Result<Description, DatabaseError>) -> Option<(String, String)>
     Some((problem, valid.to_owned()))
 }
 
-/// What is wrong with each of `params` that no request can give in a form that its place in the statement takes.
+/// What is wrong with each of `params` that no request can give in a form that its place in the
+/// statement takes.
 fn unfit<'a>(
     params: impl IntoIterator<Item = &'a ParamSettings>,
     description: &Description,
@@ -104,7 +105,7 @@ fn unfit<'a>(
         };
         Some((
             format!(
-                "wants :{name} to be of type {wanted}, and {name} is of type {kind:?}, which never fits"
+                "needs :{name} as {wanted}, but {name} is declared as {kind:?}, which never fits"
             ),
             valid,
         ))

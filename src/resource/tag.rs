@@ -91,9 +91,9 @@ impl TagTemplate {
         Tag::new(&text)
     }
 
-    /// What stands at its places in `tag`, each with the name of the place: every way of reading it, up to
-    /// [`TagTemplate::MOST_READINGS`]. None: it cannot make this tag. A tag whose values are escaped has
-    /// one reading unless two places touch.
+    /// What stands at its places in `tag`, each with the name of the place: every way of reading
+    /// it, up to [`TagTemplate::MOST_READINGS`]. None: it cannot make this tag. A tag whose values
+    /// are escaped has one reading unless two places touch.
     pub fn readings<'t>(&'t self, tag: &'t str) -> Vec<Vec<(&'t str, &'t str)>> {
         let mut readings = Vec::new();
         let mut steps = TagTemplate::MOST_STEPS;
@@ -107,8 +107,8 @@ impl TagTemplate {
         readings
     }
 
-    /// Each place of this template beside that of another one that makes the same tags. `None`: the other
-    /// makes other tags.
+    /// Each place of this template beside that of another one that makes the same tags. `None`: the
+    /// other makes other tags.
     pub fn places_beside<'t>(&'t self, other: &'t TagTemplate) -> Option<Vec<(&'t str, &'t str)>> {
         if self.pieces.len() != other.pieces.len() {
             return None;
@@ -133,8 +133,8 @@ impl TagTemplate {
     }
 }
 
-/// Adds to `readings` every way in which `pieces` make `rest`, behind the values so far. Ends early when
-/// `steps` are used up.
+/// Adds to `readings` every way in which `pieces` make `rest`, behind the values so far. Ends early
+/// when `steps` are used up.
 fn read<'t>(
     pieces: &'t [Piece],
     rest: &'t str,

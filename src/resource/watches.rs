@@ -1,5 +1,5 @@
-//! Whether watched tables name what resources have: a watch whose column gives other texts than the
-//! parameter that stands at the same place of a resource's tag would miss entries.
+//! Whether watched tables and resources make the same tags. If a watched column and the parameter
+//! at its place in a resource's tag have different texts, the watch misses entries.
 
 use crate::database::{DatabaseError, Description, Watch};
 
@@ -17,14 +17,16 @@ pub fn watch_warnings(
     for watch in watches {
         for column in watch.columns.iter().filter(|column| column.kind.is_none()) {
             let problem = match &column.of_type {
-                None => "is not there any more".to_owned(),
+                None => "no longer exists".to_owned(),
                 Some(of_type) => {
-                    format!("is of type {of_type}, whose equal values have no one text")
+                    format!(
+                        "has the type {of_type}, in which equal values can have different texts"
+                    )
                 }
             };
             warnings.push(format!(
-                "each change of table {} invalidates everything: it is watched by {:?}, whose column {} {problem}. \
-                 End that with SELECT larder_unwatch('{}', '{}')",
+                "each change of table {} invalidates everything, because the watch {:?} names the column {}, which {problem}. \
+                 Remove the watch: SELECT larder_unwatch('{}', '{}')",
                 watch.table, watch.template, column.name, watch.table, watch.template
             ));
         }
@@ -62,8 +64,8 @@ fn mismatch(
         );
         if taken.is_some_and(|taken| taken != kind) {
             return Some(format!(
-                "resource {} may stay stale when table {} changes: its tag {tag} has the parameter {} as {}, and the watch {:?} \
-                 the column {place} of type {}: write the same type in the statement, or declare a pattern that allows \
+                "resource {} may stay stale when table {} changes: its tag {tag} takes the parameter {} as {}, but in the watch {:?} \
+                 the column {place} has the type {}. Use the same type in the statement, or declare a pattern that allows \
                  one spelling",
                 resource.name,
                 watch.table,
@@ -77,7 +79,8 @@ fn mismatch(
     None
 }
 
-/// The kinds of columns that have one text for one value have one name here, as [`Canonical::kind`] has it.
+/// The kinds of columns that have one text for one value have one name here, as [`Canonical::kind`]
+/// has it.
 fn kind_of_column(kind: &str) -> &str {
     match kind {
         "int2" | "int4" | "int8" | "oid" | "numeric" => "number",

@@ -177,7 +177,7 @@ impl Write {
             };
             if let Err(error) = told {
                 // Then it is delivered once more, or two seconds later, which does no harm.
-                log::warn!("the outbox could not be told of a write that is done: {error}");
+                log::warn!("the outbox row of a completed write could not be updated: {error}");
             }
         }
         let location = self.settings.location.as_ref();
@@ -229,8 +229,9 @@ impl Write {
     }
 
     /// The names to invalidate: those of this path's own entry and the `invalidates` templates, by
-    /// default all that this entry depends on; for what the request names and for each row that came back.
-    /// Each template gives the value's own text and its canonical one, as the tags of entries do.
+    /// default all that this entry depends on; for what the request names and for each row that
+    /// came back. Each template gives the value's own text and its canonical one, as the tags of
+    /// entries do.
     fn names(&self, resource: &Resource, given: &Given, rows: &[WrittenRow]) -> Vec<String> {
         let values = given.values();
         let templates = self.settings.invalidates.as_ref();

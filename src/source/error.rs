@@ -44,7 +44,7 @@ impl fmt::Display for SourceError {
             }
             SourceError::Paused {
                 what, retry_after, ..
-            } => write!(f, "{what}: asked again in {}", whole(*retry_after)),
+            } => write!(f, "{what}: not asked again for {}", whole(*retry_after)),
         }
     }
 }

@@ -3,13 +3,14 @@
 //! Promise: the deadline covers all of a call, the body too, so an upstream that sends a byte a second cannot hold a thread.
 //! A body is whole or it is an error, and never larger than the limit, unpacked. No error text shows the call's secret.
 //!
-//! Of an answer that is no value (RFC 9110, section 15: anything but 200 to 203) the status and the head decide. Its body is read only as
-//! far as that is cheap: one that is too long, packed in a way that is not known, or cut short changes nothing.
+//! Of an answer other than 200 to 203 (RFC 9110, section 15) only the status and the head matter.
+//! Its body is read only if that is cheap: it may be too long, in an unknown coding, or cut short.
 //!
-//! It follows a redirect only within one origin: the key in a header or a query is for the one host it was given for.
-//! It asks once: a retry would be a second call on the quota, and the cache asks again soon enough. But where the answer before
-//! had no body, and nonsense comes in place of the next one, it asks again on a new connection: some upstreams send a body behind
-//! a 204 or a 304 all the same, which the connection still holds.
+//! It follows a redirect only within one origin, because the key in a header or a query is for one
+//! host only. It asks once: a retry would be a second call on the quota, and the cache asks again
+//! soon enough. There is one exception: some upstreams send a body after a 204 or a 304. Then the
+//! connection still holds that body, and the next answer on it is not HTTP. In that case the client
+//! asks again on a new connection.
 
 mod coding;
 pub(super) mod date;
@@ -35,7 +36,8 @@ use crate::secret::Secret;
 
 /// How long an upstream is left alone that asks for it without a time that can be read.
 const UNSAID_PAUSE: Duration = Duration::from_secs(60);
-/// How much is read of a body that is no value: an error in words, or what keeps the connection from being used again.
+/// How much is read of a body that is no value: an error in words, or what keeps the connection
+/// from being used again.
 const MOST_WORDS: u64 = 16 << 10;
 /// Redirects within one origin that are followed.
 const REDIRECTS: usize = 3;
@@ -87,7 +89,8 @@ pub struct HttpAnswer {
     pub status: u16,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body, unpacked: the whole of it where the status is 200 to 203, else what could be had of its first 16 KiB.
+    /// The body, unpacked: the whole of it where the status is 200 to 203, else what could be had
+    /// of its first 16 KiB.
     pub body: Vec<u8>,
 }
 
@@ -97,7 +100,8 @@ impl HttpAnswer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Whether the upstream says that it wants to be left alone for a while: 429, or 503 with a time (RFC 9110, section 15.6.4).
+    /// Whether the upstream says that it wants to be left alone for a while: 429, or 503 with a
+    /// time (RFC 9110, section 15.6.4).
     pub fn asks_to_wait(&self) -> bool {
         self.status == 429 || (self.status == 503 && self.headers.contains_key("retry-after"))
     }
@@ -162,8 +166,8 @@ impl HttpClient {
         self.settings.timeout
     }
 
-    /// How long to leave the upstream alone after this answer: what `Retry-After` says, a minute if that cannot be read; at least a
-    /// second, at most [`HttpSettings::max_pause`].
+    /// How long to leave the upstream alone after this answer: what `Retry-After` says, a minute if
+    /// that cannot be read; at least a second, at most [`HttpSettings::max_pause`].
     pub fn pause(&self, answer: &HttpAnswer) -> Duration {
         let said = answer.header("retry-after").map(str::trim);
         let pause = said.and_then(|said| parse_retry_after(said, Timestamp::now()));
@@ -175,9 +179,10 @@ impl HttpClient {
 
     /// Makes one call and returns its answer, of any status but a redirect to another place.
     ///
-    /// Blocks until `deadline` or the upstream's own timeout at the latest. `TooSlow` if the head, or the body of a value, was not
-    /// there by then. `Failed` if the upstream could not be reached, broke off, sent too much or what cannot be unpacked, or
-    /// redirects to another origin. Never `Paused`: a 429 is an answer.
+    /// Blocks until `deadline` or the upstream's own timeout at the latest. `TooSlow` if the head,
+    /// or the body of a value, was not there by then. `Failed` if the upstream could not be
+    /// reached, broke off, sent too much or what cannot be unpacked, or redirects to another
+    /// origin. Never `Paused`: a 429 is an answer.
     pub fn get(&self, get: &Get<'_>, deadline: Instant) -> Result<HttpAnswer, SourceError> {
         let own = Instant::now().checked_add(self.settings.timeout);
         let deadline = own.map_or(deadline, |own| own.min(deadline));
@@ -314,7 +319,8 @@ impl HttpClient {
     }
 }
 
-/// What can be had of a body that is no value. Where all of it was had the connection can be used again.
+/// What can be had of a body that is no value. Where all of it was had the connection can be used
+/// again.
 fn words(headers: &HeaderMap, body: ureq::Body, deadline: Instant) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Ok(codings) = coding::of(headers)

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde_json::value::RawValue;
 
-/// Arrays and objects within each other, at most. Readers of JSON have such a limit, since most of them recurse.
+/// Arrays and objects within each other, at most. Readers of JSON have such a limit, since most of
+/// them recurse.
 const MOST_LEVELS: usize = 512;
 
 /// Why a body is no JSON that can be handed on.
@@ -19,13 +20,14 @@ pub(super) enum NoJson {
 impl fmt::Display for NoJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NoJson::Invalid => f.write_str("what is no JSON"),
+            NoJson::Invalid => f.write_str("invalid JSON"),
             NoJson::TooDeep => write!(f, "JSON nested more than {MOST_LEVELS} levels deep"),
         }
     }
 }
 
-/// The JSON text that a body is, without what stands around it (RFC 8259, section 2; a byte order mark is let pass, section 8.1).
+/// The JSON text that a body is, without what stands around it (RFC 8259, section 2; a byte order
+/// mark is let pass, section 8.1).
 pub(super) fn json_text(body: &[u8]) -> Result<&str, NoJson> {
     let text = std::str::from_utf8(body).map_err(|_| NoJson::Invalid)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);

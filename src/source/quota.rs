@@ -65,8 +65,8 @@ impl fmt::Debug for Quota {
 }
 
 impl Quota {
-    /// A quota of which this process has spent nothing yet. No rates: nothing limits it. With rates and a store a
-    /// thread of its own checks in there, until this is dropped.
+    /// A quota of which this process has spent nothing yet. No rates: nothing limits it. With rates
+    /// and a store a thread of its own checks in there, until this is dropped.
     pub fn new(upstream: impl Into<String>, rates: Vec<Rate>, store: Option<QuotaStore>) -> Quota {
         let mut quota = Quota::without_keeper(upstream, rates, store);
         if quota.core.shared().is_some() {

@@ -312,9 +312,9 @@ pub fn of_redis(
 /// How soon after a move every replica has its loads stored in Redis again.
 const STORED_AGAIN: Duration = Duration::from_secs(10);
 
-/// Fails over from one Redis to another and back again and again: the replica takes the place of the primary, which becomes its
-/// replica, and from then on the address leads new connections there. Those that are open stay open. Each move ends when every
-/// larder has had a load stored.
+/// Fails over from one Redis to another and back again and again: the replica takes the place of
+/// the primary, which becomes its replica, and from then on the address leads new connections
+/// there. Those that are open stay open. Each move ends when every larder has had a load stored.
 pub fn moves_of_redis(
     mut pair: [&RedisServer; 2],
     proxies: &[FaultProxy],

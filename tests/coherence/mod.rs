@@ -65,8 +65,8 @@ fn no_read_is_illegal_whatever_fails() {
     report.must_mean_something();
 }
 
-/// Redis fails over to its replica and back while everybody reads and writes: no read is illegal or without an answer, and what is
-/// loaded is stored again within seconds of each move.
+/// Redis fails over to its replica and back while everybody reads and writes: no read is illegal or
+/// without an answer, and what is loaded is stored again within seconds of each move.
 #[test]
 fn no_read_is_illegal_or_fails_while_redis_fails_over() {
     let seed = any_seed();

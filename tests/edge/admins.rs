@@ -114,7 +114,7 @@ fn unknown_keys_are_counted_and_slowed_by_address_and_valid_ones_pass() {
     assert_eq!(stats["unknown_keys"]["slowed"], count(429));
     let log = larder.log();
     assert_eq!(
-        log.matches("presents API keys that are not known").count(),
+        log.matches("unknown API keys in a minute").count(),
         1,
         "{log}"
     );

@@ -46,8 +46,9 @@ fn p99(times: &mut [Duration]) -> Duration {
     times[times.len() * 99 / 100]
 }
 
-/// A thousand connections, each of which has one answer and then sends a byte of a head now and then, for as long as 300 requests of
-/// others take, each on a connection of its own. Those that are cut come again.
+/// A thousand connections, each of which has one answer and then sends a byte of a head now and
+/// then, for as long as 300 requests of others take, each on a connection of its own. Those that
+/// are cut come again.
 fn a_crowd_of_slow_heads(server: &str, limits: &'static str, innocent: Ipv4Addr) {
     allow_many_sockets();
     let upstream = upstream();
@@ -174,7 +175,8 @@ fn idle_connections_make_way_first_and_those_at_work_do_not() {
     let mut working: Vec<_> = (0..7).map(wait).collect();
     until(SOON, "seven loads", || upstream.calls() == 7);
     let idle = connect(GUILTY, larder.address()).unwrap();
-    // The eighth place has the idle one: who asks for the figures displaces it, and then there is none to displace.
+    // The eighth place has the idle one: who asks for the figures displaces it, and then there is
+    // none to displace.
     until(SOON, "it made way", || open(&larder, "displaced") > 0);
     drop(idle);
     working.push(wait(7));

@@ -21,7 +21,8 @@ use crate::support::upstream::{Behaviour, FakeUpstream, Response};
 const GUILTY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 const INNOCENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// A connection from an address of its own, whose client keeps no more than `unread` bytes that it has not read.
+/// A connection from an address of its own, whose client keeps no more than `unread` bytes that it
+/// has not read.
 fn connect_with(
     from: Ipv4Addr,
     to: SocketAddr,
@@ -78,7 +79,8 @@ fn upstream() -> FakeUpstream {
     }))
 }
 
-/// A public resource at `/open/{id}` over that upstream, and one at `/closed/{id}` that takes a key.
+/// A public resource at `/open/{id}` over that upstream, and one at `/closed/{id}` that takes a
+/// key.
 fn config(server: &str, upstream: &FakeUpstream) -> String {
     let resource = |name: &str, public: bool| {
         format!(

@@ -22,7 +22,8 @@ fn nothing_is_served_behind_the_last_request() {
     let last =
         |target: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let next = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
-    // Of larder's own, of memory, and one that has to be loaded, so that the next is there before its answer is.
+    // Of larder's own, of memory, and one that has to be loaded, so that the next is there before
+    // its answer is.
     for target in ["/healthz", "/open/1", "/open/2"] {
         for behind in [
             next("/open/never"),

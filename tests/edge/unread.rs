@@ -119,7 +119,8 @@ fn who_takes_nothing_of_many_small_answers_is_cut_too() {
         .set_write_timeout(Some(Duration::from_secs(20)))
         .unwrap();
     let many = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200);
-    // Until the server takes no more requests, since nobody takes its answers; then it ends the connection.
+    // Until the server takes no more requests, since nobody takes its answers; then it ends the
+    // connection.
     while guilty.write_all(many.as_bytes()).is_ok() {}
     until(SOON, "it is cut", || {
         larder.stats()["connections"]["timed_out"] == 1

@@ -1,4 +1,5 @@
-//! The cache as a program that embeds it uses it: values of its own types, and an end that leaves nothing behind.
+//! The cache as a program that embeds it uses it: values of its own types, and an end that leaves
+//! nothing behind.
 
 mod child;
 mod closing;

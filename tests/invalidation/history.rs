@@ -222,8 +222,8 @@ fn a_read_only_copy_that_lags_vouches_for_nothing() {
 fn what_is_invalidated_reaches_the_redis_that_took_the_place_of_another() {
     let two = Two::start();
     assert_eq!(two.warm("science"), 1);
-    // Another one takes its place. The bus of the far one is with it, and its pool had connections to the first one, which goes on
-    // as if nothing had happened.
+    // Another one takes its place. The bus of the far one is with it, and its pool had connections
+    // to the first one, which goes on as if nothing had happened.
     let other = RedisServer::start();
     two.proxy.set_target(other.address());
     let clock = bus(&two.far)["clock"].clone();

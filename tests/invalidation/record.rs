@@ -15,7 +15,8 @@ const STATE: &str = "{larder:bus}:state";
 const NAMES: &str = "{larder:bus}:names";
 const LOG: &str = "{larder:bus}:log";
 
-/// Whatever stands where the record was: what was loaded before is invalid, as after a loss, and the history goes on.
+/// Whatever stands where the record was: what was loaded before is invalid, as after a loss, and
+/// the history goes on.
 fn is_a_new_history(damage: Damage) {
     let two = Two::start();
     assert_eq!(two.warm("science"), 1);
@@ -132,7 +133,8 @@ fn a_log_that_is_ahead_costs_no_invalidation() {
     assert_eq!(two.warm("science"), new);
 }
 
-/// Somebody else's value under the key of an entry or of a lease, and under that of the replicas, is as good as none.
+/// Somebody else's value under the key of an entry or of a lease, and under that of the replicas,
+/// is as good as none.
 #[test]
 fn a_lease_of_another_type_is_none() {
     let two = Two::start();

@@ -1,5 +1,5 @@
-//! One row under several spellings: whichever of them a write, a trigger or an operator names, no other one
-//! is left behind.
+//! One row under several spellings: whichever of them a write, a trigger or an operator names, no
+//! other one is left behind.
 
 use postgres::Client;
 use serde_json::{Value, json};
@@ -170,7 +170,8 @@ fn each_spelling_is_fresh(shop: &Shop, spellings: &[&str]) {
         shop.write("PUT", &path, &json!({"label": label}))
             .expect(204);
         everywhere(&label);
-        // Without a tag it is the entry of the same path that goes, and so do those of its other spellings.
+        // Without a tag it is the entry of the same path that goes, and so do those of its other
+        // spellings.
         let plain = format!("plain {at}");
         for read in spellings {
             shop.larder.get(&format!("/plain/{read}")).expect(200);
@@ -299,7 +300,7 @@ fn a_column_without_one_text_is_refused_and_a_watch_from_before_invalidates_ever
     beside.until_each(&paths, "bio", &json!("new"));
     // A column that is gone is no reason for the writes of others to fail.
     beside.run("ALTER TABLE people RENAME handle TO nick; UPDATE people SET bio = 'newer'");
-    assert!(beside.check().1.contains("is not there any more"));
+    assert!(beside.check().1.contains("no longer exists"));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What `check` and a start say of statements to which no request could give its values, and the way that works.
+//! What `check` and a start say of statements to which no request could give its values, and the
+//! way that works.
 
 use serde_json::json;
 
@@ -40,7 +41,7 @@ fn a_place_that_no_parameter_fills_is_refused() {
             &format!("SELECT key FROM api_keys WHERE name = {place}"),
         );
         let said = refused(&options);
-        let named = format!("the place {place}: no value can be given for it");
+        let named = format!("the place {place}: larder gives it no value");
         assert!(said.contains(&named) && said.contains("line 1"), "{said}");
     }
     let postgres = PostgresServer::start();

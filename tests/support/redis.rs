@@ -139,7 +139,8 @@ impl RedisServer {
         self.cli::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
     }
 
-    /// It refuses every write from now on: it was to write a snapshot and could not, as on a disk that is full.
+    /// It refuses every write from now on: it was to write a snapshot and could not, as on a disk
+    /// that is full.
     pub fn break_disk(&self) {
         fs::create_dir(self.folder.path().join(DUMP)).unwrap();
         self.cli::<()>(&["CONFIG", "SET", "save", "3600 1000000"]);
@@ -166,8 +167,8 @@ impl RedisServer {
         });
     }
 
-    /// Has its replica take its place, and becomes the replica of that one. No write that it has acknowledged is lost. Its
-    /// connections stay open.
+    /// Has its replica take its place, and becomes the replica of that one. No write that it has
+    /// acknowledged is lost. Its connections stay open.
     pub fn fail_over_to(&self, replica: &RedisServer) {
         let port = replica.address.port().to_string();
         self.cli::<()>(&["FAILOVER", "TO", "127.0.0.1", &port]);
@@ -181,8 +182,8 @@ impl RedisServer {
         });
     }
 
-    /// Ends it if it runs, and starts it again with what a snapshot holds, which it goes on reading until
-    /// [`RedisServer::finish_loading`].
+    /// Ends it if it runs, and starts it again with what a snapshot holds, which it goes on reading
+    /// until [`RedisServer::finish_loading`].
     pub fn restore_and_go_on_loading(&mut self, snapshot: &[u8]) {
         self.kill();
         fs::write(self.folder.path().join(DUMP), snapshot).unwrap();

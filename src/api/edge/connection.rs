@@ -1,8 +1,9 @@
 //! One connection of a client, and where it stands.
 //!
-//! Promise: what a request notes here is a few writes to memory that only this thread touches; whoever looks ([`super::watch`]) reads
-//! the clock. Invariant: `turn` changes whenever the client did what was waited for, so that a connection whose turn is the same for
-//! as long as a limit has kept the server waiting all the while.
+//! Promise: a request costs a few writes to memory that only this thread touches; only
+//! [`super::watch`] reads the clock. Invariant: `turn` changes whenever the client does what the
+//! server waits for. So if `turn` stays the same for as long as a limit, the client has kept the
+//! server waiting all that time.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -34,7 +35,8 @@ pub(super) enum Standing {
     Idle,
     /// For the rest of a head, of which some has come.
     Head,
-    /// For nothing of the client's: a handler is at work, and keeps a time limit of its own for a body.
+    /// For nothing of the client's: a handler is at work, and keeps a time limit of its own for a
+    /// body.
     Handled,
     /// For the client to take some of an answer.
     Blocked,
@@ -51,8 +53,9 @@ pub(super) struct Limits {
     pub(super) progress: Duration,
 }
 
-/// Looks that must have found a connection waiting before its client counts as too slow. A machine that stands still for a while looks
-/// once behind it, and what clients have sent meanwhile is not read yet.
+/// Looks that must have found a connection waiting before its client counts as too slow. A machine
+/// that stands still for a while looks once behind it, and what clients have sent meanwhile is not
+/// read yet.
 const LOOKS_BEFORE_END: u32 = 5;
 
 /// What the last looks saw.
@@ -122,7 +125,8 @@ impl Connection {
         (!self.cut.get()).then(|| (standing, self.seen.get().since))
     }
 
-    /// Ends the connection if its client has kept the server waiting for longer than `limits` say. Returns for what, if it did.
+    /// Ends the connection if its client has kept the server waiting for longer than `limits` say.
+    /// Returns for what, if it did.
     pub(super) fn look(&self, now: Instant, limits: &Limits) -> Option<Standing> {
         let mut seen = self.seen.get();
         if seen.turn != self.turn.get() {
@@ -253,8 +257,9 @@ impl AsyncWrite for ClientStream {
 pub(in crate::api) struct Exchange(Option<Rc<Connection>>);
 
 impl Exchange {
-    /// Notes that the request has come. `None` if one before it was the last of its connection: whoever gets that answers
-    /// nothing and waits; the connection ends as soon as what was answered is written.
+    /// Notes that the request has come. `None` if one before it was the last of its connection:
+    /// whoever gets that answers nothing and waits; the connection ends as soon as what was
+    /// answered is written.
     pub(in crate::api) fn begin(request: &HttpRequest) -> Option<Exchange> {
         let Some(connection) = request.conn_data::<Rc<Connection>>() else {
             return Some(Exchange(None));
@@ -270,10 +275,12 @@ impl Exchange {
         Some(Exchange(Some(connection.clone())))
     }
 
-    /// Notes that the answer is there. It says that the connection ends if the request did, or if `closing`.
+    /// Notes that the answer is there. It says that the connection ends if the request did, or if
+    /// `closing`.
     pub(in crate::api) fn end(self, answer: &mut HttpResponse, closing: bool) {
         let head = answer.head_mut();
-        // A head is used again and has the version of its last answer, which would tell its connection's type.
+        // A head is used again and has the version of its last answer, which would tell its
+        // connection's type.
         head.version = Version::HTTP_11;
         if let Some(connection) = self.0 {
             if closing || head.connection_type() == ConnectionType::Close {

@@ -1,6 +1,7 @@
 //! `Expect: 100-continue` (RFC 9110, section 10.1.1): whether a client is to send its body.
 //!
-//! Promise: who would be refused whatever its body says is refused before it sends one.
+//! Promise: a client that would be refused whatever its body says gets the refusal before it sends
+//! the body.
 
 use actix_http::{Request, Response};
 use actix_web::body::BoxBody;
@@ -15,8 +16,9 @@ use crate::api::{body, path};
 /// Larder's own paths that take a body, each with `POST`.
 const OWN: [&str; 2] = ["/cache/invalidate", "/keys"];
 
-/// The request, if its body is wanted; else the answer. All bodies are those of admins. What a request has used of its key's rate here
-/// is kept with it, so that its handler does not count it again.
+/// The request, if its body is wanted; else the answer. All bodies are those of admins. What a
+/// request has used of its key's rate here is kept with it, so that its handler does not count it
+/// again.
 pub(super) fn admit(request: Request, front: &Data<Front>) -> Result<Request, Refusal> {
     if !takes_body(&request, front) {
         return Err(last(Problem::NoBodyTaken.answer()));

@@ -1,8 +1,10 @@
-//! The edge: the sockets that clients connect to, how many of them there are, and how long they may take.
+//! The edge: the sockets that clients connect to, how many of them there are, and how long they may
+//! take.
 //!
-//! Promise: whatever clients do, descriptors stay free for Redis, the database and upstreams; a client that sends no whole request,
-//! or takes nothing of its answer, is cut; and where all places are taken, a new connection takes the place of an old one that does
-//! no work. A request pays for this with two writes to its connection, and reads no clock.
+//! Promise: whatever clients do, descriptors stay free for Redis, the database and upstreams. A
+//! client that does not complete its request in time, or reads nothing of its answer, is
+//! disconnected. When all places are taken, a new connection displaces an old one that is idle or
+//! stuck. This costs a request two writes to its connection, and no look at the clock.
 
 mod connection;
 mod expect;

@@ -1,4 +1,5 @@
-//! How many connections there are, in all and from each source, and what became of those that had no place.
+//! How many connections there are, in all and from each source, and what became of those that had
+//! no place.
 //!
 //! Its lock is taken when a connection begins and when it ends, never for a request.
 
@@ -110,7 +111,8 @@ impl Places {
         self.timed_out.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Says in the log that a connection from `source` found no place, unless that was said a short while ago.
+    /// Says in the log that a connection from `source` found no place, unless that was said a short
+    /// while ago.
     pub(super) fn tell_full(&self, full: Full, source: Source) {
         let mut taken = self.lock();
         let now = Instant::now();
@@ -123,12 +125,12 @@ impl Places {
         drop(taken);
         match full {
             Full::All => log::warn!(
-                "all {} connections are taken, from {sources} addresses ({of_source} of them from {source}, which asks for \
-                 another): those that do no work make way",
+                "all {} connections are taken by {sources} addresses ({of_source} of them by {source}, which opens \
+                 another); idle and stuck connections are closed to make room",
                 all.min(self.most)
             ),
             Full::Source => log::warn!(
-                "{source} has all of the {} connections that one address may have (server.max_connections_per_address)",
+                "{source} has reached the limit of {} connections per address (server.max_connections_per_address)",
                 self.most_of_one
             ),
         }

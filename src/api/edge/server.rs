@@ -23,16 +23,19 @@ use crate::api::Api;
 
 /// How long a connection is kept for another request.
 const IDLE: Duration = Duration::from_secs(5);
-/// How long what a client still sends is read and thrown away, once it was answered without its body.
+/// How long what a client still sends is read and thrown away, once it was answered without its
+/// body.
 const LINGER: Duration = Duration::from_secs(1);
 /// Connections that the kernel keeps for the server until it takes them.
 const BACKLOG: i32 = 1024;
 /// How much of an answer the kernel takes beyond what is on its way, in bytes.
 const UNSENT: u32 = 128 << 10;
-/// How much longer than the server the kernel bears a client that takes nothing, so that it is the server that ends the connection and
-/// counts it. The kernel's limit is for what is left when the server has written all.
+/// How much longer than the server the kernel bears a client that takes nothing, so that it is the
+/// server that ends the connection and counts it. The kernel's limit is for what is left when the
+/// server has written all.
 const LATER: Duration = Duration::from_secs(2);
-/// Connections beyond the bound that are let in at once: each takes the place of one that was told to end.
+/// Connections beyond the bound that are let in at once: each takes the place of one that was told
+/// to end.
 const MARGIN: usize = 32;
 
 /// How the server listens, and what it bears.
@@ -62,10 +65,12 @@ pub fn bind(api: &Api, settings: &EdgeSettings) -> io::Result<(Server, Vec<Socke
     };
     let mut builder = Server::build()
         .workers(settings.workers)
-        // The bound is kept by `Watch`. Beyond it and its margin the kernel's queue keeps what comes.
+        // The bound is kept by `Watch`. Beyond it and its margin the kernel's queue keeps what
+        // comes.
         .max_concurrent_connections(most_of_worker(&places, settings.workers))
         .disable_signals()
-        // It knows whole seconds only and looks once in a second: this is for its workers, the exact time is kept by whoever stops it.
+        // It knows whole seconds only and looks once in a second: this is for its workers, the
+        // exact time is kept by whoever stops it.
         .shutdown_timeout(settings.shutdown_grace.as_secs().saturating_add(1));
     let stopping = builder.graceful_shutdown_signal();
     let mut addresses = Vec::new();
@@ -117,7 +122,8 @@ fn most_of_worker(places: &Arc<Places>, workers: usize) -> usize {
     (places.most() + MARGIN).div_ceil(workers.max(1))
 }
 
-/// A listener for each address of the name that can be listened on. What is set here each connection has from it.
+/// A listener for each address of the name that can be listened on. What is set here each
+/// connection has from it.
 fn listeners(settings: &EdgeSettings) -> io::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     let mut failed = None;
@@ -141,7 +147,8 @@ fn listener(address: SocketAddr, progress: Duration) -> io::Result<TcpListener> 
     #[cfg(target_os = "linux")]
     {
         socket.set_tcp_notsent_lowat(UNSENT)?;
-        // For what the kernel has taken and the client has not: also a window that stays closed counts (RFC 5482).
+        // For what the kernel has taken and the client has not: also a window that stays closed
+        // counts (RFC 5482).
         socket.set_tcp_user_timeout(Some(progress + LATER))?;
     }
     socket.bind(&address.into())?;

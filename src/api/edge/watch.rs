@@ -1,6 +1,7 @@
 //! The connections of one worker: who is let in, who makes way, and who has taken too long.
 //!
-//! One task of the worker looks at all of them a few times in each time limit, so that neither a request nor a connection has a timer.
+//! One task of the worker looks at all of them a few times in each time limit, so that neither a
+//! request nor a connection has a timer.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -16,7 +17,8 @@ use super::connection::{ClientStream, Connection, Limits, Standing};
 use super::places::{Full, Place, Places};
 use super::source::Source;
 
-/// How many looks there are in the shortest limit, and how long the pause between two is at most and at least.
+/// How many looks there are in the shortest limit, and how long the pause between two is at most
+/// and at least.
 const LOOKS: u32 = 10;
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -39,7 +41,8 @@ impl Watch {
         })
     }
 
-    /// Lets a connection in, in the place of another if there is no other place; or says that there is none.
+    /// Lets a connection in, in the place of another if there is no other place; or says that there
+    /// is none.
     pub(super) fn admit(
         self: &Rc<Self>,
         stream: TcpStream,
@@ -73,13 +76,14 @@ impl Watch {
             }
             None => {
                 self.places.note_refused();
-                Err(io::Error::other("there is no place for another connection"))
+                Err(io::Error::other("the limit of connections is reached"))
             }
         }
     }
 
-    /// The connection that makes way: of the source that has most of them one that is idle, else one whose head is incomplete, else
-    /// one that takes nothing; of several the one that stands so for the longest. None whose request is being answered.
+    /// The connection that makes way: of the source that has most of them one that is idle, else
+    /// one whose head is incomplete, else one that takes nothing; of several the one that stands so
+    /// for the longest. None whose request is being answered.
     fn least_missed(&self, among: impl Fn(&Connection) -> bool) -> Option<Rc<Connection>> {
         let open = self.open.borrow();
         self.places.with_counts(|count| {

@@ -1,5 +1,5 @@
-//! One text for one value: what larder makes of a spelling, and what the triggers of a watched table
-//! make of the column that holds it.
+//! One text for one value: what larder makes of a spelling, and what the triggers of a watched
+//! table make of the column that holds it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::OnceLock;
@@ -11,8 +11,8 @@ use crate::cache::escape_into;
 use crate::database::fixture::{self, Opened, Place};
 use crate::database::{Canonical, DatabaseError, Query, Transaction, Value};
 
-/// Every type of docs/sql.md that a name may hold, with two patterns of spellings: of many values, and
-/// of few, so that two of them are often equal.
+/// Every type of docs/sql.md that a name may hold, with two patterns of spellings: of many values,
+/// and of few, so that two of them are often equal.
 const TYPES: &[(&str, &str, &str)] = &[
     ("bool", "true|false", "true|false"),
     ("int2", "-?[0-9]{1,4}", "-?0{0,2}[0-2](\\.0|e0)?"),
@@ -188,8 +188,8 @@ fn are_equal(ty: &str, one: &Value, other: &Value) -> bool {
     answer.is_ok_and(|answer| answer == Value::Bool(true))
 }
 
-/// What becomes of rows with these values: the names that the trigger gives, how many different values
-/// the database has, and the most texts that one of them has.
+/// What becomes of rows with these values: the names that the trigger gives, how many different
+/// values the database has, and the most texts that one of them has.
 fn kept(ty: &str, values: &[Value]) -> (BTreeSet<String>, i64, i64) {
     let table = table(ty);
     let places: Vec<String> = (0..values.len()).map(|at| format!("v{at}")).collect();
@@ -223,7 +223,8 @@ fn kept(ty: &str, values: &[Value]) -> (BTreeSet<String>, i64, i64) {
     (serde_json::from_str(&names).unwrap(), values, texts)
 }
 
-/// Checks that larder gives the names for `values` that the trigger gives, and one for all that are equal.
+/// Checks that larder gives the names for `values` that the trigger gives, and one for all that are
+/// equal.
 #[track_caller]
 fn check(ty: &str, values: &[Value]) {
     // What is no value of the type is refused before the database is asked.
@@ -368,8 +369,8 @@ fn two_spellings_of_one_value_meet_in_every_type_that_has_them() {
     }
 }
 
-/// Databases of other locales: one whose case is that of Unicode, and two of ICU, of which one looks at the
-/// letters around one.
+/// Databases of other locales: one whose case is that of Unicode, and two of ICU, of which one
+/// looks at the letters around one.
 #[test]
 fn the_database_decides_which_letters_are_one() {
     for (options, same, different, folds) in [

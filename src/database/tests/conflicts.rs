@@ -157,8 +157,8 @@ fn writes_that_wait_for_a_lock_leave_connections_for_reads() {
     let place = Place::postgres();
     let other = account(&place);
     let database = place.open_with(4);
-    // By the locks that are not granted. What pg_stat_activity calls waiting is for a moment something
-    // else, whenever the waiter looks for a deadlock.
+    // By the locks that are not granted. What pg_stat_activity calls waiting is for a moment
+    // something else, whenever the waiter looks for a deadlock.
     let waiting = || {
         let sql = "SELECT count(DISTINCT pid) AS n FROM pg_locks JOIN pg_stat_activity USING (pid)
                    WHERE NOT granted AND datname = current_database()";
@@ -186,7 +186,7 @@ fn writes_that_wait_for_a_lock_leave_connections_for_reads() {
             // While three wait for the row the others give up; reads go on all the time.
             for _ in 0..3 {
                 let given_up = loop {
-                    waiting();
+                    assert!(waiting().is_some(), "a read is not refused");
                     if let Ok(given_up) = ended.try_recv() {
                         break given_up;
                     }

@@ -1,4 +1,5 @@
-//! A schema that changes under statements that are prepared: on every connection, and for what fits the new schema only.
+//! A schema that changes under statements that are prepared: on every connection, and for what fits
+//! the new schema only.
 
 use crate::database::fixture::{self, Place};
 use crate::database::{Database, DatabaseError, Isolation, Query, Shape, Value};

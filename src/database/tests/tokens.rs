@@ -1,4 +1,5 @@
-//! What larder takes for a parameter is what the database takes for one: texts of random pieces, judged by the real databases.
+//! What larder takes for a parameter is what the database takes for one: texts of random pieces,
+//! judged by the real databases.
 
 use postgres::types::{ToSql, Type};
 use proptest::prelude::*;

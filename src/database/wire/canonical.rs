@@ -1,5 +1,5 @@
-//! The canonical text of a value, from its binary form: one for all values that `=` of its type calls
-//! equal. sql/postgres/0007_canonical_text.sql makes the same texts.
+//! The canonical text of a value, from its binary form: one for all values that `=` of its type
+//! calls equal. sql/postgres/0007_canonical_text.sql makes the same texts.
 
 use postgres::types::{Kind, Type};
 
@@ -30,8 +30,8 @@ pub(in crate::database) fn canonical(ty: &Type, raw: &[u8]) -> Option<String> {
     })
 }
 
-/// The name of the way in which canonical texts of this type are made; types with one name have one text
-/// for one value.
+/// The name of the way in which canonical texts of this type are made; types with one name have one
+/// text for one value.
 pub(in crate::database) fn canonical_kind(ty: &Type) -> &str {
     let ty = base(ty);
     match *ty {

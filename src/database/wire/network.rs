@@ -23,7 +23,8 @@ pub(super) fn inet(raw: &mut Reader<'_>) -> Option<String> {
     }
 }
 
-/// An `inet` or a `cidr`: without its prefix where that is the whole address, IPv6 with every digit.
+/// An `inet` or a `cidr`: without its prefix where that is the whole address, IPv6 with every
+/// digit.
 pub(super) fn plain(raw: &mut Reader<'_>) -> Option<String> {
     let (family, prefix, _is_cidr, length) = (raw.u8()?, raw.u8()?, raw.u8()?, raw.u8()?);
     let address = match (family, length) {

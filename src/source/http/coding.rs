@@ -1,7 +1,7 @@
-//! Content codings: what a body was packed with on its way (RFC 9110, section 8.4).
+//! Content codings: how a body was compressed for transfer (RFC 9110, section 8.4).
 //!
-//! Names are compared without regard to case, `x-gzip` is gzip (section 8.4.1.3), and several codings are taken off in the reverse of
-//! the order in which they were put on.
+//! Names are compared without regard to case, `x-gzip` is gzip (section 8.4.1.3), and several
+//! codings are taken off in the reverse of the order in which they were put on.
 
 use std::io::{self, Read};
 use std::time::Instant;
@@ -48,7 +48,8 @@ pub(super) fn of(headers: &HeaderMap) -> Result<Vec<Coding>, String> {
     Ok(codings)
 }
 
-/// The body without its codings. It can be read until `deadline`: what unpacks to endless data ends in time as well.
+/// The body without its codings. It can be read until `deadline`: what unpacks to endless data ends
+/// in time as well.
 pub(super) fn unpack<'b>(
     body: impl Read + 'b,
     codings: &[Coding],
@@ -68,7 +69,8 @@ pub(super) fn unpack<'b>(
     Ok(unpacked)
 }
 
-/// The `deflate` coding is zlib's format (RFC 1950). Some servers send bare deflate data (RFC 1951) under that name, as browsers know.
+/// The `deflate` coding is zlib's format (RFC 1950). Some servers send bare deflate data (RFC 1951)
+/// under that name, as browsers know.
 fn inflate<'b>(mut packed: impl Read + 'b) -> io::Result<Box<dyn Read + 'b>> {
     let mut start = Vec::new();
     packed.by_ref().take(2).read_to_end(&mut start)?;

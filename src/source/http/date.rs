@@ -12,8 +12,8 @@ const RFC_850: &str = "%A, %d-%b-%y %H:%M:%S GMT";
 /// What is sent besides: a date of a mail, with a zone.
 const MAIL: rfc2822::DateTimeParser = rfc2822::DateTimeParser::new().relaxed_weekday(true);
 
-/// The instant that `text` names; `None` if it is no date of HTTP. `now` tells the century of a year with two digits. The weekday is not
-/// compared with the date.
+/// The instant that `text` names; `None` if it is no date of HTTP. `now` tells the century of a
+/// year with two digits. The weekday is not compared with the date.
 pub(in crate::source) fn parse(text: &str, now: Timestamp) -> Option<Timestamp> {
     let text = text.trim();
     let read = |form| {
@@ -30,7 +30,8 @@ pub(in crate::source) fn parse(text: &str, now: Timestamp) -> Option<Timestamp> 
     MAIL.parse_timestamp(text).ok()
 }
 
-/// A date with two digits of a year: what appears to be more than 50 years ahead is the most recent year in the past with the same two.
+/// A date with two digits of a year: what appears to be more than 50 years ahead is the most recent
+/// year in the past with the same two.
 fn with_century(mut date: BrokenDownTime, now: DateTime) -> Option<DateTime> {
     let latest = now.saturating_add(50.years());
     let ahead = now.year() / 100 * 100 + 100 + date.year()?.rem_euclid(100);
@@ -45,7 +46,8 @@ fn utc_now(now: Timestamp) -> DateTime {
     now.to_zoned(TimeZone::UTC).datetime()
 }
 
-/// The last days of the year 9999, a usual way to say "for ever", are past the last instant that there is here: they are that one.
+/// The last days of the year 9999, a usual way to say "for ever", are past the last instant that
+/// there is here: they are that one.
 fn utc(civil: DateTime) -> Timestamp {
     civil
         .to_zoned(TimeZone::UTC)

@@ -1,6 +1,8 @@
-//! Where a redirect leads: a URI reference, resolved against the target of the request (RFC 9110, section 10.2.2; RFC 3986, section 5).
+//! Where a redirect leads: a URI reference, resolved against the target of the request (RFC 9110,
+//! section 10.2.2; RFC 3986, section 5).
 //!
-//! Promise: it never leads to another origin. The key in a header or a query is for the one that it was given for.
+//! Promise: it never leads to another origin. The key in a header or a query is for the one that it
+//! was given for.
 
 use ureq::http::Uri;
 use url::Url;
@@ -11,7 +13,8 @@ use crate::source::error::shown;
 /// The target that `location` names, as an answer from `from` gave it.
 ///
 /// # Errors
-/// Where it leads instead, fit to be shown: no more than an origin, since the rest may be made of the query that was sent.
+/// Where it leads instead, fit to be shown: no more than an origin, since the rest may be made of
+/// the query that was sent.
 pub(super) fn target(from: &Uri, location: &str, secrets: &[Secret]) -> Result<Uri, String> {
     let elsewhere = || "elsewhere".to_owned();
     let base = Url::parse(&from.to_string()).map_err(|_| elsewhere())?;

@@ -1,8 +1,10 @@
 //! Any HTTP API that answers with JSON, as a source.
 //!
-//! Promise: a load makes one call, booked on its upstream's quota, and gives the JSON as it was sent, byte for byte, or the part of
-//! it that is picked. 404, 410 and 204 are absence, and anything else that is no JSON, or is nested too deep, is an error. A parameter
-//! cannot leave the place that it stands in: not its segment of the path, not its value in the query, not its header.
+//! Promise: a load makes one call, booked on its upstream's quota, and gives the JSON as it was
+//! sent, byte for byte, or the part of it that is picked. 404, 410 and 204 are absence, and
+//! anything else that is no JSON, or is nested too deep, is an error. A parameter cannot leave the
+//! place that it stands in: not its segment of the path, not its value in the query, not its
+//! header.
 //!
 //! No error, no identity and no printed form shows what the environment filled in.
 
@@ -91,13 +93,14 @@ impl JsonApiSettings {
         std::iter::once(&self.url).chain(named.map(|(_, template)| template))
     }
 
-    /// What the environment filled in, in order: values depend on it, and [`JsonApiSettings::identity`] does not show it.
+    /// What the environment filled in, in order: values depend on it, and
+    /// [`JsonApiSettings::identity`] does not show it.
     pub(crate) fn filled(&self) -> impl Iterator<Item = &Secret> {
         self.templates().flat_map(Template::secrets)
     }
 
-    /// What makes its values, for a fingerprint: all but `ttl`, and what the environment filled in. Variables stand in it by
-    /// name.
+    /// What makes its values, for a fingerprint: all but `ttl`, and what the environment filled in.
+    /// Variables stand in it by name.
     pub fn identity(&self) -> String {
         let JsonApiSettings {
             url,
@@ -236,9 +239,10 @@ impl JsonApi {
     /// segment of the path, a control character in a header) names nothing: absent, without a call.
     ///
     /// # Errors
-    /// `Spent` if the quota comes back too late. `Paused` if the upstream says 429, or 503 with `Retry-After`: for all of the upstream
-    /// where it has a quota, else for these parameters. `TooSlow` after `deadline`. `Failed` for any other status, for what is no JSON, and
-    /// where there is nothing to pick.
+    /// `Spent` if the quota comes back too late. `Paused` if the upstream says 429, or 503 with
+    /// `Retry-After`: for all of the upstream where it has a quota, else for these parameters.
+    /// `TooSlow` after `deadline`. `Failed` for any other status, for invalid JSON, and where there
+    /// is nothing to pick.
     pub fn fetch<N: AsRef<str>, V: AsRef<str>>(
         &self,
         params: &[(N, V)],

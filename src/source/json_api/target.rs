@@ -4,8 +4,8 @@
 //! value that would climb (`.` or `..` as a segment, also behind an escaped slash, which some servers unescape first) is refused.
 //! In the query it is escaped likewise; in a header it has no control character. Scheme, host and port are the operator's alone.
 //!
-//! What the environment fills in is a whole base URL, or a part of one, in front of the path; from there on it is a value and
-//! escaped.
+//! What the environment fills in is a whole base URL, or a part of one, in front of the path; from
+//! there on it is a value and escaped.
 
 use std::fmt;
 

@@ -145,7 +145,7 @@ impl fmt::Display for TemplateError {
         match self {
             TemplateError::Unclosed => f.write_str("has a \"${\" without its \"}\""),
             TemplateError::NoVariable => {
-                f.write_str("has a \"${}\" around something that is no variable's name")
+                f.write_str("has a \"${}\" around an invalid variable name")
             }
             TemplateError::Missing(name) => {
                 write!(

@@ -161,19 +161,19 @@ fn statuses_are_values_absence_or_errors() {
             "200 OK",
             &["Content-Type: text/html; x=s3cr3t k&y"],
             b"<html>",
-            "quotes answered 200 with what is no JSON (text/html; x=***)",
+            "quotes answered 200 with invalid JSON (text/html; x=***)",
         ),
         (
             "200 OK",
             &[],
             b"",
-            "quotes answered 200 with what is no JSON (no content type)",
+            "quotes answered 200 with invalid JSON (no content type)",
         ),
         (
             "200 OK",
             &["Content-Type: application/json"],
             b"{\"a\":",
-            "quotes answered 200 with what is no JSON (application/json)",
+            "quotes answered 200 with invalid JSON (application/json)",
         ),
         (
             "302 Found",

@@ -1,4 +1,5 @@
-//! The JSON of an answer with a list in it: each item is read by itself, so what is wrong with one costs that one.
+//! The JSON of an answer with a list in it: each item is read by itself, so what is wrong with one
+//! costs that one.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,7 +13,8 @@ use super::article::text;
 #[derive(Default)]
 pub(super) struct Members<'a>(HashMap<String, &'a RawValue>);
 
-/// The body as text. A byte order mark goes, and bytes that are no UTF-8 become replacement characters.
+/// The body as text. A byte order mark goes, and bytes that are no UTF-8 become replacement
+/// characters.
 pub(super) fn body_text(body: &[u8]) -> Cow<'_, str> {
     let mark: &[u8] = b"\xef\xbb\xbf";
     String::from_utf8_lossy(body.strip_prefix(mark).unwrap_or(body))

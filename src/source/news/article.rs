@@ -1,8 +1,10 @@
 //! The common form of a news article, whichever upstream it came from, and its JSON.
 //!
-//! Promise: an article that exists has a title, an `http` or `https` URL and a time, and none of its texts is blank. What lacks
-//! one of these is dropped, an article without a date too: `published_at` is what lists are ordered by and clients parse, and
-//! a made-up time would be a lie to both. Texts are plain text: an upstream may send HTML in any of them. An optional text that is blank or an image that is no web address is `null`.
+//! Promise: an article that exists has a title, an `http` or `https` URL and a time, and none of
+//! its texts is blank. What lacks one of these is dropped, an article without a date too:
+//! `published_at` is what lists are ordered by and clients parse, and a made-up time would be a lie
+//! to both. Texts are plain text: an upstream may send HTML in any of them. An optional text that
+//! is blank or an image that is no web address is `null`.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -75,7 +77,8 @@ pub(crate) fn text(value: Option<&Value>) -> Option<String> {
     tidy(value?.as_str()?)
 }
 
-/// The text that a browser shows of a JSON value with HTML in it, tidied; `None` for what is no text or shows nothing.
+/// The text that a browser shows of a JSON value with HTML in it, tidied; `None` for what is no
+/// text or shows nothing.
 pub(crate) fn shown_text(value: Option<&Value>) -> Option<String> {
     tidy(&plain_text(value?.as_str()?))
 }

@@ -1,8 +1,9 @@
 //! HTML to plain text, as a browser shows it.
 //!
-//! The tokenizer is that of the HTML standard: it knows each character reference, those without a semicolon and the numbers of
-//! windows-1252 too, and where a tag, a comment or a script ends. The result is text, not safe HTML: `&lt;b&gt;` becomes `<b>`, and
-//! whoever shows it in a page escapes it as any text.
+//! The tokenizer is that of the HTML standard: it knows each character reference, those without a
+//! semicolon and the numbers of windows-1252 too, and where a tag, a comment or a script ends. The
+//! result is text, not safe HTML: `&lt;b&gt;` becomes `<b>`, and whoever shows it in a page escapes
+//! it as any text.
 
 use html5gum::{DefaultEmitter, Token, Tokenizer};
 

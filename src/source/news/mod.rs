@@ -81,9 +81,9 @@ impl NewsUpstream {
 
     /// Loads the newest articles of a category as the bytes of a [`Listing`].
     ///
-    /// Blocks until `deadline` at the latest, also for a place in the quota. `Spent` if that comes too late. `Paused` if the upstream
-    /// says that its quota is spent or that it wants to be left alone: for all of the upstream where it has a quota, else for this
-    /// category.
+    /// Blocks until `deadline` at the latest, also for a place in the quota. `Spent` if that comes
+    /// too late. `Paused` if the upstream says that its quota is spent or that it wants to be left
+    /// alone: for all of the upstream where it has a quota, else for this category.
     pub fn fetch(&self, category: &str, deadline: Instant) -> Result<Vec<u8>, LoadError> {
         let ask = || self.ask(category, deadline);
         Ok(match &self.quota {

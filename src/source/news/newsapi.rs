@@ -1,7 +1,8 @@
 //! NewsAPI's wire format: what to ask, and what its answers mean.
 //!
-//! Promise: any bytes are either articles or a [`Refusal`]. Every field may be null or of another type than documented; one
-//! such article costs that article, not the answer. Titles and descriptions may have HTML in them, whatever the documentation says.
+//! Promise: any bytes are either articles or a [`Refusal`]. Every field may be null or of another
+//! type than documented; one such article costs that article, not the answer. Titles and
+//! descriptions may have HTML in them, whatever the documentation says.
 
 use serde_json::Value;
 
