@@ -19,7 +19,9 @@ pub fn watch_warnings(
             let problem = match &column.of_type {
                 None => "is not there any more".to_owned(),
                 Some(of_type) => {
-                    format!("is of type {of_type}, whose equal values have no one text")
+                    format!(
+                        "is of type {of_type}, and two values that it calls equal may be written differently"
+                    )
                 }
             };
             warnings.push(format!(
