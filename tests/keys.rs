@@ -56,6 +56,9 @@ fn who_has_none_is_refused() {
             "{authorization:?}"
         );
         assert!(!answer.mentions(secret), "{answer}");
+        // Only what is a key can be one that was revoked.
+        let is_key = authorization.is_some_and(|value| value.trim_end().starts_with("Bearer "));
+        assert_eq!(answer.mentions("revoked"), is_key, "{answer}");
     }
     // What anyone may see needs none.
     for open in ["/healthz", "/readyz"] {

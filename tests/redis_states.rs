@@ -341,3 +341,21 @@ fn a_port_that_speaks_tls_and_one_that_does_not() {
         assert_eq!(self::redis(&larder)["state"], "down");
     }
 }
+
+#[test]
+fn an_address_that_nobody_has_is_not_taken_for_a_wrong_port() {
+    for scheme in ["redis", "rediss"] {
+        // The address of a broadcast, to which nothing can connect.
+        let url = format!("{scheme}://255.255.255.255:6379");
+        let options = LarderOptions::new("").env("REDIS_URL", &url);
+        let larder = Larder::start(&options);
+        let line = "Redis does not answer at";
+        until(SOON, "it says why", || larder.log().contains(line));
+        let log = larder.log();
+        let line = log.lines().find(|text| text.contains(line)).unwrap();
+        assert!(line.contains("os error"), "{line}");
+        for guess in ["protocol", "handshake", "takes redis"] {
+            assert!(!line.contains(guess), "{line}");
+        }
+    }
+}

@@ -134,3 +134,22 @@ fn the_log_names_what_a_new_configuration_adds_changes_and_removes() {
     let said = String::from_utf8(checked.stderr).unwrap();
     assert!(said.contains("warning: declares no resource"), "{said}");
 }
+
+#[test]
+fn a_new_http_upstream_is_taken_over_and_a_new_news_upstream_takes_a_restart() {
+    let larder = Larder::start(&LarderOptions::new("[server]\n"));
+    larder.reload(include_str!("../config.toml"));
+    until(SOON, "the log says what takes a restart", || {
+        larder
+            .log()
+            .contains("upstream newsapi, which no resource named at the start, takes a restart")
+    });
+    // Itself, so that the upstream answers.
+    let here = format!(
+        "[resource.health]\npath = \"/health\"\nsource = {{ http = \"http://{}/healthz\", upstream = \"new\" }}\n\
+         ttl = {{ memory = \"1m\", redis = \"1m\" }}\n[upstream.new]\nquota = [\"1/1d\"]\n",
+        larder.address()
+    );
+    larder.reload(&here);
+    until(SOON, "it is served", || larder.get("/health").status == 200);
+}

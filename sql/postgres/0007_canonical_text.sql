@@ -277,7 +277,7 @@ BEGIN
     WHERE {own}.larder_kind(atttypid, attcollation) IS NULL;
     IF opaque IS NOT NULL THEN
         RAISE feature_not_supported USING
-            MESSAGE = format('larder: %s has column %s: its equal values have no one text, so no name may hold them', watched, opaque),
+            MESSAGE = format('larder: %s has column %s: two values that it calls equal may be written differently, so a tag cannot have it', watched, opaque),
             HINT = 'Watch by another column, or by a generated column of a type that docs/sql.md lists under "Names".';
     END IF;
     -- Two that ask for the same at once: the second one is to find it done. The first number is the text "lard".

@@ -103,8 +103,8 @@ impl Access {
             return Ok((Admission::default(), None));
         }
         let mut headers = head.headers().get_all(AUTHORIZATION);
+        let none = "Send an API key: Authorization: Bearer KEY.";
         let Some(header) = headers.next() else {
-            let none = "Send an API key: Authorization: Bearer KEY.";
             return if audience == Audience::Keys && !self.required {
                 Ok((Admission::default(), None))
             } else {
@@ -124,6 +124,7 @@ impl Access {
             None => {
                 let source = head.peer_addr.map(|peer| Source::of(peer.ip()));
                 Err(refused(match self.wrong_keys.note(source, now) {
+                    None if bearer(header).is_none() => Problem::NoKey(none),
                     None => Problem::NoKey("The API key is not known: it may have been revoked."),
                     Some(retry_after) => Problem::WrongKeys { retry_after },
                 }))

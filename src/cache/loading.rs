@@ -245,7 +245,14 @@ impl Miss {
             key, label, note, ..
         } = &self.subject;
         match error {
-            Some(error) => log::warn!("{kind} {key} {all}ms {label}=failed ({error}){note}"),
+            Some(error) => {
+                // Whoever sends requests could fill the log of what is wrong here.
+                let level = match error {
+                    LoadError::Unfit { .. } => log::Level::Info,
+                    _ => log::Level::Warn,
+                };
+                log::log!(level, "{kind} {key} {all}ms {label}=failed ({error}){note}");
+            }
             None => log::info!(
                 "{kind} {key} {all}ms {label}={}ms{note}",
                 took.unwrap_or_default().as_millis()

@@ -126,27 +126,27 @@ impl Manager {
         if error.kind() == ErrorKind::AuthenticationFailed {
             return format!("{address} does not accept the user or the password of the Redis URL");
         }
-        let fault = Fault::of(error);
-        let reached = !error.is_connection_refusal()
-            && matches!(fault, Fault::TimedOut | Fault::ConnectionLost);
-        if self.0.opened.load(Ordering::Relaxed) || !reached {
+        if self.0.opened.load(Ordering::Relaxed) {
             return error.to_string();
         }
+        let timed_out = Fault::of(error) == Fault::TimedOut;
+        // Not a name without an address, nor a host without a route: nobody was reached there.
+        let closed = error.kind() == ErrorKind::Parse
+            || error.is_connection_dropped() && !error.is_connection_refusal();
         let tls = matches!(address, redis::ConnectionAddr::TcpTls { .. });
         match tls_error(error) {
             Some(rustls::Error::InvalidMessage(_)) => {
                 format!("{address} does not speak TLS ({error}); a plain port takes redis://")
             }
-            // A certificate that is not trusted, for one: it says so itself.
-            Some(_) => error.to_string(),
             // A plain port waits for the end of what it takes for a command.
-            None if tls => {
+            None if tls && (closed || timed_out) => {
                 format!("no TLS handshake with {address} ({error}); a plain port takes redis://")
             }
-            None if fault == Fault::ConnectionLost => format!(
+            None if closed => format!(
                 "{address} closed the connection or speaks another protocol ({error}); a port that speaks TLS takes rediss://"
             ),
-            None => error.to_string(),
+            // A certificate that is not trusted, for one: it says so itself.
+            Some(_) | None => error.to_string(),
         }
     }
 }

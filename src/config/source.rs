@@ -11,7 +11,7 @@ use crate::resource::{SourceSettings, SqlSettings};
 
 pub(super) const FORM: &str = "{ news = [\"newsapi\", \"guardian\"] }, { sql = \"user_by_id\" }, { http = \"https://host/path/{param}\" } or { parts = [\"profile\", \"status\"] }";
 const KINDS: [&str; 4] = ["news", "sql", "http", "parts"];
-pub(super) const SQL_FORM: &str = "the name of a file in sql/queries, without its \".sql\"";
+pub(super) const SQL_FORM: &str = "the name of a file in sql/queries, without its \".sql\", that holds one statement which reads or writes rows";
 
 /// Where statements are looked for.
 #[derive(Clone, Copy)]

@@ -13,7 +13,7 @@ use regex_lite::Regex;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::database;
+use crate::database::{self, Canonical};
 
 use super::Resource;
 use super::parameter::Arguments;
@@ -50,6 +50,31 @@ impl Write {
         parameters.filter(|name| !resource.settings.has_in_path(name))
     }
 
+    /// Whether the database calls both values of the parameter `name` equal, by their type alone: 7 in a body is `/rows/7` where
+    /// a string of the path is compared with a number. Texts that differ in case or spaces are not equal here, since it is the path's
+    /// that would be written.
+    fn is_equal(
+        &self,
+        resource: &Resource,
+        name: &str,
+        of_path: &ParamValue,
+        raw: &RawValue,
+    ) -> bool {
+        let taken = self.texts.parameters.get(name);
+        let canonical = resource
+            .canonical(name)
+            .or(taken.map(|taken| &taken.canonical));
+        let canonical = canonical.filter(|canonical| match canonical {
+            Canonical::Type(_) => true,
+            Canonical::Sqlite => !raw.get().starts_with('"'),
+            Canonical::Caseless(_) | Canonical::Opaque => false,
+        });
+        canonical.is_some_and(|canonical| {
+            let text = canonical.text(&raw.into());
+            text.is_some() && text == canonical.text(&of_path.into())
+        })
+    }
+
     /// Takes together what the path, the query and the body say. What the statement names and none
     /// of them says is null.
     ///
@@ -72,7 +97,8 @@ impl Write {
             let of_path = values.iter().find(|(known, _)| known == name);
             if let Some((_, of_path)) = of_path.filter(|_| resource.settings.has_in_path(name)) {
                 // What a client read it may send back as it is.
-                if !is_same(of_path, value) {
+                if !is_same(of_path, value) && !self.is_equal(resource, name, of_path, &body[name])
+                {
                     return Err(WriteError::Field {
                         field: name.clone(),
                         valid: format!("{of_path}, as in the path, or left out"),

@@ -131,9 +131,9 @@ impl News {
                 .sources
                 .iter()
                 .find(|source| source.upstream.name() == name);
-            known
-                .cloned()
-                .ok_or_else(|| format!("there is no upstream {name}"))
+            known.cloned().ok_or_else(|| {
+                format!("upstream {name}, which no resource named at the start, takes a restart")
+            })
         });
         let sources: Vec<NewsSource> = sources.collect::<Result<_, _>>()?;
         let own = sources.iter().map(|source| {

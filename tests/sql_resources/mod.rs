@@ -364,6 +364,12 @@ write.PUT = { sql = \"share_put\" }
         answer.problem(400);
         assert_eq!(answer.json()["parameter"], "by", "{answer}");
     }
+    let log = shop.larder.log();
+    let told = log.lines().find(|line| line.contains("share?by=0 "));
+    assert!(
+        told.is_some_and(|line| line.contains("INFO")),
+        "what a caller does wrong is no warning: {log}"
+    );
     shop.write("PUT", "/share/4", &json!({"of": 0}))
         .problem(422);
     shop.write("PUT", "/share/4", &json!({"of": 3})).expect(204);

@@ -282,7 +282,7 @@ fn a_column_without_one_text_is_refused_and_a_watch_from_before_invalidates_ever
         let refused = beside.sql.batch_execute(&sql).unwrap_err();
         let refused = refused.as_db_error().unwrap().message().to_owned();
         assert!(
-            refused.contains(column) && refused.contains("no one text"),
+            refused.contains(column) && refused.contains("written differently"),
             "{refused}"
         );
     }

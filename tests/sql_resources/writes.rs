@@ -377,3 +377,59 @@ write.PUT = { sql = \"all\", invalidates = [\"one:{id}\"] }
         assert_eq!(shop.larder.get(&format!("/ones/{id}")).text(), "{\"n\":1}");
     }
 }
+
+#[test]
+fn what_was_read_may_be_written_back_as_it_is() {
+    let rows = [
+        ("whole", "INTEGER", "7", "7", json!(8)),
+        ("number", "NUMERIC", "1.50", "1.5", json!(1.51)),
+        ("word", "VARCHAR(9)", "'ada'", "ada", json!("Ada")),
+        // SQLite has it as text, of which there is one spelling.
+        (
+            "moment",
+            "TIMESTAMPTZ",
+            "'2026-03-01T13:05:00Z'",
+            "2026-03-01T13:05:00Z",
+            json!("2026-03-01T13:05:01Z"),
+        ),
+    ];
+    let (mut config, mut schema) = (String::new(), String::new());
+    for (name, ty, value, ..) in &rows {
+        config += &format!(
+            "[resource.{name}]\npath = \"/{name}/{{id}}\"\nparams.id = {{ type = \"string\" }}\n\
+             source = {{ sql = \"{name}\" }}\nttl = {{ memory = \"1h\", redis = \"0s\" }}\n\
+             write.PUT = {{ sql = \"{name}_put\" }}\n"
+        );
+        schema += &format!(
+            "CREATE TABLE {name} (id {ty} PRIMARY KEY, v INTEGER); INSERT INTO {name} VALUES ({value}, 1);"
+        );
+    }
+    let mut options = LarderOptions::new(&config);
+    for (name, ..) in &rows {
+        options = options
+            .statement(name, &format!("SELECT id, v FROM {name} WHERE id = :id"))
+            .statement(
+                &format!("{name}_put"),
+                &format!("UPDATE {name} SET v = :v WHERE id = :id"),
+            );
+    }
+    on_each(&schema, &options, |shop| {
+        let check = |path: &str, other: &Value| {
+            let mut row = shop.larder.get(path).json();
+            row["v"] = json!(row["v"].as_i64().unwrap() + 1);
+            shop.write("PUT", path, &row).expect(204);
+            assert_eq!(shop.larder.get(path).json(), row);
+            let refused = shop.write("PUT", path, &json!({"id": other, "v": 0}));
+            refused.problem(422);
+            assert_eq!(refused.json()["field"], "id", "{refused}");
+            assert_eq!(shop.larder.get(path).json(), row);
+        };
+        for (name, _, _, id, other) in &rows {
+            check(&format!("/{name}/{id}"), other);
+        }
+        if shop.postgres.is_some() {
+            check("/moment/2026-03-01T14:05:00%2B01:00", &json!(7));
+            check("/word/ada", &json!(7));
+        }
+    });
+}
