@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
 use crate::support::news::{News, NewsConfig, titles};
 use crate::support::postgres::PostgresServer;
+use crate::support::proxy::FaultProxy;
 use crate::support::redis::RedisServer;
 use crate::support::upstream::Behaviour;
 use crate::support::{SOON, free_address, the_usual_redis_port, until};
@@ -52,6 +53,35 @@ fn drains_when_it_is_asked_to_end() {
     let answer = in_flight.finish().unwrap().expect(200);
     assert_eq!(titles(&answer.json()).len(), 10);
     assert_eq!(larder.ended().code(), Some(0), "{}", larder.log());
+}
+
+#[test]
+fn says_at_the_end_which_invalidations_redis_has_not_taken() {
+    let (redis, news) = (RedisServer::start(), News::start());
+    let proxy = FaultProxy::start(redis.address());
+    let config = NewsConfig::default();
+    let options = config.options_at(&news, &format!("redis://{}", proxy.address()));
+    for lost in [true, false] {
+        let mut larder = Larder::start(&options);
+        until(SOON, "it hears the bus", || {
+            larder.stats()["bus"]["trusted"] == true
+        });
+        proxy.cut();
+        let tags = json!({"tags": ["category:science", "category:health"]});
+        let answer = larder.post("/cache/invalidate", &tags).expect(202);
+        assert_eq!(answer.json()["pending"], true);
+        if !lost {
+            proxy.restore();
+            until(SOON, "it is delivered", || {
+                larder.stats()["bus"]["pending"] == 0
+            });
+        }
+        larder.signal(Signal::TERM);
+        assert_eq!(larder.ended().code(), Some(0), "{}", larder.log());
+        let told = "2 pending invalidations are lost";
+        assert_eq!(larder.log().contains(told), lost, "{}", larder.log());
+        proxy.restore();
+    }
 }
 
 #[test]

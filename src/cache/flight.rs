@@ -7,6 +7,7 @@
 //! and wakes every reader when it is dropped, so that a load that panics strands nobody.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
@@ -260,7 +261,12 @@ impl Landing {
                 Waiter::Callback(callback, role) => {
                     let answer = self.flight.lock().answer(role);
                     match answer {
-                        Some(answer) => callback(answer),
+                        // A panic there is a bug of that reader alone: the others wait, and so does the next flight.
+                        Some(answer) => {
+                            if catch_unwind(AssertUnwindSafe(|| callback(answer))).is_err() {
+                                log::error!("what waits for {} panicked", self.key);
+                            }
+                        }
                         None => self
                             .flight
                             .lock()
@@ -406,6 +412,28 @@ mod tests {
         landing.end(Ok(answer("3", Outcome::Loaded)));
         let bodies = [first, second, third, fourth].map(|ticket| body(&ticket.wait(LONG)).to_vec());
         assert_eq!(bodies, [b"1", b"2", b"3", b"3"].map(|body| body.to_vec()));
+    }
+
+    #[test]
+    fn a_reader_that_panics_strands_nobody() {
+        let flights = Arc::new(Flights::new());
+        let (first, landing) = join(&flights, false);
+        let (_, other) = join(&flights, false);
+        let (next, _) = join(&flights, false);
+        first.on_answer(|_| panic!("a reader's own bug"));
+        let (told, answers) = mpsc::channel();
+        first.on_answer(move |ending| drop(told.send(ending)));
+        landing.unwrap().end(Ok(answer("x", Outcome::Loaded)));
+        assert_eq!(body(&answers.try_recv().unwrap()), b"x");
+        // The next flight has begun, and ends: nothing here takes its landing.
+        assert!(next.wait(LONG).is_err());
+        drop(other);
+        assert!(
+            flights
+                .shards
+                .iter()
+                .all(|shard| shard.lock().unwrap().is_empty())
+        );
     }
 
     #[test]

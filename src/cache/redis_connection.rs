@@ -74,12 +74,18 @@ impl r2d2::ManageConnection for Manager {
 impl Manager {
     /// A connection that has compared the history, on which a reply may take as long as `timeout`.
     pub(super) fn open(&self, timeout: Duration) -> RedisResult<redis::Connection> {
+        let opened = self.open_to_look(timeout);
+        if opened.is_ok() {
+            self.0.health.found();
+        }
+        opened
+    }
+
+    /// The same for the watcher, who decides by more than that whether Redis is found, and when to look again.
+    pub(super) fn open_to_look(&self, timeout: Duration) -> RedisResult<redis::Connection> {
         let opened = self.try_open(timeout);
         match &opened {
-            Ok(_) => {
-                self.0.opened.store(true, Ordering::Relaxed);
-                self.0.health.found();
-            }
+            Ok(_) => self.0.opened.store(true, Ordering::Relaxed),
             Err(error) => self.0.health.cannot_open(error, &self.explain(error)),
         }
         opened

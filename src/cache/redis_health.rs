@@ -237,7 +237,7 @@ impl Health {
         self.known().found = false;
     }
 
-    /// For the bus: waits for `limit`, or until a Redis that is lost now answers again.
+    /// Waits for `limit`, or until a Redis that is lost now answers again.
     pub(crate) fn pause(&self, limit: Duration) {
         let lost = !self.answers();
         self.wait(limit, |known| !(known.ended || lost && self.answers()));

@@ -358,7 +358,7 @@ impl Inner {
 
     /// Opens a connection and tries a fill, under the time that a reply may take, as traffic will be. Returns what Redis takes.
     fn look(&self) -> RedisResult<(RedisState, String)> {
-        let mut connection = self.manager.open(self.manager.0.timeout)?;
+        let mut connection = self.manager.open_to_look(self.manager.0.timeout)?;
         match self.try_fill(&mut connection) {
             Ok(()) => Ok((RedisState::Up, String::new())),
             Err(error) => {

@@ -39,9 +39,9 @@ pub(super) fn watch(
         let Some(found) = look() else { return };
         match found {
             Ok((state, why)) => {
-                // One that comes and goes is asked ever less often.
+                // One that comes and goes is asked ever less often, whoever else finds it meanwhile.
                 if up_since.is_some_and(|since| since.elapsed() < STEADY) {
-                    health.wait_found(pause);
+                    health.pause(pause);
                 }
                 up_since = Some(Instant::now());
                 told = true;
@@ -75,5 +75,36 @@ fn tell_absent(address: &str, why: &str, configured: bool) {
         log::info!(
             "no Redis is configured and none answers at {address}: standalone until one appears there"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_that_comes_and_goes_is_asked_ever_less_often() {
+        let health = &Health::new();
+        let look = || {
+            // Whoever else opens a connection tells that, too.
+            health.found();
+            Some(Ok((RedisState::Up, String::new())))
+        };
+        let began = Instant::now();
+        let found = std::thread::scope(|scope| {
+            scope.spawn(move || watch(health, "here", true, look, || Some(())));
+            let found = (0..5).filter(|_| {
+                health.wait_up(STEADY);
+                let up = health.is_up();
+                health.gone(RedisState::Down, "gone again");
+                up
+            });
+            let found = found.count();
+            health.end();
+            found
+        });
+        assert_eq!(found, 5);
+        // Twice the first pause before the second time, and twice as long before each that follows.
+        assert!(began.elapsed() >= PAUSES.0 * (2 + 4 + 8 + 16));
     }
 }

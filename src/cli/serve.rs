@@ -34,6 +34,9 @@ const REDIS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the archive may take to be written at the end.
 const ARCHIVE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long invalidations that Redis has not taken yet may take at the end.
+const DELIVERY_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Why the server did not start.
 pub(super) enum Refusal {
     /// The configuration is not valid.
@@ -157,6 +160,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
     let deliverer = Deliverer::start(outbox_of, own.clone())
         .map_err(|error| format!("cannot start a thread: {error}"))?;
 
+    let told_last = own.clone();
     let served = System::new().block_on(serve(Reload {
         origin,
         bind,
@@ -169,6 +173,13 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
     drop(deliverer);
     drop(refresher);
     archivist.finish(ARCHIVE_PATIENCE);
+    // Other threads may hold the cache to the very end of the process, so nobody would close it.
+    if !told_last.wait_delivered(DELIVERY_PATIENCE) {
+        log::warn!(
+            "{} pending invalidations are lost: Redis has not taken them",
+            told_last.bus().pending
+        );
+    }
     served.map_err(Refusal::Failed)
 }
 

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use actix_http::Request;
 use actix_web::http::{ConnectionType, Version};
 use actix_web::{HttpRequest, HttpResponse};
 use socket2::SockRef;
@@ -173,6 +174,25 @@ impl Connection {
         let _ = SockRef::from(&*stream).shutdown(Shutdown::Both);
     }
 
+    /// Whether a request that has come now is behind the last one: then the connection ends as soon as what was answered is written.
+    fn is_over(&self) -> bool {
+        self.over.set(self.last.get());
+        self.last.get()
+    }
+
+    /// The same for a request whose body has not been asked for.
+    pub(super) fn is_over_before(request: &Request) -> bool {
+        let connection = request.conn_data::<Rc<Connection>>();
+        connection.is_some_and(|connection| connection.is_over())
+    }
+
+    /// Notes that this request, whose body is not wanted, is the last of its connection.
+    pub(super) fn end_with(request: &Request) {
+        if let Some(connection) = request.conn_data::<Rc<Connection>>() {
+            connection.last.set(true);
+        }
+    }
+
     fn next_turn(&self) {
         self.turn.set(self.turn.get().wrapping_add(1));
     }
@@ -264,8 +284,7 @@ impl Exchange {
         let Some(connection) = request.conn_data::<Rc<Connection>>() else {
             return Some(Exchange(None));
         };
-        if connection.last.get() {
-            connection.over.set(true);
+        if connection.is_over() {
             return None;
         }
         connection.standing.set(Standing::Handled);

@@ -9,6 +9,7 @@ use actix_web::http::{ConnectionType, Method};
 use actix_web::web::Data;
 use actix_web::{HttpMessage, HttpResponse};
 
+use super::connection::Connection;
 use crate::api::problem::Problem;
 use crate::api::resource::Front;
 use crate::api::{body, path};
@@ -19,23 +20,27 @@ const OWN: [&str; 2] = ["/cache/invalidate", "/keys"];
 /// The request, if its body is wanted; else the answer. All bodies are those of admins. What a
 /// request has used of its key's rate here is kept with it, so that its handler does not count it
 /// again.
-pub(super) fn admit(request: Request, front: &Data<Front>) -> Result<Request, Refusal> {
+pub(super) async fn admit(request: Request, front: &Data<Front>) -> Result<Request, Refusal> {
+    if Connection::is_over_before(&request) {
+        return std::future::pending().await;
+    }
     if !takes_body(&request, front) {
-        return Err(last(Problem::NoBodyTaken.answer()));
+        return Err(last(&request, Problem::NoBodyTaken.answer()));
     }
     let admitted = front.access.admit_admin(request.head());
-    let admitted = admitted.map_err(|refused| last(refused.answer()))?;
+    let admitted = admitted.map_err(|refused| last(&request, refused.answer()))?;
     if let Err(problem) = body::check_head(request.headers()) {
         let mut answer = problem.answer();
         admitted.admission.tell(answer.headers_mut());
-        return Err(last(answer));
+        return Err(last(&request, answer));
     }
     request.extensions_mut().insert(admitted);
     Ok(request)
 }
 
 /// Behind this answer the connection ends: whether what comes next is the body nobody can tell.
-fn last(mut answer: HttpResponse) -> Refusal {
+fn last(request: &Request, mut answer: HttpResponse) -> Refusal {
+    Connection::end_with(request);
     answer.head_mut().set_connection_type(ConnectionType::Close);
     Refusal(Box::new(answer))
 }

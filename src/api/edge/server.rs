@@ -108,7 +108,8 @@ pub fn bind(api: &Api, settings: &EdgeSettings) -> io::Result<(Server, Vec<Socke
                         data.insert(stream.connection().presence.clone());
                     })
                     .expect(fn_service(move |request| {
-                        std::future::ready(expect::admit(request, &front))
+                        let front = front.clone();
+                        async move { expect::admit(request, &front).await }
                     }))
                     .finish(map_config(app, |()| AppConfig::default())),
             )

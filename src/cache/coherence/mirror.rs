@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use redis::RedisResult;
@@ -20,6 +20,8 @@ use super::scripts::Clocks;
 
 /// Trust that never ends: nobody else is there to be heard.
 const FOREVER: Micros = Micros::MAX;
+/// How often the log tells at most that another history has taken the place of the known one.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Where a load stands in history: taken before its source is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,8 @@ pub(crate) struct Mirror {
     trust_until: AtomicU64,
     /// Tells of trust that was extended; its lock is `retired`.
     extended: Condvar,
+    /// When the log last told of a history that took another's place.
+    told: Mutex<Option<Instant>>,
     /// Invalidations that Redis has not taken yet.
     pub(crate) pending: Pending,
 }
@@ -118,6 +122,7 @@ impl Mirror {
             alone: AtomicBool::new(true),
             trust_until: AtomicU64::new(if standalone { FOREVER } else { 0 }),
             extended: Condvar::new(),
+            told: Mutex::default(),
             pending: Pending::default(),
         }
     }
@@ -159,9 +164,7 @@ impl Mirror {
         let seen = if self.alone.swap(false, Ordering::AcqRel) {
             Seen::First
         } else {
-            log::warn!(
-                "Redis has lost its data or got old data back: what was loaded before is invalid"
-            );
+            self.tell_of_loss();
             Seen::Other
         };
         // Nothing was heard of it yet: `last` is zero until the subscriber has caught up, and so is trust.
@@ -175,6 +178,23 @@ impl Mirror {
         retired.insert(before.epoch(), before.dead_below.load(Ordering::Acquire));
         before.end();
         seen
+    }
+
+    /// Where it happens again and again, as with a Redis that evicts the history itself, one line in a while says so.
+    fn tell_of_loss(&self) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let lately = told.is_some_and(|told| now - told < TELL_EVERY);
+        let level = if lately {
+            log::Level::Debug
+        } else {
+            *told = Some(now);
+            log::Level::Warn
+        };
+        log::log!(
+            level,
+            "Redis has lost its data or got old data back: what was loaded before is invalid"
+        );
     }
 
     /// Notes what Redis has taken into the history `epoch`. Returns whether that history is in force, and was so to
