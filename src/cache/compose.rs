@@ -349,7 +349,8 @@ impl Whole {
             Ok(answer) => answer.outcome == Outcome::Loaded || answer.trace.source.is_some(),
             Err(error) => !error.is_known(),
         };
-        // A request that is wrong is no failure, or whoever sends requests could fill the log of what is wrong here.
+        // A request that is wrong is no failure, or whoever sends requests could fill the log of
+        // what is wrong here.
         let failed = endings.iter().any(
             |ending| matches!(ending, Err(error) if !matches!(error, LoadError::Unfit { .. })),
         );

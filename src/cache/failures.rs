@@ -3,8 +3,9 @@
 //! Promise: a source that is down is asked for one key once in a while, not once for each reader: its quota is not spent on
 //! refusals. The pause doubles from failure to failure, from a second to a tenth of the key's TTL, half a minute at most, and ends with a success.
 //!
-//! A source that asks to be left alone is left alone for the time that it names: for the key that was asked for, or altogether. Such a
-//! pause does not hold for a key that was invalidated after it began, so an invalidation lifts it for what it names, on every replica.
+//! A source that asks to be left alone is left alone for the time that it names: for the key that
+//! was asked for, or altogether. Such a pause does not hold for a key that was invalidated after it
+//! began, so an invalidation lifts it for what it names, on every replica.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,7 +52,8 @@ impl Failures {
         }
     }
 
-    /// Why `subject` is not to be loaded now, if it is not. `lifted`: whether any of its names was invalidated since.
+    /// Why `subject` is not to be loaded now, if it is not. `lifted`: whether any of its names was
+    /// invalidated since.
     pub(crate) fn held(
         &self,
         subject: &Subject,
@@ -95,8 +97,8 @@ impl Failures {
                 (before + 1, (FIRST * (1 << before.min(16))).min(longest))
             }
             LoadError::Paused { retry_after, .. } => (before, *retry_after),
-            // Nobody was asked, or for nothing that could be had. The quota's own book tells when it is back, and asking that
-            // costs nothing.
+            // Nobody was asked, or for nothing that could be had. The quota's own book tells when
+            // it is back, and asking that costs nothing.
             LoadError::Spent { .. }
             | LoadError::Overloaded
             | LoadError::Held { .. }
@@ -139,7 +141,8 @@ impl Failure {
 /// What follows for the copy at hand from a load that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Aftermath {
-    /// How long the copy is served without another attempt: until one makes sense, but no longer than a fresh one would be.
+    /// How long the copy is served without another attempt: until one makes sense, but no longer
+    /// than a fresh one would be.
     pub(crate) hold: Duration,
     /// What the readers are told who waited for the load.
     pub(crate) told: Staleness,

@@ -1,13 +1,13 @@
 //! A queue that takes from each caller in turn.
 //!
-//! Each caller has a line, and the callers take turns, so that one with a thousand jobs delays another's single job by one turn. A
-//! job that several callers wait for stands in the line of each, and is taken by whose turn comes first. Jobs that nobody waits for
-//! have one line together.
+//! Each caller has a line, and the callers take turns, so that one with a thousand jobs delays
+//! another's single job by one turn. A job that several callers wait for stands in the line of
+//! each, and is taken by whose turn comes first. Jobs that nobody waits for have one line together.
 
 use std::collections::{HashMap, VecDeque};
 
-/// Identifies a client to the queue: any number that stays the same for one client. Waiting loads are
-/// taken from each caller in turn.
+/// Identifies a client to the queue: any number that stays the same for one client. Waiting loads
+/// are taken from each caller in turn.
 pub type Caller = u64;
 
 /// Whose line a job stands in; `None`: nobody waits for it.
@@ -121,8 +121,9 @@ impl<T> FairQueue<T> {
         Some(job)
     }
 
-    /// Makes room for a job of `callers` where the queue is full: takes out a job that nobody waits for, or else the newest of the
-    /// caller who has most. `None`: no caller has more than these would have then, so that theirs is the one to refuse.
+    /// Makes room for a job of `callers` where the queue is full: takes out a job that nobody waits
+    /// for, or else the newest of the caller who has most. `None`: no caller has more than these
+    /// would have then, so that theirs is the one to refuse.
     pub(crate) fn make_room(&mut self, callers: &[Caller]) -> Option<T> {
         let own = |caller: &Caller| self.lines.get(&Some(*caller)).map_or(0, |own| own.waiting);
         let own = callers.iter().map(own).min()? + 1;

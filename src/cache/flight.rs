@@ -261,7 +261,8 @@ impl Landing {
                 Waiter::Callback(callback, role) => {
                     let answer = self.flight.lock().answer(role);
                     match answer {
-                        // A panic there is a bug of that reader alone: the others wait, and so does the next flight.
+                        // A panic there is a bug of that reader alone: the others wait, and so does
+                        // the next flight.
                         Some(answer) => {
                             if catch_unwind(AssertUnwindSafe(|| callback(answer))).is_err() {
                                 log::error!("what waits for {} panicked", self.key);

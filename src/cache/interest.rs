@@ -1,8 +1,8 @@
 //! Who still waits for what a flight brings.
 //!
-//! A flight that a whole is made from is wanted for as long as somebody wants the whole. Promise: a flight that was closed because
-//! nobody wanted it takes no reader any more, so a reader that comes at that moment begins a flight of its own instead of
-//! receiving an error that is not about it.
+//! A flight that a whole is made from is wanted for as long as somebody wants the whole. Promise: a
+//! flight that was closed because nobody wanted it takes no reader any more, so a reader that comes
+//! at that moment begins a flight of its own instead of receiving an error that is not about it.
 //!
 //! Lock order: the loaders' lock, then the lock of one interest at a time.
 
@@ -26,7 +26,8 @@ struct State {
     present: usize,
     /// The callers of those readers, each once.
     callers: Vec<Caller>,
-    /// Whether a stale copy was served in place of what the flight brings: it goes on for the next reader.
+    /// Whether a stale copy was served in place of what the flight brings: it goes on for the next
+    /// reader.
     kept: bool,
     closed: bool,
     wholes: Vec<Weak<Interest>>,
@@ -59,7 +60,8 @@ pub(crate) struct Reader {
 }
 
 impl Interest {
-    /// Takes part in the flight of this interest. `None`: it was closed. `Some(None)`: on behalf of a whole, whose readers count.
+    /// Takes part in the flight of this interest. `None`: it was closed. `Some(None)`: on behalf of
+    /// a whole, whose readers count.
     pub(crate) fn board(self: &Arc<Self>, behalf: &Behalf) -> Option<Option<Reader>> {
         match behalf {
             Behalf::Reader(caller) => {
@@ -99,7 +101,8 @@ impl Interest {
     fn add_callers(&self, callers: &[Caller]) {
         let (place, parts) = {
             let mut state = self.lock();
-            // A renewal behind a stale copy stays what it is: its readers are answered by that copy.
+            // A renewal behind a stale copy stays what it is: its readers are answered by that
+            // copy.
             if state.kept {
                 return;
             }
@@ -145,7 +148,8 @@ impl Interest {
         state.closed && state.readers == 0
     }
 
-    /// Closes the flight, and the wholes that are made from it, if nobody wants them for this `step`; returns whether it is closed.
+    /// Closes the flight, and the wholes that are made from it, if nobody wants them for this
+    /// `step`; returns whether it is closed.
     pub(crate) fn close_if_unwanted(&self, step: Step) -> bool {
         loop {
             let wholes = {
@@ -200,7 +204,8 @@ impl State {
 }
 
 impl Reader {
-    /// The reader may be gone: it takes what a load brings that runs, but has no right to a place in the queue any more.
+    /// The reader may be gone: it takes what a load brings that runs, but has no right to a place
+    /// in the queue any more.
     pub(crate) fn step_back(&mut self) {
         if std::mem::take(&mut self.present) {
             let last = {

@@ -1,11 +1,12 @@
 //! The threads that loads run on.
 //!
-//! Promise: at most `max_loads` run at once and at most `max_queue` wait; what comes on top is refused at once. What is slow
-//! together, such as all loads from one upstream, draws on one share of both, and leaves the others what is set aside for them
-//! (`shares.rs`). Within a share callers take turns (`fair_queue.rs`). A load that nobody waits for any more leaves the queue.
+//! Promise: at most `max_loads` run at once and at most `max_queue` wait; what comes on top is
+//! refused at once. What is slow together, such as all loads from one upstream, draws on one share
+//! of both, and leaves the others what is set aside for them (`shares.rs`). Within a share callers
+//! take turns (`fair_queue.rs`). A load that nobody waits for any more leaves the queue.
 //!
-//! A thread is started when there is work for it and ends after a while without, or with the last clone of the loaders. A job that
-//! panics ends itself, not its thread.
+//! A thread is started when there is work for it and ends after a while without, or with the last
+//! clone of the loaders. A job that panics ends itself, not its thread.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -115,8 +116,9 @@ impl Loaders {
         }))
     }
 
-    /// Sets places aside for the shares of these names before their first job. A share that is not named has some from its first
-    /// job on. They are never taken back: a process knows as many as were ever configured.
+    /// Sets places aside for the shares of these names before their first job. A share that is not
+    /// named has some from its first job on. They are never taken back: a process knows as many as
+    /// were ever configured.
     pub(crate) fn set_aside(&self, names: impl IntoIterator<Item = Arc<str>>) {
         let mut state = self.0.lock();
         for name in names {
@@ -124,7 +126,8 @@ impl Loaders {
         }
     }
 
-    /// Has `job` run as soon as there is a place for it: at once, or after a wait in the queue. Does not block.
+    /// Has `job` run as soon as there is a place for it: at once, or after a wait in the queue.
+    /// Does not block.
     pub(crate) fn submit(&self, job: Job) {
         let told = self.0.submit(&self.0, job);
         told.into_iter().for_each(|(job, turn)| tell(job, turn));
@@ -178,7 +181,8 @@ impl Place {
     }
 }
 
-/// Tells a job what becomes of it, outside of any lock. A panic there is a bug, and ends that job alone.
+/// Tells a job what becomes of it, outside of any lock. A panic there is a bug, and ends that job
+/// alone.
 fn tell(job: Job, turn: Turn) {
     if catch_unwind(AssertUnwindSafe(|| (job.work)(turn))).is_err() {
         log::error!("a load panicked");
@@ -212,7 +216,8 @@ impl Inner {
         }
         let id = state.next_id;
         state.next_id += 1;
-        // First the place, then the look: whoever leaves in between finds the place, and waits for this lock.
+        // First the place, then the look: whoever leaves in between finds the place, and waits for
+        // this lock.
         job.interest.set_place(Some(Place {
             inner: Arc::downgrade(own),
             share,
@@ -221,7 +226,8 @@ impl Inner {
         state.wait(share, id, job)
     }
 
-    /// Sees to it that a thread takes what is ready; `false`: there is none and none can be started.
+    /// Sees to it that a thread takes what is ready; `false`: there is none and none can be
+    /// started.
     fn call_thread(&self, own: &Arc<Inner>, state: &mut State) -> bool {
         if state.ready.len() > state.idle {
             let mine = own.clone();
@@ -309,7 +315,8 @@ impl State {
         index
     }
 
-    /// Puts a job into the queue of its share, if it may wait there; returns the one that is not in it then.
+    /// Puts a job into the queue of its share, if it may wait there; returns the one that is not in
+    /// it then.
     fn wait(&mut self, share: usize, id: u64, job: Job) -> Option<(Job, Turn)> {
         let has_room = self.waiting.has_room(share);
         let of_share = self.shares.get_mut(share)?;

@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::coherence::bus::BusParts;
 use super::core::Core;
 
-/// How long closing waits for pending invalidations to be delivered, unless the builder says otherwise.
+/// How long closing waits for pending invalidations to be delivered, unless the builder says
+/// otherwise.
 pub(super) const DELIVERY: Duration = Duration::from_secs(1);
 
-/// See the module. Every clone of a cache holds it; nothing that a thread of the cache runs does, but for a load that was given a
-/// clone.
+/// See the module. Every clone of a cache holds it; nothing that a thread of the cache runs does,
+/// but for a load that was given a clone.
 pub(super) struct Open {
     core: Arc<Core>,
     bus: Arc<BusParts>,

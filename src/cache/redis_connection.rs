@@ -1,8 +1,9 @@
 //! A connection to Redis that has compared the history, and what opens it.
 //!
-//! Promise: opening takes no longer than it may, and nothing else is done on a connection before the history that its Redis keeps was
-//! compared with the one that this replica knows. Whoever reads restored values beside restored names would believe both. Whoever
-//! opens one, or cannot, tells everybody.
+//! Promise: opening takes no longer than it may, and nothing else is done on a connection before
+//! the history that its Redis keeps was compared with the one that this replica knows. Whoever
+//! reads restored values beside restored names would believe both. Whoever opens one, or cannot,
+//! tells everybody.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -36,7 +37,8 @@ pub(super) struct ManagerParts {
     pub(super) saw: Box<dyn Fn(Seen) + Send + Sync>,
 }
 
-/// One of the pool's, or why there is none: what waits for a connection is to be woken by that, too.
+/// One of the pool's, or why there is none: what waits for a connection is to be woken by that,
+/// too.
 pub(super) struct Checked {
     pub(super) connection: RedisResult<redis::Connection>,
     /// From before it was opened.
@@ -81,7 +83,8 @@ impl Manager {
         opened
     }
 
-    /// The same for the watcher, who decides by more than that whether Redis is found, and when to look again.
+    /// The same for the watcher, who decides by more than that whether Redis is found, and when to
+    /// look again.
     pub(super) fn open_to_look(&self, timeout: Duration) -> RedisResult<redis::Connection> {
         let opened = self.try_open(timeout);
         match &opened {
@@ -125,8 +128,8 @@ impl Manager {
         Ok(())
     }
 
-    /// Why a connection could not be opened, for logs. Where none was ever opened it also says what the URL may have wrong. Names no
-    /// secret.
+    /// Why a connection could not be opened, for logs. Where none was ever opened it also says what
+    /// the URL may have wrong. Names no secret.
     fn explain(&self, error: &RedisError) -> String {
         let address = self.0.client.get_connection_info().addr();
         if error.kind() == ErrorKind::AuthenticationFailed {

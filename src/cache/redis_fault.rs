@@ -1,7 +1,8 @@
-//! What a failed exchange with Redis says: of the connection, of the server, and of what Redis can do.
+//! What a failed exchange with Redis says: of the connection, of the server, and of what Redis can
+//! do.
 //!
-//! Errors are told apart by the kinds of the `redis` crate, by the code with which a reply begins and by the kinds of I/O errors,
-//! never by the text of an error.
+//! Errors are told apart by the kinds of the `redis` crate, by the code with which a reply begins
+//! and by the kinds of I/O errors, never by the text of an error.
 
 use std::fmt;
 
@@ -40,14 +41,16 @@ pub enum RedisState {
     Loading,
     /// It has no memory left and evicts nothing (`OOM`).
     Full,
-    /// The user or the password is wrong, or the user lacks a right (`NOAUTH`, `WRONGPASS`, `NOPERM`).
+    /// The user or the password is wrong, or the user lacks a right (`NOAUTH`, `WRONGPASS`,
+    /// `NOPERM`).
     NotPermitted,
     /// It refuses for another reason, such as a disk that cannot be written (`MISCONF`).
     Refusing,
 }
 
 impl RedisState {
-    /// Whether reads and invalidations work as promised: a Redis that is full takes no fills, and every invalidation.
+    /// Whether reads and invalidations work as promised: a Redis that is full takes no fills, and
+    /// every invalidation.
     pub fn keeps_promises(self) -> bool {
         matches!(self, RedisState::Up | RedisState::Full)
     }
@@ -70,22 +73,26 @@ impl fmt::Display for RedisState {
 /// What a failed exchange says, split by what the caller does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// No reply in time. The connection is closed: a late reply would be taken for that of the next question.
+    /// No reply in time. The connection is closed: a late reply would be taken for that of the next
+    /// question.
     TimedOut,
-    /// The connection was lost. Those that were opened before it are closed too. Only a new one can tell whether Redis is gone.
+    /// The connection was lost. Those that were opened before it are closed too. Only a new one can
+    /// tell whether Redis is gone.
     ConnectionLost,
-    /// The server answers, and is not the one to write to, or not yet. Every connection that was opened so far is closed: a new
-    /// one may reach another server.
+    /// The server answers, and is not the one to write to, or not yet. Every connection that was
+    /// opened so far is closed: a new one may reach another server.
     WrongServer(RedisState),
     /// The server does not know who speaks on this connection. This connection is closed.
     NotAuthenticated,
-    /// The server answers, and has no memory for this, or the user may not do it. The connection stays.
+    /// The server answers, and has no memory for this, or the user may not do it. The connection
+    /// stays.
     Refusing(RedisState),
     /// The server refuses this one request. The connection stays.
     Refused,
 }
 
-/// What larder's own error of a connection says whose history is over: a Redis that was left for another one.
+/// What larder's own error of a connection says whose history is over: a Redis that was left for
+/// another one.
 const OVER: &str = "the history of this Redis is over";
 
 /// That error.
@@ -125,9 +132,10 @@ impl Fault {
         match code {
             "READONLY" | "MASTERDOWN" => Fault::WrongServer(RedisState::ReadOnly),
             "LOADING" => Fault::WrongServer(RedisState::Loading),
-            // A cluster without a primary for the key, a key that another node has, a command that was ended because the server
-            // became a replica, a primary that has lost its replicas, one whose disk cannot be written. Every exchange begins with
-            // a write, so a server that takes none is of no use.
+            // A cluster without a primary for the key, a key that another node has, a command that
+            // was ended because the server became a replica, a primary that has lost its replicas,
+            // one whose disk cannot be written. Every exchange begins with a write, so a server
+            // that takes none is of no use.
             "CLUSTERDOWN" | "MOVED" | "UNBLOCKED" | "NOREPLICAS" | "MISCONF" => {
                 Fault::WrongServer(RedisState::Refusing)
             }
@@ -158,9 +166,10 @@ impl Fault {
     }
 }
 
-/// The code of the error that a script met, in the detail of the error that the script ended with: Redis 6 writes
-/// `Error running script (call to f_<sha1>): @user_script:12: @user_script: 12: -READONLY You can't write ...`, and an error that
-/// a script raises itself begins with its place, `user_script:12: NOPERM ...`.
+/// The code of the error that a script met, in the detail of the error that the script ended with:
+/// Redis 6 writes `Error running script (call to f_<sha1>): @user_script:12: @user_script: 12:
+/// -READONLY You can't write ...`, and an error that a script raises itself begins with its place,
+/// `user_script:12: NOPERM ...`.
 fn met_by_script(detail: &str) -> Option<&str> {
     let (_, from_place) = detail.split_once("user_script:")?;
     let mut words = from_place.split(' ');

@@ -1,10 +1,11 @@
-//! What is known of Redis: whether to ask it at all, and whether it takes fills. Every part that talks to Redis tells it here what
-//! it finds, and so every part knows what one of them found.
+//! What is known of Redis: whether to ask it at all, and whether it takes fills. Every part that
+//! talks to Redis tells it here what it finds, and so every part knows what one of them found.
 //!
-//! Promise: while Redis is known to be gone, nobody waits for it. Asking whether it is costs one atomic load.
+//! Promise: while Redis is known to be gone, nobody waits for it. Asking whether it is costs one
+//! atomic load.
 //!
-//! Invariant: a connection that was opened before Redis was lost, or before it was found again, is of an older generation, and is
-//! never used again.
+//! Invariant: a connection that was opened before Redis was lost, or before it was found again, is
+//! of an older generation, and is never used again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,8 @@ use redis::RedisError;
 use super::breaker::Breaker;
 use super::redis_fault::{Fault, RedisState};
 
-/// How often a change of what Redis takes is told in the log at most. It can change with each fill where memory is short.
+/// How often a change of what Redis takes is told in the log at most. It can change with each fill
+/// where memory is short.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module.
@@ -23,7 +25,8 @@ pub(crate) struct Health {
     breaker: Breaker,
     /// Whether it takes fills, as far as is known: read without the lock.
     takes_fills: AtomicBool,
-    /// Protects the rest. Its condition tells of a breaker that opens or closes, of a look, of news and of the end.
+    /// Protects the rest. Its condition tells of a breaker that opens or closes, of a look, of news
+    /// and of the end.
     known: Mutex<Known>,
     changed: Condvar,
 }
@@ -42,7 +45,8 @@ struct Known {
 }
 
 impl Known {
-    /// The level at which a change is told while Redis answers: `level`, or where one was told lately, less.
+    /// The level at which a change is told while Redis answers: `level`, or where one was told
+    /// lately, less.
     fn level(&mut self, level: log::Level) -> log::Level {
         let now = Instant::now();
         let lately = self.told.is_some_and(|told| now - told < TELL_EVERY);
@@ -104,8 +108,9 @@ impl Health {
         self.breaker.succeeded();
     }
 
-    /// An exchange on an open connection failed. Returns what that says. That a connection was lost, or leads to a server that takes
-    /// no writes, says nothing of Redis: who opens the next one finds out.
+    /// An exchange on an open connection failed. Returns what that says. That a connection was
+    /// lost, or leads to a server that takes no writes, says nothing of Redis: who opens the next
+    /// one finds out.
     pub(crate) fn failed(&self, error: &RedisError) -> Fault {
         let fault = Fault::of(error);
         match fault {
@@ -113,7 +118,8 @@ impl Health {
                 self.lost(RedisState::Down, &error.to_string());
             }
             fault if fault.ends_all() => self.breaker.renew(),
-            // A right that is missing may concern this one command. Whether it concerns fills, the watcher sees.
+            // A right that is missing may concern this one command. Whether it concerns fills, the
+            // watcher sees.
             Fault::Refusing(state) if state != RedisState::NotPermitted => {
                 self.takes(state, &error.to_string());
             }
@@ -132,7 +138,8 @@ impl Health {
         let is_news = match fault {
             // Once is a busy machine.
             Fault::TimedOut => self.breaker.timed_out(),
-            // As long as others are open, what the server says of one more is no reason to do without them.
+            // As long as others are open, what the server says of one more is no reason to do
+            // without them.
             Fault::Refused | Fault::NotAuthenticated => false,
             _ => self.breaker.open(),
         };
@@ -226,7 +233,8 @@ impl Health {
         self.known().ended
     }
 
-    /// For the watcher: waits while Redis answers, at most for `limit`. Returns whether `limit` has passed.
+    /// For the watcher: waits while Redis answers, at most for `limit`. Returns whether `limit` has
+    /// passed.
     pub(crate) fn wait_lost(&self, limit: Duration) -> bool {
         self.wait(limit, |known| !known.ended && self.answers())
     }

@@ -1,9 +1,10 @@
 //! Connections to Redis: r2d2 over a manager of larder's own.
 //!
-//! Promise: nothing here waits longer than the configured times, and while Redis is down nothing waits at all: a watcher thread
-//! asks for it in the background and lets traffic through again once it takes a fill. A connection is used only after it has
-//! compared Redis's history with the one that this replica knows, never again after an I/O error, and never after a sign that it
-//! leads to another server than a new one would: see `redis_fault.rs`.
+//! Promise: nothing here waits longer than the configured times, and while Redis is down nothing
+//! waits at all: a watcher thread asks for it in the background and lets traffic through again once
+//! it takes a fill. A connection is used only after it has compared Redis's history with the one
+//! that this replica knows, never again after an I/O error, and never after a sign that it leads to
+//! another server than a new one would: see `redis_fault.rs`.
 //!
 //! Refuses: r2d2's PING on every checkout (a second round trip for each read), and the manager that the redis crate brings
 //! (it connects without a limit of time, and a connection that timed out still calls itself open).
@@ -116,8 +117,8 @@ impl RedisPool {
         Ok(RedisPool(inner))
     }
 
-    /// Runs `work`, one command or one script, on a connection. Where the server refuses it because it is not the one to write to, or
-    /// does not know who speaks, once more on a new connection.
+    /// Runs `work`, one command or one script, on a connection. Where the server refuses it because
+    /// it is not the one to write to, or does not know who speaks, once more on a new connection.
     ///
     /// # Errors
     /// [`RedisDown`] if there is no connection to be had in time, or the work failed.
@@ -135,8 +136,8 @@ impl RedisPool {
         .map_err(|failed| failed.down)
     }
 
-    /// The same for work that does no harm when it is done twice: once more also where the connection was lost, as one is that was
-    /// cut while it lay in the pool.
+    /// The same for work that does no harm when it is done twice: once more also where the
+    /// connection was lost, as one is that was cut while it lay in the pool.
     ///
     /// # Errors
     /// As [`RedisPool::run`].
@@ -214,7 +215,8 @@ impl RedisPool {
                 _ => RedisDown::Refused(error.to_string()),
             },
             fault: Some(fault),
-            // A reply that is an error: nothing was done. Larder's own refusal of a reply comes after it.
+            // A reply that is an error: nothing was done. Larder's own refusal of a reply comes
+            // after it.
             done: !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension),
         })
     }
@@ -240,7 +242,8 @@ impl RedisPool {
         self.0.health.answers()
     }
 
-    /// What Redis takes, and the error that says why it is not more. The error is for operators: it can name the Redis user.
+    /// What Redis takes, and the error that says why it is not more. The error is for operators: it
+    /// can name the Redis user.
     pub fn state(&self) -> (RedisState, String) {
         self.0.health.state()
     }
@@ -250,7 +253,8 @@ impl RedisPool {
         self.0.choice == RedisChoice::Configured
     }
 
-    /// How long one look for Redis may take: a connection, the comparison of its history, and a question.
+    /// How long one look for Redis may take: a connection, the comparison of its history, and a
+    /// question.
     pub(crate) fn longest_look(&self) -> Duration {
         self.0.manager.0.connect_timeout * 4
     }
@@ -260,8 +264,8 @@ impl RedisPool {
         self.0.choice != RedisChoice::None
     }
 
-    /// Ends the watcher and closes the connections: those that lie in the pool now, the others when they come back. Who asks from
-    /// now on is told that Redis cannot be reached. Does not block.
+    /// Ends the watcher and closes the connections: those that lie in the pool now, the others when
+    /// they come back. Who asks from now on is told that Redis cannot be reached. Does not block.
     pub(crate) fn close(&self) {
         let inner = &*self.0;
         inner.health.end();
@@ -356,7 +360,8 @@ impl Inner {
         info.addr().to_string()
     }
 
-    /// Opens a connection and tries a fill, under the time that a reply may take, as traffic will be. Returns what Redis takes.
+    /// Opens a connection and tries a fill, under the time that a reply may take, as traffic will
+    /// be. Returns what Redis takes.
     fn look(&self) -> RedisResult<(RedisState, String)> {
         let mut connection = self.manager.open_to_look(self.manager.0.timeout)?;
         match self.try_fill(&mut connection) {
@@ -388,7 +393,8 @@ impl Drop for Inner {
     }
 }
 
-/// An empty pool for `manager`. Its threads end with it at once: what they were to do later is dropped.
+/// An empty pool for `manager`. Its threads end with it at once: what they were to do later is
+/// dropped.
 fn opened(settings: &RedisSettings, manager: Manager) -> r2d2::Pool<Manager> {
     let openers = ScheduledThreadPool::builder()
         .num_threads(OPENERS)

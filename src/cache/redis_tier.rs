@@ -104,7 +104,8 @@ impl RedisTier {
         &self.pool
     }
 
-    /// Ends the threads and closes the connections, but for those that are at work: they follow when it is done.
+    /// Ends the threads and closes the connections, but for those that are at work: they follow
+    /// when it is done.
     pub(crate) fn close(&self) {
         self.pool.close();
         self.queue.close();

@@ -1,13 +1,15 @@
 //! The URL of a Redis: what is wrong with one, without quoting it.
 //!
-//! Promise: what the client would ignore without a word is refused: an option that it does not know, a fragment, a line end.
+//! Promise: what the client would ignore without a word is refused: an option that it does not
+//! know, a fragment, a line end.
 
 use redis::IntoConnectionInfo;
 
 /// The options that a `redis://` or `rediss://` URL may have.
 const OPTIONS: &str = "protocol";
 
-/// Says what is wrong with `url` as one of a Redis server. No text holds a part of it but for the name of an option.
+/// Says what is wrong with `url` as one of a Redis server. No text holds a part of it but for the
+/// name of an option.
 ///
 /// # Errors
 /// What is wrong, such as `has the option "db", which is unknown`.
@@ -38,8 +40,8 @@ pub fn check_redis_url(url: &str) -> Result<(), String> {
     }
 }
 
-/// Says that `name`, an option among `options`, is unknown. It is shown only where it cannot be a part of a password that was not
-/// escaped: of letters alone, and no user information behind it.
+/// Says that `name`, an option among `options`, is unknown. It is shown only where it cannot be a
+/// part of a password that was not escaped: of letters alone, and no user information behind it.
 pub(crate) fn unknown_option(name: &str, options: &str) -> String {
     let is_plain = name.len() <= 32 && name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_');
     match is_plain && !name.is_empty() && !options.contains('@') {

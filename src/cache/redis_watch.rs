@@ -7,14 +7,16 @@ use redis::RedisResult;
 use super::redis_fault::RedisState;
 use super::redis_health::Health;
 
-/// The first and the longest pause between two looks for a Redis that is down, and between two fills on trial while it is up.
+/// The first and the longest pause between two looks for a Redis that is down, and between two
+/// fills on trial while it is up.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// How long Redis has to stay for its next absence to be a new one.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// Runs until `health` has ended, or one of the two others says that the pool is gone. `look` opens a connection and returns what Redis
-/// takes; `see` tries a fill on a connection of the pool and tells `health` what came of it.
+/// Runs until `health` has ended, or one of the two others says that the pool is gone. `look` opens
+/// a connection and returns what Redis takes; `see` tries a fill on a connection of the pool and
+/// tells `health` what came of it.
 pub(super) fn watch(
     health: &Health,
     address: &str,
@@ -39,7 +41,8 @@ pub(super) fn watch(
         let Some(found) = look() else { return };
         match found {
             Ok((state, why)) => {
-                // One that comes and goes is asked ever less often, whoever else finds it meanwhile.
+                // One that comes and goes is asked ever less often, whoever else finds it
+                // meanwhile.
                 if up_since.is_some_and(|since| since.elapsed() < STEADY) {
                     health.pause(pause);
                 }

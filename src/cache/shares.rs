@@ -1,7 +1,8 @@
 //! How many places each share of the loads has for itself.
 //!
-//! Half of all places are set aside in equal parts, one part for each share, which no other can take; the other half is for whoever
-//! comes first. A share has one place for itself at least, as long as there are as many places as shares.
+//! Half of all places are set aside in equal parts, one part for each share, which no other can
+//! take; the other half is for whoever comes first. A share has one place for itself at least, as
+//! long as there are as many places as shares.
 
 /// The places of one kind, to run or to wait, and who has them.
 #[derive(Debug)]

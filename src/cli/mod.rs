@@ -48,7 +48,8 @@ struct CommandLine {
 enum Command {
     /// Serve (what larder does without a command)
     Serve(ServeArguments),
-    /// Say whether larder would start with a configuration and its database, and print its resources
+    /// Say whether larder would start with a configuration and its database, and print its
+    /// resources
     Check(ConfigArgument),
     /// Make, list and revoke API keys
     Key {

@@ -50,9 +50,9 @@ impl Write {
         parameters.filter(|name| !resource.settings.has_in_path(name))
     }
 
-    /// Whether the database calls both values of the parameter `name` equal, by their type alone: 7 in a body is `/rows/7` where
-    /// a string of the path is compared with a number. Texts that differ in case or spaces are not equal here, since it is the path's
-    /// that would be written.
+    /// Whether the database calls both values of the parameter `name` equal, by their type alone: 7
+    /// in a body is `/rows/7` where a string of the path is compared with a number. Texts that
+    /// differ in case or spaces are not equal here, since it is the path's that would be written.
     fn is_equal(
         &self,
         resource: &Resource,

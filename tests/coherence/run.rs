@@ -211,9 +211,9 @@ fn source_time(random: Random, patience: Duration) -> impl Fn() -> Duration + Se
     }
 }
 
-/// A client's connections, one to each replica, each with the time of its last use. They are made anew
-/// when they break, and when they were idle: a server closes a connection that lies idle for five seconds,
-/// and a request that meets the close is no answer that the server failed to give.
+/// A client's connections, one to each replica, each with the time of its last use. They are made
+/// anew when they break, and when they were idle: a server closes a connection that lies idle for
+/// five seconds, and a request that meets the close is no answer that the server failed to give.
 struct Client<'a> {
     stage: &'a Stage<'a>,
     sessions: [Option<(Session, Instant)>; REPLICAS],

@@ -47,7 +47,8 @@ fn nothing_is_served_behind_the_last_request() {
     assert_eq!(guesses.last(), Some(&429));
     assert_eq!(guesses.iter().filter(|status| **status == 429).count(), 1);
     assert_eq!(upstream.calls_to("/never"), 0);
-    // So is one whose body is refused, whether or not the body has come: behind it, and behind any other last one.
+    // So is one whose body is refused, whether or not the body has come: behind it, and behind any
+    // other last one.
     let expecting = "POST /cache/invalidate HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n{}";
     let no_body = "GET /open/1 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n";
     for (refused, status) in [(expecting, 401), (no_body, 417)] {

@@ -174,7 +174,8 @@ impl Connection {
         let _ = SockRef::from(&*stream).shutdown(Shutdown::Both);
     }
 
-    /// Whether a request that has come now is behind the last one: then the connection ends as soon as what was answered is written.
+    /// Whether a request that has come now is behind the last one: then the connection ends as soon
+    /// as what was answered is written.
     fn is_over(&self) -> bool {
         self.over.set(self.last.get());
         self.last.get()

@@ -57,7 +57,8 @@ pub(crate) struct BusParts {
     pub(crate) listeners: Mutex<Vec<Listener>>,
     /// The leases to keep alive.
     pub(crate) held: Arc<Held>,
-    /// How long Redis may take to reply. A shorter one than `patience` loses nothing: trust ends without an echo, too.
+    /// How long Redis may take to reply. A shorter one than `patience` loses nothing: trust ends
+    /// without an echo, too.
     pub(crate) reply: Duration,
     /// Ends the thread.
     pub(crate) closed: AtomicBool,
@@ -107,7 +108,8 @@ impl std::fmt::Display for Lost {
     }
 }
 
-/// Starts the thread; it ends when the cache is closed: at once, or after the reply that it waits for.
+/// Starts the thread; it ends when the cache is closed: at once, or after the reply that it waits
+/// for.
 pub(crate) fn start(
     parts: &Arc<BusParts>,
     connect: Connect,

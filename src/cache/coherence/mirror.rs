@@ -180,7 +180,8 @@ impl Mirror {
         seen
     }
 
-    /// Where it happens again and again, as with a Redis that evicts the history itself, one line in a while says so.
+    /// Where it happens again and again, as with a Redis that evicts the history itself, one line
+    /// in a while says so.
     fn tell_of_loss(&self) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
