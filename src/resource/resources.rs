@@ -65,13 +65,16 @@ impl Resources {
         if !faults.is_empty() {
             return Err(Unbuilt::Statements(faults));
         }
-        match sources.database.watches() {
-            Ok(watches) => {
-                for warning in watch_warnings(settings, &described, &watches) {
-                    log::warn!("{warning}");
+        // A reload of resources without SQL asks the database for nothing: it may be frozen.
+        if before.is_none() || !described.is_empty() {
+            match sources.database.watches() {
+                Ok(watches) => {
+                    for warning in watch_warnings(settings, &described, &watches) {
+                        log::warn!("{warning}");
+                    }
                 }
+                Err(error) => log::warn!("the watched tables cannot be read: {error}"),
             }
-            Err(error) => log::warn!("the watched tables cannot be read: {error}"),
         }
         let texts: HashMap<&Query, Texts> = statements
             .into_iter()

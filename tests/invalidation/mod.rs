@@ -163,8 +163,10 @@ fn bus(larder: &Larder) -> Value {
 
 #[track_caller]
 fn until_trusted(larder: &Larder) {
-    until(SOON, "the replica trusts its bus", || {
-        bus(larder)["trusted"] == true
+    // The bus has connections of its own, so it can be back a moment before the pool is.
+    until(SOON, "the replica trusts its bus and has a pool", || {
+        let stats = larder.stats();
+        stats["bus"]["trusted"] == true && stats["redis"]["state"] != "down"
     });
 }
 
