@@ -251,6 +251,11 @@ impl Health {
         self.wait(limit, |known| !(known.ended || lost && self.answers()));
     }
 
+    /// Waits until Redis answers, or `limit` has passed.
+    pub(crate) fn wait_answers(&self, limit: Duration) {
+        self.wait(limit, |known| !known.ended && !self.answers());
+    }
+
     /// Waits until Redis takes fills, or `limit` has passed.
     pub(crate) fn wait_up(&self, limit: Duration) {
         self.wait(limit, |known| !known.ended && !self.is_up());

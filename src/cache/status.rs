@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Cache;
 use super::clock::micros;
@@ -63,9 +63,17 @@ impl Cache {
         }
     }
 
-    /// Waits until memory is trusted, or `limit` has passed. Returns whether it is.
+    /// Waits until memory is trusted and the Redis that it hears from can be asked, or `limit` has
+    /// passed. Returns whether memory is trusted.
     pub fn wait_trusted(&self, limit: Duration) -> bool {
-        self.core.mirror.wait_trusted(&self.core.clock, limit)
+        let began = Instant::now();
+        let trusted = self.core.mirror.wait_trusted(&self.core.clock, limit);
+        if trusted && !self.is_alone() {
+            // The bus has connections of its own, so it can be there a moment before the pool is.
+            let left = limit.saturating_sub(began.elapsed());
+            self.core.redis.pool().health().wait_answers(left);
+        }
+        trusted
     }
 
     /// What this replica tells the others of itself: the members of a JSON object, without its braces.
