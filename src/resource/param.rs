@@ -18,6 +18,7 @@ pub(super) struct Param {
 
 impl Param {
     /// Its value in a request, by default where it is not there, in the one spelling that it has.
+    #[inline]
     pub(super) fn read<'q>(
         &'q self,
         arguments: Arguments<'q>,
@@ -43,6 +44,7 @@ impl Param {
     }
 
     /// The value in the one spelling that it has.
+    #[inline(always)]
     fn formed<'q>(&self, argument: Argument<'q>) -> Argument<'q> {
         let form = self.taken.as_ref().and_then(|taken| taken.form);
         match (argument, form) {

@@ -134,7 +134,9 @@ pub(crate) fn read<'q>(
         .ok_or_else(|| bad(Wrong::NotValid))
 }
 
-/// The value that a text, unescaped, stands for. `None`: it is not within what is declared.
+/// The value that a text, unescaped, stands for. `None`: it is not within what is declared. A part of
+/// each request: a call would move the value twice.
+#[inline(always)]
 fn parse<'q>(
     kind: &ParamKind,
     pattern: Option<&regex_lite::Regex>,
@@ -161,6 +163,7 @@ fn parse<'q>(
 
 /// The value in a tag, escaped or not, as the path of a request would give it. `None`: no request
 /// can have it.
+#[inline(never)]
 pub(crate) fn of_tag<'q>(
     settings: &ParamSettings,
     pattern: Option<&regex_lite::Regex>,
