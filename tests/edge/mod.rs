@@ -54,14 +54,14 @@ fn read_to_end(stream: &mut TcpStream) -> String {
 }
 
 /// Sends these bytes and gives all that comes back until the connection ends.
-fn exchange(larder: &Larder, bytes: &str) -> String {
+pub(crate) fn exchange(larder: &Larder, bytes: &str) -> String {
     let mut stream = connect(GUILTY, larder.address()).unwrap();
     stream.write_all(bytes.as_bytes()).unwrap();
     read_to_end(&mut stream)
 }
 
 /// The statuses of the answers in what came over a connection.
-fn statuses(text: &str) -> Vec<u16> {
+pub(crate) fn statuses(text: &str) -> Vec<u16> {
     let after = text.split("HTTP/1.1 ").skip(1);
     after
         .filter_map(|rest| rest.get(..3)?.parse().ok())
