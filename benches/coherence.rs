@@ -22,7 +22,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use larder::cache::{Cache, Entry, Key, Name, random};
+use larder::cache::{Cache, Entry, InvalidationTarget, Key, random};
 
 use support::propagation::{Thing, listen, propagation, seconds};
 use support::{
@@ -49,8 +49,8 @@ fn main() {
     // First, while nothing has been freed that it could use again.
     memory(&redis, &mut rows);
     propagated(&redis, &mut rows);
-    for patience in [Duration::from_secs(1), Duration::from_millis(250)] {
-        repair(&redis, patience, &mut rows);
+    for max_staleness in [Duration::from_secs(1), Duration::from_millis(250)] {
+        repair(&redis, max_staleness, &mut rows);
     }
     half_open(&redis, &mut rows);
     hits(&redis, &mut rows);
@@ -82,8 +82,8 @@ fn memory(redis: &Redis, rows: &mut Rows) {
     let prefix = "memory";
     let cache = replica(redis, prefix, Duration::from_secs(1));
     let batch = |kind: &str, from: usize| {
-        let names: Vec<Name> = (from..from + BATCH)
-            .map(|i| Name::tag(&format!("{kind}:{i:06}")))
+        let names: Vec<InvalidationTarget> = (from..from + BATCH)
+            .map(|i| InvalidationTarget::tag(&format!("{kind}:{i:06}")))
             .collect();
         acknowledged(&cache, &names)
     };
@@ -144,45 +144,46 @@ fn propagated(redis: &Redis, rows: &mut Rows) {
 }
 
 /// How soon an invalidation is in force at a replica that its message did not reach.
-fn repair(redis: &Redis, patience: Duration, rows: &mut Rows) {
+fn repair(redis: &Redis, max_staleness: Duration, rows: &mut Rows) {
     const ROUNDS: usize = 40;
-    let prefix = format!("repair-{}", patience.as_millis());
-    let first = replica(redis, &prefix, patience);
-    let other = replica(redis, &prefix, patience);
+    let prefix = format!("repair-{}", max_staleness.as_millis());
+    let first = replica(redis, &prefix, max_staleness);
+    let other = replica(redis, &prefix, max_staleness);
     let told = listen(&other);
     let silent = SilentInvalidation::new(&prefix);
     let mut thing = Thing::new("thing", &[]);
-    let mut lose = |how: &str, lost_invalidation: &mut dyn FnMut(&Name) -> Instant| {
-        let mut times = Vec::new();
-        for round in 0..ROUNDS {
-            let name = thing.tag_anew(round);
-            thing.fill(&other);
-            // At any time between two pings, and not before this connection has brought an echo.
-            let beat = patience.as_micros() as u64 / 4;
-            thread::sleep(patience / 4 + Duration::from_micros(20_000 + random() % beat));
-            thing.fill(&other);
-            let gaps = other.bus().gaps_repaired;
-            let called = lost_invalidation(&name);
-            let at = told.when(&name);
-            thing.must_be_gone(&other);
-            until("it is counted", || other.bus().gaps_repaired > gaps);
-            times.push(seconds(called, at));
-        }
-        let worst = times.iter().copied().fold(f64::MIN, f64::max);
-        row(
-            rows,
-            format!(
-                "Repair of a lost message, {how}, `patience` {} ms ({ROUNDS} losses)",
-                patience.as_millis()
-            ),
-            format!(
-                "{}, worst {} = {:.0} % of `patience`",
-                spread(times),
-                time(worst),
-                100.0 * worst / patience.as_secs_f64()
-            ),
-        );
-    };
+    let mut lose =
+        |how: &str, lost_invalidation: &mut dyn FnMut(&InvalidationTarget) -> Instant| {
+            let mut times = Vec::new();
+            for round in 0..ROUNDS {
+                let name = thing.tag_anew(round);
+                thing.fill(&other);
+                // At any time between two pings, and not before this connection has brought an echo.
+                let beat = max_staleness.as_micros() as u64 / 4;
+                thread::sleep(max_staleness / 4 + Duration::from_micros(20_000 + random() % beat));
+                thing.fill(&other);
+                let gaps = other.bus().gaps_repaired;
+                let called = lost_invalidation(&name);
+                let at = told.when(&name);
+                thing.must_be_gone(&other);
+                until("it is counted", || other.bus().gaps_repaired > gaps);
+                times.push(seconds(called, at));
+            }
+            let worst = times.iter().copied().fold(f64::MIN, f64::max);
+            row(
+                rows,
+                format!(
+                    "Repair of a lost message, {how}, `max_staleness` {} ms ({ROUNDS} losses)",
+                    max_staleness.as_millis()
+                ),
+                format!(
+                    "{}, worst {} = {:.0} % of `max_staleness`",
+                    spread(times),
+                    time(worst),
+                    100.0 * worst / max_staleness.as_secs_f64()
+                ),
+            );
+        };
     let mut connection = redis.connect();
     lose(
         "dropped on a connection that goes on (the script without its `PUBLISH`)",
@@ -205,9 +206,9 @@ fn repair(redis: &Redis, patience: Duration, rows: &mut Rows) {
 /// How soon a replica no longer believes its memory when its subscriber's connection is open and brings nothing.
 fn half_open(redis: &Redis, rows: &mut Rows) {
     const ROUNDS: usize = 8;
-    let patience = Duration::from_secs(1);
+    let max_staleness = Duration::from_secs(1);
     let relay = Relay::start(redis.port);
-    let cache = replica_at(relay.url(), "half-open", patience);
+    let cache = replica_at(relay.url(), "half-open", max_staleness);
     let (mut ends, mut comes_back) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         // At any time between two pings.
@@ -226,13 +227,13 @@ fn half_open(redis: &Redis, rows: &mut Rows) {
     row(
         rows,
         format!(
-            "A subscriber that is half-open, until memory is not believed, `patience` 1000 ms ({ROUNDS} times)"
+            "A subscriber that is half-open, until memory is not believed, `max_staleness` 1000 ms ({ROUNDS} times)"
         ),
         format!(
-            "p50 {}, worst {} = {:.0} % of `patience`",
+            "p50 {}, worst {} = {:.0} % of `max_staleness`",
             time(quantile(ends, 0.5)),
             time(worst),
-            100.0 * worst / patience.as_secs_f64()
+            100.0 * worst / max_staleness.as_secs_f64()
         ),
     );
     row(
@@ -315,8 +316,8 @@ fn rates(redis: &Redis, rows: &mut Rows) {
                 let work = |thread: usize| {
                     let first = &first;
                     move || {
-                        let names: Vec<Name> = (0..250)
-                            .map(|i| Name::tag(&format!("tag:{thread}:{i}")))
+                        let names: Vec<InvalidationTarget> = (0..250)
+                            .map(|i| InvalidationTarget::tag(&format!("tag:{thread}:{i}")))
                             .collect();
                         let (mut count, mut last) = (0, 0);
                         for name in names.chunks(1).cycle() {

@@ -21,7 +21,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use larder::cache::{
-    Cache, CoherenceSettings, LoadSettings, MemorySettings, Name, RedisSettings, random,
+    Cache, CoherenceSettings, InvalidationTarget, LoadSettings, MemorySettings, RedisSettings,
+    random,
 };
 use larder::database::{Database, DatabaseSettings, Deliverer};
 use larder::secret::Secret;
@@ -65,7 +66,7 @@ fn main() {
 /// A replica: dropped in this order.
 struct Replica {
     _deliverer: Deliverer,
-    told: Receiver<(Instant, Name)>,
+    told: Receiver<(Instant, InvalidationTarget)>,
     _cache: Cache,
 }
 

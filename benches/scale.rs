@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use larder::cache::{
-    Cache, Key, LoadSettings, MemorySettings, Name, Policy, Request, Tag, Ticket, Value,
+    Cache, InvalidationTarget, Key, LoadSettings, MemorySettings, Policy, Request, Tag, Ticket,
+    Value,
 };
 
 use support::{
@@ -251,7 +252,10 @@ fn invalidations(redis: &Redis) {
                         scope.spawn(move || {
                             let (mut count, mut last) = (0, 0);
                             while began.elapsed() < SPAN {
-                                let name = Name::tag(&format!("tag:{thread}:{}", count % 250));
+                                let name = InvalidationTarget::tag(&format!(
+                                    "tag:{thread}:{}",
+                                    count % 250
+                                ));
                                 last = acknowledged(first, &[name]);
                                 count += 1;
                             }
@@ -290,8 +294,8 @@ fn million_names(redis: &Redis) {
     let (before, began) = (resident(), Instant::now());
     let mut last = 0;
     for from in (0..NAMES).step_by(BATCH) {
-        let names: Vec<Name> = (from..from + BATCH)
-            .map(|number| Name::tag(&format!("user:{number:07}")))
+        let names: Vec<InvalidationTarget> = (from..from + BATCH)
+            .map(|number| InvalidationTarget::tag(&format!("user:{number:07}")))
             .collect();
         last = acknowledged(&first, &names);
     }

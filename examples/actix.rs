@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use actix_web::{App, HttpResponse, HttpServer, web};
-use larder::cache::{Cache, Kind, LoadError, Name, Policy, Typed, Wanted};
+use larder::cache::{Cache, InvalidationTarget, LoadError, Policy, Purge, TaggedKey, Typed};
 
 /// How many primes there are below `limit`: slow on purpose.
 fn primes_below(limit: u32) -> Result<usize, String> {
@@ -25,7 +25,7 @@ fn primes_below(limit: u32) -> Result<usize, String> {
 async fn primes(counts: web::Data<Typed<usize>>, limit: web::Path<u32>) -> HttpResponse {
     let limit = limit.into_inner();
     let policy = Policy::new(Duration::from_secs(60), Duration::from_secs(600));
-    let wanted = Wanted::new().with("below", limit).tag("primes");
+    let wanted = TaggedKey::new().with("below", limit).tag("primes");
     // In memory: answered here and now. Otherwise it is awaited, while a thread of the cache works it out.
     let found = counts.get_or_load_async(wanted, &policy, move || primes_below(limit));
     match found.await {
@@ -42,7 +42,9 @@ async fn primes(counts: web::Data<Typed<usize>>, limit: web::Path<u32>) -> HttpR
 async fn forget(cache: web::Data<Cache>) -> HttpResponse {
     let cache = cache.into_inner();
     // It asks Redis, so it blocks: not on the async worker.
-    let done = web::block(move || cache.invalidate(&[Name::tag("primes")], Kind::Hard)).await;
+    let done =
+        web::block(move || cache.invalidate(&[InvalidationTarget::tag("primes")], Purge::Hard))
+            .await;
     match done {
         Ok(done) if done.is_pending() => HttpResponse::Accepted().finish(),
         Ok(_) => HttpResponse::NoContent().finish(),

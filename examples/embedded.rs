@@ -9,7 +9,7 @@ use std::error::Error;
 use std::thread;
 use std::time::Duration;
 
-use larder::cache::{Cache, Kind, Name, Outcome, Policy, Wanted};
+use larder::cache::{Cache, InvalidationTarget, Outcome, Policy, Purge, TaggedKey};
 use serde::{Deserialize, Serialize};
 
 /// What is cached: anything that serde_json writes and reads back as it was.
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     // The name and the version are what other programs know the type by, whatever they call it.
     let weather = cache.typed::<Weather>("weather", 1)?;
     let of = |city: &str| {
-        Wanted::new()
+        TaggedKey::new()
             .with("city", city)
             .tag(&format!("city:{city}"))
     };
@@ -67,8 +67,8 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         weather.get_or_load(of("Zürich"), &policy, || slow_weather("Zürich", 99))?;
     println!("then: {} degrees, {outcome:?}", found.degrees);
 
-    // The weather has changed: nobody gets to see the old one, here at once, elsewhere within `patience`.
-    cache.invalidate(&[Name::tag("city:Zürich")], Kind::Hard);
+    // The weather has changed: nobody gets to see the old one, here at once, elsewhere within `max_staleness`.
+    cache.invalidate(&[InvalidationTarget::tag("city:Zürich")], Purge::Hard);
     let (found, outcome) =
         weather.get_or_load(of("Zürich"), &policy, || slow_weather("Zürich", 7))?;
     println!("after the change: {} degrees, {outcome:?}", found.degrees);

@@ -36,11 +36,11 @@
 //!
 //! # The invalidation line
 //!
-//! [`cache::Cache::invalidate`] takes [`cache::Name`]s: tags, keys, or everything. From its first step nothing loaded before is
+//! [`cache::Cache::invalidate`] takes [`cache::InvalidationTarget`]s: tags, keys, or everything. From its first step nothing loaded before is
 //! served here. One script in Redis advances the clock of the history, notes the names and tells all replicas; while Redis cannot
-//! take it, it is pending ([`cache::Acknowledged::is_pending`]) and is delivered later.
+//! take it, it is pending ([`cache::InvalidationReceipt::is_pending`]) and is delivered later.
 //!
-//! Every [`cache::Entry`] carries where its load began: the [`cache::Epoch`] of the history and its clock, one [`cache::Stamp`] for each
+//! Every [`cache::Entry`] carries where its load began: the [`cache::HistoryId`] of the history and its clock, one [`cache::Stamp`] for each
 //! [`cache::Dependency`]. It may be served only if none of these names was invalidated later, and from memory only while this
 //! replica can prove that it would have heard: [`cache::BusState::trusted`]. A reader who knows the clock of a change gives it to
 //! [`cache::Cache::get`] and [`cache::Cache::fetch_after`]. What is promised, and what not, is in `docs/consistency.md`.

@@ -5,9 +5,9 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use larder::cache::{
-    Answer, Cache, CoherenceSettings, Key, Kind, Life, Load, LoadError, LoadSettings, Loaded,
-    Making, MemorySettings, Name, Outcome, Policy, RedisSettings, Request, StaleRules, Staleness,
-    Subject, Tag, Value,
+    Answer, Cache, CacheItem, CoherenceSettings, InvalidationTarget, Key, Lifetime, Load,
+    LoadError, LoadSettings, Loaded, MemorySettings, Outcome, Policy, Producer, Purge,
+    RedisSettings, Request, StaleRules, Staleness, Tag, Value,
 };
 use larder::secret::Secret;
 
@@ -43,7 +43,7 @@ fn policy(memory: u64, redis: u64) -> Policy {
         absent: Duration::from_millis(redis),
         stale: StaleRules::default(),
         soft_timeout: None,
-        blind_ttl: None,
+        disconnected_ttl: None,
         revalidate: Duration::ZERO,
     }
 }
@@ -55,7 +55,7 @@ fn request(
     run: impl FnOnce() -> Result<Loaded, LoadError> + Send + 'static,
 ) -> Request {
     Request {
-        subject: Subject {
+        subject: CacheItem {
             key: Key::new(1, "thing?id=7"),
             policy: Arc::new(policy.clone()),
             tags: Box::new([Tag::new("thing:7")]),
@@ -65,7 +65,7 @@ fn request(
             jitter: 0,
             tally: Arc::default(),
         },
-        making: Making::Load(Load {
+        making: Producer::Load(Load {
             limit: SOON,
             run: Box::new(move |_| run()),
         }),
@@ -75,7 +75,7 @@ fn request(
 fn present(text: &str) -> Result<Loaded, LoadError> {
     Ok(Loaded::new(
         Value::Present(text.to_owned().into()),
-        Life::Full,
+        Lifetime::Policy,
     ))
 }
 
@@ -137,7 +137,7 @@ fn each_load_has_an_id_of_its_own_though_its_value_is_the_same() {
         // The lease script tells a new fill by it from the value that its waiter had seen.
         assert!(!seen.contains(&load_id()));
         seen.push(load_id());
-        let told = cache.invalidate(&[Name::key("thing?id=7")], Kind::Hard);
+        let told = cache.invalidate(&[InvalidationTarget::key("thing?id=7")], Purge::Hard);
         let clock = told.clock.unwrap();
         for cache in [&a, &b] {
             until(SOON, "the invalidation is heard", || cache.has_heard(clock));
@@ -153,7 +153,7 @@ fn absence_is_shared_for_its_own_time() {
         absent: Duration::from_secs(1),
         ..policy(HOUR, HOUR)
     };
-    let absent = || Ok(Loaded::new(Value::Absent, Life::Full));
+    let absent = || Ok(Loaded::new(Value::Absent, Lifetime::Policy));
     assert!(ask(&a, &policy, absent).entry.value.is_absent());
     assert!(ask(&b, &policy, never).entry.value.is_absent());
     for cache in [&a, &b] {

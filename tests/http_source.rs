@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use larder::cache::{
-    Answer, Cache, CoherenceSettings, Ending, Kind, Life, Load, LoadError, LoadSettings, Loaded,
-    Making, MemorySettings, Name, Outcome, Policy, RedisSettings, Request, StaleRules, Subject,
-    Tag, Value,
+    Answer, Cache, CacheItem, CoherenceSettings, InvalidationTarget, Lifetime, Load, LoadError,
+    LoadSettings, Loaded, LookupResult, MemorySettings, Outcome, Policy, Producer, Purge,
+    RedisSettings, Request, StaleRules, Tag, Value,
 };
 use larder::secret::Secret;
 use larder::source::json_api::{JsonApi, JsonApiSettings, Template, TtlFrom};
@@ -48,7 +48,7 @@ fn policy() -> Policy {
         absent: HOUR,
         stale: StaleRules::default(),
         soft_timeout: None,
-        blind_ttl: None,
+        disconnected_ttl: None,
         revalidate: HOUR,
     }
 }
@@ -76,7 +76,7 @@ impl Quotes {
         }
     }
 
-    fn ask(&self, cache: &Cache) -> Ending {
+    fn ask(&self, cache: &Cache) -> LookupResult {
         let api = self.api.clone();
         let load = Load {
             limit: self.api.upstream().timeout(),
@@ -95,7 +95,7 @@ fn request(policy: &Arc<Policy>, load: Load) -> Request {
     key.begin(1, "quote");
     key.parameter("symbol", "ACME");
     Request {
-        subject: Subject {
+        subject: CacheItem {
             key: key.key(),
             policy: policy.clone(),
             tags: Box::new([Tag::new("quote:ACME")]),
@@ -105,7 +105,7 @@ fn request(policy: &Arc<Policy>, load: Load) -> Request {
             jitter: 0,
             tally: Arc::default(),
         },
-        making: Making::Load(load),
+        making: Producer::Load(load),
     }
 }
 
@@ -147,7 +147,7 @@ fn an_expired_copy_is_confirmed_by_any_replica() {
         let load_id = || redis.cli::<Vec<u8>>(&["GET", VALUE])[4..12].to_vec();
         let mut seen = vec![load_id()];
         // What happens elsewhere moves the history on.
-        a.invalidate(&[Name::tag("elsewhere")], Kind::Hard);
+        a.invalidate(&[InvalidationTarget::tag("elsewhere")], Purge::Hard);
         for cache in [&a, &b] {
             let next = quotes.get(cache);
             assert_eq!(
@@ -200,7 +200,7 @@ fn a_copy_that_changed_is_replaced() {
 
 #[test]
 fn what_was_invalidated_hard_is_fetched_anew() {
-    for kind in [Kind::Soft, Kind::Hard] {
+    for kind in [Purge::Soft, Purge::Hard] {
         let (redis, upstream) = (
             RedisServer::start(),
             FakeUpstream::start(Behaviour::answer(|request| {
@@ -213,13 +213,13 @@ fn what_was_invalidated_hard_is_fetched_anew() {
         let quotes = Quotes::at(&upstream);
         quotes.get(&a);
         let clock = a
-            .invalidate(&[Name::tag("quote:ACME")], kind)
+            .invalidate(&[InvalidationTarget::tag("quote:ACME")], kind)
             .clock
             .unwrap();
         until(SOON, "the other replica has heard", || b.has_heard(clock));
         assert_eq!(quotes.get(&b).outcome, Outcome::Loaded);
         let conditional = upstream.requests()[1].header("If-None-Match").is_some();
-        assert_eq!(conditional, kind == Kind::Soft);
+        assert_eq!(conditional, kind == Purge::Soft);
     }
 }
 
@@ -232,7 +232,7 @@ fn what_may_not_be_kept_is_in_no_tier() {
     quotes.get(&cache);
     assert_eq!(redis.cli::<i64>(&["EXISTS", VALUE]), 1);
     // Nor does it leave an older one where it is.
-    cache.invalidate(&[Name::tag("quote:ACME")], Kind::Soft);
+    cache.invalidate(&[InvalidationTarget::tag("quote:ACME")], Purge::Soft);
     upstream.behave(Behaviour::always(
         quote(2.5, "no-store").with("ETag", "\"v1\""),
     ));
@@ -288,7 +288,7 @@ fn its_404_is_absence_and_its_other_errors_are_failures() {
         assert!(quotes.get(cache).entry.value.is_absent());
     }
     assert_eq!(upstream.calls(), 1);
-    a.invalidate(&[Name::everything()], Kind::Hard);
+    a.invalidate(&[InvalidationTarget::everything()], Purge::Hard);
     upstream.behave(Behaviour::always(Response::text(500, "oops")));
     let error = quotes.ask(&a).unwrap_err();
     assert_eq!(error, LoadError::Failed("quotes answered 500".to_owned()));
@@ -382,7 +382,7 @@ fn a_lease_is_given_back_also_where_nothing_is_kept() {
             limit: SOON,
             run: Box::new(move |_| {
                 loads_here.fetch_add(1, Ordering::SeqCst);
-                Ok(Loaded::new(Value::Absent, Life::Full))
+                Ok(Loaded::new(Value::Absent, Lifetime::Policy))
             }),
         };
         let answer = cache.answer(request(&policy, load), SOON).unwrap();

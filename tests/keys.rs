@@ -15,7 +15,7 @@ use crate::support::{SOON, free_address, until};
 const PATH: &str = "/articles?category=science";
 
 /// The bound of `NewsConfig`'s default.
-const PATIENCE: Duration = Duration::from_secs(1);
+const MAX_STALENESS: Duration = Duration::from_secs(1);
 
 fn status(larder: &Larder, key: &str) -> u16 {
     larder.call("GET", PATH).key(key).send().status
@@ -246,7 +246,7 @@ fn revoked_here_at_once_and_there_within_patience(options: &LarderOptions) {
             break;
         }
         assert!(
-            began <= PATIENCE,
+            began <= MAX_STALENESS,
             "{status} for a request {began:?} after the key was revoked"
         );
     }
@@ -337,7 +337,7 @@ fn the_commands_do_the_same_beside_a_running_server() {
     assert!(!list.contains(secret), "{list}");
 
     assert_eq!(run(&["key", "revoke", id]).0, 0);
-    until(PATIENCE * 2, "the server refuses the key", || {
+    until(MAX_STALENESS * 2, "the server refuses the key", || {
         status(&larder, key) == 401
     });
     assert_eq!(run(&["key", "revoke", id]).0, 1);

@@ -50,7 +50,7 @@ impl Two {
         let url = postgres.new_database();
         // Without its bus a replica goes on serving what it has: what is fresh is so because of the outbox.
         let config = VersionsConfig {
-            blind_ttl: None,
+            disconnected_ttl: None,
             ..VersionsConfig::default()
         };
         let options = config.options(&versions, redis_proxy.address());

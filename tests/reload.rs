@@ -37,13 +37,13 @@ fn reads_its_configuration_again_when_told() {
 
     // What cannot change while it runs is named, and the rest is taken.
     let other = NewsConfig {
-        patience: "2s",
+        max_staleness: "2s",
         ..config
     };
     larder.reload(&other.text(&news));
     until(SOON, "it is no longer public", || !open(&larder));
     until(SOON, "the log names what waits for a restart", || {
-        larder.log().contains("coherence.patience")
+        larder.log().contains("coherence.max_staleness")
     });
     assert_eq!(news.calls(), (1, 1));
 }
@@ -88,7 +88,7 @@ fn another_address_is_named_unless_the_command_line_has_one() {
         .options(&news, &redis)
         .with_config_text("[server]", &bound(first));
     let other = NewsConfig {
-        patience: "2s",
+        max_staleness: "2s",
         ..config
     };
     let other = other.text(&news).replace("[server]", &bound(second));
@@ -97,7 +97,7 @@ fn another_address_is_named_unless_the_command_line_has_one() {
     for larder in [&by_file, &by_command] {
         larder.reload(&other);
         until(SOON, "the log names what waits for a restart", || {
-            larder.log().contains("coherence.patience")
+            larder.log().contains("coherence.max_staleness")
         });
     }
     assert!(by_file.log().contains("server.bind"), "{}", by_file.log());

@@ -138,9 +138,9 @@ fn echo() -> std::net::SocketAddr {
     address
 }
 
-/// Whether what is sent comes back within `patience`; an error where the connection is gone.
-fn comes_back(stream: &mut TcpStream, patience: Duration) -> std::io::Result<bool> {
-    stream.set_read_timeout(Some(patience))?;
+/// Whether what is sent comes back within `max_staleness`; an error where the connection is gone.
+fn comes_back(stream: &mut TcpStream, max_staleness: Duration) -> std::io::Result<bool> {
+    stream.set_read_timeout(Some(max_staleness))?;
     stream.write_all(b"x")?;
     match stream.read(&mut [0; 1]) {
         Ok(0) => Err(std::io::ErrorKind::UnexpectedEof.into()),
@@ -214,8 +214,8 @@ fn proxy_makes_faults_for_subscribers_alone_and_for_the_others() {
     // A message of `text`, which is one byte.
     let publish = |text: &str| server.cli::<i64>(&["PUBLISH", "c", text]);
     let message = |text: &str| format!("*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\n{text}\r\n");
-    let reads = |stream: &mut TcpStream, expected: &[u8], patience: Duration| {
-        stream.set_read_timeout(Some(patience)).unwrap();
+    let reads = |stream: &mut TcpStream, expected: &[u8], max_staleness: Duration| {
+        stream.set_read_timeout(Some(max_staleness)).unwrap();
         let mut bytes = vec![0; expected.len()];
         let got = stream.read_exact(&mut bytes).is_ok();
         assert!(
@@ -226,9 +226,9 @@ fn proxy_makes_faults_for_subscribers_alone_and_for_the_others() {
         got
     };
     let short = Duration::from_millis(100);
-    let ping = |stream: &mut TcpStream, patience: Duration| {
+    let ping = |stream: &mut TcpStream, max_staleness: Duration| {
         stream.write_all(b"PING\r\n").unwrap();
-        reads(stream, b"+PONG\r\n", patience)
+        reads(stream, b"+PONG\r\n", max_staleness)
     };
 
     let mut bus = subscriber();

@@ -18,8 +18,9 @@ use larder::api::key_table::KeyTable;
 use larder::api::limiter::Limiter;
 use larder::api::{Api, ClientRules};
 use larder::cache::{
-    Cache, Dependency, Ends, Entry, Epoch, Key, KeyText, LoadSettings, MemorySettings, Name,
-    Particulars, Policy, Request, Stamp, Tag, Ticket, Value, decode_envelope, encode_envelope,
+    Cache, Dependency, Entry, Expiry, Extras, HistoryId, InvalidationTarget, Key, KeyText,
+    LoadSettings, MemorySettings, Policy, Request, Stamp, Tag, Ticket, Value, decode_envelope,
+    encode_envelope,
 };
 use larder::config::Config;
 use larder::database::{Database, DatabaseSettings, KeyRate, NewKey};
@@ -344,9 +345,9 @@ fn request(key: Key, tags: usize, value: impl FnOnce() -> Value + Send + 'static
 }
 
 /// What it depends on: four tags and a key.
-fn names() -> Arc<[Name]> {
-    let tags = (0..4).map(|tag| Name::tag(&format!("item:{tag}")));
-    tags.chain([Name::key("item?id=1")]).collect()
+fn names() -> Arc<[InvalidationTarget]> {
+    let tags = (0..4).map(|tag| InvalidationTarget::tag(&format!("item:{tag}")));
+    tags.chain([InvalidationTarget::key("item?id=1")]).collect()
 }
 
 /// An entry of 4 KiB, as it comes from Redis.
@@ -356,7 +357,7 @@ fn entry() -> Entry {
         hash: 1,
         own: Dependency::unknown(
             Stamp {
-                epoch: Epoch(3),
+                epoch: HistoryId(3),
                 clock: 4,
                 begun: 0,
             },
@@ -364,14 +365,14 @@ fn entry() -> Entry {
         ),
         loaded_at: 1_700_000_000_000_000,
         load_time: 12_000,
-        ends: Ends {
+        ends: Expiry {
             memory_until: 0,
             fresh_until: 0,
         },
         kept_for: 0,
-        particulars: Particulars {
+        particulars: Extras {
             validator: Some("\"abc\"".into()),
-            ..Particulars::default()
+            ..Extras::default()
         }
         .boxed(),
     }

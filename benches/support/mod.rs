@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use larder::cache::{
-    Cache, CoherenceSettings, Key, Kind, Life, Load, LoadSettings, Loaded, Making, MemorySettings,
-    Name, Policy, RedisSettings, Request, Subject, Tag, Value,
+    Cache, CacheItem, CoherenceSettings, InvalidationTarget, Key, Lifetime, Load, LoadSettings,
+    Loaded, MemorySettings, Policy, Producer, Purge, RedisSettings, Request, Tag, Value,
 };
 use larder::secret::Secret;
 use tempfile::TempDir;
@@ -104,11 +104,11 @@ impl Drop for Redis {
         let _ = self.process.wait();
     }
 }
-pub fn replica(redis: &Redis, prefix: &str, patience: Duration) -> Cache {
-    replica_at(redis.url(), prefix, patience)
+pub fn replica(redis: &Redis, prefix: &str, max_staleness: Duration) -> Cache {
+    replica_at(redis.url(), prefix, max_staleness)
 }
 
-pub fn replica_at(url: String, prefix: &str, patience: Duration) -> Cache {
+pub fn replica_at(url: String, prefix: &str, max_staleness: Duration) -> Cache {
     let settings = RedisSettings {
         url: Some(Secret::new(url)),
         prefix: prefix.to_owned(),
@@ -117,7 +117,7 @@ pub fn replica_at(url: String, prefix: &str, patience: Duration) -> Cache {
         ..RedisSettings::default()
     };
     let coherence = CoherenceSettings {
-        patience,
+        max_staleness,
         ..CoherenceSettings::default()
     };
     let cache = Cache::start(
@@ -150,8 +150,8 @@ pub fn alone(memory: &MemorySettings, loads: &LoadSettings) -> Cache {
 }
 
 /// Invalidates; the clock of it. One that is pending would be no figure.
-pub fn acknowledged(cache: &Cache, names: &[Name]) -> u64 {
-    let told = cache.invalidate(names, Kind::Hard);
+pub fn acknowledged(cache: &Cache, names: &[InvalidationTarget]) -> u64 {
+    let told = cache.invalidate(names, Purge::Hard);
     told.clock.expect("Redis takes it")
 }
 
@@ -176,7 +176,7 @@ pub fn request(
     value: impl FnOnce() -> Value + Send + 'static,
 ) -> Request {
     Request {
-        subject: Subject {
+        subject: CacheItem {
             key,
             policy,
             tags: tags.into_iter().collect(),
@@ -186,9 +186,9 @@ pub fn request(
             jitter: 0,
             tally: Arc::default(),
         },
-        making: Making::Load(Load {
+        making: Producer::Load(Load {
             limit: SOON,
-            run: Box::new(|_| Ok(Loaded::new(value(), Life::Full))),
+            run: Box::new(|_| Ok(Loaded::new(value(), Lifetime::Policy))),
         }),
     }
 }

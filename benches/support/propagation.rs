@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use larder::cache::{Cache, Key, Name, Policy, Tag, Value, random};
+use larder::cache::{Cache, InvalidationTarget, Key, Policy, Tag, Value, random};
 
 use super::{Redis, SOON, acknowledged, replica, request, until};
 
@@ -69,10 +69,10 @@ impl Thing {
     }
 
     /// From now on it is loaded with a tag of this round alone, so that nothing told of another round is taken for this one.
-    pub fn tag_anew(&mut self, round: usize) -> Name {
+    pub fn tag_anew(&mut self, round: usize) -> InvalidationTarget {
         let tag = format!("thing:{round}:{:x}", random());
         self.tags = vec![Tag::new(&tag)];
-        Name::tag(&tag)
+        InvalidationTarget::tag(&tag)
     }
 
     pub fn text(&self) -> &str {
@@ -100,7 +100,7 @@ impl Thing {
 }
 
 /// What a replica was told, and when.
-pub struct Told(Receiver<(Instant, Name)>);
+pub struct Told(Receiver<(Instant, InvalidationTarget)>);
 
 pub fn listen(cache: &Cache) -> Told {
     let (sender, receiver) = mpsc::channel();
@@ -112,7 +112,7 @@ pub fn listen(cache: &Cache) -> Told {
 
 impl Told {
     /// The moment at which `name` came into force.
-    pub fn when(&self, name: &Name) -> Instant {
+    pub fn when(&self, name: &InvalidationTarget) -> Instant {
         loop {
             let (at, told) = self.0.recv_timeout(SOON).expect("it is told");
             if told == *name {

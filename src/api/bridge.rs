@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix_web::rt::time::timeout;
 use actix_web::web;
 
-use crate::cache::{Cache, Caller, Ending, LoadError, Request, Ticket};
+use crate::cache::{Cache, Caller, LoadError, LookupResult, Request, Ticket};
 use crate::database::{Database, DatabaseError};
 use crate::resource::{WriteError, Written};
 
@@ -31,14 +31,14 @@ pub(crate) async fn wait(
     request: Request,
     reader: Waiting,
     limit: Duration,
-) -> Result<Ending, Problem> {
+) -> Result<LookupResult, Problem> {
     let soft = request.subject.policy.soft_timeout;
     let ticket = fetch(cache, request, &reader).await?;
     let presence = reader.presence;
     Ok(answer(Attended { ticket, presence }, soft, limit).await)
 }
 
-async fn answer(mut attended: Attended, soft: Option<Duration>, limit: Duration) -> Ending {
+async fn answer(mut attended: Attended, soft: Option<Duration>, limit: Duration) -> LookupResult {
     if let Some(soft) = soft.filter(|soft| *soft < limit) {
         if let Ok(ending) = timeout(soft, &mut attended).await {
             return ending;

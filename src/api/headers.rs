@@ -126,7 +126,7 @@ pub(crate) fn entity_tags(list: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::{Dependency, Ends, Entry, Epoch, Stamp, Trace, Value};
+    use crate::cache::{Dependency, Entry, Expiry, HistoryId, Stamp, Trace, Value};
 
     const SECOND: Micros = 1_000_000;
 
@@ -134,7 +134,7 @@ mod tests {
     fn the_ttl_is_what_is_left_in_the_tier_that_is_named() {
         let now = 1000 * SECOND;
         let status = |outcome, memory_until, fresh_until| {
-            let epoch = Epoch::random();
+            let epoch = HistoryId::random();
             let stamp = Stamp {
                 epoch,
                 clock: 1,
@@ -146,7 +146,7 @@ mod tests {
                 own: Dependency::unknown(stamp, [].into()),
                 loaded_at: 0,
                 load_time: 0,
-                ends: Ends {
+                ends: Expiry {
                     memory_until,
                     fresh_until,
                 },

@@ -6,13 +6,15 @@ use actix_web::http::header::HeaderName;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value, json};
 
-use crate::cache::{Acknowledged, Freshness, Kind, Making, Name, Request, Subject};
+use crate::cache::{
+    CacheItem, Freshness, InvalidationReceipt, InvalidationTarget, Producer, Purge, Request,
+};
 use crate::database::Watch;
 use crate::resource::{Arguments, BadParameter, Resources, TagTemplate, Wrong};
 
 use super::access::Actor;
 use super::problem::Problem;
-use super::resource::Front;
+use super::resource::AppState;
 use super::{body, bridge, path};
 
 /// The clock of an invalidation: what a later read can ask not to be older than.
@@ -28,7 +30,7 @@ const SHOWN_NAMES: usize = 10;
 pub(crate) async fn invalidate(
     request: HttpRequest,
     mut payload: web::Payload,
-    front: web::Data<Front>,
+    front: web::Data<AppState>,
 ) -> HttpResponse {
     let work = async |actor: Actor| {
         let wish = body::object(&request, &mut payload).await?;
@@ -62,12 +64,16 @@ pub(crate) async fn invalidate(
 }
 
 /// What was invalidated, as the log has it: a few of the names, and how many there are.
-fn shown_names(names: &[Name], kind: Kind) -> String {
-    let soft = if kind == Kind::Soft { " (soft)" } else { "" };
-    if names.contains(&Name::everything()) {
+fn shown_names(names: &[InvalidationTarget], kind: Purge) -> String {
+    let soft = if kind == Purge::Soft { " (soft)" } else { "" };
+    if names.contains(&InvalidationTarget::everything()) {
         return format!("everything{soft}");
     }
-    let first: Vec<&str> = names.iter().take(SHOWN_NAMES).map(Name::as_str).collect();
+    let first: Vec<&str> = names
+        .iter()
+        .take(SHOWN_NAMES)
+        .map(InvalidationTarget::as_str)
+        .collect();
     let others = names.len() - first.len();
     let others = if others > 0 {
         format!(" and {others} more")
@@ -78,7 +84,7 @@ fn shown_names(names: &[Name], kind: Kind) -> String {
 }
 
 /// Puts clock or pending on an answer.
-pub(super) fn tell(done: Acknowledged, answer: &mut actix_web::HttpResponseBuilder) {
+pub(super) fn tell(done: InvalidationReceipt, answer: &mut actix_web::HttpResponseBuilder) {
     match done.clock {
         Some(clock) => answer.insert_header((LARDER_CLOCK, clock.to_string())),
         None => answer.insert_header((LARDER_PENDING, "true")),
@@ -105,7 +111,7 @@ fn count_watches(matched: &mut Matched, watches: &[Watch]) {
 fn wished(
     mut wish: Map<String, Value>,
     resources: &Resources,
-) -> Result<(Vec<Name>, Kind, Matched), Problem> {
+) -> Result<(Vec<InvalidationTarget>, Purge, Matched), Problem> {
     let bad = Problem::bad_field;
     let mut texts = |field: &str| match wish.remove(field) {
         None => Ok(Vec::new()),
@@ -141,7 +147,7 @@ fn wished(
         names.extend(names_of_path(path, resources)?);
     }
     for key in &keys {
-        names.push(Name::key(key));
+        names.push(InvalidationTarget::key(key));
         // A whole is made anew from its parts: they have to go with it.
         if let Some((resource, query)) = resources.of_key(key) {
             let path = Default::default();
@@ -155,13 +161,13 @@ fn wished(
     let mut matched = Vec::with_capacity(tags.len());
     for tag in tags {
         // As it was given as well: it may be a tag of another replica's configuration.
-        names.push(Name::tag(&tag));
+        names.push(InvalidationTarget::tag(&tag));
         let (templates, read) = resources.read_tag(&tag);
-        names.extend(read.iter().map(Name::from));
+        names.extend(read.iter().map(InvalidationTarget::from));
         matched.push((tag, templates));
     }
     if all {
-        names.push(Name::everything());
+        names.push(InvalidationTarget::everything());
     }
     let mut seen = HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
@@ -171,11 +177,11 @@ fn wished(
             "at least one of paths, keys and tags, or \"all\": true",
         ));
     }
-    let kind = if soft { Kind::Soft } else { Kind::Hard };
+    let kind = if soft { Purge::Soft } else { Purge::Hard };
     Ok((names, kind, matched))
 }
 
-fn names_of_path(path: &str, resources: &Resources) -> Result<Vec<Name>, Problem> {
+fn names_of_path(path: &str, resources: &Resources) -> Result<Vec<InvalidationTarget>, Problem> {
     let bad = |valid: &str| Problem::bad_field("paths", valid);
     let (at, query) = path::with_query(path);
     let found = resources.find(&at).filter(|found| found.resource.is_read());
@@ -193,7 +199,7 @@ fn names_of_path(path: &str, resources: &Resources) -> Result<Vec<Name>, Problem
 }
 
 /// `GET /cache/entry?path=`: why the answer to that path would be what it is.
-pub(crate) async fn entry(request: HttpRequest, front: web::Data<Front>) -> HttpResponse {
+pub(crate) async fn entry(request: HttpRequest, front: web::Data<AppState>) -> HttpResponse {
     let work = async {
         let asked = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
         let asked = asked.map(web::Query::into_inner).unwrap_or_default();
@@ -220,7 +226,7 @@ pub(crate) async fn entry(request: HttpRequest, front: web::Data<Front>) -> Http
             .request(arguments, "")?
             .ok_or(Problem::NotFound("Nothing is read at this path."))?;
         let mut body = shown(&front, resource.name(), &wanted.subject);
-        if let Making::Compose(composition) = &wanted.making {
+        if let Producer::Compose(composition) = &wanted.making {
             let part = |part: &Request| {
                 // A part may be a resource of its own, or a part of this one alone.
                 let own = resources.of_key(part.subject.key.name());
@@ -234,7 +240,7 @@ pub(crate) async fn entry(request: HttpRequest, front: web::Data<Front>) -> Http
     front.access.admins(&request, |_| work).await
 }
 
-fn shown(front: &Front, resource: &str, subject: &Subject) -> Value {
+fn shown(front: &AppState, resource: &str, subject: &CacheItem) -> Value {
     let (cache, key, policy) = (&front.cache, &subject.key, &subject.policy);
     let now = cache.clock().now();
     let Some((entry, freshness)) = cache.inspect(key.as_str(), policy) else {
@@ -266,7 +272,7 @@ fn shown(front: &Front, resource: &str, subject: &Subject) -> Value {
 }
 
 /// `GET /cache/replicas`: those that were heard of lately.
-pub(crate) async fn replicas(request: HttpRequest, front: web::Data<Front>) -> HttpResponse {
+pub(crate) async fn replicas(request: HttpRequest, front: web::Data<AppState>) -> HttpResponse {
     let work = async {
         let cache = front.cache.clone();
         let found = web::block(move || cache.replicas())

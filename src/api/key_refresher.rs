@@ -1,6 +1,6 @@
 //! The thread that keeps the table of API keys as the database has them, and tells the database when keys were used.
 //!
-//! Promise: the table follows within `patience`, or at once where a change was heard of. A database that cannot be read leaves the
+//! Promise: the table follows within `max_staleness`, or at once where a change was heard of. A database that cannot be read leaves the
 //! table as it is; one that cannot be written loses no time of use while this process lives.
 
 use std::collections::HashMap;
@@ -60,14 +60,14 @@ impl Drop for Refresher {
     }
 }
 
-/// Keeps `table` as the database has it. Every half of `patience` it looks for a change, which leaves the other half for the
+/// Keeps `table` as the database has it. Every half of `max_staleness` it looks for a change, which leaves the other half for the
 /// database to answer. Dropping the guard waits for the thread, a few seconds at most: do it where blocking is allowed.
 pub fn spawn(
     table: Arc<KeyTable>,
     database: Database,
-    patience: Duration,
+    max_staleness: Duration,
 ) -> std::io::Result<Refresher> {
-    let every = (patience / 2).max(Duration::from_millis(10));
+    let every = (max_staleness / 2).max(Duration::from_millis(10));
     spawn_with(table, database, every, FLUSH)
 }
 

@@ -1,7 +1,7 @@
 //! The API keys as this replica knows them: who presents one, and how often they may.
 //!
 //! Promise: a look-up neither blocks nor asks the database, and hashes only what no one has
-//! presented successfully before. A key that is revoked anywhere is refused here within `patience`,
+//! presented successfully before. A key that is revoked anywhere is refused here within `max_staleness`,
 //! as long as the database can be read; while it cannot, the keys stay as they were. A change costs
 //! one row of the database and one shard of the table, however many keys there are. What a key has
 //! used of its rate survives every refresh. Refuses to know of HTTP.

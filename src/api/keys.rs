@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::cache::{Cache, Kind, Name};
+use crate::cache::{Cache, InvalidationTarget, Purge};
 use crate::database::{Database, KeyPlace, KeyRate, KeyRow, NewKey};
 use crate::quantity::RATE_FORM;
 use crate::resource::{BadParameter, Wrong};
@@ -103,7 +103,7 @@ fn page(query: &str) -> Result<(Option<KeyPlace>, u32), Problem> {
     Ok((place, limit))
 }
 
-/// `DELETE /keys/{id}`: 204, and from then on the key opens nothing here; elsewhere within `patience`.
+/// `DELETE /keys/{id}`: 204, and from then on the key opens nothing here; elsewhere within `max_staleness`.
 pub(crate) async fn revoke(
     request: HttpRequest,
     id: web::Path<String>,
@@ -117,8 +117,9 @@ pub(crate) async fn revoke(
             let found = database.keys().revoke(&id)?;
             table.forget(&id);
             refresh(&table, database);
-            // The others look at once. One that hears nothing looks by itself within patience.
-            Ok(found.then(|| cache.invalidate(&[Name::tag(KEYS_CHANGED)], Kind::Hard)))
+            // The others look at once. One that hears nothing looks by itself within max_staleness.
+            Ok(found
+                .then(|| cache.invalidate(&[InvalidationTarget::tag(KEYS_CHANGED)], Purge::Hard)))
         });
         match found.await? {
             Some(done) => {

@@ -45,7 +45,7 @@ use self::edge::Places;
 use self::key_table::KeyTable;
 use self::keys::KeyRoutes;
 use self::problem::Problem;
-use self::resource::Front;
+use self::resource::AppState;
 use self::status::Health;
 use self::wrong_keys::WrongKeys;
 
@@ -55,7 +55,7 @@ pub use self::lifecycle::Lifecycle;
 /// The server's parts as the routes take them. Cheap to clone: each worker has one.
 #[derive(Clone)]
 pub struct Api {
-    front: web::Data<Front>,
+    front: web::Data<AppState>,
     health: web::Data<Health>,
     keys: web::Data<KeyRoutes>,
     body_timeout: web::Data<BodyTimeout>,
@@ -99,7 +99,7 @@ impl Api {
                 places: Arc::new(rules.places),
             }),
             body_timeout: web::Data::new(BodyTimeout(rules.body_timeout)),
-            front: web::Data::new(Front {
+            front: web::Data::new(AppState {
                 cache,
                 resources: ArcSwap::from_pointee(resources),
                 database,
@@ -125,7 +125,7 @@ impl Api {
     }
 
     /// What serving a resource takes.
-    fn front(&self) -> web::Data<Front> {
+    fn front(&self) -> web::Data<AppState> {
         self.front.clone()
     }
 

@@ -11,7 +11,7 @@ use actix_web::web::Data;
 use super::edge::Exchange;
 use super::header_texts::HeaderTexts;
 use super::request_id;
-use super::resource::Front;
+use super::resource::AppState;
 
 /// Begins and ends the exchange, and puts the request's identity on the answer. It closes the
 /// connection if the client or the shutdown asks for that.
@@ -27,7 +27,7 @@ pub(super) async fn wrap(
         .extensions_mut()
         .insert(request_id::RequestId(id.clone()));
     let closing = request
-        .app_data::<Data<Front>>()
+        .app_data::<Data<AppState>>()
         .is_some_and(|front| front.lifecycle.is_closing());
     let mut answer = next.call(request).await?;
     request_id::tell(id, answer.headers_mut());

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::cache::{Ending, Ticket};
+use crate::cache::{LookupResult, Ticket};
 
 /// Whether the end of what a client sends was read. Each connection has one; clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -39,9 +39,9 @@ pub(super) struct Attended {
 }
 
 impl Future for Attended {
-    type Output = Ending;
+    type Output = LookupResult;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ending> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<LookupResult> {
         if self.presence.as_ref().is_some_and(Presence::is_doubtful) {
             self.ticket.step_back();
         }

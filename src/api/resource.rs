@@ -28,7 +28,7 @@ const LARDER_AFTER: HeaderName = HeaderName::from_static("larder-after");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// What serving a resource takes.
-pub(crate) struct Front {
+pub(crate) struct AppState {
     pub(crate) cache: Cache,
     pub(crate) resources: ArcSwap<Resources>,
     pub(crate) database: Database,
@@ -40,7 +40,7 @@ pub(crate) struct Front {
 pub(crate) async fn serve(
     request: HttpRequest,
     mut payload: web::Payload,
-    front: Rc<web::Data<Front>>,
+    front: Rc<web::Data<AppState>>,
 ) -> HttpResponse {
     let Some(exchange) = Exchange::begin(&request) else {
         return std::future::pending().await;
@@ -73,7 +73,7 @@ pub(crate) async fn serve(
 async fn look_up(
     request: &HttpRequest,
     payload: &mut web::Payload,
-    front: &Front,
+    front: &AppState,
     id: &HeaderValue,
     texts: &mut HeaderTexts,
 ) -> Result<HttpResponse, HttpResponse> {

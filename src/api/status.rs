@@ -12,7 +12,7 @@ use crate::database::Database;
 
 use super::bridge;
 use super::edge::Places;
-use super::resource::Front;
+use super::resource::AppState;
 
 /// How long the database may take to show that it is there.
 const PROOF: Duration = Duration::from_secs(3);
@@ -30,7 +30,7 @@ pub(crate) async fn alive() -> HttpResponse {
 }
 
 /// `GET /readyz`: 503 while draining, while the database is down, or while a required Redis is.
-pub(crate) async fn ready(front: web::Data<Front>, health: web::Data<Health>) -> HttpResponse {
+pub(crate) async fn ready(front: web::Data<AppState>, health: web::Data<Health>) -> HttpResponse {
     let ping = bridge::database(&health.database, |database| database.ping());
     let database_up = matches!(actix_web::rt::time::timeout(PROOF, ping).await, Ok(Ok(())));
     let redis = front.cache.redis();
@@ -74,7 +74,7 @@ fn redis_state(cache: &Cache) -> (String, Option<String>) {
 /// `GET /cache/stats`.
 pub(crate) async fn stats(
     request: HttpRequest,
-    front: web::Data<Front>,
+    front: web::Data<AppState>,
     health: web::Data<Health>,
 ) -> HttpResponse {
     let work = async {
@@ -92,7 +92,7 @@ pub(crate) async fn stats(
 }
 
 /// What was counted since this process started.
-fn counted(front: &Front) -> Value {
+fn counted(front: &AppState) -> Value {
     let resources = front.resources.load();
     // Read once, so that the sums are those of what is told of each.
     let tallies = resources.all().iter().flat_map(|one| one.tallies());

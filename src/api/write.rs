@@ -13,14 +13,14 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use crate::resource::{Arguments, Precondition, Resource, Write, WriteMethod, Written};
 
 use super::problem::Problem;
-use super::resource::Front;
+use super::resource::AppState;
 use super::{body, bridge, headers, invalidation};
 
 /// Writes what the request says, for admins only.
 pub(super) async fn run(
     request: &HttpRequest,
     payload: &mut web::Payload,
-    front: &Front,
+    front: &AppState,
     resource: &Arc<Resource>,
     write: &Arc<Write>,
     arguments: Arguments<'_>,
@@ -35,7 +35,7 @@ pub(super) async fn run(
 async fn written(
     request: &HttpRequest,
     payload: &mut web::Payload,
-    front: &Front,
+    front: &AppState,
     resource: &Arc<Resource>,
     write: &Arc<Write>,
     arguments: Arguments<'_>,

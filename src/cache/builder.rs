@@ -105,8 +105,8 @@ impl CacheBuilder {
 
     /// How long after an acknowledged invalidation another process may still answer with the old value, whatever fails. A second by
     /// default; several times the round trip to Redis at least.
-    pub fn patience(mut self, patience: Duration) -> CacheBuilder {
-        self.coherence.patience = patience;
+    pub fn max_staleness(mut self, max_staleness: Duration) -> CacheBuilder {
+        self.coherence.max_staleness = max_staleness;
         self
     }
 

@@ -11,17 +11,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::clock::{Micros, micros};
-use super::coherence::{Dependency, Name};
+use super::coherence::{Dependency, InvalidationTarget};
 use super::core::{Core, Proof};
-use super::entry::{Entry, Particulars, hash};
+use super::entry::{Entry, Extras, hash};
 use super::error::LoadError;
 use super::failures::Aftermath;
-use super::flight::{Ending, Landing};
+use super::flight::{Landing, LookupResult};
 use super::loaders::{Job, Turn};
 use super::outcome::{Answer, Outcome, Staleness, Trace};
-use super::policy::{Ends, Life};
+use super::policy::{Expiry, Lifetime};
 use super::random::random;
-use super::request::{Compose, Composition, LastResort, Loaded, Subject};
+use super::request::{CacheItem, Compose, Composition, LastResort, Loaded};
 use super::stats::Tally;
 use super::ticket::Ticket;
 use super::verdict::Word;
@@ -29,12 +29,12 @@ use super::verdict::Word;
 /// What stays the same while the parts come in.
 struct Whole {
     core: Arc<Core>,
-    subject: Subject,
+    subject: CacheItem,
     labels: Vec<Arc<str>>,
     /// Where the look-ups of the parts are counted.
     tallies: Vec<Arc<Tally>>,
     compose: Compose,
-    names: Arc<[Name]>,
+    names: Arc<[InvalidationTarget]>,
     /// The whole's own tags and key, and where history stood as its parts were asked for.
     own: Dependency,
     began: Instant,
@@ -42,7 +42,7 @@ struct Whole {
 
 /// The parts that are in, and the duty to end the flight when all are.
 struct Gathering {
-    endings: Mutex<Vec<Option<Ending>>>,
+    endings: Mutex<Vec<Option<LookupResult>>>,
     missing: AtomicUsize,
     last: Mutex<Option<(Landing, Option<LastResort>)>>,
     in_memory: Option<Arc<Entry>>,
@@ -53,8 +53,8 @@ pub(crate) fn start(
     core: &Arc<Core>,
     landing: Landing,
     in_memory: Option<Arc<Entry>>,
-    subject: Subject,
-    names: Arc<[Name]>,
+    subject: CacheItem,
+    names: Arc<[InvalidationTarget]>,
     composition: Composition,
     proof: Proof,
 ) {
@@ -73,7 +73,7 @@ pub(crate) fn start(
         compose: composition.compose,
         names,
         own: {
-            let own: Arc<[Name]> = subject.names().collect();
+            let own: Arc<[InvalidationTarget]> = subject.names().collect();
             core.mirror.dependency(core.mirror.stamp(), &own)
         },
         subject,
@@ -123,7 +123,7 @@ impl Whole {
         if landing.interest().is_deserted() {
             return;
         }
-        let endings: Vec<Ending> = std::mem::take(
+        let endings: Vec<LookupResult> = std::mem::take(
             &mut *gathering
                 .endings
                 .lock()
@@ -187,7 +187,7 @@ impl Whole {
     }
 
     /// The whole from what became of the parts, kept in memory; `None` if no part is there.
-    fn make(&self, endings: &[Ending]) -> Option<Answer> {
+    fn make(&self, endings: &[LookupResult]) -> Option<Answer> {
         let parts: Vec<&Answer> = endings
             .iter()
             .filter_map(|ending| ending.as_ref().ok())
@@ -199,9 +199,13 @@ impl Whole {
         let failed = endings
             .iter()
             .any(|ending| matches!(ending, Err(error) if !error.is_spent()));
-        let life = if failed { Life::Tenth } else { loaded.life };
+        let life = if failed {
+            Lifetime::Shortened
+        } else {
+            loaded.life
+        };
         let lives = parts.iter().map(|part| part.entry.life());
-        let life = lives.fold(life, Life::with_part);
+        let life = lives.fold(life, Lifetime::with_part);
         let errors = endings.iter().filter_map(|ending| ending.as_ref().err());
         // When it makes sense to ask again for a part that failed.
         let holds = errors.map(|error| Aftermath::of(error, &self.subject.policy).hold);
@@ -227,7 +231,7 @@ impl Whole {
         let entries = || parts.iter().map(|part| &part.entry);
         let stale = |part: &&&Answer| matches!(part.outcome, Outcome::Stale(_));
         // Fresh as long as its shortest part; a part that is stale already makes the whole stale from the moment it became so.
-        let shortest = |end: fn(Ends) -> Micros| {
+        let shortest = |end: fn(Expiry) -> Micros| {
             let ends = parts.iter().map(|part| {
                 let end = end(part.entry.ends);
                 if stale(&part) { end.min(now) } else { end }
@@ -249,7 +253,7 @@ impl Whole {
                 .map(|entry| entry.load_time)
                 .max()
                 .unwrap_or_default(),
-            ends: Ends {
+            ends: Expiry {
                 // What Redis keeps of it, which are its parts, is fresh longer than the whole is in
                 // memory.
                 fresh_until: shortest(|ends| ends.fresh_until),
@@ -262,7 +266,7 @@ impl Whole {
                 )
             },
             kept_for: 0,
-            particulars: Particulars {
+            particulars: Extras {
                 of_parts: of_parts.collect(),
                 life: loaded.life,
                 validator: None,
@@ -277,9 +281,9 @@ impl Whole {
         let core = &self.core;
         let after = Aftermath::of(error, &self.subject.policy);
         let life = if error.is_spent() {
-            Life::Full
+            Lifetime::Policy
         } else {
-            Life::Tenth
+            Lifetime::Shortened
         };
         let (now, jitter) = (core.clock.now(), random());
         let entry = Arc::new(Entry {
@@ -289,15 +293,15 @@ impl Whole {
             loaded_at: now,
             load_time: micros(self.began.elapsed()),
             // Never fresh: served again only as long as a new attempt would make no sense.
-            ends: Ends {
+            ends: Expiry {
                 memory_until: now,
                 fresh_until: now,
             },
             kept_for: 0,
-            particulars: Particulars {
+            particulars: Extras {
                 of_parts: Box::new([core.mirror.dependency(self.own.stamp, &self.names)]),
                 life,
-                ..Particulars::default()
+                ..Extras::default()
             }
             .boxed(),
             value: loaded.value,
@@ -305,7 +309,7 @@ impl Whole {
         let attempt = now + micros(after.hold);
         let ends = (self.subject.policy).ends(false, life, jitter, attempt, now);
         let kept = Entry {
-            ends: Ends {
+            ends: Expiry {
                 fresh_until: ends.memory_until,
                 ..ends
             },
@@ -317,7 +321,7 @@ impl Whole {
 
     /// The whole from the copies that are there before the parts have landed, for a reader who will wait no longer.
     fn make_from_copies(&self, tickets: &[Ticket]) -> Option<Answer> {
-        let copies: Option<Vec<Ending>> = tickets
+        let copies: Option<Vec<LookupResult>> = tickets
             .iter()
             .map(|ticket| ticket.answer_or_stale().map(Ok))
             .collect();
@@ -344,8 +348,8 @@ impl Whole {
     }
 
     /// Counts and logs, if a source was asked for any part.
-    fn tell(&self, endings: &[Ending]) {
-        let asked = |ending: &Ending| match ending {
+    fn tell(&self, endings: &[LookupResult]) {
+        let asked = |ending: &LookupResult| match ending {
             Ok(answer) => answer.outcome == Outcome::Loaded || answer.trace.source.is_some(),
             Err(error) => !error.is_known(),
         };

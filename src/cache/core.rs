@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::{Clock, Micros, micros};
-use super::coherence::{Mirror, Name, Standing};
+use super::coherence::{InvalidationTarget, Mirror, Standing};
 use super::compose;
 use super::entry::Entry;
 use super::failures::Failures;
@@ -17,7 +17,7 @@ use super::miss::{Miss, Progress};
 use super::outcome::{Answer, Outcome, Trace};
 use super::policy::{Freshness, Policy};
 use super::redis_tier::RedisTier;
-use super::request::{Making, Request, Subject};
+use super::request::{CacheItem, Producer, Request};
 use super::ticket::Ticket;
 
 /// How a look-up knows what became of what it finds.
@@ -47,7 +47,7 @@ pub(crate) struct Core {
     pub(crate) loaders: Loaders,
     pub(crate) mirror: Arc<Mirror>,
     pub(crate) clock: Arc<Clock>,
-    pub(crate) patience: Duration,
+    pub(crate) max_staleness: Duration,
 }
 
 impl Core {
@@ -93,7 +93,7 @@ impl Core {
     }
 
     /// Keeps an entry of `subject` in memory, as long as it is of any use there, and returns it.
-    pub(crate) fn keep(&self, subject: &Subject, entry: Entry) -> Arc<Entry> {
+    pub(crate) fn keep(&self, subject: &CacheItem, entry: Entry) -> Arc<Entry> {
         let key = subject.key.clone();
         self.memory.fill(key, entry, &subject.policy, &self.clock)
     }
@@ -161,7 +161,7 @@ impl Core {
         {
             return Ticket::ready(answer);
         }
-        let patience = self.patience;
+        let max_staleness = self.max_staleness;
         let joinable = |flight: &Flight| {
             proof != Proof::Fresh
                 && flight
@@ -171,11 +171,11 @@ impl Core {
                         self.mirror.standing(std::iter::once(dependency)) == Standing::Valid
                             && (proof == Proof::Verified
                                 || self.mirror.is_trusted(self.clock.now())
-                                || (!unproven && began.elapsed() < patience))
+                                || (!unproven && began.elapsed() < max_staleness))
                     })
                     .unwrap_or(true)
         };
-        let names: Arc<[Name]> = making.names(&subject);
+        let names: Arc<[InvalidationTarget]> = making.names(&subject);
         let core = self.clone();
         self.flights.join(
             &subject.key.clone(),
@@ -197,7 +197,7 @@ impl Core {
                     return landing.end(Ok(answer));
                 }
                 match making {
-                    Making::Load(load) => {
+                    Producer::Load(load) => {
                         let progress = Progress::new(in_memory);
                         Miss {
                             core,
@@ -212,7 +212,7 @@ impl Core {
                         }
                         .start();
                     }
-                    Making::Compose(composition) => {
+                    Producer::Compose(composition) => {
                         compose::start(
                             &core,
                             landing,

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::clock::Micros;
-use super::coherence::{Dependency, Name, Stamp};
+use super::coherence::{Dependency, InvalidationTarget, Stamp};
 use super::outcome::Staleness;
-use super::policy::{Ends, Life, Policy};
+use super::policy::{Expiry, Lifetime, Policy};
 
 /// What a source said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,32 +53,32 @@ pub struct Entry {
     /// How long its load took.
     pub load_time: Micros,
     /// Until when it is fresh.
-    pub ends: Ends,
+    pub ends: Expiry,
     /// For how long memory keeps it, from its fill: for its use past its end, too. Zero until then, and where it does not.
     pub kept_for: Micros,
     /// What tells it from a plain one; a plain one has none.
-    pub particulars: Option<Box<Particulars>>,
+    pub particulars: Option<Box<Extras>>,
 }
 
 /// What a plain entry does not have, in one place, so that it takes no room there. Plain are values of SQL, and of upstreams that send
 /// neither a validator nor a lifetime.
 #[derive(Clone, Debug, Default)]
-pub struct Particulars {
+pub struct Extras {
     /// What the parts of a whole depend on, each as of its own load; of what was loaded, nothing.
     pub of_parts: Box<[Dependency]>,
     /// How much of its TTL it was given.
-    pub life: Life,
+    pub life: Lifetime,
     /// What its source knows it by when it is asked to confirm it; `None`: it cannot.
     pub validator: Option<Box<str>>,
     /// A stale entry whose renewal failed is served without a new attempt until then, for this reason.
     pub hold: Option<(Micros, Staleness)>,
 }
 
-impl Particulars {
+impl Extras {
     /// For [`Entry::particulars`]: `None` if these are those of a plain entry.
-    pub fn boxed(self) -> Option<Box<Particulars>> {
+    pub fn boxed(self) -> Option<Box<Extras>> {
         let plain = self.of_parts.is_empty()
-            && self.life == Life::Full
+            && self.life == Lifetime::Policy
             && self.validator.is_none()
             && self.hold.is_none();
         (!plain).then(|| Box::new(self))
@@ -86,7 +86,7 @@ impl Particulars {
 }
 
 impl Entry {
-    /// What its parts depend on: see [`Particulars::of_parts`].
+    /// What its parts depend on: see [`Extras::of_parts`].
     pub fn of_parts(&self) -> &[Dependency] {
         self.particulars
             .as_ref()
@@ -94,18 +94,18 @@ impl Entry {
     }
 
     /// How much of its TTL it was given.
-    pub fn life(&self) -> Life {
+    pub fn life(&self) -> Lifetime {
         self.particulars
             .as_ref()
-            .map_or(Life::Full, |particulars| particulars.life)
+            .map_or(Lifetime::Policy, |particulars| particulars.life)
     }
 
-    /// What its source knows it by: see [`Particulars::validator`].
+    /// What its source knows it by: see [`Extras::validator`].
     pub fn validator(&self) -> Option<&str> {
         self.particulars.as_ref()?.validator.as_deref()
     }
 
-    /// Until when it is served stale without a new attempt, and why: see [`Particulars::hold`].
+    /// Until when it is served stale without a new attempt, and why: see [`Extras::hold`].
     pub fn hold(&self) -> Option<(Micros, Staleness)> {
         self.particulars.as_ref()?.hold
     }
@@ -129,7 +129,7 @@ impl Entry {
     }
 
     /// The names it depends on besides its own key.
-    pub fn tags(&self) -> &[Name] {
+    pub fn tags(&self) -> &[InvalidationTarget] {
         self.own.names.split_last().map_or(&[], |(_, tags)| tags)
     }
 
@@ -161,6 +161,6 @@ mod tests {
     fn a_plain_entry_takes_160_bytes() {
         // With the two counts of its `Arc`. The allocator gives 128, 160 or 192 bytes: what goes past 160 costs each entry four words.
         assert!(2 * size_of::<usize>() + size_of::<Entry>() <= 160);
-        assert!(Particulars::default().boxed().is_none());
+        assert!(Extras::default().boxed().is_none());
     }
 }

@@ -13,9 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::clock::Clock;
-use super::coherence::{Dependency, Epoch, Stamp};
-use super::entry::{Entry, Particulars, Value, hash};
-use super::policy::{Life, Policy};
+use super::coherence::{Dependency, HistoryId, Stamp};
+use super::entry::{Entry, Extras, Value, hash};
+use super::policy::{Lifetime, Policy};
 
 const HEAD: &[u8; 4] = b"LDR\x03";
 const SUMMED_FROM: usize = 20;
@@ -35,10 +35,10 @@ pub fn encode(entry: &Entry, load_id: u64, fresh_for: Duration, clock: &Clock) -
     let absent = if entry.value.is_absent() { ABSENT } else { 0 };
     let life = match entry.life() {
         // What is not kept comes to no envelope.
-        Life::Full | Life::NotKept => 0,
-        Life::Tenth => TENTH,
-        Life::Exactly(_) => EXACTLY,
-        Life::Strictly(_) => STRICTLY,
+        Lifetime::Policy | Lifetime::NoStore => 0,
+        Lifetime::Shortened => TENTH,
+        Lifetime::MaxAge(_) => EXACTLY,
+        Lifetime::MustRevalidate(_) => STRICTLY,
     };
     out.push(absent | life);
     for number in [
@@ -82,10 +82,10 @@ pub fn decode(
     };
     let said = Duration::from_micros(fresh_for?);
     let life = match flags & !ABSENT {
-        0 => Life::Full,
-        TENTH => Life::Tenth,
-        EXACTLY => Life::Exactly(said),
-        STRICTLY => Life::Strictly(said),
+        0 => Lifetime::Policy,
+        TENTH => Lifetime::Shortened,
+        EXACTLY => Lifetime::MaxAge(said),
+        STRICTLY => Lifetime::MustRevalidate(said),
         _ => return None,
     };
     // Not in the future, however the clocks were set meanwhile.
@@ -94,7 +94,7 @@ pub fn decode(
     Some(Entry {
         hash: hash(value.bytes()),
         own: own(Stamp {
-            epoch: Epoch(epoch?),
+            epoch: HistoryId(epoch?),
             clock: load_clock?,
             begun: 0,
         }),
@@ -102,10 +102,10 @@ pub fn decode(
         load_time: load_time?,
         ends: policy.ends(value.is_absent(), life, jitter, fresh_until, clock.now()),
         kept_for: 0,
-        particulars: Particulars {
+        particulars: Extras {
             life,
             validator: validator.map(Into::into),
-            ..Particulars::default()
+            ..Extras::default()
         }
         .boxed(),
         value,
@@ -138,7 +138,7 @@ fn text<'a>(bytes: &'a [u8], at: &mut usize) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::policy::{Ends, StaleRules};
+    use super::super::policy::{Expiry, StaleRules};
     use super::*;
     use std::sync::Arc;
 
@@ -151,7 +151,7 @@ mod tests {
             absent: Duration::from_secs(5),
             stale: StaleRules::default(),
             soft_timeout: None,
-            blind_ttl: None,
+            disconnected_ttl: None,
             revalidate: Duration::ZERO,
         }
     }
@@ -160,19 +160,19 @@ mod tests {
         Dependency::unknown(stamp, Arc::default())
     }
 
-    fn entry(body: Option<Vec<u8>>, particulars: Particulars, clock: &Clock) -> Entry {
+    fn entry(body: Option<Vec<u8>>, particulars: Extras, clock: &Clock) -> Entry {
         let value = body.map_or(Value::Absent, |body| Value::Present(body.into()));
         Entry {
             hash: hash(value.bytes()),
             value,
             own: own(Stamp {
-                epoch: Epoch(8),
+                epoch: HistoryId(8),
                 clock: 9,
                 begun: 0,
             }),
             loaded_at: clock.now(),
             load_time: 12_000,
-            ends: Ends {
+            ends: Expiry {
                 memory_until: 0,
                 fresh_until: 0,
             },
@@ -182,10 +182,10 @@ mod tests {
     }
 
     fn envelope(body: Vec<u8>, clock: &Clock) -> Vec<u8> {
-        let particulars = Particulars {
-            life: Life::Tenth,
+        let particulars = Extras {
+            life: Lifetime::Shortened,
             validator: Some("\"abc\"\n".into()),
-            ..Particulars::default()
+            ..Extras::default()
         };
         let entry = entry(Some(body), particulars, clock);
         encode(&entry, 7, Duration::from_secs(1), clock)
@@ -197,16 +197,16 @@ mod tests {
             body: Option<Vec<u8>>,
             validator in proptest::option::of(".{1,20}"),
             life in prop_oneof![
-                Just(Life::Full),
-                Just(Life::Tenth),
-                Just(Life::Exactly(Duration::from_secs(60))),
-                Just(Life::Strictly(Duration::from_secs(60))),
+                Just(Lifetime::Policy),
+                Just(Lifetime::Shortened),
+                Just(Lifetime::MaxAge(Duration::from_secs(60))),
+                Just(Lifetime::MustRevalidate(Duration::from_secs(60))),
             ],
         ) {
             let clock = Clock::new();
             clock.heard_redis(clock.now() + 3_000_000, clock.now());
             let validator = validator.map(Into::into);
-            let particulars = Particulars { life, validator, ..Particulars::default() };
+            let particulars = Extras { life, validator, ..Extras::default() };
             let before = entry(body, particulars, &clock);
             let bytes = Bytes::from(encode(&before, 7, Duration::from_secs(60), &clock));
             prop_assert_eq!(load_id(&bytes), 7u64.to_le_bytes());

@@ -17,7 +17,7 @@ use super::error::LoadError;
 use super::key::Key;
 use super::outcome::Staleness;
 use super::policy::Policy;
-use super::request::Subject;
+use super::request::CacheItem;
 
 /// The first pause, where a tenth of the TTL is longer.
 const FIRST: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ impl Failures {
     /// invalidated since.
     pub(crate) fn held(
         &self,
-        subject: &Subject,
+        subject: &CacheItem,
         now: Micros,
         lifted: impl Fn(Stamp) -> bool,
     ) -> Option<LoadError> {
@@ -82,7 +82,7 @@ impl Failures {
     }
 
     /// Notes that a load of `subject` failed, at `now` and at this point of history.
-    pub(crate) fn note(&self, subject: &Subject, error: &LoadError, now: Micros, at: Stamp) {
+    pub(crate) fn note(&self, subject: &CacheItem, error: &LoadError, now: Micros, at: Stamp) {
         let (key, policy) = (&subject.key, &subject.policy);
         let before = self.keys.get(key.as_str());
         let before = before.map_or(0, |failure| failure.count);
@@ -168,14 +168,14 @@ impl Aftermath {
 
 #[cfg(test)]
 mod tests {
-    use super::super::coherence::Epoch;
+    use super::super::coherence::HistoryId;
     use super::super::policy::StaleRules;
     use super::*;
 
     const S: Micros = 1_000_000;
     const SECOND: Duration = Duration::from_secs(1);
     const AT: Stamp = Stamp {
-        epoch: Epoch(1),
+        epoch: HistoryId(1),
         clock: 7,
         begun: 0,
     };
@@ -187,13 +187,13 @@ mod tests {
             absent: Duration::ZERO,
             stale: StaleRules::default(),
             soft_timeout: None,
-            blind_ttl: None,
+            disconnected_ttl: None,
             revalidate: Duration::ZERO,
         }
     }
 
-    fn subject(key: &str, policy: Policy) -> Subject {
-        Subject {
+    fn subject(key: &str, policy: Policy) -> CacheItem {
+        CacheItem {
             key: Key::new(1, key),
             policy: policy.into(),
             tags: Box::default(),
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn pauses_double_up_to_a_tenth_of_the_ttl() {
         let failures = Failures::new();
-        let held = |subject: &Subject, now| failures.held(subject, now, |_| true);
+        let held = |subject: &CacheItem, now| failures.held(subject, now, |_| true);
         let error = LoadError::Failed("no".into());
         let k = subject("k", policy(30 * SECOND, 50 * SECOND));
         for pause in [1, 2, 4, 5, 5] {
@@ -243,13 +243,13 @@ mod tests {
     fn a_pause_is_of_one_key_or_of_the_whole_source_and_can_be_lifted() {
         let policy = policy(30 * SECOND, 300 * SECOND);
         let (a, b) = (subject("a", policy.clone()), subject("b", policy.clone()));
-        let other = Subject {
+        let other = CacheItem {
             share: "others".into(),
             ..subject("c", policy)
         };
         for whole in [false, true] {
             let failures = Failures::new();
-            let held = |subject: &Subject, now| failures.held(subject, now, |_| false);
+            let held = |subject: &CacheItem, now| failures.held(subject, now, |_| false);
             failures.note(&a, &paused(60, whole), 100 * S, AT);
             assert_eq!(held(&a, 150 * S), Some(paused(10, whole)));
             assert_eq!(held(&b, 150 * S), whole.then(|| paused(10, true)));

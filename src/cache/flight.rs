@@ -24,7 +24,7 @@ const SHARDS: usize = 16;
 const RUNNING: usize = 2;
 
 /// What a reader gets.
-pub type Ending = Result<Answer, LoadError>;
+pub type LookupResult = Result<Answer, LoadError>;
 /// Makes a stale answer for a reader who will not wait to the end.
 type Fallback = Box<dyn Fn() -> Option<Answer> + Send>;
 
@@ -69,7 +69,7 @@ pub(super) struct State {
     /// Served at once to whoever asks, as long as this gives it: it looks again each time.
     early: Option<Fallback>,
     pub(super) fallback: Option<Fallback>,
-    ending: Option<Ending>,
+    ending: Option<LookupResult>,
     pub(super) waiters: Vec<Waiter>,
     /// How often all waiters were woken.
     pub(super) wakes: u64,
@@ -77,7 +77,7 @@ pub(super) struct State {
 
 pub(super) enum Waiter {
     Task(Waker),
-    Callback(Box<dyn FnOnce(Ending) + Send>, Role),
+    Callback(Box<dyn FnOnce(LookupResult) + Send>, Role),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -198,7 +198,7 @@ impl Flight {
 }
 
 impl State {
-    pub(super) fn answer(&self, role: Role) -> Option<Ending> {
+    pub(super) fn answer(&self, role: Role) -> Option<LookupResult> {
         if let Some(ending) = &self.ending {
             return Some(ending.clone().map(|answer| Answer {
                 outcome: if role == Role::Follower {
@@ -249,7 +249,7 @@ impl Landing {
     }
 
     /// Ends the flight.
-    pub(crate) fn end(self, ending: Ending) {
+    pub(crate) fn end(self, ending: LookupResult) {
         self.flight.lock().ending = Some(ending);
         // The rest is done on drop, as for a flight that ends by a panic.
     }
@@ -313,8 +313,8 @@ mod tests {
     use super::*;
     use crate::cache::entry::{Entry, Value};
     use crate::cache::outcome::{Outcome, Staleness, Trace};
-    use crate::cache::policy::Ends;
-    use crate::cache::{Epoch, Stamp};
+    use crate::cache::policy::Expiry;
+    use crate::cache::{HistoryId, Stamp};
     use std::sync::mpsc;
     use std::time::Duration;
 
@@ -324,7 +324,7 @@ mod tests {
             hash: 0,
             own: Dependency::unknown(
                 Stamp {
-                    epoch: Epoch(1),
+                    epoch: HistoryId(1),
                     clock: 0,
                     begun: 0,
                 },
@@ -332,7 +332,7 @@ mod tests {
             ),
             loaded_at: 0,
             load_time: 0,
-            ends: Ends {
+            ends: Expiry {
                 memory_until: 0,
                 fresh_until: 0,
             },
@@ -346,7 +346,7 @@ mod tests {
         }
     }
 
-    fn body(ending: &Ending) -> &[u8] {
+    fn body(ending: &LookupResult) -> &[u8] {
         ending.as_ref().unwrap().entry.value.bytes()
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Cache;
 use super::coherence::bus::{Listener, MOST_NAMES};
-use super::coherence::{Batch, Kind, Name};
+use super::coherence::{Batch, InvalidationTarget, Purge};
 use super::redis_fault::over;
 
 /// Names in one script: many more would hold up everybody else in Redis, and outlast the time a reply may take.
@@ -17,12 +17,12 @@ const NAMES_AT_ONCE: usize = 1000;
 
 /// An invalidation that is in force here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Acknowledged {
+pub struct InvalidationReceipt {
     /// Its clock, by which a read elsewhere can ask not to be older. `None`: pending.
     pub clock: Option<u64>,
 }
 
-impl Acknowledged {
+impl InvalidationReceipt {
     /// Whether it holds on this replica only, until Redis can be told.
     pub fn is_pending(&self) -> bool {
         self.clock.is_none()
@@ -30,15 +30,15 @@ impl Acknowledged {
 }
 
 impl Cache {
-    /// Invalidates what these names speak of, here at once and on every replica within `patience`.
+    /// Invalidates what these names speak of, here at once and on every replica within `max_staleness`.
     /// Blocks for a round trip to Redis, and one more for each thousand names; in a cache that has
     /// just been made also until a configured Redis was looked for once, for four times what a
     /// connection may take at most: a second by default. While Redis cannot take it, it holds here
     /// and waits to be delivered; [`Cache::wait_delivered`] waits for that, and so does dropping
     /// the last clone. No names are no invalidation: acknowledged with the clock that was heard
     /// last.
-    pub fn invalidate(&self, names: &[Name], kind: Kind) -> Acknowledged {
-        let mut done = Acknowledged {
+    pub fn invalidate(&self, names: &[InvalidationTarget], kind: Purge) -> InvalidationReceipt {
+        let mut done = InvalidationReceipt {
             clock: Some(self.core.mirror.era().last()),
         };
         // All of them here first, and only then the first of them elsewhere.
@@ -66,7 +66,7 @@ impl Cache {
     }
 
     /// One invalidation of names that stand in the overlay as `batch`. Returns its clock, if Redis has taken it.
-    fn send(&self, names: &[Name], kind: Kind, batch: &Batch) -> Option<u64> {
+    fn send(&self, names: &[InvalidationTarget], kind: Purge, batch: &Batch) -> Option<u64> {
         let (core, bus) = (&self.core, &self.bus);
         if core.mirror.is_alone() && !core.redis.pool().is_configured() {
             let era = core.mirror.era();
@@ -134,7 +134,7 @@ impl Cache {
         clock
     }
 
-    fn tell_listeners(&self, names: &[Name], kind: Kind) {
+    fn tell_listeners(&self, names: &[InvalidationTarget], kind: Purge) {
         let listeners = self
             .bus
             .listeners
@@ -147,7 +147,10 @@ impl Cache {
 
     /// Has `listener` told of each name that is invalidated, here or elsewhere. It must not block.
     /// A listener that holds a clone of the cache keeps it open for ever.
-    pub fn on_invalidation(&self, listener: impl Fn(&Name, Kind) + Send + Sync + 'static) {
+    pub fn on_invalidation(
+        &self,
+        listener: impl Fn(&InvalidationTarget, Purge) + Send + Sync + 'static,
+    ) {
         let listener: Listener = Box::new(listener);
         self.bus
             .listeners

@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 use super::clock::micros;
 use super::coherence::{Dependency, Stamp, Standing};
 use super::core::Core;
-use super::entry::{Entry, Particulars, hash};
+use super::entry::{Entry, Extras, hash};
 use super::envelope;
 use super::error::LoadError;
 use super::loaders::{Job, Turn};
 use super::miss::{Miss, PAUSES};
 use super::outcome::{Answer, Outcome};
-use super::policy::Life;
+use super::policy::Lifetime;
 use super::random::random;
 use super::redis_tier::Lease;
-use super::request::{Attempt, Load, Loaded, Previous, Subject};
+use super::request::{CacheItem, Load, LoadContext, Loaded, Revalidation};
 use super::verdict::Word;
 
 impl Miss {
@@ -68,7 +68,7 @@ impl Miss {
             self.subject.tally.count_part_load();
         }
         let began = Instant::now();
-        let attempt = Attempt {
+        let attempt = LoadContext {
             deadline: began + self.load.limit,
             previous: self.previous(),
         };
@@ -105,12 +105,12 @@ impl Miss {
     }
 
     /// The copy that the source may confirm.
-    fn previous(&mut self) -> Option<Previous> {
+    fn previous(&mut self) -> Option<Revalidation> {
         let copy = self.progress.previous.take()?;
         let standing = self.core.mirror.standing(copy.dependencies());
         let confirmable = matches!(standing, Standing::Valid | Standing::Soft(_));
         let validator = copy.validator().filter(|_| confirmable)?;
-        Some(Previous {
+        Some(Revalidation {
             value: copy.value.bytes().clone(),
             validator: validator.into(),
         })
@@ -179,10 +179,10 @@ impl Miss {
                 now,
             ),
             kept_for: 0,
-            particulars: Particulars {
+            particulars: Extras {
                 life: loaded.life,
                 validator: loaded.take_validator(),
-                ..Particulars::default()
+                ..Extras::default()
             }
             .boxed(),
             value: loaded.value,
@@ -190,7 +190,7 @@ impl Miss {
         let mut stored = false;
         if self.uses_redis() {
             let ttl = match entry.life() {
-                Life::NotKept => Duration::ZERO,
+                Lifetime::NoStore => Duration::ZERO,
                 _ => fresh_for + entry.use_past_end(&self.subject.policy),
             };
             // The lease is given back also where there is nothing to keep: as long as it is held here it is renewed.
@@ -241,7 +241,7 @@ impl Miss {
         }
         let kind = if offered { "refresh" } else { "miss" };
         let all = self.progress.began.elapsed().as_millis();
-        let Subject {
+        let CacheItem {
             key, label, note, ..
         } = &self.subject;
         match error {

@@ -12,9 +12,9 @@ use moka::policy::EvictionPolicy;
 
 use super::clock::Clock;
 use super::coherence::Dependency;
-use super::entry::{Entry, Particulars};
+use super::entry::{Entry, Extras};
 use super::key::Key;
-use super::policy::{Life, Policy};
+use super::policy::{Lifetime, Policy};
 use super::settings::{Eviction, MemorySettings};
 
 /// What an entry costs besides its key and body, as `cargo bench --bench scale` finds it: more than half is moka's own nodes, the
@@ -63,7 +63,7 @@ impl MemoryTier {
                 let tags: usize = tags.map(|tag| tag.as_str().len() + A_TAG).sum();
                 let particulars = match &entry.particulars {
                     Some(particulars) => {
-                        size_of::<Particulars>()
+                        size_of::<Extras>()
                             + particulars.of_parts.len() * A_PART
                             + particulars.validator.as_ref().map_or(0, |text| text.len())
                     }
@@ -104,7 +104,7 @@ impl MemoryTier {
         policy: &Policy,
         clock: &Clock,
     ) -> Arc<Entry> {
-        entry.kept_for = if entry.life() == Life::NotKept || policy.memory.is_zero() {
+        entry.kept_for = if entry.life() == Lifetime::NoStore || policy.memory.is_zero() {
             0
         } else {
             let longest = super::clock::micros(entry.use_past_end(policy));

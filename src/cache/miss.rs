@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::coherence::{Name, Standing};
+use super::coherence::{InvalidationTarget, Standing};
 use super::core::{Core, Proof, Readable};
 use super::entry::{Entry, Value};
 use super::envelope;
@@ -17,7 +17,7 @@ use super::outcome::{Answer, Outcome, Staleness, Trace};
 use super::policy::Freshness;
 use super::random::random;
 use super::redis_reads::Read;
-use super::request::{Load, Subject};
+use super::request::{CacheItem, Load};
 use super::verdict::Word;
 
 /// The first and the longest pause between two looks for what another replica is loading.
@@ -28,12 +28,12 @@ pub(super) const PAUSES: (Duration, Duration) =
 pub(crate) struct Miss {
     pub(crate) core: Arc<Core>,
     pub(crate) landing: Landing,
-    pub(crate) subject: Subject,
+    pub(crate) subject: CacheItem,
     /// Whether a look-up of its own, not a part of another one.
     pub(crate) whole: bool,
     pub(crate) load: Load,
     /// What the value depends on: its tags and its own key.
-    pub(crate) names: Arc<[Name]>,
+    pub(crate) names: Arc<[InvalidationTarget]>,
     pub(crate) proof: Proof,
     /// `None`: whatever Redis has under the key is what is looked for.
     pub(crate) readable: Option<Readable>,

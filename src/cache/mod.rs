@@ -50,7 +50,7 @@
 //! - [`Cache::typed`] names a type and its version. A value is what serde_json writes and reads
 //!   back as it was: one that JSON would change (`NaN`, `Some(None)`, a map with keys that are no
 //!   text) is an error of its load, which says where it stands.
-//! - [`Wanted`] says which value of the type, and its tags. `Ok(None)` from [`Typed::find_or_load`]
+//! - [`TaggedKey`] says which value of the type, and its tags. `Ok(None)` from [`Typed::find_or_load`]
 //!   is kept as an absence.
 //! - [`Outcome`] says how it was found: in memory, in Redis, by a load, or stale and why.
 //! - [`Typed::get_or_load`] blocks while it is not in memory. An async server awaits
@@ -126,28 +126,29 @@ use self::typed::TypedParts;
 
 pub use self::builder::CacheBuilder;
 pub use self::clock::{Clock, Micros, micros};
-pub use self::coherence::{Dependency, Epoch, Kind, Name, Stamp};
+pub use self::coherence::{Dependency, HistoryId, InvalidationTarget, Purge, Stamp};
 pub(crate) use self::digits::Digits;
 pub(crate) use self::entry::hash;
-pub use self::entry::{Entry, Particulars, Value};
+pub use self::entry::{Entry, Extras, Value};
 #[doc(hidden)] // For benches/micro alone: no embedder has a use for these bytes.
 pub use self::envelope::{decode as decode_envelope, encode as encode_envelope};
 pub use self::error::LoadError;
 pub use self::fair_queue::Caller;
-pub use self::flight::Ending;
-pub use self::invalidation::Acknowledged;
+pub use self::flight::LookupResult;
+pub use self::invalidation::InvalidationReceipt;
 pub(crate) use self::key::unescaped;
 pub use self::key::{Key, KeyText, Tag, escape_into};
 pub use self::loaders::ShareStatus;
 pub use self::outcome::{Answer, Outcome, Staleness, Trace};
-pub use self::policy::{Ends, Freshness, Life, Policy, StaleRules};
+pub use self::policy::{Expiry, Freshness, Lifetime, Policy, StaleRules};
 pub use self::random::random;
 pub use self::redis_fault::{RedisDown, RedisState};
 pub use self::redis_pool::RedisPool;
 pub use self::redis_url::check_redis_url;
 pub(crate) use self::redis_url::unknown_option;
 pub use self::request::{
-    Attempt, Compose, Composition, LastResort, Load, Loaded, Making, Previous, Request, Subject,
+    CacheItem, Compose, Composition, LastResort, Load, LoadContext, Loaded, Producer, Request,
+    Revalidation,
 };
 pub use self::settings::{
     CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisSettings,
@@ -155,9 +156,9 @@ pub use self::settings::{
 pub use self::stats::{Tally, Totals};
 pub use self::status::{BusState, MemorySize, Replica};
 pub use self::ticket::Ticket;
-pub use self::typed::{Fetching, Typed, Wanted};
+pub use self::typed::{TaggedKey, Typed, TypedTicket};
 
-/// How long Redis may take to reply to the bus at least, unless `patience` is shorter; otherwise
+/// How long Redis may take to reply to the bus at least, unless `max_staleness` is shorter; otherwise
 /// five times what the pool allows.
 const BUS_REPLY: Duration = Duration::from_millis(500);
 
@@ -166,7 +167,7 @@ const NAMES_KEPT: Duration = Duration::from_secs(3600);
 
 /// The two-tier cache. Cheap to clone; clones are the same cache.
 ///
-/// It closes with its last clone, and with the last [`Typed`] and [`Fetching`] made from it. That
+/// It closes with its last clone, and with the last [`Typed`] and [`TypedTicket`] made from it. That
 /// blocks only while an invalidation is pending, for [`CacheBuilder::delivery`] (a second by
 /// default) at most. Its threads and its connections to Redis end within a second of that; a thread
 /// that runs a load ends with the load. A name server that does not answer can hold a thread
@@ -224,7 +225,9 @@ impl Cache {
             scripts.clone(),
             saw,
         )?;
-        let reply = BUS_REPLY.max(redis.timeout * 5).min(coherence.patience);
+        let reply = BUS_REPLY
+            .max(redis.timeout * 5)
+            .min(coherence.max_staleness);
         let redis = RedisTier::start(pool, &redis.prefix, mirror.clone(), scripts.clone())?;
         let parts = Arc::new(BusParts {
             mirror: mirror.clone(),
@@ -249,7 +252,7 @@ impl Cache {
             loaders: Loaders::new(loads.clone()),
             mirror,
             clock,
-            patience: coherence.patience,
+            max_staleness: coherence.max_staleness,
         });
         let open = Arc::new(Open::new(core.clone(), parts.clone()));
         if core.redis.pool().is_used() {
@@ -307,7 +310,7 @@ impl Cache {
     ///
     /// # Errors
     /// What the load ended with, if no stale copy may stand in for it.
-    pub fn answer(&self, request: Request, limit: Duration) -> Ending {
+    pub fn answer(&self, request: Request, limit: Duration) -> LookupResult {
         match self.get(request.subject.key.as_str(), &request.subject.policy, 0) {
             Some(answer) => Ok(answer),
             None => self.fetch(request).wait(limit),
@@ -315,7 +318,7 @@ impl Cache {
     }
 
     /// Sets a part of `max_loads` and `max_queue` aside for each of the shares with these names,
-    /// which loads of other shares cannot take: see [`Subject::share`]. One that is not named here
+    /// which loads of other shares cannot take: see [`CacheItem::share`]. One that is not named here
     /// has its part from its first load on.
     pub fn set_aside(&self, shares: impl IntoIterator<Item = Arc<str>>) {
         self.core.loaders.set_aside(shares);

@@ -22,7 +22,7 @@ pub struct Policy {
     /// How long a request waits for a load when there is a copy past `while_revalidate` but within `if_error`. `None`: to the end.
     pub soft_timeout: Option<Duration>,
     /// How long memory is served while a replica hears from neither the bus nor Redis. `None`: to the end of its memory TTL.
-    pub blind_ttl: Option<Duration>,
+    pub disconnected_ttl: Option<Duration>,
     /// How long past its end a value is kept that its source can confirm, so that it need not be sent again. Makes nothing
     /// servable: see [`StaleRules`] for that.
     pub revalidate: Duration,
@@ -41,36 +41,40 @@ pub struct StaleRules {
 
 /// How much of its TTL a value is given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Life {
+pub enum Lifetime {
     /// All of it.
     #[default]
-    Full,
+    Policy,
     /// A tenth: something is missing from it that may be back soon.
-    Tenth,
+    Shortened,
     /// So long, by its source's own word, where the policy's TTL is not shorter; zero: to be confirmed before each use.
-    Exactly(Duration),
+    MaxAge(Duration),
     /// The same, and its source forbids to serve it a moment longer, whatever [`StaleRules`] say.
-    Strictly(Duration),
+    MustRevalidate(Duration),
     /// None: whoever waited for it gets it, and no tier keeps it, nor anything that was made of it.
-    NotKept,
+    NoStore,
 }
 
-impl Life {
+impl Lifetime {
     /// Whether nothing with this life may be served past its end.
     pub(crate) fn ends_sharply(self) -> bool {
-        matches!(self, Life::Strictly(_) | Life::NotKept)
+        matches!(self, Lifetime::MustRevalidate(_) | Lifetime::NoStore)
     }
 
     /// The life of a whole that has this one by itself, with a part of that life: what a part's source forbids is forbidden for
     /// the whole. How long the part is fresh is another matter.
-    pub(crate) fn with_part(self, part: Life) -> Life {
+    pub(crate) fn with_part(self, part: Lifetime) -> Lifetime {
         match (self, part) {
-            (Life::NotKept, _) | (_, Life::NotKept) => Life::NotKept,
-            (Life::Strictly(_), _) => self,
-            (Life::Exactly(time), Life::Strictly(_)) => Life::Strictly(time),
-            (Life::Full, Life::Strictly(_)) => Life::Strictly(Duration::MAX),
+            (Lifetime::NoStore, _) | (_, Lifetime::NoStore) => Lifetime::NoStore,
+            (Lifetime::MustRevalidate(_), _) => self,
+            (Lifetime::MaxAge(time), Lifetime::MustRevalidate(_)) => Lifetime::MustRevalidate(time),
+            (Lifetime::Policy, Lifetime::MustRevalidate(_)) => {
+                Lifetime::MustRevalidate(Duration::MAX)
+            }
             // Neither a tenth nor stale: for those who waited.
-            (Life::Tenth, Life::Strictly(_)) => Life::Strictly(Duration::ZERO),
+            (Lifetime::Shortened, Lifetime::MustRevalidate(_)) => {
+                Lifetime::MustRevalidate(Duration::ZERO)
+            }
             (life, _) => life,
         }
     }
@@ -91,7 +95,7 @@ pub enum Freshness {
 
 /// The two ends of a value's fresh life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ends {
+pub struct Expiry {
     /// Memory serves it without asking until then.
     pub memory_until: Micros,
     /// Redis's copy is an answer until then.
@@ -101,7 +105,7 @@ pub struct Ends {
 impl Policy {
     /// How long a value lives in Redis after its load, and in memory where Redis is off. `jitter` is any number: it shortens the
     /// life by up to a tenth, so that what was filled together does not expire together.
-    pub fn fresh_for(&self, absent: bool, life: Life, jitter: u64) -> Duration {
+    pub fn fresh_for(&self, absent: bool, life: Lifetime, jitter: u64) -> Duration {
         let ttl = if absent {
             self.absent
         } else if self.redis.is_zero() {
@@ -116,18 +120,18 @@ impl Policy {
     pub fn ends(
         &self,
         absent: bool,
-        life: Life,
+        life: Lifetime,
         jitter: u64,
         fresh_until: Micros,
         now: Micros,
-    ) -> Ends {
+    ) -> Expiry {
         let memory = if absent {
             self.absent.min(self.memory)
         } else {
             self.memory
         };
         let memory_until = now.saturating_add(micros(shorten(memory, life, jitter)));
-        Ends {
+        Expiry {
             memory_until: memory_until.min(fresh_until),
             fresh_until,
         }
@@ -175,12 +179,12 @@ impl Policy {
     }
 }
 
-fn shorten(ttl: Duration, life: Life, jitter: u64) -> Duration {
+fn shorten(ttl: Duration, life: Lifetime, jitter: u64) -> Duration {
     let (ttl, most) = match life {
-        Life::Full => (ttl, Duration::MAX),
-        Life::Tenth => (ttl / 10, Duration::MAX),
-        Life::Exactly(said) | Life::Strictly(said) => (ttl, said),
-        Life::NotKept => (ttl, Duration::ZERO),
+        Lifetime::Policy => (ttl, Duration::MAX),
+        Lifetime::Shortened => (ttl / 10, Duration::MAX),
+        Lifetime::MaxAge(said) | Lifetime::MustRevalidate(said) => (ttl, said),
+        Lifetime::NoStore => (ttl, Duration::ZERO),
     };
     (ttl - ttl / 1000 * (jitter % 101) as u32).min(most)
 }
@@ -203,7 +207,7 @@ mod tests {
                 on_reset: false,
             },
             soft_timeout: None,
-            blind_ttl: None,
+            disconnected_ttl: None,
             revalidate: Duration::ZERO,
         }
     }
@@ -240,26 +244,33 @@ mod tests {
     #[test]
     fn memory_never_outlives_redis() {
         let p = policy();
-        assert_eq!(p.ends(false, Life::Full, 0, 10 * S, 0).memory_until, 10 * S);
         assert_eq!(
-            p.ends(false, Life::Full, 0, 300 * S, 0).memory_until,
+            p.ends(false, Lifetime::Policy, 0, 10 * S, 0).memory_until,
+            10 * S
+        );
+        assert_eq!(
+            p.ends(false, Lifetime::Policy, 0, 300 * S, 0).memory_until,
             30 * S
         );
         assert_eq!(
-            p.ends(false, Life::Tenth, 0, 300 * S, 0).memory_until,
+            p.ends(false, Lifetime::Shortened, 0, 300 * S, 0)
+                .memory_until,
             3 * S
         );
-        assert_eq!(p.ends(true, Life::Full, 0, 300 * S, 0).memory_until, 5 * S);
+        assert_eq!(
+            p.ends(true, Lifetime::Policy, 0, 300 * S, 0).memory_until,
+            5 * S
+        );
     }
 
     #[test]
     fn a_source_may_shorten_a_life_and_not_lengthen_it() {
         let p = policy();
-        let said = |seconds| Life::Exactly(Duration::from_secs(seconds));
+        let said = |seconds| Lifetime::MaxAge(Duration::from_secs(seconds));
         let fresh = |life| p.fresh_for(false, life, 0).as_secs();
         assert_eq!([said(7), said(7000), said(0)].map(fresh), [7, 300, 0]);
-        assert_eq!(fresh(Life::Strictly(Duration::MAX)), 300);
-        assert_eq!(fresh(Life::NotKept), 0);
+        assert_eq!(fresh(Lifetime::MustRevalidate(Duration::MAX)), 300);
+        assert_eq!(fresh(Lifetime::NoStore), 0);
         // Jitter is for what is filled together, and its bound is this policy's.
         assert_eq!(p.fresh_for(false, said(7), 100), Duration::from_secs(7));
         assert_eq!(p.fresh_for(true, said(7000), 0), Duration::from_secs(5));
@@ -269,13 +280,16 @@ mod tests {
 
     #[test]
     fn what_a_part_forbids_is_forbidden_for_the_whole() {
-        let (strict, brief) = (Life::Strictly(Duration::ZERO), Duration::from_secs(1));
+        let (strict, brief) = (
+            Lifetime::MustRevalidate(Duration::ZERO),
+            Duration::from_secs(1),
+        );
         let all = [
-            Life::Full,
-            Life::Tenth,
-            Life::Exactly(brief),
+            Lifetime::Policy,
+            Lifetime::Shortened,
+            Lifetime::MaxAge(brief),
             strict,
-            Life::NotKept,
+            Lifetime::NoStore,
         ];
         for own in all {
             for part in all {
@@ -289,8 +303,8 @@ mod tests {
                     "{own:?} {part:?}"
                 );
                 assert_eq!(
-                    whole == Life::NotKept,
-                    own == Life::NotKept || part == Life::NotKept
+                    whole == Lifetime::NoStore,
+                    own == Lifetime::NoStore || part == Lifetime::NoStore
                 );
                 let (p, now) = (policy(), 0);
                 let ends = |life| p.ends(false, life, 0, u64::MAX, now).memory_until;
@@ -320,7 +334,7 @@ mod tests {
 
         #[test]
         fn jitter_shortens_by_at_most_a_tenth(jitter: u64) {
-            let life = policy().fresh_for(false, Life::Full, jitter);
+            let life = policy().fresh_for(false, Lifetime::Policy, jitter);
             prop_assert!(life >= Duration::from_secs(270) && life <= Duration::from_secs(300));
         }
     }

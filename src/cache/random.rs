@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 /// The next one. Costs no lock and no system call, but for the first on a thread.
 pub fn random() -> u64 {
-    thread_local!(static STATE: Cell<u64> = Cell::new(super::coherence::Epoch::random().0));
+    thread_local!(static STATE: Cell<u64> = Cell::new(super::coherence::HistoryId::random().0));
     // SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014), seeded by the system.
     STATE.with(|state| {
         let next = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::coherence::{Mirror, Name, Scripts};
+use super::coherence::{InvalidationTarget, Mirror, Scripts};
 use super::redis_pool::RedisPool;
 
 /// Keys in one MGET, so that the reply to large values still comes within the time that a reply may take.
@@ -53,7 +53,7 @@ struct Later {
 pub(super) struct Ask {
     pub(super) value: String,
     /// What the value depends on, where Redis is to tell what became of it, since the mirror cannot.
-    pub(super) checked: Option<Arc<[Name]>>,
+    pub(super) checked: Option<Arc<[InvalidationTarget]>>,
     pub(super) reply: Reply,
 }
 

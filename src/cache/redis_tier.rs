@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::Script;
 
-use super::coherence::{Mirror, Name, Scripts, Stamp};
+use super::coherence::{InvalidationTarget, Mirror, Scripts, Stamp};
 use super::error::LoadError;
 use super::key::Key;
 use super::leases::{Held, LEASE};
@@ -117,7 +117,7 @@ impl RedisTier {
     pub(crate) fn read(
         &self,
         key: &Key,
-        checked: Option<Arc<[Name]>>,
+        checked: Option<Arc<[InvalidationTarget]>>,
         pause: Duration,
         reply: impl FnOnce(Read) + Send + 'static,
     ) {
@@ -144,7 +144,7 @@ impl RedisTier {
     pub(crate) fn lease(
         &self,
         key: &Key,
-        names: &[Name],
+        names: &[InvalidationTarget],
         token: &str,
         seen: &[u8],
         waited_for: Option<&str>,
@@ -182,7 +182,11 @@ impl RedisTier {
     }
 
     /// Asks what became of these names; the mirror knows it then.
-    pub(crate) fn ask_names(&self, key: &Key, names: &[Name]) -> Result<(), RedisDown> {
+    pub(crate) fn ask_names(
+        &self,
+        key: &Key,
+        names: &[InvalidationTarget],
+    ) -> Result<(), RedisDown> {
         let value = self.names.value(key);
         self.pool.run(|connection| {
             let read = self.scripts.read(connection, &value, names)?;

@@ -5,24 +5,24 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::coherence::Name;
+use super::coherence::InvalidationTarget;
 use super::entry::Value;
 use super::error::LoadError;
-use super::flight::Ending;
+use super::flight::LookupResult;
 use super::key::{Key, Tag};
-use super::policy::{Life, Policy};
+use super::policy::{Lifetime, Policy};
 use super::stats::Tally;
 
 /// See the module.
 pub struct Request {
     /// What it is about.
-    pub subject: Subject,
+    pub subject: CacheItem,
     /// How the value is made.
-    pub making: Making,
+    pub making: Producer,
 }
 
 /// What a look-up is about.
-pub struct Subject {
+pub struct CacheItem {
     /// What is asked for.
     pub key: Key,
     /// How long it may be served.
@@ -42,28 +42,28 @@ pub struct Subject {
     pub tally: Arc<Tally>,
 }
 
-impl Subject {
+impl CacheItem {
     /// Its tags and, last, its key.
-    pub(crate) fn names(&self) -> impl Iterator<Item = Name> + '_ {
-        let tags = self.tags.iter().map(Name::from);
-        tags.chain([Name::from(&self.key)])
+    pub(crate) fn names(&self) -> impl Iterator<Item = InvalidationTarget> + '_ {
+        let tags = self.tags.iter().map(InvalidationTarget::from);
+        tags.chain([InvalidationTarget::from(&self.key)])
     }
 }
 
 /// How a value is made.
-pub enum Making {
+pub enum Producer {
     /// By asking a source.
     Load(Load),
     /// From other entries.
     Compose(Composition),
 }
 
-impl Making {
+impl Producer {
     /// The names that the value of `subject` depends on: its tags and its key, and those of its parts.
-    pub(crate) fn names(&self, subject: &Subject) -> Arc<[Name]> {
-        let own = |subject: &Subject| subject.names().collect::<Vec<_>>();
+    pub(crate) fn names(&self, subject: &CacheItem) -> Arc<[InvalidationTarget]> {
+        let own = |subject: &CacheItem| subject.names().collect::<Vec<_>>();
         let mut names = own(subject);
-        if let Making::Compose(composition) = self {
+        if let Producer::Compose(composition) = self {
             for part in &composition.parts {
                 let of_part = part.making.names(&part.subject);
                 names.extend(
@@ -84,22 +84,22 @@ pub struct Load {
     /// How long the work may take.
     pub limit: Duration,
     /// The work.
-    pub run: Box<dyn FnOnce(Attempt) -> Result<Loaded, LoadError> + Send>,
+    pub run: Box<dyn FnOnce(LoadContext) -> Result<Loaded, LoadError> + Send>,
 }
 
 /// What a load has to go by.
 #[derive(Clone, Debug)]
-pub struct Attempt {
+pub struct LoadContext {
     /// When it must be over: `limit` from its start.
     pub deadline: Instant,
     /// A copy that is no longer fresh, which the source may confirm instead of giving a new value. Never one that was invalidated
     /// hard, or that comes from before Redis lost its data: whoever invalidates wants the thing fetched anew.
-    pub previous: Option<Previous>,
+    pub previous: Option<Revalidation>,
 }
 
 /// A value from before with what its source made of it to know it by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Previous {
+pub struct Revalidation {
     /// The value's bytes. A source that confirms them gives them back, which copies nothing.
     pub value: Bytes,
     /// [`Loaded::validator`] of the load that brought them.
@@ -112,7 +112,7 @@ pub struct Loaded {
     /// The value, or that there is none.
     pub value: Value,
     /// How much of its TTL it deserves.
-    pub life: Life,
+    pub life: Lifetime,
     /// What the source knows this value by when it is asked to confirm it: text of its own. Dropped where it is longer than
     /// [`Loaded::LONGEST_VALIDATOR`], and with a value that is absent or not kept.
     pub validator: Option<Box<str>>,
@@ -123,7 +123,7 @@ impl Loaded {
     pub const LONGEST_VALIDATOR: usize = 1024;
 
     /// A value that its source cannot confirm.
-    pub fn new(value: Value, life: Life) -> Loaded {
+    pub fn new(value: Value, life: Lifetime) -> Loaded {
         Loaded {
             value,
             life,
@@ -133,7 +133,7 @@ impl Loaded {
 
     /// The validator to keep.
     pub(crate) fn take_validator(&mut self) -> Option<Box<str>> {
-        let kept = !self.value.is_absent() && self.life != Life::NotKept;
+        let kept = !self.value.is_absent() && self.life != Lifetime::NoStore;
         let taken = self.validator.take().filter(|_| kept);
         taken.filter(|text| (1..=Loaded::LONGEST_VALIDATOR).contains(&text.len()))
     }
@@ -151,6 +151,6 @@ pub struct Composition {
 }
 
 /// Makes a whole from its parts. `None`: it cannot be made.
-pub type Compose = Arc<dyn Fn(&[Ending]) -> Option<Loaded> + Send + Sync>;
+pub type Compose = Arc<dyn Fn(&[LookupResult]) -> Option<Loaded> + Send + Sync>;
 /// Makes a value when all else failed. `None`: it cannot.
 pub type LastResort = Box<dyn FnOnce() -> Option<Loaded> + Send>;

@@ -81,7 +81,7 @@ pub(crate) enum RedisChoice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoherenceSettings {
     /// How long after an acknowledged change a replica may still answer with what was before it, whatever fails.
-    pub patience: Duration,
+    pub max_staleness: Duration,
     /// About how many invalidations Redis keeps for replicas that missed some.
     pub log_length: u32,
 }
@@ -89,7 +89,7 @@ pub struct CoherenceSettings {
 impl Default for CoherenceSettings {
     fn default() -> Self {
         CoherenceSettings {
-            patience: Duration::from_secs(1),
+            max_staleness: Duration::from_secs(1),
             log_length: 10_000,
         }
     }

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::flight::Ending;
+use super::flight::LookupResult;
 use super::outcome::{Answer, Outcome};
 
 /// See the module. A look-up is counted once, by how it ended.
@@ -63,7 +63,7 @@ pub struct Totals {
 
 impl Tally {
     /// Counts a look-up.
-    pub fn count(&self, ending: &Ending) {
+    pub fn count(&self, ending: &LookupResult) {
         self.own.count(ending);
     }
 
@@ -77,7 +77,7 @@ impl Tally {
     }
 
     /// Counts a look-up as a part of another value.
-    pub(crate) fn count_part(&self, ending: &Ending) {
+    pub(crate) fn count_part(&self, ending: &LookupResult) {
         self.part.count(ending);
     }
 
@@ -110,7 +110,7 @@ impl Tally {
 }
 
 impl Counters {
-    fn count(&self, ending: &Ending) {
+    fn count(&self, ending: &LookupResult) {
         let counter = match ending {
             Ok(answer) => {
                 if answer.trace.redis.is_some() && answer.outcome != Outcome::RedisHit {

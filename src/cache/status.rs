@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Cache;
 use super::clock::micros;
-use super::coherence::{Dependency, Name, bus};
+use super::coherence::{Dependency, InvalidationTarget, bus};
 use super::entry::Entry;
 use super::policy::{Freshness, Policy};
 use super::redis_fault::RedisDown;
@@ -17,7 +17,7 @@ const REPLICA_FORGOTTEN: Duration = Duration::from_secs(60);
 /// How the bus is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BusState {
-    /// Whether this replica would have heard of any change that was acknowledged longer ago than `patience`.
+    /// Whether this replica would have heard of any change that was acknowledged longer ago than `max_staleness`.
     pub trusted: bool,
     /// The highest clock that it has heard.
     pub clock: u64,
@@ -96,7 +96,7 @@ impl Cache {
             .redis
             .pool()
             .run(|connection| bus.scripts.replicas(connection))?;
-        let lately = micros(bus.settings.patience * 3);
+        let lately = micros(bus.settings.max_staleness * 3);
         let (live, gone): (Vec<_>, Vec<_>) = said
             .into_iter()
             .partition(|(_, time, _)| now.saturating_sub(*time) <= lately);
@@ -133,8 +133,8 @@ impl Cache {
     }
 
     /// The names that an entry depends on, each with the clock of its last invalidation that is known here.
-    pub fn invalidated(&self, entry: &Entry) -> Vec<(Name, Option<u64>)> {
-        let mut all: Vec<(Name, Option<u64>)> = Vec::new();
+    pub fn invalidated(&self, entry: &Entry) -> Vec<(InvalidationTarget, Option<u64>)> {
+        let mut all: Vec<(InvalidationTarget, Option<u64>)> = Vec::new();
         for (name, clock) in entry.dependencies().flat_map(Dependency::invalidated) {
             if !all.iter().any(|(known, _)| *known == name) {
                 all.push((name, clock));

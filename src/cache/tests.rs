@@ -49,13 +49,13 @@ fn policy(memory: Duration, while_revalidate: Duration, if_error: Duration) -> A
             on_reset: false,
         },
         soft_timeout: None,
-        blind_ttl: None,
+        disconnected_ttl: None,
         revalidate: Duration::ZERO,
     })
 }
 
-fn subject(name: &str, policy: &Arc<Policy>) -> Subject {
-    Subject {
+fn subject(name: &str, policy: &Arc<Policy>) -> CacheItem {
+    CacheItem {
         key: Key::new(1, name),
         policy: policy.clone(),
         tags: Box::default(),
@@ -78,14 +78,14 @@ fn loading(
     };
     Request {
         subject: subject(name, policy),
-        making: Making::Load(load),
+        making: Producer::Load(load),
     }
 }
 
 fn present(body: &str) -> Result<Loaded, LoadError> {
     Ok(Loaded::new(
         Value::Present(body.to_owned().into()),
-        Life::Full,
+        Lifetime::Policy,
     ))
 }
 
@@ -93,7 +93,7 @@ fn failed() -> Result<Loaded, LoadError> {
     Err(LoadError::Failed("no".into()))
 }
 
-fn text(ending: &Ending) -> (String, Outcome) {
+fn text(ending: &LookupResult) -> (String, Outcome) {
     let answer = ending.as_ref().unwrap();
     (
         String::from_utf8(answer.entry.value.bytes().to_vec()).unwrap(),
@@ -193,7 +193,7 @@ fn a_load_that_fails_falls_back_to_the_stale_copy_and_is_not_tried_again_at_once
 #[test]
 fn absence_is_remembered_and_a_panicking_load_frees_its_readers() {
     let (cache, policy) = (cache(), hour());
-    let absent = || Ok(Loaded::new(Value::Absent, Life::Full));
+    let absent = || Ok(Loaded::new(Value::Absent, Lifetime::Policy));
     assert!(
         cache
             .answer(loading("k", &policy, absent), LONG)
@@ -253,7 +253,7 @@ fn composed(
     b: impl FnOnce() -> Result<Loaded, LoadError> + Send + 'static,
     last_resort: Option<LastResort>,
 ) -> Request {
-    let compose: Compose = Arc::new(|parts: &[Ending]| {
+    let compose: Compose = Arc::new(|parts: &[LookupResult]| {
         let texts: Vec<_> = parts
             .iter()
             .map(|part| part.as_ref().map_or("-".into(), |_| text(part).0))
@@ -263,7 +263,7 @@ fn composed(
     let parts = vec![loading("part-a", policy, a), loading("part-b", policy, b)];
     Request {
         subject: subject("whole", policy),
-        making: Making::Compose(Composition {
+        making: Producer::Compose(Composition {
             parts,
             compose,
             last_resort,
@@ -287,13 +287,13 @@ fn a_whole_is_made_of_its_parts_and_kept() {
 fn a_whole_falls_with_a_tag_that_none_of_its_parts_has() {
     let (cache, policy, key) = (cache(), hour(), Key::new(1, "whole"));
     let kept = || cache.get(key.as_str(), &policy, 0).is_some();
-    for kind in [Kind::Hard, Kind::Soft] {
+    for kind in [Purge::Hard, Purge::Soft] {
         let mut request = composed(&policy, || present("a"), || present("b"), None);
         request.subject.tags = Box::new([Tag::new("whole's")]);
         let made = cache.answer(request, LONG);
         assert_eq!(text(&made).0, "a+b");
         assert!(kept());
-        cache.invalidate(&[Name::tag("whole's")], kind);
+        cache.invalidate(&[InvalidationTarget::tag("whole's")], kind);
         assert!(!kept(), "{kind:?}");
     }
 }

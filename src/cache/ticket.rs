@@ -1,7 +1,7 @@
 //! Tickets: a reader's claim to what a flight brings.
 //!
 //! A ticket can be awaited, waited for on a thread, or left with a callback. It gives a stale copy, too, as soon as the flight offers
-//! one, or at the end of a reader's patience if there is one at hand.
+//! one, or at the end of a reader's max_staleness if there is one at hand.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::error::LoadError;
-use super::flight::{Ending, Flight, Role, Waiter};
+use super::flight::{Flight, LookupResult, Role, Waiter};
 use super::interest::Reader;
 use super::outcome::{Answer, Outcome, Staleness};
 
@@ -83,7 +83,7 @@ impl Ticket {
     }
 
     /// Calls `callback` with the answer, once, here if there is one already.
-    pub(crate) fn on_answer(&self, callback: impl FnOnce(Ending) + Send + 'static) {
+    pub(crate) fn on_answer(&self, callback: impl FnOnce(LookupResult) + Send + 'static) {
         let answer = match &self.0 {
             Claim::Ready(answer) => answer.clone().ok_or(LoadError::Overloaded),
             Claim::Waiting { flight, role, .. } => {
@@ -106,7 +106,7 @@ impl Ticket {
     ///
     /// # Errors
     /// What the load ended with; `TooSlow` when the time is over.
-    pub fn wait(self, limit: Duration) -> Ending {
+    pub fn wait(self, limit: Duration) -> LookupResult {
         self.wait_or_stale(None, limit)
     }
 
@@ -114,7 +114,7 @@ impl Ticket {
     ///
     /// # Errors
     /// As [`Ticket::wait`].
-    pub fn wait_or_stale(self, soft: Option<Duration>, limit: Duration) -> Ending {
+    pub fn wait_or_stale(self, soft: Option<Duration>, limit: Duration) -> LookupResult {
         struct Unpark(std::thread::Thread);
         impl Wake for Unpark {
             fn wake(self: Arc<Self>) {
@@ -143,9 +143,9 @@ impl Ticket {
 }
 
 impl Future for Ticket {
-    type Output = Ending;
+    type Output = LookupResult;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ending> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<LookupResult> {
         match &mut self.0 {
             Claim::Ready(answer) => Poll::Ready(answer.take().ok_or(LoadError::Overloaded)),
             Claim::Waiting {

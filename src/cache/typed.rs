@@ -19,17 +19,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Cache;
-use super::coherence::Name;
+use super::coherence::InvalidationTarget;
 use super::entry::Value;
 use super::error::LoadError;
 use super::fair_queue::Caller;
 use super::faithful;
-use super::flight::Ending;
+use super::flight::LookupResult;
 use super::key::{Key, Tag, escape_into};
 use super::outcome::{Answer, Outcome};
-use super::policy::{Life, Policy};
+use super::policy::{Lifetime, Policy};
 use super::random::random;
-use super::request::{Load, Loaded, Making, Request, Subject};
+use super::request::{CacheItem, Load, Loaded, Producer, Request};
 use super::stats::{Tally, Totals};
 use super::ticket::Ticket;
 
@@ -61,20 +61,20 @@ impl Default for TypedParts {
 /// let wanted = Wanted::new().with("id", id).tag(&format!("user:{id}")).tag("users");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct TaggedKey {
     parameters: String,
     tags: Vec<Tag>,
 }
 
-impl Wanted {
-    /// The one value of its type, unless [`Wanted::with`] says which.
-    pub fn new() -> Wanted {
-        Wanted::default()
+impl TaggedKey {
+    /// The one value of its type, unless [`TaggedKey::with`] says which.
+    pub fn new() -> TaggedKey {
+        TaggedKey::default()
     }
 
     /// The one with this `value`, which is escaped: whatever it holds, it is never taken for
     /// another value or parameter.
-    pub fn with(mut self, parameter: &str, value: impl Display) -> Wanted {
+    pub fn with(mut self, parameter: &str, value: impl Display) -> TaggedKey {
         self.parameters
             .push(if self.parameters.is_empty() { '?' } else { '&' });
         escape_into(&mut self.parameters, parameter);
@@ -84,7 +84,7 @@ impl Wanted {
     }
 
     /// Invalidated by this tag, too.
-    pub fn tag(mut self, tag: &str) -> Wanted {
+    pub fn tag(mut self, tag: &str) -> TaggedKey {
         self.tags.push(Tag::new(tag));
         self
     }
@@ -173,7 +173,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
     /// [`CacheBuilder::load_timeout`](super::CacheBuilder::load_timeout) twice and ten seconds.
     pub fn get_or_load<E: Display>(
         &self,
-        wanted: Wanted,
+        wanted: TaggedKey,
         policy: &Policy,
         load: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> Result<(T, Outcome), LoadError> {
@@ -186,7 +186,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
     /// As [`Typed::get_or_load`].
     pub fn find_or_load<E: Display>(
         &self,
-        wanted: Wanted,
+        wanted: TaggedKey,
         policy: &Policy,
         load: impl FnOnce() -> Result<Option<T>, E> + Send + 'static,
     ) -> Result<(Option<T>, Outcome), LoadError> {
@@ -208,10 +208,10 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
     /// [`Policy::soft_timeout`] is the caller's.
     pub fn get_or_load_async<E: Display>(
         &self,
-        wanted: Wanted,
+        wanted: TaggedKey,
         policy: &Policy,
         load: impl FnOnce() -> Result<T, E> + Send + 'static,
-    ) -> Fetching<T> {
+    ) -> TypedTicket<T> {
         let key = self.key(&wanted);
         let (ticket, waits_in) = match self.cache.get(key.as_str(), policy, 0) {
             Some(answer) => {
@@ -223,7 +223,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
                 (ticket, Some(self.cache.clone()))
             }
         };
-        Fetching {
+        TypedTicket {
             ticket,
             waits_in,
             value: PhantomData,
@@ -232,18 +232,18 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
 
     /// The name by which [`Cache::invalidate`] takes what `wanted` asks for alone, in every version
     /// of its type.
-    pub fn name(&self, wanted: &Wanted) -> Name {
-        Name::from(&self.key(wanted))
+    pub fn name(&self, wanted: &TaggedKey) -> InvalidationTarget {
+        InvalidationTarget::from(&self.key(wanted))
     }
 
-    fn key(&self, wanted: &Wanted) -> Key {
+    fn key(&self, wanted: &TaggedKey) -> Key {
         Key::with_parameters(self.fingerprint, &self.name, &wanted.parameters)
     }
 
     fn fetch<E: Display>(
         &self,
         key: Key,
-        wanted: Wanted,
+        wanted: TaggedKey,
         policy: &Policy,
         load: impl FnOnce() -> Result<Option<T>, E> + Send + 'static,
     ) -> Ticket {
@@ -254,13 +254,13 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
                 }
                 None => Value::Absent,
             };
-            Ok(Loaded::new(value, Life::Full))
+            Ok(Loaded::new(value, Lifetime::Policy))
         });
         let parts = &self.cache.typed;
         // Otherwise its names would be forgotten before it, and it would be a miss then.
         self.cache.remember_names_for(policy.longest_life());
         let request = Request {
-            subject: Subject {
+            subject: CacheItem {
                 key,
                 policy: Arc::new(policy.clone()),
                 tags: wanted.tags.into(),
@@ -270,7 +270,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
                 jitter: random(),
                 tally: parts.tally.clone(),
             },
-            making: Making::Load(Load {
+            making: Producer::Load(Load {
                 limit: parts.load_timeout,
                 run,
             }),
@@ -288,14 +288,14 @@ fn is_readable<T: Serialize + DeserializeOwned>(json: &[u8]) -> bool {
 
 /// A value that is being looked up: see [`Typed::get_or_load_async`]. It keeps the cache open until
 /// it is ready.
-pub struct Fetching<T> {
+pub struct TypedTicket<T> {
     ticket: Ticket,
     /// `None`: memory had it, or it was given.
     waits_in: Option<Cache>,
     value: PhantomData<fn() -> T>,
 }
 
-impl<T: DeserializeOwned> Future for Fetching<T> {
+impl<T: DeserializeOwned> Future for TypedTicket<T> {
     type Output = Result<(T, Outcome), LoadError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -317,7 +317,7 @@ fn found_something<T>(found: (Option<T>, Outcome)) -> Result<(T, Outcome), LoadE
     }
 }
 
-fn read<T: DeserializeOwned>(ending: Ending) -> Result<(Option<T>, Outcome), LoadError> {
+fn read<T: DeserializeOwned>(ending: LookupResult) -> Result<(Option<T>, Outcome), LoadError> {
     let Answer { entry, outcome, .. } = ending?;
     match &entry.value {
         Value::Absent => Ok((None, outcome)),

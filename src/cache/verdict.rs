@@ -1,12 +1,12 @@
 //! Verdicts: what may be done with a copy.
 //!
 //! Two questions decide: what became of the names that it depends on, and how old it is. Where nobody can tell the first, since
-//! neither the bus nor Redis answers, a resource's `blind_ttl` says for how long that is borne.
+//! neither the bus nor Redis answers, a resource's `disconnected_ttl` says for how long that is borne.
 
 use std::sync::Arc;
 
 use super::clock::{Micros, micros};
-use super::coherence::{Name, Stamp, Standing};
+use super::coherence::{InvalidationTarget, Stamp, Standing};
 use super::core::Core;
 use super::entry::Entry;
 use super::error::LoadError;
@@ -14,7 +14,7 @@ use super::failures::Aftermath;
 use super::key::Key;
 use super::outcome::{Answer, Outcome, Trace};
 use super::policy::{Freshness, Policy};
-use super::request::Subject;
+use super::request::CacheItem;
 
 /// What Redis has said in this look-up of what became of the names. That it is up says nothing: it may refuse every question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Core {
     /// copy, and what its readers are told who waited for the attempt.
     pub(crate) fn hold(
         &self,
-        subject: &Subject,
+        subject: &CacheItem,
         stale: &Entry,
         error: &LoadError,
     ) -> (Arc<Entry>, Outcome) {
@@ -72,7 +72,11 @@ impl Core {
     }
 
     /// Whether any of these names was invalidated since history stood `at` this point.
-    pub(crate) fn is_invalidated_since(&self, at: Stamp, names: &Arc<[Name]>) -> bool {
+    pub(crate) fn is_invalidated_since(
+        &self,
+        at: Stamp,
+        names: &Arc<[InvalidationTarget]>,
+    ) -> bool {
         let dependency = self.mirror.dependency(at, names);
         let since = std::iter::once(&dependency);
         match self.mirror.standing(since.clone()) {
@@ -98,12 +102,12 @@ impl Core {
         // From where the load began: what it read may have been changed a moment later, however late it ended.
         let since = self.mirror.trust_until().max(entry.load_began());
         policy
-            .blind_ttl
+            .disconnected_ttl
             .map(|blind| since.saturating_add(micros(blind)))
     }
 
     /// Asks Redis what became of these names. Blocks for the round trip.
-    pub(crate) fn ask(&self, key: &Key, names: &[Name]) -> Word {
+    pub(crate) fn ask(&self, key: &Key, names: &[InvalidationTarget]) -> Word {
         match self.redis.ask_names(key, names) {
             Ok(()) => Word::Told,
             Err(_) => Word::Silent,

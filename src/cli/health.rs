@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::source::http::{Get, HttpClient, HttpSettings};
 
 /// How long the server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const MAX_STALENESS: Duration = Duration::from_secs(5);
 
 /// Asks the server at `url`, by default the one that the configuration describes. Exits with 0 when it says that it is ready.
 pub(super) fn run(url: Option<String>, file: Option<&Path>) -> ExitCode {
@@ -15,7 +15,7 @@ pub(super) fn run(url: Option<String>, file: Option<&Path>) -> ExitCode {
         Ok(url) => url,
         Err(code) => return code,
     };
-    let client = HttpClient::new(HttpSettings::new("larder", PATIENCE));
+    let client = HttpClient::new(HttpSettings::new("larder", MAX_STALENESS));
     let ready = format!("{}/readyz", url.trim_end_matches('/'));
     let question = Get {
         url: &ready,
@@ -23,7 +23,7 @@ pub(super) fn run(url: Option<String>, file: Option<&Path>) -> ExitCode {
         headers: &[],
         secrets: &[],
     };
-    match client.get(&question, Instant::now() + PATIENCE) {
+    match client.get(&question, Instant::now() + MAX_STALENESS) {
         Ok(answer) if answer.status == 200 => {
             // The exit code says it too, to whoever does not read.
             let _ = super::say("ready");

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::config::{process_environment, variable};
 
 /// How long the server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(15);
+const MAX_STALENESS: Duration = Duration::from_secs(15);
 
 /// What is to be invalidated, and through which server.
 #[derive(Args, Clone, Debug)]
@@ -121,7 +121,7 @@ fn ask(url: &str, key: &str, wish: &Value) -> Result<(u16, Value), String> {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
-        .timeout_global(Some(PATIENCE))
+        .timeout_global(Some(MAX_STALENESS))
         .build();
     let agent = ureq::Agent::new_with_config(config);
     let mut answer = agent

@@ -18,7 +18,7 @@ use actix_web::rt::{System, spawn, time};
 use crate::api::edge::{self, EdgeSettings};
 use crate::api::key_table::KeyTable;
 use crate::api::{Api, ClientRules, KEYS_CHANGED, key_refresher};
-use crate::cache::{Cache, Name};
+use crate::cache::{Cache, InvalidationTarget};
 use crate::config::{Config, ConfigErrors, ConfigOrigin, process_environment};
 use crate::database::{Database, Deliverer};
 use crate::resource::{Archivist, News, ResourceSettings, Resources, Sources, Unbuilt};
@@ -99,7 +99,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
     // The first requests are to find Redis, if there is one; a slow one is picked up later.
     redis.wait_first_look(config.redis.connect_timeout);
     if redis.answers() {
-        cache.wait_trusted(config.coherence.patience);
+        cache.wait_trusted(config.coherence.max_staleness);
     }
 
     cache.describe(&format!(
@@ -147,12 +147,12 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
     table
         .refresh(&database)
         .map_err(|error| format!("the API keys cannot be read: {error}"))?;
-    let refresher = key_refresher::spawn(table.clone(), database, config.coherence.patience)
+    let refresher = key_refresher::spawn(table.clone(), database, config.coherence.max_staleness)
         .map_err(|error| format!("cannot start a thread: {error}"))?;
     let look = refresher.look_now();
     own.on_invalidation(move |name, _| {
         // A replica that missed some does not know which.
-        if name.as_str() == KEYS_CHANGED || *name == Name::everything() {
+        if name.as_str() == KEYS_CHANGED || *name == InvalidationTarget::everything() {
             look();
         }
     });

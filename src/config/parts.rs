@@ -10,7 +10,7 @@ use crate::resource::{ResourceSettings, SourceSettings};
 
 /// What a whole may say of its own life. Its TTLs and what may be stale of it are its parts'.
 pub(super) fn policy(resource: &Table<'_>) -> Policy {
-    for key in ["ttl", "stale", "blind_ttl"] {
+    for key in ["ttl", "stale", "disconnected_ttl"] {
         if let Some(value) = resource.get(key) {
             value.fault(
                 "does not apply: a whole is as fresh as its shortest part",
@@ -75,7 +75,9 @@ pub(super) fn join(resources: &mut [ResourceSettings], places: &[Value<'_>], dec
                 ..StaleRules::default()
             },
             soft_timeout: whole.policy.soft_timeout,
-            blind_ttl: policies().filter_map(|policy| policy.blind_ttl).min(),
+            disconnected_ttl: policies()
+                .filter_map(|policy| policy.disconnected_ttl)
+                .min(),
             revalidate: Duration::ZERO,
         };
     }

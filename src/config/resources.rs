@@ -190,7 +190,7 @@ fn policy(resource: &Table<'_>, may_ask: bool) -> Policy {
         );
     }
     table.close();
-    let blind_ttl = resource.get("blind_ttl").and_then(|value| {
+    let disconnected_ttl = resource.get("disconnected_ttl").and_then(|value| {
         let blind = value.duration()?;
         if let Some(memory) = memory.filter(|memory| blind > *memory) {
             exceeds(&value, "ttl.memory", memory);
@@ -203,7 +203,7 @@ fn policy(resource: &Table<'_>, may_ask: bool) -> Policy {
         absent: absent.unwrap_or(ABSENT.min(longest)),
         stale,
         soft_timeout: resource.some_time("soft_timeout"),
-        blind_ttl,
+        disconnected_ttl,
         revalidate: Duration::ZERO,
     }
 }

@@ -110,10 +110,13 @@ impl Config {
         note("redis.prefix", *prefix == new.redis.prefix);
 
         let CoherenceSettings {
-            patience,
+            max_staleness,
             log_length,
         } = coherence;
-        note("coherence.patience", *patience == new.coherence.patience);
+        note(
+            "coherence.max_staleness",
+            *max_staleness == new.coherence.max_staleness,
+        );
         note(
             "coherence.log_length",
             *log_length == new.coherence.log_length,
@@ -185,7 +188,7 @@ mod tests {
 server = { bind = "a:1", workers = 1, max_loads = 1, max_queue = 1, drain_delay = "1s", shutdown_grace = "1s", max_connections = 1, max_connections_per_address = 1, head_timeout = "1s", body_timeout = "1s", progress_timeout = "1s", open_metrics = true }
 memory = { max_size = "1MiB", eviction = "tiny_lfu" }
 redis = { url = "redis://b", required = true, pool = 1, connect_timeout = "1s", timeout = "1s", prefix = "p" }
-coherence = { patience = "2s", log_length = 1 }
+coherence = { max_staleness = "2s", log_length = 1 }
 database = { url = "sqlite://a", pool = 1, archive_days = 1 }
 auth = { required = false }
 upstream = { newsapi = { timeout = "1s" }, guardian = { quota = [] } }
@@ -214,7 +217,7 @@ upstream = { newsapi = { timeout = "1s" }, guardian = { quota = [] } }
                 "redis.connect_timeout",
                 "redis.timeout",
                 "redis.prefix",
-                "coherence.patience",
+                "coherence.max_staleness",
                 "coherence.log_length",
                 "database.url",
                 "database.pool",

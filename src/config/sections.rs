@@ -224,12 +224,12 @@ pub(super) fn redis(root: &Table<'_>, env: Environment<'_>) -> RedisSettings {
 pub(super) fn coherence(root: &Table<'_>) -> CoherenceSettings {
     let table = root.table("coherence");
     let default = CoherenceSettings::default();
-    // Four pings go into one patience: below 20 ms the pings would be the load.
-    let patience = table.get("patience").and_then(|value| {
+    // Four pings go into one max_staleness: below 20 ms the pings would be the load.
+    let max_staleness = table.get("max_staleness").and_then(|value| {
         value.duration_within(Duration::from_millis(20)..=Duration::from_secs(3600))
     });
     let coherence = CoherenceSettings {
-        patience: patience.unwrap_or(default.patience),
+        max_staleness: max_staleness.unwrap_or(default.max_staleness),
         log_length: table.integer("log_length", 1..=100_000_000, default.log_length),
     };
     table.close();

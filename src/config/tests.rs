@@ -129,7 +129,7 @@ fn the_shipped_resource_is_read_whole() {
                 on_reset: true,
             },
             soft_timeout: Some(Duration::from_millis(800)),
-            blind_ttl: None,
+            disconnected_ttl: None,
             revalidate: Duration::ZERO,
         },
         client_ttl: Some(Duration::from_secs(30)),
@@ -171,7 +171,7 @@ connect_timeout = "11ms"
 timeout = "12ms"
 prefix = "other"
 [coherence]
-patience = "13s"
+max_staleness = "13s"
 log_length = 14
 [database]
 url = "postgres://u:${PASSWORD}@db/name"
@@ -193,7 +193,7 @@ path = "/news/{category}"
 params.category = { type = "string", pattern = "[a-z]+", max_length = 20 }
 source = { news = ["guardian"] }
 ttl = { memory = "0s", redis = "21s", absent = "22s" }
-blind_ttl = "0s"
+disconnected_ttl = "0s"
 public = true
 unknown_params = "refuse"
 client_ttl = "0s"
@@ -237,7 +237,7 @@ ttl = { memory = "1s", redis = "0s" }
     assert_eq!(redis.connect_timeout, Duration::from_millis(11));
     assert_eq!(redis.timeout, Duration::from_millis(12));
     assert_eq!(redis.prefix, "other");
-    assert_eq!(config.coherence.patience, Duration::from_secs(13));
+    assert_eq!(config.coherence.max_staleness, Duration::from_secs(13));
     assert_eq!(config.coherence.log_length, 14);
     assert_eq!(
         config.database.url.as_ref().unwrap().reveal(),
@@ -270,7 +270,7 @@ ttl = { memory = "1s", redis = "0s" }
         }
     );
     assert_eq!(news.policy.absent, Duration::from_secs(22));
-    assert_eq!(news.policy.blind_ttl, Some(Duration::ZERO));
+    assert_eq!(news.policy.disconnected_ttl, Some(Duration::ZERO));
     assert_eq!(part.path, None);
     assert!(part.params[0].required);
     assert_eq!(part.params[1].kind, ParamKind::Integer { min: 1, max: 16 });
@@ -350,7 +350,7 @@ timeout = "0s"
 prefix = "a{b}"
 
 [coherence]
-patience = "1ms"
+max_staleness = "1ms"
 log_length = 1.5
 
 [database]
@@ -404,7 +404,7 @@ write.PUT = { sql = "user_update" }
         "14: redis.pool: is 0; valid: a whole number from 1 to 1024",
         "15: redis.timeout: is \"0s\"; valid: a duration such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"1d\", of at least 1ms",
         "16: redis.prefix: is \"a{b}\"; valid: 1 to 64 letters, digits, \"-\", \"_\", \".\" or \":\"",
-        "19: coherence.patience: is \"1ms\"; valid: a duration from 20ms to 1h",
+        "19: coherence.max_staleness: is \"1ms\"; valid: a duration from 20ms to 1h",
         "20: coherence.log_length: is 1.5; valid: a whole number from 1 to 100000000",
         "23: database.url: is a mysql:// URL; valid: sqlite://FILE or postgres://user:password@host:5432/name",
         "24: database.archive_days: is \"30\"; valid: a whole number from 1 to 36500",

@@ -16,7 +16,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::cache::{Cache, Kind, Name};
+use crate::cache::{Cache, InvalidationTarget, Purge};
 
 use super::error::DatabaseError;
 use super::outbox::{Due, OutboxReader};
@@ -189,7 +189,7 @@ impl Delivery {
         let names = collapse(&rows, self.cache.bus().pending);
         let mut pending = false;
         for names in names.chunks(NAMES_AT_ONCE) {
-            pending |= self.cache.invalidate(names, Kind::Hard).is_pending();
+            pending |= self.cache.invalidate(names, Purge::Hard).is_pending();
         }
         log::debug!("{} names of {} outbox rows", names.len(), rows.len());
         if pending {
@@ -223,16 +223,16 @@ impl Delivery {
 
 /// The names of these rows, each once. Everything alone, if it is among them or if so much is pending that the names of more
 /// would fill the memory.
-fn collapse(rows: &[Due], pending: usize) -> Vec<Name> {
+fn collapse(rows: &[Due], pending: usize) -> Vec<InvalidationTarget> {
     let names: BTreeSet<&str> = rows
         .iter()
         .flat_map(|row| &row.names)
         .map(String::as_str)
         .collect();
-    if pending > MOST_PENDING || names.contains(Name::everything().as_str()) {
-        return vec![Name::everything()];
+    if pending > MOST_PENDING || names.contains(InvalidationTarget::everything().as_str()) {
+        return vec![InvalidationTarget::everything()];
     }
-    names.into_iter().map(Name::tag).collect()
+    names.into_iter().map(InvalidationTarget::tag).collect()
 }
 
 /// Says what waits for long, or in great number.

@@ -44,7 +44,7 @@ const MIGRATIONS: &[Migration] = files![
 ];
 
 /// How long to wait for another replica that is at it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const MAX_STALENESS: Duration = Duration::from_secs(60);
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS larder_migrations (
     version BIGINT PRIMARY KEY, name TEXT NOT NULL, applied_at BIGINT NOT NULL)";
@@ -53,15 +53,15 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS larder_migrations (
 pub(super) fn run(session: Session<'_>) -> Result<usize, DatabaseError> {
     match session {
         Session::Sqlite(connection) => {
-            connection.busy_timeout(PATIENCE)?;
+            connection.busy_timeout(MAX_STALENESS)?;
             let done = Session::Sqlite(connection)
-                .transaction(Isolation::Plain, |tx| apply(tx, MIGRATIONS, PATIENCE));
+                .transaction(Isolation::Plain, |tx| apply(tx, MIGRATIONS, MAX_STALENESS));
             connection.busy_timeout(BUSY)?;
             done
         }
         // Who may only use the tables can start where nothing is missing.
         postgres => postgres.transaction(Isolation::Plain, |tx| match permitted(tx)? {
-            true => apply(tx, MIGRATIONS, PATIENCE),
+            true => apply(tx, MIGRATIONS, MAX_STALENESS),
             false => Ok(0),
         }),
     }
@@ -94,8 +94,11 @@ fn is_behind(tx: &mut Transaction<'_>) -> Result<bool, DatabaseError> {
 }
 
 /// Does what [`run`] does, in a transaction that the caller rolls back. Waits for nobody longer
-/// than `patience`.
-pub(super) fn rehearse(tx: &mut Transaction<'_>, patience: Duration) -> Result<(), DatabaseError> {
+/// than `max_staleness`.
+pub(super) fn rehearse(
+    tx: &mut Transaction<'_>,
+    max_staleness: Duration,
+) -> Result<(), DatabaseError> {
     let behind = match tx.kind() {
         DatabaseKind::Postgres => permitted(tx)?,
         DatabaseKind::Sqlite => is_behind(tx)?,
@@ -107,13 +110,13 @@ pub(super) fn rehearse(tx: &mut Transaction<'_>, patience: Duration) -> Result<(
         // What has read already may not get the write lock.
         tx.batch("ROLLBACK; BEGIN IMMEDIATE")?;
     }
-    apply(tx, MIGRATIONS, patience).map(drop)
+    apply(tx, MIGRATIONS, max_staleness).map(drop)
 }
 
 fn apply(
     tx: &mut Transaction<'_>,
     all: &[Migration],
-    patience: Duration,
+    max_staleness: Duration,
 ) -> Result<usize, DatabaseError> {
     let kind = tx.kind();
     if kind == DatabaseKind::Postgres {
@@ -121,7 +124,7 @@ fn apply(
         // number is the text "larder" and ends with the transaction. BEGIN IMMEDIATE is that lock for SQLite.
         tx.batch(&format!(
             "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {}; SELECT pg_advisory_xact_lock({})",
-            patience.as_millis(),
+            max_staleness.as_millis(),
             i64::from_be_bytes(*b"\0\0larder"),
         ))?;
     }
@@ -242,7 +245,7 @@ mod tests {
                      DROP TABLE IF EXISTS larder_migrations",
                 );
                 database
-                    .transaction(|tx| apply(tx, &MIGRATIONS[..2], PATIENCE))
+                    .transaction(|tx| apply(tx, &MIGRATIONS[..2], MAX_STALENESS))
                     .unwrap();
                 fixture::batch(
                     &database,
@@ -278,7 +281,7 @@ mod tests {
         let place = Place::postgres();
         let database = place.open();
         database
-            .transaction(|tx| apply(tx, &MIGRATIONS[..5], PATIENCE))
+            .transaction(|tx| apply(tx, &MIGRATIONS[..5], MAX_STALENESS))
             .unwrap();
         place.administer(STORED_BY_A_SUPERUSER).unwrap();
         fixture::batch(
@@ -311,7 +314,7 @@ mod tests {
                     postgres: sql,
                 })
             };
-            let run = |all: &[Migration]| database.transaction(|tx| apply(tx, all, PATIENCE));
+            let run = |all: &[Migration]| database.transaction(|tx| apply(tx, all, MAX_STALENESS));
 
             let error = run(&all(
                 "CREATE TABLE two (id BIGINT); CREATE TABLE one (id BIGINT)",

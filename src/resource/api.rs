@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cache::{Load, Making};
+use crate::cache::{Load, Producer};
 use crate::source::{HttpUpstreams, JsonApi};
 
 use super::origin::Values;
@@ -47,13 +47,13 @@ impl Api {
         self.api.upstream().name()
     }
 
-    pub(super) fn making(&self, values: &Values<'_>) -> Making {
+    pub(super) fn making(&self, values: &Values<'_>) -> Producer {
         let values = values.iter();
         let values: Vec<(String, String)> = values
             .map(|(name, value)| ((*name).to_owned(), value.to_string()))
             .collect();
         let api = self.api.clone();
-        Making::Load(Load {
+        Producer::Load(Load {
             limit: self.limit(),
             run: Box::new(move |attempt| api.load(&values, attempt)),
         })

@@ -27,7 +27,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{KeyText, Name, Policy, Request, Subject, Tag, Tally, random};
+use crate::cache::{CacheItem, InvalidationTarget, KeyText, Policy, Request, Tag, Tally, random};
 use crate::database::{self, Query};
 
 use self::form::Texts;
@@ -280,7 +280,7 @@ impl Resource {
     fn request_of(&self, values: &Values<'_>, jitter: u64, note: &str) -> Option<Request> {
         let origin = self.origin.as_ref()?;
         let own = self.own_values(values);
-        let subject = Subject {
+        let subject = CacheItem {
             key: self
                 .key_of(own.iter().map(|(name, value)| (*name, value.to_string())))
                 .key(),
@@ -393,10 +393,10 @@ impl Resource {
 
     /// The names of its entry for these values, and of those for values that the database calls
     /// equal.
-    fn own_names(&self, own: &Values<'_>) -> Vec<Name> {
+    fn own_names(&self, own: &Values<'_>) -> Vec<InvalidationTarget> {
         let exact = own.iter().map(|(name, value)| (*name, value.to_string()));
-        let mut names = vec![Name::from(&self.key_of(exact).key())];
-        names.extend(self.key_of_equals(own).iter().map(Name::from));
+        let mut names = vec![InvalidationTarget::from(&self.key_of(exact).key())];
+        names.extend(self.key_of_equals(own).iter().map(InvalidationTarget::from));
         names
     }
 
@@ -417,7 +417,7 @@ impl Resource {
     ///
     /// # Errors
     /// As [`Resource::key`].
-    pub fn names(&self, arguments: Arguments<'_>) -> Result<Vec<Name>, BadParameter> {
+    pub fn names(&self, arguments: Arguments<'_>) -> Result<Vec<InvalidationTarget>, BadParameter> {
         let values = self.values(arguments)?;
         let Some(origin) = &self.origin else {
             return Ok(Vec::new());

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::{
-    Attempt, Composition, Ending, Key, LastResort, Life, Load, Loaded, Making, Request, Subject,
-    Tally, Value, escape_into,
+    CacheItem, Composition, Key, LastResort, Lifetime, Load, LoadContext, Loaded, LookupResult,
+    Producer, Request, Tally, Value, escape_into,
 };
 use crate::database::Database;
 use crate::source::news::{Flags, Item, Listing, NewsUpstream};
@@ -176,11 +176,11 @@ impl News {
     /// How the articles of `category` come to be, for the resource `name`.
     pub(super) fn making(
         &self,
-        subject: &Subject,
+        subject: &CacheItem,
         name: &str,
         fingerprint: u64,
         category: Option<String>,
-    ) -> Making {
+    ) -> Producer {
         let category: Arc<str> = category.as_deref().unwrap_or(GENERAL).into();
         let parts = self
             .sources
@@ -192,13 +192,13 @@ impl News {
                 escape_into(&mut key, &category);
                 let (asked, archivist, wanted) =
                     (upstream.clone(), self.archivist.clone(), category.clone());
-                let run = Box::new(move |attempt: Attempt| {
+                let run = Box::new(move |attempt: LoadContext| {
                     let listing = Value::present(asked.fetch(&wanted, attempt.deadline)?);
                     archivist.keep(&wanted, listing.bytes().clone());
-                    Ok(Loaded::new(listing, Life::Full))
+                    Ok(Loaded::new(listing, Lifetime::Policy))
                 });
                 Request {
-                    subject: Subject {
+                    subject: CacheItem {
                         key: Key::new(fingerprint, &key),
                         policy: subject.policy.clone(),
                         tags: subject.tags.clone(),
@@ -208,14 +208,14 @@ impl News {
                         jitter: subject.jitter,
                         tally: tally.clone(),
                     },
-                    making: Making::Load(Load {
+                    making: Producer::Load(Load {
                         limit: upstream.http.timeout(),
                         run,
                     }),
                 }
             });
         let parts = parts.collect();
-        Making::Compose(Composition {
+        Producer::Compose(Composition {
             parts,
             compose: Arc::new(merge),
             last_resort: Some(archived(self.database.clone(), category)),
@@ -243,7 +243,7 @@ pub(super) fn made_up_shelf(category: &str) -> String {
     format!("sandbox:{category}")
 }
 
-fn merge(parts: &[Ending]) -> Option<Loaded> {
+fn merge(parts: &[LookupResult]) -> Option<Loaded> {
     let listings: Vec<Listing<'_>> = parts
         .iter()
         .filter_map(|part| part.as_ref().ok())
@@ -253,8 +253,12 @@ fn merge(parts: &[Ending]) -> Option<Loaded> {
         partial: listings.len() < parts.len(),
         ..Flags::default()
     };
-    (!listings.is_empty())
-        .then(|| Loaded::new(Value::present(Listing::merge(&listings, flags)), Life::Full))
+    (!listings.is_empty()).then(|| {
+        Loaded::new(
+            Value::present(Listing::merge(&listings, flags)),
+            Lifetime::Policy,
+        )
+    })
 }
 
 fn archived(database: Database, category: Arc<str>) -> LastResort {
@@ -290,6 +294,6 @@ fn archived(database: Database, category: Arc<str>) -> LastResort {
                 ..Flags::default()
             },
         );
-        Some(Loaded::new(Value::present(listing), Life::Full))
+        Some(Loaded::new(Value::present(listing), Lifetime::Policy))
     })
 }

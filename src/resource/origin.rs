@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{Making, Name, Subject, Tally};
+use crate::cache::{CacheItem, InvalidationTarget, Producer, Tally};
 use crate::database::{Database, DatabaseError, Transaction};
 use crate::source::HttpUpstreams;
 
@@ -97,19 +97,23 @@ impl Origin {
     }
 
     /// The names of the entries that this one is made of.
-    pub(super) fn names_of_parts(&self, resource: &Resource, values: &Values<'_>) -> Vec<Name> {
+    pub(super) fn names_of_parts(
+        &self,
+        resource: &Resource,
+        values: &Values<'_>,
+    ) -> Vec<InvalidationTarget> {
         match self {
             Origin::Sql(_) | Origin::Http(_) => Vec::new(),
             Origin::Parts(parts) => parts.own_names(values),
             Origin::News(_) => resource
                 .request_of(values, 0, "")
                 .map_or(Vec::new(), |request| match request.making {
-                    Making::Compose(whole) => whole
+                    Producer::Compose(whole) => whole
                         .parts
                         .iter()
-                        .map(|part| Name::from(&part.subject.key))
+                        .map(|part| InvalidationTarget::from(&part.subject.key))
                         .collect(),
-                    Making::Load(_) => Vec::new(),
+                    Producer::Load(_) => Vec::new(),
                 }),
         }
     }
@@ -183,9 +187,9 @@ impl Origin {
     pub(super) fn making(
         &self,
         resource: &Resource,
-        subject: &Subject,
+        subject: &CacheItem,
         values: &Values<'_>,
-    ) -> Making {
+    ) -> Producer {
         match self {
             Origin::News(news) => {
                 let category = values.iter().find(|(name, _)| *name == "category");

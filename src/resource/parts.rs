@@ -11,7 +11,9 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::cache::{Composition, Ending, Life, Loaded, Making, Name, Subject, Value};
+use crate::cache::{
+    CacheItem, Composition, InvalidationTarget, Lifetime, Loaded, LookupResult, Producer, Value,
+};
 use crate::database::{DatabaseError, Transaction};
 
 use super::Resource;
@@ -55,7 +57,7 @@ impl Parts {
     }
 
     /// The names of the parts' own entries for these values.
-    pub(super) fn own_names(&self, values: &Values<'_>) -> Vec<Name> {
+    pub(super) fn own_names(&self, values: &Values<'_>) -> Vec<InvalidationTarget> {
         let own = |part: &Arc<Resource>| part.own_names(&part.own_values(values));
         self.0.iter().flat_map(own).collect()
     }
@@ -90,9 +92,9 @@ impl Parts {
         joined(parts.iter().map(Option::as_deref)).ok_or_else(no_object)
     }
 
-    pub(super) fn making(&self, subject: &Subject, values: &Values<'_>) -> Making {
+    pub(super) fn making(&self, subject: &CacheItem, values: &Values<'_>) -> Producer {
         let part = |part: &Arc<Resource>| part.request_of(values, subject.jitter, &subject.note);
-        Making::Compose(Composition {
+        Producer::Compose(Composition {
             parts: self.0.iter().filter_map(part).collect(),
             compose: Arc::new(join),
             last_resort: None,
@@ -101,7 +103,7 @@ impl Parts {
 }
 
 /// The whole of what became of the parts; `None` if one of them failed or is no object.
-fn join(parts: &[Ending]) -> Option<Loaded> {
+fn join(parts: &[LookupResult]) -> Option<Loaded> {
     let values: Vec<&Value> = parts
         .iter()
         .map(|part| part.as_ref().ok().map(|answer| &answer.entry.value))
@@ -110,7 +112,7 @@ fn join(parts: &[Ending]) -> Option<Loaded> {
         Some(json) => Value::present(json),
         None => Value::Absent,
     };
-    Some(Loaded::new(value, Life::Full))
+    Some(Loaded::new(value, Lifetime::Policy))
 }
 
 fn as_bytes(value: &Value) -> Option<&[u8]> {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{Life, Load, LoadError, Loaded, Making, Value};
+use crate::cache::{Lifetime, Load, LoadError, Loaded, Producer, Value};
 use crate::database::{
     self, CHECKOUT, Database, DatabaseError, Query, STATEMENT, Shape, Transaction,
 };
@@ -65,16 +65,16 @@ impl Sql {
         transaction.read(&self.query, &given, self.shape)
     }
 
-    pub(super) fn making(&self, values: &Values<'_>) -> Making {
+    pub(super) fn making(&self, values: &Values<'_>) -> Producer {
         let given = given(&self.query, values);
         let (database, query, shape) = (self.database.clone(), self.query.clone(), self.shape);
         let run = Box::new(move |_| {
             let found = database.read(&query, &named(&query, given), shape);
             let found = found.map_err(|error| failed(error, &query))?;
             let value = found.map_or(Value::Absent, Value::present);
-            Ok(Loaded::new(value, Life::Full))
+            Ok(Loaded::new(value, Lifetime::Policy))
         });
-        Making::Load(Load {
+        Producer::Load(Load {
             limit: Sql::LIMIT,
             run,
         })

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use regex_lite::Regex;
 
-use crate::cache::{Acknowledged, Cache, Kind, Name};
+use crate::cache::{Cache, InvalidationReceipt, InvalidationTarget, Purge};
 use crate::database::{Database, DatabaseError, Isolation, OutboxRow, Transaction, WrittenRow};
 
 use super::Resource;
@@ -51,7 +51,7 @@ pub struct Written {
     /// Where to find what was made, if the operator says.
     pub location: Option<String>,
     /// What became of the invalidation.
-    pub acknowledged: Acknowledged,
+    pub acknowledged: InvalidationReceipt,
 }
 
 /// A write that was not done.
@@ -166,8 +166,11 @@ impl Write {
             Ok(done)
         });
         let Done { rows, names, left } = done.map_err(refused)??;
-        let spoken: Vec<Name> = names.iter().map(|name| Name::tag(name)).collect();
-        let acknowledged = cache.invalidate(&spoken, Kind::Hard);
+        let spoken: Vec<InvalidationTarget> = names
+            .iter()
+            .map(|name| InvalidationTarget::tag(name))
+            .collect();
+        let acknowledged = cache.invalidate(&spoken, Purge::Hard);
         if let Some(row) = left {
             let outbox = self.database.outbox();
             let told = if acknowledged.is_pending() {
@@ -235,7 +238,7 @@ impl Write {
     fn names(&self, resource: &Resource, given: &Given, rows: &[WrittenRow]) -> Vec<String> {
         let values = given.values();
         let templates = self.settings.invalidates.as_ref();
-        let own: Vec<Name> = match (resource.request_of(&values, 0, ""), templates) {
+        let own: Vec<InvalidationTarget> = match (resource.request_of(&values, 0, ""), templates) {
             (None, _) => Vec::new(),
             (Some(_), Some(_)) => resource.own_names(&resource.own_values(&values)),
             (Some(own), None) => own.making.names(&own.subject).to_vec(),

@@ -18,7 +18,7 @@ local HOUR = 3600 * SECOND
 -- A replica checks in twice a second. Silent so long, it may have been cut off; and so long, it is gone.
 local SILENT, GONE = 2 * SECOND, 10 * SECOND
 -- How long others wait for one that may have calls to bring.
-local PATIENCE = 3 * SECOND
+local MAX_STALENESS = 3 * SECOND
 
 local calls, awaited = KEYS[1], KEYS[2]
 local replica, told, brings, call = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
@@ -61,7 +61,7 @@ if brings == 'all' then
   -- What this one lost, or could not enter, others may not have entered either: each that was there is to come first.
   for _, other in ipairs(known) do
     if other[1] ~= replica and heard(other[1]) < math.max(-other[2], now - SILENT) then
-      redis.call('ZADD', awaited, 'NX', text(now + PATIENCE), other[1])
+      redis.call('ZADD', awaited, 'NX', text(now + MAX_STALENESS), other[1])
     end
   end
 end

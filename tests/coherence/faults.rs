@@ -173,22 +173,22 @@ pub struct Pace {
     pub origin: Instant,
     /// No fault begins later.
     pub until: Instant,
-    pub patience: Duration,
+    pub max_staleness: Duration,
 }
 
 impl Pace {
-    /// Keeps a fault up for a random time: now and then too short to be noticed, now and then far longer than the patience.
+    /// Keeps a fault up for a random time: now and then too short to be noticed, now and then far longer than the max_staleness.
     fn keep_up(&self, random: &mut Random) {
         let most = if random.one_in(3) {
-            3 * self.patience
+            3 * self.max_staleness
         } else {
-            self.patience
+            self.max_staleness
         };
         wait(random.between(Duration::from_millis(5), most));
     }
 
     fn rest(&self, random: &mut Random) {
-        wait(random.between(Duration::from_millis(20), self.patience));
+        wait(random.between(Duration::from_millis(20), self.max_staleness));
     }
 
     fn record(&self, kind: Kind, replica: Option<usize>, begin: Instant) -> Fault {
@@ -228,7 +228,7 @@ pub fn of_the_network(
             Kind::Cut => proxy.cut(),
             Kind::Reset => proxy.close_all(),
             Kind::Delay => {
-                proxy.delay(random.between(Duration::from_millis(1), pace.patience));
+                proxy.delay(random.between(Duration::from_millis(1), pace.max_staleness));
             }
             Kind::StallToReplica => proxy.stall_to_client(),
             Kind::StallToRedis => proxy.stall_to_server(),
@@ -267,7 +267,7 @@ pub fn of_redis(
             old = redis.snapshot();
         }
         // Longer than between faults of the network: while Redis is away invalidations are pending, and owed to nobody yet.
-        wait(random.between(pace.patience / 2, pace.patience * 4));
+        wait(random.between(pace.max_staleness / 2, pace.max_staleness * 4));
         let kind = *random.pick(kinds);
         let begin = Instant::now();
         match kind {
@@ -299,7 +299,7 @@ pub fn of_redis(
             }
             Kind::Flushed => redis.cli::<()>(&["FLUSHALL"]),
             Kind::Forgetful => {
-                let keep = random.between(Duration::ZERO, pace.patience);
+                let keep = random.between(Duration::ZERO, pace.max_staleness);
                 redis.forget_names(keep, random.below(4) as u64);
             }
             other => panic!("{} is no fault of Redis", other.name()),
@@ -328,7 +328,7 @@ pub fn moves_of_redis(
     let category = CATEGORIES[CATEGORIES.len() - 1];
     let names = json!({"tags": [format!("category:{category}")]});
     while !pace.is_over() {
-        wait(random.between(pace.patience, pace.patience * 2));
+        wait(random.between(pace.max_staleness, pace.max_staleness * 2));
         let begin = Instant::now();
         pair[0].fail_over_to(pair[1]);
         for proxy in proxies {

@@ -55,7 +55,7 @@ pub struct Write {
 pub enum Told {
     /// Nothing, before the history ended.
     Nothing,
-    Acknowledged(Moment),
+    InvalidationReceipt(Moment),
     /// That it holds on this replica, and is not delivered yet.
     Pending(Moment),
 }
@@ -84,11 +84,11 @@ impl History {
         self.settled.extend(other.settled);
     }
 
-    /// From when on every replica owes this write to its readers, up to the patience that they have; `None` if that is not known.
+    /// From when on every replica owes this write to its readers, up to the max_staleness that they have; `None` if that is not known.
     pub fn delivered(&self, write: &Write) -> Option<Moment> {
         match write.told {
             Told::Nothing => None,
-            Told::Acknowledged(at) => Some(at),
+            Told::InvalidationReceipt(at) => Some(at),
             Told::Pending(_) => self.settling(write).map(|settled| settled.end),
         }
     }
@@ -110,7 +110,7 @@ impl Write {
     pub fn held_here(&self) -> Option<Moment> {
         match self.told {
             Told::Nothing => None,
-            Told::Acknowledged(at) | Told::Pending(at) => Some(at),
+            Told::InvalidationReceipt(at) | Told::Pending(at) => Some(at),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The judge: which values a read may have returned, and the few operations that prove it when it returned another one.
 //!
-//! By the promises of the coherence protocol, for a resource with `blind_ttl = "0s"`. A read may return any version that was ever
+//! By the promises of the coherence protocol, for a resource with `disconnected_ttl = "0s"`. A read may return any version that was ever
 //! written, unless one of these rules is against it:
 //!
 //! - *Here, at once*: it began after a write was answered by the same replica, pending or not, and returns an older version.
-//! - *Everywhere, bounded*: it began later than `patience` after a write was acknowledged, by whichever replica, and returns an
+//! - *Everywhere, bounded*: it began later than `max_staleness` after a write was acknowledged, by whichever replica, and returns an
 //!   older version. A pending write counts from when it is known to be delivered.
 //! - *After*: it carried the clock of a write in `Larder-After`, and returns an older version.
 //! - *From nowhere*: it returns a version that nobody had begun to write when it ended, or none.
@@ -40,7 +40,7 @@ pub struct Illegal {
     pub settled: Option<Settled>,
     /// The read that had the newer value already.
     pub newer: Option<Read>,
-    /// From when on the write was owed, without the patience.
+    /// From when on the write was owed, without the max_staleness.
     pub owed: Option<Moment>,
 }
 
@@ -140,16 +140,16 @@ impl Debts {
 }
 
 /// Every illegal read of a history.
-pub fn judge(history: &History, patience: Duration) -> Vec<Illegal> {
+pub fn judge(history: &History, max_staleness: Duration) -> Vec<Illegal> {
     let debts = Debts::of(history);
     let illegal = |read: &Read| {
-        let breach = breach(&debts, read, patience)?;
+        let breach = breach(&debts, read, max_staleness)?;
         Some(prove(history, *read, breach))
     };
     history.reads.iter().filter_map(illegal).collect()
 }
 
-fn breach(debts: &Debts, read: &Read, patience: Duration) -> Option<Breach> {
+fn breach(debts: &Debts, read: &Read, max_staleness: Duration) -> Option<Breach> {
     let Some(version) = read.version else {
         return Some(Breach::FromNowhere);
     };
@@ -157,14 +157,14 @@ fn breach(debts: &Debts, read: &Read, patience: Duration) -> Option<Breach> {
     if version != FIRST && begun.is_none_or(|begun| *begun > read.end) {
         return Some(Breach::FromNowhere);
     }
-    let newer = |owed: &Owed, patience: Duration| {
+    let newer = |owed: &Owed, max_staleness: Duration| {
         owed.newer_than(version)
-            .is_some_and(|owed| read.begin > owed + patience)
+            .is_some_and(|owed| read.begin > owed + max_staleness)
     };
     if newer(debts.here(read), Duration::ZERO) {
         return Some(Breach::Here);
     }
-    if newer(debts.everywhere(read), patience) {
+    if newer(debts.everywhere(read), max_staleness) {
         return Some(Breach::Bounded);
     }
     (read.after > Some(version)).then_some(Breach::After)
@@ -285,7 +285,7 @@ impl fmt::Display for Illegal {
             lines.push((write.begin, format!("write of v{version} begins")));
             match write.told {
                 Told::Nothing => {}
-                Told::Acknowledged(at) => lines.push((
+                Told::InvalidationReceipt(at) => lines.push((
                     at,
                     format!("invalidation of v{version} acknowledged by replica {replica}"),
                 )),
@@ -338,7 +338,7 @@ pub fn millis(time: Duration) -> f64 {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(100);
+    const MAX_STALENESS: Duration = Duration::from_millis(100);
 
     fn ms(time: u64) -> Moment {
         Duration::from_millis(time)
@@ -362,7 +362,7 @@ mod tests {
             replica,
             version,
             begin: ms(begin),
-            told: Told::Acknowledged(ms(end)),
+            told: Told::InvalidationReceipt(ms(end)),
         }
     }
 
@@ -391,14 +391,14 @@ mod tests {
 
     #[track_caller]
     fn legal(writes: &[Write], reads: &[Read], settled: &[Settled]) {
-        let illegal = judge(&history(writes, reads, settled), PATIENCE);
+        let illegal = judge(&history(writes, reads, settled), MAX_STALENESS);
         assert!(illegal.is_empty(), "{}", illegal[0]);
     }
 
     /// The one illegal read of a history.
     #[track_caller]
     fn illegal(writes: &[Write], reads: &[Read], settled: &[Settled]) -> Illegal {
-        let mut illegal = judge(&history(writes, reads, settled), PATIENCE);
+        let mut illegal = judge(&history(writes, reads, settled), MAX_STALENESS);
         assert_eq!(illegal.len(), 1, "{illegal:?}");
         illegal.remove(0)
     }
@@ -577,7 +577,10 @@ mod tests {
     fn the_shortest_history_is_shown_with_its_moments() {
         let writes = [pending(0, 2, 10, 20), write(1, 3, 400, 410)];
         let reads = [read(2, 390, 391, 1), read(1, 500, 505, 2), read(2, 1, 2, 1)];
-        let bad = judge(&history(&writes, &reads, &[settled(0, 200, 210)]), PATIENCE);
+        let bad = judge(
+            &history(&writes, &reads, &[settled(0, 200, 210)]),
+            MAX_STALENESS,
+        );
         assert_eq!(bad.len(), 2);
         let shortest = shortest(&bad).unwrap();
         assert_eq!(
@@ -632,7 +635,7 @@ mod tests {
                 && write.held_here().is_some_and(|at| read.begin > at);
             let everywhere = history
                 .delivered(write)
-                .is_some_and(|at| read.begin > at + PATIENCE);
+                .is_some_and(|at| read.begin > at + MAX_STALENESS);
             write.key == read.key && write.version > version && (here || everywhere)
         })
     }
@@ -652,7 +655,7 @@ mod tests {
                     told: match told {
                         0 => Told::Nothing,
                         1 => Told::Pending(ms(begin + takes)),
-                        _ => Told::Acknowledged(ms(begin + takes)),
+                        _ => Told::InvalidationReceipt(ms(begin + takes)),
                     },
                 },
             )
@@ -686,7 +689,7 @@ mod tests {
                     .map(|(replica, begin, takes)| settled(replica, begin, begin + takes))
                     .collect();
                 let history = history(&writes, &reads, &asked);
-                let found = judge(&history, PATIENCE);
+                let found = judge(&history, MAX_STALENESS);
                 let slow: Vec<_> =
                     reads.iter().filter(|read| is_illegal(&history, read)).copied().collect();
                 prop_assert_eq!(found.iter().map(|bad| bad.read).collect::<Vec<_>>(), slow);

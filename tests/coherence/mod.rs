@@ -74,7 +74,7 @@ fn no_read_is_illegal_or_fails_while_redis_fails_over() {
     let round = run::play(&Plan {
         seed,
         length: 2 * SHORT,
-        patience: "500ms",
+        max_staleness: "500ms",
         network: Vec::new(),
         redis: Vec::new(),
         moves: true,
@@ -91,7 +91,7 @@ fn no_read_is_illegal_or_fails_while_redis_fails_over() {
     );
     assert!(!round.faults.is_empty(), "it never failed over");
     let acknowledged =
-        |write: &history::Write| matches!(write.told, history::Told::Acknowledged(_));
+        |write: &history::Write| matches!(write.told, history::Told::InvalidationReceipt(_));
     assert!(
         round.history.writes.iter().any(acknowledged),
         "nothing was ever acknowledged"
@@ -101,10 +101,10 @@ fn no_read_is_illegal_or_fails_while_redis_fails_over() {
 /// The rounds of the short run: every kind of fault has a round in which it can happen.
 fn short_plans(seed: u64) -> Vec<Plan> {
     let mut seeds = Random::new(seed);
-    let mut plan = |patience, network: &[Kind], redis: &[Kind]| Plan {
+    let mut plan = |max_staleness, network: &[Kind], redis: &[Kind]| Plan {
         seed: seeds.next(),
         length: SHORT,
-        patience,
+        max_staleness,
         network: network.to_vec(),
         redis: redis.to_vec(),
         moves: false,

@@ -16,14 +16,16 @@ struct Seen {
     times: u64,
     in_force: Duration,
     staleness: Duration,
-    /// The same as a share of the patience of its round.
+    /// The same as a share of the max_staleness of its round.
     share: f64,
 }
 
 impl Seen {
-    fn stale(&mut self, by: Duration, patience: Duration) {
+    fn stale(&mut self, by: Duration, max_staleness: Duration) {
         self.staleness = self.staleness.max(by);
-        self.share = self.share.max(by.as_secs_f64() / patience.as_secs_f64());
+        self.share = self
+            .share
+            .max(by.as_secs_f64() / max_staleness.as_secs_f64());
     }
 }
 
@@ -73,7 +75,7 @@ impl Report {
         self.writes += history.writes.len() as u64;
         for write in &history.writes {
             match write.told {
-                Told::Acknowledged(_) => {}
+                Told::InvalidationReceipt(_) => {}
                 Told::Nothing => self.unacknowledged += 1,
                 Told::Pending(at) => {
                     self.pending += 1;
@@ -93,7 +95,7 @@ impl Report {
             self.add_stale(round, &stale);
         }
         self.remarks.extend(round.remarks.iter().cloned());
-        let illegal = judge(history, round.patience);
+        let illegal = judge(history, round.max_staleness);
         for one in &illegal {
             *self.illegal.entry(one.breach.to_string()).or_default() += 1;
         }
@@ -114,14 +116,14 @@ impl Report {
         let (read, by) = (&stale.read, stale.by());
         let mut disturbed = false;
         for fault in &round.faults {
-            if fault.touches(read.replica, stale.owed, read.begin, round.patience) {
+            if fault.touches(read.replica, stale.owed, read.begin, round.max_staleness) {
                 disturbed = true;
                 let seen = self.faults.entry(fault.kind.name()).or_default();
-                seen.stale(by, round.patience);
+                seen.stale(by, round.max_staleness);
             }
         }
         if !disturbed {
-            self.undisturbed.stale(by, round.patience);
+            self.undisturbed.stale(by, round.max_staleness);
         }
     }
 
@@ -174,14 +176,14 @@ fn keep_logs(round: &Round) {
 fn tell(round: &Round, illegal: &Illegal) -> String {
     let plan = &round.plan;
     let mut text = format!(
-        "shortest bad history, of the round with the seed {} and patience {}, which began at {}\n{illegal}\n",
-        plan.seed, plan.patience, round.began
+        "shortest bad history, of the round with the seed {} and max_staleness {}, which began at {}\n{illegal}\n",
+        plan.seed, plan.max_staleness, round.began
     );
     let (begin, end) = (illegal.begin(), illegal.read.end);
     let mut faults: Vec<_> = round
         .faults
         .iter()
-        .filter(|fault| fault.touches(illegal.read.replica, begin, end, round.patience))
+        .filter(|fault| fault.touches(illegal.read.replica, begin, end, round.max_staleness))
         .collect();
     faults.sort_by_key(|fault| fault.begin);
     text.push_str("faults before and meanwhile:\n");
@@ -239,7 +241,7 @@ impl std::fmt::Display for Report {
         writeln!(
             f,
             "\n{:<26}{:>7}{:>12}{:>22}{:>14}",
-            "fault", "times", "in force", "greatest staleness", "of patience"
+            "fault", "times", "in force", "greatest staleness", "of max_staleness"
         )?;
         let none = ("none", &self.undisturbed);
         let made = Kind::NETWORK
@@ -260,7 +262,7 @@ impl std::fmt::Display for Report {
         writeln!(
             f,
             "Staleness: from the acknowledgement, or delivery, of a write to the begin of the last read that did not know it.\n\
-             It stands beside every fault that held at that replica meanwhile, or ended less than a patience before."
+             It stands beside every fault that held at that replica meanwhile, or ended less than a max_staleness before."
         )?;
         for remark in &self.remarks {
             writeln!(f, "remark: {remark}")?;

@@ -32,7 +32,7 @@ const WRITERS: usize = 3;
 pub struct Plan {
     pub seed: u64,
     pub length: Duration,
-    pub patience: &'static str,
+    pub max_staleness: &'static str,
     pub network: Vec<Kind>,
     pub redis: Vec<Kind>,
     /// In place of faults of Redis: it fails over again and again.
@@ -42,7 +42,7 @@ pub struct Plan {
 /// What came of it.
 pub struct Round {
     pub plan: Plan,
-    pub patience: Duration,
+    pub max_staleness: Duration,
     pub history: History,
     pub faults: Vec<Fault>,
     /// Reads that got no answer or an error.
@@ -60,7 +60,7 @@ impl Plan {
     /// The plan of a seed: every round has some of the faults, and now and then all of them or none.
     pub fn of(seed: u64, length: Duration) -> Plan {
         let mut random = Random::new(seed);
-        let patience = *random.pick(&["300ms", "500ms", "1s"]);
+        let max_staleness = *random.pick(&["300ms", "500ms", "1s"]);
         let mut some = |all: &[Kind]| match random.below(8) {
             0 => Vec::new(),
             1 | 2 => all.to_vec(),
@@ -72,19 +72,19 @@ impl Plan {
         Plan {
             seed,
             length,
-            patience,
+            max_staleness,
             network: some(&Kind::NETWORK),
             redis: some(&Kind::REDIS),
             moves: false,
         }
     }
 
-    fn patience(&self) -> Duration {
-        match self.patience {
+    fn max_staleness(&self) -> Duration {
+        match self.max_staleness {
             "300ms" => Duration::from_millis(300),
             "500ms" => Duration::from_millis(500),
             "1s" => Duration::from_secs(1),
-            other => panic!("no patience {other}"),
+            other => panic!("no max_staleness {other}"),
         }
     }
 }
@@ -106,15 +106,15 @@ struct Stage<'a> {
 /// Plays one round and stops everything that it started.
 pub fn play(plan: &Plan) -> Round {
     let mut random = Random::new(plan.seed);
-    let patience = plan.patience();
+    let max_staleness = plan.max_staleness();
     let mut redis = RedisServer::start();
     let other = plan.moves.then(RedisServer::start);
     let proxies: Vec<FaultProxy> = (0..REPLICAS)
         .map(|_| FaultProxy::start(redis.address()))
         .collect();
-    let versions = Versions::start_slow(source_time(random.split(), patience));
+    let versions = Versions::start_slow(source_time(random.split(), max_staleness));
     let config = VersionsConfig {
-        patience: plan.patience,
+        max_staleness: plan.max_staleness,
         redis_timeout: "100ms",
         connect_timeout: "250ms",
         // Short now and then, so that a gap finds the log trimmed.
@@ -132,7 +132,7 @@ pub fn play(plan: &Plan) -> Round {
     let (origin, began) = (Instant::now(), jiff::Timestamp::now());
     let stage = Stage {
         home: random.one_in(2).then(|| random.below(REPLICAS)),
-        rest: *random.pick(&[Duration::from_millis(60), patience * 2]),
+        rest: *random.pick(&[Duration::from_millis(60), max_staleness * 2]),
         origin,
         until: origin + plan.length,
         replicas: &replicas,
@@ -143,7 +143,7 @@ pub fn play(plan: &Plan) -> Round {
     let pace = Pace {
         origin,
         until: stage.until,
-        patience,
+        max_staleness,
     };
     let mut history = History::default();
     let mut made = Vec::new();
@@ -183,11 +183,11 @@ pub fn play(plan: &Plan) -> Round {
             history.add(seer.join().unwrap());
         }
     });
-    history.add(converge(&stage, patience));
+    history.add(converge(&stage, max_staleness));
     let logs: Vec<String> = replicas.iter().map(Larder::log).collect();
     Round {
         plan: plan.clone(),
-        patience,
+        max_staleness,
         failed_reads: stage.failed_reads.load(Ordering::Relaxed),
         failed_writes: stage.failed_writes.load(Ordering::Relaxed),
         history,
@@ -198,13 +198,13 @@ pub fn play(plan: &Plan) -> Round {
     }
 }
 
-/// How long the source takes: mostly a few milliseconds, now and then longer than the patience, so that loads are overtaken.
-fn source_time(random: Random, patience: Duration) -> impl Fn() -> Duration + Send + Sync {
+/// How long the source takes: mostly a few milliseconds, now and then longer than the max_staleness, so that loads are overtaken.
+fn source_time(random: Random, max_staleness: Duration) -> impl Fn() -> Duration + Send + Sync {
     let random = std::sync::Mutex::new(random);
     move || {
         let mut random = random.lock().unwrap();
         if random.one_in(12) {
-            random.between(Duration::ZERO, patience * 3 / 2)
+            random.between(Duration::ZERO, max_staleness * 3 / 2)
         } else {
             random.between(Duration::ZERO, Duration::from_millis(15))
         }
@@ -346,7 +346,7 @@ fn write_at_random(stage: &Stage<'_>, random: &mut Random) -> History {
             };
             match client.invalidate(key, write.replica) {
                 Some(Ok(at)) => {
-                    write.told = Told::Acknowledged(client.now());
+                    write.told = Told::InvalidationReceipt(client.now());
                     clock = Some(at);
                 }
                 Some(Err(PendingHere)) => write.told = Told::Pending(client.now()),
@@ -395,8 +395,8 @@ fn settled(client: &mut Client<'_>, replica: usize, trusted: bool) -> Option<Set
     })
 }
 
-/// Everything is mended: waits until every replica says so, and then reads every key at every replica, past every patience.
-fn converge(stage: &Stage<'_>, patience: Duration) -> History {
+/// Everything is mended: waits until every replica says so, and then reads every key at every replica, past every max_staleness.
+fn converge(stage: &Stage<'_>, max_staleness: Duration) -> History {
     let (mut history, mut client) = (History::default(), Client::new(stage));
     for replica in 0..REPLICAS {
         until(SOON, "a mended replica trusts its bus", || {
@@ -407,7 +407,7 @@ fn converge(stage: &Stage<'_>, patience: Duration) -> History {
     }
     // On connections of their own: a server closes one that lies idle, and the others may have taken their time.
     let mut client = Client::new(stage);
-    let owed = client.now() + patience;
+    let owed = client.now() + max_staleness;
     let mut last = false;
     while !last {
         last = client.now() > owed;

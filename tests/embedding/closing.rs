@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use larder::cache::{Cache, Kind, LoadError, Name, Outcome, Wanted};
+use larder::cache::{Cache, InvalidationTarget, LoadError, Outcome, Purge, TaggedKey};
 
 use super::child::{Child, ready, role, threads};
 use super::{builder, policy, trusted};
@@ -39,7 +39,7 @@ fn twenty_caches_end(url: &str) {
         let clone = cache.clone();
         let numbers = clone.typed::<i32>("number", 1).unwrap();
         drop(cache);
-        let asked = numbers.get_or_load(Wanted::new().with("n", round), &policy(), move || {
+        let asked = numbers.get_or_load(TaggedKey::new().with("n", round), &policy(), move || {
             Ok::<i32, String>(round)
         });
         assert_eq!(asked.unwrap().0, round);
@@ -72,12 +72,14 @@ fn they_end_while_redis_has_stalled() {
         }
         let numbers = cache.typed::<i32>("number", 1).unwrap();
         let load = || Ok::<i32, String>(1);
-        numbers.get_or_load(Wanted::new(), &policy(), load).unwrap();
+        numbers
+            .get_or_load(TaggedKey::new(), &policy(), load)
+            .unwrap();
         ready();
         if role != "idle" {
             assert!(
                 cache
-                    .invalidate(&[Name::everything()], Kind::Hard)
+                    .invalidate(&[InvalidationTarget::everything()], Purge::Hard)
                     .is_pending()
             );
         }
@@ -117,17 +119,18 @@ fn a_load_that_runs_keeps_its_own_thread_alone() {
         let numbers = cache.typed::<i32>("number", 1).unwrap();
         let (started, starts) = mpsc::channel();
         let (release, gate) = mpsc::channel::<()>();
-        let running = numbers.get_or_load_async(Wanted::new(), &policy(), move || {
+        let running = numbers.get_or_load_async(TaggedKey::new(), &policy(), move || {
             started.send(()).unwrap();
             gate.recv().map_err(|error| error.to_string())?;
             Ok::<i32, String>(1)
         });
         starts.recv().unwrap();
         let (began, begins) = mpsc::channel::<()>();
-        let queued = numbers.get_or_load_async(Wanted::new().with("n", 2), &policy(), move || {
-            began.send(()).map_err(|error| error.to_string())?;
-            Ok::<i32, String>(2)
-        });
+        let queued =
+            numbers.get_or_load_async(TaggedKey::new().with("n", 2), &policy(), move || {
+                began.send(()).map_err(|error| error.to_string())?;
+                Ok::<i32, String>(2)
+            });
         drop((running, queued, numbers, cache));
         let with_the_load = before.len() + 1;
         until(WITHIN, "all threads but its own have ended", || {
@@ -152,7 +155,7 @@ fn a_look_up_that_is_awaited_keeps_the_cache_open() {
     let cache = trusted(&redis.url());
     let numbers = cache.typed::<i32>("number", 1).unwrap();
     let (release, gate) = mpsc::channel::<()>();
-    let awaited = numbers.get_or_load_async(Wanted::new(), &policy(), move || {
+    let awaited = numbers.get_or_load_async(TaggedKey::new(), &policy(), move || {
         gate.recv().map_err(|error| error.to_string())?;
         Ok::<i32, String>(1)
     });
@@ -162,7 +165,9 @@ fn a_look_up_that_is_awaited_keeps_the_cache_open() {
     assert_eq!(found.unwrap(), (1, Outcome::Loaded));
     // Redis has it, too.
     let other = trusted(&redis.url()).typed::<i32>("number", 1).unwrap();
-    let found = other.get_or_load(Wanted::new(), &policy(), || Err::<i32, _>("Redis has it"));
+    let found = other.get_or_load(TaggedKey::new(), &policy(), || {
+        Err::<i32, _>("Redis has it")
+    });
     let (value, outcome) = found.unwrap();
     assert_eq!(value, 1);
     // Collapsed: the first cache had answered its caller and was still filling Redis.
@@ -186,13 +191,17 @@ fn without_redis_nothing_is_looked_for() {
         assert!(cache.wait_trusted(SOON) && cache.is_alone());
         let numbers = cache.typed::<i32>("number", 1).unwrap();
         let ask = |n| {
-            numbers.get_or_load(Wanted::new().tag("n"), &policy(), move || {
+            numbers.get_or_load(TaggedKey::new().tag("n"), &policy(), move || {
                 Ok::<i32, String>(n)
             })
         };
         assert_eq!(ask(1).unwrap(), (1, Outcome::Loaded));
         assert_eq!(ask(2).unwrap(), (1, Outcome::MemoryHit));
-        assert!(!cache.invalidate(&[Name::tag("n")], Kind::Hard).is_pending());
+        assert!(
+            !cache
+                .invalidate(&[InvalidationTarget::tag("n")], Purge::Hard)
+                .is_pending()
+        );
         assert_eq!(ask(3).unwrap(), (3, Outcome::Loaded));
         // Two at most: the second load may begin before the thread of the first is idle. A thread
         // that has just started has the name of the one that started it.
@@ -219,7 +228,7 @@ fn without_redis_nothing_is_looked_for() {
 fn an_invalidation_right_after_the_start_is_delivered() {
     if let Some((_, url)) = role() {
         let cache = builder(&url).build().unwrap();
-        let done = cache.invalidate(&[Name::tag("n")], Kind::Hard);
+        let done = cache.invalidate(&[InvalidationTarget::tag("n")], Purge::Hard);
         assert!(!done.is_pending());
         return;
     }
@@ -227,7 +236,7 @@ fn an_invalidation_right_after_the_start_is_delivered() {
     let cache = trusted(&redis.url());
     let numbers = cache.typed::<usize>("number", 1).unwrap();
     let ask = |n: usize| {
-        let found = numbers.get_or_load(Wanted::new().tag("n"), &policy(), move || {
+        let found = numbers.get_or_load(TaggedKey::new().tag("n"), &policy(), move || {
             Ok::<usize, String>(n)
         });
         found.unwrap().0
@@ -246,7 +255,7 @@ fn what_is_pending_is_delivered_before_the_end() {
     let reader = trusted(&redis.url());
     let numbers = reader.typed::<i32>("number", 1).unwrap();
     let ask = |n: i32| {
-        let found = numbers.get_or_load(Wanted::new().tag("n"), &policy(), move || {
+        let found = numbers.get_or_load(TaggedKey::new().tag("n"), &policy(), move || {
             Ok::<i32, String>(n)
         });
         found.unwrap().0
@@ -261,7 +270,7 @@ fn what_is_pending_is_delivered_before_the_end() {
         until(SOON, "it has noticed", || !writer.redis().is_up());
         assert!(
             writer
-                .invalidate(&[Name::tag("n")], Kind::Hard)
+                .invalidate(&[InvalidationTarget::tag("n")], Purge::Hard)
                 .is_pending()
         );
         assert!(!writer.wait_delivered(Duration::ZERO));

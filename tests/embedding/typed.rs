@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use larder::cache::{Cache, LoadError, Outcome, Wanted};
+use larder::cache::{Cache, LoadError, Outcome, TaggedKey};
 use serde::{Deserialize, Serialize};
 
 use super::{policy, trusted};
@@ -37,7 +37,7 @@ mod after {
 fn programs_share_what_has_one_name_and_version() {
     let redis = RedisServer::start();
     let (one, other) = (trusted(&redis.url()), trusted(&redis.url()));
-    let ada = || Wanted::new().with("id", 1);
+    let ada = || TaggedKey::new().with("id", 1);
     let users = one.typed::<before::User>("user", 1).unwrap();
     let load = || {
         Ok::<_, String>(before::User {
@@ -75,19 +75,21 @@ fn another_type_under_one_name_is_a_miss_that_is_counted() {
             name: "Ada".to_owned(),
         })
     };
-    users.get_or_load(Wanted::new(), &policy(), load).unwrap();
+    users
+        .get_or_load(TaggedKey::new(), &policy(), load)
+        .unwrap();
     // serde alone would read a user as an account that has no balance.
     let accounts = other.typed::<after::Account>("thing", 1).unwrap();
     let load = || Ok::<_, String>(after::Account { balance: Some(7) });
     let (found, outcome) = accounts
-        .get_or_load(Wanted::new(), &policy(), load)
+        .get_or_load(TaggedKey::new(), &policy(), load)
         .unwrap();
     assert_eq!((found.balance, outcome), (Some(7), Outcome::Loaded));
     assert!(other.typed_totals().unreadable > 0);
     assert_eq!(other.typed_totals().misses, 1);
     let load = || Err::<after::Account, _>("memory has it");
     let (found, outcome) = accounts
-        .get_or_load(Wanted::new(), &policy(), load)
+        .get_or_load(TaggedKey::new(), &policy(), load)
         .unwrap();
     assert_eq!((found.balance, outcome), (Some(7), Outcome::MemoryHit));
     assert_eq!(other.typed_totals().hits, 1);
@@ -107,7 +109,7 @@ fn what_json_cannot_keep_is_an_error_of_its_load() {
     let maps = cache.typed::<HashMap<(u8, u8), u8>>("map", 1).unwrap();
     let load = || Ok::<_, String>(HashMap::from([((1, 2), 3)]));
     let error = maps
-        .get_or_load(Wanted::new(), &policy(), load)
+        .get_or_load(TaggedKey::new(), &policy(), load)
         .unwrap_err();
     assert!(
         error.to_string().contains("key must be a string"),
@@ -115,14 +117,14 @@ fn what_json_cannot_keep_is_an_error_of_its_load() {
     );
     let numbers = cache.typed::<f64>("float", 1).unwrap();
     let error = numbers
-        .get_or_load(Wanted::new(), &policy(), || Ok::<_, String>(f64::NAN))
+        .get_or_load(TaggedKey::new(), &policy(), || Ok::<_, String>(f64::NAN))
         .unwrap_err();
     assert!(
         error.to_string().contains("JSON cannot represent NaN"),
         "{error}"
     );
     let nested = cache.typed::<Vec<Option<Option<u8>>>>("nested", 1).unwrap();
-    let awaited = nested.get_or_load_async(Wanted::new(), &policy(), || {
+    let awaited = nested.get_or_load_async(TaggedKey::new(), &policy(), || {
         Ok::<_, String>(vec![Some(None)])
     });
     let error = actix_web::rt::System::new().block_on(awaited).unwrap_err();
@@ -133,12 +135,12 @@ fn what_json_cannot_keep_is_an_error_of_its_load() {
 fn one_value_is_invalidated_by_its_name() {
     let cache = Cache::builder().build().unwrap();
     let numbers = cache.typed::<u8>("number", 1).unwrap();
-    let of = |n| Wanted::new().with("a=b&c", n);
+    let of = |n| TaggedKey::new().with("a=b&c", n);
     let ask = |n: u8, value: u8| {
         let load = move || Ok::<_, String>(value);
         numbers.get_or_load(of(n), &policy(), load).unwrap().0
     };
     assert_eq!((ask(1, 1), ask(2, 2)), (1, 2));
-    cache.invalidate(&[numbers.name(&of(1))], larder::cache::Kind::Hard);
+    cache.invalidate(&[numbers.name(&of(1))], larder::cache::Purge::Hard);
     assert_eq!((ask(1, 3), ask(2, 4)), (3, 2));
 }

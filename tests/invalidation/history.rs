@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{
-    LONG_PATIENCE, PATIENCE, Two, bus, invalidate, is_from_memory, never_old_after, until_heard,
-    until_trusted,
+    LONG_PATIENCE, MAX_STALENESS, Two, bus, invalidate, is_from_memory, never_old_after,
+    until_heard, until_trusted,
 };
 use crate::support::larder::Larder;
 use crate::support::news::path;
@@ -103,7 +103,7 @@ fn a_redis_that_comes_back_empty_makes_everything_invalid() {
                 let answer = replica.get(&path("science"));
                 let old = version_in(&answer, "science") == 1;
                 let allowed = on_reset && !is_from_memory(&answer)
-                    || is_from_memory(&answer) && late <= PATIENCE;
+                    || is_from_memory(&answer) && late <= MAX_STALENESS;
                 assert!(!old || allowed, "{late:?} after the restart: {answer}");
                 version_in(&answer, "science") == new
             });
@@ -132,10 +132,10 @@ fn a_history_whose_clock_is_behind_is_another_history() {
     });
     two.both_trust();
     let (newest, change) = two.change(&two.near, "science");
-    never_old_after(PATIENCE, &change, &two.both(), "science", newest);
+    never_old_after(MAX_STALENESS, &change, &two.both(), "science", newest);
     assert_eq!(two.warm("science"), newest);
     let (newest, change) = two.change(&two.far, "science");
-    never_old_after(PATIENCE, &change, &two.both(), "science", newest);
+    never_old_after(MAX_STALENESS, &change, &two.both(), "science", newest);
 }
 
 #[test]
@@ -156,18 +156,18 @@ fn a_history_that_runs_backwards_is_over() {
         restore.arg(key).arg(0).arg(dump).arg("REPLACE");
         restore.exec(&mut two.redis.connect()).unwrap();
     }
-    never_old_after(PATIENCE, &change, &[&two.far], "science", new);
+    never_old_after(MAX_STALENESS, &change, &[&two.far], "science", new);
     two.proxy.restore();
     two.both_trust();
     let (newest, change) = two.change(&two.far, "science");
-    never_old_after(PATIENCE, &change, &two.both(), "science", newest);
+    never_old_after(MAX_STALENESS, &change, &two.both(), "science", newest);
 }
 
 #[test]
 fn a_history_that_was_set_back_is_told_by_the_next_message() {
     // Echoes are far between: the message is what tells.
     let config = VersionsConfig {
-        patience: LONG_PATIENCE,
+        max_staleness: LONG_PATIENCE,
         ..VersionsConfig::default()
     };
     let two = Two::with(&config);
@@ -215,7 +215,7 @@ fn a_read_only_copy_that_lags_vouches_for_nothing() {
     });
     let (new, change) = two.change(&two.far, "science");
     // The near one's connections are open, and the copy has the old value beside the old names.
-    never_old_after(PATIENCE, &change, &two.both(), "science", new);
+    never_old_after(MAX_STALENESS, &change, &two.both(), "science", new);
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn a_redis_that_evicts_part_of_the_state_brings_nothing_back() {
         two.both_trust();
         never_old_after(Duration::ZERO, &change, &two.both(), "science", new);
         let (newer, change) = two.change(&two.near, "science");
-        never_old_after(PATIENCE, &change, &two.both(), "science", newer);
+        never_old_after(MAX_STALENESS, &change, &two.both(), "science", newer);
         assert_eq!(two.warm("science"), newer, "{part}");
     }
 }
@@ -286,13 +286,16 @@ fn a_redis_that_is_flushed_makes_everything_invalid() {
         until(SOON, "what was loaded before is no answer", || {
             let late = flushed.elapsed();
             let found = version(replica, "science");
-            assert!(found == new || late <= PATIENCE, "{late:?} after the flush");
+            assert!(
+                found == new || late <= MAX_STALENESS,
+                "{late:?} after the flush"
+            );
             found == new
         });
     }
     two.both_trust();
     let (newer, change) = two.change(&two.far, "science");
-    never_old_after(PATIENCE, &change, &two.both(), "science", newer);
+    never_old_after(MAX_STALENESS, &change, &two.both(), "science", newer);
 }
 
 #[test]
@@ -304,7 +307,7 @@ fn a_full_redis_takes_it() {
         let (new, change) = two.change(replica, "science");
         assert!(!change.pending, "{change:?}");
         assert_eq!(version(replica, "science"), new);
-        never_old_after(PATIENCE, &change, &two.both(), "science", new);
+        never_old_after(MAX_STALENESS, &change, &two.both(), "science", new);
     }
     two.both_trust();
 }

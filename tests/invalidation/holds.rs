@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{
-    LONG_PATIENCE, PATIENCE, Two, begin_read, bus, finish, invalidate_now, is_from_memory, is_warm,
-    never_old_after, until_calls, until_heard, until_trusted,
+    LONG_PATIENCE, MAX_STALENESS, Two, begin_read, bus, finish, invalidate_now, is_from_memory,
+    is_warm, never_old_after, until_calls, until_heard, until_trusted,
 };
 use crate::support::client::Pending;
 use crate::support::larder::Larder;
@@ -117,7 +117,7 @@ fn a_storm_of_them_is_no_storm_of_loads() {
 #[test]
 fn a_late_copy_from_redis_is_not_kept() {
     let two = Two::with(&VersionsConfig {
-        patience: LONG_PATIENCE,
+        max_staleness: LONG_PATIENCE,
         redis_timeout: "20s",
         connect_timeout: "20s",
         ..VersionsConfig::default()
@@ -143,7 +143,7 @@ fn missed_while_cut_off(log_length: u32) {
     let two = Two::with(&VersionsConfig {
         log_length,
         // On a busy machine trust may end for a moment, and then Redis answers what memory has.
-        patience: "10s",
+        max_staleness: "10s",
         ..VersionsConfig::default()
     });
     for category in CATEGORIES {
@@ -205,7 +205,7 @@ fn a_lost_message_is_found_and_repaired() {
     let (new, change) = two.change(&two.near, "science");
     until_lost(&two, "category:science");
     two.proxy.restore();
-    never_old_after(PATIENCE, &change, &[&two.far], "science", new);
+    never_old_after(MAX_STALENESS, &change, &[&two.far], "science", new);
     until_heard(&two.far, &change.clock);
     until_trusted(&two.far);
     assert!(repaired() > before);
@@ -216,7 +216,7 @@ fn a_lost_message_is_found_and_repaired() {
 fn a_lost_message_is_found_by_the_next_one() {
     let two = Two::with(&VersionsConfig {
         // No echo shows it first.
-        patience: LONG_PATIENCE,
+        max_staleness: LONG_PATIENCE,
         ..VersionsConfig::default()
     });
     assert_eq!((two.warm("science"), two.warm("health")), (1, 1));
@@ -234,7 +234,7 @@ fn a_lost_message_is_found_by_the_next_one() {
 fn a_lost_message_is_found_when_the_replica_invalidates_something_itself() {
     let two = Two::with(&VersionsConfig {
         // The echo shows the gap too: this is about the replica's own invalidation, which must not hide it.
-        patience: "2s",
+        max_staleness: "2s",
         ..VersionsConfig::default()
     });
     assert_eq!((two.warm("science"), two.warm("health")), (1, 1));
@@ -255,7 +255,7 @@ fn a_half_open_bus_is_not_trusted_for_longer_than_patience() {
     assert_eq!(two.warm("science"), 1);
     two.proxy.stall_to_client_only(Scope::Bus);
     let (new, change) = two.change(&two.near, "science");
-    never_old_after(PATIENCE, &change, &[&two.far], "science", new);
+    never_old_after(MAX_STALENESS, &change, &[&two.far], "science", new);
     assert_eq!(bus(&two.far)["trusted"], false);
     // Without trust it asks Redis each time.
     assert!(!is_warm(&two.far, "science"));
@@ -272,7 +272,7 @@ fn a_half_open_bus_is_not_trusted_for_longer_than_patience() {
 #[test]
 fn an_echo_that_comes_late_is_trusted_from_when_its_ping_was_sent() {
     let two = Two::start();
-    // There and back: a good part of the patience is over when an echo comes.
+    // There and back: a good part of the max_staleness is over when an echo comes.
     let way = Duration::from_millis(200);
     two.proxy.delay(way);
     let slow = Instant::now();
@@ -284,9 +284,9 @@ fn an_echo_that_comes_late_is_trusted_from_when_its_ping_was_sent() {
         far.map_or(0, |far| far["trust_left_ms"].as_u64().unwrap())
     };
     until(SOON, "what it heard before is over", || {
-        slow.elapsed() > 2 * PATIENCE
+        slow.elapsed() > 2 * MAX_STALENESS
     });
-    let most = (PATIENCE - 2 * way).as_millis() as u64;
+    let most = (MAX_STALENESS - 2 * way).as_millis() as u64;
     let (mut trusted, mut left) = (0, 0);
     until(SOON, "it is trusted now and then", || {
         left = trust_left();
@@ -312,17 +312,17 @@ fn a_replica_that_reaches_nothing_asks_the_source() {
         let (new, change) = two.change(&two.near, "science");
         assert_eq!(new, old + 1);
         assert!(!change.pending);
-        never_old_after(PATIENCE, &change, &[&two.far], "science", new);
+        never_old_after(MAX_STALENESS, &change, &[&two.far], "science", new);
         two.proxy.restore();
         until_trusted(&two.far);
-        never_old_after(PATIENCE, &change, &two.both(), "science", new);
+        never_old_after(MAX_STALENESS, &change, &two.both(), "science", new);
     }
 }
 
 #[test]
 fn a_replica_that_reaches_nothing_serves_memory_for_blind_ttl() {
     let two = Two::with(&VersionsConfig {
-        blind_ttl: Some("3s"),
+        disconnected_ttl: Some("3s"),
         ..VersionsConfig::default()
     });
     assert_eq!(two.warm("science"), 1);
@@ -335,17 +335,17 @@ fn a_replica_that_reaches_nothing_serves_memory_for_blind_ttl() {
         is_from_memory(&blind) || change.acknowledged.elapsed() > Duration::from_secs(3),
         "{blind}"
     );
-    let bound = PATIENCE + Duration::from_secs(3);
+    let bound = MAX_STALENESS + Duration::from_secs(3);
     never_old_after(bound, &change, &[&two.far], "science", new);
 }
 
 #[test]
 fn a_late_load_of_a_replica_that_reaches_nothing_is_not_served_for_longer() {
     let two = Two::with(&VersionsConfig {
-        blind_ttl: Some("2s"),
+        disconnected_ttl: Some("2s"),
         ..VersionsConfig::default()
     });
-    let bound = PATIENCE + Duration::from_secs(2);
+    let bound = MAX_STALENESS + Duration::from_secs(2);
     two.proxy.cut();
     until(SOON, "it is blind", || {
         bus(&two.far)["trusted"] == false && two.far.stats()["redis"]["up"] == false

@@ -24,7 +24,7 @@ use crate::support::versions::{Versions, VersionsConfig, version_in};
 use crate::support::{SOON, until, until_some};
 
 /// The bound of [`VersionsConfig`]'s default.
-const PATIENCE: Duration = Duration::from_secs(1);
+const MAX_STALENESS: Duration = Duration::from_secs(1);
 
 /// For a test in which trust must not end by itself, and in which no ping comes between: a quarter of it is longer than any wait.
 const LONG_PATIENCE: &str = "2m";
@@ -189,7 +189,7 @@ fn until_heard(larder: &Larder, clock: &str) {
 /// Reads until well past the bound, and panics if a read that began later than that after the acknowledgement is older.
 #[track_caller]
 fn never_old_after(
-    patience: Duration,
+    max_staleness: Duration,
     change: &Change,
     replicas: &[&Larder],
     category: &str,
@@ -202,10 +202,10 @@ fn never_old_after(
             let answer = larder.get(&path(category));
             let found = version_in(&answer, category);
             assert!(
-                found == new || late <= patience,
+                found == new || late <= max_staleness,
                 "v{found} for a read {late:?} after v{new} was acknowledged: {answer}"
             );
-            past += u32::from(late > patience);
+            past += u32::from(late > max_staleness);
         }
     }
 }

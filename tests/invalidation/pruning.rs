@@ -80,7 +80,7 @@ fn what_was_loaded_before_is_a_miss_where_the_bus_is_back() {
 #[test]
 fn a_replica_forgets_names_that_no_entry_can_depend_on() {
     let two = Two::with(&VersionsConfig {
-        patience: "100ms",
+        max_staleness: "100ms",
         ..VersionsConfig::default()
     });
     let change = invalidate_now(&two.near, &json!({"tags": ["recent"]}));
@@ -136,5 +136,5 @@ fn where_there_are_too_many_the_oldest_go() {
     assert_eq!(two.versions.calls(), 2);
     // The history goes on.
     let (new, change) = two.change(&two.near, "science");
-    never_old_after(super::PATIENCE, &change, &two.both(), "science", new);
+    never_old_after(super::MAX_STALENESS, &change, &two.both(), "science", new);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{PATIENCE, Two, bus, never_old_after, until_trusted};
+use super::{MAX_STALENESS, Two, bus, never_old_after, until_trusted};
 use crate::support::larder::Larder;
 use crate::support::news::path;
 use crate::support::versions::{VersionsConfig, version, version_in};
@@ -41,7 +41,7 @@ fn is_a_new_history(damage: Damage) {
         assert_eq!(replica.stats()["redis"]["up"], true, "{damage:?}");
         let (new, change) = two.change(replica, "science");
         assert!(!change.pending, "{damage:?}: {change:?}");
-        never_old_after(PATIENCE, &change, &two.both(), "science", new);
+        never_old_after(MAX_STALENESS, &change, &two.both(), "science", new);
     }
     two.both_trust();
     let third =
@@ -101,7 +101,7 @@ fn the_last_clock_is_given_once() {
     for _ in 0..4 {
         let (new, change) = two.change(&two.near, "science");
         assert!(!change.pending, "{change:?}");
-        never_old_after(PATIENCE, &change, &two.both(), "science", new);
+        never_old_after(MAX_STALENESS, &change, &two.both(), "science", new);
         clocks.push(change.clock);
     }
     assert_eq!(clocks[0], "9007199254740991");
@@ -120,7 +120,7 @@ fn a_log_that_is_ahead_costs_no_invalidation() {
         .cli::<String>(&["XADD", LOG, "9007199254740000-0", "m", "foo"]);
     let (new, change) = two.change(&two.near, "science");
     assert!(!change.pending, "{change:?}");
-    never_old_after(PATIENCE, &change, &two.both(), "science", new);
+    never_old_after(MAX_STALENESS, &change, &two.both(), "science", new);
     // And for one that missed it, since its bus was away.
     two.redis
         .cli::<String>(&["XADD", LOG, "9007199254740000-0", "m", "foo"]);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{
-    Change, PATIENCE, Two, bus, category_tag, invalidate, invalidate_now, is_from_memory,
+    Change, MAX_STALENESS, Two, bus, category_tag, invalidate, invalidate_now, is_from_memory,
     never_old_after, until_nothing_pends, warm,
 };
 use crate::support::larder::{Larder, LarderOptions};
@@ -41,12 +41,12 @@ fn pends(break_it: impl FnOnce(&mut RedisServer), mend: impl FnOnce(&mut RedisSe
         acknowledged: Instant::now(),
         ..change
     };
-    never_old_after(PATIENCE, &delivered, &two.both(), "science", new);
-    never_old_after(PATIENCE, &delivered, &two.both(), "health", other);
+    never_old_after(MAX_STALENESS, &delivered, &two.both(), "science", new);
+    never_old_after(MAX_STALENESS, &delivered, &two.both(), "health", other);
     two.both_trust();
     let (last, change) = two.change(&two.near, "science");
     assert!(!change.pending, "{change:?}");
-    never_old_after(PATIENCE, &change, &two.both(), "science", last);
+    never_old_after(MAX_STALENESS, &change, &two.both(), "science", last);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_pending_one_survives_that_redis_comes_back_with_an_old_snapshot() {
         ..change
     };
     assert_eq!(version(&two.near, "science"), new);
-    never_old_after(PATIENCE, &delivered, &two.both(), "science", new);
+    never_old_after(MAX_STALENESS, &delivered, &two.both(), "science", new);
 }
 
 #[test]
@@ -103,10 +103,10 @@ fn a_replica_that_never_had_a_redis_is_trusted() {
     let new = versions.publish("science");
     let change = invalidate_now(&larder, &category_tag("science"));
     assert_eq!(version(&larder, "science"), new);
-    // Long past any patience, memory is still believed.
-    until(SOON, "the patience is over", || {
+    // Long past any max_staleness, memory is still believed.
+    until(SOON, "the max_staleness is over", || {
         assert_eq!(warm(&larder, "science"), new);
-        change.acknowledged.elapsed() > 2 * PATIENCE
+        change.acknowledged.elapsed() > 2 * MAX_STALENESS
     });
     assert_eq!(versions.calls(), 2);
     let later = invalidate_now(&larder, &json!({"all": true}));
@@ -129,9 +129,9 @@ fn a_replica_whose_redis_is_not_there_is_blind_and_not_alone() {
 
 /// Two replicas, the far one with a Redis user of its own, that serve the versions without an archive behind them: from one
 /// source, and as a whole of two parts.
-fn apart(blind_ttl: &'static str) -> Two {
+fn apart(disconnected_ttl: &'static str) -> Two {
     let config = VersionsConfig {
-        blind_ttl: Some(blind_ttl),
+        disconnected_ttl: Some(disconnected_ttl),
         ..VersionsConfig::default()
     };
     let (redis, versions) = (RedisServer::start(), Versions::start());
@@ -147,7 +147,7 @@ source = {{ http = "http://{}/{name}?category={{category}}" }}
 ttl = {{ memory = "1h", redis = "2h" }}
 stale = {{ while_revalidate = "0s", if_error = "0s" }}
 soft_timeout = "50ms"
-blind_ttl = "{blind_ttl}"
+disconnected_ttl = "{disconnected_ttl}"
 tags = ["category:{{category}}"]
 "#,
             versions.upstream.address()
@@ -243,10 +243,10 @@ fn no_old_value_stands_in(isolate: fn(&Two)) {
     two.versions
         .upstream
         .set_latency(Duration::from_millis(500));
-    never_old_at_far(&two, PATIENCE, &slow, "science", new);
+    never_old_at_far(&two, MAX_STALENESS, &slow, "science", new);
     two.versions.upstream.set_latency(Duration::ZERO);
     fail(&two);
-    never_old_at_far(&two, PATIENCE, &failing, "health", newer);
+    never_old_at_far(&two, MAX_STALENESS, &failing, "health", newer);
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn an_old_value_stands_in_for_blind_ttl(isolate: fn(&Two)) {
     let (new, change) = two.change(&two.near, "science");
     fail(&two);
     until(SOON, "trust ends", || bus(&two.far)["trusted"] == false);
-    let bound = PATIENCE + Duration::from_secs(4);
+    let bound = MAX_STALENESS + Duration::from_secs(4);
     let old = never_old_at_far(&two, bound, &change, "science", new);
     assert!(old > 0, "it served nothing while it was blind");
 }

@@ -19,7 +19,7 @@ use crate::support::{SOON, free_address, until};
 #[test]
 fn a_read_after_a_clock_is_never_older_on_any_replica() {
     let two = Two::with(&VersionsConfig {
-        patience: LONG_PATIENCE,
+        max_staleness: LONG_PATIENCE,
         ..VersionsConfig::default()
     });
     let after = |replica: &Larder, clock: &str| {
@@ -59,7 +59,7 @@ fn a_read_after_a_clock_is_never_older_on_any_replica() {
 #[test]
 fn a_clock_that_nobody_can_have_given_is_no_reason_to_load() {
     let mut two = Two::with(&VersionsConfig {
-        blind_ttl: None,
+        disconnected_ttl: None,
         ..VersionsConfig::default()
     });
     let after = |replica: &Larder, clock: &str| {
@@ -403,7 +403,7 @@ fn a_revoked_key_is_refused_there_long_before_the_poll() {
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let config = VersionsConfig {
         // Polled every half of it.
-        patience: "10m",
+        max_staleness: "10m",
         ..VersionsConfig::default()
     };
     let options = config

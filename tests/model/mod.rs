@@ -1,6 +1,6 @@
 //! The coherence protocol as an explicit-state model: two replicas, one key, one tag, one Redis, in every order of steps.
 //!
-//! Promise: in no run of the stated length is a read given what promise 1 (here, at once), 3 (everywhere, within `patience`)
+//! Promise: in no run of the stated length is a read given what promise 1 (here, at once), 3 (everywhere, within `max_staleness`)
 //! or 4 (never resurrected) rules out, whatever is lost, cut, refused, restarted or restored. And each part of the protocol,
 //! once taken out, makes the checker find a run in which one is: the counterexample is printed.
 //!
@@ -9,7 +9,7 @@
 //! million); every counterexample that a missing part makes has 7 at most. Walks of up to 40 steps look further, at random.
 //!
 //! It leaves out: leases (anyone may load and fill at any time, which is more than leases allow), soft invalidation and stale
-//! answers, `blind_ttl` (it is zero), TTLs, clears, pruning and eviction, a trimmed log, several keys and tags, a script that
+//! answers, `disconnected_ttl` (it is zero), TTLs, clears, pruning and eviction, a trimmed log, several keys and tags, a script that
 //! has run while its reply is lost, a repair that is applied later than it was read, and promise 2, which is about time alone.
 //! And it is the protocol, not the code: nothing here runs a line of the cache.
 
@@ -259,7 +259,7 @@ fn without_the_history_check_on_the_pool_a_restored_snapshot_is_believed() {
     assert!(broken.contains(&"promise 1"));
 }
 
-/// "The echo extends trust to the moment the ping was sent + `patience`."
+/// "The echo extends trust to the moment the ping was sent + `max_staleness`."
 #[test]
 fn without_the_time_of_the_ping_a_late_echo_is_trusted_for_too_long() {
     let broken = counterexample(Without::TrustFromPing, CALM, 7);

@@ -63,7 +63,7 @@ impl State {
             replica.epoch = epoch;
             replica.last = 0;
             replica.cell = 0;
-            replica.heard = PATIENCE;
+            replica.heard = MAX_STALENESS;
         }
         if ours {
             replica.raise(clock, self.without);
@@ -292,7 +292,7 @@ impl State {
     pub fn tick(&mut self) {
         self.due = self.due.max(self.acknowledged[1]);
         self.acknowledged = [0, self.acknowledged[0]];
-        let older = |age: &mut u8| *age = (*age + 1).min(PATIENCE);
+        let older = |age: &mut u8| *age = (*age + 1).min(MAX_STALENESS);
         for replica in &mut self.replicas {
             older(&mut replica.heard);
             for flight in replica.flights.iter_mut().flatten() {

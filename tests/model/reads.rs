@@ -19,13 +19,13 @@ pub struct Answer {
     pub late: bool,
     /// Promise 1: what this replica has acknowledged, or holds back while it is pending.
     pub here: u8,
-    /// Promise 3: what anyone acknowledged longer than `patience` ago.
+    /// Promise 3: what anyone acknowledged longer than `max_staleness` ago.
     pub everywhere: u8,
 }
 
 impl State {
     pub fn trusted(&self, r: usize) -> bool {
-        self.replicas[r].heard < PATIENCE || self.without == Without::Trust
+        self.replicas[r].heard < MAX_STALENESS || self.without == Without::Trust
     }
 
     /// Trust first, cells second: see `Without::DeadlineFirst`.
@@ -64,9 +64,9 @@ impl State {
     pub fn joinable(&self, r: usize) -> Option<Flight> {
         let replica = &self.replicas[r];
         let flight = replica.flights[0]?;
-        // A mirror knew of everything older than `patience` as it let a copy pass: that is the age to go by, and it is past.
-        let young =
-            flight.age < PATIENCE && (!flight.by_mirror || self.without == Without::JoinOfCopy);
+        // A mirror knew of everything older than `max_staleness` as it let a copy pass: that is the age to go by, and it is past.
+        let young = flight.age < MAX_STALENESS
+            && (!flight.by_mirror || self.without == Without::JoinOfCopy);
         let current = flight.epoch == replica.epoch
             && flight.clock >= replica.cell
             && !flight.before_overlay

@@ -28,14 +28,14 @@ pub enum Without {
     NamesAtStart,
     /// A reply in another epoch than the mirror's sets a cell by its bare number.
     EpochOfReply,
-    /// A copy from Redis that the mirror let pass is joined like a load: within `patience`, with or without trust.
+    /// A copy from Redis that the mirror let pass is joined like a load: within `max_staleness`, with or without trust.
     JoinOfCopy,
     /// A memory hit compares the cells first and the deadline of trust second.
     DeadlineFirst,
 }
 
-/// One tick is half of `patience`.
-pub const PATIENCE: u8 = 2;
+/// One tick is half of `max_staleness`.
+pub const MAX_STALENESS: u8 = 2;
 /// The epoch of nothing: Redis is empty, or the mirror has never read a state.
 pub const NO_EPOCH: u8 = 0;
 /// An answer of the source that has not come yet.
@@ -57,7 +57,7 @@ pub struct Flight {
     /// What the join check compares: the load clock, or `last` for a flight that has looked at Redis and has no lease.
     pub clock: u8,
     pub epoch: u8,
-    /// Ticks since it began, up to `PATIENCE`.
+    /// Ticks since it began, up to `MAX_STALENESS`.
     pub age: u8,
     /// It found its value in Redis, and so fills memory alone.
     pub copy: bool,
@@ -86,7 +86,7 @@ pub enum Message {
     Echo {
         epoch: u8,
         clock: u8,
-        /// Ticks since its ping was sent, up to `PATIENCE`.
+        /// Ticks since its ping was sent, up to `MAX_STALENESS`.
         age: u8,
     },
 }
@@ -100,7 +100,7 @@ pub struct Replica {
     pub epoch: u8,
     pub last: u8,
     pub cell: u8,
-    /// Ticks since the ping of the newest echo was sent; no trust at `PATIENCE`.
+    /// Ticks since the ping of the newest echo was sent; no trust at `MAX_STALENESS`.
     pub heard: u8,
     pub memory: Option<Entry>,
     /// A hit that found its entry valid and has yet to look at the deadline; only without `DeadlineFirst`.
@@ -137,8 +137,8 @@ pub struct State {
     pub redis: Redis,
     pub snapshot: Option<Redis>,
     pub replicas: [Replica; 2],
-    /// The newest versions acknowledged anywhere in this tick, in the one before, and longer ago than `patience`.
-    pub acknowledged: [u8; PATIENCE as usize],
+    /// The newest versions acknowledged anywhere in this tick, in the one before, and longer ago than `max_staleness`.
+    pub acknowledged: [u8; MAX_STALENESS as usize],
     pub due: u8,
     pub epochs: u8,
     /// Steps since the start: the depth, and no part of what makes two states equal.

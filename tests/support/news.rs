@@ -198,7 +198,7 @@ pub struct NewsConfig {
     pub guardian_quota: &'static [&'static str],
     pub redis_timeout: &'static str,
     pub redis_required: bool,
-    pub patience: &'static str,
+    pub max_staleness: &'static str,
     pub rate: &'static str,
     pub public: bool,
     /// Lines of the table `[server]`.
@@ -220,7 +220,7 @@ impl Default for NewsConfig {
             // A machine that runs many tests at once may take its time; a test of a slow Redis sets its own.
             redis_timeout: "2s",
             redis_required: false,
-            patience: "1s",
+            max_staleness: "1s",
             rate: "600/1m",
             public: false,
             server: "",
@@ -241,7 +241,7 @@ impl NewsConfig {
             guardian_quota,
             redis_timeout,
             redis_required,
-            patience,
+            max_staleness,
             rate,
             public,
             server,
@@ -264,7 +264,7 @@ connect_timeout = "{redis_timeout}"
 required = {redis_required}
 
 [coherence]
-patience = "{patience}"
+max_staleness = "{max_staleness}"
 
 [auth]
 rate = "{rate}"

@@ -102,11 +102,11 @@ pub fn version_in(answer: &Answer, category: &str) -> u64 {
 /// What a test sets. Otherwise only an invalidation makes anything fresh.
 #[derive(Clone)]
 pub struct VersionsConfig {
-    pub patience: &'static str,
+    pub max_staleness: &'static str,
     pub log_length: u32,
     pub redis_timeout: &'static str,
     pub connect_timeout: &'static str,
-    pub blind_ttl: Option<&'static str>,
+    pub disconnected_ttl: Option<&'static str>,
     pub while_revalidate: &'static str,
     pub if_error: &'static str,
     pub on_reset: bool,
@@ -116,11 +116,11 @@ impl Default for VersionsConfig {
     fn default() -> Self {
         VersionsConfig {
             // Long enough for a busy machine, short enough to wait for.
-            patience: "1s",
+            max_staleness: "1s",
             log_length: 10_000,
             redis_timeout: "1s",
             connect_timeout: "1s",
-            blind_ttl: Some("0s"),
+            disconnected_ttl: Some("0s"),
             while_revalidate: "0s",
             if_error: "0s",
             on_reset: false,
@@ -131,17 +131,19 @@ impl Default for VersionsConfig {
 impl VersionsConfig {
     pub fn text(&self, versions: &Versions) -> String {
         let VersionsConfig {
-            patience,
+            max_staleness,
             log_length,
             redis_timeout,
             connect_timeout,
-            blind_ttl,
+            disconnected_ttl,
             while_revalidate,
             if_error,
             on_reset,
         } = self;
         let upstream = versions.upstream.address();
-        let blind_ttl = blind_ttl.map_or(String::new(), |time| format!("blind_ttl = \"{time}\"\n"));
+        let disconnected_ttl = disconnected_ttl.map_or(String::new(), |time| {
+            format!("disconnected_ttl = \"{time}\"\n")
+        });
         format!(
             r#"
 [server]
@@ -152,7 +154,7 @@ timeout = "{redis_timeout}"
 connect_timeout = "{connect_timeout}"
 
 [coherence]
-patience = "{patience}"
+max_staleness = "{max_staleness}"
 log_length = {log_length}
 
 [upstream.newsapi]
@@ -168,7 +170,7 @@ params.category = {{ type = "string", one_of = {CATEGORIES:?} }}
 params.limit = {{ type = "integer", min = 1, max = 100, default = 20, view = true }}
 ttl = {{ memory = "1h", redis = "2h" }}
 stale = {{ while_revalidate = "{while_revalidate}", if_error = "{if_error}", on_reset = {on_reset} }}
-{blind_ttl}tags = ["articles", "category:{{category}}"]
+{disconnected_ttl}tags = ["articles", "category:{{category}}"]
 "#
         )
     }

@@ -11,7 +11,7 @@ use actix_web::{HttpMessage, HttpResponse};
 
 use super::connection::Connection;
 use crate::api::problem::Problem;
-use crate::api::resource::Front;
+use crate::api::resource::AppState;
 use crate::api::{body, path};
 
 /// Larder's own paths that take a body, each with `POST`.
@@ -20,7 +20,7 @@ const OWN: [&str; 2] = ["/cache/invalidate", "/keys"];
 /// The request, if its body is wanted; else the answer. All bodies are those of admins. What a
 /// request has used of its key's rate here is kept with it, so that its handler does not count it
 /// again.
-pub(super) async fn admit(request: Request, front: &Data<Front>) -> Result<Request, Refusal> {
+pub(super) async fn admit(request: Request, front: &Data<AppState>) -> Result<Request, Refusal> {
     if Connection::is_over_before(&request) {
         return std::future::pending().await;
     }
@@ -54,7 +54,7 @@ impl From<Refusal> for Response<BoxBody> {
     }
 }
 
-fn takes_body(request: &Request, front: &Front) -> bool {
+fn takes_body(request: &Request, front: &AppState) -> bool {
     let path = path::plain(request.path());
     if let Some(found) = front.resources.load().find(&path) {
         let write = found.resource.write(request.method().as_str());

@@ -1,9 +1,9 @@
 //! The bus: hears of every invalidation, and proves that it would have heard.
 //!
-//! One thread with two connections of its own, never the pool's: one listens, one talks. Every quarter of `patience` it talks a
+//! One thread with two connections of its own, never the pool's: one listens, one talks. Every quarter of `max_staleness` it talks a
 //! ping that reads the clock and publishes it on a private channel that the listening connection hears, too. Redis delivers to one
 //! connection in order: when the echo arrives, everything published up to its clock has arrived before it, or there is a gap,
-//! which is repaired before anything else. The echo extends trust to the moment its ping was sent, plus `patience`.
+//! which is repaired before anything else. The echo extends trust to the moment its ping was sent, plus `max_staleness`.
 //!
 //! A stalled, half-open or partitioned subscriber brings no echo, and so loses trust by itself: nothing has to notice.
 
@@ -21,16 +21,16 @@ use super::super::redis_fault::Fault;
 use super::super::redis_health::Health;
 use super::super::settings::CoherenceSettings;
 use super::mirror::Mirror;
-use super::name::{Kind, Name};
+use super::name::{InvalidationTarget, Purge};
 use super::scripts::{Ping, Scripts};
 
-/// Pauses between two tries to connect. The longest is a quarter of `patience` where that is less.
+/// Pauses between two tries to connect. The longest is a quarter of `max_staleness` where that is less.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// How often the thread looks whether something is to be delivered, where nothing is heard meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Names of pending invalidations that are delivered in one script.
 const DELIVERED_AT_ONCE: usize = 500;
-/// How often names that no entry can depend on any more are forgotten, in pings: every 30 s with a `patience` of 1 s.
+/// How often names that no entry can depend on any more are forgotten, in pings: every 30 s with a `max_staleness` of 1 s.
 const PRUNE_EVERY: u32 = 120;
 /// Names that Redis keeps at most.
 pub(crate) const MOST_NAMES: usize = 1_000_000;
@@ -38,7 +38,7 @@ pub(crate) const MOST_NAMES: usize = 1_000_000;
 const FORGOTTEN_AT_ONCE: u64 = 1000;
 
 /// Called with each name that was invalidated, on the bus's thread: must not block.
-pub(crate) type Listener = Box<dyn Fn(&Name, Kind) + Send + Sync>;
+pub(crate) type Listener = Box<dyn Fn(&InvalidationTarget, Purge) + Send + Sync>;
 
 /// What the bus shares with the rest of the cache.
 pub(crate) struct BusParts {
@@ -57,7 +57,7 @@ pub(crate) struct BusParts {
     pub(crate) listeners: Mutex<Vec<Listener>>,
     /// The leases to keep alive.
     pub(crate) held: Arc<Held>,
-    /// How long Redis may take to reply. A shorter one than `patience` loses nothing: trust ends
+    /// How long Redis may take to reply. A shorter one than `max_staleness` loses nothing: trust ends
     /// without an echo, too.
     pub(crate) reply: Duration,
     /// Ends the thread.
@@ -75,7 +75,7 @@ impl BusParts {
     }
 
     fn prune_every(&self) -> Duration {
-        self.settings.patience / 4 * PRUNE_EVERY
+        self.settings.max_staleness / 4 * PRUNE_EVERY
     }
 }
 
@@ -153,7 +153,7 @@ fn run(bus: &BusParts, connect: &Connect, health: &Health) {
             log::warn!("the bus is lost: {lost}; memory is not trusted until it is back");
         }
         // What is pending waits for this, too: no longer than it waits for a ping.
-        let longest = PAUSES.1.min(bus.settings.patience / 4);
+        let longest = PAUSES.1.min(bus.settings.max_staleness / 4);
         health.pause(pause);
         pause = (pause * 2).min(longest);
     }
@@ -173,7 +173,7 @@ pub(super) struct Session<'a> {
 impl Session<'_> {
     fn run(&mut self, connect: &Connect) -> Result<(), Lost> {
         let bus = self.bus;
-        let patience = bus.settings.patience;
+        let max_staleness = bus.settings.max_staleness;
         let mut listening = connect(bus.reply).map_err(Lost::Unopened)?;
         let mut talking = connect(bus.reply).map_err(Lost::Unopened)?;
         let mut listening = listening.as_pubsub();
@@ -189,7 +189,7 @@ impl Session<'_> {
             }
             let now = Instant::now();
             if now >= ping_at {
-                ping_at = now + patience / 4;
+                ping_at = now + max_staleness / 4;
                 self.ping(&mut talking, &private)?;
             }
             self.deliver_pending(&mut talking)?;
@@ -207,7 +207,7 @@ impl Session<'_> {
                 self.prune_at = if all { now + bus.prune_every() } else { now };
             }
             let oldest = self.sent.front().map(|(_, sent)| sent.elapsed());
-            if oldest.is_some_and(|age| age > patience * 2) {
+            if oldest.is_some_and(|age| age > max_staleness * 2) {
                 return Err(Lost::Silent);
             }
             let wait = ping_at
@@ -306,8 +306,8 @@ pub(crate) fn about(bus: &BusParts) -> String {
         "{{{members},\"uptime_ms\":{},\"trusted\":{},\"trust_left_ms\":{},\"clock\":\"{}\"}}",
         bus.started.elapsed().as_millis(),
         left > 0,
-        // A process that is alone is trusted for good, by its own patience as it were.
-        (left / 1000).min(bus.settings.patience.as_millis() as u64),
+        // A process that is alone is trusted for good, by its own max_staleness as it were.
+        (left / 1000).min(bus.settings.max_staleness.as_millis() as u64),
         bus.mirror.era().last(),
     )
 }

@@ -4,7 +4,7 @@
 //! each name that was invalidated, and in a fixed number of slots the highest clock of all names with the same hash: a hit looks at
 //! the slots of its names, and at the names themselves only where one of those is later than its load.
 //!
-//! Invariants: slots, clocks and `dead_below` only grow. A name is known before its slot is raised, and what was loaded before the last
+//! Invariants: slots, clocks and `hard_watermark` only grow. A name is known before its slot is raised, and what was loaded before the last
 //! invalidation of a name is dead before that name is forgotten. `last` is advanced by the subscriber alone: what this replica
 //! invalidated itself, or saw in a reply, is noted at once and leaves `last`, or a message lost before it would look heard.
 
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use super::super::clock::Clock;
-use super::name::{Kind, Name};
+use super::name::{InvalidationTarget, Purge};
 
 const SHARDS: usize = 16;
 /// Half a megabyte of them. With as many invalidations since a load as there are slots, two in three of its hits look at a name itself.
@@ -22,12 +22,12 @@ const SLOTS: usize = 1 << 16;
 
 /// The random identity of one history of changes. Clocks of two histories are never compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Epoch(pub u64);
+pub struct HistoryId(pub u64);
 
-impl Epoch {
+impl HistoryId {
     /// An identity that no other history has.
-    pub(crate) fn random() -> Epoch {
-        Epoch(getrandom::u64().unwrap_or_else(|_| {
+    pub(crate) fn random() -> HistoryId {
+        HistoryId(getrandom::u64().unwrap_or_else(|_| {
             // A machine without randomness: what differs between two processes and two calls must do.
             let now = Clock::new().now();
             now.rotate_left(20) ^ u64::from(std::process::id())
@@ -35,12 +35,12 @@ impl Epoch {
     }
 
     /// The identity that `text` stands for, as `Display` writes it.
-    pub(crate) fn parse(text: &str) -> Option<Epoch> {
-        u64::from_str_radix(text, 16).ok().map(Epoch)
+    pub(crate) fn parse(text: &str) -> Option<HistoryId> {
+        u64::from_str_radix(text, 16).ok().map(HistoryId)
     }
 }
 
-impl fmt::Display for Epoch {
+impl fmt::Display for HistoryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
     }
@@ -49,7 +49,7 @@ impl fmt::Display for Epoch {
 /// The state of a history as Redis tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct State {
-    pub(crate) epoch: Epoch,
+    pub(crate) epoch: HistoryId,
     pub(crate) clock: u64,
     pub(crate) floor: u64,
     pub(crate) soft_floor: u64,
@@ -71,20 +71,20 @@ impl Last {
     }
 }
 
-type Names = HashMap<Name, Last, foldhash::fast::RandomState>;
+type Names = HashMap<InvalidationTarget, Last, foldhash::fast::RandomState>;
 
 /// One history, and all that may be compared with its clocks.
 #[derive(Debug)]
-pub(crate) struct Era {
-    epoch: Epoch,
+pub(crate) struct History {
+    epoch: HistoryId,
     /// The clock that it began with.
     pub(super) begun: u64,
     /// The highest clock that the bus brought.
     last: AtomicU64,
     /// What was loaded below is invalid: the highest of the floor and of what was pruned.
-    pub(super) dead_below: AtomicU64,
+    pub(super) hard_watermark: AtomicU64,
     /// What was loaded below is stale.
-    pub(super) soft_below: AtomicU64,
+    pub(super) soft_watermark: AtomicU64,
     /// By the hash of a name: the highest clock of any name with it.
     slots: Box<[AtomicU64]>,
     shards: [RwLock<Names>; SHARDS],
@@ -92,21 +92,21 @@ pub(crate) struct Era {
     over: AtomicBool,
 }
 
-impl Era {
-    pub(super) fn new(epoch: Epoch, begun: u64, last: u64) -> Era {
-        Era {
+impl History {
+    pub(super) fn new(epoch: HistoryId, begun: u64, last: u64) -> History {
+        History {
             epoch,
             begun,
             last: AtomicU64::new(last),
-            dead_below: AtomicU64::new(0),
-            soft_below: AtomicU64::new(0),
+            hard_watermark: AtomicU64::new(0),
+            soft_watermark: AtomicU64::new(0),
             slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             shards: Default::default(),
             over: AtomicBool::new(false),
         }
     }
 
-    pub(crate) fn epoch(&self) -> Epoch {
+    pub(crate) fn epoch(&self) -> HistoryId {
         self.epoch
     }
 
@@ -119,17 +119,17 @@ impl Era {
         self.last.fetch_max(clock, Ordering::AcqRel);
     }
 
-    fn slot(&self, name: &Name) -> &AtomicU64 {
+    fn slot(&self, name: &InvalidationTarget) -> &AtomicU64 {
         &self.slots[name.short_hash() as usize % SLOTS]
     }
 
-    fn shard(&self, name: &Name) -> &RwLock<Names> {
+    fn shard(&self, name: &InvalidationTarget) -> &RwLock<Names> {
         // Other bits than those of the slot.
         &self.shards[(name.short_hash() >> 16) as usize % SHARDS]
     }
 
     /// The last invalidations of `name`, as far as they are known by name.
-    pub(super) fn last_of(&self, name: &Name) -> Option<Last> {
+    pub(super) fn last_of(&self, name: &InvalidationTarget) -> Option<Last> {
         let shard = self.shard(name).read();
         let shard = shard.unwrap_or_else(PoisonError::into_inner);
         shard.get(name).copied()
@@ -138,7 +138,7 @@ impl Era {
     /// The last invalidations of `name`, if there may be any after `clock`. Locks nothing where there is none, nor where another name
     /// with the same hash had none either.
     #[inline]
-    pub(super) fn since(&self, name: &Name, clock: u64) -> Option<Last> {
+    pub(super) fn since(&self, name: &InvalidationTarget, clock: u64) -> Option<Last> {
         let newest = self.slot(name).load(Ordering::Acquire);
         if newest <= clock {
             return None;
@@ -148,7 +148,7 @@ impl Era {
         let gone = if self.over.load(Ordering::Acquire) {
             newest
         } else {
-            self.dead_below.load(Ordering::Acquire)
+            self.hard_watermark.load(Ordering::Acquire)
         };
         Some(Last {
             hard: last.hard.max(gone),
@@ -166,21 +166,21 @@ impl Era {
     }
 
     /// Notes that `name` was invalidated at `clock`. A maximum: order and repetition do not matter.
-    pub(crate) fn apply(&self, name: &Name, kind: Kind, clock: u64) {
+    pub(crate) fn apply(&self, name: &InvalidationTarget, kind: Purge, clock: u64) {
         if !name.is_everything() {
             let shard = self.shard(name).write();
             let mut shard = shard.unwrap_or_else(PoisonError::into_inner);
             let last = shard.entry(name.clone()).or_default();
             let of_kind = match kind {
-                Kind::Hard => &mut last.hard,
-                Kind::Soft => &mut last.soft,
+                Purge::Hard => &mut last.hard,
+                Purge::Soft => &mut last.soft,
             };
             *of_kind = clock.max(*of_kind);
             self.slot(name).fetch_max(clock, Ordering::AcqRel);
-        } else if kind == Kind::Hard {
-            self.dead_below.fetch_max(clock, Ordering::AcqRel);
+        } else if kind == Purge::Hard {
+            self.hard_watermark.fetch_max(clock, Ordering::AcqRel);
         } else {
-            self.soft_below.fetch_max(clock, Ordering::AcqRel);
+            self.soft_watermark.fetch_max(clock, Ordering::AcqRel);
         }
     }
 
@@ -188,28 +188,28 @@ impl Era {
     /// stands still until the next invalidation, and nothing that is loaded by then could be kept.
     pub(crate) fn apply_state(&self, state: &State) {
         let dead = state.floor.max(state.pruned_to);
-        self.dead_below.fetch_max(dead, Ordering::AcqRel);
-        self.soft_below
+        self.hard_watermark.fetch_max(dead, Ordering::AcqRel);
+        self.soft_watermark
             .fetch_max(state.soft_floor, Ordering::AcqRel);
     }
 
     /// Forgets names that were invalidated before `clock`: what was loaded before them is dead from now on. And those before which all
     /// is dead already, such as what Redis has forgotten.
     pub(super) fn prune(&self, clock: u64) {
-        let dead_below = self.dead_below.load(Ordering::Acquire);
+        let hard_watermark = self.hard_watermark.load(Ordering::Acquire);
         for shard in &self.shards {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             let mut highest = 0;
             shard.retain(|_, last| {
                 let newest = last.newest();
-                let gone = newest < clock || newest <= dead_below;
+                let gone = newest < clock || newest <= hard_watermark;
                 if gone {
                     highest = highest.max(newest);
                 }
                 !gone
             });
             // Still locked: who finds the name gone finds what it loaded before to be dead.
-            self.dead_below.fetch_max(highest, Ordering::AcqRel);
+            self.hard_watermark.fetch_max(highest, Ordering::AcqRel);
         }
     }
 

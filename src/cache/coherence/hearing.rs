@@ -10,16 +10,16 @@ use redis::Connection;
 
 use super::super::clock::micros;
 use super::bus::{Lost, Session};
-use super::era::{Epoch, Era, State};
+use super::era::{History, HistoryId, State};
 use super::message::{Heard, parse};
-use super::name::{Kind, Name};
+use super::name::{InvalidationTarget, Purge};
 
 impl Session<'_> {
     /// An echo: everything up to its clock has arrived, or is missing.
     pub(super) fn echoed(&mut self, payload: &str, talking: &mut Connection) -> Result<(), Lost> {
         let mut parts = payload.split(' ');
         let token = parts.next().and_then(|text| text.parse::<u64>().ok());
-        let epoch = parts.next().and_then(Epoch::parse);
+        let epoch = parts.next().and_then(HistoryId::parse);
         let clock = parts.next().and_then(|text| text.parse::<u64>().ok());
         let (Some(token), Some(epoch), Some(clock)) = (token, epoch, clock) else {
             return Err(Lost::Strange("an echo that is none of larder's".into()));
@@ -36,7 +36,7 @@ impl Session<'_> {
             era = self.catch_up(talking, None)?;
         }
         if era.epoch() == epoch && era.last() >= clock {
-            let until = self.bus.clock.at(sent) + micros(self.bus.settings.patience);
+            let until = self.bus.clock.at(sent) + micros(self.bus.settings.max_staleness);
             self.bus.mirror.trust(&era, until);
             self.heard = true;
         }
@@ -68,7 +68,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn apply(&self, era: &Era, message: &Heard) {
+    fn apply(&self, era: &History, message: &Heard) {
         if let Some(kind) = message.kind {
             let listeners = self
                 .bus
@@ -88,7 +88,7 @@ impl Session<'_> {
         &mut self,
         talking: &mut Connection,
         known: Option<State>,
-    ) -> Result<Arc<Era>, Lost> {
+    ) -> Result<Arc<History>, Lost> {
         let bus = self.bus;
         let state = match known {
             Some(state) => state,
@@ -161,7 +161,7 @@ impl Session<'_> {
             let listeners = bus.listeners.lock().unwrap_or_else(PoisonError::into_inner);
             listeners
                 .iter()
-                .for_each(|listener| listener(&Name::everything(), Kind::Soft));
+                .for_each(|listener| listener(&InvalidationTarget::everything(), Purge::Soft));
         }
         Ok(era)
     }

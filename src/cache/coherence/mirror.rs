@@ -1,6 +1,6 @@
 //! The mirror: what this replica knows of the history of changes.
 //!
-//! It has one [`Era`] in force, and whether that can be trusted. An entry keeps the names that it depends on with their hashes, so that
+//! It has one [`History`] in force, and whether that can be trusted. An entry keeps the names that it depends on with their hashes, so that
 //! a hit compares one number for each with the clock of its load, and nearly always looks up nothing.
 
 use std::collections::HashMap;
@@ -13,8 +13,8 @@ use redis::RedisResult;
 
 use super::super::clock::{Clock, Micros};
 use super::super::redis_fault::over;
-use super::era::{Epoch, Era, Last, State};
-use super::name::{Kind, Name};
+use super::era::{History, HistoryId, Last, State};
+use super::name::{InvalidationTarget, Purge};
 use super::pending::Pending;
 use super::scripts::Clocks;
 
@@ -27,7 +27,7 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// Of which history.
-    pub epoch: Epoch,
+    pub epoch: HistoryId,
     /// Its clock: what was invalidated later is not in the value.
     pub clock: u64,
     /// How many invalidations this process had begun by then; zero for a value that came from elsewhere.
@@ -40,15 +40,15 @@ pub struct Dependency {
     /// Where its load stands.
     pub stamp: Stamp,
     /// The names.
-    pub names: Arc<[Name]>,
+    pub names: Arc<[InvalidationTarget]>,
     /// The history that its load was part of, if that was in force here then.
-    era: Option<Arc<Era>>,
+    era: Option<Arc<History>>,
 }
 
 impl Dependency {
     /// One of a history that nobody here knows: nothing can tell what becomes of it, so what depends on it is served to those who
     /// waited for it, and never again.
-    pub fn unknown(stamp: Stamp, names: Arc<[Name]>) -> Dependency {
+    pub fn unknown(stamp: Stamp, names: Arc<[InvalidationTarget]>) -> Dependency {
         Dependency {
             stamp,
             names,
@@ -57,7 +57,9 @@ impl Dependency {
     }
 
     /// Each name with the clock of its last invalidation, if any is known.
-    pub(crate) fn invalidated(&self) -> impl Iterator<Item = (Name, Option<u64>)> + '_ {
+    pub(crate) fn invalidated(
+        &self,
+    ) -> impl Iterator<Item = (InvalidationTarget, Option<u64>)> + '_ {
         self.names.iter().map(|name| {
             let last = self.era.as_ref().and_then(|era| era.last_of(name));
             (name.clone(), last.map(Last::newest))
@@ -83,10 +85,10 @@ pub(crate) enum Standing {
 pub(crate) struct Mirror {
     /// The epoch of the era in force: what a memory hit compares first.
     epoch: AtomicU64,
-    era: ArcSwap<Era>,
+    era: ArcSwap<History>,
     /// The epochs that were in force and are no more, with what was loaded below being invalid by then. Held while an era is
     /// replaced.
-    retired: Mutex<HashMap<Epoch, u64>>,
+    retired: Mutex<HashMap<HistoryId, u64>>,
     alone: AtomicBool,
     /// Until when this replica can prove that it would have heard.
     trust_until: AtomicU64,
@@ -114,7 +116,7 @@ pub(crate) enum Seen {
 impl Mirror {
     /// A history of this process alone. `standalone`: nobody else can be there, so it is trusted.
     pub(crate) fn alone(standalone: bool) -> Mirror {
-        let era = Era::new(Epoch::random(), 1, 1);
+        let era = History::new(HistoryId::random(), 1, 1);
         Mirror {
             epoch: AtomicU64::new(era.epoch().0),
             era: ArcSwap::from_pointee(era),
@@ -127,11 +129,11 @@ impl Mirror {
         }
     }
 
-    pub(crate) fn epoch(&self) -> Epoch {
-        Epoch(self.epoch.load(Ordering::Acquire))
+    pub(crate) fn epoch(&self) -> HistoryId {
+        HistoryId(self.epoch.load(Ordering::Acquire))
     }
 
-    pub(crate) fn era(&self) -> Arc<Era> {
+    pub(crate) fn era(&self) -> Arc<History> {
         self.era.load_full()
     }
 
@@ -168,14 +170,17 @@ impl Mirror {
             Seen::Other
         };
         // Nothing was heard of it yet: `last` is zero until the subscriber has caught up, and so is trust.
-        let era = Era::new(state.epoch, state.begun, 0);
+        let era = History::new(state.epoch, state.begun, 0);
         era.apply_state(state);
         self.trust_until.store(0, Ordering::Release);
         self.epoch.store(state.epoch.0, Ordering::Release);
         let before = self.era.swap(Arc::new(era));
         // Last: whoever raises it later finds in `applied` that its history is over. Readers who want it wait for the lock.
         fence(Ordering::SeqCst);
-        retired.insert(before.epoch(), before.dead_below.load(Ordering::Acquire));
+        retired.insert(
+            before.epoch(),
+            before.hard_watermark.load(Ordering::Acquire),
+        );
         before.end();
         seen
     }
@@ -202,9 +207,9 @@ impl Mirror {
     /// the end of it: otherwise nobody may rely on it here.
     pub(crate) fn applied<'n>(
         &self,
-        epoch: Epoch,
-        names: impl Iterator<Item = &'n Name>,
-        kind: Kind,
+        epoch: HistoryId,
+        names: impl Iterator<Item = &'n InvalidationTarget>,
+        kind: Purge,
         clock: u64,
     ) -> bool {
         let era = self.era();
@@ -218,7 +223,7 @@ impl Mirror {
     }
 
     /// Whether this history was in force here once and is no more.
-    pub(crate) fn is_over(&self, epoch: Epoch) -> bool {
+    pub(crate) fn is_over(&self, epoch: HistoryId) -> bool {
         self.retired().contains_key(&epoch)
     }
 
@@ -226,14 +231,19 @@ impl Mirror {
     ///
     /// # Errors
     /// If it is of a history that is over: a connection to a Redis that was left for another one. It proves nothing.
-    pub(crate) fn learn(&self, state: &State, names: &[Name], clocks: &Clocks) -> RedisResult<()> {
+    pub(crate) fn learn(
+        &self,
+        state: &State,
+        names: &[InvalidationTarget],
+        clocks: &Clocks,
+    ) -> RedisResult<()> {
         self.saw(state);
         let era = self.era();
         if era.epoch() != state.epoch {
             return Err(over());
         }
         for (name, (hard, soft)) in names.iter().zip(clocks) {
-            for (kind, clock) in [(Kind::Hard, *hard), (Kind::Soft, *soft)] {
+            for (kind, clock) in [(Purge::Hard, *hard), (Purge::Soft, *soft)] {
                 if clock > 0 {
                     era.apply(name, kind, clock);
                 }
@@ -242,7 +252,7 @@ impl Mirror {
         Ok(())
     }
 
-    fn retired(&self) -> MutexGuard<'_, HashMap<Epoch, u64>> {
+    fn retired(&self) -> MutexGuard<'_, HashMap<HistoryId, u64>> {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -251,7 +261,7 @@ impl Mirror {
         self.alone.load(Ordering::Acquire)
     }
 
-    /// Whether this replica would have heard of any change acknowledged longer ago than `patience`.
+    /// Whether this replica would have heard of any change acknowledged longer ago than `max_staleness`.
     pub(crate) fn is_trusted(&self, now: Micros) -> bool {
         now < self.trust_until.load(Ordering::Acquire)
     }
@@ -262,7 +272,7 @@ impl Mirror {
     }
 
     /// Only for the subscriber: trusted until `until`, as far as `era` is still in force.
-    pub(super) fn trust(&self, era: &Era, until: Micros) {
+    pub(super) fn trust(&self, era: &History, until: Micros) {
         let _retired = self.retired();
         if self.epoch() == era.epoch() && !self.is_alone() {
             self.trust_until.fetch_max(until, Ordering::AcqRel);
@@ -281,7 +291,7 @@ impl Mirror {
     }
 
     /// What a value depends on, whose load has this stamp. If that is of another history than the one in force, it stays so for good.
-    pub(crate) fn dependency(&self, stamp: Stamp, names: &Arc<[Name]>) -> Dependency {
+    pub(crate) fn dependency(&self, stamp: Stamp, names: &Arc<[InvalidationTarget]>) -> Dependency {
         let era = self.era();
         Dependency {
             stamp,
@@ -297,31 +307,33 @@ impl Mirror {
         dependencies: impl Iterator<Item = &'d Dependency> + Clone,
     ) -> bool {
         // First, as in `standing`.
-        if self.pending.standing_in_the_way(dependencies.clone()) == Some(Kind::Hard) {
+        if self.pending.standing_in_the_way(dependencies.clone()) == Some(Purge::Hard) {
             return true;
         }
         let era = self.era.load();
-        let hit = |name: &Name| era.last_of(name).is_some_and(|last| last.hard > 0);
+        let hit = |name: &InvalidationTarget| era.last_of(name).is_some_and(|last| last.hard > 0);
         // What was invalidated in its own history stays so: that is still at hand.
         let before = |dependency: &Dependency| {
             let Stamp { epoch, clock, .. } = dependency.stamp;
             let own = dependency.era.as_ref();
-            let gone = |name: &Name| own?.since(name, clock).filter(|last| last.hard > clock);
+            let gone = |name: &InvalidationTarget| {
+                own?.since(name, clock).filter(|last| last.hard > clock)
+            };
             dependency.names.iter().any(|name| gone(name).is_some())
                 || self
                     .retired()
                     .get(&epoch)
-                    .is_some_and(|dead_below| *dead_below > clock)
+                    .is_some_and(|hard_watermark| *hard_watermark > clock)
         };
         dependencies.clone().any(before)
-            || era.dead_below.load(Ordering::Acquire) > era.begun
+            || era.hard_watermark.load(Ordering::Acquire) > era.begun
             || dependencies
                 .flat_map(|dependency| dependency.names.iter())
                 .any(hit)
     }
 
     /// What has become of what depends on these. Nothing is looked up and nothing is locked, unless an invalidation is pending or one of
-    /// the names was perhaps invalidated since its load: see [`Era::since`].
+    /// the names was perhaps invalidated since its load: see [`History::since`].
     pub(crate) fn standing<'d>(
         &self,
         dependencies: impl Iterator<Item = &'d Dependency> + Clone,
@@ -329,7 +341,7 @@ impl Mirror {
         // What is pending before the epoch and the names: one that is delivered meanwhile has its clock there before it ceases to be
         // pending. The other way round it could be seen in neither place.
         let pending = self.pending.standing_in_the_way(dependencies.clone());
-        if pending == Some(Kind::Hard) {
+        if pending == Some(Purge::Hard) {
             return Standing::Invalid;
         }
         let epoch = self.epoch();
@@ -340,10 +352,10 @@ impl Mirror {
             let Some(era) = own.filter(|era| era.epoch() == epoch) else {
                 return Standing::OtherHistory;
             };
-            if era.dead_below.load(Ordering::Acquire) > clock {
+            if era.hard_watermark.load(Ordering::Acquire) > clock {
                 return Standing::Invalid;
             }
-            let mut soft = era.soft_below.load(Ordering::Acquire);
+            let mut soft = era.soft_watermark.load(Ordering::Acquire);
             for last in dependency
                 .names
                 .iter()
@@ -359,7 +371,7 @@ impl Mirror {
             }
         }
         match (standing, pending) {
-            (Standing::Valid, Some(Kind::Soft)) => Standing::Soft(0),
+            (Standing::Valid, Some(Purge::Soft)) => Standing::Soft(0),
             _ => standing,
         }
     }

@@ -14,9 +14,9 @@ mod name;
 mod pending;
 mod scripts;
 
-pub use era::Epoch;
+pub use era::HistoryId;
 pub use mirror::{Dependency, Stamp};
 pub(crate) use mirror::{Mirror, Seen, Standing};
-pub use name::{Kind, Name};
+pub use name::{InvalidationTarget, Purge};
 pub(crate) use pending::Batch;
 pub(crate) use scripts::Scripts;

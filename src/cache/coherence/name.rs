@@ -12,7 +12,7 @@ const EVERYTHING: &str = "*";
 
 /// What is invalidated: the entries with a tag, the entry with a key, or everything.
 #[derive(Clone)]
-pub struct Name {
+pub struct InvalidationTarget {
     /// Shared with the tag or key that it names.
     text: Arc<str>,
     /// Where it begins there.
@@ -23,31 +23,31 @@ pub struct Name {
 
 /// What an invalidation does to the entries it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum Purge {
     /// They are never served again.
     Hard,
     /// They are stale: to be renewed, and served meanwhile if their resource allows it.
     Soft,
 }
 
-impl Name {
+impl InvalidationTarget {
     /// The entries that carry this tag.
-    pub fn tag(tag: &str) -> Name {
-        Name::cut(tag.into(), 0)
+    pub fn tag(tag: &str) -> InvalidationTarget {
+        InvalidationTarget::cut(tag.into(), 0)
     }
 
     /// The entry with this key, by its name, in whatever version of its resource.
-    pub fn key(name: &str) -> Name {
-        Name::cut(name.into(), 0)
+    pub fn key(name: &str) -> InvalidationTarget {
+        InvalidationTarget::cut(name.into(), 0)
     }
 
     /// Every entry.
-    pub fn everything() -> Name {
-        Name::cut(EVERYTHING.into(), 0)
+    pub fn everything() -> InvalidationTarget {
+        InvalidationTarget::cut(EVERYTHING.into(), 0)
     }
 
-    fn cut(text: Arc<str>, from: u32) -> Name {
-        let mut name = Name {
+    fn cut(text: Arc<str>, from: u32) -> InvalidationTarget {
+        let mut name = InvalidationTarget {
             text,
             from,
             hash: 0,
@@ -72,45 +72,45 @@ impl Name {
     }
 }
 
-impl From<&Key> for Name {
-    fn from(key: &Key) -> Name {
-        Name::cut(key.shared().clone(), Key::NAME_AT as u32)
+impl From<&Key> for InvalidationTarget {
+    fn from(key: &Key) -> InvalidationTarget {
+        InvalidationTarget::cut(key.shared().clone(), Key::NAME_AT as u32)
     }
 }
 
-impl From<&Tag> for Name {
-    fn from(tag: &Tag) -> Name {
-        Name::cut(tag.shared().clone(), 0)
+impl From<&Tag> for InvalidationTarget {
+    fn from(tag: &Tag) -> InvalidationTarget {
+        InvalidationTarget::cut(tag.shared().clone(), 0)
     }
 }
 
-impl PartialEq for Name {
-    fn eq(&self, other: &Name) -> bool {
+impl PartialEq for InvalidationTarget {
+    fn eq(&self, other: &InvalidationTarget) -> bool {
         self.hash == other.hash && self.as_str() == other.as_str()
     }
 }
 
-impl Eq for Name {}
+impl Eq for InvalidationTarget {}
 
 // By the text: the hash at hand has no secret, so names could be made to meet in a map.
-impl Hash for Name {
+impl Hash for InvalidationTarget {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_str().hash(state);
     }
 }
 
-impl fmt::Debug for Name {
+impl fmt::Debug for InvalidationTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl Kind {
+impl Purge {
     /// How scripts and messages write it.
     pub(crate) fn letter(self) -> &'static str {
         match self {
-            Kind::Hard => "h",
-            Kind::Soft => "s",
+            Purge::Hard => "h",
+            Purge::Soft => "s",
         }
     }
 }

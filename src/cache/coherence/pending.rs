@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::mirror::Dependency;
-use super::name::{Kind, Name};
+use super::name::{InvalidationTarget, Purge};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub(crate) struct Pending {
     settled: Condvar,
 }
 
-type Waiting = HashMap<(Name, Kind), Wait>;
+type Waiting = HashMap<(InvalidationTarget, Purge), Wait>;
 
 #[derive(Clone, Copy, Debug)]
 struct Wait {
@@ -38,9 +38,9 @@ struct Wait {
 /// Invalidations to be delivered together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Batch {
-    pub(crate) kind: Kind,
+    pub(crate) kind: Purge,
     /// Each with its place in this process's count.
-    pub(crate) names: Vec<(Name, u64)>,
+    pub(crate) names: Vec<(InvalidationTarget, u64)>,
 }
 
 impl Pending {
@@ -63,11 +63,12 @@ impl Pending {
     }
 
     /// From now on these names stand in the way of what was loaded before.
-    pub(crate) fn begin(&self, names: &[Name], kind: Kind) -> Batch {
+    pub(crate) fn begin(&self, names: &[InvalidationTarget], kind: Purge) -> Batch {
         let mut waiting = self.lock();
         // Under the lock, so that a load that begins now is either counted before or finds the names here.
         let begun = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
-        let names: Vec<(Name, u64)> = names.iter().map(|name| (name.clone(), begun)).collect();
+        let names: Vec<(InvalidationTarget, u64)> =
+            names.iter().map(|name| (name.clone(), begun)).collect();
         for (name, begun) in &names {
             waiting.insert(
                 (name.clone(), kind),
@@ -124,7 +125,7 @@ impl Pending {
     pub(crate) fn batches(&self, most: usize) -> Vec<Batch> {
         let waiting = self.lock();
         let of = |kind| {
-            let names: Vec<(Name, u64)> = waiting
+            let names: Vec<(InvalidationTarget, u64)> = waiting
                 .iter()
                 .filter(|((_, of), wait)| *of == kind && wait.failed)
                 .take(most)
@@ -132,7 +133,7 @@ impl Pending {
                 .collect();
             (!names.is_empty()).then_some(Batch { kind, names })
         };
-        [Kind::Hard, Kind::Soft]
+        [Purge::Hard, Purge::Soft]
             .into_iter()
             .filter_map(of)
             .collect()
@@ -142,22 +143,22 @@ impl Pending {
     pub(crate) fn standing_in_the_way<'d>(
         &self,
         dependencies: impl Iterator<Item = &'d Dependency> + Clone,
-    ) -> Option<Kind> {
+    ) -> Option<Purge> {
         if self.is_empty() {
             return None;
         }
         let waiting = self.lock();
-        let stands = |kind: Kind| {
+        let stands = |kind: Purge| {
             dependencies.clone().any(|dependency| {
-                let after = |name: &Name| {
+                let after = |name: &InvalidationTarget| {
                     waiting
                         .get(&(name.clone(), kind))
                         .is_some_and(|wait| wait.begun > dependency.stamp.begun)
                 };
-                after(&Name::everything()) || dependency.names.iter().any(after)
+                after(&InvalidationTarget::everything()) || dependency.names.iter().any(after)
             })
         };
-        [Kind::Hard, Kind::Soft]
+        [Purge::Hard, Purge::Soft]
             .into_iter()
             .find(|kind| stands(*kind))
     }

@@ -6,8 +6,8 @@
 use redis::{Connection, RedisResult, Script, ScriptInvocation, Value};
 
 use super::super::redis_fault::unexpected;
-use super::era::{Epoch, State};
-use super::name::{Kind, Name};
+use super::era::{HistoryId, State};
+use super::name::{InvalidationTarget, Purge};
 
 macro_rules! script {
     ($file:literal) => {
@@ -38,7 +38,7 @@ pub(crate) struct Scripts {
 pub(crate) type Clocks = Vec<(u64, u64)>;
 
 /// Names with the clock of an invalidation each.
-pub(crate) type Page = Vec<(Name, Kind, u64)>;
+pub(crate) type Page = Vec<(InvalidationTarget, Purge, u64)>;
 /// Replicas, when each last spoke (microseconds on Redis's clock), and what it said.
 pub(crate) type Spoken = Vec<(String, u64, String)>;
 
@@ -88,7 +88,7 @@ impl Scripts {
     fn begin<'s>(&self, script: &'s Script) -> ScriptInvocation<'s> {
         let mut call = script.prepare_invoke();
         call.key(&self.state).key(&self.names).key(&self.log);
-        call.arg(Epoch::random().to_string()).arg(&self.channel);
+        call.arg(HistoryId::random().to_string()).arg(&self.channel);
         call
     }
 
@@ -124,11 +124,11 @@ impl Scripts {
     pub(crate) fn invalidate(
         &self,
         connection: &mut Connection,
-        kind: Kind,
-        names: impl Iterator<Item = Name>,
+        kind: Purge,
+        names: impl Iterator<Item = InvalidationTarget>,
         origin: &str,
         log_length: u32,
-    ) -> RedisResult<(Epoch, u64)> {
+    ) -> RedisResult<(HistoryId, u64)> {
         let mut call = self.begin(&self.invalidate);
         call.arg(kind.letter()).arg(origin).arg(log_length);
         names.for_each(|name| {
@@ -137,7 +137,7 @@ impl Scripts {
         let reply: Value = call.invoke(connection)?;
         let parts = texts(&reply);
         match (
-            parts.first().and_then(|text| Epoch::parse(text)),
+            parts.first().and_then(|text| HistoryId::parse(text)),
             parts.get(1).and_then(|text| number(text)),
         ) {
             (Some(epoch), Some(clock)) => Ok((epoch, clock)),
@@ -150,7 +150,7 @@ impl Scripts {
         &self,
         connection: &mut Connection,
         key: &str,
-        names: &[Name],
+        names: &[InvalidationTarget],
     ) -> RedisResult<CheckedRead> {
         let mut call = self.begin(&self.read);
         call.key(key);
@@ -181,7 +181,7 @@ impl Scripts {
         connection: &mut Connection,
         keys: [&str; 2],
         arguments: [&[u8]; 4],
-        names: &[Name],
+        names: &[InvalidationTarget],
     ) -> RedisResult<(Vec<u8>, Vec<u8>, State, Clocks)> {
         let mut call = self.begin(&self.lease);
         keys.iter().for_each(|key| {
@@ -264,11 +264,15 @@ impl Scripts {
             .query(connection)?;
         let page = flat.into_iter().filter_map(|(member, clock)| {
             let kind = match member.get(..2)? {
-                "h:" => Kind::Hard,
-                "s:" => Kind::Soft,
+                "h:" => Purge::Hard,
+                "s:" => Purge::Soft,
                 _ => return None,
             };
-            Some((Name::tag(member.get(2..)?), kind, clock as u64))
+            Some((
+                InvalidationTarget::tag(member.get(2..)?),
+                kind,
+                clock as u64,
+            ))
         });
         Ok((next, page.collect()))
     }
@@ -339,7 +343,7 @@ fn state(value: &Value) -> RedisResult<State> {
     Ok(State {
         epoch: parts
             .first()
-            .and_then(|text| Epoch::parse(text))
+            .and_then(|text| HistoryId::parse(text))
             .ok_or_else(unexpected)?,
         clock: at(1)?,
         floor: at(2)?,

@@ -64,7 +64,7 @@ fn a_whole_with_a_stale_part_is_renewed_when_that_can_be_asked_for() {
         let (cache, policy) = (cache(), hour_and_stale());
         let first = composed(&policy, || present("a"), || present("b"), None);
         assert_eq!(text(&cache.answer(first, LONG)).0, "a+b");
-        cache.invalidate(&[Name::key("part-a")], Kind::Soft);
+        cache.invalidate(&[InvalidationTarget::key("part-a")], Purge::Soft);
         let began = Instant::now();
         let stale = cache.answer(composed(&policy, fails, failed, None), LONG);
         assert_eq!(text(&stale), ("a+b".into(), Outcome::Stale(told)));
@@ -90,8 +90,12 @@ fn a_whole_with_a_stale_part_is_renewed_when_that_can_be_asked_for() {
 #[test]
 fn a_pause_ends_for_what_is_invalidated() {
     for whole_source in [false, true] {
-        for kind in [Kind::Hard, Kind::Soft] {
-            for name in [Name::key("k"), Name::tag("t"), Name::everything()] {
+        for kind in [Purge::Hard, Purge::Soft] {
+            for name in [
+                InvalidationTarget::key("k"),
+                InvalidationTarget::tag("t"),
+                InvalidationTarget::everything(),
+            ] {
                 let (cache, policy) = (cache(), hour());
                 let ask = |key: &str, tag: &str, fails: bool| {
                     let mut request = loading(key, &policy, move || {

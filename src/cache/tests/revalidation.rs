@@ -3,7 +3,7 @@
 use super::*;
 
 /// A value with this life that its source can confirm by `validator`.
-fn confirmable(body: &str, life: Life, validator: &str) -> Result<Loaded, LoadError> {
+fn confirmable(body: &str, life: Lifetime, validator: &str) -> Result<Loaded, LoadError> {
     Ok(Loaded {
         validator: Some(validator.into()),
         ..Loaded::new(Value::Present(body.to_owned().into()), life)
@@ -14,7 +14,7 @@ fn confirmable(body: &str, life: Life, validator: &str) -> Result<Loaded, LoadEr
 fn attempting(
     name: &str,
     policy: &Arc<Policy>,
-    run: impl FnOnce(Option<Previous>) -> Result<Loaded, LoadError> + Send + 'static,
+    run: impl FnOnce(Option<Revalidation>) -> Result<Loaded, LoadError> + Send + 'static,
 ) -> Request {
     let load = Load {
         limit: LONG,
@@ -22,7 +22,7 @@ fn attempting(
     };
     Request {
         subject: subject(name, policy),
-        making: Making::Load(load),
+        making: Producer::Load(load),
     }
 }
 
@@ -35,19 +35,19 @@ fn confirming() -> Arc<Policy> {
 }
 
 /// The source gives back what it was shown, as after a 304.
-fn confirms(previous: Option<Previous>) -> Result<Loaded, LoadError> {
+fn confirms(previous: Option<Revalidation>) -> Result<Loaded, LoadError> {
     let previous = previous.expect("it has something to confirm");
     assert_eq!(&*previous.validator, "v1");
     Ok(Loaded {
         validator: Some("v2".into()),
-        ..Loaded::new(Value::Present(previous.value), Life::Full)
+        ..Loaded::new(Value::Present(previous.value), Lifetime::Policy)
     })
 }
 
 #[test]
 fn an_expired_copy_is_confirmed_and_not_served_before() {
     let (cache, policy) = (cache(), confirming());
-    let brief = Life::Exactly(Duration::ZERO);
+    let brief = Lifetime::MaxAge(Duration::ZERO);
     let first = cache
         .answer(
             loading("k", &policy, move || confirmable("v", brief, "v1")),
@@ -74,7 +74,7 @@ fn an_expired_copy_is_confirmed_and_not_served_before() {
     });
     cache.answer(failing, LONG).unwrap_err();
 
-    let acknowledged = cache.invalidate(&[Name::tag("elsewhere")], Kind::Hard);
+    let acknowledged = cache.invalidate(&[InvalidationTarget::tag("elsewhere")], Purge::Hard);
     let second = cache
         .answer(attempting("k", &policy, confirms), LONG)
         .unwrap();
@@ -96,13 +96,13 @@ fn an_expired_copy_is_confirmed_and_not_served_before() {
 
 #[test]
 fn what_was_invalidated_soft_is_confirmed_and_hard_is_fetched_anew() {
-    for kind in [Kind::Soft, Kind::Hard] {
+    for kind in [Purge::Soft, Purge::Hard] {
         let (cache, policy) = (cache(), confirming());
-        let load = || loading("k", &policy, || confirmable("v", Life::Full, "v1"));
+        let load = || loading("k", &policy, || confirmable("v", Lifetime::Policy, "v1"));
         cache.answer(load(), LONG).unwrap();
-        cache.invalidate(&[Name::from(&Key::new(1, "k"))], kind);
+        cache.invalidate(&[InvalidationTarget::from(&Key::new(1, "k"))], kind);
         let shown = attempting("k", &policy, move |previous| {
-            assert_eq!(previous.is_some(), kind == Kind::Soft);
+            assert_eq!(previous.is_some(), kind == Purge::Soft);
             present("new")
         });
         let next = cache.answer(shown, LONG);
@@ -113,12 +113,12 @@ fn what_was_invalidated_soft_is_confirmed_and_hard_is_fetched_anew() {
 #[test]
 fn what_its_source_cannot_confirm_is_not_kept_for_that() {
     let (cache, policy) = (cache(), confirming());
-    let brief = Life::Exactly(Duration::ZERO);
+    let brief = Lifetime::MaxAge(Duration::ZERO);
     let long = "x".repeat(Loaded::LONGEST_VALIDATOR + 1);
     let absent = || {
         Ok(Loaded {
             validator: Some("v1".into()),
-            ..Loaded::new(Value::Absent, Life::Exactly(Duration::ZERO))
+            ..Loaded::new(Value::Absent, Lifetime::MaxAge(Duration::ZERO))
         })
     };
     cache
@@ -160,7 +160,7 @@ fn what_is_not_kept_goes_to_those_who_wait_and_to_nobody_else() {
     let leader = cache.fetch(loading("k", &policy, move || {
         started.send(()).unwrap();
         gate.recv().unwrap();
-        confirmable("secret", Life::NotKept, "v1")
+        confirmable("secret", Lifetime::NoStore, "v1")
     }));
     running.recv().unwrap();
     let follower = cache.fetch(loading("k", &policy, failed));
@@ -175,7 +175,7 @@ fn what_is_not_kept_goes_to_those_who_wait_and_to_nobody_else() {
     assert_eq!(text(&next), ("next".into(), Outcome::Loaded));
 
     // Nor is a whole that has it for a part, whatever stale use the policy bears.
-    let unkept = || Ok(Loaded::new(Value::Present("a".into()), Life::NotKept));
+    let unkept = || Ok(Loaded::new(Value::Present("a".into()), Lifetime::NoStore));
     let whole = cache.answer(composed(&policy, unkept, || present("b"), None), LONG);
     assert_eq!(text(&whole), ("a+b".into(), Outcome::Loaded));
     assert!(
@@ -189,7 +189,7 @@ fn what_is_not_kept_goes_to_those_who_wait_and_to_nobody_else() {
 fn a_source_that_forbids_stale_use_is_obeyed_also_by_a_whole() {
     let cache = cache();
     let policy = policy(LONG, LONG, LONG);
-    let ended = |name: &str, life: Life| {
+    let ended = |name: &str, life: Lifetime| {
         cache
             .answer(
                 loading(name, &policy, move || {
@@ -200,13 +200,13 @@ fn a_source_that_forbids_stale_use_is_obeyed_also_by_a_whole() {
             .unwrap();
         cache.answer(loading(name, &policy, failed), LONG)
     };
-    let stale = ended("lenient", Life::Exactly(Duration::ZERO)).unwrap();
+    let stale = ended("lenient", Lifetime::MaxAge(Duration::ZERO)).unwrap();
     assert!(matches!(stale.outcome, Outcome::Stale(_)));
-    ended("strict", Life::Strictly(Duration::ZERO)).unwrap_err();
+    ended("strict", Lifetime::MustRevalidate(Duration::ZERO)).unwrap_err();
     let strict = || {
         Ok(Loaded::new(
             Value::Present("a".into()),
-            Life::Strictly(Duration::ZERO),
+            Lifetime::MustRevalidate(Duration::ZERO),
         ))
     };
     cache

@@ -299,8 +299,8 @@ fn times_of_a_resource() {
     );
     assert!(stale("{ on_reset = \"yes\" }").contains("stale.on_reset: is \"yes\""));
     assert!(stale("{ iferror = \"1d\" }").contains("did you mean \"if_error\"?"));
-    assert!(added("blind_ttl = \"31s\"").contains(
-        "blind_ttl: is \"31s\", longer than ttl.memory \"30s\"; valid: at most ttl.memory"
+    assert!(added("disconnected_ttl = \"31s\"").contains(
+        "disconnected_ttl: is \"31s\", longer than ttl.memory \"30s\"; valid: at most ttl.memory"
     ));
     // With Redis switched off there is nothing for memory to exceed, and revalidation needs no if_error.
     let alone = "[resource.a]\nsource = { news = [\"newsapi\"] }\nttl = { memory = \"1h\", redis = \"0s\" }\nstale = { while_revalidate = \"1m\" }\n";

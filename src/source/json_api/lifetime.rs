@@ -15,18 +15,23 @@ use ureq::http::HeaderMap;
 
 use super::super::http::date;
 use super::super::http::field::list;
-use crate::cache::Life;
+use crate::cache::Lifetime;
 
 /// The longest time that is believed (RFC 9111, section 1.2.2).
 const LONGEST: u64 = 1 << 31;
 
 /// The life that an answer is given which took so long to come. `cache_control` is what counts as this header, which a 304 need not
 /// repeat; the others are in `headers`. `now`: when it came, for an answer without a date.
-pub(super) fn of(cache_control: &str, headers: &HeaderMap, took: Duration, now: Timestamp) -> Life {
+pub(super) fn of(
+    cache_control: &str,
+    headers: &HeaderMap,
+    took: Duration,
+    now: Timestamp,
+) -> Lifetime {
     let said = Directives::read(cache_control);
     let varies = list(headers, "vary");
     if said.kept == Kept::No || varies.split(',').any(|name| name.trim() == "*") {
-        return Life::NotKept;
+        return Lifetime::NoStore;
     }
     let fresh_for = match said.shared_age.or(said.age) {
         _ if said.kept == Kept::Unproven => Duration::ZERO,
@@ -36,9 +41,9 @@ pub(super) fn of(cache_control: &str, headers: &HeaderMap, took: Duration, now: 
     // What it spent on its way is over.
     let left = fresh_for.saturating_sub(age(headers)).saturating_sub(took);
     if said.strict || said.shared_age.is_some() {
-        Life::Strictly(left)
+        Lifetime::MustRevalidate(left)
     } else {
-        Life::Exactly(left)
+        Lifetime::MaxAge(left)
     }
 }
 
@@ -158,7 +163,7 @@ mod tests {
     use super::*;
     use ureq::http::{HeaderName, HeaderValue};
 
-    fn life(lines: &[&str]) -> Life {
+    fn life(lines: &[&str]) -> Lifetime {
         let mut headers = HeaderMap::new();
         for line in lines {
             let (name, value) = line.split_once(": ").unwrap();
@@ -170,12 +175,12 @@ mod tests {
         of(&control, &headers, Duration::ZERO, now)
     }
 
-    const fn exactly(seconds: u64) -> Life {
-        Life::Exactly(Duration::from_secs(seconds))
+    const fn exactly(seconds: u64) -> Lifetime {
+        Lifetime::MaxAge(Duration::from_secs(seconds))
     }
 
-    const fn strictly(seconds: u64) -> Life {
-        Life::Strictly(Duration::from_secs(seconds))
+    const fn strictly(seconds: u64) -> Lifetime {
+        Lifetime::MustRevalidate(Duration::from_secs(seconds))
     }
 
     #[test]
@@ -193,11 +198,11 @@ mod tests {
             ("no-cache", strictly(0)),
             ("no-cache, max-age=60", strictly(0)),
             ("no-cache=\"set-cookie\", max-age=60", strictly(0)),
-            ("no-store", Life::NotKept),
-            ("max-age=60, No-Store", Life::NotKept),
-            ("no-store, no-cache", Life::NotKept),
-            ("private, max-age=60", Life::NotKept),
-            ("private=\"x, y\", max-age=60", Life::NotKept),
+            ("no-store", Lifetime::NoStore),
+            ("max-age=60, No-Store", Lifetime::NoStore),
+            ("no-store, no-cache", Lifetime::NoStore),
+            ("private, max-age=60", Lifetime::NoStore),
+            ("private=\"x, y\", max-age=60", Lifetime::NoStore),
             // A value is no directive.
             ("ext=\"no-store, private\", max-age=60", exactly(60)),
             ("ext=\"a\\\"b, no-store\", max-age=60", exactly(60)),
@@ -256,7 +261,7 @@ mod tests {
             );
         }
         let took = Duration::from_millis(1500);
-        let left = Life::Exactly(Duration::from_millis(58_500));
+        let left = Lifetime::MaxAge(Duration::from_millis(58_500));
         let said = of("max-age=60", &HeaderMap::new(), took, Timestamp::now());
         assert_eq!(said, left);
     }
@@ -305,7 +310,7 @@ mod tests {
             ),
             (
                 vec![DATE, &at("10:01:00"), "Cache-Control: no-store"],
-                Life::NotKept,
+                Lifetime::NoStore,
             ),
             (
                 vec![DATE, &at("10:01:00"), "Cache-Control: must-revalidate"],
@@ -327,8 +332,8 @@ mod tests {
     #[test]
     fn vary() {
         for (vary, expected) in [
-            ("*", Life::NotKept),
-            ("Accept, *", Life::NotKept),
+            ("*", Lifetime::NoStore),
+            ("Accept, *", Lifetime::NoStore),
             ("Accept-Encoding", exactly(60)),
             ("X-*", exactly(60)),
         ] {

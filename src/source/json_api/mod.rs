@@ -25,7 +25,7 @@ use super::error::{SourceError, shown};
 use super::http::{Get, HttpAnswer};
 use super::json_text::{NoJson, json_text};
 use super::upstream::HttpUpstream;
-use crate::cache::{Attempt, Life, LoadError, Loaded, Value};
+use crate::cache::{Lifetime, LoadContext, LoadError, Loaded, Value};
 use crate::secret::Secret;
 use pick::{Nothing, Pointer};
 use target::Target;
@@ -155,19 +155,19 @@ pub enum Fetched {
         /// What the upstream knows it by, where it says so.
         validator: Option<Box<str>>,
         /// How long it is fresh by the upstream's word.
-        life: Life,
+        life: Lifetime,
     },
     /// The value with the validator that was shown is still the one.
     NotModified {
         /// What the upstream knows it by from now on.
         validator: Box<str>,
         /// How long it is fresh by the upstream's word.
-        life: Life,
+        life: Lifetime,
     },
     /// There is no such thing.
     Absent {
         /// How long that is so by the upstream's word.
-        life: Life,
+        life: Lifetime,
     },
 }
 
@@ -207,7 +207,7 @@ impl JsonApi {
     pub fn load<N: AsRef<str>, V: AsRef<str>>(
         &self,
         params: &[(N, V)],
-        attempt: Attempt,
+        attempt: LoadContext,
     ) -> Result<Loaded, LoadError> {
         let previous = attempt.previous;
         let shown = previous.as_ref().map(|previous| &*previous.validator);
@@ -226,7 +226,7 @@ impl JsonApi {
         Ok(Loaded {
             value,
             life: match self.ttl {
-                TtlFrom::Resource => Life::Full,
+                TtlFrom::Resource => Lifetime::Policy,
                 TtlFrom::Upstream => life,
             },
             validator,
@@ -255,7 +255,9 @@ impl JsonApi {
         };
         let Some(call) = self.target.call(&value) else {
             // Declared TTLs hold for it; the upstream said nothing.
-            return Ok(Fetched::Absent { life: Life::Full });
+            return Ok(Fetched::Absent {
+                life: Lifetime::Policy,
+            });
         };
         let previous = previous.map(Validator::parse);
         let conditions = previous.iter().flat_map(Validator::conditions);

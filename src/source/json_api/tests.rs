@@ -1,7 +1,7 @@
 //! Calls to a server that does what it is told, and what becomes of its answers.
 
 use super::*;
-use crate::cache::Previous;
+use crate::cache::Revalidation;
 use crate::source::HttpUpstreamSettings;
 use crate::source::tiny_server::{TinyServer, respond};
 
@@ -82,7 +82,7 @@ fn failure(api: &JsonApi) -> String {
         .to_string()
 }
 
-fn new(fetched: Result<Fetched, SourceError>) -> (String, Option<String>, Life) {
+fn new(fetched: Result<Fetched, SourceError>) -> (String, Option<String>, Lifetime) {
     let Ok(Fetched::New {
         body,
         validator,
@@ -108,7 +108,7 @@ fn a_value_keeps_its_bytes_whole_or_picked() {
         "{\"z\": [1.0, 1e400], \"a\":12345678901234567890123}"
     );
     assert!(
-        matches!(whole.2, Life::Exactly(left) if left <= Duration::from_secs(60) && left > Duration::from_secs(50))
+        matches!(whole.2, Lifetime::MaxAge(left) if left <= Duration::from_secs(60) && left > Duration::from_secs(50))
     );
     let picked = |pointer: &str| {
         let api = api(&server, |settings| settings.pick = Some(pointer.to_owned()));
@@ -132,7 +132,7 @@ fn statuses_are_values_absence_or_errors() {
             matches!(
                 fetched,
                 Ok(Fetched::Absent {
-                    life: Life::Strictly(_)
+                    life: Lifetime::MustRevalidate(_)
                 })
             ),
             "{fetched:?}"
@@ -143,7 +143,7 @@ fn statuses_are_values_absence_or_errors() {
         let (body, validator, life) = new(fetch(&api(&server, |_| {}), &[("symbol", "A")], None));
         assert_eq!(
             (&*body, validator, life),
-            ("[]", None, Life::Exactly(Duration::ZERO))
+            ("[]", None, Lifetime::MaxAge(Duration::ZERO))
         );
     }
     for (status, headers, body, words) in [
@@ -273,15 +273,15 @@ fn what_the_upstream_confirms_is_given_back_without_a_copy() {
     });
     for ttl in [TtlFrom::Upstream, TtlFrom::Resource] {
         let api = api(&server, |settings| settings.ttl = ttl);
-        let load = |previous: Option<Previous>| {
-            let attempt = Attempt {
+        let load = |previous: Option<Revalidation>| {
+            let attempt = LoadContext {
                 deadline: Instant::now() + LONG,
                 previous,
             };
             api.load(&[("symbol", "A")], attempt).unwrap()
         };
         let first = load(None);
-        let previous = Previous {
+        let previous = Revalidation {
             value: first.value.bytes().clone(),
             validator: first.validator.clone().unwrap(),
         };
@@ -291,9 +291,11 @@ fn what_the_upstream_confirms_is_given_back_without_a_copy() {
         assert_eq!(second.validator, first.validator);
         for life in [first.life, second.life] {
             match ttl {
-                TtlFrom::Resource => assert_eq!(life, Life::Full),
+                TtlFrom::Resource => assert_eq!(life, Lifetime::Policy),
                 TtlFrom::Upstream => {
-                    assert!(matches!(life, Life::Strictly(left) if left > Duration::from_secs(50)))
+                    assert!(
+                        matches!(life, Lifetime::MustRevalidate(left) if left > Duration::from_secs(50))
+                    )
                 }
             }
         }
@@ -315,6 +317,6 @@ fn a_304_that_says_what_a_200_would_is_one_all_the_same() {
         Some("\"v1\"\n\n"),
     );
     let validator = "\"v1\"\n\n".into();
-    let life = Life::Exactly(Duration::ZERO);
+    let life = Lifetime::MaxAge(Duration::ZERO);
     assert_eq!(fetched, Ok(Fetched::NotModified { validator, life }));
 }

@@ -2,7 +2,7 @@ use super::*;
 
 fn state(epoch: u64, clock: u64) -> State {
     State {
-        epoch: Epoch(epoch),
+        epoch: HistoryId(epoch),
         clock,
         floor: 0,
         soft_floor: 0,
@@ -13,14 +13,17 @@ fn state(epoch: u64, clock: u64) -> State {
 
 fn stamp(epoch: u64, clock: u64) -> Stamp {
     Stamp {
-        epoch: Epoch(epoch),
+        epoch: HistoryId(epoch),
         clock,
         begun: 0,
     }
 }
 
-fn names(names: &[&str]) -> Arc<[Name]> {
-    names.iter().map(|name| Name::tag(name)).collect()
+fn names(names: &[&str]) -> Arc<[InvalidationTarget]> {
+    names
+        .iter()
+        .map(|name| InvalidationTarget::tag(name))
+        .collect()
 }
 
 fn mirror() -> Mirror {
@@ -35,7 +38,9 @@ fn an_entry_falls_with_what_was_invalidated_after_its_load_began() {
     let of = |clock| [mirror.dependency(stamp(1, clock), &names(&["a", "b"]))];
     let (before, after) = (of(10), of(11));
     assert_eq!(mirror.standing(before.iter()), Standing::Valid);
-    mirror.era().apply(&Name::tag("b"), Kind::Hard, 11);
+    mirror
+        .era()
+        .apply(&InvalidationTarget::tag("b"), Purge::Hard, 11);
     assert_eq!(mirror.standing(before.iter()), Standing::Invalid);
     assert_eq!(mirror.standing(after.iter()), Standing::Valid);
     assert_eq!(
@@ -43,7 +48,9 @@ fn an_entry_falls_with_what_was_invalidated_after_its_load_began() {
         Standing::Invalid,
         "a late copy of the old value, too"
     );
-    mirror.era().apply(&Name::tag("b"), Kind::Hard, 9);
+    mirror
+        .era()
+        .apply(&InvalidationTarget::tag("b"), Purge::Hard, 9);
     assert_eq!(
         mirror.standing(before.iter()),
         Standing::Invalid,
@@ -54,15 +61,21 @@ fn an_entry_falls_with_what_was_invalidated_after_its_load_began() {
 #[test]
 fn each_part_is_compared_by_its_own_clock() {
     let mirror = mirror();
-    mirror.era().apply(&Name::tag("fast"), Kind::Hard, 20);
+    mirror
+        .era()
+        .apply(&InvalidationTarget::tag("fast"), Purge::Hard, 20);
     let parts = [
         mirror.dependency(stamp(1, 10), &names(&["slow"])),
         mirror.dependency(stamp(1, 20), &names(&["fast"])),
     ];
     assert_eq!(mirror.standing(parts.iter()), Standing::Valid);
-    mirror.era().apply(&Name::tag("fast"), Kind::Soft, 21);
+    mirror
+        .era()
+        .apply(&InvalidationTarget::tag("fast"), Purge::Soft, 21);
     assert_eq!(mirror.standing(parts.iter()), Standing::Soft(21));
-    mirror.era().apply(&Name::tag("slow"), Kind::Hard, 22);
+    mirror
+        .era()
+        .apply(&InvalidationTarget::tag("slow"), Purge::Hard, 22);
     assert_eq!(mirror.standing(parts.iter()), Standing::Invalid);
 }
 
@@ -71,12 +84,16 @@ fn everything_is_a_floor() {
     let mirror = mirror();
     let of = |clock| [mirror.dependency(stamp(1, clock), &names(&["a"]))];
     let (early, late) = (of(10), of(30));
-    mirror.era().apply(&Name::everything(), Kind::Soft, 20);
+    mirror
+        .era()
+        .apply(&InvalidationTarget::everything(), Purge::Soft, 20);
     assert_eq!(
         (mirror.standing(early.iter()), mirror.standing(late.iter())),
         (Standing::Soft(20), Standing::Valid)
     );
-    mirror.era().apply(&Name::everything(), Kind::Hard, 30);
+    mirror
+        .era()
+        .apply(&InvalidationTarget::everything(), Purge::Hard, 30);
     assert_eq!(
         (mirror.standing(early.iter()), mirror.standing(late.iter())),
         (Standing::Invalid, Standing::Valid)
@@ -96,7 +113,9 @@ fn everything_is_a_floor() {
 fn a_new_history_shares_nothing_with_the_old_one() {
     let mirror = mirror();
     let old = [mirror.dependency(stamp(1, 10), &names(&["a"]))];
-    mirror.era().apply(&Name::tag("a"), Kind::Hard, 1000);
+    mirror
+        .era()
+        .apply(&InvalidationTarget::tag("a"), Purge::Hard, 1000);
     mirror.trust(&mirror.era(), 5);
     assert!(mirror.is_trusted(4));
     assert_eq!(mirror.saw(&state(2, 3)), Seen::Other);
@@ -109,14 +128,16 @@ fn a_new_history_shares_nothing_with_the_old_one() {
     let late = [mirror.dependency(stamp(1, 10), &names(&["a"]))];
     assert_eq!(mirror.standing(late.iter()), Standing::OtherHistory);
     assert!(!mirror.invalidated_since_reset(late.iter()));
-    mirror.era().apply(&Name::tag("a"), Kind::Hard, 3);
+    mirror
+        .era()
+        .apply(&InvalidationTarget::tag("a"), Purge::Hard, 3);
     assert!(mirror.invalidated_since_reset(late.iter()));
     assert_eq!(
         mirror.saw(&state(1, 10)),
         Seen::Retired,
         "a late reply does not bring the old one back"
     );
-    assert_eq!(mirror.epoch(), Epoch(2));
+    assert_eq!(mirror.epoch(), HistoryId(2));
     let new = [mirror.dependency(stamp(2, 3), &names(&["a"]))];
     assert_eq!(
         mirror.standing(new.iter()),
@@ -129,8 +150,12 @@ fn a_new_history_shares_nothing_with_the_old_one() {
 fn what_was_loaded_before_a_name_that_is_forgotten_is_dead() {
     let mirror = mirror();
     let held = [mirror.dependency(stamp(1, 10), &names(&["held"]))];
-    mirror.era().apply(&Name::tag("loose"), Kind::Hard, 15);
-    mirror.era().apply(&Name::tag("recent"), Kind::Soft, 20);
+    mirror
+        .era()
+        .apply(&InvalidationTarget::tag("loose"), Purge::Hard, 15);
+    mirror
+        .era()
+        .apply(&InvalidationTarget::tag("recent"), Purge::Soft, 20);
     let at = [mirror.dependency(stamp(1, 15), &names(&["held"]))];
     let of_it = [mirror.dependency(stamp(1, 14), &names(&["loose"]))];
     mirror.era().prune(20);
@@ -147,7 +172,9 @@ fn what_was_loaded_before_a_name_that_is_forgotten_is_dead() {
         "a miss, never a stale answer"
     );
     let later = [mirror.dependency(stamp(1, 16), &names(&["held"]))];
-    mirror.era().apply(&Name::tag("held"), Kind::Hard, 17);
+    mirror
+        .era()
+        .apply(&InvalidationTarget::tag("held"), Purge::Hard, 17);
     assert_eq!(
         mirror.standing(later.iter()),
         Standing::Invalid,
@@ -167,7 +194,7 @@ fn one_that_is_alone_forgets_names_where_there_are_too_many() {
         mirror.standing([mirror.dependency(stamp, &names(&["other"]))].iter())
     };
     for (clock, name) in [(10, "a"), (20, "b"), (30, "c")] {
-        era.apply(&Name::tag(name), Kind::Hard, clock);
+        era.apply(&InvalidationTarget::tag(name), Purge::Hard, clock);
     }
     era.make_room(3, 15);
     assert_eq!((era.names(), since(5)), (3, Standing::Valid), "they fit");
@@ -184,7 +211,9 @@ fn a_history_that_is_over_holds_no_names() {
     let mirror = mirror();
     let of = |name| [mirror.dependency(stamp(1, 10), &names(&[name]))];
     let (hit, spared) = (of("a"), of("b"));
-    mirror.era().apply(&Name::tag("a"), Kind::Hard, 1000);
+    mirror
+        .era()
+        .apply(&InvalidationTarget::tag("a"), Purge::Hard, 1000);
     let old = mirror.era();
     mirror.saw(&state(2, 3));
     assert_eq!((old.names(), mirror.era().names()), (0, 0));
@@ -197,22 +226,24 @@ fn a_history_that_is_over_holds_no_names() {
 
 #[test]
 fn epochs_read_as_they_are_written() {
-    let epoch = Epoch::random();
-    assert_eq!(Epoch::parse(&epoch.to_string()), Some(epoch));
-    assert_eq!(Epoch::parse("x"), None);
+    let epoch = HistoryId::random();
+    assert_eq!(HistoryId::parse(&epoch.to_string()), Some(epoch));
+    assert_eq!(HistoryId::parse("x"), None);
 }
 
 #[test]
 fn names_that_share_a_slot_are_told_apart() {
     let mirror = mirror();
     // As many names as make some of them meet in a slot.
-    let all: Vec<Name> = (0..5_000)
-        .map(|number| Name::tag(&number.to_string()))
+    let all: Vec<InvalidationTarget> = (0..5_000)
+        .map(|number| InvalidationTarget::tag(&number.to_string()))
         .collect();
     let (even, odd): (Vec<_>, Vec<_>) = all.iter().enumerate().partition(|(at, _)| at % 2 == 0);
-    let of = |name: &Name, clock| [mirror.dependency(stamp(1, clock), &names(&[name.as_str()]))];
+    let of = |name: &InvalidationTarget, clock| {
+        [mirror.dependency(stamp(1, clock), &names(&[name.as_str()]))]
+    };
     for (at, name) in &even {
-        let kind = [Kind::Hard, Kind::Soft][at / 2 % 2];
+        let kind = [Purge::Hard, Purge::Soft][at / 2 % 2];
         mirror.era().apply(name, kind, 20 + *at as u64);
     }
     let shared = odd
@@ -254,8 +285,8 @@ impl Turns {
 /// Has something happen while a read looks at an entry with many names: in each of many rounds `before` makes ready, and `meanwhile`
 /// meets the look at an entry that is dead by `before`, and stays so.
 fn never_missed(
-    before: impl Fn(&Mirror, &[Name], u64) + Sync,
-    meanwhile: impl Fn(&Mirror, &[Name], u64) + Sync,
+    before: impl Fn(&Mirror, &[InvalidationTarget], u64) + Sync,
+    meanwhile: impl Fn(&Mirror, &[InvalidationTarget], u64) + Sync,
 ) {
     const ROUNDS: u64 = 2_000;
     let mirror = mirror();
@@ -291,12 +322,12 @@ fn never_missed(
 fn one_that_is_delivered_while_a_read_looks_is_seen_all_the_same() {
     never_missed(
         |mirror, all, _| {
-            let batch = mirror.pending.begin(&all[..1], Kind::Hard);
+            let batch = mirror.pending.begin(&all[..1], Purge::Hard);
             mirror.pending.fail(&batch);
         },
         |mirror, all, round| {
             // Its name comes first, and the others take their time.
-            mirror.era().apply(&all[0], Kind::Hard, 10 + round);
+            mirror.era().apply(&all[0], Purge::Hard, 10 + round);
             for batch in mirror.pending.batches(1) {
                 mirror.pending.settle(&batch);
             }
@@ -308,7 +339,7 @@ fn one_that_is_delivered_while_a_read_looks_is_seen_all_the_same() {
 fn a_name_that_is_forgotten_while_a_read_looks_is_not_missed() {
     never_missed(
         // The last one that is looked at.
-        |mirror, all, round| mirror.era().apply(&all[499], Kind::Hard, 10 + round),
+        |mirror, all, round| mirror.era().apply(&all[499], Purge::Hard, 10 + round),
         |mirror, _, round| mirror.era().prune(11 + round),
     );
 }
@@ -316,10 +347,10 @@ fn a_name_that_is_forgotten_while_a_read_looks_is_not_missed() {
 #[test]
 fn nor_is_one_that_somebody_late_tells_again_with_an_older_clock() {
     never_missed(
-        |mirror, all, round| mirror.era().apply(&all[499], Kind::Hard, 10 + round),
+        |mirror, all, round| mirror.era().apply(&all[499], Purge::Hard, 10 + round),
         |mirror, all, round| {
             mirror.era().prune(11 + round);
-            mirror.era().apply(&all[499], Kind::Hard, 1);
+            mirror.era().apply(&all[499], Purge::Hard, 1);
         },
     );
 }

@@ -51,7 +51,9 @@ fn a_value_that_would_leave_its_place_is_absent_and_nobody_is_asked() {
         ("/quote/%2E{symbol}", "."),
         ("/quote/{symbol}{symbol}", "."),
     ] {
-        let absent = Ok(Fetched::Absent { life: Life::Full });
+        let absent = Ok(Fetched::Absent {
+            life: Lifetime::Policy,
+        });
         assert_eq!(
             fetch(&api(url), &[("symbol", value)], None),
             absent,
@@ -63,7 +65,9 @@ fn a_value_that_would_leave_its_place_is_absent_and_nobody_is_asked() {
         let params = [("symbol", "A"), ("lang", lang)];
         assert_eq!(
             fetch(&all, &params, None),
-            Ok(Fetched::Absent { life: Life::Full }),
+            Ok(Fetched::Absent {
+                life: Lifetime::Policy
+            }),
             "{lang:?}"
         );
     }
