@@ -4,20 +4,22 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /build
 # Dependencies first, against an empty crate: this layer is built again only when Cargo.toml or Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src tests benches/compare benches/micro \
+COPY crates/larder-cache/Cargo.toml crates/larder-cache/
+RUN mkdir -p crates/larder-cache/src src tests benches/compare benches/micro \
  && echo 'fn main() {}' | tee src/main.rs tests/main.rs benches/outbox.rs benches/scale.rs \
       benches/compare/main.rs benches/micro/main.rs > benches/coherence.rs \
- && touch src/lib.rs \
+ && touch src/lib.rs crates/larder-cache/src/lib.rs \
  && cargo build --release --locked \
- && rm -rf src tests benches
+ && rm -rf crates src tests benches
 COPY config.toml ./
 COPY sql sql
+COPY crates crates
 COPY src src
 # Cargo goes by time stamps, and those of the real files may be older than the empty crate. It wants every target's file.
 RUN mkdir -p tests benches/compare benches/micro \
  && echo 'fn main() {}' | tee tests/main.rs benches/outbox.rs benches/scale.rs \
       benches/compare/main.rs benches/micro/main.rs > benches/coherence.rs \
- && touch src/main.rs src/lib.rs \
+ && touch src/main.rs src/lib.rs crates/larder-cache/src/lib.rs \
  && cargo build --release --locked \
  && strip target/release/larder
 

@@ -22,7 +22,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use larder::cache::{Cache, Entry, InvalidationTarget, Key, random};
+use larder_cache::{Cache, Entry, InvalidationTarget, Key, random};
 
 use support::propagation::{Thing, listen, propagation, seconds};
 use support::{
@@ -377,9 +377,9 @@ struct SilentInvalidation {
 impl SilentInvalidation {
     fn new(prefix: &str) -> SilentInvalidation {
         const WHOLE: &str = concat!(
-            include_str!("../src/cache/call.lua"),
-            include_str!("../src/cache/coherence/history.lua"),
-            include_str!("../src/cache/coherence/invalidate.lua")
+            include_str!("../crates/larder-cache/src/call.lua"),
+            include_str!("../crates/larder-cache/src/coherence/history.lua"),
+            include_str!("../crates/larder-cache/src/coherence/invalidate.lua")
         );
         let silent = WHOLE.replace("redis.call('PUBLISH', ARGV[2], message)", "");
         assert!(!silent.contains("PUBLISH") && WHOLE.contains("PUBLISH"));

@@ -20,12 +20,12 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use larder::cache::{
+use larder::database::{Database, DatabaseSettings, Deliverer};
+use larder_cache::Secret;
+use larder_cache::{
     Cache, CoherenceSettings, InvalidationTarget, LoadSettings, MemorySettings, RedisSettings,
     random,
 };
-use larder::database::{Database, DatabaseSettings, Deliverer};
-use larder::secret::Secret;
 use postgres::Client;
 
 use support::postgres::PostgresServer;

@@ -21,7 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use larder::cache::{
+use larder_cache::{
     Cache, InvalidationTarget, Key, LoadSettings, MemorySettings, Policy, Request, Tag, Ticket,
     Value,
 };

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use actix_web::{App, HttpResponse, HttpServer, web};
-use larder::cache::{Cache, InvalidationTarget, LoadError, Policy, Purge, TaggedKey, Typed};
+use larder_cache::{Cache, InvalidationTarget, LoadError, Policy, Purge, TaggedKey, Typed};
 
 /// How many primes there are below `limit`: slow on purpose.
 fn primes_below(limit: u32) -> Result<usize, String> {

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::thread;
 use std::time::Duration;
 
-use larder::cache::{Cache, InvalidationTarget, Outcome, Policy, Purge, TaggedKey};
+use larder_cache::{Cache, InvalidationTarget, Outcome, Policy, Purge, TaggedKey};
 use serde::{Deserialize, Serialize};
 
 /// What is cached: anything that serde_json writes and reads back as it was.

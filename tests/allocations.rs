@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder::cache::{
-    Cache, CoherenceSettings, KeyText, LoadSettings, MemorySettings, RedisSettings,
-};
 use larder::config::Config;
 use larder::database::{Database, DatabaseSettings};
 use larder::resource::{Archivist, Arguments, Body, News, NewsSource, Resources, Sources};
-use larder::secret::Secret;
 use larder::source::HttpUpstreams;
 use larder::source::http::{HttpClient, HttpSettings};
 use larder::source::news::{NewsFormat, NewsUpstream};
+use larder_cache::Secret;
+use larder_cache::{
+    Cache, CoherenceSettings, KeyText, LoadSettings, MemorySettings, RedisSettings,
+};
 
 use crate::support::SOON;
 use crate::support::news::News as Upstreams;

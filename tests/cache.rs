@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use larder::cache::{
+use larder_cache::Secret;
+use larder_cache::{
     Answer, Cache, CacheItem, CoherenceSettings, InvalidationTarget, Key, Lifetime, Load,
     LoadError, LoadSettings, Loaded, MemorySettings, Outcome, Policy, Producer, Purge,
     RedisSettings, Request, StaleRules, Staleness, Tag, Value,
 };
-use larder::secret::Secret;
 
 use crate::support::redis::RedisServer;
 use crate::support::{SOON, until};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder::database::{Database, DatabaseSettings};
-use larder::secret::Secret;
+use larder_cache::Secret;
 use serde_json::json;
 
 use crate::support::client::Call;

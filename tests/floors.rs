@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The floor of a folder or file directly under `src`. `None`: nobody has decided where it belongs.
 fn floor(module: &str) -> Option<u32> {
     Some(match module {
-        "cache" | "quantity" | "secret" => 0,
+        "quantity" => 0,
         "database" => 1,
         "source" => 2,
         "resource" => 3,
@@ -167,7 +167,7 @@ fn every_import_points_down() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     rust_files(&src, &mut files);
-    assert!(files.contains(&src.join("cache/mod.rs")), "{files:?}");
+    assert!(files.contains(&src.join("database/mod.rs")), "{files:?}");
     let faults: Vec<String> = files
         .iter()
         .flat_map(|file| {
@@ -183,33 +183,33 @@ fn every_import_points_down() {
 #[test]
 fn what_points_up_is_found() {
     let found = |path: &str, text: &str| faults(Path::new(path), text).len();
-    assert_eq!(found("cache/flight.rs", "use crate::api::Server;"), 1);
+    assert_eq!(found("database/rows.rs", "use crate::api::Server;"), 1);
     assert_eq!(
-        found("cache/flight.rs", "fn f() {\n    crate::config::load()\n}"),
+        found("database/rows.rs", "fn f() {\n    crate::config::load()\n}"),
         1
     );
     assert_eq!(
         found(
             "source/http.rs",
-            "use crate::{\n    cache::{Key, api},\n    secret,\n    config::Config,\n};"
+            "use crate::{\n    quantity,\n    api::x,\n    config::Config,\n};"
         ),
         1
     );
     assert_eq!(
-        found("cache/flight.rs", "use super::super::api::Server;"),
+        found("database/rows.rs", "use super::super::api::Server;"),
         1
     );
-    assert_eq!(found("cache/mod.rs", "use super::api::Server;"), 1);
+    assert_eq!(found("database/mod.rs", "use super::api::Server;"), 1);
     assert_eq!(
         found(
-            "cache/flight.rs",
+            "database/rows.rs",
             "mod tests {\n    use super::super::super::api::Server;\n}"
         ),
         1
     );
     assert_eq!(found("api/mod.rs", "use larder::cli::run;"), 1);
     assert_eq!(found("attic/mod.rs", ""), 1);
-    assert_eq!(found("cache/mod.rs", "use crate::attic::Box;"), 1);
+    assert_eq!(found("database/mod.rs", "use crate::attic::Box;"), 1);
     assert_eq!(found("config/mod.rs", "use actix_web::web;"), 1);
     assert_eq!(found("database/mod.rs", "    tokio::spawn(x);"), 1);
 }
@@ -221,20 +221,20 @@ fn what_points_down_is_allowed() {
     assert_eq!(
         found(
             "api/mod.rs",
-            "use actix_web::web;\nuse crate::{cache::Key, resource};"
+            "use actix_web::web;\nuse crate::{quantity, resource};"
         ),
         none
     );
     assert_eq!(
         found(
-            "cache/flight.rs",
+            "database/rows.rs",
             "use super::entry::Entry;\n//! see [`crate::api`]"
         ),
         none
     );
     assert_eq!(
         found(
-            "cache/flight.rs",
+            "database/rows.rs",
             "mod tests {\n    use super::super::entry::Entry;\n}"
         ),
         none

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use larder::cache::{
+use larder::source::json_api::{JsonApi, JsonApiSettings, Template, TtlFrom};
+use larder::source::{HttpUpstream, HttpUpstreamSettings};
+use larder_cache::Secret;
+use larder_cache::{
     Answer, Cache, CacheItem, CoherenceSettings, InvalidationTarget, Lifetime, Load, LoadError,
     LoadSettings, Loaded, LookupResult, MemorySettings, Outcome, Policy, Producer, Purge,
     RedisSettings, Request, StaleRules, Tag, Value,
 };
-use larder::secret::Secret;
-use larder::source::json_api::{JsonApi, JsonApiSettings, Template, TtlFrom};
-use larder::source::{HttpUpstream, HttpUpstreamSettings};
 use serde_json::json;
 
 use crate::support::redis::RedisServer;
@@ -91,7 +91,7 @@ impl Quotes {
 }
 
 fn request(policy: &Arc<Policy>, load: Load) -> Request {
-    let mut key = larder::cache::KeyText::default();
+    let mut key = larder_cache::KeyText::default();
     key.begin(1, "quote");
     key.parameter("symbol", "ACME");
     Request {

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use larder::database::{Database, DatabaseSettings};
-use larder::secret::Secret;
+use larder_cache::Secret;
 use postgres::Client;
 
 use crate::support::larder::{Larder, LarderOptions};

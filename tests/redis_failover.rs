@@ -5,10 +5,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use larder::cache::{
+use larder_cache::Secret;
+use larder_cache::{
     Cache, CoherenceSettings, LoadSettings, MemorySettings, RedisDown, RedisSettings,
 };
-use larder::secret::Secret;
 use serde_json::{Value, json};
 
 use crate::support::larder::Larder;

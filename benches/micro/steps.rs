@@ -17,16 +17,16 @@ use larder::api::edge::Places;
 use larder::api::key_table::KeyTable;
 use larder::api::limiter::Limiter;
 use larder::api::{Api, ClientRules};
-use larder::cache::{
+use larder::config::Config;
+use larder::database::{Database, DatabaseSettings, KeyRate, NewKey};
+use larder::resource::{Archivist, Arguments, News, Resources, Sources};
+use larder::source::HttpUpstreams;
+use larder_cache::Secret;
+use larder_cache::{
     Cache, Dependency, Entry, Expiry, Extras, HistoryId, InvalidationTarget, Key, KeyText,
     LoadSettings, MemorySettings, Policy, Request, Stamp, Tag, Ticket, Value, decode_envelope,
     encode_envelope,
 };
-use larder::config::Config;
-use larder::database::{Database, DatabaseSettings, KeyRate, NewKey};
-use larder::resource::{Archivist, Arguments, News, Resources, Sources};
-use larder::secret::Secret;
-use larder::source::HttpUpstreams;
 use tempfile::TempDir;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -290,7 +290,7 @@ impl Stage {
     /// Begins a load that ends with what is returned.
     pub fn hold_a_load(&self) -> HeldLoad {
         let (release, held) = mpsc::channel::<()>();
-        let key = Key::new(2, &format!("held:{:x}", larder::cache::random()));
+        let key = Key::new(2, &format!("held:{:x}", larder_cache::random()));
         let request = request(key.clone(), 1, move || {
             // Ends when its other end is dropped.
             let _ = held.recv();

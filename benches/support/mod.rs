@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use larder::cache::{
+use larder_cache::Secret;
+use larder_cache::{
     Cache, CacheItem, CoherenceSettings, InvalidationTarget, Key, Lifetime, Load, LoadSettings,
     Loaded, MemorySettings, Policy, Producer, Purge, RedisSettings, Request, Tag, Value,
 };
-use larder::secret::Secret;
 use tempfile::TempDir;
 
 pub const SOON: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use larder::cache::{Cache, InvalidationTarget, Key, Policy, Tag, Value, random};
+use larder_cache::{Cache, InvalidationTarget, Key, Policy, Tag, Value, random};
 
 use super::{Redis, SOON, acknowledged, replica, request, until};
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use actix_web::rt::time::timeout;
 use actix_web::web;
 
-use crate::cache::{Cache, Caller, LoadError, LookupResult, Request, Ticket};
 use crate::database::{Database, DatabaseError};
 use crate::resource::{WriteError, Written};
+use larder_cache::{Cache, Caller, LoadError, LookupResult, Request, Ticket};
 
 use super::presence::{Attended, Presence};
 use super::problem::Problem;

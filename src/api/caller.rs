@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::access::bearer;
 use super::edge::Source;
 use super::key_table::KeyTable;
-use crate::cache::Caller;
+use larder_cache::Caller;
 
 const KEY: u64 = 1;
 const ADDRESS: u64 = 2;

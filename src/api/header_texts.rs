@@ -6,7 +6,7 @@
 use actix_web::http::header::HeaderValue;
 use actix_web::web::BytesMut;
 
-use crate::cache::Digits;
+use super::digits::Digits;
 
 /// What the headers of a memory hit take, and some room.
 const ROOM: usize = 224;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use actix_web::http::header::HeaderValue;
 
-use crate::cache::{Answer, Micros, Outcome, Staleness};
 use crate::resource::View;
+use larder_cache::{Answer, Micros, Outcome, Staleness};
 
 use super::header_texts::HeaderTexts;
 
@@ -126,7 +126,7 @@ pub(crate) fn entity_tags(list: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::{Dependency, Entry, Expiry, HistoryId, Stamp, Trace, Value};
+    use larder_cache::{Dependency, Entry, Expiry, HistoryId, Stamp, Trace, Value};
 
     const SECOND: Micros = 1_000_000;
 
@@ -134,7 +134,7 @@ mod tests {
     fn the_ttl_is_what_is_left_in_the_tier_that_is_named() {
         let now = 1000 * SECOND;
         let status = |outcome, memory_until, fresh_until| {
-            let epoch = HistoryId::random();
+            let epoch = HistoryId(larder_cache::random());
             let stamp = Stamp {
                 epoch,
                 clock: 1,

@@ -6,11 +6,11 @@ use actix_web::http::header::HeaderName;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value, json};
 
-use crate::cache::{
-    CacheItem, Freshness, InvalidationReceipt, InvalidationTarget, Producer, Purge, Request,
-};
 use crate::database::Watch;
 use crate::resource::{Arguments, BadParameter, Resources, TagTemplate, Wrong};
+use larder_cache::{
+    CacheItem, Freshness, InvalidationReceipt, InvalidationTarget, Producer, Purge, Request,
+};
 
 use super::access::Actor;
 use super::problem::Problem;

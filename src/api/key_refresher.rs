@@ -140,7 +140,7 @@ mod tests {
     use crate::api::key_table::tests::{create, known, table};
     use crate::database::fixture::{self, Place};
     use crate::database::{KeyRate, key_id};
-    use crate::secret::Secret;
+    use larder_cache::Secret;
 
     fn until(what: &str, condition: impl Fn() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);

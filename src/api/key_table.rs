@@ -23,7 +23,7 @@ use crate::database::{
     presumed_key_id,
 };
 use crate::quantity::Rate;
-use crate::secret::Secret;
+use larder_cache::Secret;
 
 /// One key: what it may do, and what of that it has done.
 #[derive(Debug)]

@@ -7,10 +7,10 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::cache::{Cache, InvalidationTarget, Purge};
 use crate::database::{Database, KeyPlace, KeyRate, KeyRow, NewKey};
 use crate::quantity::RATE_FORM;
 use crate::resource::{BadParameter, Wrong};
+use larder_cache::{Cache, InvalidationTarget, Purge};
 
 use super::access::{Access, Actor};
 use super::key_table::KeyTable;

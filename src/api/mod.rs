@@ -6,6 +6,7 @@ mod access;
 mod body;
 mod bridge;
 mod caller;
+mod digits;
 pub mod edge;
 mod header_texts;
 mod headers;
@@ -35,9 +36,9 @@ use actix_web::middleware::from_fn;
 use actix_web::{FromRequest, Handler, Resource, Responder, Route, guard, web};
 use arc_swap::ArcSwap;
 
-use crate::cache::Cache;
 use crate::database::Database;
 use crate::resource::Resources;
+use larder_cache::Cache;
 
 use self::access::Access;
 use self::body::BodyTimeout;

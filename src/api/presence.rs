@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::cache::{LookupResult, Ticket};
+use larder_cache::{LookupResult, Ticket};
 
 /// Whether the end of what a client sends was read. Each connection has one; clones are the same.
 #[derive(Clone, Debug, Default)]

@@ -11,10 +11,10 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use serde_json::json;
 
-use crate::cache::LoadError;
 use crate::database::DatabaseError;
 use crate::quantity::format_duration;
 use crate::resource::{BadParameter, WriteError, Wrong};
+use larder_cache::LoadError;
 
 /// Why a request is refused, or failed.
 #[derive(Clone, Debug)]

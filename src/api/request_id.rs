@@ -3,7 +3,7 @@
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest};
 
-use crate::cache::random;
+use larder_cache::random;
 
 use super::header_texts::HeaderTexts;
 

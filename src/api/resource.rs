@@ -11,9 +11,9 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use arc_swap::ArcSwap;
 
-use crate::cache::{Answer, Cache, KeyText, Micros};
 use crate::database::Database;
 use crate::resource::{Arguments, BadParameter, Body, Resource, Resources, View, Wrong};
+use larder_cache::{Answer, Cache, KeyText, Micros};
 
 use super::access::{Access, Audience};
 use super::edge::Exchange;

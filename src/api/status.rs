@@ -7,8 +7,8 @@ use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
-use crate::cache::{Cache, RedisState, ShareStatus, Totals};
 use crate::database::Database;
+use larder_cache::{Cache, RedisState, ShareStatus, Totals};
 
 use super::bridge;
 use super::edge::Places;

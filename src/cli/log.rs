@@ -103,6 +103,6 @@ mod tests {
         assert!(silenced("ureq::unversioned::transport", Level::Debug));
         assert!(silenced("actix_http::h1", Level::Trace));
         assert!(!silenced("ureq", Level::Warn));
-        assert!(!silenced("larder::cache::miss", Level::Trace));
+        assert!(!silenced("larder_cache::miss", Level::Trace));
     }
 }

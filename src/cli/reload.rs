@@ -6,9 +6,9 @@ use std::sync::{Arc, mpsc};
 
 use crate::api::Api;
 use crate::api::key_table::KeyTable;
-use crate::cache::Cache;
 use crate::config::{Config, ConfigOrigin, process_environment};
 use crate::resource::{ResourceSettings, Sources};
+use larder_cache::Cache;
 
 use super::NO_RESOURCES;
 use super::serve::{Refusal, build_resources, remember_names};

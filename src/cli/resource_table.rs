@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::cache::StaleRules;
 use crate::config::Config;
 use crate::quantity::format_duration;
 use crate::resource::{ParamSettings, ResourceSettings, SourceSettings};
+use larder_cache::StaleRules;
 
 use super::columns::columns;
 

@@ -173,9 +173,9 @@ async fn respond(request: HttpRequest, sandbox: web::Data<Sandbox>) -> HttpRespo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::LoadError;
     use crate::source::http::{Get, HttpClient, HttpSettings};
     use crate::source::news::{Listing, NewsUpstream};
+    use larder_cache::LoadError;
     use std::time::Instant;
 
     const LONG: Duration = Duration::from_secs(20);

@@ -18,12 +18,12 @@ use actix_web::rt::{System, spawn, time};
 use crate::api::edge::{self, EdgeSettings};
 use crate::api::key_table::KeyTable;
 use crate::api::{Api, ClientRules, KEYS_CHANGED, key_refresher};
-use crate::cache::{Cache, InvalidationTarget};
 use crate::config::{Config, ConfigErrors, ConfigOrigin, process_environment};
 use crate::database::{Database, Deliverer};
 use crate::resource::{Archivist, News, ResourceSettings, Resources, Sources, Unbuilt};
 use crate::source::HttpUpstreams;
 use crate::source::quota::QuotaStore;
+use larder_cache::{Cache, InvalidationTarget};
 
 use super::check::config_errors;
 use super::reload::Reload;

@@ -6,9 +6,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use ureq::http::Uri;
 
-use crate::cache::check_redis_url;
 use crate::database::check_postgres_url;
 use crate::quantity::{RATE_FORM, Rate};
+use larder_cache::check_redis_url;
 
 /// What [`is_bind`] accepts, for error messages.
 pub const BIND_FORM: &str =

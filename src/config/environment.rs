@@ -8,9 +8,9 @@ use std::fmt::Display;
 use std::net::Ipv6Addr;
 
 use super::reader::Value;
-use crate::cache::escape_into;
-use crate::secret::Secret;
 use crate::source::json_api::is_variable;
+use larder_cache::Secret;
+use larder_cache::escape_into;
 
 /// Looks a variable up.
 pub type Lookup<'e> = &'e dyn Fn(&str) -> Option<String>;

@@ -7,11 +7,11 @@ use super::params::Declared;
 use super::paths::is_name;
 use super::reader::{Table, Value};
 use super::upstreams;
-use crate::cache::Policy;
 use crate::resource::{HttpSourceSettings, SourceSettings};
 use crate::source::{
     HttpUpstreamSettings, JsonApiSettings, NEWS_UPSTREAMS, Place, Template, TtlFrom,
 };
+use larder_cache::Policy;
 
 const URL_FORM: &str = "\"https://api.example.com/v1/quote/{symbol}\"";
 const PICK_FORM: &str = "a JSON pointer such as \"/data/items\"";

@@ -27,10 +27,10 @@ mod writes;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::cache::{CoherenceSettings, LoadSettings, MemorySettings, RedisSettings};
 use crate::database::{DatabaseKind, DatabaseSettings};
 use crate::resource::ResourceSettings;
 use crate::source::UpstreamSettings;
+use larder_cache::{CoherenceSettings, LoadSettings, MemorySettings, RedisSettings};
 
 pub use address::{BIND_FORM, is_bind};
 pub use environment::{Lookup, process_environment, variable};

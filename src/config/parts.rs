@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::reader::{Table, Value, unknown};
-use crate::cache::{Policy, StaleRules};
 use crate::database::Shape;
 use crate::resource::{ResourceSettings, SourceSettings};
+use larder_cache::{Policy, StaleRules};
 
 /// What a whole may say of its own life. Its TTLs and what may be stale of it are its parts'.
 pub(super) fn policy(resource: &Table<'_>) -> Policy {

@@ -7,9 +7,9 @@ use super::paths::{self, is_name};
 use super::reader::{Table, Value};
 use super::source::{self, Context};
 use super::{http, params, parts, tags, writes};
-use crate::cache::{Policy, StaleRules};
 use crate::quantity::format_duration;
 use crate::resource::ResourceSettings;
+use larder_cache::{Policy, StaleRules};
 
 const TTL_FORM: &str = "{ memory = \"30s\", redis = \"5m\" }";
 const UNKNOWN_FORM: &str = "\"ignore\" or \"refuse\"";

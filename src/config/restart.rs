@@ -3,10 +3,10 @@
 //! Every struct is taken apart whole, so a new setting does not compile until it is decided here whether it changes live.
 
 use super::{AuthSettings, Config, ServerSettings};
-use crate::cache::{CoherenceSettings, LoadSettings, MemorySettings, RedisSettings};
 use crate::database::DatabaseSettings;
-use crate::secret::Secret;
 use crate::source::UpstreamSettings;
+use larder_cache::Secret;
+use larder_cache::{CoherenceSettings, LoadSettings, MemorySettings, RedisSettings};
 
 fn text(secret: &Option<Secret>) -> Option<&str> {
     secret.as_ref().map(Secret::reveal)

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::address::{self, BIND_FORM};
 use super::environment::Environment;
 use super::reader::Table;
-use crate::cache::{CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisSettings};
 use crate::database::DatabaseSettings;
 use crate::quantity::{Rate, SIZE_FORM, format_size, parse_size};
-use crate::secret::Secret;
+use larder_cache::Secret;
+use larder_cache::{CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisSettings};
 
 /// How larder serves HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::cache::{Eviction, Policy, StaleRules};
 use crate::resource::{ParamKind, ParamSettings, ParamValue, SourceSettings, TagTemplate};
+use larder_cache::{Eviction, Policy, StaleRules};
 
 pub(super) fn parse(text: &str) -> Result<Config, ConfigErrors> {
     parse_with(text, &[])
@@ -294,7 +294,7 @@ fn the_environment_wins() {
     )
     .unwrap();
     assert_eq!(config.server.bind, "127.0.0.1:1");
-    let text = |secret: &Option<crate::secret::Secret>| secret.clone().unwrap().reveal().to_owned();
+    let text = |secret: &Option<larder_cache::Secret>| secret.clone().unwrap().reveal().to_owned();
     assert_eq!(text(&config.redis.url), "redis://r");
     assert_eq!(text(&config.database.url), "sqlite://b");
     assert_eq!(text(&config.upstreams[0].key), "n");

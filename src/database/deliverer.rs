@@ -16,7 +16,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::cache::{Cache, InvalidationTarget, Purge};
+use larder_cache::{Cache, InvalidationTarget, Purge};
 
 use super::error::DatabaseError;
 use super::outbox::{Due, OutboxReader};

@@ -27,7 +27,7 @@ use super::{
     DEFAULT_URL, Database, DatabaseKind, DatabaseSettings, STATEMENT, library, migration, rights,
     sqlite_pool, wire,
 };
-use crate::secret::Secret;
+use larder_cache::Secret;
 
 /// How long a description waits for a lock that somebody else holds.
 const LOCK: Duration = Duration::from_secs(2);

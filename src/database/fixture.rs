@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::postgres_server::PostgresServer;
 use super::{Database, DatabaseSettings};
-use crate::secret::Secret;
+use larder_cache::Secret;
 
 /// An empty database that nobody has opened.
 #[derive(Clone)]

@@ -12,7 +12,7 @@ use super::key_rate::KeyRate;
 use super::transaction::Transaction;
 use super::value::{Row, Value};
 use super::{Database, unix_ms};
-use crate::secret::Secret;
+use larder_cache::Secret;
 
 const LONGEST_NAME: usize = 100;
 /// Keys on one page where all are read.

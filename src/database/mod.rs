@@ -57,8 +57,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use r2d2::ManageConnection;
 use scheduled_thread_pool::ScheduledThreadPool;
 
-use crate::cache::random;
-use crate::secret::Secret;
+use larder_cache::Secret;
+use larder_cache::random;
 
 pub use archive::{Archive, ArchivedArticle};
 pub use canonical::{Canonical, Letters};

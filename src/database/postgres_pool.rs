@@ -323,7 +323,7 @@ mod tests {
     use super::super::postgres_server::PostgresServer;
     use super::super::{Database, DatabaseSettings};
     use super::*;
-    use crate::secret::Secret;
+    use larder_cache::Secret;
 
     fn settings(url: impl Into<String>) -> DatabaseSettings {
         DatabaseSettings {

@@ -7,7 +7,7 @@ use postgres::Config;
 use postgres::config::SslMode;
 
 use super::tls::Proof;
-use crate::cache::unknown_option;
+use larder_cache::unknown_option;
 
 /// The options that a URL may have: those of larder first, then those that the client knows.
 const OPTIONS: [&str; 20] = [

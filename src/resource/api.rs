@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::cache::{Load, Producer};
 use crate::source::{HttpUpstreams, JsonApi};
+use larder_cache::{Load, Producer};
 
 use super::origin::Values;
 use super::seals::Seals;

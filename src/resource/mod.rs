@@ -27,8 +27,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{CacheItem, InvalidationTarget, KeyText, Policy, Request, Tag, Tally, random};
 use crate::database::{self, Query};
+use larder_cache::{CacheItem, InvalidationTarget, KeyText, Policy, Request, Tag, Tally, random};
 
 use self::form::Texts;
 use self::origin::{Origin, Values};

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{
+use crate::database::Database;
+use crate::source::news::{Flags, Item, Listing, NewsUpstream};
+use larder_cache::{
     CacheItem, Composition, Key, LastResort, Lifetime, Load, LoadContext, Loaded, LookupResult,
     Producer, Request, Tally, Value, escape_into,
 };
-use crate::database::Database;
-use crate::source::news::{Flags, Item, Listing, NewsUpstream};
 
 use super::archivist::Archivist;
 use super::parameter::Argument;

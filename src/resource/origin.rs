@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{CacheItem, InvalidationTarget, Producer, Tally};
 use crate::database::{Database, DatabaseError, Transaction};
 use crate::source::HttpUpstreams;
+use larder_cache::{CacheItem, InvalidationTarget, Producer, Tally};
 
 use super::Resource;
 use super::api::Api;

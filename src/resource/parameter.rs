@@ -9,7 +9,7 @@ use std::fmt;
 
 use matchit::Params;
 
-use crate::cache::unescaped;
+use larder_cache::unescaped;
 
 use super::settings::{ParamKind, ParamSettings, ParamValue};
 

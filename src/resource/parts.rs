@@ -11,10 +11,10 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::cache::{
+use crate::database::{DatabaseError, Transaction};
+use larder_cache::{
     CacheItem, Composition, InvalidationTarget, Lifetime, Loaded, LookupResult, Producer, Value,
 };
-use crate::database::{DatabaseError, Transaction};
 
 use super::Resource;
 use super::form::Taken;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use matchit::Params;
 
-use crate::cache::{Tag, Tally};
 use crate::database::Query;
+use larder_cache::{Tag, Tally};
 
 use super::form::{self, Texts};
 use super::seals::Seals;

@@ -6,9 +6,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::Policy;
 use crate::database::{Query, Shape};
 use crate::source::{HttpUpstreamSettings, JsonApiSettings};
+use larder_cache::Policy;
 
 use super::tag::TagTemplate;
 

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{Lifetime, Load, LoadError, Loaded, Producer, Value};
 use crate::database::{
     self, CHECKOUT, Database, DatabaseError, Query, STATEMENT, Shape, Transaction,
 };
+use larder_cache::{Lifetime, Load, LoadError, Loaded, Producer, Value};
 
 use super::origin::Values;
 use super::settings::{ParamValue, SqlSettings};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::cache::{Tag, escape_into};
+use larder_cache::{Tag, escape_into};
 
 /// A tag with places for parameters: `category:{category}`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 
 use regex_lite::Regex;
 
-use crate::cache::{Cache, InvalidationReceipt, InvalidationTarget, Purge};
 use crate::database::{Database, DatabaseError, Isolation, OutboxRow, Transaction, WrittenRow};
+use larder_cache::{Cache, InvalidationReceipt, InvalidationTarget, Purge};
 
 use super::Resource;
 use super::form::Texts;
@@ -94,7 +94,7 @@ struct Done {
 impl Precondition {
     fn holds(&self, current: Option<&[u8]>) -> bool {
         let among = |tags: &[String], json| {
-            let current = entity_tag(crate::cache::hash(json));
+            let current = entity_tag(larder_cache::hash(json));
             tags.contains(&current)
         };
         match (self, current) {

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::cache::LoadError;
 use crate::quantity::format_duration;
-use crate::secret::Secret;
+use larder_cache::LoadError;
+use larder_cache::Secret;
 
 /// How much of an upstream's own words is passed on, in characters.
 const LONGEST_WORDS: usize = 200;

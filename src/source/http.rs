@@ -30,9 +30,9 @@ use jiff::Timestamp;
 use ureq::http::{HeaderMap, HeaderValue, Response, Uri};
 
 use super::error::{SourceError, shown};
-use crate::cache::escape_into;
 use crate::quantity::format_size;
-use crate::secret::Secret;
+use larder_cache::Secret;
+use larder_cache::escape_into;
 
 /// How long an upstream is left alone that asks for it without a time that can be read.
 const UNSAID_PAUSE: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::http::HttpSettings;
 use super::news::NewsFormat;
 use crate::quantity::Rate;
-use crate::secret::Secret;
+use larder_cache::Secret;
 
 /// The news upstreams, each with a format of its own. Their defaults: [`UpstreamSettings::news`].
 pub const NEWS_UPSTREAMS: [&str; 2] = {

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use larder::cache::{Cache, InvalidationTarget, LoadError, Outcome, Purge, TaggedKey};
+use larder_cache::{Cache, InvalidationTarget, LoadError, Outcome, Purge, TaggedKey};
 
 use super::child::{Child, ready, role, threads};
 use super::{builder, policy, trusted};

@@ -7,7 +7,7 @@ mod typed;
 
 use std::time::Duration;
 
-use larder::cache::{Cache, CacheBuilder, Policy};
+use larder_cache::{Cache, CacheBuilder, Policy};
 
 use crate::support::SOON;
 

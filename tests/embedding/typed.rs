@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use larder::cache::{Cache, LoadError, Outcome, TaggedKey};
+use larder_cache::{Cache, LoadError, Outcome, TaggedKey};
 use serde::{Deserialize, Serialize};
 
 use super::{policy, trusted};
@@ -141,6 +141,6 @@ fn one_value_is_invalidated_by_its_name() {
         numbers.get_or_load(of(n), &policy(), load).unwrap().0
     };
     assert_eq!((ask(1, 1), ask(2, 2)), (1, 2));
-    cache.invalidate(&[numbers.name(&of(1))], larder::cache::Purge::Hard);
+    cache.invalidate(&[numbers.name(&of(1))], larder_cache::Purge::Hard);
     assert_eq!((ask(1, 3), ask(2, 4)), (3, 2));
 }

@@ -106,9 +106,9 @@ impl RedisServer {
     /// `most`. Gives how many went.
     pub fn forget_names(&self, keep: Duration, most: u64) -> u64 {
         let script = redis::Script::new(concat!(
-            include_str!("../../src/cache/call.lua"),
-            include_str!("../../src/cache/coherence/history.lua"),
-            include_str!("../../src/cache/coherence/prune.lua")
+            include_str!("../../crates/larder-cache/src/call.lua"),
+            include_str!("../../crates/larder-cache/src/coherence/history.lua"),
+            include_str!("../../crates/larder-cache/src/coherence/prune.lua")
         ));
         let mut call = script.prepare_invoke();
         for key in ["state", "names", "log"] {

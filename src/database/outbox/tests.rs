@@ -9,7 +9,7 @@ use super::super::fixture::{self, Opened, Place};
 use super::super::query::Query;
 use super::super::value::Value;
 use super::*;
-use crate::cache::escape_into;
+use larder_cache::escape_into;
 
 fn ask(database: &Database, sql: &str) -> Result<Value, DatabaseError> {
     database.transaction(|tx| {

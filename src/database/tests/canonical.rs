@@ -7,9 +7,9 @@ use std::sync::OnceLock;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
-use crate::cache::escape_into;
 use crate::database::fixture::{self, Opened, Place};
 use crate::database::{Canonical, DatabaseError, Query, Transaction, Value};
+use larder_cache::escape_into;
 
 /// Every type of docs/sql.md that a name may hold, with two patterns of spellings: of many values,
 /// and of few, so that two of them are often equal.

@@ -7,8 +7,8 @@
 use ureq::http::Uri;
 use url::Url;
 
-use crate::secret::Secret;
 use crate::source::error::shown;
+use larder_cache::Secret;
 
 /// The target that `location` names, as an answer from `from` gave it.
 ///

@@ -15,7 +15,7 @@ use ureq::http::HeaderMap;
 
 use super::super::http::date;
 use super::super::http::field::list;
-use crate::cache::Lifetime;
+use larder_cache::Lifetime;
 
 /// The longest time that is believed (RFC 9111, section 1.2.2).
 const LONGEST: u64 = 1 << 31;

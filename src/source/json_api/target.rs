@@ -13,8 +13,8 @@ use ureq::http::{HeaderName, Uri};
 
 use super::template::{Piece, Template};
 use super::{JsonApiFault, JsonApiSettings, Place};
-use crate::cache::{escape_into, unescaped};
-use crate::secret::Secret;
+use larder_cache::Secret;
+use larder_cache::{escape_into, unescaped};
 
 /// Headers that are the client's own business: what it sends there depends on the connection, the body or the copy at hand.
 const OWN_HEADERS: [&str; 15] = [

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::secret::Secret;
+use larder_cache::Secret;
 
 /// See the module.
 #[derive(Clone)]

@@ -1,9 +1,9 @@
 //! Calls to a server that does what it is told, and what becomes of its answers.
 
 use super::*;
-use crate::cache::Revalidation;
 use crate::source::HttpUpstreamSettings;
 use crate::source::tiny_server::{TinyServer, respond};
+use larder_cache::Revalidation;
 
 mod target;
 

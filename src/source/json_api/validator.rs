@@ -6,7 +6,7 @@
 use ureq::http::HeaderMap;
 
 use super::super::http::field::list;
-use crate::cache::Loaded;
+use larder_cache::Loaded;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -22,8 +22,8 @@ pub use listing::{Flags, Item, Listing};
 use super::error::{SourceError, shown};
 use super::http::{Get, HttpAnswer, HttpClient};
 use super::quota::Quota;
-use crate::cache::LoadError;
-use crate::secret::Secret;
+use larder_cache::LoadError;
+use larder_cache::Secret;
 use refusal::Refusal;
 
 /// The header by which an answer says that the sandbox made it up.

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use redis::{RedisResult, Script};
 
-use crate::cache::{RedisDown, RedisPool};
 use crate::quantity::Rate;
+use larder_cache::{RedisDown, RedisPool};
 
 /// So many bookings are brought by one script: it keeps Redis from everything else while it runs.
 const PART: usize = 1_000;
@@ -117,7 +117,7 @@ pub(super) struct Tie {
 impl Default for Tie {
     fn default() -> Tie {
         Tie {
-            replica: crate::cache::random(),
+            replica: larder_cache::random(),
             booked: 0,
             told: 0,
             others: Vec::new(),

@@ -231,14 +231,14 @@ fn replicas_share_one_budget() {
 #[test]
 fn the_caches_own_pool_will_do() {
     let redis = Redis::start();
-    let cache = crate::cache::Cache::start(
-        &crate::cache::MemorySettings::default(),
-        &crate::cache::RedisSettings {
-            url: Some(crate::secret::Secret::new(redis.url())),
-            ..crate::cache::RedisSettings::default()
+    let cache = larder_cache::Cache::start(
+        &larder_cache::MemorySettings::default(),
+        &larder_cache::RedisSettings {
+            url: Some(larder_cache::Secret::new(redis.url())),
+            ..larder_cache::RedisSettings::default()
         },
-        &crate::cache::LoadSettings::default(),
-        &crate::cache::CoherenceSettings::default(),
+        &larder_cache::LoadSettings::default(),
+        &larder_cache::CoherenceSettings::default(),
     )
     .unwrap();
     assert!(cache.redis().wait_up(Duration::from_secs(20)));

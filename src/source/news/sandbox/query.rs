@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::invented::Story;
-use crate::cache::unescaped;
+use larder_cache::unescaped;
 
 /// A query's parameters, decoded. Empty ones count as not given.
 pub(super) struct Query(Vec<(String, String)>);

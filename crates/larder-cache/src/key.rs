@@ -156,7 +156,7 @@ pub fn escape_into(text: &mut String, value: &str) {
 }
 
 /// The byte that the escape at the beginning of `text` stands for (RFC 3986, section 2.1); `None` if it does not begin with one.
-pub(crate) fn unescaped(text: &[u8]) -> Option<u8> {
+pub fn unescaped(text: &[u8]) -> Option<u8> {
     let [b'%', high, low, ..] = text else {
         return None;
     };

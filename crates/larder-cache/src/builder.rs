@@ -26,14 +26,14 @@ impl Cache {
     /// one is.
     ///
     /// ```
-    /// use larder::cache::{Cache, Kind, Name, Policy, Wanted};
+    /// use larder_cache::{Cache, InvalidationTarget, Policy, Purge, TaggedKey};
     /// use std::time::Duration;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let cache = Cache::builder().memory(64 << 20).build()?;
     /// let policy = Policy::new(Duration::from_secs(30), Duration::from_secs(300));
     /// let squares = cache.typed::<u64>("square", 1)?;
-    /// let of = |n: u64| Wanted::new().with("of", n).tag("squares");
+    /// let of = |n: u64| TaggedKey::new().with("of", n).tag("squares");
     ///
     /// let (value, outcome) = squares.get_or_load(of(12), &policy, || Ok::<u64, String>(12 * 12))?;
     /// assert_eq!(value, 144);
@@ -43,7 +43,7 @@ impl Cache {
     /// assert_eq!(value, 144);
     /// assert!(!outcome.waited());
     ///
-    /// cache.invalidate(&[Name::tag("squares")], Kind::Hard);
+    /// cache.invalidate(&[InvalidationTarget::tag("squares")], Purge::Hard);
     /// let (value, _) = squares.get_or_load(of(12), &policy, || Ok::<u64, String>(1))?;
     /// assert_eq!(value, 1);
     /// # Ok(())

@@ -15,7 +15,7 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use larder::cache::{Cache, Kind, Name, Policy, Wanted};
+//! use larder_cache::{Cache, InvalidationTarget, Policy, Purge, TaggedKey};
 //! use serde::{Deserialize, Serialize};
 //!
 //! #[derive(Serialize, Deserialize)]
@@ -36,12 +36,12 @@
 //!
 //! // The name and the version are what other processes know the type by.
 //! let users = cache.typed::<User>("user", 1)?;
-//! let wanted = Wanted::new().with("id", 42).tag("user:42");
+//! let wanted = TaggedKey::new().with("id", 42).tag("user:42");
 //! let (user, outcome) = users.get_or_load(wanted, &policy, || from_the_database(42))?;
 //! println!("{} {outcome:?}", user.name);
 //!
 //! // After a change, in every process that shares the Redis:
-//! let done = cache.invalidate(&[Name::tag("user:42")], Kind::Hard);
+//! let done = cache.invalidate(&[InvalidationTarget::tag("user:42")], Purge::Hard);
 //! assert!(!done.is_pending());
 //! # Ok(())
 //! # }
@@ -69,7 +69,6 @@ mod clock;
 mod coherence;
 mod compose;
 mod core;
-mod digits;
 mod entry;
 mod envelope;
 mod error;
@@ -98,6 +97,7 @@ mod redis_tier;
 mod redis_url;
 mod redis_watch;
 mod request;
+mod secret;
 mod settings;
 mod shares;
 mod stats;
@@ -127,8 +127,8 @@ use self::typed::TypedParts;
 pub use self::builder::CacheBuilder;
 pub use self::clock::{Clock, Micros, micros};
 pub use self::coherence::{Dependency, HistoryId, InvalidationTarget, Purge, Stamp};
-pub(crate) use self::digits::Digits;
-pub(crate) use self::entry::hash;
+#[doc(hidden)] // For the server.
+pub use self::entry::hash;
 pub use self::entry::{Entry, Extras, Value};
 #[doc(hidden)] // For benches/micro alone: no embedder has a use for these bytes.
 pub use self::envelope::{decode as decode_envelope, encode as encode_envelope};
@@ -136,7 +136,8 @@ pub use self::error::LoadError;
 pub use self::fair_queue::Caller;
 pub use self::flight::LookupResult;
 pub use self::invalidation::InvalidationReceipt;
-pub(crate) use self::key::unescaped;
+#[doc(hidden)] // For the server.
+pub use self::key::unescaped;
 pub use self::key::{Key, KeyText, Tag, escape_into};
 pub use self::loaders::ShareStatus;
 pub use self::outcome::{Answer, Outcome, Staleness, Trace};
@@ -145,11 +146,13 @@ pub use self::random::random;
 pub use self::redis_fault::{RedisDown, RedisState};
 pub use self::redis_pool::RedisPool;
 pub use self::redis_url::check_redis_url;
-pub(crate) use self::redis_url::unknown_option;
+#[doc(hidden)] // For the server.
+pub use self::redis_url::unknown_option;
 pub use self::request::{
     CacheItem, Compose, Composition, LastResort, Load, LoadContext, Loaded, Producer, Request,
     Revalidation,
 };
+pub use self::secret::Secret;
 pub use self::settings::{
     CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisSettings,
 };

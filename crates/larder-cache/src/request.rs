@@ -44,7 +44,7 @@ pub struct CacheItem {
 
 impl CacheItem {
     /// Its tags and, last, its key.
-    pub(crate) fn names(&self) -> impl Iterator<Item = InvalidationTarget> + '_ {
+    pub fn names(&self) -> impl Iterator<Item = InvalidationTarget> + '_ {
         let tags = self.tags.iter().map(InvalidationTarget::from);
         tags.chain([InvalidationTarget::from(&self.key)])
     }
@@ -60,7 +60,7 @@ pub enum Producer {
 
 impl Producer {
     /// The names that the value of `subject` depends on: its tags and its key, and those of its parts.
-    pub(crate) fn names(&self, subject: &CacheItem) -> Arc<[InvalidationTarget]> {
+    pub fn names(&self, subject: &CacheItem) -> Arc<[InvalidationTarget]> {
         let own = |subject: &CacheItem| subject.names().collect::<Vec<_>>();
         let mut names = own(subject);
         if let Producer::Compose(composition) = self {

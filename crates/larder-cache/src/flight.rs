@@ -311,10 +311,10 @@ impl Drop for Landing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::entry::{Entry, Value};
-    use crate::cache::outcome::{Outcome, Staleness, Trace};
-    use crate::cache::policy::Expiry;
-    use crate::cache::{HistoryId, Stamp};
+    use crate::entry::{Entry, Value};
+    use crate::outcome::{Outcome, Staleness, Trace};
+    use crate::policy::Expiry;
+    use crate::{HistoryId, Stamp};
     use std::sync::mpsc;
     use std::time::Duration;
 

@@ -42,7 +42,7 @@ pub fn check_redis_url(url: &str) -> Result<(), String> {
 
 /// Says that `name`, an option among `options`, is unknown. It is shown only where it cannot be a
 /// part of a password that was not escaped: of letters alone, and no user information behind it.
-pub(crate) fn unknown_option(name: &str, options: &str) -> String {
+pub fn unknown_option(name: &str, options: &str) -> String {
     let is_plain = name.len() <= 32 && name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_');
     match is_plain && !name.is_empty() && !options.contains('@') {
         true => format!("has the option {name:?}, which is unknown"),

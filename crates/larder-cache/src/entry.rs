@@ -149,7 +149,7 @@ impl Entry {
 }
 
 /// The hash that entity tags are made of (XXH3, 64 bits).
-pub(crate) fn hash(bytes: &[u8]) -> u64 {
+pub fn hash(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
 }
 

@@ -55,10 +55,10 @@ impl Default for TypedParts {
 /// What is asked for: which value of its type, and the tags by which it can be invalidated besides.
 ///
 /// ```
-/// use larder::cache::Wanted;
+/// use larder_cache::TaggedKey;
 ///
 /// let id = 42;
-/// let wanted = Wanted::new().with("id", id).tag(&format!("user:{id}")).tag("users");
+/// let wanted = TaggedKey::new().with("id", id).tag(&format!("user:{id}")).tag("users");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaggedKey {
