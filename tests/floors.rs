@@ -191,7 +191,7 @@ fn what_points_up_is_found() {
     assert_eq!(
         found(
             "source/http.rs",
-            "use crate::{\n    quantity,\n    api::x,\n    config::Config,\n};"
+            "use crate::{\n    quantity::{rate, api},\n    config::Config,\n};"
         ),
         1
     );
