@@ -357,9 +357,9 @@ fn entry() -> Entry {
         hash: 1,
         own: Dependency::unknown(
             Stamp {
-                epoch: HistoryId(3),
+                history: HistoryId(3),
                 clock: 4,
-                begun: 0,
+                sequence: 0,
             },
             names(),
         ),

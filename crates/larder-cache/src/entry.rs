@@ -148,11 +148,6 @@ impl Entry {
     }
 }
 
-/// The hash that entity tags are made of (XXH3, 64 bits).
-pub fn hash(bytes: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

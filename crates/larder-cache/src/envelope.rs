@@ -14,7 +14,8 @@ use bytes::Bytes;
 
 use super::clock::Clock;
 use super::coherence::{Dependency, HistoryId, Stamp};
-use super::entry::{Entry, Extras, Value, hash};
+use super::entry::{Entry, Extras, Value};
+use super::key::hash;
 use super::policy::{Lifetime, Policy};
 
 const HEAD: &[u8; 4] = b"LDR\x03";
@@ -42,7 +43,7 @@ pub fn encode(entry: &Entry, load_id: u64, fresh_for: Duration, clock: &Clock) -
     };
     out.push(absent | life);
     for number in [
-        entry.own.stamp.epoch.0,
+        entry.own.stamp.history.0,
         entry.own.stamp.clock,
         clock.redis_of_local(entry.loaded_at),
         super::clock::micros(fresh_for),
@@ -94,9 +95,9 @@ pub fn decode(
     Some(Entry {
         hash: hash(value.bytes()),
         own: own(Stamp {
-            epoch: HistoryId(epoch?),
+            history: HistoryId(epoch?),
             clock: load_clock?,
-            begun: 0,
+            sequence: 0,
         }),
         loaded_at,
         load_time: load_time?,
@@ -166,9 +167,9 @@ mod tests {
             hash: hash(value.bytes()),
             value,
             own: own(Stamp {
-                epoch: HistoryId(8),
+                history: HistoryId(8),
                 clock: 9,
-                begun: 0,
+                sequence: 0,
             }),
             loaded_at: clock.now(),
             load_time: 12_000,

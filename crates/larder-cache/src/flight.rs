@@ -324,9 +324,9 @@ mod tests {
             hash: 0,
             own: Dependency::unknown(
                 Stamp {
-                    epoch: HistoryId(1),
+                    history: HistoryId(1),
                     clock: 0,
-                    begun: 0,
+                    sequence: 0,
                 },
                 Arc::default(),
             ),

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use super::clock::micros;
 use super::coherence::{Dependency, Stamp, Standing};
 use super::core::Core;
-use super::entry::{Entry, Extras, hash};
+use super::entry::{Entry, Extras};
 use super::envelope;
 use super::error::LoadError;
+use super::key::hash;
 use super::loaders::{Job, Turn};
 use super::miss::{Miss, PAUSES};
 use super::outcome::{Answer, Outcome};
@@ -108,7 +109,10 @@ impl Miss {
     fn previous(&mut self) -> Option<Revalidation> {
         let copy = self.progress.previous.take()?;
         let standing = self.core.mirror.standing(copy.dependencies());
-        let confirmable = matches!(standing, Standing::Valid | Standing::Soft(_));
+        let confirmable = matches!(
+            standing,
+            Standing::Valid | Standing::Soft(_) | Standing::SoftPending
+        );
         let validator = copy.validator().filter(|_| confirmable)?;
         Some(Revalidation {
             value: copy.value.bytes().clone(),
@@ -141,7 +145,7 @@ impl Miss {
             };
             match lease {
                 Ok(Lease::Won(stamp)) => return Right::Granted(stamp),
-                Ok(Lease::Held(holder)) => {
+                Ok(Lease::Taken(holder)) => {
                     self.progress.waited_for = Some(holder);
                     return Right::Elsewhere;
                 }

@@ -33,15 +33,12 @@ impl Core {
         let (sharp, now) = (entry.ends_sharply(), self.clock.now());
         match self.mirror.standing(entry.dependencies()) {
             Standing::Valid => policy.judge(sharp, until, now),
-            // Its fresh life ended with the invalidation, whose clock is close to the time of Redis. Pending ones have none yet.
+            // Its fresh life ended with the invalidation, whose clock is close to the time of Redis.
             Standing::Soft(clock) => {
-                let ended = if clock == 0 {
-                    now
-                } else {
-                    self.clock.local_of_redis(clock).min(now)
-                };
+                let ended = self.clock.local_of_redis(clock).min(now);
                 policy.judge(sharp, until.min(ended), now)
             }
+            Standing::SoftPending => policy.judge(sharp, until.min(now), now),
             Standing::Invalid => Freshness::Dead,
             Standing::OtherHistory if self.mirror.invalidated_since_reset(entry.dependencies()) => {
                 Freshness::Dead
@@ -80,7 +77,7 @@ impl Core {
         let dependency = self.mirror.dependency(at, names);
         let since = std::iter::once(&dependency);
         match self.mirror.standing(since.clone()) {
-            Standing::Invalid | Standing::Soft(_) => true,
+            Standing::Invalid | Standing::Soft(_) | Standing::SoftPending => true,
             Standing::OtherHistory => self.mirror.invalidated_since_reset(since),
             Standing::Valid => false,
         }

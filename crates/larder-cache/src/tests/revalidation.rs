@@ -84,7 +84,7 @@ fn an_expired_copy_is_confirmed_and_not_served_before() {
     assert_eq!(after.value.bytes().as_ptr(), before.value.bytes().as_ptr());
     assert!(after.loaded_at >= before.loaded_at);
     // Pending, since the Redis of these tests is none: what tells the two loads apart is the count of what was begun here.
-    assert!(acknowledged.is_pending() && after.stamp().begun > before.stamp().begun);
+    assert!(acknowledged.is_pending() && after.stamp().sequence > before.stamp().sequence);
     let third = cache
         .answer(attempting("k", &policy, |_| failed()), LONG)
         .unwrap();
