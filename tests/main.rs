@@ -31,7 +31,6 @@ mod http_source;
 mod invalidation;
 mod keys;
 mod lifecycle;
-mod model;
 mod outbox;
 mod parameters;
 mod pauses;

@@ -17,6 +17,8 @@ mod history;
 mod history_id;
 mod message;
 mod mirror;
+#[cfg(test)]
+mod model;
 mod pending;
 mod scripts;
 mod target;
