@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::database::Watch;
 use crate::resource::{Arguments, BadParameter, Resources, TagTemplate, Wrong};
 use larder_cache::{
-    CacheItem, Freshness, InvalidationReceipt, InvalidationTarget, Producer, Purge, Request,
+    CacheItem, Decision, InvalidationReceipt, InvalidationTarget, Producer, Purge, Request,
 };
 
 use super::access::Actor;
@@ -247,10 +247,10 @@ fn shown(front: &AppState, resource: &str, subject: &CacheItem) -> Value {
         return json!({"resource": resource, "key": key.name(), "tier": null, "state": "none", "tags": []});
     };
     let state = match freshness {
-        Freshness::Fresh => "fresh",
-        Freshness::Revalidate => "stale",
-        Freshness::IfError => "stale, only if its renewal fails",
-        Freshness::Dead => "dead",
+        Decision::Serve => "fresh",
+        Decision::ServeAndRefresh => "stale",
+        Decision::OnlyIfLoadFails => "stale, only if its renewal fails",
+        Decision::Refuse => "dead",
     };
     let invalidated = cache.invalidated(&entry);
     let tags: Vec<Value> = invalidated

@@ -12,11 +12,12 @@ use std::time::Instant;
 
 use super::clock::{Micros, micros};
 use super::coherence::{Dependency, InvalidationTarget};
-use super::core::{Core, Proof};
+use super::core::{Accepts, Core};
 use super::entry::{Entry, Extras, hash};
 use super::error::LoadError;
 use super::failures::Aftermath;
 use super::flight::{Landing, LookupResult};
+use super::freshness::{Decision, Evidence};
 use super::loaders::{Job, Turn};
 use super::outcome::{Answer, Outcome, Staleness, Trace};
 use super::policy::{Expiry, Lifetime};
@@ -24,7 +25,6 @@ use super::random::random;
 use super::request::{CacheItem, Compose, Composition, LastResort, Loaded};
 use super::stats::Tally;
 use super::ticket::Ticket;
-use super::verdict::Word;
 
 /// What stays the same while the parts come in.
 struct Whole {
@@ -56,7 +56,7 @@ pub(crate) fn start(
     subject: CacheItem,
     names: Arc<[InvalidationTarget]>,
     composition: Composition,
-    proof: Proof,
+    accepts: Accepts,
 ) {
     let whole = Arc::new(Whole {
         core: core.clone(),
@@ -84,7 +84,7 @@ pub(crate) fn start(
     let tickets: Arc<[Ticket]> = composition
         .parts
         .into_iter()
-        .map(|part| core.fetch_part(part, landing.interest(), proof))
+        .map(|part| core.fetch_part(part, landing.interest(), accepts))
         .collect();
     let (stand_in, copies) = (whole.clone(), tickets.clone());
     landing.set_fallback(move || stand_in.make_from_copies(&copies));
@@ -141,12 +141,10 @@ impl Whole {
         }
         let error = LoadError::of_parts(endings.into_iter().filter_map(Result::err));
         let copy = gathering.in_memory.clone();
-        let trusted = self.core.mirror.is_trusted(self.core.clock.now());
-        let up = self.core.redis.pool().answers();
-        // Without trust nobody has said yet what became of the whole: its parts asked for their own names.
-        let asks = copy.is_some() && !trusted && up;
-        let word = if up { Word::Unasked } else { Word::Silent };
-        if !asks && let Some(answer) = self.stand_in(copy.as_ref(), word, &error) {
+        // Its parts asked for their own names: nobody has said yet what became of the whole.
+        let evidence = self.core.evidence(self.core.clock.now());
+        let asks = copy.is_some() && evidence == Evidence::NotAsked;
+        if !asks && let Some(answer) = self.stand_in(copy.as_ref(), evidence, &error) {
             return landing.end(Ok(answer));
         }
         if !asks && last_resort.is_none() {
@@ -161,8 +159,8 @@ impl Whole {
                     return landing.end(Err(error));
                 }
                 if asks {
-                    let word = whole.core.ask(&whole.subject.key, &whole.names);
-                    if let Some(answer) = whole.stand_in(copy.as_ref(), word, &error) {
+                    let evidence = whole.core.ask(&whole.subject.key, &whole.names);
+                    if let Some(answer) = whole.stand_in(copy.as_ref(), evidence, &error) {
                         return landing.end(Ok(answer));
                     }
                 }
@@ -179,9 +177,16 @@ impl Whole {
     }
 
     /// The older whole, as far as policy allows it now that no part is there.
-    fn stand_in(&self, copy: Option<&Arc<Entry>>, word: Word, error: &LoadError) -> Option<Answer> {
-        let (core, policy) = (&self.core, &self.subject.policy);
-        let stale = copy.filter(|copy| core.may_stand_in(copy, policy, word))?;
+    fn stand_in(
+        &self,
+        copy: Option<&Arc<Entry>>,
+        evidence: Evidence,
+        error: &LoadError,
+    ) -> Option<Answer> {
+        let (core, policy, now) = (&self.core, &self.subject.policy, self.core.clock.now());
+        let usable =
+            |copy: &&Arc<Entry>| core.decide(copy, evidence, policy, now) != Decision::Refuse;
+        let stale = copy.filter(usable)?;
         let (held, outcome) = core.hold(&self.subject, stale, error);
         Some(self.answer(held, outcome, Trace::default()))
     }

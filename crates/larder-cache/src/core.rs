@@ -4,31 +4,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::{Clock, Micros, micros};
-use super::coherence::{InvalidationTarget, Mirror, Standing};
+use super::coherence::{InvalidationTarget, Mirror};
 use super::compose;
 use super::entry::Entry;
 use super::failures::Failures;
 use super::fair_queue::Caller;
 use super::flight::{Flight, Flights};
+use super::freshness::{Decision, Evidence, decide, may_join};
 use super::interest::{Behalf, Interest};
 use super::loaders::Loaders;
 use super::memory_tier::MemoryTier;
 use super::miss::{Miss, Progress};
 use super::outcome::{Answer, Outcome, Trace};
-use super::policy::{Freshness, Policy};
+use super::policy::Policy;
 use super::redis_tier::RedisTier;
 use super::request::{CacheItem, Producer, Request};
 use super::ticket::Ticket;
 
-/// How a look-up knows what became of what it finds.
+/// What a reader accepts for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Proof {
-    /// By the mirror, as far as it is trusted, else by asking Redis.
-    Mirror,
-    /// Redis has just told what became of the names: the mirror can be believed without trust.
-    Verified,
-    /// Not at all: only a load that begins now will do.
-    Fresh,
+pub(crate) enum Accepts {
+    /// Any copy that may be served, and any load under way that will bring one. The evidence is
+    /// what the reader knew when it came: [`Evidence::Verified`] if Redis has just been asked for it.
+    Copies(Evidence),
+    /// Only what a load brings that begins now.
+    NewLoad,
 }
 
 /// Whether the bytes of a value in Redis are one of those that a look-up is for. Others are a miss.
@@ -64,7 +64,8 @@ impl Core {
     }
 
     fn serve(&self, entry: Arc<Entry>, policy: &Policy, after: u64, now: Micros) -> Option<Answer> {
-        if !self.mirror.is_trusted(now) && !self.may_serve_blind(&entry, policy, now) {
+        let evidence = self.evidence(now);
+        if evidence == Evidence::NotAsked {
             return None;
         }
         if after > 0
@@ -73,17 +74,20 @@ impl Core {
         {
             return None;
         }
-        let outcome = if now < entry.ends.memory_until
-            && self.mirror.standing(entry.dependencies()) == Standing::Valid
-        {
-            Outcome::MemoryHit
-        } else {
-            // Held: its renewal failed, and is not tried again before its time.
-            let (until, reason) = entry.hold()?;
-            if now >= until || self.judge_stale(&entry, policy) == Freshness::Dead {
-                return None;
+        let copy = self.facts(&entry, entry.ends.memory_until, policy);
+        let outcome = match decide(&copy, evidence, policy, now) {
+            Decision::Serve => Outcome::MemoryHit,
+            // Held: its load failed, and is not tried again before its time.
+            Decision::ServeAndRefresh | Decision::OnlyIfLoadFails => {
+                let (until, reason) = entry.hold()?;
+                let covered =
+                    evidence == Evidence::Trusted || copy.is_within_disconnected_ttl(policy, now);
+                if now >= until || !covered {
+                    return None;
+                }
+                Outcome::Stale(reason)
             }
-            Outcome::Stale(reason)
+            Decision::Refuse => return None,
         };
         Some(Answer {
             entry,
@@ -119,9 +123,9 @@ impl Core {
         self: &Arc<Self>,
         request: Request,
         caller: Caller,
-        proof: Proof,
+        accepts: Accepts,
     ) -> Ticket {
-        self.begin(request, &Behalf::Reader(caller), proof, None)
+        self.begin(request, &Behalf::Reader(caller), accepts, None)
     }
 
     /// The same where what Redis has may be of another type.
@@ -132,7 +136,12 @@ impl Core {
         readable: Readable,
     ) -> Ticket {
         let behalf = Behalf::Reader(caller);
-        self.begin(request, &behalf, Proof::Mirror, Some(readable))
+        self.begin(
+            request,
+            &behalf,
+            Accepts::Copies(Evidence::NotAsked),
+            Some(readable),
+        )
     }
 
     /// The same for a part of the look-up that `whole` is interested in.
@@ -140,40 +149,44 @@ impl Core {
         self: &Arc<Self>,
         request: Request,
         whole: &Arc<Interest>,
-        proof: Proof,
+        accepts: Accepts,
     ) -> Ticket {
-        self.begin(request, &Behalf::Whole(whole.clone()), proof, None)
+        self.begin(request, &Behalf::Whole(whole.clone()), accepts, None)
     }
 
     fn begin(
         self: &Arc<Self>,
         request: Request,
         behalf: &Behalf,
-        proof: Proof,
+        accepts: Accepts,
         readable: Option<Readable>,
     ) -> Ticket {
         let Request { subject, making } = request;
         let whole = matches!(behalf, Behalf::Reader(_));
         if !whole
-            && proof != Proof::Fresh
+            && accepts != Accepts::NewLoad
             && let Some(answer) =
                 self.look(subject.key.as_str(), &subject.policy, 0, self.clock.now())
         {
             return Ticket::ready(answer);
         }
-        let max_staleness = self.max_staleness;
-        let joinable = |flight: &Flight| {
-            proof != Proof::Fresh
-                && flight
-                    .look(|dependency, began, unproven| {
-                        // A reader joins only what could be served to it: nothing invalidated since the load began, and nothing that
-                        // this replica might not have heard of.
-                        self.mirror.standing(std::iter::once(dependency)) == Standing::Valid
-                            && (proof == Proof::Verified
-                                || self.mirror.is_trusted(self.clock.now())
-                                || (!unproven && began.elapsed() < max_staleness))
-                    })
-                    .unwrap_or(true)
+        let joinable = |flight: &Flight| match accepts {
+            Accepts::Copies(known) => flight
+                .look(|dependency, began, unproven| {
+                    let evidence = if known == Evidence::Verified {
+                        known
+                    } else if self.mirror.is_trusted(self.clock.now()) {
+                        Evidence::Trusted
+                    } else if !unproven && began.elapsed() < self.max_staleness {
+                        // The load asks its source or Redis itself, and began late enough.
+                        Evidence::Verified
+                    } else {
+                        Evidence::NotAsked
+                    };
+                    may_join(self.mirror.standing(std::iter::once(dependency)), evidence)
+                })
+                .unwrap_or(true),
+            Accepts::NewLoad => false,
         };
         let names: Arc<[InvalidationTarget]> = making.names(&subject);
         let core = self.clone();
@@ -181,7 +194,7 @@ impl Core {
             &subject.key.clone(),
             behalf,
             joinable,
-            proof == Proof::Fresh,
+            accepts == Accepts::NewLoad,
             move |landing| {
                 landing.stamp(core.mirror.dependency(core.mirror.stamp(), &names));
                 // Look again: a flight that this look-up missed in memory may have filled it and landed before the table was asked,
@@ -189,7 +202,7 @@ impl Core {
                 let in_memory = core
                     .memory
                     .get(subject.key.as_str())
-                    .filter(|_| proof != Proof::Fresh);
+                    .filter(|_| accepts != Accepts::NewLoad);
                 if let Some(answer) = in_memory
                     .clone()
                     .and_then(|entry| core.serve(entry, &subject.policy, 0, core.clock.now()))
@@ -206,7 +219,7 @@ impl Core {
                             whole,
                             load,
                             names,
-                            proof,
+                            accepts,
                             readable,
                             progress,
                         }
@@ -220,7 +233,7 @@ impl Core {
                             subject,
                             names,
                             composition,
-                            proof,
+                            accepts,
                         );
                     }
                 }

@@ -111,8 +111,8 @@ impl Entry {
     }
 
     /// Whether it may never be served past its end: absence, and what its source allows no stale use of.
-    pub(crate) fn ends_sharply(&self) -> bool {
-        self.value.is_absent() || self.life().ends_sharply()
+    pub(crate) fn forbids_stale(&self) -> bool {
+        self.value.is_absent() || self.life().forbids_stale()
     }
 
     /// All that it depends on.
@@ -144,7 +144,7 @@ impl Entry {
             Some(_) => policy.revalidate,
             None => Duration::ZERO,
         };
-        policy.longest_stale(self.ends_sharply()).max(confirmed)
+        policy.longest_stale(self.forbids_stale()).max(confirmed)
     }
 }
 

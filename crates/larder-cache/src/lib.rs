@@ -76,6 +76,7 @@ mod failures;
 mod fair_queue;
 mod faithful;
 mod flight;
+mod freshness;
 mod interest;
 mod invalidation;
 mod key;
@@ -114,9 +115,10 @@ use std::time::{Duration, Instant};
 
 use self::coherence::bus::{self, BusParts};
 use self::coherence::{Mirror, Scripts, Seen};
-use self::core::{Core, Proof};
+use self::core::{Accepts, Core};
 use self::failures::Failures;
 use self::flight::Flights;
+use self::freshness::Evidence;
 use self::loaders::Loaders;
 use self::memory_tier::MemoryTier;
 use self::open::Open;
@@ -135,13 +137,14 @@ pub use self::envelope::{decode as decode_envelope, encode as encode_envelope};
 pub use self::error::LoadError;
 pub use self::fair_queue::Caller;
 pub use self::flight::LookupResult;
+pub use self::freshness::Decision;
 pub use self::invalidation::InvalidationReceipt;
 #[doc(hidden)] // For the server.
 pub use self::key::unescaped;
 pub use self::key::{Key, KeyText, Tag, escape_into};
 pub use self::loaders::ShareStatus;
 pub use self::outcome::{Answer, Outcome, Staleness, Trace};
-pub use self::policy::{Expiry, Freshness, Lifetime, Policy, StaleRules};
+pub use self::policy::{Expiry, Lifetime, Policy, StaleRules};
 pub use self::random::random;
 pub use self::redis_fault::{RedisDown, RedisState};
 pub use self::redis_pool::RedisPool;
@@ -289,7 +292,8 @@ impl Cache {
 
     /// The same on behalf of `caller`: where loads have to wait, callers take turns.
     pub fn fetch_for(&self, request: Request, caller: Caller) -> Ticket {
-        self.core.fetch(request, caller, Proof::Mirror)
+        self.core
+            .fetch(request, caller, Accepts::Copies(Evidence::NotAsked))
     }
 
     /// The same for a reader who knows of a change with the clock `after` that this replica may not
@@ -299,13 +303,15 @@ impl Cache {
     pub fn fetch_after(&self, request: Request, caller: Caller, after: u64) -> Ticket {
         let core = &self.core;
         if core.has_heard(after) && core.mirror.is_trusted(core.clock.now()) {
-            return core.fetch(request, caller, Proof::Mirror);
+            return core.fetch(request, caller, Accepts::Copies(Evidence::NotAsked));
         }
         let names = request.making.names(&request.subject);
         match core.redis.ask_names(&request.subject.key, &names) {
-            Ok(()) => core.fetch(request, caller, Proof::Verified),
-            Err(_) if core.is_ahead(after) => core.fetch(request, caller, Proof::Mirror),
-            Err(_) => core.fetch(request, caller, Proof::Fresh),
+            Ok(()) => core.fetch(request, caller, Accepts::Copies(Evidence::Verified)),
+            Err(_) if core.is_ahead(after) => {
+                core.fetch(request, caller, Accepts::Copies(Evidence::NotAsked))
+            }
+            Err(_) => core.fetch(request, caller, Accepts::NewLoad),
         }
     }
 

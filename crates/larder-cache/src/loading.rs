@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::clock::micros;
-use super::coherence::{Dependency, Stamp, Standing};
+use super::coherence::{Dependency, Stamp};
 use super::core::Core;
 use super::entry::{Entry, Extras, hash};
 use super::envelope;
 use super::error::LoadError;
+use super::freshness::{Decision, Evidence};
 use super::loaders::{Job, Turn};
 use super::miss::{Miss, PAUSES};
 use super::outcome::{Answer, Outcome};
@@ -20,7 +21,6 @@ use super::policy::Lifetime;
 use super::random::random;
 use super::redis_tier::Lease;
 use super::request::{CacheItem, Load, LoadContext, Loaded, Revalidation};
-use super::verdict::Word;
 
 impl Miss {
     pub(super) fn submit(self) {
@@ -92,12 +92,9 @@ impl Miss {
                     let _ = self.core.redis.release(&self.subject.key, &token, &error);
                 }
                 // Trust ended during the load, and nobody but the mirror has told what became of the copy at hand.
-                let (core, progress) = (&self.core, &self.progress);
-                if progress.word == Word::Unasked
-                    && progress.stale.is_some()
-                    && !core.mirror.is_trusted(core.clock.now())
-                {
-                    self.progress.word = core.ask(&self.subject.key, &self.names);
+                if self.progress.stale.is_some() && self.evidence() == Evidence::NotAsked {
+                    let answered = self.core.redis.ask_names(&self.subject.key, &self.names);
+                    self.heard(answered.is_ok());
                 }
                 self.failed(error, Some(took));
             }
@@ -107,9 +104,12 @@ impl Miss {
     /// The copy that the source may confirm.
     fn previous(&mut self) -> Option<Revalidation> {
         let copy = self.progress.previous.take()?;
-        let standing = self.core.mirror.standing(copy.dependencies());
-        let confirmable = matches!(standing, Standing::Valid | Standing::Soft(_));
-        let validator = copy.validator().filter(|_| confirmable)?;
+        let facts = self
+            .core
+            .facts(&copy, copy.ends.fresh_until, &self.subject.policy);
+        let validator = copy
+            .validator()
+            .filter(|_| facts.validity.is_confirmable())?;
         Some(Revalidation {
             value: copy.value.bytes().clone(),
             validator: validator.into(),
@@ -135,10 +135,7 @@ impl Miss {
                 &self.progress.seen,
                 waited_for,
             );
-            self.progress.word = match lease {
-                Ok(_) => Word::Told,
-                Err(_) => Word::Silent,
-            };
+            self.heard(lease.is_ok());
             match lease {
                 Ok(Lease::Won(stamp)) => return Right::Granted(stamp),
                 Ok(Lease::Held(holder)) => {
@@ -222,8 +219,7 @@ impl Miss {
 
     /// Ends without a new value: with the stale copy, as far as policy allows.
     fn fall_back(self, error: LoadError, took: Option<Duration>) {
-        let (policy, word) = (&self.subject.policy, self.progress.word);
-        let usable = |entry: &Arc<Entry>| self.core.may_stand_in(entry, policy, word);
+        let usable = |entry: &Arc<Entry>| self.decide(entry) != Decision::Refuse;
         let Some(stale) = self.progress.stale.clone().filter(usable) else {
             return self.landing.end(Err(error));
         };

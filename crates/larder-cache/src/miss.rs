@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::coherence::{InvalidationTarget, Standing};
-use super::core::{Core, Proof, Readable};
+use super::clock::Micros;
+use super::coherence::InvalidationTarget;
+use super::core::{Accepts, Core, Readable};
 use super::entry::{Entry, Value};
 use super::envelope;
 use super::flight::Landing;
+use super::freshness::{Decision, Evidence, decide};
 use super::outcome::{Answer, Outcome, Staleness, Trace};
-use super::policy::Freshness;
 use super::random::random;
 use super::redis_reads::Read;
 use super::request::{CacheItem, Load};
-use super::verdict::Word;
 
 /// The first and the longest pause between two looks for what another replica is loading.
 pub(super) const PAUSES: (Duration, Duration) =
@@ -34,7 +34,7 @@ pub(crate) struct Miss {
     pub(crate) load: Load,
     /// What the value depends on: its tags and its own key.
     pub(crate) names: Arc<[InvalidationTarget]>,
-    pub(crate) proof: Proof,
+    pub(crate) accepts: Accepts,
     /// `None`: whatever Redis has under the key is what is looked for.
     pub(crate) readable: Option<Readable>,
     pub(crate) progress: Progress,
@@ -54,8 +54,8 @@ pub(crate) struct Progress {
     pub(super) waited_for: Option<String>,
     pub(super) pause: Duration,
     redis: Option<Duration>,
-    /// What Redis has said of the names, so that more than the mirror vouches for the copies at hand.
-    pub(super) word: Word,
+    /// What Redis has said in this look-up. That it is up says nothing: it may refuse every question.
+    asked: Evidence,
 }
 
 impl Progress {
@@ -69,7 +69,7 @@ impl Progress {
             waited_for: None,
             pause: PAUSES.0,
             redis: None,
-            word: Word::Unasked,
+            asked: Evidence::NotAsked,
         }
     }
 }
@@ -77,12 +77,11 @@ impl Progress {
 impl Miss {
     /// The first stage. Does not block.
     pub(crate) fn start(self) {
-        if self.proof == Proof::Fresh {
+        if self.accepts == Accepts::NewLoad {
             return self.submit();
         }
         // A resource without the Redis tier has nothing to read there, unless its copy in memory has to be verified.
-        let verify =
-            self.progress.stale.is_some() && !self.core.mirror.is_trusted(self.core.clock.now());
+        let verify = self.progress.stale.is_some() && self.evidence() == Evidence::NotAsked;
         if self.subject.policy.redis.is_zero() && !verify {
             self.without_redis()
         } else {
@@ -104,43 +103,48 @@ impl Miss {
             }
             // Only now: a question that was not answered vouches for nothing.
             if was_checked {
-                self.progress.word = match read {
-                    Read::Hit(_) | Read::Miss => Word::Told,
-                    Read::Down => Word::Silent,
-                };
+                self.heard(!matches!(read, Read::Down));
             }
             match read {
                 // Trust ended while the reply was on its way: what the mirror lets pass now proves nothing.
-                Read::Hit(_)
-                    if !was_checked && !self.core.mirror.is_trusted(self.core.clock.now()) =>
-                {
+                Read::Hit(_) if !was_checked && self.evidence() != Evidence::Trusted => {
                     self.ask_redis(Duration::ZERO);
                 }
                 Read::Hit(bytes) => self.found(bytes),
-                Read::Miss => match self.verified_copy().filter(|_| was_checked) {
+                Read::Miss | Read::Down => match self.copy_in_memory().filter(|_| was_checked) {
                     Some(answer) => self.landing.end(Ok(answer)),
                     None => self.without_redis(),
                 },
-                Read::Down if was_checked => {
-                    let copy = self.progress.stale.as_ref();
-                    if let Some(answer) =
-                        copy.and_then(|copy| self.core.serve_blind(copy, &self.subject.policy))
-                    {
-                        return self.landing.end(Ok(answer));
-                    }
-                    self.without_redis();
-                }
-                Read::Down => self.without_redis(),
             }
         };
         core.redis.read(&key, checked, pause, then);
     }
 
-    /// The copy that was in memory, if it is fresh and Redis has just told that nothing of it was invalidated.
-    fn verified_copy(&self) -> Option<Answer> {
-        let (core, copy) = (&self.core, self.progress.stale.as_ref()?);
-        let fresh = core.clock.now() < copy.ends.memory_until;
-        (fresh && core.mirror.standing(copy.dependencies()) == Standing::Valid)
+    /// Notes whether Redis has answered what became of the names.
+    pub(super) fn heard(&mut self, answered: bool) {
+        self.progress.asked = if answered {
+            Evidence::Verified
+        } else {
+            Evidence::Unreachable
+        };
+    }
+
+    /// What vouches for the copies at hand now.
+    pub(super) fn evidence(&self) -> Evidence {
+        evidence(&self.core, self.progress.asked, self.core.clock.now())
+    }
+
+    /// What may be done with a copy at hand now.
+    pub(super) fn decide(&self, entry: &Entry) -> Decision {
+        let now = self.core.clock.now();
+        self.core
+            .decide(entry, self.evidence(), &self.subject.policy, now)
+    }
+
+    /// The copy that was in memory, if it may be served now that Redis was asked.
+    fn copy_in_memory(&self) -> Option<Answer> {
+        let copy = self.progress.stale.as_ref()?;
+        (self.decide(copy) == Decision::Serve)
             .then(|| self.answer(copy.clone(), Outcome::MemoryHit))
     }
 
@@ -167,8 +171,10 @@ impl Miss {
             self.subject.tally.count_unreadable();
             return None;
         }
-        let freshness = core.judge(&entry, entry.ends.fresh_until, policy);
-        if freshness == Freshness::Fresh {
+        let copy = core.facts(&entry, entry.ends.fresh_until, policy);
+        // Redis has it, and what it says of the names is known: trust or a question has come before.
+        let decision = decide(&copy, Evidence::Verified, policy, core.clock.now());
+        if decision == Decision::Serve {
             let entry = core.keep(&self.subject, entry);
             let waited = self.progress.waited_for.is_some();
             let outcome = if waited {
@@ -183,7 +189,7 @@ impl Miss {
         if self.progress.previous.as_ref().is_none_or(newer) {
             self.progress.previous = Some(entry.clone());
         }
-        if freshness != Freshness::Dead && self.progress.stale.as_ref().is_none_or(newer) {
+        if decision != Decision::Refuse && self.progress.stale.as_ref().is_none_or(newer) {
             self.progress.stale = Some(entry);
         }
         None
@@ -202,38 +208,40 @@ impl Miss {
         if self.progress.offered {
             return;
         }
+        let decision = self.decide(entry);
         let (core, policy, entry) = (
             self.core.clone(),
             self.subject.policy.clone(),
             entry.clone(),
         );
-        let (trace, freshness) = (self.trace(), core.judge_stale(&entry, &policy));
-        let word = self.progress.word;
-        // Looked at again at the moment when it is given: a hard invalidation may have come.
-        let given = move |least: Freshness, why: Staleness| {
+        let (trace, asked) = (self.trace(), self.progress.asked);
+        // Decided again at the moment when it is given: a hard invalidation may have come, or trust may be over.
+        let given = move |least: Decision, why: Staleness| {
             let (core, policy, entry) = (core.clone(), policy.clone(), entry.clone());
             move || {
-                // Who comes when trust is over must not be given what the mirror alone has let pass.
-                (core.judge_stale(&entry, &policy) <= least
-                    && core.may_stand_in(&entry, &policy, word))
-                .then(|| Answer {
+                let now = core.clock.now();
+                let evidence = evidence(&core, asked, now);
+                (core.decide(&entry, evidence, &policy, now) <= least).then(|| Answer {
                     entry: entry.clone(),
                     outcome: Outcome::Stale(why),
                     trace,
                 })
             }
         };
-        match freshness {
-            // Who is blind cannot tell a fresh copy from one that was invalidated: it stands in for an error only.
-            Freshness::Fresh | Freshness::Revalidate if word != Word::Silent => {
+        match decision {
+            Decision::Serve | Decision::ServeAndRefresh => {
                 self.progress.offered = true;
                 self.landing
-                    .offer(given(Freshness::Revalidate, Staleness::WhileRevalidate));
+                    .offer(given(Decision::ServeAndRefresh, Staleness::WhileRevalidate));
             }
-            Freshness::Dead => self.progress.stale = None,
-            _ => self
+            Decision::OnlyIfLoadFails => self
                 .landing
-                .set_fallback(given(Freshness::IfError, Staleness::SoftTimeout)),
+                .set_fallback(given(Decision::OnlyIfLoadFails, Staleness::SoftTimeout)),
+            Decision::Refuse => match self.evidence() {
+                Evidence::Trusted | Evidence::Verified => self.progress.stale = None,
+                // Somebody may vouch for it by the time that a load has failed.
+                Evidence::Unreachable | Evidence::NotAsked => {}
+            },
         }
     }
 
@@ -251,5 +259,14 @@ impl Miss {
             source: None,
             stored: false,
         }
+    }
+}
+
+/// What vouches for copies at `now` in a look-up that has heard this from Redis.
+fn evidence(core: &Core, asked: Evidence, now: Micros) -> Evidence {
+    if core.mirror.is_trusted(now) {
+        Evidence::Trusted
+    } else {
+        asked
     }
 }

@@ -57,7 +57,7 @@ pub enum Lifetime {
 
 impl Lifetime {
     /// Whether nothing with this life may be served past its end.
-    pub(crate) fn ends_sharply(self) -> bool {
+    pub(crate) fn forbids_stale(self) -> bool {
         matches!(self, Lifetime::MustRevalidate(_) | Lifetime::NoStore)
     }
 
@@ -78,19 +78,6 @@ impl Lifetime {
             (life, _) => life,
         }
     }
-}
-
-/// What may be done with a copy now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Freshness {
-    /// Serve it.
-    Fresh,
-    /// Serve it, and renew it in the background.
-    Revalidate,
-    /// Serve it only if it cannot be renewed.
-    IfError,
-    /// Never serve it.
-    Dead,
 }
 
 /// The two ends of a value's fresh life.
@@ -143,38 +130,12 @@ impl Policy {
         fresh.saturating_add(self.longest_stale(false).max(self.revalidate))
     }
 
-    /// How long after its end a value may still be served; `sharp`: it may not at all.
-    pub fn longest_stale(&self, sharp: bool) -> Duration {
-        if sharp {
+    /// How long after its end a value may still be served; `forbids_stale`: it may not at all.
+    pub fn longest_stale(&self, forbids_stale: bool) -> Duration {
+        if forbids_stale {
             Duration::ZERO
         } else {
             self.stale.while_revalidate.max(self.stale.if_error)
-        }
-    }
-
-    /// What may be done at `now` with a copy whose fresh life ends at `until`; `sharp`: nothing from then on.
-    pub fn judge(&self, sharp: bool, until: Micros, now: Micros) -> Freshness {
-        if now < until {
-            return Freshness::Fresh;
-        }
-        let past = now - until;
-        if sharp {
-            Freshness::Dead
-        } else if past < micros(self.stale.while_revalidate) {
-            Freshness::Revalidate
-        } else if past < micros(self.stale.if_error) {
-            Freshness::IfError
-        } else {
-            Freshness::Dead
-        }
-    }
-
-    /// What may be done at `now` with a copy from before Redis lost its data, loaded at `loaded_at`.
-    pub fn judge_after_reset(&self, sharp: bool, loaded_at: Micros, now: Micros) -> Freshness {
-        if self.stale.on_reset {
-            self.judge(sharp, loaded_at, now)
-        } else {
-            Freshness::Dead
         }
     }
 }
@@ -210,35 +171,6 @@ mod tests {
             disconnected_ttl: None,
             revalidate: Duration::ZERO,
         }
-    }
-
-    #[test]
-    fn stale_windows_follow_the_end_of_the_fresh_life() {
-        let p = policy();
-        let at = |now| p.judge(false, 100 * S, now);
-        assert_eq!(at(99 * S), Freshness::Fresh);
-        assert_eq!(at(100 * S), Freshness::Revalidate);
-        assert_eq!(at(160 * S), Freshness::IfError);
-        assert_eq!(at(3700 * S), Freshness::Dead);
-        assert_eq!(
-            p.judge(true, 100 * S, 100 * S),
-            Freshness::Dead,
-            "absence is never stale"
-        );
-    }
-
-    #[test]
-    fn values_from_before_a_reset_are_dead_unless_the_resource_says_otherwise() {
-        let mut p = policy();
-        assert_eq!(
-            p.judge_after_reset(false, 100 * S, 100 * S),
-            Freshness::Dead
-        );
-        p.stale.on_reset = true;
-        assert_eq!(
-            p.judge_after_reset(false, 100 * S, 100 * S),
-            Freshness::Revalidate
-        );
     }
 
     #[test]
@@ -295,11 +227,11 @@ mod tests {
             for part in all {
                 let whole = own.with_part(part);
                 assert!(
-                    whole.ends_sharply() || !part.ends_sharply(),
+                    whole.forbids_stale() || !part.forbids_stale(),
                     "{own:?} {part:?}"
                 );
                 assert!(
-                    whole.ends_sharply() || !own.ends_sharply(),
+                    whole.forbids_stale() || !own.forbids_stale(),
                     "{own:?} {part:?}"
                 );
                 assert_eq!(
@@ -319,19 +251,12 @@ mod tests {
         assert_eq!(p.longest_life(), Duration::from_secs(3900));
         p.revalidate = Duration::from_secs(86_400);
         assert_eq!(p.longest_life(), Duration::from_secs(86_700));
-        assert_eq!(p.judge(false, 100 * S, 3700 * S), Freshness::Dead);
+        assert_eq!(p.longest_stale(false), Duration::from_secs(3600));
         p.absent = Duration::from_secs(400);
         assert_eq!(p.longest_life(), Duration::from_secs(86_800));
     }
 
     proptest! {
-        #[test]
-        fn freshness_only_decays(until in 0..10_000 * S, a in 0..20_000 * S, b in 0..20_000 * S, absent: bool) {
-            let p = policy();
-            let (early, late) = (a.min(b), a.max(b));
-            prop_assert!(p.judge(absent, until, early) <= p.judge(absent, until, late));
-        }
-
         #[test]
         fn jitter_shortens_by_at_most_a_tenth(jitter: u64) {
             let life = policy().fresh_for(false, Lifetime::Policy, jitter);

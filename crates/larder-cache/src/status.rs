@@ -8,7 +8,8 @@ use super::Cache;
 use super::clock::micros;
 use super::coherence::{Dependency, InvalidationTarget, bus};
 use super::entry::Entry;
-use super::policy::{Freshness, Policy};
+use super::freshness::{Decision, Evidence};
+use super::policy::Policy;
 use super::redis_fault::RedisDown;
 
 /// How long a replica that has gone is kept in the list of those that are not shown.
@@ -125,11 +126,12 @@ impl Cache {
         self.core.has_heard(clock)
     }
 
-    /// The entry in memory under the key of this text, whether or not it may be served, and what may be done with it.
-    pub fn inspect(&self, key: &str, policy: &Policy) -> Option<(Arc<Entry>, Freshness)> {
-        let entry = self.core.memory.get(key)?;
-        let freshness = self.core.judge_stale(&entry, policy);
-        Some((entry, freshness))
+    /// The entry in memory under the key of this text, whether or not it may be served, and what may
+    /// be done with it while this replica is connected.
+    pub fn inspect(&self, key: &str, policy: &Policy) -> Option<(Arc<Entry>, Decision)> {
+        let (entry, now) = (self.core.memory.get(key)?, self.core.clock.now());
+        let decision = self.core.decide(&entry, Evidence::Trusted, policy, now);
+        Some((entry, decision))
     }
 
     /// The names that an entry depends on, each with the clock of its last invalidation that is known here.

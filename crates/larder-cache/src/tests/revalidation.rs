@@ -59,7 +59,7 @@ fn an_expired_copy_is_confirmed_and_not_served_before() {
     let (_, freshness) = cache.inspect(key.as_str(), &policy).unwrap();
     assert_eq!(
         freshness,
-        Freshness::Dead,
+        Decision::Refuse,
         "it is kept for its source alone"
     );
     // Nor where the source fails: what is kept for that makes nothing servable.
