@@ -5,7 +5,7 @@
 use std::sync::{Arc, mpsc};
 
 use crate::api::Api;
-use crate::api::key_table::KeyTable;
+use crate::auth::KeyTable;
 use crate::config::{Config, ConfigOrigin, process_environment};
 use crate::resource::{ResourceSettings, Sources};
 use larder_cache::Cache;

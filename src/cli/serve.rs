@@ -16,8 +16,8 @@ use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::rt::{System, spawn, time};
 
 use crate::api::edge::{self, EdgeSettings};
-use crate::api::key_table::KeyTable;
-use crate::api::{Api, ClientRules, KEYS_CHANGED, key_refresher};
+use crate::api::{Api, ClientRules};
+use crate::auth::{KEYS_CHANGED, KeyTable, Refresher};
 use crate::config::{Config, ConfigErrors, ConfigOrigin, process_environment};
 use crate::database::{Database, Deliverer};
 use crate::resource::{Archivist, News, ResourceSettings, Resources, Sources, Unbuilt};
@@ -147,7 +147,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
     table
         .refresh(&database)
         .map_err(|error| format!("the API keys cannot be read: {error}"))?;
-    let refresher = key_refresher::spawn(table.clone(), database, config.coherence.max_staleness)
+    let refresher = Refresher::start(table.clone(), database, config.coherence.max_staleness)
         .map_err(|error| format!("cannot start a thread: {error}"))?;
     let look = refresher.look_now();
     own.on_invalidation(move |name, _| {

@@ -17,7 +17,7 @@ use super::flight::Landing;
 use super::freshness::{Decision, Evidence, decide};
 use super::outcome::{Answer, Outcome, Staleness, Trace};
 use super::random::random;
-use super::redis_reads::Read;
+use super::redis_tier::reads::Read;
 use super::request::{CacheItem, Load};
 
 /// The first and the longest pause between two looks for what another replica is loading.

@@ -34,6 +34,66 @@ enum Wake {
 }
 
 impl Refresher {
+    /// Keeps `table` as the database has it. Every half of `max_staleness` it looks for a change, which leaves the other half for the
+    /// database to answer. Dropping the guard waits for the thread, a few seconds at most: do it where blocking is allowed.
+    pub fn start(
+        table: Arc<KeyTable>,
+        database: Database,
+        max_staleness: Duration,
+    ) -> std::io::Result<Refresher> {
+        let every = (max_staleness / 2).max(Duration::from_millis(10));
+        Refresher::start_with(table, database, every, FLUSH)
+    }
+
+    fn start_with(
+        table: Arc<KeyTable>,
+        database: Database,
+        every: Duration,
+        flush: Duration,
+    ) -> std::io::Result<Refresher> {
+        let (wake, woken) = mpsc::channel::<Wake>();
+        let (running, ended) = mpsc::channel::<()>();
+        let run = move || {
+            // Dropped when this ends, also by a panic.
+            let _running = running;
+            let mut readable = true;
+            let mut unwritten = HashMap::new();
+            let mut written = Instant::now();
+            loop {
+                let stop = matches!(
+                    woken.recv_timeout(every),
+                    Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected)
+                );
+                if !stop {
+                    report(table.refresh(&database), &mut readable);
+                }
+                if stop || written.elapsed() >= flush {
+                    unwritten.extend(table.take_used());
+                    let used: Vec<(&str, i64)> = unwritten
+                        .iter()
+                        .map(|(id, at)| (id.as_str(), *at))
+                        .collect();
+                    written = Instant::now();
+                    // What cannot be written is kept for the next time; why, the look for changes reports.
+                    if used.is_empty() || database.keys().touch(&used).is_ok() {
+                        unwritten.clear();
+                    }
+                }
+                if stop {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("larder-keys".to_owned())
+            .spawn(run)?;
+        Ok(Refresher {
+            wake,
+            ended,
+            thread: Some(thread),
+        })
+    }
+
     /// What has the thread look at once: a change was heard of.
     pub fn look_now(&self) -> impl Fn() + Send + Sync + use<> {
         let wake = Mutex::new(self.wake.clone());
@@ -60,66 +120,6 @@ impl Drop for Refresher {
     }
 }
 
-/// Keeps `table` as the database has it. Every half of `max_staleness` it looks for a change, which leaves the other half for the
-/// database to answer. Dropping the guard waits for the thread, a few seconds at most: do it where blocking is allowed.
-pub fn spawn(
-    table: Arc<KeyTable>,
-    database: Database,
-    max_staleness: Duration,
-) -> std::io::Result<Refresher> {
-    let every = (max_staleness / 2).max(Duration::from_millis(10));
-    spawn_with(table, database, every, FLUSH)
-}
-
-fn spawn_with(
-    table: Arc<KeyTable>,
-    database: Database,
-    every: Duration,
-    flush: Duration,
-) -> std::io::Result<Refresher> {
-    let (wake, woken) = mpsc::channel::<Wake>();
-    let (running, ended) = mpsc::channel::<()>();
-    let run = move || {
-        // Dropped when this ends, also by a panic.
-        let _running = running;
-        let mut readable = true;
-        let mut unwritten = HashMap::new();
-        let mut written = Instant::now();
-        loop {
-            let stop = matches!(
-                woken.recv_timeout(every),
-                Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected)
-            );
-            if !stop {
-                report(table.refresh(&database), &mut readable);
-            }
-            if stop || written.elapsed() >= flush {
-                unwritten.extend(table.take_used());
-                let used: Vec<(&str, i64)> = unwritten
-                    .iter()
-                    .map(|(id, at)| (id.as_str(), *at))
-                    .collect();
-                written = Instant::now();
-                // What cannot be written is kept for the next time; why, the look for changes reports.
-                if used.is_empty() || database.keys().touch(&used).is_ok() {
-                    unwritten.clear();
-                }
-            }
-            if stop {
-                return;
-            }
-        }
-    };
-    let thread = std::thread::Builder::new()
-        .name("larder-keys".to_owned())
-        .spawn(run)?;
-    Ok(Refresher {
-        wake,
-        ended,
-        thread: Some(thread),
-    })
-}
-
 /// Logs that the database has become readable or unreadable, not each attempt.
 fn report(result: Result<bool, DatabaseError>, readable: &mut bool) {
     match result {
@@ -136,8 +136,8 @@ fn report(result: Result<bool, DatabaseError>, readable: &mut bool) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::key_table::tests::{create, known, table};
     use super::*;
-    use crate::api::key_table::tests::{create, known, table};
     use crate::database::fixture::{self, Place};
     use crate::database::{KeyRate, key_id};
     use larder_cache::Secret;
@@ -159,7 +159,7 @@ mod tests {
             create(&database, KeyRate::Configured),
         );
         let hour = Duration::from_secs(3_600);
-        let refresher = spawn_with(
+        let refresher = Refresher::start_with(
             table.clone(),
             database.clone(),
             Duration::from_millis(5),
@@ -186,7 +186,8 @@ mod tests {
         let table = Arc::new(table());
         let key = create(&database, KeyRate::Configured);
         let short = Duration::from_millis(5);
-        let _refresher = spawn_with(table.clone(), database.clone(), short, short).unwrap();
+        let _refresher =
+            Refresher::start_with(table.clone(), database.clone(), short, short).unwrap();
         until("the key is known", || known(&table, key.reveal()));
         until("its use is written", || {
             database.keys().list().unwrap()[0].last_used_at.is_some()
@@ -207,7 +208,8 @@ mod tests {
         assert!(table.refresh(&database).is_err());
         assert!(known(&table, key.reveal()));
 
-        let _refresher = spawn(table.clone(), database.clone(), Duration::from_millis(20)).unwrap();
+        let _refresher =
+            Refresher::start(table.clone(), database.clone(), Duration::from_millis(20)).unwrap();
         assert!(known(&table, key.reveal()));
         rename("away", "api_keys_version");
         database
