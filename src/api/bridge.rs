@@ -32,7 +32,7 @@ pub(crate) async fn wait(
     reader: Waiting,
     limit: Duration,
 ) -> Result<LookupResult, Problem> {
-    let soft = request.subject.policy.soft_timeout;
+    let soft = request.item.policy.soft_timeout;
     let ticket = fetch(cache, request, &reader).await?;
     let presence = reader.presence;
     Ok(answer(Attended { ticket, presence }, soft, limit).await)

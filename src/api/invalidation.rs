@@ -225,13 +225,13 @@ pub(crate) async fn entry(request: HttpRequest, front: web::Data<AppState>) -> H
         let wanted = resource
             .request(arguments, "")?
             .ok_or(Problem::NotFound("Nothing is read at this path."))?;
-        let mut body = shown(&front, resource.name(), &wanted.subject);
-        if let Producer::Compose(composition) = &wanted.making {
+        let mut body = shown(&front, resource.name(), &wanted.item);
+        if let Producer::Compose(composition) = &wanted.producer {
             let part = |part: &Request| {
                 // A part may be a resource of its own, or a part of this one alone.
-                let own = resources.of_key(part.subject.key.name());
+                let own = resources.of_key(part.item.key.name());
                 let name = own.map_or(resource.name(), |(own, _)| own.name());
-                shown(&front, name, &part.subject)
+                shown(&front, name, &part.item)
             };
             body["parts"] = composition.parts.iter().map(part).collect();
         }
@@ -263,7 +263,7 @@ fn shown(front: &AppState, resource: &str, subject: &CacheItem) -> Value {
         "tier": "memory",
         "state": state,
         "age_ms": now.saturating_sub(entry.loaded_at) / 1000,
-        "ttl_left_ms": entry.ends.memory_until.saturating_sub(now) / 1000,
+        "ttl_left_ms": entry.expiry.memory_until.saturating_sub(now) / 1000,
         "load_clock": entry.stamp().clock.to_string(),
         "load_ms": entry.load_time / 1000,
         "bytes": entry.value.bytes().len(),

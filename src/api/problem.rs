@@ -178,7 +178,7 @@ impl Problem {
                 "A precondition that cannot be decided",
                 "The value of this resource does not come from the database alone, so it cannot be compared when it is written.".to_owned(),
             ),
-            Problem::Load(LoadError::TooSlow(_) | LoadError::Held { slow: true, .. }) => (
+            Problem::Load(LoadError::TooSlow(_) | LoadError::BackingOff { slow: true, .. }) => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "source-too-slow",
                 "The source is too slow",

@@ -292,8 +292,11 @@ impl Resource {
             jitter,
             tally: self.tally.clone(),
         };
-        let making = origin.making(self, &subject, &own);
-        Some(Request { subject, making })
+        let producer = origin.making(self, &subject, &own);
+        Some(Request {
+            item: subject,
+            producer,
+        })
     }
 
     fn key_of<'n>(&self, texts: impl IntoIterator<Item = (&'n str, String)>) -> KeyText {

@@ -198,7 +198,7 @@ impl News {
                     Ok(Loaded::new(listing, Lifetime::Policy))
                 });
                 Request {
-                    subject: CacheItem {
+                    item: CacheItem {
                         key: Key::new(fingerprint, &key),
                         policy: subject.policy.clone(),
                         tags: subject.tags.clone(),
@@ -208,7 +208,7 @@ impl News {
                         jitter: subject.jitter,
                         tally: tally.clone(),
                     },
-                    making: Producer::Load(Load {
+                    producer: Producer::Load(Load {
                         limit: upstream.http.timeout(),
                         run,
                     }),

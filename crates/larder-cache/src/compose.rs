@@ -13,7 +13,7 @@ use std::time::Instant;
 use super::clock::{Micros, micros};
 use super::coherence::{Dependency, InvalidationTarget};
 use super::core::{Accepts, Core};
-use super::entry::{Entry, Extras, hash};
+use super::entry::{Entry, Extras};
 use super::error::LoadError;
 use super::failures::Aftermath;
 use super::flight::{Landing, LookupResult};
@@ -29,7 +29,7 @@ use super::ticket::Ticket;
 /// What stays the same while the parts come in.
 struct Whole {
     core: Arc<Core>,
-    subject: CacheItem,
+    item: CacheItem,
     labels: Vec<Arc<str>>,
     /// Where the look-ups of the parts are counted.
     tallies: Vec<Arc<Tally>>,
@@ -53,7 +53,7 @@ pub(crate) fn start(
     core: &Arc<Core>,
     landing: Landing,
     in_memory: Option<Arc<Entry>>,
-    subject: CacheItem,
+    item: CacheItem,
     names: Arc<[InvalidationTarget]>,
     composition: Composition,
     accepts: Accepts,
@@ -63,20 +63,20 @@ pub(crate) fn start(
         labels: composition
             .parts
             .iter()
-            .map(|part| part.subject.label.clone())
+            .map(|part| part.item.label.clone())
             .collect(),
         tallies: composition
             .parts
             .iter()
-            .map(|part| part.subject.tally.clone())
+            .map(|part| part.item.tally.clone())
             .collect(),
         compose: composition.compose,
         names,
         own: {
-            let own: Arc<[InvalidationTarget]> = subject.names().collect();
+            let own: Arc<[InvalidationTarget]> = item.names().collect();
             core.mirror.dependency(core.mirror.stamp(), &own)
         },
-        subject,
+        item,
         began: Instant::now(),
     });
     // Its parts may come from anywhere.
@@ -152,14 +152,14 @@ impl Whole {
         }
         let whole = self.clone();
         let job = Job {
-            share: self.subject.share.clone(),
+            share: self.item.share.clone(),
             interest: landing.interest().clone(),
             work: Box::new(move |turn| {
                 if turn != Turn::Now {
                     return landing.end(Err(error));
                 }
                 if asks {
-                    let evidence = whole.core.ask(&whole.subject.key, &whole.names);
+                    let evidence = whole.core.ask(&whole.item.key, &whole.names);
                     if let Some(answer) = whole.stand_in(copy.as_ref(), evidence, &error) {
                         return landing.end(Ok(answer));
                     }
@@ -183,12 +183,12 @@ impl Whole {
         evidence: Evidence,
         error: &LoadError,
     ) -> Option<Answer> {
-        let (core, policy, now) = (&self.core, &self.subject.policy, self.core.clock.now());
+        let (core, policy, now) = (&self.core, &self.item.policy, self.core.clock.now());
         let usable =
             |copy: &&Arc<Entry>| core.decide(copy, evidence, policy, now) != Decision::Refuse;
         let stale = copy.filter(usable)?;
-        let (held, outcome) = core.hold(&self.subject, stale, error);
-        Some(self.answer(held, outcome, Trace::default()))
+        let (entry, outcome) = core.back_off(&self.item, stale, error);
+        Some(self.answer(entry, outcome, Trace::default()))
     }
 
     /// The whole from what became of the parts, kept in memory; `None` if no part is there.
@@ -204,20 +204,22 @@ impl Whole {
         let failed = endings
             .iter()
             .any(|ending| matches!(ending, Err(error) if !error.is_spent()));
-        let life = if failed {
+        let own = if failed {
             Lifetime::Shortened
         } else {
-            loaded.life
+            loaded.lifetime
         };
-        let lives = parts.iter().map(|part| part.entry.life());
-        let life = lives.fold(life, Lifetime::with_part);
+        let of_parts = parts.iter().map(|part| part.entry.lifetime());
+        let lifetime = of_parts.fold(own, Lifetime::with_part);
         let errors = endings.iter().filter_map(|ending| ending.as_ref().err());
         // When it makes sense to ask again for a part that failed.
-        let holds = errors.map(|error| Aftermath::of(error, &self.subject.policy).hold);
+        let pauses = errors.map(|error| Aftermath::of(error, &self.item.policy).pause);
         let now = self.core.clock.now();
-        let attempt = holds.min().map_or(Micros::MAX, |hold| now + micros(hold));
-        let entry = self.entry(Loaded { life, ..loaded }, &parts, attempt);
-        let entry = self.core.keep(&self.subject, entry);
+        let retry_at = pauses
+            .min()
+            .map_or(Micros::MAX, |pause| now + micros(pause));
+        let entry = self.entry(Loaded { lifetime, ..loaded }, &parts, retry_at);
+        let entry = self.core.keep(&self.item, entry);
         let waited_in_vain = endings
             .iter()
             .any(|e| matches!(e, Err(error) if !error.is_known()));
@@ -229,99 +231,95 @@ impl Whole {
         Some(self.answer(entry, outcome, trace))
     }
 
-    /// The whole of these parts, fresh until `attempt` at most: then one that is missing can be
+    /// The composite of these parts, fresh until `retry_at` at most: then a missing part can be
     /// asked for again.
-    fn entry(&self, loaded: Loaded, parts: &[&Answer], attempt: Micros) -> Entry {
-        let (now, jitter) = (self.core.clock.now(), random());
+    fn entry(&self, loaded: Loaded, parts: &[&Answer], retry_at: Micros) -> Entry {
+        let now = self.core.clock.now();
         let entries = || parts.iter().map(|part| &part.entry);
         let stale = |part: &&&Answer| matches!(part.outcome, Outcome::Stale(_));
-        // Fresh as long as its shortest part; a part that is stale already makes the whole stale from the moment it became so.
+        // Fresh as long as its shortest part. A part that is stale already makes the composite stale
+        // from the moment when the part became so.
         let shortest = |end: fn(Expiry) -> Micros| {
             let ends = parts.iter().map(|part| {
-                let end = end(part.entry.ends);
+                let end = end(part.entry.expiry);
                 if stale(&part) { end.min(now) } else { end }
             });
-            ends.min().unwrap_or(now).min(attempt)
+            ends.min().unwrap_or(now).min(retry_at)
         };
-        let memory_until = shortest(|ends| ends.memory_until);
-        let holds = parts.iter().filter(stale).map(|part| part.entry.hold());
-        let hold = holds
-            .min_by_key(|hold| hold.map_or(0, |(until, _)| until))
-            .flatten();
-        // Each part keeps its own clock with its own names: one minimum over all would be dead on arrival.
-        let of_parts = entries().flat_map(|entry| entry.dependencies().cloned());
-        Entry {
-            hash: hash(loaded.value.bytes()),
-            own: self.own.clone(),
-            loaded_at: entries().map(|entry| entry.loaded_at).min().unwrap_or(now),
-            load_time: entries()
-                .map(|entry| entry.load_time)
-                .max()
-                .unwrap_or_default(),
-            ends: Expiry {
-                // What Redis keeps of it, which are its parts, is fresh longer than the whole is in
-                // memory.
-                fresh_until: shortest(|ends| ends.fresh_until),
-                ..self.subject.policy.ends(
-                    loaded.value.is_absent(),
-                    loaded.life,
-                    jitter,
-                    memory_until,
-                    now,
-                )
-            },
-            kept_for: 0,
-            particulars: Extras {
-                of_parts: of_parts.collect(),
-                life: loaded.life,
-                validator: None,
-                hold,
-            }
-            .boxed(),
-            value: loaded.value,
-        }
+        let memory_until = shortest(|expiry| expiry.memory_until);
+        // A stale part without a pause is being reloaded now.
+        let backoffs = parts.iter().filter(stale).map(|part| part.entry.backoff());
+        let soonest = backoffs.min_by_key(|backoff| backoff.map(|backoff| backoff.until));
+        let expiry = Expiry {
+            // The parts are what Redis keeps of it, and are fresh there longer than the composite
+            // is in memory.
+            fresh_until: shortest(|expiry| expiry.fresh_until),
+            ..self.item.policy.expiry(
+                loaded.value.is_absent(),
+                loaded.lifetime,
+                random(),
+                memory_until,
+                now,
+            )
+        };
+        let extras = Extras {
+            // Each part keeps its own clock with its own names: one minimum over all would be
+            // invalid from the start.
+            of_parts: entries()
+                .flat_map(|entry| entry.dependencies().cloned())
+                .collect(),
+            lifetime: loaded.lifetime,
+            validator: None,
+            backoff: soonest.flatten(),
+        };
+        let loaded_at = entries().map(|entry| entry.loaded_at).min();
+        let load_time = entries().map(|entry| entry.load_time).max();
+        Entry::new(
+            loaded.value,
+            self.own.clone(),
+            loaded_at.unwrap_or(now),
+            load_time.unwrap_or_default(),
+            expiry,
+            extras,
+        )
     }
 
     fn keep_last_resort(&self, loaded: Loaded, error: &LoadError) -> Answer {
-        let core = &self.core;
-        let after = Aftermath::of(error, &self.subject.policy);
-        let life = if error.is_spent() {
+        let (core, policy) = (&self.core, &self.item.policy);
+        let after = Aftermath::of(error, policy);
+        let lifetime = if error.is_spent() {
             Lifetime::Policy
         } else {
             Lifetime::Shortened
         };
-        let (now, jitter) = (core.clock.now(), random());
-        let entry = Arc::new(Entry {
-            hash: hash(loaded.value.bytes()),
-            // From before it was read: what was invalidated meanwhile ends it, too.
-            own: self.own.clone(),
-            loaded_at: now,
-            load_time: micros(self.began.elapsed()),
-            // Never fresh: served again only as long as a new attempt would make no sense.
-            ends: Expiry {
-                memory_until: now,
-                fresh_until: now,
-            },
-            kept_for: 0,
-            particulars: Extras {
-                of_parts: Box::new([core.mirror.dependency(self.own.stamp, &self.names)]),
-                life,
-                ..Extras::default()
-            }
-            .boxed(),
-            value: loaded.value,
-        });
-        let attempt = now + micros(after.hold);
-        let ends = (self.subject.policy).ends(false, life, jitter, attempt, now);
-        let kept = Entry {
-            ends: Expiry {
-                fresh_until: ends.memory_until,
-                ..ends
-            },
-            ..(*entry).clone()
+        let now = core.clock.now();
+        // Never fresh for those who waited. It is served again only while a new attempt makes no sense.
+        let never = Expiry {
+            memory_until: now,
+            fresh_until: now,
         };
-        core.keep(&self.subject, kept);
-        self.answer(entry, Outcome::Stale(after.told), Trace::default())
+        let extras = Extras {
+            of_parts: Box::new([core.mirror.dependency(self.own.stamp, &self.names)]),
+            lifetime,
+            ..Extras::default()
+        };
+        let load_time = micros(self.began.elapsed());
+        // Stamped before it was read: an invalidation during the read ends it, too.
+        let own = self.own.clone();
+        let entry = Entry::new(loaded.value, own, now, load_time, never, extras);
+        let retry_at = now + micros(after.pause);
+        let until = policy
+            .expiry(false, lifetime, random(), retry_at, now)
+            .memory_until;
+        let expiry = Expiry {
+            memory_until: until,
+            fresh_until: until,
+        };
+        let mut kept = entry.clone();
+        kept.expiry = expiry;
+        core.keep(&self.item, kept);
+        let outcome = Outcome::Stale(after.for_waiters);
+        self.answer(Arc::new(entry), outcome, Trace::default())
     }
 
     /// The whole from the copies that are there before the parts have landed, for a reader who will wait no longer.
@@ -364,13 +362,13 @@ impl Whole {
             |ending| matches!(ending, Err(error) if !matches!(error, LoadError::Unfit { .. })),
         );
         if endings.iter().any(asked) {
-            self.subject.tally.count_load();
+            self.item.tally.count_load();
         } else {
             return;
         }
         let mut line = format!(
             "miss {} {}ms",
-            self.subject.key,
+            self.item.key,
             self.began.elapsed().as_millis()
         );
         for (label, ending) in self.labels.iter().zip(endings) {
@@ -400,7 +398,7 @@ impl Whole {
                 Err(error) => write!(line, " {label}=failed ({error})"),
             };
         }
-        line.push_str(&self.subject.note);
+        line.push_str(&self.item.note);
         if failed {
             log::warn!("{line}")
         } else {

@@ -74,18 +74,18 @@ impl Core {
         {
             return None;
         }
-        let copy = self.facts(&entry, entry.ends.memory_until, policy);
+        let copy = self.facts(&entry, entry.expiry.memory_until, policy);
         let outcome = match decide(&copy, evidence, policy, now) {
             Decision::Serve => Outcome::MemoryHit,
-            // Held: its load failed, and is not tried again before its time.
+            // Its reload failed a moment ago, and is not tried again yet.
             Decision::ServeAndRefresh | Decision::OnlyIfLoadFails => {
-                let (until, reason) = entry.hold()?;
+                let backoff = entry.backoff()?;
                 let covered =
                     evidence == Evidence::Trusted || copy.is_within_disconnected_ttl(policy, now);
-                if now >= until || !covered {
+                if now >= backoff.until || !covered {
                     return None;
                 }
-                Outcome::Stale(reason)
+                Outcome::Stale(backoff.reason)
             }
             Decision::Refuse => return None,
         };
@@ -96,10 +96,10 @@ impl Core {
         })
     }
 
-    /// Keeps an entry of `subject` in memory, as long as it is of any use there, and returns it.
-    pub(crate) fn keep(&self, subject: &CacheItem, entry: Entry) -> Arc<Entry> {
-        let key = subject.key.clone();
-        self.memory.fill(key, entry, &subject.policy, &self.clock)
+    /// Keeps an entry of `item` in memory, as long as it is of any use there, and returns it.
+    pub(crate) fn keep(&self, item: &CacheItem, entry: Entry) -> Arc<Entry> {
+        let key = item.key.clone();
+        self.memory.fill(key, entry, &item.policy, &self.clock)
     }
 
     /// Whether the bus has brought everything up to this clock.
@@ -161,12 +161,11 @@ impl Core {
         accepts: Accepts,
         readable: Option<Readable>,
     ) -> Ticket {
-        let Request { subject, making } = request;
+        let Request { item, producer } = request;
         let whole = matches!(behalf, Behalf::Reader(_));
         if !whole
             && accepts != Accepts::NewLoad
-            && let Some(answer) =
-                self.look(subject.key.as_str(), &subject.policy, 0, self.clock.now())
+            && let Some(answer) = self.look(item.key.as_str(), &item.policy, 0, self.clock.now())
         {
             return Ticket::ready(answer);
         }
@@ -188,10 +187,10 @@ impl Core {
                 .unwrap_or(true),
             Accepts::NewLoad => false,
         };
-        let names: Arc<[InvalidationTarget]> = making.names(&subject);
+        let names: Arc<[InvalidationTarget]> = producer.names(&item);
         let core = self.clone();
         self.flights.join(
-            &subject.key.clone(),
+            &item.key.clone(),
             behalf,
             joinable,
             accepts == Accepts::NewLoad,
@@ -201,21 +200,21 @@ impl Core {
                 // and then a second load would follow the first one for nothing.
                 let in_memory = core
                     .memory
-                    .get(subject.key.as_str())
+                    .get(item.key.as_str())
                     .filter(|_| accepts != Accepts::NewLoad);
                 if let Some(answer) = in_memory
                     .clone()
-                    .and_then(|entry| core.serve(entry, &subject.policy, 0, core.clock.now()))
+                    .and_then(|entry| core.serve(entry, &item.policy, 0, core.clock.now()))
                 {
                     return landing.end(Ok(answer));
                 }
-                match making {
+                match producer {
                     Producer::Load(load) => {
                         let progress = Progress::new(in_memory);
                         Miss {
                             core,
                             landing,
-                            subject,
+                            item,
                             whole,
                             load,
                             names,
@@ -230,7 +229,7 @@ impl Core {
                             &core,
                             landing,
                             in_memory,
-                            subject,
+                            item,
                             names,
                             composition,
                             accepts,

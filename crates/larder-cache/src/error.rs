@@ -29,7 +29,7 @@ pub enum LoadError {
         whole_source: bool,
     },
     /// It failed a moment ago, for that reason, and is not asked again yet.
-    Held {
+    BackingOff {
         /// The reason.
         what: String,
         /// Whether that was a source that did not answer in time.
@@ -55,7 +55,7 @@ impl LoadError {
             self,
             LoadError::Spent { .. }
                 | LoadError::Paused { .. }
-                | LoadError::Held { .. }
+                | LoadError::BackingOff { .. }
                 | LoadError::Overloaded
         )
     }
@@ -70,7 +70,7 @@ impl LoadError {
         match self {
             LoadError::Spent { retry_after, .. }
             | LoadError::Paused { retry_after, .. }
-            | LoadError::Held { retry_after, .. } => Some(*retry_after),
+            | LoadError::BackingOff { retry_after, .. } => Some(*retry_after),
             LoadError::Overloaded => Some(Duration::from_secs(1)),
             LoadError::Failed(_) | LoadError::TooSlow(_) | LoadError::Unfit { .. } => None,
         }
@@ -80,9 +80,9 @@ impl LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LoadError::Failed(what) | LoadError::TooSlow(what) | LoadError::Held { what, .. } => {
-                f.write_str(what)
-            }
+            LoadError::Failed(what)
+            | LoadError::TooSlow(what)
+            | LoadError::BackingOff { what, .. } => f.write_str(what),
             LoadError::Spent { what, retry_after } => {
                 write!(
                     f,
@@ -127,7 +127,7 @@ impl LoadError {
                 };
                 format!("{kind} {} {what}", retry_after.as_millis())
             }
-            LoadError::Held { what, .. } => format!("failed 0 {what}"),
+            LoadError::BackingOff { what, .. } => format!("failed 0 {what}"),
             // A parameter's name has no space.
             LoadError::Unfit { parameter, valid } => format!("unfit {parameter} {valid}"),
             LoadError::Overloaded => "overloaded 0 ".to_owned(),
@@ -196,11 +196,11 @@ impl LoadError {
                 what,
                 retry_after: soonest.unwrap_or(Duration::from_secs(1)),
             }
-        } else if all(|error| matches!(error, LoadError::Held { .. })) {
+        } else if all(|error| matches!(error, LoadError::BackingOff { .. })) {
             let slow = errors
                 .iter()
-                .all(|error| matches!(error, LoadError::Held { slow: true, .. }));
-            LoadError::Held {
+                .all(|error| matches!(error, LoadError::BackingOff { slow: true, .. }));
+            LoadError::BackingOff {
                 what: text,
                 slow,
                 retry_after: soonest.unwrap_or(Duration::from_secs(1)),

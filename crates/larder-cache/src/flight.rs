@@ -311,7 +311,7 @@ impl Drop for Landing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{Entry, Value};
+    use crate::entry::{Entry, Extras, Value};
     use crate::outcome::{Outcome, Staleness, Trace};
     use crate::policy::Expiry;
     use crate::{HistoryId, Stamp};
@@ -319,26 +319,20 @@ mod tests {
     use std::time::Duration;
 
     fn answer(body: &'static str, outcome: Outcome) -> Answer {
-        let entry = Entry {
-            value: Value::Present(body.into()),
-            hash: 0,
-            own: Dependency::unknown(
-                Stamp {
-                    epoch: HistoryId(1),
-                    clock: 0,
-                    begun: 0,
-                },
-                Arc::default(),
-            ),
-            loaded_at: 0,
-            load_time: 0,
-            ends: Expiry {
-                memory_until: 0,
-                fresh_until: 0,
+        let own = Dependency::unknown(
+            Stamp {
+                epoch: HistoryId(1),
+                clock: 0,
+                begun: 0,
             },
-            kept_for: 0,
-            particulars: None,
+            Arc::default(),
+        );
+        let never = Expiry {
+            memory_until: 0,
+            fresh_until: 0,
         };
+        let value = Value::Present(body.into());
+        let entry = Entry::new(value, own, 0, 0, never, Extras::default());
         Answer {
             entry: Arc::new(entry),
             outcome,

@@ -122,7 +122,7 @@ pub use self::clock::{Clock, Micros, micros};
 pub use self::coherence::{Dependency, HistoryId, InvalidationTarget, Purge, Stamp};
 #[doc(hidden)] // For the server.
 pub use self::entry::hash;
-pub use self::entry::{Entry, Extras, Value};
+pub use self::entry::{Backoff, Entry, Extras, Value};
 #[doc(hidden)] // For benches/micro alone: no embedder has a use for these bytes.
 pub use self::envelope::{decode as decode_envelope, encode as encode_envelope};
 pub use self::error::LoadError;
@@ -296,8 +296,8 @@ impl Cache {
         if core.has_heard(after) && core.mirror.is_trusted(core.clock.now()) {
             return core.fetch(request, caller, Accepts::Copies(Evidence::NotAsked));
         }
-        let names = request.making.names(&request.subject);
-        match core.redis.ask_names(&request.subject.key, &names) {
+        let names = request.producer.names(&request.item);
+        match core.redis.ask_names(&request.item.key, &names) {
             Ok(()) => core.fetch(request, caller, Accepts::Copies(Evidence::Verified)),
             Err(_) if core.is_ahead(after) => {
                 core.fetch(request, caller, Accepts::Copies(Evidence::NotAsked))
@@ -311,7 +311,7 @@ impl Cache {
     /// # Errors
     /// What the load ended with, if no stale copy may stand in for it.
     pub fn answer(&self, request: Request, limit: Duration) -> LookupResult {
-        match self.get(request.subject.key.as_str(), &request.subject.policy, 0) {
+        match self.get(request.item.key.as_str(), &request.item.policy, 0) {
             Some(answer) => Ok(answer),
             None => self.fetch(request).wait(limit),
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::clock::micros;
 use super::coherence::{Dependency, Stamp};
 use super::core::Core;
-use super::entry::{Entry, Extras, hash};
+use super::entry::{Entry, Extras};
 use super::envelope;
 use super::error::LoadError;
 use super::freshness::{Decision, Evidence};
@@ -26,12 +26,12 @@ impl Miss {
     pub(super) fn submit(self) {
         let core = &self.core;
         let lifted = |at| core.is_invalidated_since(at, &self.names);
-        if let Some(error) = core.failures.held(&self.subject, core.clock.now(), lifted) {
+        if let Some(error) = core.failures.pause_of(&self.item, core.clock.now(), lifted) {
             return self.fall_back(error, None);
         }
         let loaders = self.core.loaders.clone();
         loaders.submit(Job {
-            share: self.subject.share.clone(),
+            share: self.item.share.clone(),
             interest: self.landing.interest().clone(),
             work: Box::new(move |turn| match turn {
                 Turn::Now => self.run(),
@@ -63,14 +63,14 @@ impl Miss {
         let own = self.core.mirror.dependency(stamp, &self.names);
         self.landing.stamp(own.clone());
         if self.whole || self.progress.offered {
-            self.subject.tally.count_load();
+            self.item.tally.count_load();
         } else {
-            self.subject.tally.count_part_load();
+            self.item.tally.count_part_load();
         }
         let began = Instant::now();
         let attempt = LoadContext {
             deadline: began + self.load.limit,
-            previous: self.previous(),
+            revalidation: self.previous(),
         };
         let work = std::mem::replace(
             &mut self.load,
@@ -80,7 +80,7 @@ impl Miss {
             },
         );
         let loaded = catch_unwind(AssertUnwindSafe(|| (work.run)(attempt))).unwrap_or_else(|_| {
-            log::error!("the load of {} panicked", self.subject.key);
+            log::error!("the load of {} panicked", self.item.key);
             Err(LoadError::Failed("the load panicked".into()))
         });
         let took = began.elapsed();
@@ -89,11 +89,11 @@ impl Miss {
             Err(error) => {
                 if self.uses_redis() {
                     // A lease that cannot be given back runs out by itself.
-                    let _ = self.core.redis.release(&self.subject.key, &token, &error);
+                    let _ = self.core.redis.release(&self.item.key, &token, &error);
                 }
                 // Trust ended during the load, and nobody but the mirror has told what became of the copy at hand.
                 if self.progress.stale.is_some() && self.evidence() == Evidence::NotAsked {
-                    let answered = self.core.redis.ask_names(&self.subject.key, &self.names);
+                    let answered = self.core.redis.ask_names(&self.item.key, &self.names);
                     self.heard(answered.is_ok());
                 }
                 self.failed(error, Some(took));
@@ -106,7 +106,7 @@ impl Miss {
         let copy = self.progress.previous.take()?;
         let facts = self
             .core
-            .facts(&copy, copy.ends.fresh_until, &self.subject.policy);
+            .facts(&copy, copy.expiry.fresh_until, &self.item.policy);
         let validator = copy
             .validator()
             .filter(|_| facts.validity.is_confirmable())?;
@@ -117,7 +117,7 @@ impl Miss {
     }
 
     fn uses_redis(&self) -> bool {
-        !self.subject.policy.redis.is_zero()
+        !self.item.policy.redis.is_zero()
     }
 
     fn take_lease(&mut self, token: &str) -> Right {
@@ -129,7 +129,7 @@ impl Miss {
         for _ in 0..2 {
             let waited_for = self.progress.waited_for.as_deref();
             let lease = self.core.redis.lease(
-                &self.subject.key,
+                &self.item.key,
                 &self.names,
                 token,
                 &self.progress.seen,
@@ -160,35 +160,25 @@ impl Miss {
 
     fn loaded(self, mut loaded: Loaded, own: Dependency, token: &str, took: Duration) {
         let core = self.core.clone();
-        let (now, jitter) = (core.clock.now(), self.subject.jitter);
+        let (now, jitter) = (core.clock.now(), self.item.jitter);
         let absent = loaded.value.is_absent();
-        let fresh_for = self.subject.policy.fresh_for(absent, loaded.life, jitter);
-        let entry = Entry {
-            hash: hash(loaded.value.bytes()),
-            own,
-            loaded_at: now,
-            load_time: micros(took),
-            ends: self.subject.policy.ends(
-                absent,
-                loaded.life,
-                jitter,
-                now + micros(fresh_for),
-                now,
-            ),
-            kept_for: 0,
-            particulars: Extras {
-                life: loaded.life,
-                validator: loaded.take_validator(),
-                ..Extras::default()
-            }
-            .boxed(),
-            value: loaded.value,
+        let fresh_for = self.item.policy.fresh_for(absent, loaded.lifetime, jitter);
+        let fresh_until = now + micros(fresh_for);
+        let expiry = self
+            .item
+            .policy
+            .expiry(absent, loaded.lifetime, jitter, fresh_until, now);
+        let extras = Extras {
+            lifetime: loaded.lifetime,
+            validator: loaded.take_validator(),
+            ..Extras::default()
         };
+        let entry = Entry::new(loaded.value, own, now, micros(took), expiry, extras);
         let mut stored = false;
         if self.uses_redis() {
-            let ttl = match entry.life() {
+            let ttl = match entry.lifetime() {
                 Lifetime::NoStore => Duration::ZERO,
-                _ => fresh_for + entry.use_past_end(&self.subject.policy),
+                _ => fresh_for + entry.use_past_end(&self.item.policy),
             };
             // The lease is given back also where there is nothing to keep: as long as it is held here it is renewed.
             let bytes = if ttl.is_zero() {
@@ -196,11 +186,11 @@ impl Miss {
             } else {
                 envelope::encode(&entry, random(), fresh_for, &core.clock)
             };
-            let done = core.redis.fill(&self.subject.key, token, &bytes, ttl);
+            let done = core.redis.fill(&self.item.key, token, &bytes, ttl);
             stored = done.unwrap_or(false) && !bytes.is_empty();
         }
-        core.failures.clear(&self.subject.key);
-        let entry = core.keep(&self.subject, entry);
+        core.failures.clear(&self.item.key);
+        let entry = core.keep(&self.item, entry);
         let mut answer = self.answer(entry, Outcome::Loaded);
         answer.trace.source = Some(took);
         answer.trace.stored = stored;
@@ -209,11 +199,11 @@ impl Miss {
     }
 
     fn failed(self, error: LoadError, took: Option<Duration>) {
-        self.subject.tally.count_load_error();
+        self.item.tally.count_load_error();
         self.log(took, Some(&error));
         let core = &self.core;
         let (now, at) = (core.clock.now(), core.mirror.stamp());
-        core.failures.note(&self.subject, &error, now, at);
+        core.failures.note(&self.item, &error, now, at);
         self.fall_back(error, took);
     }
 
@@ -223,8 +213,8 @@ impl Miss {
         let Some(stale) = self.progress.stale.clone().filter(usable) else {
             return self.landing.end(Err(error));
         };
-        let (held, outcome) = self.core.hold(&self.subject, &stale, &error);
-        let mut answer = self.answer(held, outcome);
+        let (entry, outcome) = self.core.back_off(&self.item, &stale, &error);
+        let mut answer = self.answer(entry, outcome);
         answer.trace.source = took;
         self.landing.end(Ok(answer));
     }
@@ -239,7 +229,7 @@ impl Miss {
         let all = self.progress.began.elapsed().as_millis();
         let CacheItem {
             key, label, note, ..
-        } = &self.subject;
+        } = &self.item;
         match error {
             Some(error) => {
                 // Whoever sends requests could fill the log of what is wrong here.

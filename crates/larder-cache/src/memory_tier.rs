@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 
-use super::clock::Clock;
-use super::coherence::Dependency;
-use super::entry::{Entry, Extras};
+use super::clock::{Clock, micros};
+use super::entry::Entry;
 use super::key::Key;
 use super::policy::{Lifetime, Policy};
 use super::settings::{Eviction, MemorySettings};
@@ -22,8 +21,6 @@ use super::settings::{Eviction, MemorySettings};
 const BOOKKEEPING: usize = 610;
 /// What each tag adds besides its text, if no other entry shares that.
 const A_TAG: usize = 48;
-/// What each part of a whole adds: what it depends on. Its names are its own entry's.
-const A_PART: usize = size_of::<Dependency>();
 
 type Map = moka::sync::Cache<Key, Arc<Entry>, foldhash::fast::RandomState>;
 
@@ -37,7 +34,7 @@ struct Expiry;
 
 impl moka::Expiry<Key, Arc<Entry>> for Expiry {
     fn expire_after_create(&self, _: &Key, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(Duration::from_micros(entry.kept_for))
+        Some(entry.kept_for())
     }
 
     fn expire_after_update(
@@ -47,7 +44,7 @@ impl moka::Expiry<Key, Arc<Entry>> for Expiry {
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(Duration::from_micros(entry.kept_for))
+        Some(entry.kept_for())
     }
 }
 
@@ -61,18 +58,10 @@ impl MemoryTier {
             .weigher(|key: &Key, entry: &Arc<Entry>| {
                 let tags = entry.tags().iter();
                 let tags: usize = tags.map(|tag| tag.as_str().len() + A_TAG).sum();
-                let particulars = match &entry.particulars {
-                    Some(particulars) => {
-                        size_of::<Extras>()
-                            + particulars.of_parts.len() * A_PART
-                            + particulars.validator.as_ref().map_or(0, |text| text.len())
-                    }
-                    None => 0,
-                };
                 let bytes = key.as_str().len()
                     + entry.value.bytes().len()
                     + tags
-                    + particulars
+                    + entry.extra_weight()
                     + BOOKKEEPING;
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             })
@@ -100,19 +89,19 @@ impl MemoryTier {
     pub(crate) fn fill(
         &self,
         key: Key,
-        mut entry: Entry,
+        entry: Entry,
         policy: &Policy,
         clock: &Clock,
     ) -> Arc<Entry> {
-        entry.kept_for = if entry.life() == Lifetime::NoStore || policy.memory.is_zero() {
+        let kept_for = if entry.lifetime() == Lifetime::NoStore || policy.memory.is_zero() {
             0
         } else {
-            let longest = super::clock::micros(entry.use_past_end(policy));
-            let until = entry.ends.memory_until.saturating_add(longest);
+            let longest = micros(entry.use_past_end(policy));
+            let until = entry.expiry.memory_until.saturating_add(longest);
             until.saturating_sub(clock.now())
         };
-        let entry = Arc::new(entry);
-        if entry.kept_for == 0 {
+        let entry = Arc::new(entry.kept(kept_for));
+        if kept_for == 0 {
             self.map.invalidate(&key);
         } else {
             self.map.insert(key, entry.clone());

@@ -28,7 +28,7 @@ pub(super) const PAUSES: (Duration, Duration) =
 pub(crate) struct Miss {
     pub(crate) core: Arc<Core>,
     pub(crate) landing: Landing,
-    pub(crate) subject: CacheItem,
+    pub(crate) item: CacheItem,
     /// Whether a look-up of its own, not a part of another one.
     pub(crate) whole: bool,
     pub(crate) load: Load,
@@ -82,7 +82,7 @@ impl Miss {
         }
         // A resource without the Redis tier has nothing to read there, unless its copy in memory has to be verified.
         let verify = self.progress.stale.is_some() && self.evidence() == Evidence::NotAsked;
-        if self.subject.policy.redis.is_zero() && !verify {
+        if self.item.policy.redis.is_zero() && !verify {
             self.without_redis()
         } else {
             self.ask_redis(Duration::ZERO)
@@ -90,7 +90,7 @@ impl Miss {
     }
 
     pub(super) fn ask_redis(mut self, pause: Duration) {
-        let (core, key) = (self.core.clone(), self.subject.key.clone());
+        let (core, key) = (self.core.clone(), self.item.key.clone());
         let asked = Instant::now() + pause;
         // Without trust the mirror may not know what became of the value: Redis is asked for that, too.
         let checked = (!core.mirror.is_trusted(core.clock.now())).then(|| self.names.clone());
@@ -138,7 +138,7 @@ impl Miss {
     pub(super) fn decide(&self, entry: &Entry) -> Decision {
         let now = self.core.clock.now();
         self.core
-            .decide(entry, self.evidence(), &self.subject.policy, now)
+            .decide(entry, self.evidence(), &self.item.policy, now)
     }
 
     /// The copy that was in memory, if it may be served now that Redis was asked.
@@ -163,19 +163,19 @@ impl Miss {
         self.progress.seen = Bytes::copy_from_slice(envelope::load_id(bytes));
         let core = &self.core;
         let own = |stamp| core.mirror.dependency(stamp, &self.names);
-        let policy = &self.subject.policy;
+        let policy = &self.item.policy;
         let entry = envelope::decode(bytes, own, policy, random(), &core.clock)?;
         if let (Some(readable), Value::Present(value)) = (self.readable, &entry.value)
             && !readable(value)
         {
-            self.subject.tally.count_unreadable();
+            self.item.tally.count_unreadable();
             return None;
         }
-        let copy = core.facts(&entry, entry.ends.fresh_until, policy);
+        let copy = core.facts(&entry, entry.expiry.fresh_until, policy);
         // Redis has it, and what it says of the names is known: trust or a question has come before.
         let decision = decide(&copy, Evidence::Verified, policy, core.clock.now());
         if decision == Decision::Serve {
-            let entry = core.keep(&self.subject, entry);
+            let entry = core.keep(&self.item, entry);
             let waited = self.progress.waited_for.is_some();
             let outcome = if waited {
                 Outcome::Collapsed
@@ -209,11 +209,7 @@ impl Miss {
             return;
         }
         let decision = self.decide(entry);
-        let (core, policy, entry) = (
-            self.core.clone(),
-            self.subject.policy.clone(),
-            entry.clone(),
-        );
+        let (core, policy, entry) = (self.core.clone(), self.item.policy.clone(), entry.clone());
         let (trace, asked) = (self.trace(), self.progress.asked);
         // Decided again at the moment when it is given: a hard invalidation may have come, or trust may be over.
         let given = move |least: Decision, why: Staleness| {

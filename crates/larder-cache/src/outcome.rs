@@ -30,7 +30,7 @@ pub enum Staleness {
     /// The load that this look-up waited for failed.
     IfError,
     /// A load failed a moment ago, and is not tried again yet.
-    Held,
+    BackingOff,
     /// The source's quota is spent.
     Spent,
 }
@@ -41,9 +41,9 @@ impl Outcome {
         match self {
             Outcome::Loaded | Outcome::Collapsed => true,
             Outcome::Stale(Staleness::SoftTimeout | Staleness::IfError) => true,
-            Outcome::Stale(Staleness::WhileRevalidate | Staleness::Held | Staleness::Spent) => {
-                false
-            }
+            Outcome::Stale(
+                Staleness::WhileRevalidate | Staleness::BackingOff | Staleness::Spent,
+            ) => false,
             Outcome::MemoryHit | Outcome::RedisHit => false,
         }
     }
@@ -69,7 +69,7 @@ impl Outcome {
             Outcome::MemoryHit => 0,
             Outcome::RedisHit => 1,
             Outcome::Stale(Staleness::WhileRevalidate) => 2,
-            Outcome::Stale(Staleness::Held) => 3,
+            Outcome::Stale(Staleness::BackingOff) => 3,
             Outcome::Stale(Staleness::Spent) => 4,
             Outcome::Collapsed => 5,
             Outcome::Loaded => 6,
@@ -123,7 +123,7 @@ impl Outcome {
             Outcome::Stale(Staleness::WhileRevalidate) => "stale-while-revalidate",
             Outcome::Stale(Staleness::SoftTimeout) => "soft-timeout",
             Outcome::Stale(Staleness::IfError) => "stale-if-error",
-            Outcome::Stale(Staleness::Held) => "held",
+            Outcome::Stale(Staleness::BackingOff) => "held",
             Outcome::Stale(Staleness::Spent) => "quota-spent",
         }
     }

@@ -75,7 +75,7 @@ impl Lifetime {
             (Lifetime::Shortened, Lifetime::MustRevalidate(_)) => {
                 Lifetime::MustRevalidate(Duration::ZERO)
             }
-            (life, _) => life,
+            (own, _) => own,
         }
     }
 }
@@ -92,7 +92,7 @@ pub struct Expiry {
 impl Policy {
     /// How long a value lives in Redis after its load, and in memory where Redis is off. `jitter` is any number: it shortens the
     /// life by up to a tenth, so that what was filled together does not expire together.
-    pub fn fresh_for(&self, absent: bool, life: Lifetime, jitter: u64) -> Duration {
+    pub fn fresh_for(&self, absent: bool, lifetime: Lifetime, jitter: u64) -> Duration {
         let ttl = if absent {
             self.absent
         } else if self.redis.is_zero() {
@@ -100,14 +100,14 @@ impl Policy {
         } else {
             self.redis
         };
-        shorten(ttl, life, jitter)
+        shorten(ttl, lifetime, jitter)
     }
 
     /// The ends for a copy that comes into memory at `now` of a value that is fresh until `fresh_until`.
-    pub fn ends(
+    pub fn expiry(
         &self,
         absent: bool,
-        life: Lifetime,
+        lifetime: Lifetime,
         jitter: u64,
         fresh_until: Micros,
         now: Micros,
@@ -117,7 +117,7 @@ impl Policy {
         } else {
             self.memory
         };
-        let memory_until = now.saturating_add(micros(shorten(memory, life, jitter)));
+        let memory_until = now.saturating_add(micros(shorten(memory, lifetime, jitter)));
         Expiry {
             memory_until: memory_until.min(fresh_until),
             fresh_until,
@@ -140,8 +140,8 @@ impl Policy {
     }
 }
 
-fn shorten(ttl: Duration, life: Lifetime, jitter: u64) -> Duration {
-    let (ttl, most) = match life {
+fn shorten(ttl: Duration, lifetime: Lifetime, jitter: u64) -> Duration {
+    let (ttl, most) = match lifetime {
         Lifetime::Policy => (ttl, Duration::MAX),
         Lifetime::Shortened => (ttl / 10, Duration::MAX),
         Lifetime::MaxAge(said) | Lifetime::MustRevalidate(said) => (ttl, said),
@@ -177,20 +177,21 @@ mod tests {
     fn memory_never_outlives_redis() {
         let p = policy();
         assert_eq!(
-            p.ends(false, Lifetime::Policy, 0, 10 * S, 0).memory_until,
+            p.expiry(false, Lifetime::Policy, 0, 10 * S, 0).memory_until,
             10 * S
         );
         assert_eq!(
-            p.ends(false, Lifetime::Policy, 0, 300 * S, 0).memory_until,
+            p.expiry(false, Lifetime::Policy, 0, 300 * S, 0)
+                .memory_until,
             30 * S
         );
         assert_eq!(
-            p.ends(false, Lifetime::Shortened, 0, 300 * S, 0)
+            p.expiry(false, Lifetime::Shortened, 0, 300 * S, 0)
                 .memory_until,
             3 * S
         );
         assert_eq!(
-            p.ends(true, Lifetime::Policy, 0, 300 * S, 0).memory_until,
+            p.expiry(true, Lifetime::Policy, 0, 300 * S, 0).memory_until,
             5 * S
         );
     }
@@ -206,8 +207,8 @@ mod tests {
         // Jitter is for what is filled together, and its bound is this policy's.
         assert_eq!(p.fresh_for(false, said(7), 100), Duration::from_secs(7));
         assert_eq!(p.fresh_for(true, said(7000), 0), Duration::from_secs(5));
-        assert_eq!(p.ends(false, said(7), 0, 7 * S, 0).memory_until, 7 * S);
-        assert_eq!(p.ends(false, said(70), 0, 70 * S, 0).memory_until, 30 * S);
+        assert_eq!(p.expiry(false, said(7), 0, 7 * S, 0).memory_until, 7 * S);
+        assert_eq!(p.expiry(false, said(70), 0, 70 * S, 0).memory_until, 30 * S);
     }
 
     #[test]
@@ -239,7 +240,7 @@ mod tests {
                     own == Lifetime::NoStore || part == Lifetime::NoStore
                 );
                 let (p, now) = (policy(), 0);
-                let ends = |life| p.ends(false, life, 0, u64::MAX, now).memory_until;
+                let ends = |life| p.expiry(false, life, 0, u64::MAX, now).memory_until;
                 assert!(ends(whole) <= ends(own), "{own:?} {part:?}");
             }
         }

@@ -16,9 +16,9 @@ use super::stats::Tally;
 /// See the module.
 pub struct Request {
     /// What it is about.
-    pub subject: CacheItem,
+    pub item: CacheItem,
     /// How the value is made.
-    pub making: Producer,
+    pub producer: Producer,
 }
 
 /// What a look-up is about.
@@ -59,13 +59,13 @@ pub enum Producer {
 }
 
 impl Producer {
-    /// The names that the value of `subject` depends on: its tags and its key, and those of its parts.
-    pub fn names(&self, subject: &CacheItem) -> Arc<[InvalidationTarget]> {
-        let own = |subject: &CacheItem| subject.names().collect::<Vec<_>>();
-        let mut names = own(subject);
+    /// The names that the value of `item` depends on: its tags and its key, and those of its parts.
+    pub fn names(&self, item: &CacheItem) -> Arc<[InvalidationTarget]> {
+        let own = |item: &CacheItem| item.names().collect::<Vec<_>>();
+        let mut names = own(item);
         if let Producer::Compose(composition) = self {
             for part in &composition.parts {
-                let of_part = part.making.names(&part.subject);
+                let of_part = part.producer.names(&part.item);
                 names.extend(
                     of_part
                         .iter()
@@ -94,7 +94,7 @@ pub struct LoadContext {
     pub deadline: Instant,
     /// A copy that is no longer fresh, which the source may confirm instead of giving a new value. Never one that was invalidated
     /// hard, or that comes from before Redis lost its data: whoever invalidates wants the thing fetched anew.
-    pub previous: Option<Revalidation>,
+    pub revalidation: Option<Revalidation>,
 }
 
 /// A value from before with what its source made of it to know it by.
@@ -112,7 +112,7 @@ pub struct Loaded {
     /// The value, or that there is none.
     pub value: Value,
     /// How much of its TTL it deserves.
-    pub life: Lifetime,
+    pub lifetime: Lifetime,
     /// What the source knows this value by when it is asked to confirm it: text of its own. Dropped where it is longer than
     /// [`Loaded::LONGEST_VALIDATOR`], and with a value that is absent or not kept.
     pub validator: Option<Box<str>>,
@@ -123,17 +123,17 @@ impl Loaded {
     pub const LONGEST_VALIDATOR: usize = 1024;
 
     /// A value that its source cannot confirm.
-    pub fn new(value: Value, life: Lifetime) -> Loaded {
+    pub fn new(value: Value, lifetime: Lifetime) -> Loaded {
         Loaded {
             value,
-            life,
+            lifetime,
             validator: None,
         }
     }
 
     /// The validator to keep.
     pub(crate) fn take_validator(&mut self) -> Option<Box<str>> {
-        let kept = !self.value.is_absent() && self.life != Lifetime::NoStore;
+        let kept = !self.value.is_absent() && self.lifetime != Lifetime::NoStore;
         let taken = self.validator.take().filter(|_| kept);
         taken.filter(|text| (1..=Loaded::LONGEST_VALIDATOR).contains(&text.len()))
     }

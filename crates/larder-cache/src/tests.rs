@@ -54,7 +54,7 @@ fn policy(memory: Duration, while_revalidate: Duration, if_error: Duration) -> A
     })
 }
 
-fn subject(name: &str, policy: &Arc<Policy>) -> CacheItem {
+fn item(name: &str, policy: &Arc<Policy>) -> CacheItem {
     CacheItem {
         key: Key::new(1, name),
         policy: policy.clone(),
@@ -77,8 +77,8 @@ fn loading(
         run: Box::new(|_| run()),
     };
     Request {
-        subject: subject(name, policy),
-        making: Producer::Load(load),
+        item: item(name, policy),
+        producer: Producer::Load(load),
     }
 }
 
@@ -213,7 +213,7 @@ fn absence_is_remembered_and_a_panicking_load_frees_its_readers() {
     let deadline = Instant::now() + LONG;
     let next = || cache.answer(loading("p", &policy, || present("v")), LONG);
     assert!(
-        matches!(next(), Err(LoadError::Held { .. })),
+        matches!(next(), Err(LoadError::BackingOff { .. })),
         "the source is left alone for a while"
     );
     while next().is_err() {
@@ -262,8 +262,8 @@ fn composed(
     });
     let parts = vec![loading("part-a", policy, a), loading("part-b", policy, b)];
     Request {
-        subject: subject("whole", policy),
-        making: Producer::Compose(Composition {
+        item: item("whole", policy),
+        producer: Producer::Compose(Composition {
             parts,
             compose,
             last_resort,
@@ -289,7 +289,7 @@ fn a_whole_falls_with_a_tag_that_none_of_its_parts_has() {
     let kept = || cache.get(key.as_str(), &policy, 0).is_some();
     for kind in [Purge::Hard, Purge::Soft] {
         let mut request = composed(&policy, || present("a"), || present("b"), None);
-        request.subject.tags = Box::new([Tag::new("whole's")]);
+        request.item.tags = Box::new([Tag::new("whole's")]);
         let made = cache.answer(request, LONG);
         assert_eq!(text(&made).0, "a+b");
         assert!(kept());
@@ -305,7 +305,7 @@ fn a_whole_that_lacks_a_part_lives_a_tenth_and_spares_the_part_that_is_there() {
     let partial = cache.answer(composed(&policy, failed, || present("b"), None), LONG);
     assert_eq!(text(&partial), ("-+b".into(), Outcome::Loaded));
     let entry = partial.unwrap().entry;
-    let left = Duration::from_micros(entry.ends.memory_until - cache.clock().now());
+    let left = Duration::from_micros(entry.expiry.memory_until - cache.clock().now());
     assert!(
         left <= Duration::from_secs(30) && left > Duration::from_secs(20),
         "{left:?}"

@@ -260,7 +260,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
         // Otherwise its names would be forgotten before it, and it would be a miss then.
         self.cache.remember_names_for(policy.longest_life());
         let request = Request {
-            subject: CacheItem {
+            item: CacheItem {
                 key,
                 policy: Arc::new(policy.clone()),
                 tags: wanted.tags.into(),
@@ -270,7 +270,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
                 jitter: random(),
                 tally: parts.tally.clone(),
             },
-            making: Producer::Load(Load {
+            producer: Producer::Load(Load {
                 limit: parts.load_timeout,
                 run,
             }),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::clock::{Micros, micros};
 use super::coherence::{InvalidationTarget, Stamp, Standing};
 use super::core::Core;
-use super::entry::Entry;
+use super::entry::{Backoff, Entry};
 use super::error::LoadError;
 use super::failures::Aftermath;
 use super::freshness::{CopyFacts, Decision, Evidence, Validity, decide};
@@ -34,7 +34,7 @@ impl Core {
         policy: &Policy,
         now: Micros,
     ) -> Decision {
-        let copy = self.facts(entry, entry.ends.memory_until, policy);
+        let copy = self.facts(entry, entry.expiry.memory_until, policy);
         decide(&copy, evidence, policy, now)
     }
 
@@ -60,20 +60,21 @@ impl Core {
         }
     }
 
-    /// Keeps a stale copy for a while without a new attempt, after one that failed. Returns the
-    /// copy, and what its readers are told who waited for the attempt.
-    pub(crate) fn hold(
+    /// Keeps a stale copy after its reload has failed: see [`Aftermath`]. Returns the copy, and what
+    /// those readers are told who waited for the reload.
+    pub(crate) fn back_off(
         &self,
-        subject: &CacheItem,
+        item: &CacheItem,
         stale: &Entry,
         error: &LoadError,
     ) -> (Arc<Entry>, Outcome) {
-        let after = Aftermath::of(error, &subject.policy);
-        let until = self.clock.now() + micros(after.hold);
-        let mut held = stale.clone();
-        let particulars = held.particulars.get_or_insert_default();
-        particulars.hold = Some((until, after.told_later));
-        (self.keep(subject, held), Outcome::Stale(after.told))
+        let after = Aftermath::of(error, &item.policy);
+        let backoff = Backoff {
+            until: self.clock.now() + micros(after.pause),
+            reason: after.for_later,
+        };
+        let entry = self.keep(item, stale.with_backoff(backoff));
+        (entry, Outcome::Stale(after.for_waiters))
     }
 
     /// Whether any of these names was invalidated since history stood `at` this point.

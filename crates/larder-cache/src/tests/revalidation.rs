@@ -18,11 +18,11 @@ fn attempting(
 ) -> Request {
     let load = Load {
         limit: LONG,
-        run: Box::new(|attempt| run(attempt.previous)),
+        run: Box::new(|attempt| run(attempt.revalidation)),
     };
     Request {
-        subject: subject(name, policy),
-        making: Producer::Load(load),
+        item: item(name, policy),
+        producer: Producer::Load(load),
     }
 }
 
