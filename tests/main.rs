@@ -10,8 +10,6 @@
     unreachable_pub
 )]
 
-mod support;
-
 mod allocations;
 mod articles;
 mod bulkheads;
@@ -46,7 +44,6 @@ mod sharing;
 mod sql_resources;
 mod stampede;
 mod stats;
-mod support_works;
 mod tags;
 mod upstream_faults;
 mod views;
