@@ -16,6 +16,7 @@
 //! | 1 | [`database`] | Postgres or SQLite: [`database::Database`] |
 //! | - | [`larder_cache`] | the two-tier cache, a crate of its own: [`larder_cache::Cache`] |
 //! | 0 | [`quantity`] | durations, sizes and rates as people write them |
+//! | 0 | [`worker`] | the server's threads: [`worker::Worker`] |
 //!
 //! Floors 0 to 4 are synchronous and know no async runtime. [`larder_cache`] can be
 //! embedded in a program of another kind: its page begins with how.
@@ -54,3 +55,4 @@ pub mod database;
 pub mod quantity;
 pub mod resource;
 pub mod source;
+pub mod worker;

@@ -1,46 +1,40 @@
-//! The thread that keeps the table of API keys as the database has them, and tells the database when keys were used.
+//! The refresher keeps the table of API keys as the database has it, and writes to the database
+//! when keys were last used.
 //!
-//! Promise: the table follows within `max_staleness`, or at once where a change was heard of. A database that cannot be read leaves the
-//! table as it is; one that cannot be written loses no time of use while this process lives.
+//! Promise: the table follows the database within `max_staleness`, or at once if
+//! [`Refresher::look_now`] says so. While the database cannot be read the table stays as it is.
+//! While it cannot be written, the times of last use are kept here and written later.
 
 use std::collections::HashMap;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::key_table::KeyTable;
 use crate::database::{Database, DatabaseError};
+use crate::worker::{Signals, Wake, Worker};
 
-/// How often the times of last use go to the database.
+/// How often the times of last use are written to the database.
 const FLUSH: Duration = Duration::from_secs(60);
-/// How long the last times of use may take to be written at the end. A database that is frozen answers never.
+/// How long the last write may take at the end. A frozen database never answers.
 const LAST_FLUSH: Duration = Duration::from_secs(3);
 
-/// The thread that keeps a table up to date. Dropped it stops, once it has written the times of last use; a thread that the
-/// database does not let go is left behind after `LAST_FLUSH`.
+/// A background worker. Dropping it writes the times of last use and stops, within `LAST_FLUSH`: do
+/// it where blocking is allowed.
 #[derive(Debug)]
-pub struct Refresher {
-    wake: Sender<Wake>,
-    /// Nothing comes of it; it ends with the thread.
-    ended: Receiver<()>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// Why the thread does not wait any longer.
-enum Wake {
-    Look,
-    Stop,
-}
+pub struct Refresher(Worker);
 
 impl Refresher {
-    /// Keeps `table` as the database has it. Every half of `max_staleness` it looks for a change, which leaves the other half for the
-    /// database to answer. Dropping the guard waits for the thread, a few seconds at most: do it where blocking is allowed.
+    /// Keeps `table` as `database` has it. Looks for a change every half of `max_staleness`, which
+    /// leaves the database the other half to answer.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
     pub fn start(
         table: Arc<KeyTable>,
         database: Database,
         max_staleness: Duration,
-    ) -> std::io::Result<Refresher> {
+    ) -> io::Result<Refresher> {
         let every = (max_staleness / 2).max(Duration::from_millis(10));
         Refresher::start_with(table, database, every, FLUSH)
     }
@@ -50,77 +44,60 @@ impl Refresher {
         database: Database,
         every: Duration,
         flush: Duration,
-    ) -> std::io::Result<Refresher> {
-        let (wake, woken) = mpsc::channel::<Wake>();
-        let (running, ended) = mpsc::channel::<()>();
-        let run = move || {
-            // Dropped when this ends, also by a panic.
-            let _running = running;
-            let mut readable = true;
-            let mut unwritten = HashMap::new();
-            let mut written = Instant::now();
-            loop {
-                let stop = matches!(
-                    woken.recv_timeout(every),
-                    Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected)
-                );
-                if !stop {
-                    report(table.refresh(&database), &mut readable);
-                }
-                if stop || written.elapsed() >= flush {
-                    unwritten.extend(table.take_used());
-                    let used: Vec<(&str, i64)> = unwritten
-                        .iter()
-                        .map(|(id, at)| (id.as_str(), *at))
-                        .collect();
-                    written = Instant::now();
-                    // What cannot be written is kept for the next time; why, the look for changes reports.
-                    if used.is_empty() || database.keys().touch(&used).is_ok() {
-                        unwritten.clear();
-                    }
-                }
-                if stop {
-                    return;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new()
-            .name("larder-keys".to_owned())
-            .spawn(run)?;
-        Ok(Refresher {
-            wake,
-            ended,
-            thread: Some(thread),
-        })
+    ) -> io::Result<Refresher> {
+        let job = move |signals: &Signals| follow(&table, &database, every, flush, signals);
+        Worker::start("larder-keys", job).map(Refresher)
     }
 
-    /// What has the thread look at once: a change was heard of.
+    /// A function that makes the refresher look for a change at once.
     pub fn look_now(&self) -> impl Fn() + Send + Sync + use<> {
-        let wake = Mutex::new(self.wake.clone());
-        move || {
-            // A thread that has stopped has nothing to look for.
-            let _ = wake
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .send(Wake::Look);
-        }
+        self.0.waker()
     }
 }
 
 impl Drop for Refresher {
     fn drop(&mut self) {
-        let _ = self.wake.send(Wake::Stop);
-        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(LAST_FLUSH) {
+        if !self.0.stop(LAST_FLUSH) {
             log::warn!("the times of last use are not written: the database does not answer");
-            return;
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
         }
     }
 }
 
-/// Logs that the database has become readable or unreadable, not each attempt.
+/// The job: looks for changes, and writes the times of last use every `flush` and at the end.
+fn follow(
+    table: &KeyTable,
+    database: &Database,
+    every: Duration,
+    flush: Duration,
+    signals: &Signals,
+) {
+    let mut readable = true;
+    let mut unwritten = HashMap::new();
+    let mut written = Instant::now();
+    loop {
+        let stop = signals.wait(every) == Wake::Stop;
+        if !stop {
+            report(table.refresh(database), &mut readable);
+        }
+        if stop || written.elapsed() >= flush {
+            unwritten.extend(table.take_used());
+            let used: Vec<(&str, i64)> = unwritten
+                .iter()
+                .map(|(id, at)| (id.as_str(), *at))
+                .collect();
+            written = Instant::now();
+            // If the write fails, the times are kept for the next one. `report` says why it fails.
+            if used.is_empty() || database.keys().touch(&used).is_ok() {
+                unwritten.clear();
+            }
+        }
+        if stop {
+            return;
+        }
+    }
+}
+
+/// Logs when the database becomes readable or unreadable, not each attempt.
 fn report(result: Result<bool, DatabaseError>, readable: &mut bool) {
     match result {
         Ok(_) if !*readable => log::info!("API keys can be read from the database again"),
