@@ -159,7 +159,7 @@ impl Stage {
     }
 
     fn get(&self, key: &str) -> Arc<Entry> {
-        let answer = self.cache.get(key, &policy(), 0);
+        let answer = self.cache.get(key, &policy(), None);
         answer.expect("it is in memory").entry
     }
 
@@ -263,7 +263,7 @@ impl Stage {
         let (cache, key, policy) = (self.cache.clone(), self.key_with(tags), policy());
         Box::new(move || {
             for _ in 0..times {
-                let answer = cache.get(black_box(key.as_str()), &policy, 0);
+                let answer = cache.get(black_box(key.as_str()), &policy, None);
                 assert!(black_box(answer).is_some());
             }
         })

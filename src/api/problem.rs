@@ -190,6 +190,12 @@ impl Problem {
                 "Too many loads are waiting",
                 "The server loads as much as it can; ask again in a moment.".to_owned(),
             ),
+            Problem::Load(LoadError::Bug(_)) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal-error",
+                "Internal error",
+                self.load_detail(),
+            ),
             Problem::Load(_) => (
                 StatusCode::BAD_GATEWAY,
                 "source-failed",

@@ -241,7 +241,7 @@ impl Write {
         let own: Vec<InvalidationTarget> = match (resource.request_of(&values, 0, ""), templates) {
             (None, _) => Vec::new(),
             (Some(_), Some(_)) => resource.own_names(&resource.own_values(&values)),
-            (Some(own), None) => own.producer.names(&own.item).to_vec(),
+            (Some(own), None) => own.producer.targets(&own.item).to_vec(),
         };
         let mut names: Vec<String> = own.iter().map(|name| name.as_str().to_owned()).collect();
         let mut known: HashSet<String> = names.iter().cloned().collect();

@@ -1,12 +1,14 @@
 //! Entry <-> bytes in Redis; versioned, checksummed, never panics on any bytes.
 //!
-//! Layout, integers little-endian: `LDR` and the version (4 bytes), the load's id (8), XXH3 of all that follows (8), flags (1),
-//! epoch (8), load clock (8), moment of the load on Redis's clock (8, microseconds), fresh life (8, microseconds), duration of the
-//! load (8, microseconds), the validator as length (2; 0: none) and text, then the body to the end. Its names are in none: whoever
-//! looks for a key knows them.
+//! Layout, integers little-endian: `LDR` and the version (4 bytes), the id of the load (8), XXH3 of
+//! all that follows (8), flags (1), history id (8), load clock (8), end of the load on Redis's clock
+//! (8, microseconds), freshness lifetime (8, microseconds), duration of the load (8, microseconds),
+//! the validator as length (2; 0: none) and text, then the body to the end. The tags are not in it:
+//! whoever looks for a key knows them.
 //!
-//! Rolling deployments: a replica reads its own version only and takes any other for a miss, so two versions side by side cost
-//! loads, never wrong answers. The load's id stays where it is in every version, since the lease script compares it.
+//! Rolling deployments: a replica reads its own version only and takes any other for a miss. Two
+//! versions side by side cost loads, never wrong answers. The id of the load stays where it is in
+//! every version, since the lease script compares it.
 
 use std::time::Duration;
 
@@ -20,11 +22,12 @@ use super::policy::{Lifetime, Policy};
 const HEAD: &[u8; 4] = b"LDR\x03";
 const SUMMED_FROM: usize = 20;
 const ABSENT: u8 = 1;
-const TENTH: u8 = 2;
-const EXACTLY: u8 = 4;
-const STRICTLY: u8 = 8;
+const SHORTENED: u8 = 2;
+const MAX_AGE: u8 = 4;
+const MUST_REVALIDATE: u8 = 8;
 
-/// The bytes that stand for `entry` in Redis; `load_id`: a new one for each load and each confirmation.
+/// The bytes that stand for `entry` in Redis. `load_id`: a new one for each load and each
+/// confirmation.
 pub fn encode(entry: &Entry, load_id: u64, fresh_for: Duration, clock: &Clock) -> Vec<u8> {
     let body = entry.value.bytes();
     let validator = entry.validator().unwrap_or_default();
@@ -34,11 +37,11 @@ pub fn encode(entry: &Entry, load_id: u64, fresh_for: Duration, clock: &Clock) -
     out.extend_from_slice(&[0; 8]);
     let absent = if entry.value.is_absent() { ABSENT } else { 0 };
     let lifetime = match entry.lifetime() {
-        // What is not kept comes to no envelope.
+        // A value that is not stored gets no envelope.
         Lifetime::Policy | Lifetime::NoStore => 0,
-        Lifetime::Shortened => TENTH,
-        Lifetime::MaxAge(_) => EXACTLY,
-        Lifetime::MustRevalidate(_) => STRICTLY,
+        Lifetime::Shortened => SHORTENED,
+        Lifetime::MaxAge(_) => MAX_AGE,
+        Lifetime::MustRevalidate(_) => MUST_REVALIDATE,
     };
     out.push(absent | lifetime);
     for number in [
@@ -58,8 +61,9 @@ pub fn encode(entry: &Entry, load_id: u64, fresh_for: Duration, clock: &Clock) -
     out
 }
 
-/// The entry that `bytes` stand for, with its ends by this replica's `policy`; `own` gives what a value depends on whose load has that
-/// stamp. `None` for bytes that are no envelope of this version, or a damaged one.
+/// The entry that `bytes` stand for. It expires by this replica's `policy`. `own` returns what a
+/// value depends on whose load has that stamp. `None` for bytes that are not an envelope of this
+/// version, or a damaged one.
 pub fn decode(
     bytes: &Bytes,
     own: impl FnOnce(Stamp) -> Dependency,
@@ -83,9 +87,9 @@ pub fn decode(
     let said = Duration::from_micros(fresh_for?);
     let lifetime = match flags & !ABSENT {
         0 => Lifetime::Policy,
-        TENTH => Lifetime::Shortened,
-        EXACTLY => Lifetime::MaxAge(said),
-        STRICTLY => Lifetime::MustRevalidate(said),
+        SHORTENED => Lifetime::Shortened,
+        MAX_AGE => Lifetime::MaxAge(said),
+        MUST_REVALIDATE => Lifetime::MustRevalidate(said),
         _ => return None,
     };
     // Not in the future, however the clocks were set meanwhile.
@@ -113,7 +117,8 @@ pub fn decode(
     ))
 }
 
-/// The id of the load that made the envelope, where the lease script finds it: empty for bytes too short to have one.
+/// The id of the load that made the envelope, where the lease script finds it. Empty for bytes that
+/// are too short.
 pub(crate) fn load_id(bytes: &[u8]) -> &[u8] {
     bytes.get(4..12).unwrap_or_default()
 }

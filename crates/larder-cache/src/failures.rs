@@ -1,15 +1,18 @@
 //! Loads that failed a moment ago, and are not tried again yet.
 //!
-//! Promise: a source that is down is asked for one key once in a while, not once for each reader: its quota is not spent on
-//! refusals. The pause doubles from failure to failure, from a second to a tenth of the key's TTL, half a minute at most, and ends with a success.
+//! Promise: a source that is down is asked for one key once in a while, not once for each reader, so
+//! its quota is not spent on refusals. The pause doubles with each failure, from a second to a tenth
+//! of the key's TTL, and to half a minute at most. It ends with a success.
 //!
-//! A source that asks to be left alone is left alone for the time that it names: for the key that
-//! was asked for, or altogether. Such a pause does not hold for a key that was invalidated after it
-//! began, so an invalidation lifts it for what it names, on every replica.
+//! A source that asks to be left alone is left alone for the time that it names: for that key, or
+//! altogether. An invalidation after the pause began lifts it for the keys that it names, on every
+//! replica.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::clock::{Micros, micros};
 use super::coherence::Stamp;
@@ -19,9 +22,10 @@ use super::outcome::Staleness;
 use super::policy::Policy;
 use super::request::CacheItem;
 
-/// The first pause, where a tenth of the TTL is longer.
+/// The first pause, if a tenth of the TTL is longer.
 const FIRST: Duration = Duration::from_secs(1);
-/// The longest pause: a value that lives for a day is not to be missing for hours after its source has come back.
+/// The longest pause. A value with a TTL of a day must not be missing for hours after its source has
+/// come back.
 const LONGEST: Duration = Duration::from_secs(30);
 /// Keys that are remembered.
 const MOST: u64 = 10_000;
@@ -29,7 +33,8 @@ const MOST: u64 = 10_000;
 /// See the module.
 pub(crate) struct Failures {
     keys: moka::sync::Cache<Key, Failure, foldhash::fast::RandomState>,
-    /// By the share that their loads draw on. Held for one look or one change.
+    /// Pauses of whole sources, by the share that their loads draw on. The lock is held for one look
+    /// or one change.
     sources: Mutex<HashMap<Arc<str>, Failure>>,
 }
 
@@ -39,7 +44,7 @@ struct Failure {
     count: u32,
     until: Micros,
     error: LoadError,
-    /// Where the history of changes stood as it was noted.
+    /// Where the history of invalidations stood then.
     at: Stamp,
 }
 
@@ -52,8 +57,8 @@ impl Failures {
         }
     }
 
-    /// Why `item` is not to be loaded now, if it is not. `lifted`: whether any of its names was
-    /// invalidated since.
+    /// Why `item` is not to be loaded now, if it is not. `lifted`: whether anything that it depends on
+    /// was invalidated since that point of history.
     pub(crate) fn pause_of(
         &self,
         item: &CacheItem,
@@ -61,7 +66,7 @@ impl Failures {
         lifted: impl Fn(Stamp) -> bool,
     ) -> Option<LoadError> {
         let of_key = self.keys.get(item.key.as_str());
-        let of_source = || self.sources().get(&item.share).cloned();
+        let of_source = || self.sources.lock().get(&item.share).cloned();
         let holds = |failure: &Failure| failure.still_holds(now, &lifted);
         let failure = of_key.filter(holds).or_else(|| of_source().filter(holds))?;
         let retry_after = Duration::from_micros(failure.until - now);
@@ -97,12 +102,13 @@ impl Failures {
                 (before + 1, (FIRST * (1 << before.min(16))).min(longest))
             }
             LoadError::Paused { retry_after, .. } => (before, *retry_after),
-            // Nobody was asked, or for nothing that could be had. The quota's own book tells when
-            // it is back, and asking that costs nothing.
+            // No source was asked, or none could have answered. The quota's own book says when it is
+            // back, and asking the book costs nothing.
             LoadError::Spent { .. }
             | LoadError::Overloaded
             | LoadError::BackingOff { .. }
-            | LoadError::Unfit { .. } => return,
+            | LoadError::Unfit { .. }
+            | LoadError::Bug(_) => return,
         };
         let failure = Failure {
             count,
@@ -113,7 +119,7 @@ impl Failures {
         match error {
             LoadError::Paused {
                 whole_source: true, ..
-            } => drop(self.sources().insert(item.share.clone(), failure)),
+            } => drop(self.sources.lock().insert(item.share.clone(), failure)),
             _ => self.keys.insert(key.clone(), failure),
         }
     }
@@ -124,10 +130,6 @@ impl Failures {
         if self.keys.contains_key(key.as_str()) {
             self.keys.invalidate(key.as_str());
         }
-    }
-
-    fn sources(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Failure>> {
-        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -190,7 +190,7 @@ mod tests {
     use Validity::{HardPurged, OtherHistory, SoftPurgePending, SoftPurged, Valid};
 
     const S: Micros = 1_000_000;
-    /// When the load began and ended, when trust ended, when the memory TTL ends, when the TTL in Redis ends.
+    // When the load began and ended, when trust ended, and when the TTLs in memory and Redis end.
     const BEGAN: Micros = 1000 * S;
     const LOADED: Micros = 1001 * S;
     const TRUST_ENDED: Micros = 1005 * S;

@@ -1,8 +1,8 @@
-//! How long a value may be served: pure decisions, without a clock of their own.
+//! What the operator allows: TTLs per tier, and when a stale value may be served.
 //!
-//! A value's life has two ends. Until `memory_until` a replica serves its copy without asking anyone; until `fresh_until` the
-//! copy in Redis is an answer. What lies past its end is stale, and may still be served as far as [`StaleRules`] go; then it is
-//! dead. Freshness only decays: a later moment never makes a value fresher.
+//! A value expires twice. Until `memory_until` a replica serves its copy without asking anyone; until
+//! `fresh_until` the copy in Redis is an answer. After that it is stale, and may still be served as
+//! far as [`StaleRules`] go. Pure: nothing here looks at a clock. `freshness.rs` decides by it.
 
 use std::time::Duration;
 
@@ -11,20 +11,23 @@ use super::clock::{Micros, micros};
 /// What one resource allows. The default allows nothing: both tiers are off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// How long a copy may be served from memory before Redis is asked again; zero: this tier is off.
+    /// How long a copy may be served from memory before Redis is asked again; zero turns this tier
+    /// off.
     pub memory: Duration,
-    /// How long a value is fresh in Redis after its load; zero: this tier is off.
+    /// How long a value is fresh in Redis after its load; zero turns this tier off.
     pub redis: Duration,
-    /// How long it is remembered that there is no value, in either tier; zero: not at all.
+    /// How long an absent value is remembered, in either tier (negative caching); zero: not at all.
     pub absent: Duration,
     /// When a value past its TTL may still be served.
     pub stale: StaleRules,
-    /// How long a request waits for a load when there is a copy past `while_revalidate` but within `if_error`. `None`: to the end.
+    /// How long a request waits for a load if there is a copy past `while_revalidate` but within
+    /// `if_error`. `None`: to the end.
     pub soft_timeout: Option<Duration>,
-    /// How long memory is served while a replica hears from neither the bus nor Redis. `None`: to the end of its memory TTL.
+    /// How long memory is served while a replica reaches neither the bus nor Redis. `None`: to the
+    /// end of its memory TTL.
     pub disconnected_ttl: Option<Duration>,
-    /// How long past its end a value is kept that its source can confirm, so that it need not be sent again. Makes nothing
-    /// servable: see [`StaleRules`] for that.
+    /// How long a value is kept past its fresh life for its source to confirm, so that it need not be
+    /// sent again. Makes nothing servable: see [`StaleRules`] for that.
     pub revalidate: Duration,
 }
 
@@ -45,24 +48,26 @@ pub enum Lifetime {
     /// All of it.
     #[default]
     Policy,
-    /// A tenth: something is missing from it that may be back soon.
+    /// A tenth: a part of it is missing that may be back soon.
     Shortened,
-    /// So long, by its source's own word, where the policy's TTL is not shorter; zero: to be confirmed before each use.
+    /// At most so long, as its source says (RFC 9111, `max-age`), and never longer than the policy
+    /// says. Zero: to be confirmed before each use.
     MaxAge(Duration),
-    /// The same, and its source forbids to serve it a moment longer, whatever [`StaleRules`] say.
+    /// The same, and its source forbids stale use (`must-revalidate`), whatever [`StaleRules`] say.
     MustRevalidate(Duration),
-    /// None: whoever waited for it gets it, and no tier keeps it, nor anything that was made of it.
+    /// None (`no-store`): whoever waited for it gets it. No tier keeps it, nor a composite of it.
     NoStore,
 }
 
 impl Lifetime {
-    /// Whether nothing with this life may be served past its end.
+    /// Whether a value with this lifetime may never be served stale.
     pub(crate) fn forbids_stale(self) -> bool {
         matches!(self, Lifetime::MustRevalidate(_) | Lifetime::NoStore)
     }
 
-    /// The life of a whole that has this one by itself, with a part of that life: what a part's source forbids is forbidden for
-    /// the whole. How long the part is fresh is another matter.
+    /// The lifetime of a composite that has this one by itself and a part with that one. What a
+    /// part's source forbids is forbidden for the composite. How long the part is fresh is another
+    /// matter.
     pub(crate) fn with_part(self, part: Lifetime) -> Lifetime {
         match (self, part) {
             (Lifetime::NoStore, _) | (_, Lifetime::NoStore) => Lifetime::NoStore,
@@ -80,7 +85,7 @@ impl Lifetime {
     }
 }
 
-/// The two ends of a value's fresh life.
+/// When a value expires, in each tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expiry {
     /// Memory serves it without asking until then.
@@ -90,8 +95,9 @@ pub struct Expiry {
 }
 
 impl Policy {
-    /// How long a value lives in Redis after its load, and in memory where Redis is off. `jitter` is any number: it shortens the
-    /// life by up to a tenth, so that what was filled together does not expire together.
+    /// How long a value is fresh in Redis after its load, and in memory if Redis is off. `jitter` is
+    /// any number. It shortens the time by up to a tenth, so that values that were filled together do
+    /// not expire together.
     pub fn fresh_for(&self, absent: bool, lifetime: Lifetime, jitter: u64) -> Duration {
         let ttl = if absent {
             self.absent
@@ -103,7 +109,8 @@ impl Policy {
         shorten(ttl, lifetime, jitter)
     }
 
-    /// The ends for a copy that comes into memory at `now` of a value that is fresh until `fresh_until`.
+    /// When a copy expires that comes into memory at `now`, of a value that is fresh until
+    /// `fresh_until`.
     pub fn expiry(
         &self,
         absent: bool,
@@ -130,7 +137,7 @@ impl Policy {
         fresh.saturating_add(self.longest_stale(false).max(self.revalidate))
     }
 
-    /// How long after its end a value may still be served; `forbids_stale`: it may not at all.
+    /// How long past its fresh life a value may still be served.
     pub fn longest_stale(&self, forbids_stale: bool) -> Duration {
         if forbids_stale {
             Duration::ZERO
@@ -212,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_part_forbids_is_forbidden_for_the_whole() {
+    fn what_a_part_forbids_is_forbidden_for_the_composite() {
         let (strict, brief) = (
             Lifetime::MustRevalidate(Duration::ZERO),
             Duration::from_secs(1),
@@ -226,22 +233,22 @@ mod tests {
         ];
         for own in all {
             for part in all {
-                let whole = own.with_part(part);
+                let composite = own.with_part(part);
                 assert!(
-                    whole.forbids_stale() || !part.forbids_stale(),
+                    composite.forbids_stale() || !part.forbids_stale(),
                     "{own:?} {part:?}"
                 );
                 assert!(
-                    whole.forbids_stale() || !own.forbids_stale(),
+                    composite.forbids_stale() || !own.forbids_stale(),
                     "{own:?} {part:?}"
                 );
                 assert_eq!(
-                    whole == Lifetime::NoStore,
+                    composite == Lifetime::NoStore,
                     own == Lifetime::NoStore || part == Lifetime::NoStore
                 );
                 let (p, now) = (policy(), 0);
                 let ends = |life| p.expiry(false, life, 0, u64::MAX, now).memory_until;
-                assert!(ends(whole) <= ends(own), "{own:?} {part:?}");
+                assert!(ends(composite) <= ends(own), "{own:?} {part:?}");
             }
         }
     }

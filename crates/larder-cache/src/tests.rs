@@ -1,4 +1,5 @@
-//! The cache as a whole in one process, with no Redis: what needs one is tested against a real one in `tests/`.
+//! The cache in one process, without Redis. Whatever needs one is tested against a real one in
+//! `tests/`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
@@ -6,12 +7,19 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
+mod disconnected;
 mod pauses;
 mod revalidation;
 
 const LONG: Duration = Duration::from_secs(20);
 
+/// A cache that is alone and trusts itself.
 fn cache() -> Cache {
+    assembled(true)
+}
+
+/// A cache with a Redis that nobody can reach.
+fn assembled(standalone: bool) -> Cache {
     // A port that nobody listens on: reserved, and closed again.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -33,7 +41,7 @@ fn cache() -> Cache {
             max_queue: 4,
         },
         &CoherenceSettings::default(),
-        true,
+        standalone,
     )
     .unwrap()
 }
@@ -142,7 +150,7 @@ fn stale_is_served_at_once_and_renewed_behind() {
         Outcome::Loaded
     );
     let deadline = Instant::now() + LONG;
-    while cache.get(Key::new(1, "k").as_str(), &brief, 0).is_some() {
+    while cache.get(Key::new(1, "k").as_str(), &brief, None).is_some() {
         assert!(Instant::now() < deadline);
         std::thread::yield_now();
     }
@@ -173,7 +181,7 @@ fn a_load_that_fails_falls_back_to_the_stale_copy_and_is_not_tried_again_at_once
         .unwrap();
     let key = Key::new(1, "k");
     let deadline = Instant::now() + LONG;
-    while cache.get(key.as_str(), &brief, 0).is_some() {
+    while cache.get(key.as_str(), &brief, None).is_some() {
         assert!(Instant::now() < deadline);
         std::thread::yield_now();
     }
@@ -262,7 +270,7 @@ fn composed(
     });
     let parts = vec![loading("part-a", policy, a), loading("part-b", policy, b)];
     Request {
-        item: item("whole", policy),
+        item: item("composite", policy),
         producer: Producer::Compose(Composition {
             parts,
             compose,
@@ -272,7 +280,7 @@ fn composed(
 }
 
 #[test]
-fn a_whole_is_made_of_its_parts_and_kept() {
+fn a_composite_is_made_of_its_parts_and_kept() {
     let (cache, policy) = (cache(), hour());
     let first = cache.answer(
         composed(&policy, || present("a"), || present("b"), None),
@@ -284,22 +292,22 @@ fn a_whole_is_made_of_its_parts_and_kept() {
 }
 
 #[test]
-fn a_whole_falls_with_a_tag_that_none_of_its_parts_has() {
-    let (cache, policy, key) = (cache(), hour(), Key::new(1, "whole"));
-    let kept = || cache.get(key.as_str(), &policy, 0).is_some();
+fn a_composite_falls_with_a_tag_that_none_of_its_parts_has() {
+    let (cache, policy, key) = (cache(), hour(), Key::new(1, "composite"));
+    let kept = || cache.get(key.as_str(), &policy, None).is_some();
     for kind in [Purge::Hard, Purge::Soft] {
         let mut request = composed(&policy, || present("a"), || present("b"), None);
-        request.item.tags = Box::new([Tag::new("whole's")]);
+        request.item.tags = Box::new([Tag::new("composite's")]);
         let made = cache.answer(request, LONG);
         assert_eq!(text(&made).0, "a+b");
         assert!(kept());
-        cache.invalidate(&[InvalidationTarget::tag("whole's")], kind);
+        cache.invalidate(&[InvalidationTarget::tag("composite's")], kind);
         assert!(!kept(), "{kind:?}");
     }
 }
 
 #[test]
-fn a_whole_that_lacks_a_part_lives_a_tenth_and_spares_the_part_that_is_there() {
+fn a_composite_that_lacks_a_part_lives_a_tenth_and_spares_the_part_that_is_there() {
     let cache = cache();
     let policy = policy(Duration::from_secs(300), Duration::ZERO, Duration::ZERO);
     let partial = cache.answer(composed(&policy, failed, || present("b"), None), LONG);

@@ -1,7 +1,8 @@
 //! The memory tier: moka, weighed in bytes.
 //!
-//! Promise: it holds at most the configured bytes, give or take moka's own buffers, and keeps an entry as long as it can be of
-//! any use, stale time included. It refuses to decide what may be served: it gives what it has.
+//! Promise: it holds at most the configured bytes, give or take moka's own buffers, and keeps an
+//! entry as long as it can be of any use, stale time included. It does not decide what may be
+//! served: it returns what it has.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,10 +17,11 @@ use super::key::Key;
 use super::policy::{Lifetime, Policy};
 use super::settings::{Eviction, MemorySettings};
 
-/// What an entry costs besides its key and body, as `cargo bench --bench scale` finds it: more than half is moka's own nodes, the
-/// rest the entry's fields, its key as a name, and the count of those who hold its body.
+/// What an entry costs besides its key and body, as `cargo bench --bench scale` measures it. More
+/// than half is moka's own nodes; the rest is the entry's fields, its key as a name, and the
+/// reference count of its body.
 const BOOKKEEPING: usize = 610;
-/// What each tag adds besides its text, if no other entry shares that.
+/// What each tag adds besides its text, if no other entry shares it.
 const A_TAG: usize = 48;
 
 type Map = moka::sync::Cache<Key, Arc<Entry>, foldhash::fast::RandomState>;
@@ -79,13 +81,13 @@ impl MemoryTier {
         MemoryTier { map, evictions }
     }
 
-    /// What is kept under the key with this text.
+    /// The entry under the key with this text.
     pub(crate) fn get(&self, key: &str) -> Option<Arc<Entry>> {
         self.map.get(key)
     }
 
-    /// Keeps `entry` while `policy` can make any use of it, and returns it, shared from now on. One that is of no use is not kept, and
-    /// drops what was there.
+    /// Keeps `entry` while `policy` can make any use of it, and returns it, shared from now on. An
+    /// entry that is of no use is not kept, and drops the one that was there.
     pub(crate) fn fill(
         &self,
         key: Key,
