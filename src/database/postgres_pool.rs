@@ -11,13 +11,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use postgres::error::{Severity, SqlState};
 use postgres::{Client, Config, Statement};
 use r2d2::ManageConnection;
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::worker::spawn_thread;
 
 use super::error::DatabaseError;
 use super::{pooler, postgres_url, tls};
@@ -207,9 +208,7 @@ impl PostgresManager {
             let asked = pooler::refuse_shared_sessions(&mut first.client, &mut second.client);
             let _ = sender.send(asked.map(|()| first));
         };
-        thread::Builder::new()
-            .name("larder-postgres-connect".to_owned())
-            .spawn(ask)
+        spawn_thread("larder-postgres-connect", ask)
             .map_err(|error| DatabaseError::Unavailable(error.to_string()))?;
         receiver.recv_timeout(CONNECT).map_err(|_| silent())?
     }
@@ -257,9 +256,7 @@ impl ManageConnection for PostgresManager {
             // The receiver may have given up; the client is then dropped here, on a plain thread.
             let _ = sender.send(opened);
         };
-        thread::Builder::new()
-            .name("larder-postgres-connect".to_owned())
-            .spawn(attempt)
+        spawn_thread("larder-postgres-connect", attempt)
             .map_err(|error| DatabaseError::Unavailable(error.to_string()))?;
         let client = receiver.recv_timeout(CONNECT).map_err(|_| silent())??;
         Ok(PostgresConnection {
@@ -312,7 +309,7 @@ impl Drop for PostgresPool {
     fn drop(&mut self) {
         let pool = self.0.take();
         // Where no thread can be had the process is past caring about an orderly goodbye.
-        let _ = thread::Builder::new().spawn(move || drop(pool));
+        let _ = spawn_thread("larder-postgres-close", move || drop(pool));
     }
 }
 
@@ -414,7 +411,7 @@ mod tests {
         let url = format!("postgres://u:p@{}/d", silent.local_addr().unwrap());
         let manager = PostgresManager::new(&url, Duration::from_secs(1)).unwrap();
         let begun = Instant::now();
-        thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let attempts: Vec<_> = (0..MOST_HANGING + 4)
                 .map(|_| scope.spawn(|| manager.connect()))
                 .collect();
@@ -442,7 +439,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(10);
         while manager.hanging.load(Ordering::Relaxed) > 0 {
             assert!(Instant::now() < deadline);
-            thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 

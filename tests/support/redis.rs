@@ -106,7 +106,7 @@ impl RedisServer {
     /// `most`. Gives how many went.
     pub fn forget_names(&self, keep: Duration, most: u64) -> u64 {
         let script = redis::Script::new(concat!(
-            include_str!("../../crates/larder-cache/src/call.lua"),
+            include_str!("../../crates/larder-cache/src/coherence/call.lua"),
             include_str!("../../crates/larder-cache/src/coherence/history.lua"),
             include_str!("../../crates/larder-cache/src/coherence/prune.lua")
         ));
