@@ -52,3 +52,4 @@ pub mod database;
 pub mod quantity;
 pub mod resource;
 pub mod source;
+pub mod template;

@@ -1,25 +1,26 @@
-//! The archivist: writes what each load brought to the database, behind the answer's back.
+//! The archivist: a thread that writes loaded articles to the database.
 //!
-//! Promise: an answer never waits for the database. What waits to be written is bounded; past the bound a batch is dropped and
-//! said so, since the next load of its category brings most of it again. Dropping the last handle writes what waits and stops.
+//! Promise: an answer never waits for the database. The queue is bounded. If it is full, a batch is
+//! dropped and logged; the next load of its category brings most of it again. Dropping the last
+//! handle writes the queue and ends the thread.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::database::{ArchivedArticle, Database, DatabaseError};
 use crate::source::news::Listing;
 
-use super::news::made_up_shelf;
-
-/// Batches that may wait.
+/// Batches in the queue, at most.
 const WAITING: usize = 256;
-/// How often what is too old is removed.
+/// How often old articles are removed.
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 
+/// A category, and the bytes of a listing.
 type Batch = (String, Bytes);
 
 /// See the module. Cheap to clone.
@@ -30,15 +31,16 @@ struct Inner {
     batches: SyncSender<Batch>,
     full: AtomicBool,
     stopping: Arc<AtomicBool>,
-    /// Nothing comes of it; it ends with the thread.
+    /// Disconnects when the thread ends. Receives nothing. The lock protects the receiver from
+    /// several callers of `finish`.
     ended: Mutex<Receiver<()>>,
 }
 
 impl Archivist {
-    /// An archivist that keeps articles in `database` for `keep`.
+    /// Starts an archivist that keeps articles in `database` for `keep`.
     ///
     /// # Errors
-    /// If no thread can be started.
+    /// If the thread cannot be started.
     pub fn start(database: Database, keep: Duration) -> std::io::Result<Archivist> {
         let (batches, waiting) = sync_channel(WAITING);
         let (running, ended) = channel();
@@ -61,26 +63,27 @@ impl Archivist {
         })))
     }
 
-    /// Has the articles of a listing written under `category`. Does not block.
+    /// Queues the articles of a listing to be written under `category`. Does not block.
     pub fn keep(&self, category: &str, listing: Bytes) {
         let batch = (category.to_owned(), listing);
         let taken = self.0.batches.try_send(batch).is_ok();
         if !taken && !self.0.full.swap(true, Ordering::Relaxed) {
-            log::warn!("the archive falls behind: some articles are not kept");
+            log::warn!("the archive's queue is full: some articles are not archived");
         } else if taken {
             self.0.full.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Writes what waits and stops. Waits for that at most for `limit`; a thread that the database does not let go is left behind.
+    /// Writes the queue and stops the thread. Waits at most for `limit`; if the database still
+    /// blocks the thread then, leaves it running.
     pub fn finish(&self, limit: Duration) {
         self.0.stopping.store(true, Ordering::SeqCst);
-        // An empty batch wakes a thread that waits for one. Where there is no room for it the thread is at work, and looks after
-        // each batch whether it is to stop.
+        // An empty batch wakes a thread that waits for one. If there is no room for it, the thread
+        // is at work, and it checks `stopping` after each batch.
         let _ = self.0.batches.try_send((String::new(), Bytes::new()));
-        let ended = self.0.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(limit) {
-            log::warn!("the archive is not written to the end: the database takes too long");
+        let ended = self.0.ended.lock().recv_timeout(limit);
+        if let Err(RecvTimeoutError::Timeout) = ended {
+            log::warn!("some articles were not archived: the database timed out");
         }
     }
 }
@@ -91,7 +94,7 @@ struct Work {
     waiting: Receiver<Batch>,
     keep: Duration,
     stopping: Arc<AtomicBool>,
-    /// Dropped when the thread ends, also by a panic.
+    /// Dropped when the thread ends, even by a panic.
     _running: Sender<()>,
 }
 
@@ -101,13 +104,13 @@ impl Work {
         let mut prune_at = Instant::now();
         loop {
             let next = if self.stopping.load(Ordering::SeqCst) {
-                // Whatever there is, and no more.
+                // Only what is queued now.
                 self.waiting
                     .try_recv()
                     .map_err(|_| RecvTimeoutError::Disconnected)
             } else {
                 match prune_at.saturating_duration_since(Instant::now()) {
-                    // Before the next batch: while batches keep coming the wait for one never runs out.
+                    // Before the next batch: while batches keep coming, the wait never times out.
                     Duration::ZERO => Err(RecvTimeoutError::Timeout),
                     left => self.waiting.recv_timeout(left),
                 }
@@ -122,7 +125,7 @@ impl Work {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             match done {
-                Ok(()) if failing => log::info!("the archive is written again"),
+                Ok(()) if failing => log::info!("the archive can be written again"),
                 Err(ref error) if !failing => log::warn!("the archive cannot be written: {error}"),
                 _ => {}
             }
@@ -134,15 +137,21 @@ impl Work {
         let Some(listing) = Listing::read(listing) else {
             return Ok(());
         };
-        let shelf = if listing.flags().sandbox {
-            made_up_shelf(&category)
+        let category = if listing.flags().sandbox {
+            sandbox_category(&category)
         } else {
             category
         };
         self.database
             .archive()
-            .store(Some(&shelf), &articles(&listing))
+            .store(Some(&category), &articles(&listing))
     }
+}
+
+/// The archive's category for articles that the sandbox invented for `category`. They are kept apart
+/// from real news.
+pub(super) fn sandbox_category(category: &str) -> String {
+    format!("sandbox:{category}")
 }
 
 fn articles(listing: &Listing<'_>) -> Vec<ArchivedArticle> {
@@ -196,7 +205,7 @@ mod tests {
         archivist.finish(Duration::from_secs(20));
         let kept = database.archive().newest(Some("c"), 1_000).unwrap();
         assert_eq!(kept.len(), WAITING);
-        // Again, as whoever finishes twice may do: nothing is left to wait for.
+        // A second call returns at once.
         let began = Instant::now();
         archivist.finish(Duration::from_secs(20));
         assert!(began.elapsed() < Duration::from_secs(10));
@@ -249,7 +258,7 @@ mod tests {
             })
         });
         wait_begun.recv().unwrap();
-        // More than there is room for: the sign to stop finds none either.
+        // More than the queue holds, so there is no room for the empty batch either.
         for number in 0..=WAITING + 1 {
             keep(&archivist, number);
         }
