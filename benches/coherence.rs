@@ -377,7 +377,7 @@ struct SilentInvalidation {
 impl SilentInvalidation {
     fn new(prefix: &str) -> SilentInvalidation {
         const WHOLE: &str = concat!(
-            include_str!("../crates/larder-cache/src/call.lua"),
+            include_str!("../crates/larder-cache/src/coherence/call.lua"),
             include_str!("../crates/larder-cache/src/coherence/history.lua"),
             include_str!("../crates/larder-cache/src/coherence/invalidate.lua")
         );

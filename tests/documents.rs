@@ -5,8 +5,8 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::larder::{Larder, LarderOptions};
-use crate::support::postgres::PostgresServer;
+use testkit::larder::{Larder, LarderOptions};
+use testkit::postgres::PostgresServer;
 
 const DOCUMENTS: [&str; 6] = [
     "README.md",
@@ -144,7 +144,7 @@ fn the_walk_of_the_readme_ends_as_it_says() {
     assert!(readme.contains("-d '{\"name\":\"Ada King\",\"email\":\"ada@example.com\"}'"));
     let call = larder
         .call("PUT", "/users/1")
-        .key(crate::support::larder::ADMIN_KEY);
+        .key(testkit::larder::ADMIN_KEY);
     let put = call.json(&body).send().expect(200);
     assert!(readme.contains(&format!("\n{}\n", put.text())), "{put}");
     assert_eq!(

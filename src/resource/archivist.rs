@@ -6,14 +6,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use crate::database::{ArchivedArticle, Database, DatabaseError};
 use crate::source::news::Listing;
+use crate::worker::{Signals, Worker};
 
 /// Batches in the queue, at most.
 const WAITING: usize = 256;
@@ -30,10 +30,7 @@ pub struct Archivist(Arc<Inner>);
 struct Inner {
     batches: SyncSender<Batch>,
     full: AtomicBool,
-    stopping: Arc<AtomicBool>,
-    /// Disconnects when the thread ends. Receives nothing. The lock protects the receiver from
-    /// several callers of `finish`.
-    ended: Mutex<Receiver<()>>,
+    worker: Worker,
 }
 
 impl Archivist {
@@ -43,23 +40,16 @@ impl Archivist {
     /// If the thread cannot be started.
     pub fn start(database: Database, keep: Duration) -> std::io::Result<Archivist> {
         let (batches, waiting) = sync_channel(WAITING);
-        let (running, ended) = channel();
-        let stopping = Arc::new(AtomicBool::new(false));
         let work = Work {
             database,
             waiting,
             keep,
-            stopping: stopping.clone(),
-            _running: running,
         };
-        std::thread::Builder::new()
-            .name("archivist".into())
-            .spawn(move || work.run())?;
+        let worker = Worker::start("archivist", move |signals| work.run(signals))?;
         Ok(Archivist(Arc::new(Inner {
             batches,
             full: AtomicBool::new(false),
-            stopping,
-            ended: Mutex::new(ended),
+            worker,
         })))
     }
 
@@ -67,6 +57,7 @@ impl Archivist {
     pub fn keep(&self, category: &str, listing: Bytes) {
         let batch = (category.to_owned(), listing);
         let taken = self.0.batches.try_send(batch).is_ok();
+        self.0.worker.wake();
         if !taken && !self.0.full.swap(true, Ordering::Relaxed) {
             log::warn!("the archive's queue is full: some articles are not archived");
         } else if taken {
@@ -77,52 +68,38 @@ impl Archivist {
     /// Writes the queue and stops the thread. Waits at most for `limit`; if the database still
     /// blocks the thread then, leaves it running.
     pub fn finish(&self, limit: Duration) {
-        self.0.stopping.store(true, Ordering::SeqCst);
-        // An empty batch wakes a thread that waits for one. If there is no room for it, the thread
-        // is at work, and it checks `stopping` after each batch.
-        let _ = self.0.batches.try_send((String::new(), Bytes::new()));
-        let ended = self.0.ended.lock().recv_timeout(limit);
-        if let Err(RecvTimeoutError::Timeout) = ended {
+        if !self.0.worker.stop(limit) {
             log::warn!("some articles were not archived: the database timed out");
         }
     }
 }
 
-/// The thread's side.
+/// The job of the worker.
 struct Work {
     database: Database,
     waiting: Receiver<Batch>,
     keep: Duration,
-    stopping: Arc<AtomicBool>,
-    /// Dropped when the thread ends, even by a panic.
-    _running: Sender<()>,
 }
 
 impl Work {
-    fn run(self) {
+    fn run(self, signals: &Signals) {
         let mut failing = false;
         let mut prune_at = Instant::now();
         loop {
-            let next = if self.stopping.load(Ordering::SeqCst) {
-                // Only what is queued now.
-                self.waiting
-                    .try_recv()
-                    .map_err(|_| RecvTimeoutError::Disconnected)
+            // Asked before the queue is read, so every batch queued before the stop is written.
+            let stopping = signals.is_stopping();
+            // Pruning comes first: while batches keep coming, the queue is never empty.
+            let left = prune_at.saturating_duration_since(Instant::now());
+            let done = if left.is_zero() && !stopping {
+                prune_at = Instant::now() + PRUNE_EVERY;
+                self.database.archive().prune(self.keep).map(|_| ())
+            } else if let Ok((category, listing)) = self.waiting.try_recv() {
+                self.store(category, &listing)
+            } else if stopping {
+                return;
             } else {
-                match prune_at.saturating_duration_since(Instant::now()) {
-                    // Before the next batch: while batches keep coming, the wait never times out.
-                    Duration::ZERO => Err(RecvTimeoutError::Timeout),
-                    left => self.waiting.recv_timeout(left),
-                }
-            };
-            let done = match next {
-                Ok((category, _)) if category.is_empty() => continue,
-                Ok((category, listing)) => self.store(category, &listing),
-                Err(RecvTimeoutError::Timeout) => {
-                    prune_at = Instant::now() + PRUNE_EVERY;
-                    self.database.archive().prune(self.keep).map(|_| ())
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
+                signals.wait(left);
+                continue;
             };
             match done {
                 Ok(()) if failing => log::info!("the archive can be written again"),
@@ -224,18 +201,25 @@ mod tests {
         }
         let (batches, waiting) = sync_channel(1);
         batches.send(("c".to_owned(), listing(1))).unwrap();
-        drop(batches);
         let work = Work {
             database: database.clone(),
             waiting,
             keep: Duration::ZERO,
-            stopping: Arc::default(),
-            _running: channel().0,
         };
-        work.run();
-        let kept = database.archive().newest(Some("c"), 9).unwrap();
-        let kept: Vec<&str> = kept.iter().map(|article| &*article.url).collect();
-        assert_eq!(kept, ["https://example.com/1"]);
+        let _worker = Worker::start("archivist", move |signals| work.run(signals)).unwrap();
+        let (old, new) = ("https://example.com/0", "https://example.com/1");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let kept = database.archive().newest(Some("c"), 9).unwrap();
+            let kept: Vec<&str> = kept.iter().map(|article| &*article.url).collect();
+            if kept == [new] {
+                break;
+            }
+            // The old one goes before the new one comes.
+            assert!(kept == [old] || kept.is_empty(), "{kept:?}");
+            assert!(Instant::now() < deadline, "not in time");
+            std::thread::yield_now();
+        }
     }
 
     #[test]

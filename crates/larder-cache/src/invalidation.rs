@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Cache;
 use super::coherence::bus::{Listener, MOST_NAMES};
 use super::coherence::{Batch, InvalidationTarget, Purge};
-use super::redis_fault::over;
+use super::redis_tier::fault::over;
 
 /// Names in one script: many more would hold up everybody else in Redis, and outlast the time a reply may take.
 const NAMES_AT_ONCE: usize = 1000;

@@ -63,7 +63,6 @@
 //!
 //! `examples/embedded.rs` and `examples/actix.rs` are whole programs.
 
-mod breaker;
 mod builder;
 mod clock;
 mod coherence;
@@ -79,7 +78,6 @@ mod flight;
 mod interest;
 mod invalidation;
 mod key;
-mod leases;
 mod loaders;
 mod loading;
 mod memory_tier;
@@ -88,14 +86,7 @@ mod open;
 mod outcome;
 mod policy;
 mod random;
-mod redis_connection;
-mod redis_fault;
-mod redis_health;
-mod redis_pool;
-mod redis_reads;
 mod redis_tier;
-mod redis_url;
-mod redis_watch;
 mod request;
 mod secret;
 mod settings;
@@ -143,11 +134,11 @@ pub use self::loaders::ShareStatus;
 pub use self::outcome::{Answer, Outcome, Staleness, Trace};
 pub use self::policy::{Expiry, Freshness, Lifetime, Policy, StaleRules};
 pub use self::random::random;
-pub use self::redis_fault::{RedisDown, RedisState};
-pub use self::redis_pool::RedisPool;
-pub use self::redis_url::check_redis_url;
+pub use self::redis_tier::fault::{RedisDown, RedisState};
+pub use self::redis_tier::pool::RedisPool;
+pub use self::redis_tier::url::check_redis_url;
 #[doc(hidden)] // For the server.
-pub use self::redis_url::unknown_option;
+pub use self::redis_tier::url::unknown_option;
 pub use self::request::{
     CacheItem, Compose, Composition, LastResort, Load, LoadContext, Loaded, Producer, Request,
     Revalidation,

@@ -16,7 +16,7 @@ use super::flight::Landing;
 use super::outcome::{Answer, Outcome, Staleness, Trace};
 use super::policy::Freshness;
 use super::random::random;
-use super::redis_reads::Read;
+use super::redis_tier::reads::Read;
 use super::request::{CacheItem, Load};
 use super::verdict::Word;
 

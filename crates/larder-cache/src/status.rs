@@ -9,7 +9,7 @@ use super::clock::micros;
 use super::coherence::{Dependency, InvalidationTarget, bus};
 use super::entry::Entry;
 use super::policy::{Freshness, Policy};
-use super::redis_fault::RedisDown;
+use super::redis_tier::fault::RedisDown;
 
 /// How long a replica that has gone is kept in the list of those that are not shown.
 const REPLICA_FORGOTTEN: Duration = Duration::from_secs(60);

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use redis::RedisResult;
 
-use super::super::clock::{Clock, Micros};
-use super::super::redis_fault::over;
 use super::era::{History, HistoryId, Last, State};
 use super::name::{InvalidationTarget, Purge};
 use super::pending::Pending;
 use super::scripts::Clocks;
+use crate::clock::{Clock, Micros};
+use crate::redis_tier::fault::over;
 
 /// Trust that never ends: nobody else is there to be heard.
 const FOREVER: Micros = Micros::MAX;

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use redis::RedisResult;
 
-use super::redis_fault::RedisState;
-use super::redis_health::Health;
+use super::fault::RedisState;
+use super::health::Health;
 
 /// The first and the longest pause between two looks for a Redis that is down, and between two
 /// fills on trial while it is up.

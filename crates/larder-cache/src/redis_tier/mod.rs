@@ -3,6 +3,19 @@
 //! A read that Redis does not answer is told so; nothing here is an error to a reader.
 //!
 //! Leases only save work. Whoever holds one is the only replica to load a key; correctness never needs them.
+//!
+//! The folder is named `redis_tier` because a module named `redis` would hide the `redis` crate.
+//! Arrows: `redis_tier` imports `coherence`, never the other way round.
+
+pub(crate) mod breaker;
+mod connection;
+pub(crate) mod fault;
+pub(crate) mod health;
+pub(crate) mod leases;
+pub(crate) mod pool;
+pub(crate) mod reads;
+pub(crate) mod url;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +23,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::Script;
 
-use super::coherence::{InvalidationTarget, Mirror, Scripts, Stamp};
-use super::error::LoadError;
-use super::key::Key;
-use super::leases::{Held, LEASE};
-use super::redis_fault::{RedisDown, unexpected};
-use super::redis_pool::RedisPool;
-use super::redis_reads::{Ask, Queue, Read};
+use self::fault::{RedisDown, unexpected};
+use self::leases::{Held, LEASE};
+use self::pool::RedisPool;
+use self::reads::{Ask, Queue, Read};
+use crate::coherence::{InvalidationTarget, Mirror, Scripts, Stamp};
+use crate::error::LoadError;
+use crate::key::Key;
 
 /// Threads that read.
 const READERS: usize = 2;
@@ -92,9 +105,12 @@ impl RedisTier {
             mirror,
             scripts,
             held: Arc::default(),
-            fill: Script::new(concat!(include_str!("call.lua"), include_str!("fill.lua"))),
+            fill: Script::new(concat!(
+                include_str!("../coherence/call.lua"),
+                include_str!("fill.lua")
+            )),
             release: Script::new(concat!(
-                include_str!("call.lua"),
+                include_str!("../coherence/call.lua"),
                 include_str!("release.lua")
             )),
         })

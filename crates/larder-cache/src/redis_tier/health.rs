@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use redis::RedisError;
 
 use super::breaker::Breaker;
-use super::redis_fault::{Fault, RedisState};
+use super::fault::{Fault, RedisState};
 
 /// How often a change of what Redis takes is told in the log at most. It can change with each fill
 /// where memory is short.

@@ -4,7 +4,7 @@
 //! waits at all: a watcher thread asks for it in the background and lets traffic through again once
 //! it takes a fill. A connection is used only after it has compared Redis's history with the one
 //! that this replica knows, never again after an I/O error, and never after a sign that it leads to
-//! another server than a new one would: see `redis_fault.rs`.
+//! another server than a new one would: see `fault.rs`.
 //!
 //! Refuses: r2d2's PING on every checkout (a second round trip for each read), and the manager that the redis crate brings
 //! (it connects without a limit of time, and a connection that timed out still calls itself open).
@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 use redis::{ErrorKind, RedisError, RedisResult, Script};
 use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 
-use super::clock::Clock;
-use super::coherence::{Mirror, Scripts, Seen};
-use super::redis_connection::{Manager, ManagerParts};
-use super::redis_fault::{Fault, RedisDown, RedisState};
-use super::redis_health::Health;
-use super::redis_url::check_redis_url;
-use super::redis_watch::watch;
-use super::settings::{RedisChoice, RedisSettings};
+use super::connection::{Manager, ManagerParts};
+use super::fault::{Fault, RedisDown, RedisState};
+use super::health::Health;
+use super::url::check_redis_url;
+use super::watch::watch;
+use crate::clock::Clock;
+use crate::coherence::{Mirror, Scripts, Seen};
+use crate::settings::{RedisChoice, RedisSettings};
 
 /// Connections that are opened at one time, each on a thread.
 const OPENERS: usize = 3;
@@ -93,7 +93,10 @@ impl RedisPool {
             errors: AtomicU64::new(0),
             choice,
             trial: (
-                Script::new(concat!(include_str!("call.lua"), include_str!("trial.lua"))),
+                Script::new(concat!(
+                    include_str!("../coherence/call.lua"),
+                    include_str!("trial.lua")
+                )),
                 format!("{}:trial", settings.prefix),
             ),
         });
@@ -222,7 +225,7 @@ impl RedisPool {
     }
 
     /// What opens connections that are not the pool's: for whoever must not wait for those who use it.
-    pub(crate) fn connector(&self) -> super::coherence::bus::Connect {
+    pub(crate) fn connector(&self) -> crate::coherence::bus::Connect {
         let manager = self.0.manager.clone();
         Box::new(move |timeout| manager.open(timeout))
     }

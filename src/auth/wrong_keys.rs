@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
 
-use super::edge::Source;
+use super::client_network::ClientNetwork;
 use super::limiter::Limiter;
 use crate::quantity::Rate;
 
@@ -30,8 +30,8 @@ const LINES: Rate = Rate {
 };
 
 /// See the module.
-pub(crate) struct WrongKeys {
-    sources: Cache<Source, Arc<Suspect>>,
+pub struct WrongKeys {
+    sources: Cache<ClientNetwork, Arc<Suspect>>,
     lines: Limiter,
     refused: AtomicU64,
     slowed: AtomicU64,
@@ -58,7 +58,7 @@ impl Default for WrongKeys {
 
 impl WrongKeys {
     /// Counts one that came from `source`. Returns how long it is to wait, if there were too many.
-    pub(crate) fn note(&self, source: Option<Source>, now: Instant) -> Option<Duration> {
+    pub fn note(&self, source: Option<ClientNetwork>, now: Instant) -> Option<Duration> {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let source = source?;
         let suspect = self.sources.get_with(source, || {
@@ -82,7 +82,7 @@ impl WrongKeys {
     }
 
     /// How many were refused, and how many of them with 429.
-    pub(crate) fn totals(&self) -> (u64, u64) {
+    pub fn totals(&self) -> (u64, u64) {
         (
             self.refused.load(Ordering::Relaxed),
             self.slowed.load(Ordering::Relaxed),
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn each_source_has_a_rate_of_its_own() {
         let (wrong, now) = (WrongKeys::default(), Instant::now());
-        let source = |last: u8| Some(Source::of([192, 0, 2, last].into()));
+        let source = |last: u8| Some(ClientNetwork::of([192, 0, 2, last].into()));
         for _ in 0..RATE.count {
             assert_eq!(wrong.note(source(1), now), None);
         }

@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use redis::{ConnectionLike, ErrorKind, RedisError, RedisResult};
 
-use super::clock::Clock;
-use super::coherence::{Mirror, Scripts, Seen};
-use super::redis_fault::{Fault, over};
-use super::redis_health::Health;
+use super::fault::{Fault, over};
+use super::health::Health;
+use crate::clock::Clock;
+use crate::coherence::{Mirror, Scripts, Seen};
 
 /// Opens connections: those of the pool, and those that are nobody else's.
 #[derive(Clone)]

@@ -368,14 +368,14 @@ pub(super) mod tests {
 
     const RATE: &str = "5/1h";
 
-    pub(in crate::api) fn table() -> KeyTable {
+    pub(in crate::auth) fn table() -> KeyTable {
         KeyTable::new(
             RATE.parse().unwrap(),
             Some(Secret::new("an-admin-key-of-24-chars")),
         )
     }
 
-    pub(in crate::api) fn create(database: &Database, rate: KeyRate) -> Secret {
+    pub(in crate::auth) fn create(database: &Database, rate: KeyRate) -> Secret {
         database
             .keys()
             .create(&NewKey {
@@ -387,7 +387,7 @@ pub(super) mod tests {
             .secret
     }
 
-    pub(in crate::api) fn known(table: &KeyTable, presented: &str) -> bool {
+    pub(in crate::auth) fn known(table: &KeyTable, presented: &str) -> bool {
         table.lookup(presented, |_| ()).is_some()
     }
 

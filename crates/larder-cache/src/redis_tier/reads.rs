@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::coherence::{InvalidationTarget, Mirror, Scripts};
-use super::redis_pool::RedisPool;
+use super::pool::RedisPool;
+use crate::coherence::{InvalidationTarget, Mirror, Scripts};
 
 /// Keys in one MGET, so that the reply to large values still comes within the time that a reply may take.
 const BATCH: usize = 64;

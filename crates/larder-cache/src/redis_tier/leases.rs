@@ -38,8 +38,8 @@ impl Held {
             return Ok(());
         }
         let script = Script::new(concat!(
-            include_str!("call.lua"),
-            include_str!("coherence/renew.lua")
+            include_str!("../coherence/call.lua"),
+            include_str!("renew.lua")
         ));
         let mut call = script.prepare_invoke();
         call.arg(LEASE.as_millis() as u64);
