@@ -357,3 +357,8 @@ impl Cache {
         &self.tiers.clock
     }
 }
+
+/// Compiles and runs the example in the crate's page.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExample;
