@@ -12,11 +12,11 @@
 //! One session after another: whatever fails ends the session, with one line in the log for each change of state.
 
 use std::collections::BTreeSet;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use larder_cache::{Cache, InvalidationTarget, Purge};
+
+use crate::worker::{Signals, Wake, Worker};
 
 use super::error::DatabaseError;
 use super::outbox::{Due, OutboxReader};
@@ -41,12 +41,7 @@ const OLD: Duration = Duration::from_secs(300);
 
 /// The thread. Dropped it stops, within a moment; one that the database does not let go is left behind.
 #[derive(Debug)]
-pub struct Deliverer {
-    stop: Sender<()>,
-    /// Nothing comes of it; it ends with the thread.
-    ended: Receiver<()>,
-    thread: Option<JoinHandle<()>>,
-}
+pub struct Deliverer(Worker);
 
 impl Deliverer {
     /// Begins to deliver what is in the outbox of `database` to `cache`. `None`: it is SQLite, whose only writer is larder.
@@ -57,54 +52,37 @@ impl Deliverer {
         if database.kind() == DatabaseKind::Sqlite {
             return Ok(None);
         }
-        let (stop, stopped) = mpsc::channel();
-        let (running, ended) = mpsc::channel::<()>();
-        let run = move || {
-            // Dropped when this ends, also by a panic.
-            let _running = running;
+        let job = move |signals: &Signals| {
             let mut delivery = Delivery {
                 database,
                 cache,
-                stopped,
+                signals,
                 told: BTreeSet::new(),
                 readable: true,
             };
             delivery.run();
         };
-        let thread = std::thread::Builder::new()
-            .name("larder-outbox".to_owned())
-            .spawn(run)?;
-        Ok(Some(Deliverer {
-            stop,
-            ended,
-            thread: Some(thread),
-        }))
+        Ok(Some(Deliverer(Worker::start("larder-outbox", job)?)))
     }
 }
 
 impl Drop for Deliverer {
     fn drop(&mut self) {
-        let _ = self.stop.send(());
-        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(LAST_LOOK) {
-            return;
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.0.stop(LAST_LOOK);
     }
 }
 
-struct Delivery {
+struct Delivery<'a> {
     database: Database,
     cache: Cache,
-    stopped: Receiver<()>,
+    signals: &'a Signals,
     /// Rows whose names are pending here.
     told: BTreeSet<i64>,
     /// Whether the outbox could be read last.
     readable: bool,
 }
 
-impl Delivery {
+impl Delivery<'_> {
     fn run(&mut self) {
         let mut pause = PAUSES.0;
         loop {
@@ -119,15 +97,11 @@ impl Delivery {
                     "the outbox cannot be read here, so changes behind larder's back wait for another replica or for the database: {error}"
                 );
             }
-            match self.stopped.recv_timeout(pause) {
-                Err(RecvTimeoutError::Timeout) => pause = (pause * 2).min(PAUSES.1),
-                _ => return,
+            if self.signals.wait(pause) == Wake::Stop {
+                return;
             }
+            pause = (pause * 2).min(PAUSES.1);
         }
-    }
-
-    fn is_stopped(&self) -> bool {
-        !matches!(self.stopped.try_recv(), Err(TryRecvError::Empty))
     }
 
     /// One connection, until it fails; `Ok` when it is time to stop.
@@ -144,7 +118,7 @@ impl Delivery {
                 log::info!("this replica delivers the outbox");
             }
             while reader.leads() || !self.told.is_empty() {
-                if self.is_stopped() {
+                if self.signals.is_stopping() {
                     return Ok(());
                 }
                 if !self.deliver(&mut reader)? {
@@ -157,7 +131,7 @@ impl Delivery {
             }
             let looked = Instant::now();
             loop {
-                if self.is_stopped() {
+                if self.signals.is_stopping() {
                     return Ok(());
                 }
                 let is_told = reader.wait(SLICE)?;

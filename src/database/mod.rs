@@ -23,12 +23,6 @@ mod migration;
 mod outbox;
 mod pooler;
 mod postgres_pool;
-#[cfg(test)]
-#[path = "../../tests/support/postgres_program.rs"]
-#[allow(unreachable_pub)]
-mod postgres_program;
-#[cfg(test)]
-mod postgres_server;
 mod postgres_statement;
 mod postgres_url;
 mod query;
@@ -96,7 +90,7 @@ const PING: Duration = Duration::from_secs(1);
 const DEFAULT_URL: &str = "sqlite://larder.db";
 
 /// Which database, and how much of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseSettings {
     /// `postgres://…` or `sqlite://…`; `None` is a file in the working directory.
     pub url: Option<Secret>,

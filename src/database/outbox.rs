@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use postgres::fallible_iterator::FallibleIterator;
 
+use crate::worker::spawn_thread;
+
 use super::error::DatabaseError;
 use super::postgres_pool::PostgresConnection;
 use super::transaction::Transaction;
@@ -235,7 +237,7 @@ impl Drop for OutboxReader {
     fn drop(&mut self) {
         let connection = self.connection.take();
         // The client waits until its goodbye is sent and the connection closed, which on one that is half-open takes for ever.
-        let _ = std::thread::Builder::new().spawn(move || drop(connection));
+        let _ = spawn_thread("larder-outbox-close", move || drop(connection));
     }
 }
 

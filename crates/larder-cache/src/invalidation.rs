@@ -5,8 +5,8 @@
 
 use super::bus::{Bus, MOST_TARGETS};
 use super::coherence::{Batch, InvalidationTarget, Purge};
-use super::core::Core;
 use super::redis_tier::fault::retired;
+use super::tiers::Tiers;
 
 /// Targets in one script. Many more would hold up everybody else in Redis, and take longer than a
 /// reply may take.
@@ -28,22 +28,22 @@ impl InvalidationReceipt {
 
 /// See [`Cache::invalidate`](super::Cache::invalidate).
 pub(crate) fn invalidate(
-    core: &Core,
+    tiers: &Tiers,
     bus: &Bus,
     targets: &[InvalidationTarget],
     purge: Purge,
 ) -> InvalidationReceipt {
     let mut receipt = InvalidationReceipt {
-        clock: Some(core.mirror.history().applied()),
+        clock: Some(tiers.mirror.history().applied()),
     };
     // All of them here first, and only then the first of them elsewhere.
     let batches: Vec<Batch> = targets
         .chunks(TARGETS_AT_ONCE)
-        .map(|targets| core.mirror.pending.begin(targets, purge))
+        .map(|targets| tiers.mirror.pending.begin(targets, purge))
         .collect();
-    let batches = UnsentBatches { core, batches };
+    let batches = UnsentBatches { tiers, batches };
     for batch in &batches.batches {
-        let clock = send(core, bus, batch);
+        let clock = send(tiers, bus, batch);
         bus.notify(batch.targets(), purge);
         // Pending if any of its batches is.
         receipt.clock = receipt.clock.and(clock);
@@ -52,10 +52,10 @@ pub(crate) fn invalidate(
 }
 
 /// Sends one batch that is pending already. Returns its clock if Redis has taken it.
-fn send(core: &Core, bus: &Bus, batch: &Batch) -> Option<u64> {
-    let (mirror, pool) = (&core.mirror, core.redis.pool());
+fn send(tiers: &Tiers, bus: &Bus, batch: &Batch) -> Option<u64> {
+    let (mirror, pool) = (&tiers.mirror, tiers.redis.pool());
     if mirror.is_alone() && !pool.is_configured() {
-        return Some(apply_alone(core, bus, batch));
+        return Some(apply_alone(tiers, bus, batch));
     }
     if pool.is_configured() {
         // Before the first look Redis is not known to be down. What is not delivered now may be lost
@@ -101,22 +101,22 @@ fn send(core: &Core, bus: &Bus, batch: &Batch) -> Option<u64> {
 }
 
 /// Invalidates in a process that is alone. Returns the clock.
-fn apply_alone(core: &Core, bus: &Bus, batch: &Batch) -> u64 {
-    let history = core.mirror.history();
-    let clock = (history.applied() + 1).max(core.clock.now());
+fn apply_alone(tiers: &Tiers, bus: &Bus, batch: &Batch) -> u64 {
+    let history = tiers.mirror.history();
+    let clock = (history.applied() + 1).max(tiers.clock.now());
     for target in batch.targets() {
         history.apply(target, batch.purge, clock);
     }
     history.advance(clock);
     history.make_room(MOST_TARGETS, clock.saturating_sub(bus.remembered()));
     // If a Redis appeared meanwhile, a new history began, in which nothing of this one is left.
-    core.mirror.pending.settle(batch);
+    tiers.mirror.pending.settle(batch);
     clock
 }
 
 /// Batches that are pending. If a listener panics, the bus delivers those that were not sent.
 struct UnsentBatches<'c> {
-    core: &'c Core,
+    tiers: &'c Tiers,
     batches: Vec<Batch>,
 }
 
@@ -124,7 +124,7 @@ impl Drop for UnsentBatches<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for batch in &self.batches {
-                self.core.mirror.pending.fail(batch);
+                self.tiers.mirror.pending.fail(batch);
             }
         }
     }
