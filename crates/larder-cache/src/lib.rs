@@ -1,12 +1,14 @@
-//! FLOOR 0: the two-tier cache.
+//! A two-tier cache, in memory and in Redis, with a stated bound on staleness across processes.
 //!
-//! [`Cache`] is the one door. A value is bytes under a [`Key`]; it is served from this process's memory, else from Redis, else it
-//! is made by a [`Load`] on a blocking thread, and both tiers are filled on the way back. The core is synchronous and knows
-//! neither HTTP nor SQL: a [`Ticket`] is a plain `Future` that needs no runtime, and it can be waited for on a thread.
+//! [`Cache`] is the entry point. A value is bytes under a [`Key`]. It is served from this process's
+//! memory, else from Redis, else a [`Load`] on a blocking thread makes it, and both tiers are
+//! filled. The crate needs no async runtime: a [`Ticket`] is a plain `Future`, and a thread can
+//! wait for it, too.
 //!
-//! Promises: [`Cache::get`] never blocks and never waits for a lock that a load can hold. One key is loaded once at a time in this
-//! process, and once across all replicas while Redis is up. A tier that fails is a miss, never an error. A load that began before
-//! a change is told from one that began after it by its load clock.
+//! Promises: [`Cache::get`] never blocks, and never waits for a lock that is held during a load.
+//! One key is loaded once at a time in this process, and once across all replicas while Redis is
+//! up. A tier that fails is a miss, never an error. An entry is served only if nothing that it
+//! depends on was invalidated after its load began.
 //!
 //! # In a program of your own
 //!
@@ -27,12 +29,12 @@
 //!     Ok(User { name: format!("user {id}") })
 //! }
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // Memory alone. With `.redis("redis://...")` it shares values and invalidations with every process that does the same.
-//! let cache = Cache::builder().memory(64 << 20).prefix("shop").build()?;
-//! // Fresh for 10 s in this process and for a minute in Redis; older for a day where a load fails.
-//! let policy = Policy::new(Duration::from_secs(10), Duration::from_secs(60))
-//!     .stale(Duration::ZERO, Duration::from_secs(86_400));
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> { // Memory alone. With
+//! `.redis("redis://...")` it shares values and invalidations with every process that does the
+//! same. let cache = Cache::builder().memory(64 << 20).prefix("shop").build()?; // Fresh for 10 s
+//! in this process and for a minute in Redis; older for a day where a load fails. let policy =
+//! Policy::new(Duration::from_secs(10), Duration::from_secs(60)) .stale(Duration::ZERO,
+//! Duration::from_secs(86_400));
 //!
 //! // The name and the version are what other processes know the type by.
 //! let users = cache.typed::<User>("user", 1)?;
@@ -50,8 +52,8 @@
 //! - [`Cache::typed`] names a type and its version. A value is what serde_json writes and reads
 //!   back as it was: one that JSON would change (`NaN`, `Some(None)`, a map with keys that are no
 //!   text) is an error of its load, which says where it stands.
-//! - [`TaggedKey`] says which value of the type, and its tags. `Ok(None)` from [`Typed::find_or_load`]
-//!   is kept as an absence.
+//! - [`TaggedKey`] says which value of the type, and its tags. `Ok(None)` from
+//!   [`Typed::find_or_load`] is kept as an absence.
 //! - [`Outcome`] says how it was found: in memory, in Redis, by a load, or stale and why.
 //! - [`Typed::get_or_load`] blocks while it is not in memory. An async server awaits
 //!   [`Typed::get_or_load_async`], which takes no thread, and calls [`Cache::invalidate`] off its
@@ -130,9 +132,9 @@ pub use self::error::LoadError;
 pub use self::fair_queue::Caller;
 pub use self::freshness::Decision;
 pub use self::invalidation::InvalidationReceipt;
-pub use self::key::{Key, KeyText, Tag, escape_into};
 #[doc(hidden)] // For the server.
-pub use self::key::{hash, unescaped};
+pub use self::key::hash;
+pub use self::key::{Key, KeyText, Tag, escape_into};
 pub use self::loaders::ShareStatus;
 pub use self::outcome::{Outcome, Staleness};
 pub use self::policy::{Expiry, Lifetime, Policy, StaleRules};
@@ -157,8 +159,8 @@ pub use self::typed::{TaggedKey, Typed, TypedTicket};
 
 /// The two-tier cache. Cheap to clone; clones are the same cache.
 ///
-/// It closes with its last clone, and with the last [`Typed`] and [`TypedTicket`] made from it. That
-/// blocks only while an invalidation is pending, for [`CacheBuilder::delivery`] (a second by
+/// It closes with its last clone, and with the last [`Typed`] and [`TypedTicket`] made from it.
+/// That blocks only while an invalidation is pending, for [`CacheBuilder::delivery`] (a second by
 /// default) at most. Its threads and its connections to Redis end within a second of that; a thread
 /// that runs a load ends with the load. A name server that does not answer can hold a thread
 /// longer.
@@ -171,10 +173,11 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// A cache over this process's memory and the Redis of these settings, which is looked for in the background.
+    /// A cache over this process's memory and the Redis of these settings, which is looked for in
+    /// the background.
     ///
-    /// # Errors
-    /// If the Redis URL is not valid or a thread cannot be started. A Redis that is down is no error.
+    /// # Errors If the Redis URL is not valid or a thread cannot be started. A Redis that is down
+    /// is no error.
     pub fn start(
         memory: &MemorySettings,
         redis: &RedisSettings,
@@ -262,8 +265,8 @@ impl Cache {
         self.tiers.look(key, policy, after, now)
     }
 
-    /// A claim to the answer for `request`: from Redis, from a load that is under way, or from one that this call begins. Does
-    /// not block; the ticket can be awaited or waited for.
+    /// A claim to the answer for `request`: from Redis, from a load that is under way, or from one
+    /// that this call begins. Does not block; the ticket can be awaited or waited for.
     pub fn fetch(&self, request: Request) -> Ticket {
         self.fetch_for(request, Caller::default())
     }
@@ -273,10 +276,10 @@ impl Cache {
         self.begin(request, caller, Accepts::Copies(Evidence::NotAsked))
     }
 
-    /// The same for a reader who knows of an invalidation with the clock `after`, which this replica
-    /// may not have heard of yet: asks Redis first what was invalidated, and loads anew if Redis does
-    /// not answer. A clock that no history can have given yet is no reason to load. Blocks for that
-    /// round trip.
+    /// The same for a reader who knows of an invalidation with the clock `after`, which this
+    /// replica may not have heard of yet: asks Redis first what was invalidated, and loads anew if
+    /// Redis does not answer. A clock that no history can have given yet is no reason to load.
+    /// Blocks for that round trip.
     pub fn fetch_after(&self, request: Request, caller: Caller, after: u64) -> Ticket {
         let tiers = &self.tiers;
         let accepts = if tiers.has_heard(after) && tiers.mirror.is_trusted(tiers.clock.now()) {
@@ -308,8 +311,8 @@ impl Cache {
     }
 
     /// Sets a part of `max_loads` and `max_queue` aside for each of the shares with these names,
-    /// which loads of other shares cannot take: see [`CacheItem::share`]. One that is not named here
-    /// has its part from its first load on.
+    /// which loads of other shares cannot take: see [`CacheItem::share`]. One that is not named
+    /// here has its part from its first load on.
     pub fn set_aside(&self, shares: impl IntoIterator<Item = Arc<str>>) {
         self.tiers.loaders.set_aside(shares);
     }
@@ -327,9 +330,9 @@ impl Cache {
 
     /// Invalidates these targets, here at once and on every replica within `max_staleness`.
     ///
-    /// Blocks for a round trip to Redis, and one more for each thousand targets. In a cache that has
-    /// just been made, it also blocks until a configured Redis was looked for once: for four times
-    /// what a connection may take at most, a second by default.
+    /// Blocks for a round trip to Redis, and one more for each thousand targets. In a cache that
+    /// has just been made, it also blocks until a configured Redis was looked for once: for four
+    /// times what a connection may take at most, a second by default.
     ///
     /// While Redis cannot take it, it holds here and is pending. [`Cache::wait_delivered`] waits
     /// until it is delivered, and so does dropping the last clone. Without targets nothing is
@@ -416,8 +419,8 @@ impl Cache {
         self.bus.replicas(self.tiers.redis.pool())
     }
 
-    /// The entry in memory under the key of this text, whether or not it may be served, and what may
-    /// be done with it while this replica is connected.
+    /// The entry in memory under the key of this text, whether or not it may be served, and what
+    /// may be done with it while this replica is connected.
     pub fn inspect(&self, key: &str, policy: &Policy) -> Option<(Arc<Entry>, Decision)> {
         let (entry, now) = (self.tiers.memory.get(key)?, self.tiers.clock.now());
         let decision = self.tiers.decide(&entry, Evidence::Trusted, policy, now);
