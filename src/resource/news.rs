@@ -98,7 +98,7 @@ impl<'q> NewsView<'q> {
     }
 
     /// What tells this view's representation from those of other views of the same entry.
-    pub fn tell_apart(&self, hash: u64) -> u64 {
+    pub fn etag_hash(&self, hash: u64) -> u64 {
         let mut told = hash;
         if let Some(source) = &self.source {
             told = told.rotate_left(7) ^ xxhash_rust::xxh3::xxh3_64(source.as_bytes());

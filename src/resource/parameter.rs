@@ -86,10 +86,7 @@ impl Argument<'_> {
     pub fn with_text<T>(&self, then: impl FnOnce(&str) -> T) -> T {
         match self {
             Argument::Text(text) => then(text),
-            Argument::Integer(number) => {
-                let mut digits = [0u8; 20];
-                then(write_integer(*number, &mut digits))
-            }
+            Argument::Integer(number) => then(itoa::Buffer::new().format(*number)),
             Argument::Boolean(true) => then("true"),
             Argument::Boolean(false) => then("false"),
         }
@@ -267,24 +264,6 @@ fn unescape(text: &str, plus: Plus) -> Option<Cow<'_, str>> {
     String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
-fn write_integer(number: i64, digits: &mut [u8; 20]) -> &str {
-    let mut rest = number.unsigned_abs();
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    if number < 0 {
-        at -= 1;
-        digits[at] = b'-';
-    }
-    std::str::from_utf8(&digits[at..]).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,8 +363,8 @@ mod tests {
         ] {
             assert_eq!(of_query(&p, query), Err(Wrong::NotValid), "{query}");
         }
-        let mut digits = [0; 20];
-        assert_eq!(write_integer(i64::MIN, &mut digits), i64::MIN.to_string());
+        let least = Argument::Integer(i64::MIN).with_text(str::to_owned);
+        assert_eq!(least, i64::MIN.to_string());
     }
 
     #[test]

@@ -40,12 +40,12 @@ impl<'q> View<'q> {
         }
     }
 
-    /// What tells what is seen of a value with this hash from all else, for its entity tag (RFC 9110, section 8.8.3), and whether
-    /// that is weak: as for news, since the last field of such a body says whether this very answer came from the cache.
-    pub fn told_apart_by(&self, hash: u64) -> (bool, u64) {
+    /// The hash for this view's entity tag (RFC 9110, section 8.8.3), and whether the tag is weak.
+    /// News bodies are weak, because their `cached` field varies.
+    pub fn etag_hash(&self, hash: u64) -> (bool, u64) {
         match self {
             View::Whole => (false, hash),
-            View::News(view) => (true, view.tell_apart(hash)),
+            View::News(view) => (true, view.etag_hash(hash)),
         }
     }
 }
