@@ -14,8 +14,8 @@ use larder_cache::{
     Cache, CoherenceSettings, KeyText, LoadSettings, MemorySettings, RedisSettings,
 };
 
-use crate::support::SOON;
-use crate::support::news::News as Upstreams;
+use testkit::SOON;
+use testkit::news::News as Upstreams;
 
 #[test]
 fn finding_a_memory_hit_allocates_nothing() {

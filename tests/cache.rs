@@ -11,8 +11,8 @@ use larder_cache::{
     RedisSettings, Request, StaleRules, Staleness, Tag, Value,
 };
 
-use crate::support::redis::RedisServer;
-use crate::support::{SOON, until};
+use testkit::redis::RedisServer;
+use testkit::{SOON, until};
 
 fn cache(redis: &RedisServer) -> Cache {
     let cache = start(redis);

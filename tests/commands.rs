@@ -1,8 +1,8 @@
 //! The commands, as a shell or a container runs them: what they print, and their exit codes.
 
-use crate::support::larder::{Larder, LarderOptions};
-use crate::support::news::{News, NewsConfig};
-use crate::support::redis::RedisServer;
+use testkit::larder::{Larder, LarderOptions};
+use testkit::news::{News, NewsConfig};
+use testkit::redis::RedisServer;
 
 #[test]
 fn health_asks_whether_it_is_ready() {

@@ -14,9 +14,9 @@ use larder_cache::{
 };
 use serde_json::json;
 
-use crate::support::redis::RedisServer;
-use crate::support::upstream::{Behaviour, FakeUpstream, Response};
-use crate::support::{SOON, until};
+use testkit::redis::RedisServer;
+use testkit::upstream::{Behaviour, FakeUpstream, Response};
+use testkit::{SOON, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const VALUE: &str = "larder:v:0000000000000001:quote?symbol=ACME";

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use crate::support::larder::{Larder, LarderOptions};
-use crate::support::news::{News, NewsConfig};
-use crate::support::redis::RedisServer;
-use crate::support::{SOON, free_address, until};
+use testkit::larder::{Larder, LarderOptions};
+use testkit::news::{News, NewsConfig};
+use testkit::redis::RedisServer;
+use testkit::{SOON, free_address, until};
 
 const PATH: &str = "/articles?category=science";
 

@@ -23,12 +23,6 @@ mod migration;
 mod outbox;
 mod pooler;
 mod postgres_pool;
-#[cfg(test)]
-#[path = "../../tests/support/postgres_program.rs"]
-#[allow(unreachable_pub)]
-mod postgres_program;
-#[cfg(test)]
-mod postgres_server;
 mod postgres_statement;
 mod postgres_url;
 mod query;

@@ -317,10 +317,10 @@ impl Drop for PostgresPool {
 mod tests {
     use std::net::TcpListener;
 
-    use super::super::postgres_server::PostgresServer;
     use super::super::{Database, DatabaseSettings};
     use super::*;
     use larder_cache::Secret;
+    use testkit::postgres::{PASSWORD, PostgresServer};
 
     fn settings(url: impl Into<String>) -> DatabaseSettings {
         DatabaseSettings {
@@ -332,9 +332,8 @@ mod tests {
 
     #[test]
     fn a_connection_that_lay_idle_is_asked_whether_it_lives() {
-        let server = PostgresServer::start(&[]);
-        let manager =
-            PostgresManager::new(&server.url("postgres"), Duration::from_secs(5)).unwrap();
+        let server = PostgresServer::start();
+        let manager = PostgresManager::new(&server.url(), Duration::from_secs(5)).unwrap();
         let mut connection = manager.connect().unwrap();
         let long_ago = Instant::now() - TRUSTED_IDLE;
         connection.last_used = long_ago;
@@ -352,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_server_that_went_away_is_unavailable_within_a_bound() {
-        let server = PostgresServer::start(&[]);
+        let server = PostgresServer::start();
         let database = Database::open(&settings(server.new_database())).unwrap();
         database.migrate().unwrap();
         database.ping().unwrap();
@@ -376,19 +375,20 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_at_once_and_without_the_password() {
         let server = PostgresServer::shared();
-        let url = server.url("postgres");
+        let url = format!("{}?sslmode=disable", server.guarded_url());
+        Database::open(&settings(&url)).unwrap();
         for (url, wanted) in [
             (
-                url.replace("hunter2", "hunter3"),
+                url.replace(PASSWORD, "hunter2"),
                 "password authentication failed",
             ),
-            (url.replace("/postgres?", "/nowhere?"), "does not exist"),
+            (url.replace("/larder?", "/nowhere?"), "does not exist"),
             (url.replace("sslmode=disable", "sslmode=require"), "TLS"),
         ] {
             let begun = Instant::now();
             let error = Database::open(&settings(url)).unwrap_err().to_string();
             assert!(
-                error.contains(wanted) && !error.contains("hunter"),
+                error.contains(wanted) && !error.contains("hunter2") && !error.contains(PASSWORD),
                 "{error}"
             );
             assert!(begun.elapsed() < CONNECT, "{error}");
@@ -446,8 +446,7 @@ mod tests {
     #[test]
     fn a_statement_that_takes_too_long_is_ended_by_the_server() {
         let server = PostgresServer::shared();
-        let manager =
-            PostgresManager::new(&server.url("postgres"), Duration::from_millis(50)).unwrap();
+        let manager = PostgresManager::new(&server.url(), Duration::from_millis(50)).unwrap();
         let error = manager
             .connect()
             .unwrap()

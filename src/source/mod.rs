@@ -7,8 +7,6 @@ mod json_text;
 pub mod news;
 pub mod quota;
 mod settings;
-#[cfg(test)]
-mod tiny_server;
 mod upstream;
 
 pub use error::SourceError;

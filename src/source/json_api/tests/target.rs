@@ -5,7 +5,7 @@ use super::*;
 
 #[test]
 fn a_call_carries_everything_in_its_place() {
-    let server = TinyServer::start(|mut stream, request| {
+    let server = FakeUpstream::raw(|mut stream, request| {
         let seen = serde_json::json!(request).to_string();
         respond(&mut stream, "200 OK", &[], seen.as_bytes());
     });
@@ -71,7 +71,7 @@ fn a_value_that_would_leave_its_place_is_absent_and_nobody_is_asked() {
             "{lang:?}"
         );
     }
-    assert_eq!(server.requests(), 0);
+    assert_eq!(server.calls(), 0);
     for value in ["...", "a..b", "..a", "%2e%2e", "~", ".well-known"] {
         new(fetch(&all, &[("symbol", value)], None));
     }

@@ -11,10 +11,10 @@ use std::time::Duration;
 use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
 
-use super::client::Answer;
-use super::larder::{Larder, LarderOptions};
-use super::news::{CATEGORIES, NEWSAPI_KEY, path};
-use super::upstream::{Behaviour, FakeUpstream, Request, Response};
+use crate::client::Answer;
+use crate::larder::{Larder, LarderOptions};
+use crate::news::{CATEGORIES, NEWSAPI_KEY, path};
+use crate::upstream::{Behaviour, FakeUpstream, Request, Response};
 
 /// The upstream and the versions that it answers with. Each category begins at version 1.
 pub struct Versions {

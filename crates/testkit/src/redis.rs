@@ -9,9 +9,9 @@ use redis::{Connection, ConnectionLike, FromRedisValue};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::process::Process;
-use super::tls::Certificates;
-use super::{SOON, free_address, until};
+use crate::process::Process;
+use crate::tls::Certificates;
+use crate::{SOON, free_address, until};
 
 /// The name and the password of the user that [`RedisServer::start_with_tls_and_user`] makes.
 pub const USER: (&str, &str) = ("larder", "a-redis-password-that-nobody-may-see");
@@ -73,6 +73,14 @@ impl RedisServer {
         }
     }
 
+    /// The same server by its Unix socket: for a test that makes more connections than there are ports.
+    pub fn socket_url(&self) -> String {
+        format!(
+            "redis+unix://{}",
+            self.folder.path().join("socket").display()
+        )
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -106,9 +114,9 @@ impl RedisServer {
     /// `most`. Gives how many went.
     pub fn forget_names(&self, keep: Duration, most: u64) -> u64 {
         let script = redis::Script::new(concat!(
-            include_str!("../../crates/larder-cache/src/coherence/call.lua"),
-            include_str!("../../crates/larder-cache/src/coherence/history.lua"),
-            include_str!("../../crates/larder-cache/src/coherence/prune.lua")
+            include_str!("../../larder-cache/src/coherence/call.lua"),
+            include_str!("../../larder-cache/src/coherence/history.lua"),
+            include_str!("../../larder-cache/src/coherence/prune.lua")
         ));
         let mut call = script.prepare_invoke();
         for key in ["state", "names", "log"] {
@@ -232,6 +240,7 @@ impl RedisServer {
             .current_dir(self.folder.path())
             .args(["--bind", "127.0.0.1", "--port"])
             .arg(self.address.port().to_string())
+            .args(["--unixsocket", "socket"])
             .args(["--protected-mode", "no", "--save", "", "--appendonly", "no"])
             .args(["--dbfilename", DUMP])
             // A stream is trimmed by whole nodes, and only long ones have more than one of the usual size.

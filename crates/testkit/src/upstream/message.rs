@@ -1,6 +1,7 @@
 //! What goes over the wire between larder and a scripted upstream: requests as they arrived, answers as they are sent.
 
-use std::io::BufRead;
+use std::io::{BufRead, Write};
+use std::net::TcpStream;
 use std::time::Instant;
 
 /// A request as it arrived.
@@ -11,37 +12,33 @@ pub struct Request {
     pub query: String,
     pub headers: Vec<(String, String)>,
     pub at: Instant,
+    /// All of it up to the empty line, as it was sent.
+    pub head: String,
 }
 
 impl Request {
     /// The next one on a connection; `None` where none comes, or no whole one.
     pub fn read(reader: &mut impl BufRead) -> Option<Request> {
-        let mut line = String::new();
-        reader
-            .read_line(&mut line)
-            .ok()
-            .filter(|length| *length > 0)?;
-        let target = line.split(' ').nth(1)?;
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let mut request = Request {
-            path: path.to_owned(),
-            query: query.to_owned(),
-            headers: Vec::new(),
-            at: Instant::now(),
-        };
-        loop {
-            let mut line = String::new();
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
             reader
-                .read_line(&mut line)
+                .read_line(&mut head)
                 .ok()
                 .filter(|length| *length > 0)?;
-            let Some((name, value)) = line.trim_end().split_once(':') else {
-                break;
-            };
-            request
-                .headers
-                .push((name.to_owned(), value.trim().to_owned()));
         }
+        let mut lines = head.lines();
+        let target = lines.next()?.split(' ').nth(1)?;
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let headers = lines.map_while(|line| line.split_once(':'));
+        let request = Request {
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers: headers
+                .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+                .collect(),
+            at: Instant::now(),
+            head,
+        };
         let length = request
             .header("Content-Length")
             .map_or(0, |length| length.parse().unwrap_or(0));
@@ -154,4 +151,20 @@ impl Response {
         bytes.extend_from_slice(&self.body);
         bytes
     }
+}
+
+/// Writes a whole answer, after which the connection closes. For [`super::FakeUpstream::raw`].
+pub fn respond(stream: &mut TcpStream, status: &str, headers: &[&str], body: &[u8]) {
+    let mut head = format!(
+        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    for header in headers {
+        head.push_str(header);
+        head.push_str("\r\n");
+    }
+    head.push_str("\r\n");
+    // A client that has seen enough hangs up: that is its right.
+    let _ = stream.write_all(head.as_bytes());
+    let _ = stream.write_all(body);
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::until_some;
+use crate::until_some;
 
 pub struct Process {
     child: Child,

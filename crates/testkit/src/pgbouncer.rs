@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::postgres_program::{as_its_user, own};
-use super::process::Process;
-use super::{SOON, free_address, until};
+use crate::postgres_program::{as_its_user, own};
+use crate::process::Process;
+use crate::{SOON, free_address, until};
 
 const INSTALL: &str = "apt-get install pgbouncer";
 

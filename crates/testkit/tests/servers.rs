@@ -1,18 +1,20 @@
 //! The servers, the proxy and the scripted upstream that the other topics stand on, each tried by itself.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::support::client::{Call, Pending};
-use crate::support::news::{News, titles};
-use crate::support::postgres::PostgresServer;
-use crate::support::proxy::{FaultProxy, Scope};
-use crate::support::redis::RedisServer;
-use crate::support::tls::Certificates;
-use crate::support::upstream::{Behaviour, FakeUpstream, Response};
-use crate::support::versions::Versions;
-use crate::support::{SOON, free_address, until};
+use testkit::client::{Call, Pending};
+use testkit::news::{News, titles};
+use testkit::postgres::PostgresServer;
+use testkit::proxy::{FaultProxy, Scope};
+use testkit::redis::RedisServer;
+use testkit::tls::Certificates;
+use testkit::upstream::{Behaviour, FakeUpstream, Response};
+use testkit::versions::Versions;
+use testkit::{SOON, free_address, until};
 
 #[test]
 fn redis_starts_stops_and_comes_back_empty() {

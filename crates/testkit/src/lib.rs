@@ -1,7 +1,14 @@
-//! What every topic needs: servers that are started and stopped, a way to wait, and ports.
+//! What larder's tests need: servers that are started and stopped, a network that fails, clients, a way to wait, and ports.
 //!
 //! A guard owns each server and ends it by its process id when the test is over, whether that passed or not. A program that is
 //! not installed fails the test with a message that says what to install; nothing is skipped.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout
+)]
 
 pub mod client;
 pub mod larder;

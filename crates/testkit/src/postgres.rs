@@ -7,27 +7,34 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use postgres::{Client, NoTls};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::postgres_program::{INSTALL, own, program};
-use super::process::Process;
-use super::{SOON, free_address, until};
+use crate::postgres_program::{INSTALL, own, program};
+use crate::process::Process;
+use crate::{SOON, free_address, until};
 
 /// The role that owns the databases, and nothing more.
 const OWNER: &str = "larder";
 /// The superuser that `initdb` makes.
 const SUPERUSER: &str = "postgres";
-/// The password of the role that [`PostgresServer::url`] names. Local connections are trusted, so it is there to be looked for in logs.
+/// A role that has to prove its password. The server trusts everybody else on this machine.
+const GUARDED: &str = "guarded";
+/// The password in every URL: that of the guarded role, and for the others something to look for in logs.
 pub const PASSWORD: &str = "a-postgres-password-that-nobody-may-see";
 
 pub struct PostgresServer {
     folder: TempDir,
     address: SocketAddr,
     databases: AtomicU32,
+    /// `name=value`, on top of the usual settings.
+    settings: Vec<String>,
     process: Option<Process>,
     /// The processes that stand still.
     frozen: Vec<Pid>,
@@ -35,6 +42,34 @@ pub struct PostgresServer {
 
 impl PostgresServer {
     pub fn start() -> PostgresServer {
+        PostgresServer::start_with(&[])
+    }
+
+    /// The server that the tests of this process share. A static is never dropped, so a shell that waits for this process to
+    /// end, however it ends, stops the server and removes its folder.
+    pub fn shared() -> &'static PostgresServer {
+        const REAPER: &str = "read _; kill -QUIT $0; for _ in 1 2 3 4 5 6 7 8 9 10; do \
+                              kill -0 $0 2>/dev/null && sleep 0.2; done; rm -rf \"$1\"";
+        static SHARED: OnceLock<(PostgresServer, Child)> = OnceLock::new();
+        let (server, _) = SHARED.get_or_init(|| {
+            let server = PostgresServer::start();
+            let process = server.process.as_ref().expect("a server that runs");
+            let reaper = Command::new("sh")
+                .args(["-c", REAPER, &process.pid().to_string()])
+                .arg(server.folder.path())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .process_group(0)
+                .spawn()
+                .unwrap();
+            (server, reaper)
+        });
+        server
+    }
+
+    /// Starts one with these settings (`name=value`) on top.
+    pub fn start_with(settings: &[&str]) -> PostgresServer {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let data = folder.path().join("data");
@@ -53,15 +88,22 @@ impl PostgresServer {
             "initdb: {}",
             String::from_utf8_lossy(&made.stderr)
         );
+        let rules = format!(
+            "host all {GUARDED} 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
+        );
+        fs::write(data.join("pg_hba.conf"), rules).unwrap();
         let mut server = PostgresServer {
             folder,
             address: free_address(),
             databases: AtomicU32::new(0),
+            settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
             process: None,
             frozen: Vec::new(),
         };
         server.restart();
-        server.administer(&format!("CREATE ROLE {OWNER} LOGIN"));
+        server.administer(&format!(
+            "CREATE ROLE {OWNER} LOGIN; CREATE ROLE {GUARDED} LOGIN PASSWORD '{PASSWORD}'"
+        ));
         server.administer(&format!("CREATE DATABASE {OWNER} OWNER {OWNER}"));
         server
     }
@@ -69,6 +111,11 @@ impl PostgresServer {
     /// The database that is always there, as its owner.
     pub fn url(&self) -> String {
         self.url_as(OWNER, OWNER)
+    }
+
+    /// The same database, as the role that has to prove its password.
+    pub fn guarded_url(&self) -> String {
+        self.url_as(GUARDED, OWNER)
     }
 
     /// A database as a role sees it.
@@ -83,9 +130,19 @@ impl PostgresServer {
 
     /// Runs SQL in a database as the superuser.
     pub fn administer_in(&self, database: &str, sql: &str) {
+        self.administrator(database).batch_execute(sql).unwrap();
+    }
+
+    /// A connection of the superuser's.
+    pub fn administrator(&self, database: &str) -> Client {
         self.connect(&self.url_as(SUPERUSER, database))
-            .batch_execute(sql)
-            .unwrap();
+    }
+
+    /// Closes every connection of the owner's, as a restart would.
+    pub fn cut_connections(&self) {
+        self.administer(&format!(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{OWNER}'"
+        ));
     }
 
     /// Makes an empty database and gives its URL, as its owner.
@@ -93,10 +150,19 @@ impl PostgresServer {
         self.new_database_of(OWNER)
     }
 
+    /// The same, made with these options of `CREATE DATABASE`.
+    pub fn new_database_with(&self, options: &str) -> String {
+        self.make_database(OWNER, options)
+    }
+
     /// The same for another role, which has to be there.
     pub fn new_database_of(&self, role: &str) -> String {
+        self.make_database(role, "")
+    }
+
+    fn make_database(&self, role: &str, options: &str) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        self.administer(&format!("CREATE DATABASE {name} OWNER {role}"));
+        self.administer(&format!("CREATE DATABASE {name} OWNER {role} {options}"));
         self.url_as(role, &name)
     }
 
@@ -167,7 +233,8 @@ impl PostgresServer {
             .arg(self.address.port().to_string())
             .args(["-c", "listen_addresses=127.0.0.1"])
             .args(["-c", "unix_socket_directories="])
-            .args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
+            .args(["-c", "fsync=off", "-c", "full_page_writes=off"])
+            .args(self.settings.iter().flat_map(|setting| ["-c", setting]));
         let log = self.folder.path().join("postgres.log");
         // SIGQUIT ends its children with it; SIGKILL would leave them to find out by themselves.
         let mut process = Process::spawn(command, &log, INSTALL).ended_by(Signal::QUIT);

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
 
-use super::larder::{Larder, LarderOptions};
-use super::redis::RedisServer;
-use super::upstream::{Behaviour, FakeUpstream, Request, Response};
+use crate::larder::{Larder, LarderOptions};
+use crate::redis::RedisServer;
+use crate::upstream::{Behaviour, FakeUpstream, Request, Response};
 
 /// The keys that larder sends them, and that nobody may ever see.
 pub const NEWSAPI_KEY: &str = "newsapi-key-5f2c9a71d0e84b36";

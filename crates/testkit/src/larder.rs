@@ -5,22 +5,35 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use regex_lite::Regex;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::client::{Answer, Call};
-use super::process::Process;
-use super::{SOON, free_address, until};
+use crate::client::{Answer, Call};
+use crate::process::Process;
+use crate::{SOON, free_address, until};
 
 /// The admin key that every larder of the tests has, unless the test says otherwise.
 pub const ADMIN_KEY: &str = "the-admin-key-of-the-tests-0123456789";
 
-const BINARY: &str = env!("CARGO_BIN_EXE_larder");
+/// The program. Cargo tells it to a test or bench of the package that has it; one before 1.94 leaves it beside their folder.
+fn binary() -> &'static Path {
+    static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
+        let told = std::env::var_os("CARGO_BIN_EXE_larder").map(PathBuf::from);
+        let beside = || {
+            let test = std::env::current_exe().unwrap();
+            test.ancestors().nth(2).unwrap().join("larder")
+        };
+        let found = told.unwrap_or_else(beside);
+        assert!(found.exists(), "cargo builds {}", found.display());
+        found
+    });
+    &BINARY
+}
 
 /// How to start one. Cheap to clone: replicas are several starts of one.
 #[derive(Clone)]
@@ -135,11 +148,11 @@ impl LarderOptions {
 
     fn command(&self, folder: &Path, config: &Path, arguments: &[&str]) -> Command {
         let mut command = match self.limits {
-            None => Command::new(BINARY),
+            None => Command::new(binary()),
             Some(limits) => {
                 let mut shell = Command::new("/bin/sh");
                 let line = format!("{limits} && exec \"$0\" \"$@\"");
-                shell.args(["-c", &line, BINARY]);
+                shell.args(["-c", &line]).arg(binary());
                 shell
             }
         };

@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::free_address;
+use crate::free_address;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -208,7 +208,7 @@ impl FaultProxy {
         let (state, late) = self
             .shared
             .changed
-            .wait_timeout_while(state, super::SOON, |state| state.listening != wanted)
+            .wait_timeout_while(state, crate::SOON, |state| state.listening != wanted)
             .unwrap();
         drop(state);
         assert!(!late.timed_out(), "the proxy does not switch its listener");

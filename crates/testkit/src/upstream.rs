@@ -12,11 +12,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::free_address;
+use crate::free_address;
 
-pub use message::{Request, Response};
+pub use message::{Request, Response, respond};
 
 type Script = Arc<dyn Fn(&Request) -> Response + Send + Sync>;
+type RawScript = Arc<dyn Fn(TcpStream, &str) + Send + Sync>;
 
 /// What it does with a request.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub enum Behaviour {
     Silence,
     /// The whole answer, a byte a second.
     ByteASecond(Response),
+    /// Whatever the script does with the connection, given the head of the request as it arrived. It closes afterwards.
+    Raw(RawScript),
 }
 
 impl Behaviour {
@@ -110,8 +113,32 @@ impl FakeUpstream {
         }
     }
 
+    /// One that leaves each connection to `serve`, with the head of the request as it arrived.
+    pub fn raw(serve: impl Fn(TcpStream, &str) + Send + Sync + 'static) -> FakeUpstream {
+        FakeUpstream::start(Behaviour::Raw(Arc::new(serve)))
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    pub fn base_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Closes every connection. Nobody listens there any more once this has returned.
+    pub fn stop(&mut self) {
+        let mut state = self.shared.lock();
+        state.ended = true;
+        for (_, stream) in state.open.drain() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+        let _ = TcpStream::connect(self.address);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
     }
 
     /// What it does with requests from now on. A connection that was kept silent is closed.
@@ -178,16 +205,20 @@ impl FakeUpstream {
 
 impl Drop for FakeUpstream {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.ended = true;
-        for (_, stream) in state.open.drain() {
+        self.stop();
+    }
+}
+
+/// Closes a connection when its thread ends, by a panic in a script as well.
+struct Closing<'s> {
+    shared: &'s Shared,
+    id: u64,
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.shared.lock().open.remove(&self.id) {
             let _ = stream.shutdown(Shutdown::Both);
-        }
-        drop(state);
-        self.shared.changed.notify_all();
-        let _ = TcpStream::connect(self.address);
-        if let Some(acceptor) = self.acceptor.take() {
-            let _ = acceptor.join();
         }
     }
 }
@@ -209,6 +240,7 @@ impl Shared {
             state.open.insert(id, stream.try_clone().unwrap());
             id
         };
+        let _closing = Closing { shared: self, id };
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let mut writer = stream;
         while let Some(request) = Request::read(&mut reader) {
@@ -216,8 +248,6 @@ impl Shared {
                 break;
             }
         }
-        let _ = writer.shutdown(Shutdown::Both);
-        self.lock().open.remove(&id);
     }
 
     /// Whether the connection may be used again.
@@ -271,6 +301,10 @@ impl Shared {
                     self.changed
                         .wait_while(state, |state| state.changes == changes && !state.ended),
                 );
+                false
+            }
+            Behaviour::Raw(serve) => {
+                serve(writer.try_clone().unwrap(), &request.head);
                 false
             }
             Behaviour::ByteASecond(response) => {
