@@ -161,7 +161,7 @@ fn parse_invalidation(
             let path = Default::default();
             targets.extend(
                 resource
-                    .names(Arguments { path: &path, query })
+                    .targets(Arguments { path: &path, query })
                     .unwrap_or_default(),
             );
         }
@@ -207,7 +207,7 @@ fn targets_of_path(path: &str, resources: &Resources) -> Result<Vec<Invalidation
     };
     found
         .resource
-        .names(arguments)
+        .targets(arguments)
         .map_err(|wrong| bad(&wrong.to_string()))
 }
 

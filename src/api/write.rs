@@ -35,7 +35,7 @@ pub(super) async fn run(
         };
         resource.check_known(arguments)?;
         let precondition = precondition(request);
-        let input = write.given(resource, arguments, &fields)?;
+        let input = write.input(resource, arguments, &fields)?;
         let (cache, resource, job) = (cache.clone(), resource.clone(), write.clone());
         let run = move || job.run(&resource, &input, precondition.as_ref(), &cache);
         Ok(answer(write.method(), bridge::change(run).await?))
@@ -76,7 +76,7 @@ fn answer(method: WriteMethod, done: Written) -> HttpResponse {
         (WriteMethod::Put | WriteMethod::Patch, Some(_)) => StatusCode::OK,
     };
     let mut answer = HttpResponse::build(status);
-    headers::set_receipt(done.acknowledged, &mut answer);
+    headers::set_receipt(done.receipt, &mut answer);
     if let Some(location) = done.location {
         answer.insert_header((header::LOCATION, location));
     }
