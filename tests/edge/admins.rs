@@ -46,7 +46,7 @@ fn what_an_admin_does_is_in_the_log_with_who_and_what() {
     line(
         &larder,
         &[
-            "made",
+            "created",
             bot,
             "\"deploy bot\"",
             "admin: true",
