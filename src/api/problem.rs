@@ -348,6 +348,13 @@ mod tests {
     }
 
     #[test]
+    fn a_bug_is_an_internal_error_and_not_a_busy_server() {
+        let status = |error| Problem::from(error).answer().status().as_u16();
+        assert_eq!(status(LoadError::Bug("taken twice".into())), 500);
+        assert_eq!(status(LoadError::Overloaded), 503);
+    }
+
+    #[test]
     fn a_refusal_tells_what_would_be_right() {
         let answer = Problem::MethodNotAllowed {
             allow: "GET, HEAD".into(),

@@ -1,12 +1,17 @@
-//! FLOOR 0: the two-tier cache.
+//! A two-tier cache: memory and Redis, with a bound on staleness.
 //!
-//! [`Cache`] is the one door. A value is bytes under a [`Key`]; it is served from this process's memory, else from Redis, else it
-//! is made by a [`Load`] on a blocking thread, and both tiers are filled on the way back. The core is synchronous and knows
-//! neither HTTP nor SQL: a [`Ticket`] is a plain `Future` that needs no runtime, and it can be waited for on a thread.
+//! [`Cache`] is the one door. A value is bytes under a [`Key`]. It is served from this process's
+//! memory, else from Redis; else a [`Load`] makes it on a blocking thread, and both tiers are filled
+//! on the way back. The cache is synchronous and knows neither HTTP nor SQL. A [`Ticket`] is a plain
+//! `Future` that needs no runtime, and a thread can wait for it.
 //!
-//! Promises: [`Cache::get`] never blocks and never waits for a lock that a load can hold. One key is loaded once at a time in this
-//! process, and once across all replicas while Redis is up. A tier that fails is a miss, never an error. A load that began before
-//! a change is told from one that began after it by its load clock.
+//! Promises:
+//!
+//! - [`Cache::get`] never blocks and never waits for a lock that a load can hold.
+//! - A key is loaded once at a time in this process, and once across all replicas while Redis is up.
+//! - A tier that fails is a miss, never an error.
+//! - A value whose load began before an invalidation of it is not served after that invalidation: the
+//!   load clock tells the two apart.
 //!
 //! # In a program of your own
 //!
@@ -28,7 +33,8 @@
 //! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // Memory alone. With `.redis("redis://...")` it shares values and invalidations with every process that does the same.
+//! // Memory alone. With `.redis("redis://...")` it shares values and invalidations with every
+//! // process that does the same.
 //! let cache = Cache::builder().memory(64 << 20).prefix("shop").build()?;
 //! // Fresh for 10 s in this process and for a minute in Redis; older for a day where a load fails.
 //! let policy = Policy::new(Duration::from_secs(10), Duration::from_secs(60))
@@ -36,8 +42,8 @@
 //!
 //! // The name and the version are what other processes know the type by.
 //! let users = cache.typed::<User>("user", 1)?;
-//! let wanted = TaggedKey::new().with("id", 42).tag("user:42");
-//! let (user, outcome) = users.get_or_load(wanted, &policy, || from_the_database(42))?;
+//! let key = TaggedKey::new().with("id", 42).tag("user:42");
+//! let (user, outcome) = users.get_or_load(key, &policy, || from_the_database(42))?;
 //! println!("{} {outcome:?}", user.name);
 //!
 //! // After a change, in every process that shares the Redis:
@@ -115,7 +121,7 @@ use self::redis_tier::RedisTier;
 use self::settings::RedisChoice;
 use self::single_flight::Flights;
 use self::tiers::Tiers;
-use self::typed::TypedParts;
+use self::typed::TypedShared;
 
 pub use self::answer::{Answer, LookupResult, Trace};
 pub use self::builder::CacheBuilder;
@@ -173,7 +179,7 @@ const NAMES_KEPT: Duration = Duration::from_secs(3600);
 pub struct Cache {
     tiers: Arc<Tiers>,
     bus: Arc<BusParts>,
-    typed: Arc<TypedParts>,
+    typed: Arc<TypedShared>,
     open: Arc<Open>,
 }
 
@@ -282,13 +288,13 @@ impl Cache {
         self.tiers.look(key, policy, after, now)
     }
 
-    /// A claim to the answer for `request`: from Redis, from a load that is under way, or from one that this call begins. Does
-    /// not block; the ticket can be awaited or waited for.
+    /// A claim to the answer for `request`: from Redis, from a load under way, or from one that this
+    /// call begins. Does not block; the ticket can be awaited or waited for.
     pub fn fetch(&self, request: Request) -> Ticket {
         self.fetch_for(request, Caller::default())
     }
 
-    /// The same on behalf of `caller`: where loads have to wait, callers take turns.
+    /// The same on behalf of `caller`: if loads have to wait, callers take turns.
     pub fn fetch_for(&self, request: Request, caller: Caller) -> Ticket {
         self.begin(request, caller, Accepts::Copies(Evidence::NotAsked))
     }
@@ -327,14 +333,14 @@ impl Cache {
         }
     }
 
-    /// Sets a part of `max_loads` and `max_queue` aside for each of the shares with these names,
-    /// which loads of other shares cannot take: see [`CacheItem::share`]. One that is not named here
-    /// has its part from its first load on.
+    /// Sets a part of `max_loads` and `max_queue` aside for each of the shares with these names; loads
+    /// of other shares cannot take it. See [`CacheItem::share`]. A share that is not named here has
+    /// its part from its first load on.
     pub fn set_aside(&self, shares: impl IntoIterator<Item = Arc<str>>) {
         self.tiers.loaders.set_aside(shares);
     }
 
-    /// What runs and waits of each share of the loads.
+    /// How many loads of each share run and wait.
     pub fn shares(&self) -> Vec<ShareStatus> {
         self.tiers.loaders.status()
     }
