@@ -26,8 +26,10 @@ use larder_cache::{
     Value,
 };
 
+use testkit::redis::RedisServer;
+
 use support::{
-    Redis, SOON, acknowledged, alone, bare_moka, first_line, machine, quantile, replica, request,
+    SOON, acknowledged, alone, bare_moka, first_line, machine, quantile, replica, request,
     resident, time, until,
 };
 
@@ -44,7 +46,7 @@ fn main() {
         return;
     }
     let (began, load_before) = (Instant::now(), first_line("/proc/loadavg"));
-    let redis = Redis::start();
+    let redis = RedisServer::start_as_shipped();
     memory_per_entry();
     entries();
     tags_and_bytes();
@@ -232,7 +234,7 @@ fn memory_per_entry() {
     }
 }
 
-fn invalidations(redis: &Redis) {
+fn invalidations(redis: &RedisServer) {
     const SPAN: Duration = Duration::from_secs(2);
     println!(
         "\n| replicas | invalidations of one tag a second, 1 thread | 4 threads | the others had heard all, after the last |\n|--:|--:|--:|--:|"
@@ -283,7 +285,7 @@ fn invalidations(redis: &Redis) {
     }
 }
 
-fn million_names(redis: &Redis) {
+fn million_names(redis: &RedisServer) {
     const NAMES: usize = 1_000_000;
     const BATCH: usize = 500;
     let first = replica(redis, "names", Duration::from_secs(1));

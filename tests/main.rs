@@ -13,15 +13,12 @@
 mod allocations;
 mod articles;
 mod bulkheads;
-mod cache;
 mod coherence;
 mod commands;
 mod database;
 mod database_roles;
 mod documents;
 mod edge;
-mod embedding;
-mod examples;
 mod floors;
 mod headers;
 mod http_api;

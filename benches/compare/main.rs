@@ -35,6 +35,7 @@ use std::time::{Duration, Instant};
 use load::{Client, Load, Measured, Round};
 use report::Report;
 use servers::{Server, Stage};
+use testkit::redis::RedisServer;
 
 // The program's own allocator: the bare handler is to have no other.
 #[global_allocator]
@@ -97,7 +98,8 @@ fn main() {
     entries::measure(&stage, &plan, &mut report);
     stage.share_all_cores();
     both_cores(&stage, &plan, &mut report);
-    report.invalidations(support::propagation::propagation(&support::Redis::start()).slowest);
+    report
+        .invalidations(support::propagation::propagation(&RedisServer::start_as_shipped()).slowest);
     let text = report.end(&stage.left_out);
     println!("{text}");
     if plan.write {

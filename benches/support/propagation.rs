@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use larder_cache::{Cache, InvalidationTarget, Key, Policy, Tag, Value, random};
 
-use super::{Redis, SOON, acknowledged, replica, request, until};
+use testkit::redis::RedisServer;
+
+use super::{SOON, acknowledged, replica, request, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const BODY: usize = 1024;
@@ -22,7 +24,7 @@ pub struct Times {
 }
 
 /// Invalidates on one replica and looks at three others, some 1500 times.
-pub fn propagation(redis: &Redis) -> Times {
+pub fn propagation(redis: &RedisServer) -> Times {
     const ROUNDS: usize = 1500;
     let start = || replica(redis, "propagation", Duration::from_secs(1));
     let (first, others) = (start(), [start(), start(), start()]);

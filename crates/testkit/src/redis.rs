@@ -26,8 +26,19 @@ pub struct RedisServer {
     folder: TempDir,
     address: SocketAddr,
     tls: Option<(SocketAddr, Certificates)>,
+    /// Arguments that make what tests wait for come soon.
+    hurried: &'static [&'static str],
     process: Option<Process>,
 }
+
+const HURRIED: &[&str] = &[
+    // A stream is trimmed by whole nodes, and only long ones have more than one of the usual size.
+    "--stream-node-max-entries",
+    "5",
+    // A replica is in step at once.
+    "--repl-diskless-sync-delay",
+    "0",
+];
 
 /// The server that is tested with: `LARDER_TEST_REDIS` names another version's, or Valkey's.
 fn program() -> String {
@@ -41,21 +52,27 @@ impl RedisServer {
 
     /// One at a given address, for the test of the default port.
     pub fn start_at(address: SocketAddr) -> RedisServer {
-        RedisServer::launch(address, false)
+        RedisServer::launch(address, false, HURRIED)
+    }
+
+    /// One with the settings that Redis comes with, for figures.
+    pub fn start_as_shipped() -> RedisServer {
+        RedisServer::launch(free_address(), false, &[])
     }
 
     /// One that also listens with TLS, and lets only a user of the access list in.
     pub fn start_with_tls_and_user() -> RedisServer {
-        RedisServer::launch(free_address(), true)
+        RedisServer::launch(free_address(), true, HURRIED)
     }
 
-    fn launch(address: SocketAddr, secured: bool) -> RedisServer {
+    fn launch(address: SocketAddr, secured: bool, hurried: &'static [&'static str]) -> RedisServer {
         let folder = tempfile::tempdir().unwrap();
         let tls = secured.then(|| (free_address(), Certificates::write(folder.path())));
         let mut server = RedisServer {
             folder,
             address,
             tls,
+            hurried,
             process: None,
         };
         server.restart();
@@ -243,10 +260,7 @@ impl RedisServer {
             .args(["--unixsocket", "socket"])
             .args(["--protected-mode", "no", "--save", "", "--appendonly", "no"])
             .args(["--dbfilename", DUMP])
-            // A stream is trimmed by whole nodes, and only long ones have more than one of the usual size.
-            .args(["--stream-node-max-entries", "5"])
-            // A replica is in step at once.
-            .args(["--repl-diskless-sync-delay", "0"])
+            .args(self.hurried)
             .args(arguments);
         if let Some((address, certificates)) = &self.tls {
             let (user, password) = USER;
@@ -323,6 +337,14 @@ impl RedisServer {
         command
             .query(&mut self.connect())
             .unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    pub fn version(&self) -> String {
+        let about: String = self.cli(&["INFO", "server"]);
+        let line = about
+            .lines()
+            .find_map(|line| line.strip_prefix("redis_version:"));
+        line.unwrap_or("unknown").to_owned()
     }
 
     /// How often a command was called so far.

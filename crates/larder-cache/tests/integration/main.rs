@@ -1,14 +1,21 @@
-//! The cache as a program that embeds it uses it: values of its own types, and an end that leaves
-//! nothing behind.
+//! The cache as a program that embeds it uses it, over a real Redis.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    unreachable_pub
+)]
 
 mod child;
 mod closing;
+mod examples;
+mod shared_redis;
 mod typed;
 
 use std::time::Duration;
 
 use larder_cache::{Cache, CacheBuilder, Policy};
-
 use testkit::SOON;
 
 /// Fresh for an hour in both tiers.

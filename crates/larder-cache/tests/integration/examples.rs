@@ -1,6 +1,6 @@
 //! The examples, as a reader of the documentation would run them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use testkit::client::{Answer, Call};
@@ -8,11 +8,13 @@ use testkit::process::Process;
 use testkit::redis::RedisServer;
 use testkit::{SOON, free_address, until, until_some};
 
-/// The example of this name, built. `cargo nextest` builds the examples before it runs this, `cargo
-/// test --examples` builds tests of them under other names, and `cargo test --test integration`
-/// builds none: so it is built here, which takes a moment where it is done.
+/// The example of this name, built.
+///
+/// It is built here, since `cargo test --examples` gives it another name and `cargo test --test integration` builds none. With
+/// the features of the whole workspace, so that nothing is built anew where it is built already.
 fn example(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_BIN_EXE_larder")).parent().unwrap();
+    let test = std::env::current_exe().unwrap();
+    let folder = test.ancestors().nth(2).unwrap();
     let mut build = Command::new(env!("CARGO"));
     build
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -21,6 +23,7 @@ fn example(name: &str) -> PathBuf {
             "--quiet",
             "--locked",
             "--offline",
+            "--workspace",
             "--example",
             name,
         ])

@@ -55,7 +55,7 @@ fn threads_and_connections_end_with_the_last_clone() {
     if let Some((_, url)) = role() {
         return twenty_caches_end(&url);
     }
-    let test = "embedding::closing::threads_and_connections_end_with_the_last_clone";
+    let test = "closing::threads_and_connections_end_with_the_last_clone";
     let redis = RedisServer::start();
     Child::start(test, "with Redis", &redis.url()).end();
     let nobody = testkit::free_address();
@@ -91,7 +91,7 @@ fn they_end_while_redis_has_stalled() {
         until(WITHIN, "its threads have ended", || threads() == before);
         return;
     }
-    let test = "embedding::closing::they_end_while_redis_has_stalled";
+    let test = "closing::they_end_while_redis_has_stalled";
     for role in ["idle", "pending", "from the start"] {
         let redis = RedisServer::start();
         let proxy = FaultProxy::start(redis.address());
@@ -145,7 +145,7 @@ fn a_load_that_runs_keeps_its_own_thread_alone() {
         return;
     }
     let redis = RedisServer::start();
-    let test = "embedding::closing::a_load_that_runs_keeps_its_own_thread_alone";
+    let test = "closing::a_load_that_runs_keeps_its_own_thread_alone";
     Child::start(test, "loads", &redis.url()).end();
 }
 
@@ -217,7 +217,7 @@ fn without_redis_nothing_is_looked_for() {
     // Whoever runs there is none of a cache's business that was not told of it.
     let port = testkit::the_usual_redis_port();
     let redis = RedisServer::start_at(port.address);
-    let test = "embedding::closing::without_redis_nothing_is_looked_for";
+    let test = "closing::without_redis_nothing_is_looked_for";
     for role in ["not told", "told otherwise"] {
         Child::start(test, role, &redis.url()).end();
     }
@@ -241,7 +241,7 @@ fn an_invalidation_right_after_the_start_is_delivered() {
         });
         found.unwrap().0
     };
-    let test = "embedding::closing::an_invalidation_right_after_the_start_is_delivered";
+    let test = "closing::an_invalidation_right_after_the_start_is_delivered";
     for round in 0..9 {
         assert_eq!(ask(round), round);
         Child::start(test, "invalidates", &redis.url()).end();
