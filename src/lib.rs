@@ -55,4 +55,5 @@ pub mod database;
 pub mod quantity;
 pub mod resource;
 pub mod source;
+pub mod template;
 pub mod worker;

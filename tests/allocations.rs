@@ -54,7 +54,7 @@ fn finding_a_memory_hit_allocates_nothing() {
             http: HttpClient::new(HttpSettings::new(format.name(), SOON)),
             quota: None,
         }),
-        made_up: false,
+        is_sandbox: false,
     });
     let archivist = Archivist::start(database.clone(), Duration::from_secs(60)).unwrap();
     let sources = Sources {

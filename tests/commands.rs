@@ -214,3 +214,28 @@ write.POST.sql = \"no_such_table\"
         "{said}"
     );
 }
+
+#[test]
+fn check_names_the_new_key_for_an_old_one() {
+    let config = "[server]
+open_metrics = true
+[coherence]
+patience = \"1s\"
+[resource.a]
+path = \"/a\"
+source = { http = \"https://example.org/\" }
+ttl = { memory = \"1s\", redis = \"1s\" }
+blind_ttl = \"0s\"
+";
+    let checked = LarderOptions::new(config).run(&["check"]);
+    let said = String::from_utf8(checked.stderr).unwrap();
+    assert_eq!(checked.status.code(), Some(2), "{said}");
+    for (line, part) in said.lines().zip([
+        "toml:2: server.open_metrics: is an unknown key",
+        "toml:4: coherence.patience: was renamed to max_staleness",
+        "toml:9: resource.a.blind_ttl: was renamed to disconnected_ttl",
+    ]) {
+        assert!(line.contains(part), "{said}");
+    }
+    assert_eq!(said.lines().count(), 3, "{said}");
+}

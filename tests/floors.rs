@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The floor of a folder or file directly under `src`. `None`: nobody has decided where it belongs.
 fn floor(module: &str) -> Option<u32> {
     Some(match module {
-        "quantity" | "worker" => 0,
+        "quantity" | "template" | "worker" => 0,
         "database" => 1,
         "source" => 2,
         "resource" | "auth" => 3,

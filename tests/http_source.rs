@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use larder::source::json_api::{JsonApi, JsonApiSettings, Template, TtlFrom};
+use larder::source::json_api::{JsonApi, JsonApiSettings, TtlFrom};
 use larder::source::{HttpUpstream, HttpUpstreamSettings};
+use larder::template::Template;
 use larder_cache::Secret;
 use larder_cache::{
     Answer, Cache, CacheItem, CoherenceSettings, InvalidationTarget, Lifetime, Load, LoadError,

@@ -142,7 +142,7 @@ fn a_new_http_upstream_is_taken_over_and_a_new_news_upstream_takes_a_restart() {
     until(SOON, "the log says what takes a restart", || {
         larder
             .log()
-            .contains("upstream newsapi, which no resource named at the start, takes a restart")
+            .contains("upstream newsapi is new, which requires a restart")
     });
     // Itself, so that the upstream answers.
     let here = format!(

@@ -20,7 +20,7 @@ fn no_upstream_key_is_logged_stored_or_answered() {
         redis: "1s",
         if_error: "1s",
         upstream_timeout: "1s",
-        server: "open_metrics = true",
+        server: "max_queue = 7",
         ..NewsConfig::default()
     };
     let options = config.options(&news, &redis).env("RUST_LOG", "trace");

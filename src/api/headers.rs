@@ -96,7 +96,7 @@ pub(super) fn cache_control(
 
 /// `ETag` of a view with this hash (RFC 9110, section 8.8.3).
 pub(super) fn entity_tag(view: &View<'_>, hash: u64, out: &mut HeaderTexts) {
-    let (weak, told) = view.told_apart_by(hash);
+    let (weak, told) = view.entity_tag(hash);
     out.text(if weak { "W/\"" } else { "\"" })
         .hexadecimal(told)
         .text("\"");

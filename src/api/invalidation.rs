@@ -153,7 +153,7 @@ fn wished(
             let path = Default::default();
             names.extend(
                 resource
-                    .names(Arguments { path: &path, query })
+                    .targets(Arguments { path: &path, query })
                     .unwrap_or_default(),
             );
         }
@@ -194,7 +194,7 @@ fn names_of_path(path: &str, resources: &Resources) -> Result<Vec<InvalidationTa
     };
     found
         .resource
-        .names(arguments)
+        .targets(arguments)
         .map_err(|wrong| bad(&wrong.to_string()))
 }
 

@@ -90,7 +90,7 @@ const PING: Duration = Duration::from_secs(1);
 const DEFAULT_URL: &str = "sqlite://larder.db";
 
 /// Which database, and how much of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseSettings {
     /// `postgres://…` or `sqlite://…`; `None` is a file in the working directory.
     pub url: Option<Secret>,

@@ -341,3 +341,8 @@ impl Cache {
         &self.core.clock
     }
 }
+
+/// Compiles and runs the example in the crate's page.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExample;

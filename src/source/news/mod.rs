@@ -130,7 +130,9 @@ impl NewsUpstream {
         let words = shown(&refusal.words(), self.key.as_slice());
         let what = match (words.is_empty(), status) {
             (false, _) => format!("{name} answered {status}: {words}"),
-            (true, 200) => format!("{name} answered 200 with what is no list of articles"),
+            (true, 200) => {
+                format!("{name} answered 200 with something other than a list of articles")
+            }
             (true, _) => format!("{name} answered {status}"),
         };
         if refusal.spent || answer.asks_to_wait() {
@@ -313,7 +315,7 @@ mod tests {
                 NewsFormat::NewsApi,
                 "200 OK",
                 "garbage",
-                "newsapi answered 200 with what is no list of articles",
+                "newsapi answered 200 with something other than a list of articles",
             ),
             (
                 NewsFormat::Guardian,
@@ -326,7 +328,7 @@ mod tests {
                 NewsFormat::Guardian,
                 "200 OK",
                 NEWSAPI_OK,
-                "guardian answered 200 with what is no list of articles",
+                "guardian answered 200 with something other than a list of articles",
             ),
         ] {
             let server = answering(status, &[], body);

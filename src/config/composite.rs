@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::reader::{Table, Value, unknown};
+use super::reader::{Setting, Table};
+use super::wording::unknown;
 use crate::database::Shape;
 use crate::resource::{ResourceSettings, SourceSettings};
 use larder_cache::{Policy, StaleRules};
@@ -13,29 +14,29 @@ pub(super) fn policy(resource: &Table<'_>) -> Policy {
     for key in ["ttl", "stale", "disconnected_ttl"] {
         if let Some(value) = resource.get(key) {
             value.fault(
-                "does not apply: a whole is as fresh as its shortest part",
-                format!("{key} at its parts"),
+                "does not apply: a composite is as fresh as its parts",
+                format!("{key} in its parts"),
             );
         }
     }
     Policy {
-        soft_timeout: resource.some_time("soft_timeout"),
+        soft_timeout: resource.positive_duration("soft_timeout"),
         ..Policy::default()
     }
 }
 
 /// Gives each whole what it takes from its parts; `places` are where the resources are declared, and `declared` what all are called,
 /// those with a fault of their own among them.
-pub(super) fn join(resources: &mut [ResourceSettings], places: &[Value<'_>], declared: &[&str]) {
+pub(super) fn join(resources: &mut [ResourceSettings], places: &[Setting<'_>], declared: &[&str]) {
     let all = resources.to_vec();
-    let by_name: HashMap<&str, (&ResourceSettings, &Value<'_>)> = all
+    let by_name: HashMap<&str, (&ResourceSettings, &Setting<'_>)> = all
         .iter()
         .zip(places)
         .map(|(resource, place)| (resource.name.as_str(), (resource, place)))
         .collect();
     let known: HashSet<&str> = declared.iter().copied().collect();
     for (whole, place) in resources.iter_mut().zip(places) {
-        let Some(SourceSettings::Parts(names)) = &whole.source else {
+        let Some(SourceSettings::Composite(names)) = &whole.source else {
             continue;
         };
         let source = place
@@ -84,17 +85,17 @@ pub(super) fn join(resources: &mut [ResourceSettings], places: &[Value<'_>], dec
 }
 
 /// Whether `part` can be one of `whole`.
-fn judge(whole: &ResourceSettings, part: &ResourceSettings, place: &Value<'_>) {
+fn judge(whole: &ResourceSettings, part: &ResourceSettings, place: &Setting<'_>) {
     let name = &part.name;
     let is_object = match &part.source {
         Some(SourceSettings::Sql(sql)) => sql.shape == Shape::One,
         Some(SourceSettings::Http(_)) => true,
-        Some(SourceSettings::News(_) | SourceSettings::Parts(_)) | None => false,
+        Some(SourceSettings::News(_) | SourceSettings::Composite(_)) | None => false,
     };
     if !is_object {
         place.fault(
-            format!("names {name:?}, which gives no object of its own"),
-            "resources that give one object each, and are no wholes themselves",
+            format!("names {name:?}, which does not give one object"),
+            "resources that give one object each, and are not composites themselves",
         );
     }
     for param in part.params.iter().filter(|param| !param.view) {
@@ -105,7 +106,7 @@ fn judge(whole: &ResourceSettings, part: &ResourceSettings, place: &Value<'_>) {
                     "names {name:?}, whose parameter {} takes other values",
                     param.name
                 ),
-                format!("the same {} = {{ … }} at both", param.name),
+                format!("the same {} = {{ … }} in both", param.name),
             ),
             Some(own) if param.required && !own.required && own.default.is_none() => place.fault(
                 format!(
@@ -117,10 +118,10 @@ fn judge(whole: &ResourceSettings, part: &ResourceSettings, place: &Value<'_>) {
             Some(_) => {}
             None if param.required => place.fault(
                 format!(
-                    "names {name:?}, whose parameter {} the whole has not",
+                    "names {name:?}, whose parameter {} the composite does not have",
                     param.name
                 ),
-                format!("params.{} at the whole, too", param.name),
+                format!("params.{} in the composite too", param.name),
             ),
             None => {}
         }

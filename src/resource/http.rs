@@ -5,22 +5,22 @@ use std::time::Duration;
 use crate::source::{HttpUpstreams, JsonApi};
 use larder_cache::{Load, Producer};
 
-use super::origin::Values;
 use super::seals::Seals;
 use super::settings::HttpSourceSettings;
+use super::values::Values;
 
 /// See the module.
-pub(super) struct Api {
+pub(super) struct HttpSource {
     api: JsonApi,
     identity: String,
 }
 
-impl Api {
+impl HttpSource {
     pub(super) fn new(
         settings: &HttpSourceSettings,
         upstreams: &HttpUpstreams,
         seals: &Seals,
-    ) -> Result<Api, String> {
+    ) -> Result<HttpSource, String> {
         let upstream = upstreams.of(&settings.upstream);
         let api = JsonApi::new(&settings.api, upstream).map_err(|faults| {
             let faults = faults.into_iter().map(|fault| fault.problem);
@@ -28,13 +28,13 @@ impl Api {
         })?;
         let filled = settings.api.filled();
         let filled: Vec<u32> = filled.map(|secret| seals.of(secret.reveal())).collect();
-        Ok(Api {
+        Ok(HttpSource {
             identity: format!("{} filled {filled:08x?}", api.identity()),
             api,
         })
     }
 
-    /// What is asked, and the seals of what it is asked with.
+    /// The request's templates, and the seals of the secrets in them.
     pub(super) fn identity(&self) -> &str {
         &self.identity
     }
@@ -47,7 +47,7 @@ impl Api {
         self.api.upstream().name()
     }
 
-    pub(super) fn making(&self, values: &Values<'_>) -> Producer {
+    pub(super) fn producer(&self, values: &Values<'_>) -> Producer {
         let values = values.iter();
         let values: Vec<(String, String)> = values
             .map(|(name, value)| ((*name).to_owned(), value.to_string()))
@@ -55,7 +55,7 @@ impl Api {
         let api = self.api.clone();
         Producer::Load(Load {
             limit: self.limit(),
-            run: Box::new(move |attempt| api.load(&values, attempt)),
+            run: Box::new(move |context| api.load(&values, context)),
         })
     }
 }

@@ -1,8 +1,10 @@
-//! A whole that is the joined object of other resources, each with TTLs, tags and an entry of its own.
+//! A composite: one object, joined from the objects of other resources. Each part has its own TTLs,
+//! tags and entry.
 //!
-//! Promise: a whole is fresh as long as its shortest part, and a part that has expired is loaded alone. Members stand in the order
-//! of the parts; of two members with one name the later part's is there, in the place of the first. Where the first part is absent
-//! the whole is; an absent part behind it adds nothing. A part that failed fails the whole: half an object is no answer.
+//! Promise: a composite is fresh as long as all its parts are, and an expired part is loaded alone.
+//! Members stand in the order of the parts. If two parts have a member of one name, the later
+//! part's value stands in the place of the earlier one. If the first part is absent, the composite
+//! is absent; any other absent part adds nothing. If a part fails, the composite fails.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,48 +19,47 @@ use larder_cache::{
 };
 
 use super::Resource;
-use super::form::Taken;
-use super::origin::{Origin, Values};
+use super::canonical::ParamType;
 use super::sql::Sql;
+use super::values::Values;
 
 /// See the module.
-pub(super) struct Parts(Vec<Arc<Resource>>);
+pub(super) struct Composite(Vec<Arc<Resource>>);
 
-impl Parts {
-    /// The parts of these names among `built`.
-    pub(super) fn of(names: &[String], built: &[Arc<Resource>]) -> Result<Parts, String> {
+impl Composite {
+    /// Finds the parts of these names among `built`.
+    pub(super) fn new(names: &[String], built: &[Arc<Resource>]) -> Result<Composite, String> {
         let part = |name: &String| {
             let found = built.iter().find(|resource| resource.name() == name);
             found
                 .cloned()
-                .ok_or_else(|| format!("there is no resource {name} to be a part"))
+                .ok_or_else(|| format!("the part {name} is not a resource"))
         };
-        Ok(Parts(names.iter().map(part).collect::<Result<_, _>>()?))
+        Ok(Composite(names.iter().map(part).collect::<Result<_, _>>()?))
     }
 
-    /// The share of the loads that a whole draws on itself, where it has to ask Redis what became
-    /// of an older one.
+    /// The share of the load permits for the composite itself: it may have to ask Redis about an
+    /// older copy of it.
     pub(super) fn share(&self) -> &str {
-        let mut origins = self.0.iter().filter_map(|part| part.origin.as_ref());
-        origins.next().map_or(Sql::SHARE, Origin::share)
+        let mut shares = self.0.iter().filter_map(|part| part.share());
+        shares.next().unwrap_or(Sql::SHARE)
     }
 
-    /// Whether each of them comes from the database.
+    /// Whether every part comes from the database.
     pub(super) fn is_sql(&self) -> bool {
-        let mut origins = self.0.iter().map(|part| part.origin.as_ref());
-        origins.all(|origin| origin.is_some_and(Origin::is_sql))
+        self.0.iter().all(|part| part.is_sql())
     }
 
-    /// How the database takes the parameter of a part with this name.
-    pub(super) fn taken(&self, name: &str) -> Option<&Taken> {
-        let params = self.0.iter().flat_map(|part| &part.key_params);
+    /// How the database takes the parameter `name`, as the first part whose statement has it says.
+    pub(super) fn sql_type(&self, name: &str) -> Option<&ParamType> {
+        let params = self.0.iter().flat_map(|part| part.names.params());
         let mut named = params.filter(|param| param.settings.name == name);
-        named.find_map(|param| param.taken.as_ref())
+        named.find_map(|param| param.sql_type.as_ref())
     }
 
-    /// The names of the parts' own entries for these values.
-    pub(super) fn own_names(&self, values: &Values<'_>) -> Vec<InvalidationTarget> {
-        let own = |part: &Arc<Resource>| part.own_names(&part.own_values(values));
+    /// What invalidates the parts' entries for these values.
+    pub(super) fn targets(&self, values: &Values<'_>) -> Vec<InvalidationTarget> {
+        let own = |part: &Arc<Resource>| part.names.targets(&part.names.own_values(values));
         self.0.iter().flat_map(own).collect()
     }
 
@@ -75,7 +76,7 @@ impl Parts {
             .unwrap_or_default()
     }
 
-    /// The whole as the database has it within `transaction`.
+    /// The value as `transaction` sees it.
     pub(super) fn current(
         &self,
         transaction: &mut Transaction<'_>,
@@ -83,17 +84,14 @@ impl Parts {
     ) -> Result<Option<Vec<u8>>, DatabaseError> {
         let mut parts = Vec::with_capacity(self.0.len());
         for part in &self.0 {
-            parts.push(match &part.origin {
-                Some(origin) => origin.current(transaction, &part.own_values(values))?,
-                None => None,
-            });
+            parts.push(part.current(transaction, values)?);
         }
-        let no_object = || DatabaseError::Failed("a part is no object".to_owned());
+        let no_object = || DatabaseError::Failed("a part is not a JSON object".to_owned());
         joined(parts.iter().map(Option::as_deref)).ok_or_else(no_object)
     }
 
-    pub(super) fn making(&self, subject: &CacheItem, values: &Values<'_>) -> Producer {
-        let part = |part: &Arc<Resource>| part.request_of(values, subject.jitter, &subject.note);
+    pub(super) fn producer(&self, item: &CacheItem, values: &Values<'_>) -> Producer {
+        let part = |part: &Arc<Resource>| part.request_of(values, item.jitter, &item.note);
         Producer::Compose(Composition {
             parts: self.0.iter().filter_map(part).collect(),
             compose: Arc::new(join),
@@ -102,7 +100,7 @@ impl Parts {
     }
 }
 
-/// The whole of what became of the parts; `None` if one of them failed or is no object.
+/// The composite of the parts. `None` if a part failed or is not an object.
 fn join(parts: &[LookupResult]) -> Option<Loaded> {
     let values: Vec<&Value> = parts
         .iter()
@@ -122,7 +120,8 @@ fn as_bytes(value: &Value) -> Option<&[u8]> {
     }
 }
 
-/// The object that `parts` make together: `Some(None)` where the first one is absent, `None` where one is no object.
+/// The object that `parts` make together. `Some(None)`: the first part is absent. `None`: a part is
+/// not an object.
 pub(super) fn joined<'p>(
     parts: impl IntoIterator<Item = Option<&'p [u8]>>,
 ) -> Option<Option<Vec<u8>>> {
@@ -159,7 +158,7 @@ pub(super) fn joined<'p>(
     Some(Some(json))
 }
 
-/// The members of an object in their order, each with the text of its value: numbers keep every digit.
+/// The members of an object in their order. Each value is its JSON text, so numbers keep every digit.
 struct Members(Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Members {
@@ -190,18 +189,18 @@ mod tests {
 
     fn join_texts(parts: &[Option<&str>]) -> Option<Option<String>> {
         let bytes = parts.iter().map(|part| part.map(str::as_bytes));
-        joined(bytes).map(|whole| whole.map(|json| String::from_utf8(json).unwrap()))
+        joined(bytes).map(|joined| joined.map(|json| String::from_utf8(json).unwrap()))
     }
 
     #[test]
     fn members_keep_their_order_and_every_digit() {
-        let whole = join_texts(&[
+        let joined = join_texts(&[
             Some(r#"{"id":1,"name":"Ada"}"#),
             Some(r#"{"pay":1.10,"id":12345678901234567890.50}"#),
         ]);
-        let whole = whole.unwrap().unwrap();
+        let joined = joined.unwrap().unwrap();
         assert_eq!(
-            whole,
+            joined,
             r#"{"id":12345678901234567890.50,"name":"Ada","pay":1.10}"#
         );
     }
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_makes_no_whole() {
+    fn what_is_no_object_makes_no_composite() {
         for part in ["[1]", "1", "", "{", "{}x"] {
             assert_eq!(join_texts(&[Some("{}"), Some(part)]), None, "{part}");
         }
