@@ -182,7 +182,7 @@ fn a_flood_at_one_slow_source_costs_the_others_nothing() {
 }
 
 #[test]
-fn what_nobody_waits_for_any_more_is_not_asked_for() {
+fn a_load_that_nobody_waits_for_any_more_is_not_started() {
     // Three shares of one place to run, and of two to wait beside six for whoever comes first.
     let house = house(3, 12);
     let runs = house.ask("/slow/1");
@@ -463,7 +463,6 @@ fn a_long_write_by_another_process_keeps_reads_and_readiness_of_sqlite() {
         pending.finish().unwrap();
     }
     until(SOON, "it is written again", || {
-        let call = larder.call("PUT", "/users/1").key(ADMIN_KEY);
-        call.json(&json!({"name": "Eve"})).send().status == 200
+        larder.put("/users/1", &json!({"name": "Eve"})).status == 200
     });
 }

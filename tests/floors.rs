@@ -1,11 +1,17 @@
-//! The house has floors: an import only ever points to a lower one, or stays on its own.
+//! The house has floors: an import never points to a higher one, and no two files import each other.
 //!
-//! It reads the source as text, line by line in the form that rustfmt gives it, so that it also sees code that is not compiled.
+//! Reads `use` items as text, in the form that rustfmt gives them. Unit tests are left out, and so
+//! is what a module and the modules inside it take from each other.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// The floor of a folder or file directly under `src`. `None`: nobody has decided where it belongs.
+use regex_lite::Regex;
+
+type Module = Vec<String>;
+
+/// The floor of a module directly under `src`. `None`: nobody has decided where it belongs.
 fn floor(module: &str) -> Option<u32> {
     Some(match module {
         "quantity" | "template" | "worker" => 0,
@@ -19,242 +25,199 @@ fn floor(module: &str) -> Option<u32> {
     })
 }
 
-/// What is wrong with one file, given by its path under `src`.
-fn faults(path: &Path, text: &str) -> Vec<String> {
-    let parts: Vec<&str> = path.iter().map(|part| part.to_str().unwrap()).collect();
-    let module = parts[0].trim_end_matches(".rs");
-    // The map of the crate stands above all floors and holds nothing but their names.
-    if module == "lib" {
-        return Vec::new();
-    }
-    let Some(own) = floor(module) else {
-        return vec![format!("{}: no floor is decided for it", path.display())];
-    };
-    let name = parts.last().unwrap();
-    let depth = parts.len() - usize::from(*name == "mod.rs");
-
-    let mut faults = Vec::new();
-    for (number, module) in crate_paths(text, depth) {
-        let place = format!("{}:{number}", path.display());
-        match floor(&module) {
-            None => faults.push(format!("{place}: `{module}` has no floor")),
-            Some(floor) if floor > own => {
-                faults.push(format!(
-                    "{place}: floor {own} imports `{module}` of floor {floor}"
-                ));
-            }
-            Some(_) => {}
+/// Every `.rs` file under `root`, by its module path.
+fn read(root: &Path, inside: Module, into: &mut BTreeMap<Module, String>) {
+    for entry in fs::read_dir(root).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let mut module = inside.clone();
+        if path.is_dir() && name != "tests" {
+            module.push(name);
+            read(&path, module, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") && name != "tests" {
+            module.extend((!["mod", "lib"].contains(&name.as_str())).then_some(name));
+            into.insert(module, program(&fs::read_to_string(path).unwrap()));
         }
     }
-    for (number, line) in code_lines(text) {
-        let place = format!("{}:{number}", path.display());
-        let served = ["actix", "tokio::", "tokio_util::"];
-        if own <= 4 && served.iter().any(|name| mentions(line, name)) {
-            faults.push(format!(
-                "{place}: floor {own} knows neither actix nor tokio"
-            ));
+}
+
+/// A file without its unit tests and comments.
+fn program(text: &str) -> String {
+    let tests = Regex::new(r"(?m)^#\[cfg\(test\)\]\n(pub(\(\w+\))? )?mod \w+ \{").unwrap();
+    let comment = Regex::new(r"//[^\n]*").unwrap();
+    let text = tests.splitn(text, 2).next().unwrap();
+    comment.replace_all(text, "").into_owned()
+}
+
+/// The paths that a program imports: `use a::{b, c::d};` gives `a::b` and `a::c::d`.
+fn imports(text: &str) -> Vec<String> {
+    let item = Regex::new(r"(?m)^\s*(?:pub(?:\([^)]*\))? )?use ([^;]+);").unwrap();
+    let mut paths = Vec::new();
+    for item in item.captures_iter(text) {
+        let (mut groups, mut path) = (Vec::new(), String::new());
+        for c in item[1].chars().chain([',']) {
+            match c {
+                '{' => groups.push(path.clone()),
+                '}' | ',' => {
+                    paths.push(path.split(" as ").next().unwrap().to_owned());
+                    groups.truncate(groups.len() - usize::from(c == '}'));
+                    path = groups.last().cloned().unwrap_or_default();
+                }
+                ' ' if path.is_empty() || path.ends_with(':') => {}
+                '\n' => {}
+                c => path.push(c),
+            }
+        }
+    }
+    paths
+}
+
+/// The module of `files` that a path names, seen from `here`.
+fn target(path: &str, here: &[String], files: &BTreeMap<Module, String>) -> Option<Module> {
+    let mut names = path.trim().split("::").peekable();
+    let mut base = match names.peek()? {
+        &"crate" | &"larder" => Vec::new(),
+        &"super" | &"self" => here.to_vec(),
+        _ => return None,
+    };
+    while let Some(name) = names.next_if(|name| ["crate", "larder", "super", "self"].contains(name))
+    {
+        base.truncate(base.len() - usize::from(name == "super"));
+    }
+    let depth = base.len();
+    base.extend(names.map(str::to_owned));
+    while base.len() > depth && !files.contains_key(&base) {
+        base.pop();
+    }
+    (base.len() > depth).then_some(base)
+}
+
+/// The modules that a program names: all that it imports, and every path from the crate's root.
+fn named(text: &str, here: &[String], files: &BTreeMap<Module, String>) -> BTreeSet<Module> {
+    let inline = Regex::new(r"\bcrate::[\w:]+").unwrap();
+    let inline = inline.find_iter(text).map(|path| path.as_str().to_owned());
+    let paths = imports(text).into_iter().chain(inline);
+    paths
+        .filter_map(|path| target(&path, here, files))
+        .collect()
+}
+
+/// What points up, and what knows HTTP below the floor that serves it.
+fn upward(files: &BTreeMap<Module, String>) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (here, text) in files.iter().filter(|(here, _)| !here.is_empty()) {
+        let own = floor(&here[0]);
+        if own.is_none() {
+            faults.push(format!("{here:?} has no floor"));
+        }
+        let named = named(text, here, files);
+        for up in named.iter().filter(|to| floor(&to[0]) > own) {
+            faults.push(format!("{here:?} imports {up:?} of a higher floor"));
+        }
+        let served = Regex::new(r"\b(actix\w*|tokio|tokio_util)::").unwrap();
+        if own < floor("api") && served.is_match(text) {
+            faults.push(format!("{here:?} knows neither actix nor tokio"));
         }
     }
     faults
 }
 
-/// Whether a word of `line` begins with `name`.
-fn mentions(line: &str, name: &str) -> bool {
-    line.match_indices(name)
-        .any(|(at, _)| !inside_word(line, at))
-}
-
-/// Whether the character before `at` belongs to the same word.
-fn inside_word(text: &str, at: usize) -> bool {
-    let before = text[..at].chars().next_back();
-    before.is_some_and(|c| c.is_alphanumeric() || c == '_')
-}
-
-/// The lines that are not comments alone, numbered from 1.
-fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line));
-    lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
-}
-
-/// Each module directly under the crate's root that a path names, with its line.
-///
-/// `depth` is how many modules deep the file is: that many `super` lead to the root.
-fn crate_paths(text: &str, depth: usize) -> Vec<(usize, String)> {
-    // Comments become empty lines, so that a group of names over several lines can be read in one piece.
-    let code: Vec<&str> = text
-        .lines()
-        .map(|line| {
-            if line.trim_start().starts_with("//") {
-                ""
-            } else {
-                line
-            }
-        })
-        .collect();
-    let code = code.join("\n");
-    let mut found = Vec::new();
-    let mut add = |at: usize, rest: &str| {
-        let line = code[..at].matches('\n').count() + 1;
-        found.extend(first_names(rest).into_iter().map(|name| (line, name)));
+/// The files that import each other, over however many others.
+fn circles(files: &BTreeMap<Module, String>) -> Vec<&Module> {
+    let edges = |here: &Module| {
+        let paths = imports(files.get(here).map_or("", String::as_str));
+        let found = paths.iter().filter_map(|path| target(path, here, files));
+        let found: Vec<Module> = found
+            .filter(|to| !to.starts_with(here) && !here.starts_with(to))
+            .collect();
+        found
     };
-    for root in ["crate::", "larder::"] {
-        for (at, _) in code.match_indices(root) {
-            if !inside_word(&code, at) {
-                add(at, &code[at + root.len()..]);
+    let edges: BTreeMap<&Module, Vec<Module>> =
+        files.keys().map(|here| (here, edges(here))).collect();
+    let circular = |here: &&Module| {
+        let (mut seen, mut ahead) = (BTreeSet::new(), edges[*here].clone());
+        while let Some(next) = ahead.pop() {
+            if seen.insert(next.clone()) {
+                ahead.extend(edges[&next].iter().cloned());
             }
         }
-    }
-    for (at, _) in code.match_indices("super::") {
-        // Only the first of a chain.
-        if inside_word(&code, at) || code[..at].ends_with("super::") {
-            continue;
-        }
-        let rest = code[at..].trim_start_matches("super::");
-        let levels = (code.len() - at - rest.len()) / "super::".len();
-        // At the left margin a `use` is the file's own; an indented one may stand in a module inside it, one level deeper.
-        let line_start = code[..at].rfind('\n').map_or(0, |newline| newline + 1);
-        let inner = usize::from(code[line_start..].starts_with(' '));
-        if levels >= depth + inner {
-            add(at, rest);
-        }
-    }
-    found
+        seen.contains(*here)
+    };
+    files.keys().filter(circular).collect()
 }
 
-/// The first name of each path in what follows `crate::`: `a::b`, or a group `{a, b::c, d::{e, f}}`.
-fn first_names(rest: &str) -> Vec<String> {
-    let name = |text: &str| -> String {
-        let text = text.trim_start();
-        text.chars()
-            .take_while(|c| c.is_alphanumeric() || *c == '_')
-            .collect()
-    };
-    let Some(group) = rest.strip_prefix('{') else {
-        return Vec::from([name(rest)]);
-    };
-    let (mut names, mut depth, mut start) = (Vec::new(), 0, 0);
-    for (at, c) in group.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth > 0 => depth -= 1,
-            ',' | '}' if depth == 0 => {
-                names.push(name(&group[start..at]));
-                start = at + 1;
-                if c == '}' {
-                    break;
-                }
-            }
-            _ => {}
-        }
-    }
-    names.retain(|name| !name.is_empty());
-    names
-}
-
-fn rust_files(folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            rust_files(&path, into);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            into.push(path);
-        }
-    }
+fn tree(root: &str) -> BTreeMap<Module, String> {
+    let mut files = BTreeMap::new();
+    read(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join(root),
+        Vec::new(),
+        &mut files,
+    );
+    assert!(files.len() > 5, "{root}: {files:?}");
+    files
 }
 
 #[test]
 fn every_import_points_down() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    rust_files(&src, &mut files);
-    assert!(files.contains(&src.join("database/mod.rs")), "{files:?}");
-    let faults: Vec<String> = files
-        .iter()
-        .flat_map(|file| {
-            faults(
-                file.strip_prefix(&src).unwrap(),
-                &fs::read_to_string(file).unwrap(),
-            )
-        })
-        .collect();
+    let faults = upward(&tree("src"));
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 #[test]
-fn what_points_up_is_found() {
-    let found = |path: &str, text: &str| faults(Path::new(path), text).len();
-    assert_eq!(found("database/rows.rs", "use crate::api::Server;"), 1);
+fn what_points_up_and_what_is_circular_is_found() {
+    let files = |texts: &[(&str, &str)]| -> BTreeMap<Module, String> {
+        let module = |path: &str| path.split('/').map(str::to_owned).collect();
+        let files = texts
+            .iter()
+            .map(|(path, text)| (module(path), program(text)));
+        files.collect()
+    };
+    let found = |path: &str, text: &str| {
+        upward(&files(&[
+            (path, text),
+            ("api", ""),
+            ("api/server", ""),
+            ("quantity", ""),
+        ]))
+        .len()
+    };
+    assert_eq!(found("database/rows", "use crate::api::Server;"), 1);
     assert_eq!(
-        found("database/rows.rs", "fn f() {\n    crate::config::load()\n}"),
+        found("database/rows", "fn f() {\n    crate::api::serve()\n}"),
         1
     );
+    assert_eq!(found("database/rows", "use super::super::api::Server;"), 1);
     assert_eq!(
         found(
-            "source/http.rs",
-            "use crate::{\n    quantity::{rate, api},\n    config::Config,\n};"
+            "source",
+            "use crate::{\n    quantity::{rate, a},\n    api::{b, server},\n};"
         ),
-        1
+        2
     );
-    assert_eq!(
-        found("database/rows.rs", "use super::super::api::Server;"),
-        1
-    );
-    assert_eq!(found("database/mod.rs", "use super::api::Server;"), 1);
+    assert_eq!(found("attic", ""), 1);
+    assert_eq!(found("config", "use actix_web::web;"), 1);
+    assert_eq!(found("database", "    tokio::spawn(x);"), 1);
     assert_eq!(
         found(
-            "database/rows.rs",
-            "mod tests {\n    use super::super::super::api::Server;\n}"
-        ),
-        1
-    );
-    assert_eq!(found("api/mod.rs", "use larder::cli::run;"), 1);
-    assert_eq!(found("attic/mod.rs", ""), 1);
-    assert_eq!(found("database/mod.rs", "use crate::attic::Box;"), 1);
-    assert_eq!(found("config/mod.rs", "use actix_web::web;"), 1);
-    assert_eq!(found("auth/mod.rs", "use actix_web::http::header;"), 1);
-    assert_eq!(found("auth/mod.rs", "use crate::api::Api;"), 1);
-    assert_eq!(found("database/mod.rs", "    tokio::spawn(x);"), 1);
-}
-
-#[test]
-fn what_points_down_is_allowed() {
-    let found = |path: &str, text: &str| faults(Path::new(path), text);
-    let none: [String; 0] = [];
-    assert_eq!(
-        found(
-            "api/mod.rs",
-            "use actix_web::web;\nuse crate::{quantity, resource};"
-        ),
-        none
-    );
-    assert_eq!(
-        found(
-            "database/rows.rs",
+            "database/rows",
             "use super::entry::Entry;\n//! see [`crate::api`]"
         ),
-        none
+        0
     );
     assert_eq!(
-        found(
-            "database/rows.rs",
-            "mod tests {\n    use super::super::entry::Entry;\n}"
+        found("cli", "use crate::{api, quantity};\nuse actix_web::web;"),
+        0
+    );
+
+    let circle = files(&[
+        ("api/a", "use super::b::B;"),
+        ("api/b", "use crate::{\n    c::C,\n};"),
+        ("c", "pub(crate) use crate::api::a::{self as other, A};"),
+        (
+            "d",
+            "use crate::c;\n#[cfg(test)]\nmod tests {\n    use crate::e::E;\n}",
         ),
-        none
-    );
-    assert_eq!(
-        found("quantity.rs", "mod tests {\n    use super::*;\n}"),
-        none
-    );
-    assert_eq!(
-        found(
-            "database/mod.rs",
-            "use tokio_postgres_rustls::MakeRustlsConnect;"
-        ),
-        none
-    );
-    assert_eq!(
-        found("main.rs", "use larder::cli;\nlet x = my_crate::api::x;"),
-        none
-    );
-    assert_eq!(found("lib.rs", "pub mod api;"), none);
+        ("e", "use crate::d::D;"),
+    ]);
+    assert_eq!(circles(&circle).len(), 3, "{:?}", circles(&circle));
 }

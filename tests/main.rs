@@ -44,3 +44,19 @@ mod stats;
 mod tags;
 mod upstream_faults;
 mod views;
+
+use std::time::Duration;
+
+use larder_cache::Cache;
+use testkit::SOON;
+use testkit::redis::RedisServer;
+
+/// A cache in this process, which Redis may keep waiting: the machine may be busy.
+#[track_caller]
+fn cache(redis: &RedisServer) -> Cache {
+    let patient = Duration::from_secs(5);
+    let builder = Cache::builder().redis(&redis.url());
+    let cache = builder.redis_timeouts(patient, patient).build().unwrap();
+    assert!(cache.redis().wait_up(SOON) && cache.wait_trusted(SOON));
+    cache
+}

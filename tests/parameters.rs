@@ -4,7 +4,7 @@ use testkit::news::{News, NewsConfig};
 use testkit::redis::RedisServer;
 
 #[test]
-fn every_bad_one_is_400_and_says_what_is_valid() {
+fn every_invalid_parameter_is_400_and_says_what_is_valid() {
     let (redis, news) = (RedisServer::start(), News::start());
     let larder = NewsConfig::default().start(&news, &redis);
     // The query, the parameter that is wrong with it, and something that the answer has to say of what is valid.
@@ -53,7 +53,7 @@ fn every_bad_one_is_400_and_says_what_is_valid() {
 }
 
 #[test]
-fn none_that_is_merely_odd_is_an_error_of_the_server() {
+fn no_odd_parameter_is_an_error_of_the_server() {
     let (redis, news) = (RedisServer::start(), News::start());
     let larder = NewsConfig::default().start(&news, &redis);
     let long = format!("source={}", "x".repeat(4000));

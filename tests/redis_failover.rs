@@ -5,10 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use larder_cache::Secret;
-use larder_cache::{
-    Cache, CoherenceSettings, LoadSettings, MemorySettings, RedisDown, RedisSettings,
-};
+use larder_cache::{Cache, RedisDown};
 use serde_json::{Value, json};
 
 use testkit::larder::Larder;
@@ -17,6 +14,8 @@ use testkit::proxy::FaultProxy;
 use testkit::redis::RedisServer;
 use testkit::versions::{Versions, VersionsConfig, version_in};
 use testkit::{SOON, until};
+
+use super::cache;
 
 /// A primary and its replica, a proxy before the primary, and a larder that knows the proxy only.
 struct Moving {
@@ -164,24 +163,6 @@ fn a_killed_connection_says_nothing_of_the_server() {
     }
     let log = moving.larder.log();
     assert!(!log.contains("Redis connection lost"), "{log}");
-}
-
-fn cache(redis: &RedisServer) -> Cache {
-    let settings = RedisSettings {
-        url: Some(Secret::new(redis.url())),
-        connect_timeout: Duration::from_secs(5),
-        timeout: Duration::from_secs(5),
-        ..RedisSettings::default()
-    };
-    let cache = Cache::start(
-        &MemorySettings::default(),
-        &settings,
-        &LoadSettings::default(),
-        &CoherenceSettings::default(),
-    )
-    .unwrap();
-    assert!(cache.redis().wait_up(SOON) && cache.wait_trusted(SOON));
-    cache
 }
 
 fn ping(cache: &Cache) -> Result<String, RedisDown> {

@@ -127,7 +127,7 @@ fn quick() -> NewsConfig {
 }
 
 #[test]
-fn one_that_fails_leaves_the_other_ones_articles() {
+fn a_failing_upstream_leaves_the_other_ones_articles() {
     for (name, failure, _) in failures() {
         for bad in ["newsapi", "guardian"] {
             let (redis, news) = (RedisServer::start(), News::start());
@@ -161,7 +161,7 @@ fn one_that_fails_leaves_the_other_ones_articles() {
 }
 
 #[test]
-fn one_that_is_gone_leaves_the_other_ones_articles() {
+fn an_unreachable_upstream_leaves_the_other_ones_articles() {
     let (redis, mut news) = (RedisServer::start(), News::start());
     let options = quick().options(&news, &redis);
     // Nobody listens at its old address any more.
@@ -172,7 +172,7 @@ fn one_that_is_gone_leaves_the_other_ones_articles() {
 }
 
 #[test]
-fn what_was_partial_is_whole_soon_and_costs_the_other_no_call() {
+fn a_partial_answer_is_whole_soon_and_costs_the_other_no_call() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         memory: "100s",
@@ -195,7 +195,7 @@ fn what_was_partial_is_whole_soon_and_costs_the_other_no_call() {
 }
 
 #[test]
-fn both_failing_cold_is_an_error_in_good_form() {
+fn two_failing_upstreams_cold_are_a_problem_document() {
     for (name, failure, slow) in failures() {
         let (redis, news) = (RedisServer::start(), News::start());
         news.behave(&failure);
@@ -229,7 +229,7 @@ fn both_failing_cold_is_an_error_in_good_form() {
 }
 
 #[test]
-fn both_failing_warm_is_a_stale_answer() {
+fn two_failing_upstreams_warm_are_a_stale_answer() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         memory: "1s",
@@ -252,7 +252,7 @@ fn both_failing_warm_is_a_stale_answer() {
 }
 
 #[test]
-fn one_failing_warm_keeps_its_stale_articles_beside_the_new_ones() {
+fn a_failing_upstream_keeps_its_stale_articles_beside_the_new_ones() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         memory: "1s",
@@ -272,7 +272,7 @@ fn one_failing_warm_keeps_its_stale_articles_beside_the_new_ones() {
 }
 
 #[test]
-fn both_failing_cold_with_an_archive_is_the_archive() {
+fn two_failing_upstreams_cold_with_an_archive_are_the_archive() {
     let news = News::start();
     let (redis, other_redis) = (RedisServer::start(), RedisServer::start());
     let folder = Arc::new(tempfile::tempdir().unwrap());

@@ -52,7 +52,7 @@ fn every_view_is_cut_from_one_load() {
 }
 
 #[test]
-fn every_way_to_write_it_is_one_key() {
+fn every_way_to_write_a_view_is_one_key() {
     let (redis, news) = (RedisServer::start(), News::start());
     let larder = NewsConfig::default().start(&news, &redis);
     let first = larder

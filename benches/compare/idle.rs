@@ -1,12 +1,13 @@
 //! larder as it is where nothing is configured, and before anybody asks.
 
-use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::load::{Client, quantile};
-use super::processes::{Process, free_address, status};
+use testkit::free_address;
+
+use super::processes::{Process, status, until_ready};
 use super::report::Report;
+use super::support::quantile;
 
 /// Starts it in an empty folder several times; the last one is looked at once it has nothing more to do.
 pub fn measure(report: &mut Report) {
@@ -34,16 +35,4 @@ pub fn measure(report: &mut Report) {
     let memory = status(process.id(), "VmRSS") * 1024;
     let threads = status(process.id(), "Threads");
     report.idle(quantile(took, 0.5), memory, threads);
-}
-
-/// Waits until it says that it is ready.
-pub fn until_ready(at: SocketAddr) {
-    let began = Instant::now();
-    loop {
-        assert!(began.elapsed() < Duration::from_secs(20), "larder is ready");
-        if TcpStream::connect(at).is_ok() && Client::connect(at).get("/readyz", &[]).status == 200 {
-            return;
-        }
-        std::thread::sleep(Duration::from_micros(500));
-    }
 }

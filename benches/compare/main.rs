@@ -32,9 +32,10 @@ use std::hint::black_box;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use load::{Client, Load, Measured, Round};
+use load::{Load, Measured, Round};
 use report::Report;
 use servers::{Server, Stage};
+use testkit::client::Session;
 use testkit::redis::RedisServer;
 
 // The program's own allocator: the bare handler is to have no other.
@@ -165,12 +166,15 @@ fn one_core_each(stage: &Stage, plan: &Plan, report: &mut Report) {
 /// larder's own part of a miss: all of it as its client sees it, less what `Server-Timing` says that the source took.
 fn misses(larder: &Server, report: &mut Report) {
     const MISSES: usize = 500;
-    let mut client = Client::connect(larder.address());
+    let mut session = Session::connect(larder.address()).unwrap();
     let (name, value) = larder.authorization();
     let own: Vec<f64> = (0..MISSES)
         .map(|at| {
             let began = Instant::now();
-            let answer = client.get(&format!("/missed/{}", at + 1), &[(&name, &value)]);
+            let path = format!("/missed/{}", at + 1);
+            let answer = session
+                .send("GET", &path, &[(&name, &value)], None)
+                .unwrap();
             let whole = began.elapsed().as_secs_f64();
             let timing = answer
                 .header("server-timing")

@@ -1,11 +1,12 @@
 //! Processes of this run, and what `/proc` says of them.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use testkit::client::Call;
 
 /// A process that ends with this, and its children with it.
 pub struct Process(Child);
@@ -72,11 +73,6 @@ pub fn is_installed(program: &str) -> bool {
     found.is_ok_and(|status| status.success())
 }
 
-pub fn free_address() -> SocketAddr {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    free.local_addr().unwrap()
-}
-
 pub fn until_it_listens(what: &str, at: SocketAddr) {
     let began = Instant::now();
     while TcpStream::connect(at).is_err() {
@@ -84,6 +80,21 @@ pub fn until_it_listens(what: &str, at: SocketAddr) {
             began.elapsed() < Duration::from_secs(20),
             "{what} does not listen"
         );
+        std::thread::sleep(Duration::from_micros(500));
+    }
+}
+
+/// Waits until larder says that it is ready.
+pub fn until_ready(at: SocketAddr) {
+    let began = Instant::now();
+    loop {
+        assert!(began.elapsed() < Duration::from_secs(20), "larder is ready");
+        if Call::new(at, "GET", "/readyz")
+            .try_send()
+            .is_ok_and(|answer| answer.status == 200)
+        {
+            return;
+        }
         std::thread::sleep(Duration::from_micros(500));
     }
 }

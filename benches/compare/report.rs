@@ -6,7 +6,8 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::load::{Measured, quantile};
+use super::load::Measured;
+use super::support::quantile;
 use super::{BODY, CONNECTIONS, KEYS, PROCESSES, Plan};
 
 const BEGIN: &str = "<!-- scripts/compare writes from here -->";

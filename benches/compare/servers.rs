@@ -8,9 +8,10 @@ use std::process::Command;
 use std::rc::Rc;
 
 use tempfile::TempDir;
+use testkit::client::{Answer, Session};
+use testkit::free_address;
 
-use super::load::{Answer, Client};
-use super::processes::{Process, free_address, is_installed, on_core, until_it_listens};
+use super::processes::{Process, is_installed, on_core, until_it_listens, until_ready};
 
 pub const SERVER_CORE: usize = 0;
 pub const CLIENT_CORE: usize = 1;
@@ -63,7 +64,8 @@ impl Server {
 
     pub fn get(&self, path: &str) -> Answer {
         let (name, value) = &self.authorization;
-        let answer = Client::connect(self.at).get(path, &[(name, value)]);
+        let mut session = Session::connect(self.at).unwrap();
+        let answer = session.send("GET", path, &[(name, value)], None).unwrap();
         assert_eq!(answer.status, 200, "{}", self.name);
         answer
     }
@@ -217,7 +219,7 @@ impl Stage {
             .args(["serve", "--bind", &at.to_string()]);
         let key = ("Authorization".to_owned(), format!("Bearer {key}"));
         let server = self.begin("larder", at, &mut command, Some(key));
-        super::idle::until_ready(at);
+        until_ready(at);
         server
     }
 

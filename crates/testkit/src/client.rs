@@ -131,29 +131,40 @@ impl Session {
         key: &str,
         headers: &[(&str, &str)],
     ) -> io::Result<Answer> {
-        let mut head = self.head("GET", target, key);
-        for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        head.push_str("\r\n");
-        self.exchange(&head)
+        let key = format!("Bearer {key}");
+        let headers: Vec<_> = [("Authorization", key.as_str())]
+            .into_iter()
+            .chain(headers.iter().copied())
+            .collect();
+        self.send("GET", target, &headers, None)
     }
 
     pub fn post(&mut self, target: &str, key: &str, body: &Value) -> io::Result<Answer> {
-        let (mut head, body) = (self.head("POST", target, key), body.to_string());
-        head.push_str(&format!(
-            "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        ));
-        self.exchange(&head)
+        let key = format!("Bearer {key}");
+        self.send("POST", target, &[("Authorization", &key)], Some(body))
     }
 
-    fn head(&self, method: &str, target: &str, key: &str) -> String {
-        let address = self.address;
-        format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}\r\n")
-    }
-
-    fn exchange(&mut self, request: &str) -> io::Result<Answer> {
+    /// Any request, with these headers and none besides.
+    pub fn send(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> io::Result<Answer> {
+        let mut request = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n", self.address);
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        let body = body.map(Value::to_string);
+        if let Some(body) = &body {
+            let length = body.len();
+            request.push_str(&format!(
+                "Content-Type: application/json\r\nContent-Length: {length}\r\n"
+            ));
+        }
+        request.push_str("\r\n");
+        request.push_str(body.as_deref().unwrap_or_default());
         self.stream.get_mut().write_all(request.as_bytes())?;
         read_answer(&mut self.stream, false)
     }

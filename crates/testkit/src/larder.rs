@@ -275,6 +275,11 @@ impl Larder {
     }
 
     #[track_caller]
+    pub fn put(&self, target: &str, body: &Value) -> Answer {
+        self.call("PUT", target).key(ADMIN_KEY).json(body).send()
+    }
+
+    #[track_caller]
     pub fn delete(&self, target: &str) -> Answer {
         self.call("DELETE", target).key(ADMIN_KEY).send()
     }

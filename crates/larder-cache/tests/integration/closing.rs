@@ -63,7 +63,7 @@ fn threads_and_connections_end_with_the_last_clone() {
 }
 
 #[test]
-fn they_end_while_redis_has_stalled() {
+fn threads_and_connections_end_while_redis_has_stalled() {
     if let Some((role, url)) = role() {
         let before = threads();
         let cache = Cache::builder().redis(&url).build().unwrap();
@@ -91,7 +91,7 @@ fn they_end_while_redis_has_stalled() {
         until(WITHIN, "its threads have ended", || threads() == before);
         return;
     }
-    let test = "closing::they_end_while_redis_has_stalled";
+    let test = "closing::threads_and_connections_end_while_redis_has_stalled";
     for role in ["idle", "pending", "from the start"] {
         let redis = RedisServer::start();
         let proxy = FaultProxy::start(redis.address());
@@ -178,7 +178,7 @@ fn a_look_up_that_is_awaited_keeps_the_cache_open() {
 }
 
 #[test]
-fn without_redis_nothing_is_looked_for() {
+fn a_cache_without_a_redis_url_looks_for_none() {
     if let Some((role, url)) = role() {
         let before = threads();
         let cache = match role.as_str() {
@@ -217,7 +217,7 @@ fn without_redis_nothing_is_looked_for() {
     // Whoever runs there is none of a cache's business that was not told of it.
     let port = testkit::the_usual_redis_port();
     let redis = RedisServer::start_at(port.address);
-    let test = "closing::without_redis_nothing_is_looked_for";
+    let test = "closing::a_cache_without_a_redis_url_looks_for_none";
     for role in ["not told", "told otherwise"] {
         Child::start(test, role, &redis.url()).end();
     }
@@ -250,7 +250,7 @@ fn an_invalidation_right_after_the_start_is_delivered() {
 }
 
 #[test]
-fn what_is_pending_is_delivered_before_the_end() {
+fn pending_invalidations_are_delivered_before_the_end() {
     let redis = RedisServer::start();
     let reader = trusted(&redis.url());
     let numbers = reader.typed::<i32>("number", 1).unwrap();

@@ -34,6 +34,6 @@ fn builder(url: &str) -> CacheBuilder {
 #[track_caller]
 fn trusted(url: &str) -> Cache {
     let cache = builder(url).build().unwrap();
-    assert!(cache.wait_trusted(SOON));
+    assert!(cache.redis().wait_up(SOON) && cache.wait_trusted(SOON));
     cache
 }

@@ -4,36 +4,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use larder_cache::Secret;
 use larder_cache::{
-    Answer, Cache, CacheItem, CoherenceSettings, InvalidationTarget, Key, Lifetime, Load,
-    LoadError, LoadSettings, Loaded, MemorySettings, Outcome, Policy, Producer, Purge,
-    RedisSettings, Request, StaleRules, Staleness, Tag, Value,
+    Answer, Cache, CacheItem, InvalidationTarget, Key, Lifetime, Load, LoadError, Loaded, Outcome,
+    Policy, Producer, Purge, Request, StaleRules, Staleness, Tag, Value,
 };
-
 use testkit::redis::RedisServer;
 use testkit::{SOON, until};
 
+use super::{builder, trusted};
+
 fn cache(redis: &RedisServer) -> Cache {
-    let cache = start(redis);
-    assert!(cache.redis().wait_up(SOON) && cache.wait_trusted(SOON));
-    cache
+    trusted(&redis.url())
 }
 
 fn start(redis: &RedisServer) -> Cache {
-    let settings = RedisSettings {
-        url: Some(Secret::new(redis.url())),
-        connect_timeout: Duration::from_secs(5),
-        timeout: Duration::from_secs(5),
-        ..RedisSettings::default()
-    };
-    Cache::start(
-        &MemorySettings::default(),
-        &settings,
-        &LoadSettings::default(),
-        &CoherenceSettings::default(),
-    )
-    .unwrap()
+    builder(&redis.url()).build().unwrap()
 }
 
 fn policy(memory: u64, redis: u64) -> Policy {
@@ -99,7 +84,7 @@ fn text(answer: &Answer) -> (&str, Outcome) {
 }
 
 #[test]
-fn what_one_loaded_another_finds_in_redis_with_its_stamps() {
+fn a_value_loaded_by_one_replica_is_found_in_redis_with_its_stamps_by_another() {
     let redis = RedisServer::start();
     let (a, b) = (cache(&redis), cache(&redis));
     let policy = policy(HOUR, HOUR);
@@ -197,7 +182,7 @@ fn one_replica_loads_and_the_other_waits_for_it() {
 }
 
 #[test]
-fn who_waits_for_a_load_elsewhere_that_fails_is_told_so() {
+fn a_reader_that_waits_for_a_failing_load_elsewhere_gets_its_error() {
     let redis = RedisServer::start();
     let (a, b) = (cache(&redis), cache(&redis));
     let policy = policy(HOUR, HOUR);
@@ -256,7 +241,7 @@ fn a_lease_that_nobody_gives_back_runs_out() {
 }
 
 #[test]
-fn what_was_loaded_before_redis_lost_its_data_is_not_served() {
+fn a_value_from_before_redis_lost_its_data_is_not_served() {
     for on_reset in [false, true] {
         let mut redis = RedisServer::start();
         let cache = cache(&redis);
@@ -352,7 +337,7 @@ fn a_tier_that_is_off_is_not_used() {
 }
 
 #[test]
-fn those_who_need_a_load_share_it() {
+fn readers_who_need_a_load_share_it() {
     let mut redis = RedisServer::start();
     let cache = cache(&redis);
     let policy = policy(HOUR, HOUR);

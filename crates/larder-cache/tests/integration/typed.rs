@@ -104,7 +104,7 @@ fn another_type_under_one_name_is_a_miss_that_is_counted() {
 }
 
 #[test]
-fn what_json_cannot_keep_is_an_error_of_its_load() {
+fn a_value_that_json_cannot_keep_is_an_error_of_its_load() {
     let cache = Cache::builder().build().unwrap();
     let maps = cache.typed::<HashMap<(u8, u8), u8>>("map", 1).unwrap();
     let load = || Ok::<_, String>(HashMap::from([((1, 2), 3)]));
@@ -132,7 +132,7 @@ fn what_json_cannot_keep_is_an_error_of_its_load() {
 }
 
 #[test]
-fn one_value_is_invalidated_by_its_name() {
+fn one_value_is_invalidated_by_its_key() {
     let cache = Cache::builder().build().unwrap();
     let numbers = cache.typed::<u8>("number", 1).unwrap();
     let of = |n| TaggedKey::new().with("a=b&c", n);
