@@ -1,9 +1,10 @@
-//! The figures of coherence, as a table in Markdown: `cargo bench --bench coherence`, about a minute.
+//! The figures of coherence, as a table in Markdown: `cargo bench --bench coherence`, about a
+//! minute.
 //!
-//! It starts a `redis-server` of its own in a temporary folder and ends it by its process id. Several caches in this process are
-//! the replicas. When an invalidation has come into force at a replica is told by its `on_invalidation`, which is called after
-//! the mirror knows it; each time a `get` then has to find nothing, or the run fails. No thread spins, so that a machine of few
-//! cores measures the bus and not its own load.
+//! Starts its own `redis-server` in a temporary folder. Several caches in this process are the
+//! replicas. An invalidation is in force at a replica when its `on_invalidation` is called, after
+//! the mirror has it; a `get` must then find nothing, or the run fails. No thread spins, so that a
+//! machine with few cores measures the bus and not its own load.
 
 #![allow(
     clippy::unwrap_used,
@@ -160,7 +161,8 @@ fn repair(redis: &RedisServer, max_staleness: Duration, rows: &mut Rows) {
             for round in 0..ROUNDS {
                 let name = thing.tag_anew(round);
                 thing.fill(&other);
-                // At any time between two pings, and not before this connection has brought an echo.
+                // At any time between two pings, and not before this connection has brought an
+                // echo.
                 let beat = max_staleness.as_micros() as u64 / 4;
                 thread::sleep(max_staleness / 4 + Duration::from_micros(20_000 + random() % beat));
                 thing.fill(&other);
@@ -205,7 +207,8 @@ fn repair(redis: &RedisServer, max_staleness: Duration, rows: &mut Rows) {
     });
 }
 
-/// How soon a replica no longer believes its memory when its subscriber's connection is open and brings nothing.
+/// How soon a replica stops trusting its memory when its subscriber's connection is open but
+/// silent.
 fn half_open(redis: &RedisServer, rows: &mut Rows) {
     const ROUNDS: usize = 8;
     let max_staleness = Duration::from_secs(1);
@@ -269,7 +272,7 @@ fn hits(redis: &RedisServer, rows: &mut Rows) {
     let of_bare = |text: &str| bare.get(text).is_some();
     let of_plain = |text: &str| plain.get(text).is_some();
     let mut costs = vec![Vec::new(); TAGS.len() + 2];
-    // By turns, so that what else the machine does meets all of them.
+    // In turns, so that disturbances meet all of them.
     for _ in 0..ROUNDS {
         for (thing, costs) in things.iter().zip(&mut costs) {
             let get = |text: &str| cache.get(text, &thing.policy, 0).is_some();
@@ -396,7 +399,7 @@ impl SilentInvalidation {
         for key in ["state", "names", "log"] {
             call.key(format!("{{{}:bus}}:{key}", self.prefix));
         }
-        // The epoch would only be used for a new history, and there is one.
+        // The history id is used only to begin a new history.
         for argument in ["0", "nobody", "h", "nobody", "10000", name] {
             call.arg(argument);
         }

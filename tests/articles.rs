@@ -1,4 +1,4 @@
-//! Where an answer comes from, what stands in it, and how it ages.
+//! News: where an answer comes from, what it contains, and how it ages.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ fn articles_come_from_the_source_then_from_memory_and_elsewhere_from_redis() {
         assert!(other.text().ends_with("\"cached\":true}"), "{other}");
     }
     assert_eq!(news.calls(), (1, 1));
-    // One place for each upstream's part, and none for what is composed of them.
+    // One key for each upstream's part, and none for the composite.
     assert_eq!(redis.keys("larder:v:*").len(), 2);
 
     let counted = |replica: &Larder| {
@@ -310,7 +310,7 @@ fn an_expired_list_of_articles_is_loaded_again() {
     });
     // The jitter takes a tenth at most.
     assert!(began.elapsed() >= Duration::from_millis(1800));
-    // Each upstream's articles have a jitter of their own, so the second may follow a little later.
+    // Each upstream's part has its own jitter, so the second may expire a little later.
     until(SOON, "both are asked again", || {
         larder.get("/articles?category=health").expect(200);
         let (newsapi, guardian) = news.calls();
@@ -394,7 +394,8 @@ fn articles_come_from_the_sandbox_without_a_key() {
         ],
     );
     for missing in [&["NEWSAPI_KEY"][..], &["NEWSAPI_KEY", "GUARDIAN_API_KEY"]] {
-        // At its official address a source without a key would refuse; one with an address of its own is asked all the same.
+        // At its official address a source without a key refuses. At another address it is asked
+        // all the same.
         let mut options = NewsConfig::default().options(&news, &redis);
         for (at, key) in missing.iter().enumerate() {
             options = options

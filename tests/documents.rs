@@ -1,5 +1,5 @@
-//! What the documents show is so: each configuration is valid, each statement runs, and the
-//! README's walk ends as it says.
+//! The documents are correct: each configuration is valid, each statement runs, and the README's
+//! walk-through ends as it says.
 
 use std::fs;
 

@@ -1,7 +1,7 @@
 //! The house has floors: an import never points to a higher one, and no two files import each other.
 //!
-//! Reads `use` items as text, in the form that rustfmt gives them. Unit tests are left out, and so
-//! is what a module and the modules inside it take from each other.
+//! Reads the imports as text, in the form that rustfmt gives them. Leaves out unit tests, and what
+//! a module and the modules inside it take from each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,11 +9,12 @@ use std::path::Path;
 
 use regex_lite::Regex;
 
-type Module = Vec<String>;
+/// The text of each module, by its path from the crate's root: `api::edge::server`.
+type Modules = BTreeMap<String, String>;
 
 /// The floor of a module directly under `src`. `None`: nobody has decided where it belongs.
 fn floor(module: &str) -> Option<u32> {
-    Some(match module {
+    Some(match module.split("::").next()? {
         "quantity" | "template" | "worker" => 0,
         "database" => 1,
         "source" => 2,
@@ -25,46 +26,47 @@ fn floor(module: &str) -> Option<u32> {
     })
 }
 
-/// Every `.rs` file under `root`, by its module path.
-fn read(root: &Path, inside: Module, into: &mut BTreeMap<Module, String>) {
-    for entry in fs::read_dir(root).unwrap() {
+fn read(root: &Path, folder: &Path, modules: &mut Modules) {
+    for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        let mut module = inside.clone();
-        if path.is_dir() && name != "tests" {
-            module.push(name);
-            read(&path, module, into);
-        } else if path.extension().is_some_and(|extension| extension == "rs") && name != "tests" {
-            module.extend((!["mod", "lib"].contains(&name.as_str())).then_some(name));
-            into.insert(module, program(&fs::read_to_string(path).unwrap()));
+        let place = path.strip_prefix(root).unwrap().with_extension("");
+        let name = place.to_str().unwrap().replace('/', "::");
+        let name = name.strip_suffix("::mod").unwrap_or(&name);
+        if name == "lib" || name.ends_with("tests") {
+            continue;
+        } else if path.is_dir() {
+            read(root, &path, modules);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            modules.insert(name.to_owned(), fs::read_to_string(path).unwrap());
         }
     }
 }
 
-/// A file without its unit tests and comments.
-fn program(text: &str) -> String {
+/// The paths in `use` items, and the others that begin at the root: `use a::{b, c::d};` gives
+/// `a::b` and `a::c::d`.
+fn paths(text: &str) -> Vec<String> {
     let tests = Regex::new(r"(?m)^#\[cfg\(test\)\]\n(pub(\(\w+\))? )?mod \w+ \{").unwrap();
-    let comment = Regex::new(r"//[^\n]*").unwrap();
     let text = tests.splitn(text, 2).next().unwrap();
-    comment.replace_all(text, "").into_owned()
-}
-
-/// The paths that a program imports: `use a::{b, c::d};` gives `a::b` and `a::c::d`.
-fn imports(text: &str) -> Vec<String> {
-    let item = Regex::new(r"(?m)^\s*(?:pub(?:\([^)]*\))? )?use ([^;]+);").unwrap();
-    let mut paths = Vec::new();
-    for item in item.captures_iter(text) {
-        let (mut groups, mut path) = (Vec::new(), String::new());
-        for c in item[1].chars().chain([',']) {
+    let text = Regex::new(r"//[^\n]*").unwrap().replace_all(text, "");
+    let inline = Regex::new(r"\b(crate::|tokio::|actix)[\w:]+").unwrap();
+    let inline = inline.find_iter(&text).map(|path| path.as_str().to_owned());
+    let mut paths: Vec<String> = inline.collect();
+    let items = Regex::new(r"(?m)^\s*(?:pub(?:\(\w+\))? )?use ([^;]+);").unwrap();
+    for item in items.captures_iter(&text) {
+        let (mut path, mut groups) = (String::new(), Vec::new());
+        for c in item[1]
+            .replace(" as ", "::")
+            .split_whitespace()
+            .flat_map(str::chars)
+            .chain([','])
+        {
             match c {
                 '{' => groups.push(path.clone()),
                 '}' | ',' => {
-                    paths.push(path.split(" as ").next().unwrap().to_owned());
+                    paths.push(path);
                     groups.truncate(groups.len() - usize::from(c == '}'));
                     path = groups.last().cloned().unwrap_or_default();
                 }
-                ' ' if path.is_empty() || path.ends_with(':') => {}
-                '\n' => {}
                 c => path.push(c),
             }
         }
@@ -72,146 +74,122 @@ fn imports(text: &str) -> Vec<String> {
     paths
 }
 
-/// The module of `files` that a path names, seen from `here`.
-fn target(path: &str, here: &[String], files: &BTreeMap<Module, String>) -> Option<Module> {
-    let mut names = path.trim().split("::").peekable();
-    let mut base = match names.peek()? {
-        &"crate" | &"larder" => Vec::new(),
-        &"super" | &"self" => here.to_vec(),
-        _ => return None,
-    };
-    while let Some(name) = names.next_if(|name| ["crate", "larder", "super", "self"].contains(name))
-    {
-        base.truncate(base.len() - usize::from(name == "super"));
-    }
-    let depth = base.len();
-    base.extend(names.map(str::to_owned));
-    while base.len() > depth && !files.contains_key(&base) {
-        base.pop();
-    }
-    (base.len() > depth).then_some(base)
+fn is_within(path: &str, module: &str) -> bool {
+    let rest = path.strip_prefix(module);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-/// The modules that a program names: all that it imports, and every path from the crate's root.
-fn named(text: &str, here: &[String], files: &BTreeMap<Module, String>) -> BTreeSet<Module> {
-    let inline = Regex::new(r"\bcrate::[\w:]+").unwrap();
-    let inline = inline.find_iter(text).map(|path| path.as_str().to_owned());
-    let paths = imports(text).into_iter().chain(inline);
-    paths
-        .filter_map(|path| target(&path, here, files))
+/// The modules that another one imports.
+fn imports<'m>(modules: &'m Modules, here: &str) -> BTreeSet<&'m str> {
+    let target = |path: String| {
+        let (mut base, mut rest) = (here, path.as_str());
+        if let Some(from_root) = rest
+            .strip_prefix("crate::")
+            .or(rest.strip_prefix("larder::"))
+        {
+            (base, rest) = ("", from_root);
+        } else if !rest.starts_with("super::") {
+            return None;
+        }
+        while let Some(above) = rest.strip_prefix("super::") {
+            (base, rest) = (base.rsplit_once("::").map_or("", |(base, _)| base), above);
+        }
+        let full = format!("{base}::{rest}");
+        let full = full.trim_start_matches("::");
+        let found = modules.keys().filter(|module| is_within(full, module));
+        let found = found.max_by_key(|module| module.len())?;
+        (!is_within(here, found) && !is_within(found, here)).then_some(found.as_str())
+    };
+    paths(&modules[here])
+        .into_iter()
+        .filter_map(target)
         .collect()
 }
 
 /// What points up, and what knows HTTP below the floor that serves it.
-fn upward(files: &BTreeMap<Module, String>) -> Vec<String> {
+fn upward(modules: &Modules) -> Vec<String> {
     let mut faults = Vec::new();
-    for (here, text) in files.iter().filter(|(here, _)| !here.is_empty()) {
-        let own = floor(&here[0]);
+    for (here, text) in modules {
+        let own = floor(here);
+        let up = imports(modules, here)
+            .into_iter()
+            .filter(|to| floor(to) > own);
+        faults.extend(up.map(|to| format!("{here} imports {to} of a higher floor")));
+        let served = |path: &String| path.starts_with("actix") || path.starts_with("tokio::");
         if own.is_none() {
-            faults.push(format!("{here:?} has no floor"));
-        }
-        let named = named(text, here, files);
-        for up in named.iter().filter(|to| floor(&to[0]) > own) {
-            faults.push(format!("{here:?} imports {up:?} of a higher floor"));
-        }
-        let served = Regex::new(r"\b(actix\w*|tokio|tokio_util)::").unwrap();
-        if own < floor("api") && served.is_match(text) {
-            faults.push(format!("{here:?} knows neither actix nor tokio"));
+            faults.push(format!("{here} has no floor"));
+        } else if own < floor("api") && paths(text).iter().any(served) {
+            faults.push(format!("{here} knows neither actix nor tokio"));
         }
     }
     faults
 }
 
-/// The files that import each other, over however many others.
-fn circles(files: &BTreeMap<Module, String>) -> Vec<&Module> {
-    let edges = |here: &Module| {
-        let paths = imports(files.get(here).map_or("", String::as_str));
-        let found = paths.iter().filter_map(|path| target(path, here, files));
-        let found: Vec<Module> = found
-            .filter(|to| !to.starts_with(here) && !here.starts_with(to))
-            .collect();
-        found
-    };
-    let edges: BTreeMap<&Module, Vec<Module>> =
-        files.keys().map(|here| (here, edges(here))).collect();
-    let circular = |here: &&Module| {
-        let (mut seen, mut ahead) = (BTreeSet::new(), edges[*here].clone());
+/// The modules that import each other, directly or through others.
+fn circles(modules: &Modules) -> Vec<&str> {
+    let names = modules.keys().map(String::as_str);
+    let edges: BTreeMap<&str, _> = names.map(|here| (here, imports(modules, here))).collect();
+    let circular = |here: &&str| {
+        let (mut seen, mut ahead) = (BTreeSet::new(), vec![*here]);
         while let Some(next) = ahead.pop() {
-            if seen.insert(next.clone()) {
-                ahead.extend(edges[&next].iter().cloned());
-            }
+            ahead.extend(edges[next].iter().filter(|to| seen.insert(**to)));
         }
-        seen.contains(*here)
+        seen.contains(here)
     };
-    files.keys().filter(circular).collect()
-}
-
-fn tree(root: &str) -> BTreeMap<Module, String> {
-    let mut files = BTreeMap::new();
-    read(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join(root),
-        Vec::new(),
-        &mut files,
-    );
-    assert!(files.len() > 5, "{root}: {files:?}");
-    files
+    edges.keys().copied().filter(circular).collect()
 }
 
 #[test]
 fn every_import_points_down() {
-    let faults = upward(&tree("src"));
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    let (mut modules, src) = (
+        Modules::new(),
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+    );
+    read(&src, &src, &mut modules);
+    assert!(modules.contains_key("database"), "{:?}", modules.keys());
+    assert!(
+        upward(&modules).is_empty(),
+        "{}",
+        upward(&modules).join("\n")
+    );
 }
 
 #[test]
 fn what_points_up_and_what_is_circular_is_found() {
-    let files = |texts: &[(&str, &str)]| -> BTreeMap<Module, String> {
-        let module = |path: &str| path.split('/').map(str::to_owned).collect();
-        let files = texts
+    let modules = |texts: &[(&str, &str)]| -> Modules {
+        texts
             .iter()
-            .map(|(path, text)| (module(path), program(text)));
-        files.collect()
+            .map(|(path, text)| ((*path).into(), (*text).into()))
+            .collect()
     };
     let found = |path: &str, text: &str| {
-        upward(&files(&[
+        upward(&modules(&[
             (path, text),
             ("api", ""),
-            ("api/server", ""),
+            ("api::server", ""),
             ("quantity", ""),
         ]))
         .len()
     };
-    assert_eq!(found("database/rows", "use crate::api::Server;"), 1);
-    assert_eq!(
-        found("database/rows", "fn f() {\n    crate::api::serve()\n}"),
-        1
-    );
-    assert_eq!(found("database/rows", "use super::super::api::Server;"), 1);
-    assert_eq!(
-        found(
-            "source",
-            "use crate::{\n    quantity::{rate, a},\n    api::{b, server},\n};"
-        ),
-        2
-    );
-    assert_eq!(found("attic", ""), 1);
-    assert_eq!(found("config", "use actix_web::web;"), 1);
-    assert_eq!(found("database", "    tokio::spawn(x);"), 1);
-    assert_eq!(
-        found(
-            "database/rows",
-            "use super::entry::Entry;\n//! see [`crate::api`]"
-        ),
-        0
-    );
-    assert_eq!(
-        found("cli", "use crate::{api, quantity};\nuse actix_web::web;"),
-        0
-    );
+    let up = [
+        ("database::rows", "use crate::api::Server;"),
+        ("database::rows", "    crate::api::serve()"),
+        ("database::rows", "use super::super::api::Server;"),
+        ("source", "use crate::{\n    a::{b, c},\n    api::d,\n};"),
+        ("attic", ""),
+        ("config", "use actix_web::web;"),
+        ("database", "    tokio::spawn(x);"),
+    ];
+    for (path, text) in up {
+        assert_eq!(found(path, text), 1, "{path}: {text}");
+    }
+    let entry = "use super::entry::Entry;\n//! see [`crate::api`]";
+    assert_eq!(found("database::rows", entry), 0);
+    assert_eq!(found("cli", "use crate::api;\nuse actix_web::web;"), 0);
 
-    let circle = files(&[
-        ("api/a", "use super::b::B;"),
-        ("api/b", "use crate::{\n    c::C,\n};"),
+    let circle = modules(&[
+        ("api::a", "use super::b::B;"),
+        ("api::b", "use crate::{\n    c::C,\n};"),
         ("c", "pub(crate) use crate::api::a::{self as other, A};"),
         (
             "d",
@@ -219,5 +197,5 @@ fn what_points_up_and_what_is_circular_is_found() {
         ),
         ("e", "use crate::d::D;"),
     ]);
-    assert_eq!(circles(&circle).len(), 3, "{:?}", circles(&circle));
+    assert_eq!(circles(&circle), ["api::a", "api::b", "c"]);
 }

@@ -211,7 +211,8 @@ fn a_request_is_refused_for_the_first_reason_in_order() {
         400
     );
     assert_eq!(news.calls(), (0, 0));
-    // The rate before the parameters: whether or not a refusal costs one of them, the second is over it.
+    // The rate before the parameters: whether or not a refusal costs one of them, the second is
+    // over it.
     larder.call("GET", PATH).key(&reader).send();
     let (refused, answer) = status("GET", "/articles?category=politics", Some(&reader));
     assert_eq!(refused, 429);

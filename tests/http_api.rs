@@ -1,4 +1,4 @@
-//! Any HTTP API as a resource: declared in a few lines, asked with care, cached and revalidated.
+//! An HTTP API as a resource: declared in a few lines, cached and revalidated.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! Any HTTP API as a source of the cache, with a real Redis: two caches are two replicas.
+//! An HTTP API as a source of the cache, over a real Redis. Two caches are two replicas.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -126,7 +126,8 @@ fn an_expired_copy_is_confirmed_by_any_replica() {
             (body(&first), first.outcome),
             ("{\"price\":1.5}", Outcome::Loaded)
         );
-        // The lease script tells values by this: one of a confirmation is another one, though its bytes are the same.
+        // The lease script tells values by this: one of a confirmation is another one, though its
+        // bytes are the same.
         let load_id = || redis.cli::<Vec<u8>>(&["GET", VALUE])[4..12].to_vec();
         let mut seen = vec![load_id()];
         // What happens elsewhere moves the history on.

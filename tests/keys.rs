@@ -1,4 +1,4 @@
-//! API keys: who may do what and how often, and how soon a revoked one is refused.
+//! API keys: rights, rates, and how soon a revoked key is refused.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ fn status(larder: &Larder, key: &str) -> u16 {
     larder.call("GET", PATH).key(key).send().status
 }
 
-/// The same from another address: the guesses that are counted there are not counted here.
+/// The same from another address, where unknown keys are counted separately.
 fn status_elsewhere(larder: &Larder, key: &str) -> u16 {
     let request = format!(
         "GET {PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n\r\n"
@@ -65,7 +65,7 @@ fn a_request_without_a_valid_key_is_refused() {
             "{authorization:?}"
         );
         assert!(!answer.mentions(secret), "{answer}");
-        // Only what is a key can be one that was revoked.
+        // Only a well-formed key can have been revoked.
         let is_key = authorization.is_some_and(|value| value.trim_end().starts_with("Bearer "));
         assert_eq!(answer.mentions("revoked"), is_key, "{answer}");
     }

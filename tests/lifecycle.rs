@@ -1,4 +1,4 @@
-//! Starting, being ready, and ending well.
+//! The life of the process: start, readiness, and shutdown.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -126,7 +126,8 @@ fn larder_ends_within_its_grace_when_a_source_is_silent() {
 
 #[test]
 fn the_shutdown_grace_is_kept_to_the_millisecond() {
-    // Whole seconds would be two. What ends it is its own timer and not the server's, which would be at three or later.
+    // Whole seconds would be two. What ends it is its own timer and not the server's, which would
+    // be at three or later.
     let (took, log) = stopped_while_a_source_says_nothing("shutdown_grace = \"2500ms\"");
     assert!(took >= Duration::from_millis(2500), "{took:?}");
     assert!(log.contains("the grace is over"), "{log}");
@@ -144,7 +145,8 @@ fn larder_ends_while_the_database_is_frozen() {
     assert_eq!(get(&larder), 200);
 
     postgres.freeze();
-    // Whoever asks the database is told that it is away, in bounded time; who does not need it notices nothing.
+    // Whoever asks the database is told that it is away, in bounded time; who does not need it
+    // notices nothing.
     let began = Instant::now();
     let refused = larder.post("/keys", &json!({"name": "x"}));
     refused.problem(503);
@@ -159,7 +161,8 @@ fn larder_ends_while_the_database_is_frozen() {
     larder.reload(&other.text(&news));
     until(SOON, "the new rate is in force", || get(&larder) == 429);
 
-    // Three seconds for the times of last use and five for the archive, where there is something to write.
+    // Three seconds for the times of last use and five for the archive, where there is something to
+    // write.
     larder.get("/articles?category=health").expect(200);
     let told = Instant::now();
     let status = larder.stop();

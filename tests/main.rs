@@ -1,7 +1,9 @@
-//! The integration tests: real servers, the real binary, and every fault that a TCP proxy and a scripted upstream can make.
+//! The integration tests: real servers, the real binary, and every fault that a TCP proxy and a
+//! scripted upstream can make.
 //!
-//! One binary, so that it links once. A topic is a file; what they share is the crate `testkit`. A test starts every server that it
-//! needs and shares none with another test, so any of them runs alone and all of them run at once.
+//! One binary, so that it links once. A topic is a file; what they share is the crate `testkit`. A
+//! test starts every server that it needs and shares none with another test, so any of them runs
+//! alone and all of them run at once.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,7 +1,7 @@
-//! Changes behind larder's back: a commit to a watched table, whoever makes it and whatever fails meanwhile.
+//! The outbox: commits to a watched table, by any writer and through any failure.
 //!
-//! The source is the upstream with versions, as in `invalidation`: a table says which categories have changed, and nothing but an
-//! invalidation makes an old version go.
+//! The source has versions, as in `invalidation`: a table says which categories changed, and only
+//! an invalidation removes an old version.
 
 use std::io::Write;
 use std::time::Duration;
@@ -48,7 +48,7 @@ impl Two {
         let redis_proxy = FaultProxy::start(redis.address());
         let postgres = PostgresServer::start();
         let url = postgres.new_database();
-        // Without its bus a replica goes on serving what it has: what is fresh is so because of the outbox.
+        // Without its bus a replica keeps serving its copies, so only the outbox makes them fresh.
         let config = VersionsConfig {
             disconnected_ttl: None,
             ..VersionsConfig::default()
@@ -290,7 +290,7 @@ fn a_commit_while_redis_is_down_is_delivered_later() {
     let health = two.publish("health");
     two.redis_proxy.cut();
     two.run(TOUCH);
-    // Each of them reads it for itself, and nobody takes it for delivered.
+    // Each replica reads the row for itself, and none marks it delivered.
     two.until_fresh("science", new);
     two.run("UPDATE marks SET seen = seen + 1 WHERE category = 'health'");
     two.until_fresh("health", health);
@@ -390,7 +390,8 @@ fn a_listener_that_is_half_open_is_found_and_the_other_takes_over() {
     two.until_fresh("science", new);
     two.until_delivered();
     proxy.restore();
-    // Whether it had found out, or was in the middle of a statement, for which the client has no limit: now it goes on.
+    // Whether it had found out, or was in the middle of a statement, for which the client has no
+    // limit: now it goes on.
     let newer = two.publish("science");
     two.run(TOUCH);
     two.until_fresh("science", newer);

@@ -1,4 +1,4 @@
-//! A parameter out of its limits is told so, and costs neither an upstream a call nor the cache a place.
+//! Invalid parameters are reported, and cost no call to an upstream and no entry in the cache.
 
 use testkit::news::{News, NewsConfig};
 use testkit::redis::RedisServer;
@@ -7,7 +7,8 @@ use testkit::redis::RedisServer;
 fn every_invalid_parameter_is_400_and_says_what_is_valid() {
     let (redis, news) = (RedisServer::start(), News::start());
     let larder = NewsConfig::default().start(&news, &redis);
-    // The query, the parameter that is wrong with it, and something that the answer has to say of what is valid.
+    // The query, the parameter that is wrong with it, and something that the answer has to say of
+    // what is valid.
     let bad = [
         ("category=politics", "category", "technology"),
         ("category=Technology", "category", "technology"),

@@ -1,5 +1,5 @@
-//! An upstream that asks to be left alone: what is not asked then, for how long, and how an admin
-//! ends it.
+//! Pauses: an upstream that asks to be left alone is not called for a while, and an admin can end
+//! that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! What an upstream allows is kept to by all replicas together, and a spent quota is no error as long as there is something to
-//! serve.
+//! Quotas: all replicas together stay within an upstream's quota. While something can be served, a
+//! spent quota is not an error.
 
 use std::sync::Arc;
 use std::thread;

@@ -1,4 +1,4 @@
-//! Redis away, silent, slow, full, or holding nonsense: the articles come all the same.
+//! Redis stopped, silent, slow, full, or holding corrupt values: answers come all the same.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

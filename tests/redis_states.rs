@@ -1,5 +1,5 @@
-//! A Redis that answers and does not do what it is for: each state is told, costs no answer, and
-//! ends with its cause.
+//! A Redis that answers but refuses: each state is reported, costs no answer, and ends with its
+//! cause.
 
 use serde_json::{Value, json};
 

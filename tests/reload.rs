@@ -1,4 +1,4 @@
-//! Being told to read the configuration again.
+//! Reloading the configuration.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,5 @@
-//! What is secret stays secret: upstream keys, API keys and passwords, with everything logged that can be logged.
+//! Secrets: upstream keys, API keys and passwords appear in no log, answer or key, whatever is
+//! logged.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

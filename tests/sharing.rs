@@ -1,4 +1,4 @@
-//! What larders on one Redis share: what is made from the same things, and nothing else.
+//! Replicas on one Redis share what has the same source, and nothing else.
 
 use std::sync::Arc;
 

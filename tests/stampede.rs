@@ -1,4 +1,4 @@
-//! Many requests at once: one call to each upstream, few threads, and no more loads than are allowed.
+//! Many requests at once: one call to each upstream, few threads, and no more loads than allowed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;

@@ -1,4 +1,4 @@
-//! An upstream that answers badly, slowly or not at all, and both of them at once.
+//! Upstreams that answer badly, slowly or not at all, one of them or both.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,8 @@ use testkit::{SOON, until};
 
 const PATH: &str = "/articles?category=technology";
 
-/// Every way in which an upstream can fail that both of them share, each with whether it takes time.
+/// Every way in which an upstream can fail that both of them share, each with whether it takes
+/// time.
 fn failures() -> Vec<(&'static str, Behaviour, bool)> {
     let always = Behaviour::always;
     let whole = || Response::text(200, &" ".repeat(2000));

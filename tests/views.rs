@@ -1,4 +1,4 @@
-//! A view is cut from what was loaded once: it costs no call and has no place of its own.
+//! Views: cut from one load, with no call and no entry of their own.
 
 use testkit::larder::ADMIN_KEY;
 use testkit::news::{News, NewsConfig, titles};

@@ -1,4 +1,4 @@
-//! What a memory hit costs when there are a million entries and not a thousand, each asked for as often as any other.
+//! The cost of a memory hit with a million entries instead of a thousand, all equally likely.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;

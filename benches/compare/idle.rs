@@ -1,4 +1,4 @@
-//! larder as it is where nothing is configured, and before anybody asks.
+//! An idle larder without configuration: start-up time, memory and threads.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -9,7 +9,8 @@ use super::processes::{Process, status, until_ready};
 use super::report::Report;
 use super::support::quantile;
 
-/// Starts it in an empty folder several times; the last one is looked at once it has nothing more to do.
+/// Starts it several times in an empty folder. Memory and threads are those of the last one, once
+/// it is idle.
 pub fn measure(report: &mut Report) {
     const STARTS: usize = 7;
     let mut took = Vec::new();

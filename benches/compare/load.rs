@@ -18,7 +18,7 @@ pub struct Load {
     pub headers: Vec<(String, String)>,
     /// The status of its answers.
     pub status: u16,
-    /// A header of theirs and how it begins, by which they tell that they come from where they should.
+    /// A response header and its prefix that prove where the answer came from.
     pub says: Option<(&'static str, &'static str)>,
     pub connections: usize,
     /// More than one: the numbers of so many follow the URL in turn.
@@ -80,7 +80,7 @@ impl Load {
         }
     }
 
-    /// Asks twice, since the first answer may be a miss, and sees that the second is what is to be measured.
+    /// Asks twice, since the first answer may be a miss. Checks that the second is a hit.
     pub fn check(&self) {
         let key = if self.keys > 0 { "1" } else { "" };
         let path = format!("{}{key}", self.path);
@@ -184,7 +184,8 @@ impl Measured {
 }
 
 impl Measured {
-    /// How many times as many requests a second as `other`: the median of the rounds, in each of which the machine was as fast for both.
+    /// The ratio of requests a second to `other`: the median over the rounds, since within a round
+    /// the machine was equally fast for both.
     pub fn to(&self, other: &Measured) -> f64 {
         self.ratio(other, |round| round.per_second)
     }

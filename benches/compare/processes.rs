@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::client::Call;
 
-/// A process that ends with this, and its children with it.
+/// A process that is ended with this guard, with its children.
 pub struct Process(Child);
 
 impl Process {
@@ -133,7 +133,8 @@ pub fn busy(of: u32) -> Duration {
     Duration::from_millis(ticks.sum::<u64>() * 10)
 }
 
-/// Memory of a family in bytes: all that the first has in it, and what the others have for themselves.
+/// Memory of a family in bytes: all that the first has in it, and what the others have for
+/// themselves.
 pub fn memory(of: u32) -> u64 {
     let sizes = family(of).into_iter().filter_map(|id| {
         let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;

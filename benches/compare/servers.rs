@@ -153,7 +153,8 @@ impl Stage {
         })
     }
 
-    /// larder with so many workers (0: one per core), with its shipped headers and a key that has a limit.
+    /// larder with so many workers (0: one per core), with its shipped headers and a key that has a
+    /// limit.
     pub fn larder(&self, name: &str, workers: usize, core: Option<usize>) -> Rc<Server> {
         let resource = |name: &str, path: &str, memory: &str| {
             format!(
@@ -250,8 +251,8 @@ impl Stage {
         None
     }
 
-    /// nginx with one worker, its cache in files that the page cache has. For bodies of this size its default, to read them and write them, is
-    /// faster than `sendfile` and `tcp_nopush`, by a tenth.
+    /// nginx with one worker and its cache in files that the page cache holds. For bodies of this
+    /// size its default (read and write) is a tenth faster than `sendfile` and `tcp_nopush`.
     pub fn nginx(&self) -> Option<Rc<Server>> {
         if !is_installed("nginx") {
             return self.leave_out("nginx (not installed)");
@@ -299,7 +300,7 @@ impl Stage {
         Some(self.begin("nginx proxy_cache", at, &mut command, None))
     }
 
-    /// Varnish with its cache in memory. What it does with `Authorization` by itself is to keep nothing.
+    /// Varnish with its cache in memory. By default it caches no request with `Authorization`.
     pub fn varnish(&self) -> Option<Rc<Server>> {
         let Some(program) = ["varnishd", "/usr/sbin/varnishd"]
             .into_iter()
@@ -331,7 +332,8 @@ impl Stage {
         Some(self.begin("Varnish", at, &mut command, None))
     }
 
-    /// FastAPI and redis-py under uvicorn, one worker. Its Redis is on the other core, beside `wrk`.
+    /// FastAPI and redis-py under uvicorn, one worker. Its Redis is on the other core, beside
+    /// `wrk`.
     pub fn cache_aside(&self) -> Option<Rc<Server>> {
         let python = std::env::var("COMPARE_PYTHON").unwrap_or_else(|_| "python3".into());
         let imports = "import fastapi, hiredis, httptools, redis, uvicorn, uvloop";
@@ -355,7 +357,7 @@ impl Stage {
         Some(self.begin("FastAPI + redis-py", at, &mut command, Some(key)))
     }
 
-    /// What Redis itself gives, to its own benchmark, of values of the same size; requests a second.
+    /// Requests a second of `redis-benchmark` with values of the same size.
     pub fn redis_benchmark(&self, connections: usize) -> Option<f64> {
         if !is_installed("redis-benchmark") {
             self.leave_out("redis-benchmark (not installed)");

@@ -1,4 +1,4 @@
-//! What the benches share: a Redis of their own, replicas over it, and how a figure is told.
+//! What the benches share: replicas, requests, and how a figure is printed.
 
 // Each bench uses some of it.
 #![allow(dead_code)]
@@ -81,7 +81,7 @@ pub fn alone(memory: &MemorySettings, loads: &LoadSettings) -> Cache {
     cache
 }
 
-/// Invalidates; the clock of it. One that is pending would be no figure.
+/// Invalidates and returns the clock. Panics if the invalidation is pending.
 pub fn acknowledged(cache: &Cache, names: &[InvalidationTarget]) -> u64 {
     let told = cache.invalidate(names, Purge::Hard);
     told.clock.expect("Redis takes it")

@@ -14,7 +14,8 @@ use super::{SOON, acknowledged, replica, request, until};
 const HOUR: Duration = Duration::from_secs(3600);
 const BODY: usize = 1024;
 
-/// In seconds, of each invalidation: of its call, from the call and from its return to each of the others, and to the last of them.
+/// Seconds of each invalidation: of the call, from the call and from its return to each replica,
+/// and from the call to the last replica.
 #[derive(Default)]
 pub struct Times {
     pub call: Vec<f64>,
@@ -70,7 +71,8 @@ impl Thing {
         }
     }
 
-    /// From now on it is loaded with a tag of this round alone, so that nothing told of another round is taken for this one.
+    /// Gives the next load a tag of this round alone, so that messages of other rounds are not
+    /// mistaken for it.
     pub fn tag_anew(&mut self, round: usize) -> InvalidationTarget {
         let tag = format!("thing:{round}:{:x}", random());
         self.tags = vec![Tag::new(&tag)];

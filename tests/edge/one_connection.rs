@@ -1,4 +1,4 @@
-//! What is said once on a connection, and what is said twice.
+//! One connection: keep-alive, `Expect`, and headers that may stand only once.
 
 use std::io::{Read, Write};
 

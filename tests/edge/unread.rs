@@ -1,4 +1,4 @@
-//! Clients that ask for much and read nothing.
+//! Clients that ask for much and do not read it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! Writes of users and employees that are refused: by a precondition, for whose key it is, and for what they say.
+//! Refused writes of users and employees: by a precondition, a key's rights, or an invalid body.
 
 use std::sync::Barrier;
 use std::thread;

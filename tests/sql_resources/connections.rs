@@ -1,4 +1,4 @@
-//! The database's connections end, and its schema changes, while larder runs: no reader is told.
+//! Database connections end and schemas change while larder runs: no reader sees an error.
 
 use std::fs;
 use std::net::TcpStream;

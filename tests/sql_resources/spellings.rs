@@ -1,5 +1,5 @@
-//! One row under several spellings: whichever of them a write, a trigger or an operator names, no
-//! other one is left behind.
+//! Spellings: whichever spelling of a row a write, a trigger or an operator names, all others are
+//! invalidated.
 
 use postgres::Client;
 use serde_json::{Value, json};

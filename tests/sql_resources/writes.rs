@@ -1,4 +1,4 @@
-//! Writes that an operator declares over SQL: what they invalidate, what they refuse, and what their fields take.
+//! SQL writes: what they invalidate, what they refuse, and the types of their fields.
 
 use serde_json::{Value, json};
 

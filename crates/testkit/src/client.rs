@@ -1,4 +1,5 @@
-//! A small HTTP/1.1 client: one connection per request, any header, any path as it is written, and no status is an error.
+//! A small HTTP/1.1 client. It sends any header and any path as written, and no status is an error.
+//! Written by hand, since tests hold connections, send half a request, and read an answer later.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -23,7 +24,7 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// How long an answer may take. Nothing that larder promises takes this long.
+/// The read timeout. No answer of larder takes this long.
 const MAX_STALENESS: Duration = Duration::from_secs(60);
 
 impl Call {
@@ -274,7 +275,7 @@ impl Answer {
         self
     }
 
-    /// Panics unless it is an error of RFC 9457 with this status; gives its `detail`.
+    /// Panics unless it is a problem document (RFC 9457) with this status. Returns its `detail`.
     #[track_caller]
     pub fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{self}");
@@ -292,7 +293,7 @@ impl Answer {
             .to_owned()
     }
 
-    /// Whether `needle` stands anywhere in it, headers included.
+    /// Whether the answer contains `needle`, headers included.
     pub fn mentions(&self, needle: &str) -> bool {
         self.to_string().contains(needle)
     }

@@ -1,4 +1,4 @@
-//! The servers, the proxy and the scripted upstream that the other topics stand on, each tried by itself.
+//! The servers, the proxy and the scripted upstream, each tested by itself.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -12,8 +12,7 @@ use testkit::proxy::FaultProxy;
 use testkit::redis::RedisServer;
 use testkit::{SOON, until};
 
-/// Five times what the documentation promises, since the machine may be busy. The pool's own
-/// threads once stayed for 18 s, those of loads for 10 s, and the bus for good.
+/// Five times the documented limit, since the machine may be busy.
 const WITHIN: Duration = Duration::from_secs(5);
 
 fn clients(redis: &mut redis::Connection) -> usize {
@@ -214,7 +213,7 @@ fn a_cache_without_a_redis_url_looks_for_none() {
         until(WITHIN, "its thread has ended", || threads() == before);
         return;
     }
-    // Whoever runs there is none of a cache's business that was not told of it.
+    // A Redis at the usual port is not used unless the program names it.
     let port = testkit::the_usual_redis_port();
     let redis = RedisServer::start_at(port.address);
     let test = "closing::a_cache_without_a_redis_url_looks_for_none";

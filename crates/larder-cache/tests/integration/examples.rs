@@ -8,10 +8,10 @@ use testkit::process::Process;
 use testkit::redis::RedisServer;
 use testkit::{SOON, free_address, until, until_some};
 
-/// The example of this name, built.
+/// Builds the example of this name and returns its path.
 ///
-/// It is built here, since `cargo test --examples` gives it another name and `cargo test --test integration` builds none. With
-/// the features of the whole workspace, so that nothing is built anew where it is built already.
+/// `cargo test --examples` builds it under another name, and `cargo test --test integration` not at
+/// all. Building with the features of the whole workspace reuses what is built already.
 fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.ancestors().nth(2).unwrap();
@@ -29,7 +29,7 @@ fn example(name: &str) -> PathBuf {
         ])
         .arg("--target-dir")
         .arg(folder.parent().unwrap());
-    // What Cargo tells this test of its package would look to it as if everything had changed.
+    // With Cargo's variables for this test, the build would start from scratch.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("CARGO_") && name != "CARGO_HOME" {
             build.env_remove(name);
@@ -53,7 +53,8 @@ fn embedded_loads_once_for_eight_threads() {
         command.env_clear().env("REDIS_URL", redis.url());
         let output = command.output().unwrap();
         assert!(output.status.success(), "{output:?}");
-        // Where a busy machine has let trust run out for a moment, Redis answers in place of memory: no load either.
+        // On a busy machine trust may lapse for a moment. Then Redis answers instead of memory,
+        // still without a load.
         let said = String::from_utf8(output.stdout).unwrap();
         said.replace("RedisHit", "MemoryHit")
     };
@@ -104,7 +105,7 @@ fn actix_answers_from_memory_and_forgets() {
         (counted.text().as_str(), outcome(&counted).as_str()),
         ("2262\n", "Loaded")
     );
-    // What was loaded before Redis was found is loaded again, once.
+    // A value loaded before Redis was found is loaded again, once.
     until(SOON, "it answers from memory", || {
         let again = get(first, "/primes/20000").expect(200);
         assert_eq!(again.text(), "2262\n");

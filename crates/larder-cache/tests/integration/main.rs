@@ -24,7 +24,7 @@ fn policy() -> Policy {
     Policy::new(hour, hour)
 }
 
-/// A cache to work with the Redis at `url`, which may take its time: the machine may be busy.
+/// A cache on the Redis at `url`, with long timeouts since the machine may be busy.
 fn builder(url: &str) -> CacheBuilder {
     let patient = Duration::from_secs(5);
     Cache::builder().redis(url).redis_timeouts(patient, patient)

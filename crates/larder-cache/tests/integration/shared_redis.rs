@@ -1,4 +1,4 @@
-//! The cache over a real Redis, as a program that embeds it sees it: two caches are two replicas.
+//! Two caches over one Redis, as two replicas.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -119,7 +119,7 @@ fn each_load_has_an_id_of_its_own_though_its_value_is_the_same() {
             text(&ask(cache, &policy, || present("v"))),
             ("v", Outcome::Loaded)
         );
-        // The lease script tells a new fill by it from the value that its waiter had seen.
+        // The lease script recognises a new fill by this id.
         assert!(!seen.contains(&load_id()));
         seen.push(load_id());
         let told = cache.invalidate(&[InvalidationTarget::key("thing?id=7")], Purge::Hard);
@@ -167,7 +167,7 @@ fn one_replica_loads_and_the_other_waits_for_it() {
     let second = b.fetch(request(&policy, never));
     let lease = "larder:l:0000000000000001:thing?id=7";
     assert_eq!(redis.cli::<i64>(&["EXISTS", lease]), 1);
-    // One look of the first, one of the second, and another one after it was told to wait.
+    // One read by the first, one by the second, and another once the second waits.
     until(SOON, "the other waits for the lease", || {
         redis.calls("mget") >= 3
     });
@@ -200,7 +200,7 @@ fn a_reader_that_waits_for_a_failing_load_elsewhere_gets_its_error() {
         counted.fetch_add(1, Ordering::SeqCst);
         Err(LoadError::Failed("asked again".into()))
     }));
-    // Until it has met the lease: what is told lasts only for a moment.
+    // Wait until the second reader has met the lease, since the failure is announced only briefly.
     until(SOON, "the second one waits", || {
         redis
             .cli::<String>(&["INFO", "commandstats"])
@@ -258,14 +258,15 @@ fn a_value_from_before_redis_lost_its_data_is_not_served() {
         let clock = cache.bus().clock;
         redis.restart();
         if on_reset {
-            // Until then nobody vouches for the copy, and who asks waits for the load.
+            // Until then the copy cannot be verified, and a reader waits for the load.
             until(SOON, "the new history is trusted", || {
-                // Of one look: two may find the old history trusted, and then the new one begun.
+                // From one snapshot of the status: two reads may see trust in the old history and
+                // then the new one.
                 let bus = cache.bus();
                 bus.trusted && bus.clock != clock
             });
         }
-        // The watcher, or whoever asks Redis next, finds another history.
+        // The watcher or the next reader finds the new history.
         let mut after = None;
         until(SOON, "the value of the lost history is no hit", || {
             let answer = ask(&cache, &policy, || present("after"));
@@ -291,7 +292,7 @@ fn a_value_restored_from_an_old_snapshot_is_not_served() {
     ask(&cache, &no_memory, || present("old"));
     let name = "larder:v:0000000000000001:thing?id=7";
     let old: Vec<u8> = redis.cli(&["GET", name]);
-    // As a snapshot does: the value is there again, and the history is another one.
+    // As after restoring a snapshot: the value is back, the history is new.
     redis.cli::<i64>(&["DEL", "{larder:bus}:state"]);
     let other = start(&redis);
     assert!(other.redis().wait_up(SOON));
@@ -352,7 +353,7 @@ fn readers_who_need_a_load_share_it() {
     let loads = Arc::new(AtomicUsize::new(0));
     let (release, gate) = mpsc::channel::<()>();
     let gate = Arc::new(std::sync::Mutex::new(gate));
-    // Each knows of another change, which nobody here has heard of.
+    // Each reader requires another invalidation, which has not arrived here.
     let tickets: Vec<_> = (1..=40)
         .map(|number| {
             let (loads, gate) = (loads.clone(), gate.clone());
@@ -372,6 +373,6 @@ fn readers_who_need_a_load_share_it() {
             b"new"
         );
     }
-    // Two that began at once, and one that began when all 40 had come.
+    // Two loads began at once, and one more when all 40 readers had come.
     assert_eq!(loads.load(Ordering::SeqCst), 3);
 }
