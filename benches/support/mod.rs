@@ -108,7 +108,7 @@ pub fn request(
     value: impl FnOnce() -> Value + Send + 'static,
 ) -> Request {
     Request {
-        subject: CacheItem {
+        item: CacheItem {
             key,
             policy,
             tags: tags.into_iter().collect(),
@@ -118,7 +118,7 @@ pub fn request(
             jitter: 0,
             tally: Arc::default(),
         },
-        making: Producer::Load(Load {
+        producer: Producer::Load(Load {
             limit: SOON,
             run: Box::new(|_| Ok(Loaded::new(value(), Lifetime::Policy))),
         }),
