@@ -1,5 +1,5 @@
-//! The figures of changes behind larder's back, as a table in Markdown: `cargo bench --bench
-//! outbox`, under a minute.
+//! The figures of changes behind larder's back, as a table in Markdown:
+//! `cargo bench --bench outbox`, under a minute.
 //!
 //! Starts its own Redis, and its own Postgres without `fsync`. Two caches in this process, each
 //! with its deliverer, are the replicas. A commit is in force at a replica when its

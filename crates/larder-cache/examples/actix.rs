@@ -1,7 +1,7 @@
 //! The cache in an actix-web server: a request that waits for a slow answer occupies no thread.
 //!
-//! `cargo run --example actix -- 127.0.0.1:8080`, then `curl localhost:8080/primes/20000`, `curl -X
-//! POST localhost:8080/forget`.
+//! `cargo run --example actix -- 127.0.0.1:8080`, then `curl localhost:8080/primes/20000` and
+//! `curl -X POST localhost:8080/forget`.
 
 #![allow(clippy::print_stdout)]
 

@@ -25,7 +25,7 @@ pub struct Answer {
 }
 
 /// The read timeout. No answer of larder takes this long.
-const MAX_STALENESS: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Call {
     pub fn new(address: SocketAddr, method: &'static str, target: &str) -> Call {
@@ -71,7 +71,7 @@ impl Call {
     /// Connects and sends the request, and leaves the answer for later.
     pub fn connect(&self) -> io::Result<Pending> {
         let mut stream = TcpStream::connect(self.address)?;
-        stream.set_read_timeout(Some(MAX_STALENESS))?;
+        stream.set_read_timeout(Some(READ_TIMEOUT))?;
         stream.set_nodelay(true)?;
         let mut head = format!(
             "{} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
@@ -113,7 +113,7 @@ pub struct Session {
 impl Session {
     pub fn connect(address: SocketAddr) -> io::Result<Session> {
         let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(MAX_STALENESS))?;
+        stream.set_read_timeout(Some(READ_TIMEOUT))?;
         stream.set_nodelay(true)?;
         Ok(Session {
             address,
