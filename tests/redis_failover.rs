@@ -3,7 +3,6 @@
 
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use larder_cache::{Cache, RedisDown};
 use serde_json::{Value, json};
