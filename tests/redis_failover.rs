@@ -4,7 +4,7 @@
 use std::sync::mpsc;
 use std::thread;
 
-use larder_cache::{Cache, RedisDown};
+use larder_cache::{Cache, RedisDown, RedisSettings};
 use serde_json::{Value, json};
 
 use testkit::larder::Larder;
