@@ -28,7 +28,6 @@ mod http_source;
 mod invalidation;
 mod keys;
 mod lifecycle;
-mod model;
 mod outbox;
 mod parameters;
 mod pauses;

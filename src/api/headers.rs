@@ -149,11 +149,10 @@ mod tests {
     fn the_ttl_is_what_is_left_in_the_tier_that_is_named() {
         let now = 1000 * SECOND;
         let status = |outcome, memory_until, fresh_until| {
-            let epoch = HistoryId(larder_cache::random());
             let stamp = Stamp {
-                epoch,
+                history: HistoryId(larder_cache::random()),
                 clock: 1,
-                begun: 0,
+                sequence: 0,
             };
             let own = Dependency::unknown(stamp, [].into());
             let expiry = Expiry {

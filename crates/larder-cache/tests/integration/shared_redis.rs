@@ -95,8 +95,8 @@ fn a_value_loaded_by_one_replica_is_found_in_redis_with_its_stamps_by_another() 
     assert_eq!(text(&found), ("v", Outcome::RedisHit));
     let (l, f) = (&loaded.entry, &found.entry);
     assert_eq!(
-        (l.stamp().epoch, l.stamp().clock, l.load_time),
-        (f.stamp().epoch, f.stamp().clock, f.load_time)
+        (l.stamp().history, l.stamp().clock, l.load_time),
+        (f.stamp().history, f.stamp().clock, f.load_time)
     );
     assert_eq!(l.tags(), f.tags());
     assert!(
