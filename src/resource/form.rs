@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 
-use crate::database::{Canonical, Description};
+use crate::database::{Canonical, Description, parse_uuid};
 
 /// The one spelling of a value that has several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Form {
 
     fn written(self, text: &str) -> Option<String> {
         match self {
-            Form::Uuid => uuid(text),
+            Form::Uuid => parse_uuid(text).map(|uuid| uuid.to_string()),
             Form::Integer => integer(text),
         }
     }
@@ -103,28 +103,6 @@ pub(super) fn of_statement(description: &Description) -> Texts {
             .zip(description.column_texts.iter().cloned())
             .collect(),
     }
-}
-
-fn uuid(text: &str) -> Option<String> {
-    let text = text.trim();
-    let bare = text
-        .strip_prefix('{')
-        .and_then(|text| text.strip_suffix('}'))
-        .unwrap_or(text);
-    let digits: String = bare.chars().filter(|c| *c != '-').collect();
-    if digits.len() != 32 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    let digits = digits.to_ascii_lowercase();
-    let part = |range| &digits[range];
-    Some(format!(
-        "{}-{}-{}-{}-{}",
-        part(0..8),
-        part(8..12),
-        part(12..16),
-        part(16..20),
-        part(20..32)
-    ))
 }
 
 /// Also of a number with a fraction of nothing but zeros, or with an exponent: `7.0` and `7e0` are 7 in JSON.

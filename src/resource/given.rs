@@ -25,7 +25,7 @@ pub struct Given {
     /// Of the path and the query, by name.
     values: Vec<(String, ParamValue)>,
     /// Those of the statement, in its order.
-    pub(super) parameters: Vec<database::Value>,
+    pub(super) parameters: Vec<database::SqlValue>,
     /// All of them and the fields of the body, as they stand in a tag, by name.
     texts: HashMap<String, String>,
     /// Their canonical texts, where those are others.
@@ -126,7 +126,7 @@ impl Write {
             match (body.get(name).filter(|_| is_field(name)), argument) {
                 (Some(raw), _) => (&**raw).into(),
                 (None, Some((_, value))) => value.into(),
-                (None, None) => database::Value::Null,
+                (None, None) => database::SqlValue::Null,
             }
         };
         let text = |(name, value): (&&String, &Value)| {

@@ -84,23 +84,23 @@ impl Sql {
 /// What `query` is given, by name; `given` is in the order of its parameters.
 pub(super) fn named(
     query: &Query,
-    given: impl IntoIterator<Item = database::Value>,
+    given: impl IntoIterator<Item = database::SqlValue>,
 ) -> Vec<database::Parameter<'_>> {
     let names = query.parameters().iter().map(String::as_str);
     names.zip(given).collect()
 }
 
 /// What `query` is given of `values`: just the parameters that it names, in its order, null for one that is not there.
-fn given(query: &Query, values: &Values<'_>) -> Vec<database::Value> {
+fn given(query: &Query, values: &Values<'_>) -> Vec<database::SqlValue> {
     let value_of = |name: &String| {
         let found = values.iter().find(|(known, _)| known == name);
-        found.map_or(database::Value::Null, |(_, value)| value.into())
+        found.map_or(database::SqlValue::Null, |(_, value)| value.into())
     };
     query.parameters().iter().map(value_of).collect()
 }
 
-impl From<&ParamValue> for database::Value {
-    fn from(value: &ParamValue) -> database::Value {
+impl From<&ParamValue> for database::SqlValue {
+    fn from(value: &ParamValue) -> database::SqlValue {
         match value {
             ParamValue::Text(text) => text.as_str().into(),
             ParamValue::Integer(number) => (*number).into(),

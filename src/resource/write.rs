@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use regex_lite::Regex;
 
-use crate::database::{Database, DatabaseError, Isolation, OutboxRow, Transaction, WrittenRow};
+use crate::database::{Database, DatabaseError, Isolation, OutboxRow, ReturnedRow, Transaction};
 use larder_cache::{Cache, InvalidationReceipt, InvalidationTarget, Purge};
 
 use super::Resource;
@@ -85,7 +85,7 @@ pub enum WriteError {
 
 /// What a transaction did.
 struct Done {
-    rows: Vec<WrittenRow>,
+    rows: Vec<ReturnedRow>,
     /// What is out of date once it is committed.
     names: Vec<String>,
     left: Option<OutboxRow>,
@@ -235,7 +235,7 @@ impl Write {
     /// default all that this entry depends on; for what the request names and for each row that
     /// came back. Each template gives the value's own text and its canonical one, as the tags of
     /// entries do.
-    fn names(&self, resource: &Resource, given: &Given, rows: &[WrittenRow]) -> Vec<String> {
+    fn names(&self, resource: &Resource, given: &Given, rows: &[ReturnedRow]) -> Vec<String> {
         let values = given.values();
         let templates = self.settings.invalidates.as_ref();
         let own: Vec<InvalidationTarget> = match (resource.request_of(&values, 0, ""), templates) {
@@ -274,7 +274,7 @@ impl Write {
     }
 }
 
-fn array(rows: &[WrittenRow]) -> Vec<u8> {
+fn array(rows: &[ReturnedRow]) -> Vec<u8> {
     let mut json = vec![b'['];
     for (at, row) in rows.iter().enumerate() {
         if at > 0 {
