@@ -286,22 +286,22 @@ mod tests {
             (
                 DatabaseKind::Sqlite,
                 "SELECT 1 WHERE id = ?",
-                "the place ?:",
+                "the placeholder ?:",
             ),
             (
                 DatabaseKind::Sqlite,
                 "SELECT 1\nWHERE id = ?1",
-                "line 2: the place ?1:",
+                "line 2: the placeholder ?1:",
             ),
             (
                 DatabaseKind::Sqlite,
                 "SELECT 1 WHERE id = @id",
-                "the place @id:",
+                "the placeholder @id:",
             ),
             (
                 DatabaseKind::Sqlite,
                 "SELECT 1 WHERE id = $id",
-                "the place $id:",
+                "the placeholder $id:",
             ),
             (
                 DatabaseKind::Sqlite,
@@ -311,7 +311,7 @@ mod tests {
             (
                 DatabaseKind::Postgres,
                 "SELECT 1 WHERE id = $1",
-                "the place $1:",
+                "the placeholder $1:",
             ),
             (
                 DatabaseKind::Postgres,

@@ -116,17 +116,25 @@ fn what_goes_against_the_schema_names_its_field_and_no_value() {
         conflict(
             with(&[("email", r#""secret@x""#)]),
             Some("email"),
-            "taken already",
+            "violates a uniqueness constraint",
         );
-        conflict(with(&[("id", "1")]), Some("id"), "taken already");
+        conflict(
+            with(&[("id", "1")]),
+            Some("id"),
+            "violates a uniqueness constraint",
+        );
         let both = [("first", r#""f""#), ("last", r#""l""#)];
-        conflict(with(&both), Some("first, last"), "taken already");
+        conflict(
+            with(&both),
+            Some("first, last"),
+            "violates a uniqueness constraint",
+        );
         // SQLite does not tell which reference it is.
         let org = (kind == DatabaseKind::Postgres).then_some("org");
-        conflict(with(&[("org", "7")]), org, "not there");
+        conflict(with(&[("org", "7")]), org, "not found");
         let error = write(&database, "DELETE FROM orgs", &[]).unwrap_err();
         let id = (kind == DatabaseKind::Postgres).then_some("id");
-        conflict(error, id, "still referred to");
+        conflict(error, id, "still referenced");
         assert_eq!(rows(&database, "users"), r#"{"n":1}"#);
     });
 }
