@@ -5,10 +5,11 @@ WORKDIR /build
 # Dependencies first, against an empty crate: this layer is built again only when Cargo.toml or Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
 COPY crates/larder-cache/Cargo.toml crates/larder-cache/
-RUN mkdir -p crates/larder-cache/src src tests benches/compare benches/micro \
+COPY crates/testkit/Cargo.toml crates/testkit/
+RUN mkdir -p crates/larder-cache/src crates/testkit/src src tests benches/compare benches/micro \
  && echo 'fn main() {}' | tee src/main.rs tests/main.rs benches/outbox.rs benches/scale.rs \
       benches/compare/main.rs benches/micro/main.rs > benches/coherence.rs \
- && touch src/lib.rs crates/larder-cache/src/lib.rs \
+ && touch src/lib.rs crates/larder-cache/src/lib.rs crates/testkit/src/lib.rs \
  && cargo build --release --locked \
  && rm -rf crates src tests benches
 COPY config.toml ./

@@ -11,10 +11,6 @@
     unreachable_pub
 )]
 
-#[allow(dead_code)]
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 use std::collections::HashSet;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -27,10 +23,9 @@ use larder_cache::{
     random,
 };
 use postgres::Client;
-
-use support::postgres::PostgresServer;
-use support::redis::RedisServer;
-use support::{SOON, until};
+use testkit::postgres::PostgresServer;
+use testkit::redis::RedisServer;
+use testkit::{SOON, until};
 
 const ROWS: usize = 10_000;
 

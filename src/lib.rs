@@ -10,18 +10,20 @@
 //! | 6 | [`cli`] | the commands; puts the floors together: [`cli::run`] |
 //! | 5 | [`api`] | HTTP, and the only floor that knows status codes: [`api::Api`] |
 //! | 4 | [`config`] | `config.toml` as a [`config::Config`] that is wholly valid, or every fault at once |
+//! | 3 | [`auth`] | API keys, their rates, and who guesses: [`auth::KeyTable`] |
 //! | 3 | [`resource`] | what the operator declared, found by path: [`resource::Resources`] |
 //! | 2 | [`source`] | where a value comes from on a miss: [`source::http`], [`source::quota`], [`source::news`] |
 //! | 1 | [`database`] | Postgres or SQLite: [`database::Database`] |
 //! | - | [`larder_cache`] | the two-tier cache, a crate of its own: [`larder_cache::Cache`] |
 //! | 0 | [`quantity`] | durations, sizes and rates as people write them |
+//! | 0 | [`worker`] | the server's threads: [`worker::Worker`] |
 //!
 //! Floors 0 to 4 are synchronous and know no async runtime. [`larder_cache`] can be
 //! embedded in a program of another kind: its page begins with how.
 //!
 //! # The read line
 //!
-//! A request reaches [`api`], which asks [`resource::Resources::find`] for its resource and [`api::key_table::KeyTable`] for
+//! A request reaches [`api`], which asks [`resource::Resources::find`] for its resource and [`auth::KeyTable`] for
 //! its caller. [`resource::Resource::key`] writes the canonical [`larder_cache::Key`] and returns the view to cut from the value. Then:
 //!
 //! 1. [`larder_cache::Cache::get`]: memory. A hit ends here, on the async worker, without blocking.
@@ -46,9 +48,12 @@
 //! [`larder_cache::Cache::get`] and [`larder_cache::Cache::fetch_after`]. What is promised, and what not, is in `docs/consistency.md`.
 
 pub mod api;
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod database;
 pub mod quantity;
 pub mod resource;
 pub mod source;
+pub mod template;
+pub mod worker;

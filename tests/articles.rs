@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::larder::Larder;
-use crate::support::news::{GUARDIAN_KEY, NEWSAPI_KEY, News, NewsConfig, titles};
-use crate::support::redis::RedisServer;
-use crate::support::upstream::{Behaviour, Response};
-use crate::support::{SOON, until};
+use testkit::larder::Larder;
+use testkit::news::{GUARDIAN_KEY, NEWSAPI_KEY, News, NewsConfig, titles};
+use testkit::redis::RedisServer;
+use testkit::upstream::{Behaviour, Response};
+use testkit::{SOON, until};
 
 #[test]
 fn comes_from_the_source_then_from_memory_and_elsewhere_from_redis() {

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::client::Pending;
-use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
-use crate::support::postgres::PostgresServer;
-use crate::support::upstream::{Behaviour, FakeUpstream, Response};
-use crate::support::{SOON, until};
+use testkit::client::Pending;
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
+use testkit::postgres::PostgresServer;
+use testkit::upstream::{Behaviour, FakeUpstream, Response};
+use testkit::{SOON, until};
 
 /// A larder of three sources: one upstream that gives no answer before it is released, one that
 /// does at once, and SQL.

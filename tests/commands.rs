@@ -1,8 +1,8 @@
 //! The commands, as a shell or a container runs them: what they print, and their exit codes.
 
-use crate::support::larder::{Larder, LarderOptions};
-use crate::support::news::{News, NewsConfig};
-use crate::support::redis::RedisServer;
+use testkit::larder::{Larder, LarderOptions};
+use testkit::news::{News, NewsConfig};
+use testkit::redis::RedisServer;
 
 #[test]
 fn health_asks_whether_it_is_ready() {
@@ -213,4 +213,29 @@ write.POST.sql = \"no_such_table\"
         said.contains("DATABASE_URL") && !said.contains("no_such_column"),
         "{said}"
     );
+}
+
+#[test]
+fn check_names_the_new_key_for_an_old_one() {
+    let config = "[server]
+open_metrics = true
+[coherence]
+patience = \"1s\"
+[resource.a]
+path = \"/a\"
+source = { http = \"https://example.org/\" }
+ttl = { memory = \"1s\", redis = \"1s\" }
+blind_ttl = \"0s\"
+";
+    let checked = LarderOptions::new(config).run(&["check"]);
+    let said = String::from_utf8(checked.stderr).unwrap();
+    assert_eq!(checked.status.code(), Some(2), "{said}");
+    for (line, part) in said.lines().zip([
+        "toml:2: server.open_metrics: is an unknown key",
+        "toml:4: coherence.patience: was renamed to max_staleness",
+        "toml:9: resource.a.blind_ttl: was renamed to disconnected_ttl",
+    ]) {
+        assert!(line.contains(part), "{said}");
+    }
+    assert_eq!(said.lines().count(), 3, "{said}");
 }

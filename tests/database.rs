@@ -8,11 +8,11 @@ use larder::database::{Database, DatabaseSettings};
 use larder_cache::Secret;
 use serde_json::json;
 
-use crate::support::client::Call;
-use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
-use crate::support::postgres::PostgresServer;
-use crate::support::redis::RedisServer;
-use crate::support::{SOON, until};
+use testkit::client::Call;
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
+use testkit::postgres::PostgresServer;
+use testkit::redis::RedisServer;
+use testkit::{SOON, until};
 
 #[test]
 fn the_last_owner_may_be_an_async_worker() {

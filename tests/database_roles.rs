@@ -7,11 +7,11 @@ use std::path::Path;
 use regex_lite::Regex;
 use serde_json::json;
 
-use crate::support::larder::{Larder, LarderOptions};
-use crate::support::pgbouncer::Pgbouncer;
-use crate::support::postgres::PostgresServer;
-use crate::support::redis::RedisServer;
-use crate::support::{SOON, until};
+use testkit::larder::{Larder, LarderOptions};
+use testkit::pgbouncer::Pgbouncer;
+use testkit::postgres::PostgresServer;
+use testkit::redis::RedisServer;
+use testkit::{SOON, until};
 
 const SHIPPED: &str = include_str!("../config.toml");
 

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::client::{Answer, Call};
-use crate::support::process::Process;
-use crate::support::redis::RedisServer;
-use crate::support::{SOON, free_address, until, until_some};
+use testkit::client::{Answer, Call};
+use testkit::process::Process;
+use testkit::redis::RedisServer;
+use testkit::{SOON, free_address, until, until_some};
 
 /// The example of this name, built. `cargo nextest` builds the examples before it runs this, `cargo
 /// test --examples` builds tests of them under other names, and `cargo test --test integration`

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 /// The floor of a folder or file directly under `src`. `None`: nobody has decided where it belongs.
 fn floor(module: &str) -> Option<u32> {
     Some(match module {
-        "quantity" => 0,
+        "quantity" | "template" | "worker" => 0,
         "database" => 1,
         "source" => 2,
-        "resource" => 3,
+        "resource" | "auth" => 3,
         "config" => 4,
         "api" => 5,
         "cli" | "main" => 6,
@@ -211,6 +211,8 @@ fn what_points_up_is_found() {
     assert_eq!(found("attic/mod.rs", ""), 1);
     assert_eq!(found("database/mod.rs", "use crate::attic::Box;"), 1);
     assert_eq!(found("config/mod.rs", "use actix_web::web;"), 1);
+    assert_eq!(found("auth/mod.rs", "use actix_web::http::header;"), 1);
+    assert_eq!(found("auth/mod.rs", "use crate::api::Api;"), 1);
     assert_eq!(found("database/mod.rs", "    tokio::spawn(x);"), 1);
 }
 

@@ -1,10 +1,10 @@
 //! What stands in the headers of an answer, and in which order a request is refused.
 
-use crate::support::client::Answer;
-use crate::support::larder::{ADMIN_KEY, Larder};
-use crate::support::news::{News, NewsConfig, titles};
-use crate::support::redis::RedisServer;
-use crate::support::{SOON, until};
+use testkit::client::Answer;
+use testkit::larder::{ADMIN_KEY, Larder};
+use testkit::news::{News, NewsConfig, titles};
+use testkit::redis::RedisServer;
+use testkit::{SOON, until};
 
 const PATH: &str = "/articles?category=science";
 

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use crate::support::larder::{Larder, LarderOptions};
-use crate::support::redis::RedisServer;
-use crate::support::upstream::{Behaviour, FakeUpstream, Request, Response};
-use crate::support::{SOON, until};
+use testkit::larder::{Larder, LarderOptions};
+use testkit::redis::RedisServer;
+use testkit::upstream::{Behaviour, FakeUpstream, Request, Response};
+use testkit::{SOON, until};
 
 /// An origin that answers with `script`.
 fn origin(script: impl Fn(&Request) -> Response + Send + Sync + 'static) -> FakeUpstream {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use larder::source::json_api::{JsonApi, JsonApiSettings, Template, TtlFrom};
+use larder::source::json_api::{JsonApi, JsonApiSettings, TtlFrom};
 use larder::source::{HttpUpstream, HttpUpstreamSettings};
+use larder::template::Template;
 use larder_cache::Secret;
 use larder_cache::{
     Answer, Cache, CacheItem, CoherenceSettings, InvalidationTarget, Lifetime, Load, LoadError,
@@ -14,9 +15,9 @@ use larder_cache::{
 };
 use serde_json::json;
 
-use crate::support::redis::RedisServer;
-use crate::support::upstream::{Behaviour, FakeUpstream, Response};
-use crate::support::{SOON, until};
+use testkit::redis::RedisServer;
+use testkit::upstream::{Behaviour, FakeUpstream, Response};
+use testkit::{SOON, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const VALUE: &str = "larder:v:0000000000000001:quote?symbol=ACME";
@@ -95,7 +96,7 @@ fn request(policy: &Arc<Policy>, load: Load) -> Request {
     key.begin(1, "quote");
     key.parameter("symbol", "ACME");
     Request {
-        subject: CacheItem {
+        item: CacheItem {
             key: key.key(),
             policy: policy.clone(),
             tags: Box::new([Tag::new("quote:ACME")]),
@@ -105,7 +106,7 @@ fn request(policy: &Arc<Policy>, load: Load) -> Request {
             jitter: 0,
             tally: Arc::default(),
         },
-        making: Producer::Load(load),
+        producer: Producer::Load(load),
     }
 }
 
@@ -259,7 +260,7 @@ fn the_upstreams_time_holds_in_both_tiers() {
         (Outcome::Loaded, Outcome::RedisHit)
     );
     for (cache, answer) in [(&a, &loaded), (&b, &found)] {
-        let ends = answer.entry.ends;
+        let ends = answer.entry.expiry;
         for end in [ends.memory_until, ends.fresh_until] {
             let left = Duration::from_micros(end - cache.clock().now());
             assert!(

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::edge::{exchange, statuses};
-use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
-use crate::support::news::{News, NewsConfig};
-use crate::support::postgres::PostgresServer;
-use crate::support::redis::RedisServer;
-use crate::support::{SOON, free_address, until};
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
+use testkit::news::{News, NewsConfig};
+use testkit::postgres::PostgresServer;
+use testkit::redis::RedisServer;
+use testkit::{SOON, free_address, until};
 
 const PATH: &str = "/articles?category=science";
 

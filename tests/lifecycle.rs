@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
-use crate::support::news::{News, NewsConfig, titles};
-use crate::support::postgres::PostgresServer;
-use crate::support::proxy::FaultProxy;
-use crate::support::redis::RedisServer;
-use crate::support::upstream::Behaviour;
-use crate::support::{SOON, free_address, the_usual_redis_port, until};
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
+use testkit::news::{News, NewsConfig, titles};
+use testkit::postgres::PostgresServer;
+use testkit::proxy::FaultProxy;
+use testkit::redis::RedisServer;
+use testkit::upstream::Behaviour;
+use testkit::{SOON, free_address, the_usual_redis_port, until};
 
 const PATH: &str = "/articles?category=science";
 

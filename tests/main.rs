@@ -1,6 +1,6 @@
 //! The integration tests: real servers, the real binary, and every fault that a TCP proxy and a scripted upstream can make.
 //!
-//! One binary, so that it links once. A topic is a file; what the topics share is `support`. A test starts every server that it
+//! One binary, so that it links once. A topic is a file; what they share is the crate `testkit`. A test starts every server that it
 //! needs and shares none with another test, so any of them runs alone and all of them run at once.
 
 #![allow(
@@ -9,8 +9,6 @@
     clippy::print_stdout,
     unreachable_pub
 )]
-
-mod support;
 
 mod allocations;
 mod articles;
@@ -46,7 +44,6 @@ mod sharing;
 mod sql_resources;
 mod stampede;
 mod stats;
-mod support_works;
 mod tags;
 mod upstream_faults;
 mod views;

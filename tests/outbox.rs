@@ -10,13 +10,13 @@ use larder::database::{Database, DatabaseSettings};
 use larder_cache::Secret;
 use postgres::Client;
 
-use crate::support::larder::{Larder, LarderOptions};
-use crate::support::news::path;
-use crate::support::postgres::PostgresServer;
-use crate::support::proxy::FaultProxy;
-use crate::support::redis::RedisServer;
-use crate::support::versions::{Versions, VersionsConfig, version};
-use crate::support::{SOON, until, until_some};
+use testkit::larder::{Larder, LarderOptions};
+use testkit::news::path;
+use testkit::postgres::PostgresServer;
+use testkit::proxy::FaultProxy;
+use testkit::redis::RedisServer;
+use testkit::versions::{Versions, VersionsConfig, version};
+use testkit::{SOON, until, until_some};
 
 const LEADS: &str = "this replica delivers the outbox";
 

@@ -1,7 +1,7 @@
 //! A parameter out of its limits is told so, and costs neither an upstream a call nor the cache a place.
 
-use crate::support::news::{News, NewsConfig};
-use crate::support::redis::RedisServer;
+use testkit::news::{News, NewsConfig};
+use testkit::redis::RedisServer;
 
 #[test]
 fn every_bad_one_is_400_and_says_what_is_valid() {

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::support::client::Answer;
-use crate::support::larder::{Larder, LarderOptions};
-use crate::support::redis::RedisServer;
-use crate::support::upstream::{Behaviour, FakeUpstream, Response};
-use crate::support::{SOON, until};
+use testkit::client::Answer;
+use testkit::larder::{Larder, LarderOptions};
+use testkit::redis::RedisServer;
+use testkit::upstream::{Behaviour, FakeUpstream, Response};
+use testkit::{SOON, until};
 
 /// What an upstream says that is out of its mind.
 const FOR_EVER: &str = "99999999999999999999";

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::larder::Larder;
-use crate::support::news::{CATEGORIES, News, NewsConfig, guardian_error, path, titles};
-use crate::support::redis::RedisServer;
-use crate::support::upstream::{Behaviour, FakeUpstream, Request};
-use crate::support::{SOON, until};
+use testkit::larder::Larder;
+use testkit::news::{CATEGORIES, News, NewsConfig, guardian_error, path, titles};
+use testkit::redis::RedisServer;
+use testkit::upstream::{Behaviour, FakeUpstream, Request};
+use testkit::{SOON, until};
 
 #[test]
 fn two_replicas_share_one() {

@@ -11,12 +11,12 @@ use larder_cache::{
 };
 use serde_json::{Value, json};
 
-use crate::support::larder::Larder;
-use crate::support::news::{CATEGORIES, path};
-use crate::support::proxy::FaultProxy;
-use crate::support::redis::RedisServer;
-use crate::support::versions::{Versions, VersionsConfig, version_in};
-use crate::support::{SOON, until};
+use testkit::larder::Larder;
+use testkit::news::{CATEGORIES, path};
+use testkit::proxy::FaultProxy;
+use testkit::redis::RedisServer;
+use testkit::versions::{Versions, VersionsConfig, version_in};
+use testkit::{SOON, until};
 
 /// A primary and its replica, a proxy before the primary, and a larder that knows the proxy only.
 struct Moving {

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::larder::Larder;
-use crate::support::news::{CATEGORIES, News, NewsConfig, path, titles};
-use crate::support::proxy::FaultProxy;
-use crate::support::redis::{RedisServer, USER};
-use crate::support::{SOON, until};
+use testkit::larder::Larder;
+use testkit::news::{CATEGORIES, News, NewsConfig, path, titles};
+use testkit::proxy::FaultProxy;
+use testkit::redis::{RedisServer, USER};
+use testkit::{SOON, until};
 
 /// The articles of a category, all ten of them.
 #[track_caller]

@@ -3,11 +3,11 @@
 
 use serde_json::{Value, json};
 
-use crate::support::larder::{Larder, LarderOptions};
-use crate::support::news::path;
-use crate::support::redis::{RedisServer, USER};
-use crate::support::versions::{Versions, VersionsConfig, version, version_in};
-use crate::support::{SOON, until};
+use testkit::larder::{Larder, LarderOptions};
+use testkit::news::path;
+use testkit::redis::{RedisServer, USER};
+use testkit::versions::{Versions, VersionsConfig, version, version_in};
+use testkit::{SOON, until};
 
 fn redis(larder: &Larder) -> Value {
     larder.stats()["redis"].clone()

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use crate::support::larder::{Larder, LarderOptions};
-use crate::support::news::{News, NewsConfig};
-use crate::support::redis::RedisServer;
-use crate::support::{SOON, free_address, until};
+use testkit::larder::{Larder, LarderOptions};
+use testkit::news::{News, NewsConfig};
+use testkit::redis::RedisServer;
+use testkit::{SOON, free_address, until};
 
 const PATH: &str = "/articles?category=science";
 
@@ -142,7 +142,7 @@ fn a_new_http_upstream_is_taken_over_and_a_new_news_upstream_takes_a_restart() {
     until(SOON, "the log says what takes a restart", || {
         larder
             .log()
-            .contains("upstream newsapi, which no resource named at the start, takes a restart")
+            .contains("upstream newsapi is new, which requires a restart")
     });
     // Itself, so that the upstream answers.
     let here = format!(

@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
-use crate::support::news::{
-    GUARDIAN_KEY, NEWSAPI_KEY, News, NewsConfig, guardian_error, newsapi_error,
-};
-use crate::support::postgres::{self, PostgresServer};
-use crate::support::redis::RedisServer;
-use crate::support::upstream::{Behaviour, Response};
-use crate::support::{SOON, free_address, until};
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
+use testkit::news::{GUARDIAN_KEY, NEWSAPI_KEY, News, NewsConfig, guardian_error, newsapi_error};
+use testkit::postgres::{self, PostgresServer};
+use testkit::redis::RedisServer;
+use testkit::upstream::{Behaviour, Response};
+use testkit::{SOON, free_address, until};
 
 #[test]
 fn no_upstream_key_is_logged_stored_or_answered() {
@@ -22,7 +20,7 @@ fn no_upstream_key_is_logged_stored_or_answered() {
         redis: "1s",
         if_error: "1s",
         upstream_timeout: "1s",
-        server: "open_metrics = true",
+        server: "max_queue = 7",
         ..NewsConfig::default()
     };
     let options = config.options(&news, &redis).env("RUST_LOG", "trace");
@@ -217,7 +215,7 @@ fn nothing_that_the_environment_fills_in_is_shown() {
     const IN_URL: &str = "a-url-secret-4567";
     let redis = RedisServer::start();
     // It says back whatever it is sent, in every way in which an upstream can fail.
-    let origin = crate::support::upstream::FakeUpstream::start(Behaviour::answer(|request| {
+    let origin = testkit::upstream::FakeUpstream::start(Behaviour::answer(|request| {
         let said = format!(
             "{} {} {:?}",
             request.path,

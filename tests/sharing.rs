@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
-use crate::support::news::{NEWSAPI_KEY, News, NewsConfig, titles};
-use crate::support::postgres::PostgresServer;
-use crate::support::redis::RedisServer;
-use crate::support::upstream::{Behaviour, FakeUpstream, Response};
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
+use testkit::news::{NEWSAPI_KEY, News, NewsConfig, titles};
+use testkit::postgres::PostgresServer;
+use testkit::redis::RedisServer;
+use testkit::upstream::{Behaviour, FakeUpstream, Response};
 
 const SHIPPED: &str = include_str!("../config.toml");
 

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use crate::support::client::Session;
-use crate::support::larder::{ADMIN_KEY, Larder};
-use crate::support::news::{CATEGORIES, News, NewsConfig, path, titles};
-use crate::support::redis::RedisServer;
-use crate::support::{SOON, until};
+use testkit::client::Session;
+use testkit::larder::{ADMIN_KEY, Larder};
+use testkit::news::{CATEGORIES, News, NewsConfig, path, titles};
+use testkit::redis::RedisServer;
+use testkit::{SOON, until};
 
 #[test]
 fn a_thousand_requests_over_four_processes_are_one_call_to_each_upstream() {

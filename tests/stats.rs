@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::support::larder::{Larder, LarderOptions};
-use crate::support::news::{News, NewsConfig};
-use crate::support::redis::RedisServer;
-use crate::support::upstream::{Behaviour, FakeUpstream, Response};
+use testkit::larder::{Larder, LarderOptions};
+use testkit::news::{News, NewsConfig};
+use testkit::redis::RedisServer;
+use testkit::upstream::{Behaviour, FakeUpstream, Response};
 
 /// Hits and misses.
 fn of(counted: &Value) -> (u64, u64) {

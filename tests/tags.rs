@@ -3,9 +3,9 @@
 
 use serde_json::json;
 
-use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
-use crate::support::postgres::PostgresServer;
-use crate::support::redis::RedisServer;
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
+use testkit::postgres::PostgresServer;
+use testkit::redis::RedisServer;
 
 const CONFIG: &str = "
 [resource.city]

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::larder::{Larder, LarderOptions};
-use crate::support::news::{
+use testkit::larder::{Larder, LarderOptions};
+use testkit::news::{
     GUARDIAN_KEY, NEWSAPI_KEY, News, NewsConfig, guardian_error, newsapi_error, titles,
 };
-use crate::support::redis::RedisServer;
-use crate::support::upstream::{Behaviour, FakeUpstream, Response};
-use crate::support::{SOON, until};
+use testkit::redis::RedisServer;
+use testkit::upstream::{Behaviour, FakeUpstream, Response};
+use testkit::{SOON, until};
 
 const PATH: &str = "/articles?category=technology";
 

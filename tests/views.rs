@@ -1,8 +1,8 @@
 //! A view is cut from what was loaded once: it costs no call and has no place of its own.
 
-use crate::support::larder::ADMIN_KEY;
-use crate::support::news::{News, NewsConfig, titles};
-use crate::support::redis::RedisServer;
+use testkit::larder::ADMIN_KEY;
+use testkit::news::{News, NewsConfig, titles};
+use testkit::redis::RedisServer;
 
 #[test]
 fn every_view_is_cut_from_one_load() {

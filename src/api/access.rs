@@ -12,13 +12,10 @@ use actix_web::dev::RequestHead;
 use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 
-use super::edge::Source;
 use super::header_texts::HeaderTexts;
-use super::key_table::{KeyRecord, KeyTable};
-use super::limiter::Decision;
 use super::problem::Problem;
 use super::request_id;
-use super::wrong_keys::WrongKeys;
+use crate::auth::{ClientNetwork, Decision, KeyRecord, KeyTable, WrongKeys};
 
 /// Limits of the caller's quota (draft-ietf-httpapi-ratelimit-headers-10).
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -122,7 +119,7 @@ impl Access {
         });
         match decided {
             None => {
-                let source = head.peer_addr.map(|peer| Source::of(peer.ip()));
+                let source = head.peer_addr.map(|peer| ClientNetwork::of(peer.ip()));
                 Err(refused(match self.wrong_keys.note(source, now) {
                     None if bearer(header).is_none() => Problem::NoKey(none),
                     None => Problem::NoKey("The API key is not known: it may have been revoked."),

@@ -20,8 +20,8 @@ pub(crate) struct Waiting {
     pub(crate) caller: Caller,
     /// Whether it is still there.
     pub(crate) presence: Option<Presence>,
-    /// The clock of the last change that it knows of; zero: it knows of none.
-    pub(crate) after: u64,
+    /// The clock of the last invalidation that it knows of.
+    pub(crate) after: Option<u64>,
 }
 
 /// Fetches and waits: for the resource's soft timeout only, if there is a stale copy to give
@@ -32,7 +32,7 @@ pub(crate) async fn wait(
     reader: Waiting,
     limit: Duration,
 ) -> Result<LookupResult, Problem> {
-    let soft = request.subject.policy.soft_timeout;
+    let soft = request.item.policy.soft_timeout;
     let ticket = fetch(cache, request, &reader).await?;
     let presence = reader.presence;
     Ok(answer(Attended { ticket, presence }, soft, limit).await)
@@ -57,13 +57,14 @@ async fn answer(mut attended: Attended, soft: Option<Duration>, limit: Duration)
 
 /// A claim to the answer. Where this replica may not have heard of the change, Redis is asked first, on a blocking thread.
 async fn fetch(cache: &Cache, request: Request, reader: &Waiting) -> Result<Ticket, Problem> {
-    let (caller, after) = (reader.caller, reader.after);
-    if after == 0 {
+    let caller = reader.caller;
+    let Some(after) = reader.after else {
         return Ok(cache.fetch_for(request, caller));
-    }
+    };
     let cache = cache.clone();
     let ticket = web::block(move || cache.fetch_after(request, caller, after)).await;
-    ticket.map_err(|_| Problem::Load(LoadError::Overloaded))
+    let bug = |_| LoadError::Bug("the question to Redis panicked".to_owned());
+    ticket.map_err(|error| Problem::Load(bug(error)))
 }
 
 /// How long a request waits for the database. One that is frozen says nothing, and its client has no timeout of its own.

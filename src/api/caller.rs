@@ -7,8 +7,7 @@ use actix_web::http::header::AUTHORIZATION;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::access::bearer;
-use super::edge::Source;
-use super::key_table::KeyTable;
+use crate::auth::{ClientNetwork, KeyTable};
 use larder_cache::Caller;
 
 const KEY: u64 = 1;
@@ -27,7 +26,7 @@ fn of_address(peer: Option<SocketAddr>) -> Caller {
     let Some(peer) = peer else {
         return Caller::default();
     };
-    match Source::of(peer.ip()).address() {
+    match ClientNetwork::of(peer.ip()).address() {
         IpAddr::V4(address) => xxh3_64_with_seed(&address.octets(), ADDRESS),
         IpAddr::V6(address) => xxh3_64_with_seed(&address.octets(), ADDRESS),
     }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::database::Watch;
 use crate::resource::{Arguments, BadParameter, Resources, TagTemplate, Wrong};
 use larder_cache::{
-    CacheItem, Freshness, InvalidationReceipt, InvalidationTarget, Producer, Purge, Request,
+    CacheItem, Decision, InvalidationReceipt, InvalidationTarget, Producer, Purge, Request,
 };
 
 use super::access::Actor;
@@ -153,7 +153,7 @@ fn wished(
             let path = Default::default();
             names.extend(
                 resource
-                    .names(Arguments { path: &path, query })
+                    .targets(Arguments { path: &path, query })
                     .unwrap_or_default(),
             );
         }
@@ -194,7 +194,7 @@ fn names_of_path(path: &str, resources: &Resources) -> Result<Vec<InvalidationTa
     };
     found
         .resource
-        .names(arguments)
+        .targets(arguments)
         .map_err(|wrong| bad(&wrong.to_string()))
 }
 
@@ -225,13 +225,13 @@ pub(crate) async fn entry(request: HttpRequest, front: web::Data<AppState>) -> H
         let wanted = resource
             .request(arguments, "")?
             .ok_or(Problem::NotFound("Nothing is read at this path."))?;
-        let mut body = shown(&front, resource.name(), &wanted.subject);
-        if let Producer::Compose(composition) = &wanted.making {
+        let mut body = shown(&front, resource.name(), &wanted.item);
+        if let Producer::Compose(composition) = &wanted.producer {
             let part = |part: &Request| {
                 // A part may be a resource of its own, or a part of this one alone.
-                let own = resources.of_key(part.subject.key.name());
+                let own = resources.of_key(part.item.key.name());
                 let name = own.map_or(resource.name(), |(own, _)| own.name());
-                shown(&front, name, &part.subject)
+                shown(&front, name, &part.item)
             };
             body["parts"] = composition.parts.iter().map(part).collect();
         }
@@ -247,10 +247,10 @@ fn shown(front: &AppState, resource: &str, subject: &CacheItem) -> Value {
         return json!({"resource": resource, "key": key.name(), "tier": null, "state": "none", "tags": []});
     };
     let state = match freshness {
-        Freshness::Fresh => "fresh",
-        Freshness::Revalidate => "stale",
-        Freshness::IfError => "stale, only if its renewal fails",
-        Freshness::Dead => "dead",
+        Decision::Serve => "fresh",
+        Decision::ServeAndRefresh => "stale",
+        Decision::OnlyIfLoadFails => "stale, only if its renewal fails",
+        Decision::Refuse => "dead",
     };
     let invalidated = cache.invalidated(&entry);
     let tags: Vec<Value> = invalidated
@@ -263,7 +263,7 @@ fn shown(front: &AppState, resource: &str, subject: &CacheItem) -> Value {
         "tier": "memory",
         "state": state,
         "age_ms": now.saturating_sub(entry.loaded_at) / 1000,
-        "ttl_left_ms": entry.ends.memory_until.saturating_sub(now) / 1000,
+        "ttl_left_ms": entry.expiry.memory_until.saturating_sub(now) / 1000,
         "load_clock": entry.stamp().clock.to_string(),
         "load_ms": entry.load_time / 1000,
         "bytes": entry.value.bytes().len(),

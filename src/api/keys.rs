@@ -13,12 +13,9 @@ use crate::resource::{BadParameter, Wrong};
 use larder_cache::{Cache, InvalidationTarget, Purge};
 
 use super::access::{Access, Actor};
-use super::key_table::KeyTable;
 use super::problem::Problem;
 use super::{body, bridge, invalidation};
-
-/// The name by which replicas tell each other that a key was revoked. No entry has it: a tag of a resource has no space.
-pub const KEYS_CHANGED: &str = "api keys";
+use crate::auth::{KEYS_CHANGED, KeyTable};
 
 /// Keys on one page, where the request does not say, and at most.
 const PAGE: u32 = 1_000;

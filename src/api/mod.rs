@@ -11,11 +11,8 @@ pub mod edge;
 mod header_texts;
 mod headers;
 mod invalidation;
-pub mod key_refresher;
-pub mod key_table;
 mod keys;
 mod lifecycle;
-pub mod limiter;
 mod own_routes;
 mod path;
 mod presence;
@@ -25,7 +22,6 @@ mod resource;
 mod slices;
 mod status;
 mod write;
-mod wrong_keys;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -43,14 +39,12 @@ use larder_cache::Cache;
 use self::access::Access;
 use self::body::BodyTimeout;
 use self::edge::Places;
-use self::key_table::KeyTable;
 use self::keys::KeyRoutes;
 use self::problem::Problem;
 use self::resource::AppState;
 use self::status::Health;
-use self::wrong_keys::WrongKeys;
+use crate::auth::{KeyTable, WrongKeys};
 
-pub use self::keys::KEYS_CHANGED;
 pub use self::lifecycle::Lifecycle;
 
 /// The server's parts as the routes take them. Cheap to clone: each worker has one.

@@ -178,7 +178,7 @@ impl Problem {
                 "A precondition that cannot be decided",
                 "The value of this resource does not come from the database alone, so it cannot be compared when it is written.".to_owned(),
             ),
-            Problem::Load(LoadError::TooSlow(_) | LoadError::Held { slow: true, .. }) => (
+            Problem::Load(LoadError::TooSlow(_) | LoadError::BackingOff { slow: true, .. }) => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "source-too-slow",
                 "The source is too slow",
@@ -189,6 +189,12 @@ impl Problem {
                 "overloaded",
                 "Too many loads are waiting",
                 "The server loads as much as it can; ask again in a moment.".to_owned(),
+            ),
+            Problem::Load(LoadError::Bug(_)) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal-error",
+                "Internal error",
+                self.load_detail(),
             ),
             Problem::Load(_) => (
                 StatusCode::BAD_GATEWAY,

@@ -169,9 +169,9 @@ async fn look_up(
 }
 
 /// The clock of the last change that the caller knows of, from `Larder-After`; zero: it knows of none.
-fn known_clock(request: &HttpRequest) -> Result<u64, Problem> {
+fn known_clock(request: &HttpRequest) -> Result<Option<u64>, Problem> {
     let Some(given) = request.headers().get(LARDER_AFTER) else {
-        return Ok(0);
+        return Ok(None);
     };
     if request.headers().get_all(LARDER_AFTER).nth(1).is_some() {
         return Err(Problem::RepeatedHeader("Larder-After"));
@@ -180,13 +180,16 @@ fn known_clock(request: &HttpRequest) -> Result<u64, Problem> {
         .to_str()
         .ok()
         .and_then(|text| text.trim().parse().ok());
-    clock.ok_or_else(|| {
-        Problem::BadParameter(BadParameter {
-            name: "Larder-After".to_owned(),
-            wrong: Wrong::NotValid,
-            valid: "the number of a Larder-Clock header".to_owned(),
+    // Every history is later than the clock 0.
+    clock
+        .map(|clock| (clock > 0).then_some(clock))
+        .ok_or_else(|| {
+            Problem::BadParameter(BadParameter {
+                name: "Larder-After".to_owned(),
+                wrong: Wrong::NotValid,
+                valid: "the number of a Larder-Clock header".to_owned(),
+            })
         })
-    })
 }
 
 fn respond(

@@ -48,9 +48,9 @@ async fn written(
     };
     resource.check_known(arguments)?;
     let precondition = precondition(request);
-    let given = write.given(resource, arguments, &body)?;
+    let input = write.input(resource, arguments, &body)?;
     let (cache, resource, write) = (front.cache.clone(), resource.clone(), write.clone());
-    bridge::change(move || write.run(&resource, &given, precondition.as_ref(), &cache)).await
+    bridge::change(move || write.run(&resource, &input, precondition.as_ref(), &cache)).await
 }
 
 /// What `If-Match` says, or else `If-None-Match` (RFC 9110, sections 13.1.1, 13.1.2 and 13.2.2).
@@ -86,7 +86,7 @@ fn answer(method: WriteMethod, done: Written) -> HttpResponse {
         (WriteMethod::Put | WriteMethod::Patch, Some(_)) => StatusCode::OK,
     };
     let mut answer = HttpResponse::build(status);
-    invalidation::tell(done.acknowledged, &mut answer);
+    invalidation::tell(done.receipt, &mut answer);
     if let Some(location) = done.location {
         answer.insert_header((header::LOCATION, location));
     }

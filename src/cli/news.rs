@@ -24,8 +24,8 @@ pub(super) fn sources(config: &Config, quotas: &QuotaStore) -> Result<Vec<NewsSo
         };
         let usual = UpstreamSettings::news(name);
         let official = usual.is_some_and(|usual| usual.base_url == settings.base_url);
-        let made_up = settings.key.is_none() && official;
-        let (base_url, rates) = if made_up {
+        let is_sandbox = settings.key.is_none() && official;
+        let (base_url, rates) = if is_sandbox {
             let at = match sandbox_at {
                 Some(at) => at,
                 None => {
@@ -55,7 +55,7 @@ pub(super) fn sources(config: &Config, quotas: &QuotaStore) -> Result<Vec<NewsSo
                 http: HttpClient::new(calls),
                 quota: Some(Arc::new(Quota::new(name, rates, Some(quotas.clone())))),
             }),
-            made_up,
+            is_sandbox,
         });
     }
     Ok(sources)

@@ -2,12 +2,15 @@
 //!
 //! Promise: all of it or nothing; what is wrong, and what takes a restart, is in the log. Requests under way notice nothing.
 
-use std::sync::{Arc, mpsc};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::api::Api;
-use crate::api::key_table::KeyTable;
+use crate::auth::KeyTable;
 use crate::config::{Config, ConfigOrigin, process_environment};
 use crate::resource::{ResourceSettings, Sources};
+use crate::worker::{Signals, Wake, Worker};
 use larder_cache::Cache;
 
 use super::NO_RESOURCES;
@@ -27,19 +30,18 @@ pub(super) struct Reload {
 }
 
 impl Reload {
-    /// Starts a thread that reloads when it is told, until nobody can tell it any more. Not one of the server's own, which it may
-    /// neither hold up nor wait for: a file may be on a disk that hangs.
-    pub(super) fn spawn(mut self) -> std::io::Result<mpsc::Sender<()>> {
-        let (tell, told) = mpsc::channel();
-        let run = move || {
-            while told.recv().is_ok() {
+    /// Starts a worker that reloads each time it is woken. Nobody waits for its end: the file may be
+    /// on a disk that hangs.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub(super) fn start(mut self) -> io::Result<Worker> {
+        let job = move |signals: &Signals| {
+            while signals.wait(Duration::MAX) != Wake::Stop {
                 self.run();
             }
         };
-        std::thread::Builder::new()
-            .name("larder-reload".to_owned())
-            .spawn(run)?;
-        Ok(tell)
+        Worker::start("larder-reload", job)
     }
 
     /// Takes over what can be taken over, or says what is wrong and changes nothing.

@@ -100,7 +100,7 @@ fn source(config: &Config, resource: &ResourceSettings) -> String {
             let shown = url.split('?').next().unwrap_or_default().to_owned();
             Some(format!("http: {shown}"))
         }
-        Some(SourceSettings::Parts(names)) => Some(format!("parts: {}", names.join(", "))),
+        Some(SourceSettings::Composite(names)) => Some(format!("parts: {}", names.join(", "))),
         None => None,
     };
     let written = resource

@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use crate::quantity::{DURATION_FORM, parse_duration};
 use crate::source::news::sandbox::{SandboxAnswer, answer, fails, failure};
 use crate::source::news::{NewsFormat, SANDBOX_HEADER};
+use crate::worker::spawn_thread;
 
 /// The arguments of `larder sandbox`.
 #[derive(Debug, clap::Args)]
@@ -79,23 +80,21 @@ pub(super) fn base_url(address: SocketAddr, format: NewsFormat) -> String {
 /// If `bind` cannot be listened on, or no thread can be started.
 pub fn spawn(bind: SocketAddr, latency: Duration, error_rate: f64) -> io::Result<SocketAddr> {
     let (tell, told) = mpsc::sync_channel(1);
-    std::thread::Builder::new()
-        .name("sandbox".to_owned())
-        .spawn(move || {
-            actix_web::rt::System::new().block_on(async {
-                match serve(bind, latency, error_rate, false) {
-                    Ok((server, address)) => {
-                        let _ = tell.send(Ok(address));
-                        if let Err(error) = server.await {
-                            log::error!("the sandbox stopped: {error}");
-                        }
-                    }
-                    Err(error) => {
-                        let _ = tell.send(Err(error));
+    spawn_thread("sandbox", move || {
+        actix_web::rt::System::new().block_on(async {
+            match serve(bind, latency, error_rate, false) {
+                Ok((server, address)) => {
+                    let _ = tell.send(Ok(address));
+                    if let Err(error) = server.await {
+                        log::error!("the sandbox stopped: {error}");
                     }
                 }
-            });
-        })?;
+                Err(error) => {
+                    let _ = tell.send(Err(error));
+                }
+            }
+        });
+    })?;
     told.recv().unwrap_or_else(|_| {
         Err(io::Error::other(
             "the sandbox's thread ended before it listened",

@@ -16,8 +16,8 @@ use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::rt::{System, spawn, time};
 
 use crate::api::edge::{self, EdgeSettings};
-use crate::api::key_table::KeyTable;
-use crate::api::{Api, ClientRules, KEYS_CHANGED, key_refresher};
+use crate::api::{Api, ClientRules};
+use crate::auth::{KEYS_CHANGED, KeyTable, Refresher};
 use crate::config::{Config, ConfigErrors, ConfigOrigin, process_environment};
 use crate::database::{Database, Deliverer};
 use crate::resource::{Archivist, News, ResourceSettings, Resources, Sources, Unbuilt};
@@ -114,7 +114,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         config.auth.admin_key.clone(),
     ));
     let archivist = Archivist::start(database.clone(), config.database.archive)
-        .map_err(|error| format!("cannot start a thread: {error}"))?;
+        .map_err(|error| error.to_string())?;
     let quotas = QuotaStore::in_redis(redis.clone(), &config.redis.prefix);
     let news = News::new(
         news::sources(&config, &quotas)?,
@@ -147,8 +147,8 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
     table
         .refresh(&database)
         .map_err(|error| format!("the API keys cannot be read: {error}"))?;
-    let refresher = key_refresher::spawn(table.clone(), database, config.coherence.max_staleness)
-        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    let refresher = Refresher::start(table.clone(), database, config.coherence.max_staleness)
+        .map_err(|error| error.to_string())?;
     let look = refresher.look_now();
     own.on_invalidation(move |name, _| {
         // A replica that missed some does not know which.
@@ -157,8 +157,7 @@ fn start(file: Option<PathBuf>, bind: Option<String>) -> Result<(), Refusal> {
         }
     });
 
-    let deliverer = Deliverer::start(outbox_of, own.clone())
-        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    let deliverer = Deliverer::start(outbox_of, own.clone()).map_err(|error| error.to_string())?;
 
     let told_last = own.clone();
     let served = System::new().block_on(serve(Reload {
@@ -284,10 +283,12 @@ async fn serve(reload: Reload) -> Result<(), String> {
     );
     let mut hangup = signals(SignalKind::hangup())?;
 
-    let tell_reload = reload
-        .spawn()
-        .map_err(|error| format!("cannot start a thread: {error}"))?;
-    spawn(async move { while hangup.recv().await.is_some() && tell_reload.send(()).is_ok() {} });
+    let reloader = reload.start().map_err(|error| error.to_string())?;
+    spawn(async move {
+        while hangup.recv().await.is_some() {
+            reloader.wake();
+        }
+    });
     let grace_over = async move {
         std::future::poll_fn(|context| {
             let told =

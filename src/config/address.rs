@@ -58,8 +58,8 @@ fn scheme(url: &str) -> Option<&str> {
 
 fn wrong_scheme(url: &str) -> String {
     match scheme(url) {
-        Some(scheme) => format!("is a {scheme}:// URL"),
-        None => "is no URL".to_owned(),
+        Some(scheme) => format!("has the scheme {scheme}://"),
+        None => "is not a URL".to_owned(),
     }
 }
 
@@ -75,7 +75,7 @@ pub(super) fn check_database(url: &str) -> Result<(), Wrong> {
         Some("sqlite") => {
             let file = url.split_once("://").map_or("", |(_, file)| file);
             let problem = if file.is_empty() || file.starts_with(':') {
-                "names no file"
+                "has no file name"
             } else if file.contains(['?', '#']) {
                 "has an option or a fragment, and a SQLite URL takes none"
             } else if file.chars().any(char::is_control) {
@@ -99,7 +99,7 @@ pub(super) fn base_url(url: &str) -> Result<String, Wrong> {
         return Err((wrong_scheme(url), BASE_FORM));
     }
     let Ok(uri) = url.parse::<Uri>() else {
-        return wrong("is no URL");
+        return wrong("is not a URL");
     };
     if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
         return wrong("has a user or a password in it, where logs would show them");
@@ -108,7 +108,7 @@ pub(super) fn base_url(url: &str) -> Result<String, Wrong> {
         return wrong("has a query or a fragment");
     }
     if uri.host().is_none_or(str::is_empty) {
-        return wrong("names no host");
+        return wrong("has no host");
     }
     // Uri takes any digits for a port, and gives no port where they are too many.
     let authority = uri.authority().map_or("", |a| a.as_str());
@@ -121,7 +121,7 @@ pub(super) fn base_url(url: &str) -> Result<String, Wrong> {
 }
 
 /// A rate of its usual form.
-pub(super) fn rate(value: &super::reader::Value<'_>) -> Option<Rate> {
+pub(super) fn rate(value: &super::reader::Setting<'_>) -> Option<Rate> {
     value.parse(RATE_FORM, |text| text.parse().ok())
 }
 

@@ -1,27 +1,25 @@
 //! The environment, as a function that tests can replace.
 //!
-//! Invariant: an empty variable counts as not set, because `VAR=${VAR:-}` in a compose file makes
-//! an empty one. White space and line ends around a value are removed, because `VAR=$(cat file)`
-//! and editors leave them behind.
+//! Invariant: an empty variable counts as not set, because `VAR=${VAR:-}` in a compose file makes an
+//! empty one. White space and line ends around a value are removed, because `VAR=$(cat file)` and
+//! editors leave them there.
 
 use std::fmt::Display;
 use std::net::Ipv6Addr;
 
-use super::reader::Value;
-use crate::source::json_api::is_variable;
-use larder_cache::Secret;
-use larder_cache::escape_into;
+use super::reader::Setting;
+use crate::template::{Piece, Syntax, TemplateError, pieces};
+use larder_cache::{Secret, escape_into};
 
-/// Looks a variable up.
+/// Looks up a variable.
 pub type Lookup<'e> = &'e dyn Fn(&str) -> Option<String>;
 
-/// Looks a variable of this process up. What is not Unicode comes out damaged rather than unseen.
+/// Looks up a variable of this process. Bytes that are not Unicode become replacement characters.
 pub fn process_environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// What a variable holds, without white space and line ends around it; `None` if it is not set or
-/// nothing is left.
+/// A variable's value without white space and line ends around it. `None` if it is not set or empty.
 pub fn variable(name: &str, lookup: Lookup<'_>) -> Option<String> {
     let value = lookup(name)?;
     let value = value.trim();
@@ -40,7 +38,7 @@ impl Environment<'_> {
         variable(name, self.0)
     }
 
-    /// A key that will be sent in a header.
+    /// An API key, which must fit into a header.
     pub(super) fn key(self, name: &str) -> Result<Option<Secret>, (&'static str, &'static str)> {
         let Some(value) = self.get(name) else {
             return Ok(None);
@@ -51,49 +49,41 @@ impl Environment<'_> {
         Ok(Some(Secret::new(value)))
     }
 
-    /// The URL that `value` is, with each `${VAR}` replaced by the variable. One that the URL
-    /// begins with is a URL itself, or the beginning of one, and stands as it is; any other is a
-    /// value, which is escaped for its place. Reports what is wrong with it, all of it, without
-    /// showing it; `valid` says what is valid where it is no text.
-    pub(super) fn fill_url(self, value: &Value<'_>, valid: impl Display) -> Option<String> {
+    /// The URL `value` with each `${VAR}` replaced by the variable. A variable at the beginning is a
+    /// URL or the beginning of one, and is not escaped. Any other is a value, which is escaped for
+    /// its place. Reports all its errors without showing it. `valid` says what is valid if it is
+    /// not a text.
+    pub(super) fn fill_url(self, value: &Setting<'_>, valid: impl Display) -> Option<String> {
         let Some(text) = value.as_text() else {
-            value.fault("is no text", valid);
+            value.fault("is not a text", valid);
             return None;
         };
         let mut filled = String::with_capacity(text.len());
-        let mut whole = true;
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once("${") {
-            filled.push_str(before);
-            let Some((name, after)) = after.split_once('}') else {
-                value.fault("has a \"${\" without its \"}\"", "${NAME}");
-                return None;
+        let mut valid = true;
+        let mut pieces = pieces(text, Syntax::Variables);
+        while let Some(piece) = pieces.next() {
+            let found = match piece {
+                Ok(Piece::Variable(name)) => self.filled(name, &filled, pieces.rest()),
+                Ok(Piece::Text(text) | Piece::Param(text)) => Ok(text.to_owned()),
+                Err(error) => Err((error.to_string(), "${NAME}".to_owned())),
             };
-            rest = after;
-            match self.piece(name, &filled, after) {
+            match found {
                 Ok(piece) => filled.push_str(&piece),
-                Err((problem, valid)) => {
-                    value.fault(problem, valid);
-                    whole = false;
+                Err((problem, form)) => {
+                    value.fault(problem, form);
+                    valid = false;
                 }
             }
         }
-        filled.push_str(rest);
-        whole.then_some(filled)
+        valid.then_some(filled)
     }
 
-    /// What stands for the variable `name` in a URL, between what is `before` it and `after` it; or
-    /// what is wrong with it, and what would be valid.
-    fn piece(self, name: &str, before: &str, after: &str) -> Result<String, (String, String)> {
-        if !is_variable(name) {
-            return Err((
-                "has a \"${}\" around an invalid variable name".to_owned(),
-                "${NAME}".to_owned(),
-            ));
-        }
+    /// The text for the variable `name` in a URL, between `before` and `after`; or what is wrong with
+    /// it, and what would be valid.
+    fn filled(self, name: &str, before: &str, after: &str) -> Result<String, (String, String)> {
         let Some(value) = self.get(name) else {
             return Err((
-                format!("names ${{{name}}}, which is missing from the environment"),
+                TemplateError::Missing(name.to_owned()).to_string(),
                 format!("with {name} set in the environment"),
             ));
         };
@@ -112,7 +102,7 @@ impl Environment<'_> {
             UrlPlace::Raw => Ok(value),
             UrlPlace::Value => Ok(escaped()),
             UrlPlace::Host if value.parse::<Ipv6Addr>().is_ok() => Ok(format!("[{value}]")),
-            // The folder of a socket.
+            // The folder of a Unix socket.
             UrlPlace::Host if value.starts_with('/') => Ok(escaped()),
             UrlPlace::Host if value.chars().all(is_of_host) => Ok(value),
             UrlPlace::Host => Err((
@@ -125,8 +115,8 @@ impl Environment<'_> {
 
 /// Where in a URL a variable stands.
 enum UrlPlace {
-    /// Before or in the scheme, so that it is a URL or begins one; or in the path of a file, which
-    /// nobody unescapes.
+    /// Before or in the scheme, so it is a URL or begins one. Or in the path of a file, which is
+    /// never unescaped.
     Raw,
     /// Host and port.
     Host,
@@ -147,7 +137,7 @@ fn place(before: &str, after: &str) -> UrlPlace {
     }
 }
 
-/// Whether it may stand in a host, a port, or several of them behind each other.
+/// Whether `c` may stand in a list of hosts and ports.
 fn is_of_host(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-._:,[]".contains(c)
 }

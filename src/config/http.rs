@@ -5,12 +5,11 @@ use std::time::Duration;
 use super::environment::Environment;
 use super::params::Declared;
 use super::paths::is_name;
-use super::reader::{Table, Value};
+use super::reader::{Setting, Table};
 use super::upstreams;
 use crate::resource::{HttpSourceSettings, SourceSettings};
-use crate::source::{
-    HttpUpstreamSettings, JsonApiSettings, NEWS_UPSTREAMS, Place, Template, TtlFrom,
-};
+use crate::source::{HttpUpstreamSettings, JsonApiSettings, NEWS_UPSTREAMS, Place, TtlFrom};
+use crate::template::Template;
 use larder_cache::Policy;
 
 const URL_FORM: &str = "\"https://api.example.com/v1/quote/{symbol}\"";
@@ -38,7 +37,7 @@ pub(super) fn source(
     ttl: TtlFrom,
     apis: Apis<'_, '_>,
 ) -> Option<SourceSettings> {
-    let template = |value: &Value<'_>| -> Option<Template> {
+    let template = |value: &Setting<'_>| -> Option<Template> {
         let text = value.text(TEMPLATE_FORM)?;
         match Template::parse(text, &|name| apis.env.get(name)) {
             Ok(template) => Some(template),
@@ -50,17 +49,17 @@ pub(super) fn source(
         }
     };
     let names: Vec<&str> = params.iter().map(|param| param.name).collect();
-    let known = |value: &Value<'_>, template: &Template| {
+    let known = |value: &Setting<'_>, template: &Template| {
         for name in template.params().filter(|name| !names.contains(name)) {
             value.fault(
-                format!("has {{{name}}}, which is no parameter of this resource"),
+                format!("has {{{name}}}, which is not a parameter of this resource"),
                 format!("no other parameters than {}", names.join(", ")),
             );
         }
     };
     let url_at = table.need("http", URL_FORM)?;
     let url = template(&url_at);
-    let named = |key: &'static str| -> Vec<(String, Value<'_>, Template)> {
+    let named = |key: &'static str| -> Vec<(String, Setting<'_>, Template)> {
         let entries = table.table(key).entries().into_iter();
         entries
             .filter_map(|(name, value)| {
@@ -92,7 +91,7 @@ pub(super) fn source(
             }
         }
     }
-    let plain = |all: &[(String, Value<'_>, Template)]| {
+    let plain = |all: &[(String, Setting<'_>, Template)]| {
         let all = all.iter();
         all.map(|(name, _, template)| (name.clone(), template.clone()))
             .collect()
@@ -105,7 +104,7 @@ pub(super) fn source(
         ttl,
     };
     for fault in api.faults() {
-        let entry = |all: &'_ [(String, Value<'_>, Template)], name: &str| -> bool {
+        let entry = |all: &'_ [(String, Setting<'_>, Template)], name: &str| -> bool {
             let found = all.iter().find(|(known, ..)| known == name);
             if let Some((_, value, _)) = found {
                 value.fault(&fault.problem, fault.valid);
@@ -154,7 +153,7 @@ pub(super) fn ttl_from(resource: &Table<'_>) -> TtlFrom {
 }
 
 /// The TTLs where the upstream says how long its values are fresh: what it may say at most.
-pub(super) fn ttl_of_upstream(value: &Value<'_>) -> [Option<Duration>; 3] {
+pub(super) fn ttl_of_upstream(value: &Setting<'_>) -> [Option<Duration>; 3] {
     if value.as_text() != Some("upstream") {
         value.wrong(TTL_FORM);
     }

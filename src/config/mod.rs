@@ -5,12 +5,12 @@
 //! not know, or a value of another form, is a fault and never ignored.
 
 mod address;
+mod composite;
 mod environment;
 mod error;
 mod http;
 mod news;
 mod params;
-mod parts;
 mod paths;
 mod reader;
 mod report;
@@ -22,6 +22,7 @@ mod tags;
 #[cfg(test)]
 mod tests;
 mod upstreams;
+mod wording;
 mod writes;
 
 use std::fmt;

@@ -1,7 +1,8 @@
 //! What a resource from the news aggregator may look like: it is loaded by category, and cut by source and by number.
 
 use super::params::Declared;
-use super::reader::{Table, Value, unknown};
+use super::reader::{Setting, Table};
+use super::wording::unknown;
 use crate::resource::{ParamKind, ParamValue, SourceSettings};
 use crate::source::NEWS_UPSTREAMS;
 
@@ -23,10 +24,10 @@ pub(super) fn source(table: &Table<'_>) -> Option<SourceSettings> {
     upstreams(&news).map(SourceSettings::News)
 }
 
-fn upstreams(news: &Value<'_>) -> Option<Vec<String>> {
+fn upstreams(news: &Setting<'_>) -> Option<Vec<String>> {
     let form = format!("an array of at least one of {}", NEWS_UPSTREAMS.join(", "));
     let mut names: Vec<String> = Vec::new();
-    for item in news.some_list(&form)? {
+    for item in news.nonempty_list(&form)? {
         let Some(name) = item.text(&form) else {
             continue;
         };
@@ -34,14 +35,14 @@ fn upstreams(news: &Value<'_>) -> Option<Vec<String>> {
             item.fault(
                 format!(
                     "names {}, which {}",
-                    item.shown(),
+                    item.quoted(),
                     unknown("upstream", name, &NEWS_UPSTREAMS)
                 ),
                 NEWS_UPSTREAMS.join(", "),
             );
         } else if names.iter().any(|known| known == name) {
             item.fault(
-                format!("names {} twice", item.shown()),
+                format!("names {} twice", item.quoted()),
                 "each upstream once",
             );
         } else {
@@ -81,7 +82,7 @@ pub(super) fn judge(params: &mut [Declared<'_>]) {
                         item.fault(
                             format!(
                                 "has {}, which {}",
-                                item.shown(),
+                                item.quoted(),
                                 unknown("category", name, &CATEGORIES)
                             ),
                             CATEGORIES.join(", "),
@@ -103,15 +104,15 @@ pub(super) fn judge(params: &mut [Declared<'_>]) {
                 }
             }
             ("category", ..) => value.fault(
-                "is what the news are loaded by",
+                "is not a view: news are loaded by it",
                 "type = \"string\", without view = true",
             ),
             ("source", ..) => value.fault(
-                "is cut from the loaded news",
+                "must be a view: it selects from the loaded news",
                 "type = \"string\", view = true",
             ),
             _ => value.fault(
-                "is cut from the loaded news",
+                "must be a view: it selects from the loaded news",
                 "type = \"integer\", view = true",
             ),
         }

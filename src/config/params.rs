@@ -1,8 +1,9 @@
 //! The parameters of a resource.
 
 use super::paths::is_name;
-use super::reader::{Table, Value, unknown};
-use crate::resource::{ParamKind, ParamSettings, ParamValue, whole_value};
+use super::reader::{Setting, Table};
+use super::wording::unknown;
+use crate::resource::{ParamKind, ParamSettings, ParamValue, anchored};
 
 const TYPES: [&str; 3] = ["string", "integer", "boolean"];
 const TYPE_FORM: &str = "\"string\", \"integer\" or \"boolean\"";
@@ -12,7 +13,7 @@ const DEFAULT_MAX_LEN: usize = 200;
 /// A parameter as far as it could be read, and where it is declared.
 pub(super) struct Declared<'a> {
     pub(super) name: &'a str,
-    pub(super) value: Value<'a>,
+    pub(super) value: Setting<'a>,
     pub(super) view: bool,
     /// `None` where it has a fault that leaves nothing to judge.
     pub(super) settings: Option<ParamSettings>,
@@ -26,7 +27,7 @@ pub(super) fn read<'a>(resource: &Table<'a>, in_path: &[&str]) -> Vec<Declared<'
         .into_iter()
         .map(|(name, value)| {
             if !is_name(name) {
-                value.fault("is no name of a parameter", NAME_FORM);
+                value.fault("is not a valid name of a parameter", NAME_FORM);
             }
             let settings = value
                 .table()
@@ -106,7 +107,7 @@ fn kind(table: &Table<'_>, name: Option<&'static str>) -> Option<ParamKind> {
     let (one_of, pattern) = (table.get("one_of"), table.get("pattern"));
     let max_length = table.get("max_length");
     let (min, max) = (table.get("min"), table.get("max"));
-    let refuse = |limits: &[&Option<Value<'_>>], valid: &str| {
+    let refuse = |limits: &[&Option<Setting<'_>>], valid: &str| {
         for value in limits.iter().copied().flatten() {
             value.fault(
                 format!("does not apply to type {:?}", name.unwrap_or_default()),
@@ -146,15 +147,18 @@ fn kind(table: &Table<'_>, name: Option<&'static str>) -> Option<ParamKind> {
 }
 
 fn text_kind(
-    one_of: Option<Value<'_>>,
-    pattern: Option<Value<'_>>,
-    max_length: Option<Value<'_>>,
+    one_of: Option<Setting<'_>>,
+    pattern: Option<Setting<'_>>,
+    max_length: Option<Setting<'_>>,
 ) -> ParamKind {
     let pattern = pattern.and_then(|value| {
         let text = value.text("a regular expression such as \"[A-Z]{1,5}\"")?;
-        if let Err(error) = whole_value(text) {
+        if let Err(error) = anchored(text) {
             value.fault(
-                format!("is {}, no regular expression: {error}", value.shown()),
+                format!(
+                    "is {}, which is not a valid regular expression: {error}",
+                    value.quoted()
+                ),
                 "a regular expression such as \"[A-Z]{1,5}\", which the whole value matches",
             );
             return None;
@@ -172,15 +176,15 @@ fn text_kind(
     };
     let mut listed: Vec<String> = Vec::new();
     let form = "an array of at least one text";
-    let items = one_of.and_then(|value| value.some_list(form));
+    let items = one_of.and_then(|value| value.nonempty_list(form));
     for item in items.unwrap_or_default() {
         let Some(text) = item.text(form) else {
             continue;
         };
         if listed.iter().any(|known| known == text) {
-            item.fault(format!("has {} twice", item.shown()), "each value once");
+            item.fault(format!("has {} twice", item.quoted()), "each value once");
         } else if !any.accepts(&ParamValue::Text(text.to_owned())) {
-            item.fault(format!("has {}", item.shown()), &any);
+            item.fault(format!("has {}", item.quoted()), &any);
         } else {
             listed.push(text.to_owned());
         }
@@ -192,7 +196,7 @@ fn text_kind(
     }
 }
 
-fn default_of(value: &Value<'_>, kind: &ParamKind) -> Option<ParamValue> {
+fn default_of(value: &Setting<'_>, kind: &ParamKind) -> Option<ParamValue> {
     let found = match kind {
         ParamKind::Text { .. } => value
             .as_text()

@@ -3,7 +3,7 @@
 //! Refuses what could be read in two ways: a path that another resource has under other parameter names, and one that begins
 //! as larder's own routes do.
 
-use super::reader::quoted;
+use super::wording::quoted;
 
 /// What larder's own routes begin with.
 const OWN: [&str; 8] = [
@@ -72,7 +72,7 @@ pub(super) fn params(path: &str) -> Result<Vec<&str>, (String, String)> {
     let first = rest.split('/').next().unwrap_or_default();
     if OWN.contains(&first) {
         return Err((
-            format!("is {}, which is larder's own", quoted(path)),
+            format!("is {}, which is reserved for larder", quoted(path)),
             format!(
                 "a path that does not begin with one of {}",
                 OWN.map(|name| format!("/{name}")).join(", ")

@@ -1,7 +1,7 @@
-//! Reads a TOML document key by key, and keeps what is wrong with it instead of stopping at the first fault.
+//! Reads a TOML document key by key, and collects its errors instead of stopping at the first.
 //!
-//! Invariant: a key that nobody asked for is reported when its table is closed, so what a table understands is written down
-//! once: in the code that reads it.
+//! Invariant: when a table is closed, every key that was not read is an error. So the code that reads
+//! a table is the only list of its keys. A key that was renamed is an error that names the new one.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -13,9 +13,16 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::report::Report;
+use super::wording::{quoted, unknown};
 use crate::quantity::{DURATION_FORM, format_duration, parse_duration};
 
-/// A table, or the place where one could have been.
+/// Keys that were renamed: the old name and the new one.
+const RENAMED: [(&str, &str); 2] = [
+    ("patience", "max_staleness"),
+    ("blind_ttl", "disconnected_ttl"),
+];
+
+/// A table of the file, or the place of a table that the file does not have.
 pub(super) struct Table<'a> {
     pub(super) report: &'a Report,
     path: String,
@@ -24,9 +31,9 @@ pub(super) struct Table<'a> {
     asked: RefCell<Vec<&'static str>>,
 }
 
-/// A value and its place.
+/// A value of the file, and its place there.
 #[derive(Clone)]
-pub(super) struct Value<'a> {
+pub(super) struct Setting<'a> {
     report: &'a Report,
     path: String,
     at: usize,
@@ -63,19 +70,19 @@ impl<'a> Table<'a> {
     }
 
     /// The value of `key`, if there is one.
-    pub(super) fn get(&self, key: &'static str) -> Option<Value<'a>> {
+    pub(super) fn get(&self, key: &'static str) -> Option<Setting<'a>> {
         self.asked.borrow_mut().push(key);
         let (name, value) = self.entries?.get_key_value(key)?;
         Some(self.value(name, value))
     }
 
-    fn value(&self, name: &Spanned<Cow<'_, str>>, value: &'a Spanned<DeValue<'a>>) -> Value<'a> {
+    fn value(&self, name: &Spanned<Cow<'_, str>>, value: &'a Spanned<DeValue<'a>>) -> Setting<'a> {
         let at = match value.get_ref() {
-            // A table's own span may be anywhere that something was added to it; its first mention is its key.
+            // A table's span is that of its last addition. Its key stands at its first mention.
             DeValue::Table(_) => name.span().start,
             _ => value.span().start,
         };
-        Value {
+        Setting {
             report: self.report,
             path: self.path_of(name.get_ref()),
             at,
@@ -83,8 +90,8 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Like [`Table::get`]; reports that it is missing if there is none.
-    pub(super) fn need(&self, key: &'static str, valid: impl Display) -> Option<Value<'a>> {
+    /// Like [`Table::get`]. Reports an error if the key is missing.
+    pub(super) fn need(&self, key: &'static str, valid: impl Display) -> Option<Setting<'a>> {
         let value = self.get(key);
         if value.is_none() {
             self.fault_of(key, "is missing", valid);
@@ -92,7 +99,7 @@ impl<'a> Table<'a> {
         value
     }
 
-    /// The table `key`, an empty one where there is none.
+    /// The table `key`, or an empty one if it is missing.
     pub(super) fn table(&self, key: &'static str) -> Table<'a> {
         match self.get(key) {
             Some(value) => value.table().unwrap_or_else(|| self.absent(key)),
@@ -110,8 +117,8 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// All entries in the order of the file, for a table whose keys are names that the operator chose.
-    pub(super) fn entries(&self) -> Vec<(&'a str, Value<'a>)> {
+    /// All entries in the order of the file, for a table whose keys are the operator's names.
+    pub(super) fn entries(&self) -> Vec<(&'a str, Setting<'a>)> {
         let mut entries: Vec<_> = self.entries.into_iter().flatten().collect();
         entries.sort_by_key(|(name, _)| name.span().start);
         entries
@@ -120,18 +127,18 @@ impl<'a> Table<'a> {
             .collect()
     }
 
-    /// Reports a fault of the table itself.
+    /// Reports an error of the table itself.
     pub(super) fn fault(&self, problem: impl Display, valid: impl Display) {
         self.report.fault(self.at, &self.path, problem, valid);
     }
 
-    /// Reports a fault of the missing `key`, at the table's place.
+    /// Reports an error of the missing `key`, at the table's place.
     pub(super) fn fault_of(&self, key: &str, problem: impl Display, valid: impl Display) {
         self.report
             .fault(self.at, &self.path_of(key), problem, valid);
     }
 
-    /// Reports every key that was not asked for.
+    /// Reports every key that was not read.
     pub(super) fn close(self) {
         let mut known = self.asked.borrow().clone();
         known.sort_unstable();
@@ -141,38 +148,45 @@ impl<'a> Table<'a> {
                 break;
             }
             let key = name.get_ref().as_ref();
-            if !known.contains(&key) {
-                self.report.fault(
-                    name.span().start,
-                    &self.path_of(key),
-                    unknown("key", key, &known),
-                    known.join(", "),
-                );
+            if known.contains(&key) {
+                continue;
+            }
+            let (at, path) = (name.span().start, self.path_of(key));
+            let renamed = RENAMED.iter().find(|(old, _)| *old == key);
+            match renamed.filter(|(_, new)| known.contains(new)) {
+                Some((_, new)) => {
+                    let problem = format!("was renamed to {new}");
+                    self.report.fault(at, &path, problem, self.path_of(new));
+                }
+                None => {
+                    let problem = unknown("key", key, &known);
+                    self.report.fault(at, &path, problem, known.join(", "));
+                }
             }
         }
     }
 
-    /// The duration at `key`, `default` where there is none or a wrong one.
+    /// The duration at `key`. `default` if it is missing or not valid.
     pub(super) fn duration(&self, key: &'static str, default: Duration) -> Duration {
         self.get(key)
             .and_then(|value| value.duration())
             .unwrap_or(default)
     }
 
-    /// The duration at `key`, if there is one; it must not be zero.
-    pub(super) fn some_time(&self, key: &'static str) -> Option<Duration> {
+    /// The duration at `key`, if there is one. Zero is an error.
+    pub(super) fn positive_duration(&self, key: &'static str) -> Option<Duration> {
         self.get(key)?
             .duration_within(Duration::from_millis(1)..=Duration::MAX)
     }
 
-    /// The boolean at `key`, `default` where there is none or a wrong one.
+    /// The boolean at `key`. `default` if it is missing or not valid.
     pub(super) fn boolean(&self, key: &'static str, default: bool) -> bool {
         self.get(key)
             .and_then(|value| value.boolean())
             .unwrap_or(default)
     }
 
-    /// The whole number at `key`, `default` where there is none or one that is out of `range`.
+    /// The whole number at `key`. `default` if it is missing or not in `range`.
     pub(super) fn integer<T: TryFrom<i64>>(
         &self,
         key: &'static str,
@@ -186,19 +200,19 @@ impl<'a> Table<'a> {
     }
 }
 
-impl<'a> Value<'a> {
+impl<'a> Setting<'a> {
     /// The line that it is in.
     pub(super) fn line(&self) -> usize {
         self.report.line(self.at)
     }
 
-    /// Reports a fault of this value.
+    /// Reports an error of this value.
     pub(super) fn fault(&self, problem: impl Display, valid: impl Display) {
         self.report.fault(self.at, &self.path, problem, valid);
     }
 
-    /// The value as a reader of the file knows it, cut where it is long.
-    pub(super) fn shown(&self) -> String {
+    /// The value as the file has it, cut if it is long.
+    pub(super) fn quoted(&self) -> String {
         match self.value {
             DeValue::String(text) => quoted(text),
             DeValue::Integer(number) => number.to_string(),
@@ -210,12 +224,12 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Reports that the value is what it is.
+    /// Reports that the value is not valid.
     pub(super) fn wrong(&self, valid: impl Display) {
-        self.fault(format!("is {}", self.shown()), valid);
+        self.fault(format!("is {}", self.quoted()), valid);
     }
 
-    /// A text.
+    /// The text. Reports an error if it is not one.
     pub(super) fn text(&self, valid: impl Display) -> Option<&'a str> {
         match self.value {
             DeValue::String(text) => Some(text),
@@ -226,7 +240,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A text that `parse` makes something of; `valid` says of what.
+    /// What `parse` makes of the text. Reports an error if it is not a text, or `parse` fails.
     pub(super) fn parse<T>(
         &self,
         valid: impl Display,
@@ -246,7 +260,7 @@ impl<'a> Value<'a> {
         self.parse(DURATION_FORM, parse_duration)
     }
 
-    /// A duration within `range`, whose end may be [`Duration::MAX`] for none.
+    /// A duration in `range`. [`Duration::MAX`] as its end means no limit.
     pub(super) fn duration_within(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
         let found = self.duration()?;
         if range.contains(&found) {
@@ -274,7 +288,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The whole number that it is, if it is one.
+    /// The whole number, if it is one.
     pub(super) fn as_integer(&self) -> Option<i64> {
         match self.value {
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok(),
@@ -282,7 +296,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The boolean that it is, if it is one.
+    /// The boolean, if it is one.
     pub(super) fn as_boolean(&self) -> Option<bool> {
         match self.value {
             DeValue::Boolean(boolean) => Some(*boolean),
@@ -290,7 +304,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The text that it is, if it is one.
+    /// The text, if it is one.
     pub(super) fn as_text(&self) -> Option<&'a str> {
         match self.value {
             DeValue::String(text) => Some(text),
@@ -310,8 +324,9 @@ impl<'a> Value<'a> {
         number
     }
 
-    /// An array's values. Each is compared with the others by some, so there is a limit to them.
-    pub(super) fn list(&self, valid: impl Display) -> Option<Vec<Value<'a>>> {
+    /// The items of an array. Their number is limited, because some callers compare each item with
+    /// all others.
+    pub(super) fn list(&self, valid: impl Display) -> Option<Vec<Setting<'a>>> {
         const MOST: usize = 10_000;
         let DeValue::Array(items) = self.value else {
             self.wrong(valid);
@@ -324,7 +339,7 @@ impl<'a> Value<'a> {
             );
             return None;
         }
-        let item = |item: &'a Spanned<DeValue<'a>>| Value {
+        let item = |item: &'a Spanned<DeValue<'a>>| Setting {
             report: self.report,
             path: self.path.clone(),
             at: item.span().start,
@@ -333,8 +348,8 @@ impl<'a> Value<'a> {
         Some(items.iter().map(item).collect())
     }
 
-    /// The same for an array that has some.
-    pub(super) fn some_list(&self, valid: &str) -> Option<Vec<Value<'a>>> {
+    /// Like [`Setting::list`], for an array that must not be empty.
+    pub(super) fn nonempty_list(&self, valid: &str) -> Option<Vec<Setting<'a>>> {
         let items = self.list(valid)?;
         if items.is_empty() {
             self.fault("is empty", valid);
@@ -343,8 +358,8 @@ impl<'a> Value<'a> {
         Some(items)
     }
 
-    /// A table's value of `key`, for one that was read before and is looked at again.
-    pub(super) fn inner(&self, key: &'static str) -> Option<Value<'a>> {
+    /// The value of `key`, for a table that was closed before.
+    pub(super) fn inner(&self, key: &'static str) -> Option<Setting<'a>> {
         match self.value {
             DeValue::Table(_) => self.table()?.get(key),
             _ => None,
@@ -363,34 +378,5 @@ impl<'a> Value<'a> {
             entries: Some(entries),
             asked: RefCell::default(),
         })
-    }
-}
-
-/// A text in quotes, cut where it is long.
-pub(super) fn quoted(text: &str) -> String {
-    const SHOWN: usize = 60;
-    match text.char_indices().nth(SHOWN) {
-        Some((cut, _)) => format!("{:?}…", &text[..cut]),
-        None => format!("{text:?}"),
-    }
-}
-
-/// Says that `found` is none of the `known`, and which of them was probably meant.
-pub(super) fn unknown(what: &str, found: &str, known: &[&str]) -> String {
-    // A suggestion compares letter by letter: for what a person wrote, not for a file of noise.
-    const LONGEST: usize = 100;
-    const MOST: usize = 1_000;
-    let comparable = found.len() <= LONGEST && known.len() <= MOST;
-    let near = known
-        .iter()
-        .filter(|_| comparable)
-        .map(|name| (strsim::osa_distance(found, name), name))
-        .min()
-        .filter(|(distance, name)| {
-            *distance <= 2.min(name.len() / 2) + usize::from(name.len() > 8)
-        });
-    match near {
-        Some((_, name)) => format!("is an unknown {what}, did you mean {name:?}?"),
-        None => format!("is an unknown {what}"),
     }
 }

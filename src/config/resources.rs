@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::paths::{self, is_name};
-use super::reader::{Table, Value};
+use super::reader::{Setting, Table};
 use super::source::{self, Context};
-use super::{http, params, parts, tags, writes};
+use super::{composite, http, params, tags, writes};
 use crate::quantity::format_duration;
 use crate::resource::ResourceSettings;
 use larder_cache::{Policy, StaleRules};
@@ -31,7 +31,7 @@ pub(super) fn read(root: &Table<'_>, context: Context<'_>) -> Vec<ResourceSettin
         }
         if !is_name(name) {
             value.fault(
-                "is no name of a resource",
+                "is not a valid name of a resource",
                 "at most 64 letters, digits, \"_\" and \"-\", a letter first",
             );
         }
@@ -42,7 +42,7 @@ pub(super) fn read(root: &Table<'_>, context: Context<'_>) -> Vec<ResourceSettin
         }
     }
     let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
-    parts::join(&mut resources, &places, &names);
+    composite::join(&mut resources, &places, &names);
     resources
 }
 
@@ -86,13 +86,13 @@ fn resource(
     if is_written && path.is_none() {
         table.fault_of(
             "path",
-            "is missing, so nobody can write",
+            "is missing, but a write needs it",
             "a path such as \"/users\"",
         );
     }
     let policy = match place.as_ref().and_then(source::kind) {
         // What it takes from its parts, once all resources are read.
-        Some("parts") => parts::policy(&table),
+        Some("parts") => composite::policy(&table),
         Some("http") => http::kept(policy(&table, true)),
         _ if place.is_none() && is_written => Policy::default(),
         _ => policy(&table, false),
@@ -183,7 +183,7 @@ fn policy(resource: &Table<'_>, may_ask: bool) -> Policy {
         value.fault(
             format!(
                 "is {}, longer than stale.if_error {:?}",
-                value.shown(),
+                value.quoted(),
                 format_duration(stale.if_error)
             ),
             "at most stale.if_error",
@@ -202,18 +202,18 @@ fn policy(resource: &Table<'_>, may_ask: bool) -> Policy {
         redis: redis.unwrap_or_default(),
         absent: absent.unwrap_or(ABSENT.min(longest)),
         stale,
-        soft_timeout: resource.some_time("soft_timeout"),
+        soft_timeout: resource.positive_duration("soft_timeout"),
         disconnected_ttl,
         revalidate: Duration::ZERO,
     }
 }
 
 /// Reports that `value` is longer than `other`, which it may not exceed.
-fn exceeds(value: &Value<'_>, other: &str, limit: Duration) {
+fn exceeds(value: &Setting<'_>, other: &str, limit: Duration) {
     value.fault(
         format!(
             "is {}, longer than {other} {:?}",
-            value.shown(),
+            value.quoted(),
             format_duration(limit)
         ),
         format!("at most {other}"),
@@ -223,7 +223,7 @@ fn exceeds(value: &Value<'_>, other: &str, limit: Duration) {
 /// The TTLs of memory, Redis and absence.
 fn ttl(table: Table<'_>) -> [Option<Duration>; 3] {
     let value = table.need("memory", "\"30s\", or \"0s\" for not in memory");
-    let memory = value.as_ref().and_then(Value::duration);
+    let memory = value.as_ref().and_then(Setting::duration);
     let redis = table
         .need("redis", "\"5m\", or \"0s\" for not in Redis")
         .and_then(|value| value.duration());

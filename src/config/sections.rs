@@ -33,8 +33,6 @@ pub struct ServerSettings {
     pub body_timeout: Duration,
     /// How long a client may take nothing of its answer.
     pub progress_timeout: Duration,
-    /// Metrics without an admin key.
-    pub open_metrics: bool,
 }
 
 impl Default for ServerSettings {
@@ -49,13 +47,12 @@ impl Default for ServerSettings {
             head_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(10),
             progress_timeout: Duration::from_secs(30),
-            open_metrics: false,
         }
     }
 }
 
 /// Who may ask, and how often.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthSettings {
     /// Resources that are not public need a key.
     pub required: bool,
@@ -125,7 +122,6 @@ pub(super) fn server(root: &Table<'_>, env: Environment<'_>) -> (ServerSettings,
         head_timeout: limit("head_timeout").unwrap_or(default.head_timeout),
         body_timeout: limit("body_timeout").unwrap_or(default.body_timeout),
         progress_timeout: limit("progress_timeout").unwrap_or(default.progress_timeout),
-        open_metrics: table.boolean("open_metrics", default.open_metrics),
     };
     let loads = LoadSettings {
         max_loads: table.integer("max_loads", 1..=10_000, loads.max_loads),
@@ -143,7 +139,7 @@ pub(super) fn memory(root: &Table<'_>) -> MemorySettings {
         let range = SMALLEST_MEMORY..=LARGEST_MEMORY;
         if !range.contains(&bytes) {
             value.fault(
-                format!("is {}", value.shown()),
+                format!("is {}", value.quoted()),
                 format!(
                     "a size from {} to {}",
                     format_size(SMALLEST_MEMORY),
@@ -212,9 +208,11 @@ pub(super) fn redis(root: &Table<'_>, env: Environment<'_>) -> RedisSettings {
         required: table.boolean("required", default.required),
         pool: table.integer("pool", 1..=1024, default.pool),
         connect_timeout: table
-            .some_time("connect_timeout")
+            .positive_duration("connect_timeout")
             .unwrap_or(default.connect_timeout),
-        timeout: table.some_time("timeout").unwrap_or(default.timeout),
+        timeout: table
+            .positive_duration("timeout")
+            .unwrap_or(default.timeout),
         prefix: prefix.unwrap_or(default.prefix),
     };
     table.close();

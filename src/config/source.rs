@@ -5,7 +5,8 @@ use std::path::Path;
 use super::http::{self, Apis};
 use super::news;
 use super::params::Declared;
-use super::reader::{Table, Value, quoted, unknown};
+use super::reader::{Setting, Table};
+use super::wording::{quoted, unknown};
 use crate::database::{DatabaseKind, Query, Shape, load_query};
 use crate::resource::{SourceSettings, SqlSettings};
 
@@ -24,7 +25,7 @@ pub(super) struct Statements<'p> {
 
 impl Statements<'_> {
     /// The statement that `value` names; reports why there is none.
-    pub(super) fn find(&self, value: &Value<'_>) -> Option<Query> {
+    pub(super) fn find(&self, value: &Setting<'_>) -> Option<Query> {
         let name = value.text(SQL_FORM)?;
         match load_query(self.folder, name, self.kind) {
             Ok(query) => Some(query),
@@ -44,14 +45,14 @@ pub(super) struct Context<'c> {
 }
 
 /// The kind of source that `value` declares, if it is of one alone; whatever else is wrong with it.
-pub(super) fn kind(value: &Value<'_>) -> Option<&'static str> {
+pub(super) fn kind(value: &Setting<'_>) -> Option<&'static str> {
     let mut kinds = KINDS.into_iter().filter(|kind| value.inner(kind).is_some());
     kinds.next().filter(|_| kinds.next().is_none())
 }
 
 /// The source that `value` declares for `resource`, which is called `name`; `None` where it has a fault.
 pub(super) fn read(
-    value: &Value<'_>,
+    value: &Setting<'_>,
     resource: &Table<'_>,
     name: &str,
     params: &mut [Declared<'_>],
@@ -96,7 +97,7 @@ pub(super) fn read(
             return None;
         }
         _ => {
-            value.fault(format!("is of kinds {}", kinds.join(" and ")), FORM);
+            value.fault(format!("has the kinds {}", kinds.join(" and ")), FORM);
             return None;
         }
     };
@@ -108,7 +109,7 @@ pub(super) fn read(
 fn no_views(params: &[Declared<'_>], kind: &str) {
     for param in params.iter().filter(|param| param.view) {
         param.value.fault(
-            format!("is a view, but nothing is cut from what {kind} loads"),
+            format!("is a view, but {kind} has no views"),
             "a parameter without view = true",
         );
     }
@@ -133,7 +134,7 @@ fn sql(
                 ),
             };
             value.fault(
-                format!("names :{wanted}, which is no parameter of this resource"),
+                format!("names :{wanted}, which is not a parameter of this resource"),
                 valid,
             );
         }
@@ -149,15 +150,15 @@ fn parts(table: &Table<'_>) -> Option<SourceSettings> {
     const PARTS: &str = "an array of at least one name of a resource";
     let value = table.need("parts", PARTS)?;
     let mut names: Vec<String> = Vec::new();
-    for item in value.some_list(PARTS)? {
+    for item in value.nonempty_list(PARTS)? {
         let Some(name) = item.text(PARTS) else {
             continue;
         };
         if names.iter().any(|known| known == name) {
-            item.fault(format!("names {} twice", item.shown()), "each part once");
+            item.fault(format!("names {} twice", item.quoted()), "each part once");
         } else {
             names.push(name.to_owned());
         }
     }
-    Some(SourceSettings::Parts(names))
+    Some(SourceSettings::Composite(names))
 }

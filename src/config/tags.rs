@@ -1,7 +1,7 @@
 //! Tags: the names by which entries are invalidated.
 
 use super::params::Declared;
-use super::reader::{Table, Value};
+use super::reader::{Setting, Table};
 use crate::resource::TagTemplate;
 
 const FORM: &str = "a tag such as \"articles\" or \"category:{category}\", without spaces";
@@ -16,15 +16,15 @@ pub(super) fn read(resource: &Table<'_>, params: &[Declared<'_>]) -> Vec<TagTemp
         [] => "a tag without parameters".to_owned(),
         some => format!("a tag with no other parameters than {}", some.join(", ")),
     };
-    let judge = |item: &Value<'_>, tag: &TagTemplate| {
+    let judge = |item: &Setting<'_>, tag: &TagTemplate| {
         for name in tag.params().filter(|name| !keyed.contains(name)) {
             let why = if params.iter().any(|param| param.name == name) {
                 "a view, so no part of what is invalidated"
             } else {
-                "no parameter of this resource"
+                "not a parameter of this resource"
             };
             item.fault(
-                format!("has {}, but {name} is {why}", item.shown()),
+                format!("has {}, but {name} is {why}", item.quoted()),
                 valid(),
             );
         }
@@ -33,11 +33,11 @@ pub(super) fn read(resource: &Table<'_>, params: &[Declared<'_>]) -> Vec<TagTemp
 }
 
 /// A list of tags whose places may be anything.
-pub(super) fn list(value: &Value<'_>) -> Vec<TagTemplate> {
+pub(super) fn list(value: &Setting<'_>) -> Vec<TagTemplate> {
     each(value, |_, _| {})
 }
 
-fn each(value: &Value<'_>, judge: impl Fn(&Value<'_>, &TagTemplate)) -> Vec<TagTemplate> {
+fn each(value: &Setting<'_>, judge: impl Fn(&Setting<'_>, &TagTemplate)) -> Vec<TagTemplate> {
     let mut tags: Vec<TagTemplate> = Vec::new();
     for item in value.list("an array of tags").unwrap_or_default() {
         let Some(text) = item.text(FORM) else {
@@ -46,13 +46,13 @@ fn each(value: &Value<'_>, judge: impl Fn(&Value<'_>, &TagTemplate)) -> Vec<TagT
         let tag = match TagTemplate::parse(text) {
             Ok(tag) => tag,
             Err(error) => {
-                item.fault(format!("has {}, which {error}", item.shown()), FORM);
+                item.fault(format!("has {}, which {error}", item.quoted()), FORM);
                 continue;
             }
         };
         judge(&item, &tag);
         if tags.contains(&tag) {
-            item.fault(format!("has {} twice", item.shown()), "each tag once");
+            item.fault(format!("has {} twice", item.quoted()), "each tag once");
         }
         tags.push(tag);
     }

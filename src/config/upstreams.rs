@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::address;
 use super::environment::Environment;
-use super::reader::{Table, unknown};
+use super::reader::Table;
+use super::wording::unknown;
 use crate::quantity::{Rate, format_duration};
 use crate::resource::{ResourceSettings, SourceSettings};
-use crate::source::json_api::is_variable;
 use crate::source::{HttpUpstreamSettings, NEWS_UPSTREAMS, UpstreamSettings};
+use crate::template::is_variable_name;
 
 /// Every news upstream, whether or not the file names it. Reports every other one that none of `resources` asks.
 pub(super) fn read(
@@ -49,11 +50,11 @@ fn upstream(table: Table<'_>, default: UpstreamSettings, env: Environment<'_>) -
             .ok()
     });
     let key_env = table.get("key_env").and_then(|value| {
-        let name = value.as_text().filter(|name| is_variable(name));
+        let name = value.as_text().filter(|name| is_variable_name(name));
         if name.is_none() {
             // Not shown: it may be the key itself, pasted in the wrong place.
             value.fault(
-                "is no name of an environment variable",
+                "is not a valid name of an environment variable",
                 format!("{:?}, with the key in that variable", default.key_env),
             );
         }
@@ -69,7 +70,9 @@ fn upstream(table: Table<'_>, default: UpstreamSettings, env: Environment<'_>) -
         base_url: base_url.unwrap_or(default.base_url),
         key_env,
         key,
-        timeout: table.some_time("timeout").unwrap_or(default.timeout),
+        timeout: table
+            .positive_duration("timeout")
+            .unwrap_or(default.timeout),
         quota: quota(&table).unwrap_or(default.quota),
         max_pause: max_pause(&table).unwrap_or(default.max_pause),
     };
@@ -89,7 +92,9 @@ pub(super) fn http(root: &Table<'_>, name: &str) -> HttpUpstreamSettings {
         return default;
     };
     let settings = HttpUpstreamSettings {
-        timeout: table.some_time("timeout").unwrap_or(default.timeout),
+        timeout: table
+            .positive_duration("timeout")
+            .unwrap_or(default.timeout),
         quota: quota(&table).unwrap_or_default(),
         max_pause: max_pause(&table).unwrap_or(default.max_pause),
         name: default.name,

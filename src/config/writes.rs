@@ -1,9 +1,10 @@
 //! How a resource is written.
 
 use super::params;
-use super::reader::{Table, unknown};
+use super::reader::Table;
 use super::source::{SQL_FORM, Statements};
 use super::tags;
+use super::wording::unknown;
 use crate::resource::{FieldSettings, TagTemplate, WriteMethod, WriteSettings};
 
 const WRITE_FORM: &str = "{ sql = \"user_update\", invalidates = [\"user:{id}\"] }";

@@ -16,11 +16,11 @@
 //! next one begins. Each change of state is logged once.
 
 use std::collections::BTreeSet;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use larder_cache::{Cache, InvalidationTarget, Purge};
+
+use crate::worker::{Signals, Wake, Worker};
 
 use super::Database;
 use super::error::DatabaseError;
@@ -46,12 +46,7 @@ const OLD: Duration = Duration::from_secs(300);
 
 /// The thread. Dropped it stops, within a moment; one that the database does not let go is left behind.
 #[derive(Debug)]
-pub struct Deliverer {
-    stop: Sender<()>,
-    /// Nothing comes of it; it ends with the thread.
-    ended: Receiver<()>,
-    thread: Option<JoinHandle<()>>,
-}
+pub struct Deliverer(Worker);
 
 impl Deliverer {
     /// Starts to deliver the outbox of `database` to `cache`. `None` on SQLite, where larder is the
@@ -63,54 +58,37 @@ impl Deliverer {
         if database.kind() == DatabaseKind::Sqlite {
             return Ok(None);
         }
-        let (stop, stopped) = mpsc::channel();
-        let (running, ended) = mpsc::channel::<()>();
-        let run = move || {
-            // Dropped when this ends, also by a panic.
-            let _running = running;
+        let job = move |signals: &Signals| {
             let mut delivery = Delivery {
                 database,
                 cache,
-                stopped,
+                signals,
                 pending_rows: BTreeSet::new(),
                 readable: true,
             };
             delivery.run();
         };
-        let thread = std::thread::Builder::new()
-            .name("larder-outbox".to_owned())
-            .spawn(run)?;
-        Ok(Some(Deliverer {
-            stop,
-            ended,
-            thread: Some(thread),
-        }))
+        Ok(Some(Deliverer(Worker::start("larder-outbox", job)?)))
     }
 }
 
 impl Drop for Deliverer {
     fn drop(&mut self) {
-        let _ = self.stop.send(());
-        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(LAST_LOOK) {
-            return;
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.0.stop(LAST_LOOK);
     }
 }
 
-struct Delivery {
+struct Delivery<'a> {
     database: Database,
     cache: Cache,
-    stopped: Receiver<()>,
+    signals: &'a Signals,
     /// Rows whose invalidation is pending.
     pending_rows: BTreeSet<i64>,
     /// Whether the outbox could be read at the last attempt.
     readable: bool,
 }
 
-impl Delivery {
+impl Delivery<'_> {
     fn run(&mut self) {
         let mut pause = PAUSES.0;
         loop {
@@ -126,15 +104,11 @@ impl Delivery {
                      for another replica or for the database: {error}"
                 );
             }
-            match self.stopped.recv_timeout(pause) {
-                Err(RecvTimeoutError::Timeout) => pause = (pause * 2).min(PAUSES.1),
-                _ => return,
+            if self.signals.wait(pause) == Wake::Stop {
+                return;
             }
+            pause = (pause * 2).min(PAUSES.1);
         }
-    }
-
-    fn is_stopped(&self) -> bool {
-        !matches!(self.stopped.try_recv(), Err(TryRecvError::Empty))
     }
 
     /// Delivers on one connection until that fails. `Ok` when it is time to stop.
@@ -151,7 +125,7 @@ impl Delivery {
                 log::info!("this replica delivers the outbox");
             }
             while reader.leads() || !self.pending_rows.is_empty() {
-                if self.is_stopped() {
+                if self.signals.is_stopping() {
                     return Ok(());
                 }
                 if !self.deliver(&mut reader)? {
@@ -164,7 +138,7 @@ impl Delivery {
             }
             let polled = Instant::now();
             loop {
-                if self.is_stopped() {
+                if self.signals.is_stopping() {
                     return Ok(());
                 }
                 let notified = reader.wait(SLICE)?;

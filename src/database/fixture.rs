@@ -4,8 +4,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use tempfile::TempDir;
+use testkit::postgres::PostgresServer;
 
-use super::postgres_server::PostgresServer;
 use super::{Database, DatabaseSettings};
 use larder_cache::Secret;
 
@@ -29,16 +29,14 @@ impl Place {
 
     /// A database on the Postgres server that the tests share.
     pub(crate) fn postgres() -> Place {
-        Place {
-            url: PostgresServer::shared().new_database(),
-            _folder: None,
-        }
+        Place::postgres_with("")
     }
 
     /// The same, made with these options of `CREATE DATABASE`.
     pub(crate) fn postgres_with(options: &str) -> Place {
+        let url = PostgresServer::shared().new_database_with(options);
         Place {
-            url: PostgresServer::shared().new_database_with(options),
+            url: format!("{url}?sslmode=disable"),
             _folder: None,
         }
     }
@@ -48,8 +46,7 @@ impl Place {
         let name = self.url.rsplit('/').next().unwrap();
         let name = name.split('?').next().unwrap();
         PostgresServer::shared()
-            .administer(name)
-            .unwrap()
+            .administrator(name)
             .batch_execute(sql)
     }
 

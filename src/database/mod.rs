@@ -31,12 +31,6 @@ mod pooler;
 mod postgres_connection;
 mod postgres_error;
 mod postgres_pool;
-#[cfg(test)]
-#[path = "../../tests/support/postgres_program.rs"]
-#[allow(unreachable_pub)]
-mod postgres_program;
-#[cfg(test)]
-mod postgres_server;
 mod postgres_url;
 mod query;
 mod rights;

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use postgres::fallible_iterator::FallibleIterator;
 
+use crate::worker::spawn_thread;
+
 use super::Database;
 use super::error::DatabaseError;
 use super::postgres_connection::PostgresConnection;
@@ -221,7 +223,7 @@ impl Drop for OutboxReader {
         let connection = self.connection.take();
         // On a thread of its own: the client waits until its goodbye is sent and the connection is
         // closed, which never happens on a half-open connection.
-        let _ = std::thread::Builder::new().spawn(move || drop(connection));
+        let _ = spawn_thread("larder-outbox-close", move || drop(connection));
     }
 }
 

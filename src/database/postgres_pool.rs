@@ -9,13 +9,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use postgres::Config;
 use r2d2::ManageConnection;
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::worker::spawn_thread;
 
 use super::error::DatabaseError;
 use super::postgres_connection::{Findings, PostgresConnection};
@@ -109,11 +110,10 @@ fn within_connect<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DatabaseError> + Send + 'static,
 ) -> Result<T, DatabaseError> {
     let (sender, receiver) = mpsc::sync_channel(1);
-    thread::Builder::new()
-        .name("larder-postgres-connect".to_owned())
-        .spawn(move || {
-            let _ = sender.send(work());
-        })
+    let run = move || {
+        let _ = sender.send(work());
+    };
+    spawn_thread("larder-postgres-connect", run)
         .map_err(|error| DatabaseError::Unavailable(error.to_string()))?;
     receiver.recv_timeout(CONNECT).map_err(|_| silent())?
 }
@@ -190,7 +190,7 @@ impl Drop for PostgresPool {
     fn drop(&mut self) {
         let pool = self.0.take();
         // If no thread can be started, the closure is dropped here, and the pool with it.
-        let _ = thread::Builder::new().spawn(move || drop(pool));
+        let _ = spawn_thread("larder-postgres-close", move || drop(pool));
     }
 }
 
@@ -200,10 +200,10 @@ mod tests {
     use std::time::Instant;
 
     use super::super::postgres_connection::TRUSTED_IDLE;
-    use super::super::postgres_server::PostgresServer;
     use super::super::{Database, DatabaseSettings};
     use super::*;
     use larder_cache::Secret;
+    use testkit::postgres::{PASSWORD, PostgresServer};
 
     fn settings(url: impl Into<String>) -> DatabaseSettings {
         DatabaseSettings {
@@ -215,9 +215,8 @@ mod tests {
 
     #[test]
     fn a_connection_that_lay_idle_is_asked_whether_it_lives() {
-        let server = PostgresServer::start(&[]);
-        let manager =
-            PostgresManager::new(&server.url("postgres"), Duration::from_secs(5)).unwrap();
+        let server = PostgresServer::start();
+        let manager = PostgresManager::new(&server.url(), Duration::from_secs(5)).unwrap();
         let mut connection = manager.connect().unwrap();
         let long_ago = Instant::now() - TRUSTED_IDLE;
         connection.last_used = long_ago;
@@ -235,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_server_that_went_away_is_unavailable_within_a_bound() {
-        let server = PostgresServer::start(&[]);
+        let server = PostgresServer::start();
         let database = Database::open(&settings(server.new_database())).unwrap();
         database.migrate().unwrap();
         database.ping().unwrap();
@@ -259,19 +258,20 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_at_once_and_without_the_password() {
         let server = PostgresServer::shared();
-        let url = server.url("postgres");
+        let url = format!("{}?sslmode=disable", server.guarded_url());
+        Database::open(&settings(&url)).unwrap();
         for (url, wanted) in [
             (
-                url.replace("hunter2", "hunter3"),
+                url.replace(PASSWORD, "hunter2"),
                 "password authentication failed",
             ),
-            (url.replace("/postgres?", "/nowhere?"), "does not exist"),
+            (url.replace("/larder?", "/nowhere?"), "does not exist"),
             (url.replace("sslmode=disable", "sslmode=require"), "TLS"),
         ] {
             let begun = Instant::now();
             let error = Database::open(&settings(url)).unwrap_err().to_string();
             assert!(
-                error.contains(wanted) && !error.contains("hunter"),
+                error.contains(wanted) && !error.contains("hunter2") && !error.contains(PASSWORD),
                 "{error}"
             );
             assert!(begun.elapsed() < CONNECT, "{error}");
@@ -294,7 +294,7 @@ mod tests {
         let url = format!("postgres://u:p@{}/d", silent.local_addr().unwrap());
         let manager = PostgresManager::new(&url, Duration::from_secs(1)).unwrap();
         let begun = Instant::now();
-        thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let attempts: Vec<_> = (0..MAX_HANGING + 4)
                 .map(|_| scope.spawn(|| manager.connect()))
                 .collect();
@@ -322,15 +322,14 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(10);
         while manager.hanging.load(Ordering::Relaxed) > 0 {
             assert!(Instant::now() < deadline);
-            thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
     #[test]
     fn a_statement_that_takes_too_long_is_ended_by_the_server() {
         let server = PostgresServer::shared();
-        let manager =
-            PostgresManager::new(&server.url("postgres"), Duration::from_millis(50)).unwrap();
+        let manager = PostgresManager::new(&server.url(), Duration::from_millis(50)).unwrap();
         let error = manager
             .connect()
             .unwrap()

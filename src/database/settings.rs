@@ -9,7 +9,7 @@ use larder_cache::Secret;
 const DEFAULT_URL: &str = "sqlite://larder.db";
 
 /// Which database, and how much of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseSettings {
     /// `postgres://…` or `sqlite://…`; `None` is a SQLite file in the working directory.
     pub url: Option<Secret>,

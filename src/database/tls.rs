@@ -118,10 +118,10 @@ mod tests {
     use std::time::Duration;
 
     use r2d2::ManageConnection;
+    use testkit::postgres::PostgresServer;
+    use testkit::postgres_program::own;
 
     use super::super::postgres_pool::PostgresManager;
-    use super::super::postgres_program::own;
-    use super::super::postgres_server::PostgresServer;
     use super::*;
 
     #[test]
@@ -159,16 +159,14 @@ mod tests {
         for path in [folder.path(), certificate.as_ref(), key.as_ref()] {
             own(path);
         }
-        let server = PostgresServer::start(&[
+        let server = PostgresServer::start_with(&[
             "ssl=on",
             &format!("ssl_cert_file={certificate}"),
             &format!("ssl_key_file={key}"),
         ]);
         let url = |host: &str, options: &str| {
-            server
-                .url("postgres")
-                .replace("127.0.0.1", host)
-                .replace("sslmode=disable", options)
+            let url = server.url().replace("127.0.0.1", host);
+            format!("{url}?{options}")
         };
         let encrypted = |url: String| {
             let manager = PostgresManager::new(&url, Duration::from_secs(5)).unwrap();

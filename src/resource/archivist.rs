@@ -1,25 +1,26 @@
-//! The archivist: writes what each load brought to the database, behind the answer's back.
+//! The archivist: a thread that writes loaded articles to the database.
 //!
-//! Promise: an answer never waits for the database. What waits to be written is bounded; past the bound a batch is dropped and
-//! said so, since the next load of its category brings most of it again. Dropping the last handle writes what waits and stops.
+//! Promise: an answer never waits for the database. The queue is bounded. If it is full, a batch is
+//! dropped and logged; the next load of its category brings most of it again. Dropping the last
+//! handle writes the queue and ends the thread.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::database::{ArchivedArticle, Database, DatabaseError};
 use crate::source::news::Listing;
+use crate::worker::{Signals, Worker};
 
-use super::news::made_up_shelf;
-
-/// Batches that may wait.
+/// Batches in the queue, at most.
 const WAITING: usize = 256;
-/// How often what is too old is removed.
+/// How often old articles are removed.
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 
+/// A category, and the bytes of a listing.
 type Batch = (String, Bytes);
 
 /// See the module. Cheap to clone.
@@ -29,100 +30,79 @@ pub struct Archivist(Arc<Inner>);
 struct Inner {
     batches: SyncSender<Batch>,
     full: AtomicBool,
-    stopping: Arc<AtomicBool>,
-    /// Nothing comes of it; it ends with the thread.
-    ended: Mutex<Receiver<()>>,
+    worker: Worker,
 }
 
 impl Archivist {
-    /// An archivist that keeps articles in `database` for `keep`.
+    /// Starts an archivist that keeps articles in `database` for `keep`.
     ///
     /// # Errors
-    /// If no thread can be started.
+    /// If the thread cannot be started.
     pub fn start(database: Database, keep: Duration) -> std::io::Result<Archivist> {
         let (batches, waiting) = sync_channel(WAITING);
-        let (running, ended) = channel();
-        let stopping = Arc::new(AtomicBool::new(false));
         let work = Work {
             database,
             waiting,
             keep,
-            stopping: stopping.clone(),
-            _running: running,
         };
-        std::thread::Builder::new()
-            .name("archivist".into())
-            .spawn(move || work.run())?;
+        let worker = Worker::start("archivist", move |signals| work.run(signals))?;
         Ok(Archivist(Arc::new(Inner {
             batches,
             full: AtomicBool::new(false),
-            stopping,
-            ended: Mutex::new(ended),
+            worker,
         })))
     }
 
-    /// Has the articles of a listing written under `category`. Does not block.
+    /// Queues the articles of a listing to be written under `category`. Does not block.
     pub fn keep(&self, category: &str, listing: Bytes) {
         let batch = (category.to_owned(), listing);
         let taken = self.0.batches.try_send(batch).is_ok();
+        self.0.worker.wake();
         if !taken && !self.0.full.swap(true, Ordering::Relaxed) {
-            log::warn!("the archive falls behind: some articles are not kept");
+            log::warn!("the archive's queue is full: some articles are not archived");
         } else if taken {
             self.0.full.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Writes what waits and stops. Waits for that at most for `limit`; a thread that the database does not let go is left behind.
+    /// Writes the queue and stops the thread. Waits at most for `limit`; if the database still
+    /// blocks the thread then, leaves it running.
     pub fn finish(&self, limit: Duration) {
-        self.0.stopping.store(true, Ordering::SeqCst);
-        // An empty batch wakes a thread that waits for one. Where there is no room for it the thread is at work, and looks after
-        // each batch whether it is to stop.
-        let _ = self.0.batches.try_send((String::new(), Bytes::new()));
-        let ended = self.0.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(limit) {
-            log::warn!("the archive is not written to the end: the database takes too long");
+        if !self.0.worker.stop(limit) {
+            log::warn!("some articles were not archived: the database timed out");
         }
     }
 }
 
-/// The thread's side.
+/// The job of the worker.
 struct Work {
     database: Database,
     waiting: Receiver<Batch>,
     keep: Duration,
-    stopping: Arc<AtomicBool>,
-    /// Dropped when the thread ends, also by a panic.
-    _running: Sender<()>,
 }
 
 impl Work {
-    fn run(self) {
+    fn run(self, signals: &Signals) {
         let mut failing = false;
         let mut prune_at = Instant::now();
         loop {
-            let next = if self.stopping.load(Ordering::SeqCst) {
-                // Whatever there is, and no more.
-                self.waiting
-                    .try_recv()
-                    .map_err(|_| RecvTimeoutError::Disconnected)
+            // Asked before the queue is read, so every batch queued before the stop is written.
+            let stopping = signals.is_stopping();
+            // Pruning comes first: while batches keep coming, the queue is never empty.
+            let left = prune_at.saturating_duration_since(Instant::now());
+            let done = if left.is_zero() && !stopping {
+                prune_at = Instant::now() + PRUNE_EVERY;
+                self.database.archive().prune(self.keep).map(|_| ())
+            } else if let Ok((category, listing)) = self.waiting.try_recv() {
+                self.store(category, &listing)
+            } else if stopping {
+                return;
             } else {
-                match prune_at.saturating_duration_since(Instant::now()) {
-                    // Before the next batch: while batches keep coming the wait for one never runs out.
-                    Duration::ZERO => Err(RecvTimeoutError::Timeout),
-                    left => self.waiting.recv_timeout(left),
-                }
-            };
-            let done = match next {
-                Ok((category, _)) if category.is_empty() => continue,
-                Ok((category, listing)) => self.store(category, &listing),
-                Err(RecvTimeoutError::Timeout) => {
-                    prune_at = Instant::now() + PRUNE_EVERY;
-                    self.database.archive().prune(self.keep).map(|_| ())
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
+                signals.wait(left);
+                continue;
             };
             match done {
-                Ok(()) if failing => log::info!("the archive is written again"),
+                Ok(()) if failing => log::info!("the archive can be written again"),
                 Err(ref error) if !failing => log::warn!("the archive cannot be written: {error}"),
                 _ => {}
             }
@@ -134,15 +114,21 @@ impl Work {
         let Some(listing) = Listing::read(listing) else {
             return Ok(());
         };
-        let shelf = if listing.flags().sandbox {
-            made_up_shelf(&category)
+        let category = if listing.flags().sandbox {
+            sandbox_category(&category)
         } else {
             category
         };
         self.database
             .archive()
-            .store(Some(&shelf), &articles(&listing))
+            .store(Some(&category), &articles(&listing))
     }
+}
+
+/// The archive's category for articles that the sandbox invented for `category`. They are kept apart
+/// from real news.
+pub(super) fn sandbox_category(category: &str) -> String {
+    format!("sandbox:{category}")
 }
 
 fn articles(listing: &Listing<'_>) -> Vec<ArchivedArticle> {
@@ -196,7 +182,7 @@ mod tests {
         archivist.finish(Duration::from_secs(20));
         let kept = database.archive().newest(Some("c"), 1_000).unwrap();
         assert_eq!(kept.len(), WAITING);
-        // Again, as whoever finishes twice may do: nothing is left to wait for.
+        // A second call returns at once.
         let began = Instant::now();
         archivist.finish(Duration::from_secs(20));
         assert!(began.elapsed() < Duration::from_secs(10));
@@ -215,18 +201,25 @@ mod tests {
         }
         let (batches, waiting) = sync_channel(1);
         batches.send(("c".to_owned(), listing(1))).unwrap();
-        drop(batches);
         let work = Work {
             database: database.clone(),
             waiting,
             keep: Duration::ZERO,
-            stopping: Arc::default(),
-            _running: channel().0,
         };
-        work.run();
-        let kept = database.archive().newest(Some("c"), 9).unwrap();
-        let kept: Vec<&str> = kept.iter().map(|article| &*article.url).collect();
-        assert_eq!(kept, ["https://example.com/1"]);
+        let _worker = Worker::start("archivist", move |signals| work.run(signals)).unwrap();
+        let (old, new) = ("https://example.com/0", "https://example.com/1");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let kept = database.archive().newest(Some("c"), 9).unwrap();
+            let kept: Vec<&str> = kept.iter().map(|article| &*article.url).collect();
+            if kept == [new] {
+                break;
+            }
+            // The old one goes before the new one comes.
+            assert!(kept == [old] || kept.is_empty(), "{kept:?}");
+            assert!(Instant::now() < deadline, "not in time");
+            std::thread::yield_now();
+        }
     }
 
     #[test]
@@ -249,7 +242,7 @@ mod tests {
             })
         });
         wait_begun.recv().unwrap();
-        // More than there is room for: the sign to stop finds none either.
+        // More than the queue holds, so there is no room for the empty batch either.
         for number in 0..=WAITING + 1 {
             keep(&archivist, number);
         }

@@ -1,47 +1,51 @@
 //! FLOOR 3: what the operator declared: path, parameters, key, tags, policy, source, writes.
 //!
-//! A [`Resource`] turns the arguments of a request into the canonical key of an entry and, when no tier has that entry, into the
-//! request that makes it; a [`Write`] changes what it stands for. It knows nothing of HTTP: a path is a text, a bad parameter a
-//! value.
+//! A [`Resource`] turns the arguments of a request into the canonical key of an entry. If no tier
+//! has that entry, it gives the request that loads the value. A [`Write`] changes the value. This
+//! floor knows no HTTP: a path is a text, and a bad parameter is a value.
 
-mod api;
 mod archivist;
-mod form;
-mod given;
+mod argument;
+mod canonical;
+mod composite;
+mod entry_names;
+mod http;
 mod news;
 mod origin;
 mod param;
-mod parameter;
-mod parts;
 mod resources;
 mod seals;
 mod settings;
 mod sql;
 mod statements;
 mod tag;
+mod values;
 mod view;
 mod watches;
 mod write;
+mod write_error;
+mod write_input;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::database::{self, Query};
+use crate::database::{DatabaseError, Query, Transaction};
 use larder_cache::{CacheItem, InvalidationTarget, KeyText, Policy, Request, Tag, Tally, random};
 
-use self::form::Texts;
-use self::origin::{Origin, Values};
+use self::canonical::StatementTypes;
+use self::entry_names::EntryNames;
+use self::origin::Origin;
 use self::param::Param;
 use self::seals::Seals;
+use self::values::Values;
 
 pub use self::archivist::Archivist;
-pub use self::given::Given;
+pub use self::argument::{Argument, Arguments, BadParameter, Wrong};
 pub use self::news::{News, NewsSource, NewsView};
 pub use self::origin::Sources;
-pub use self::parameter::{Argument, Arguments, BadParameter, Wrong};
 pub use self::resources::{Found, Resources, Unbuilt};
-pub(crate) use self::settings::whole_value;
+pub(crate) use self::settings::anchored;
 pub use self::settings::{
     FieldSettings, HttpSourceSettings, ParamKind, ParamSettings, ParamValue, ResourceSettings,
     SourceSettings, SqlSettings, WriteMethod, WriteSettings,
@@ -50,23 +54,24 @@ pub use self::statements::{StatementFault, statement_faults, statements};
 pub use self::tag::{TagError, TagTemplate};
 pub use self::view::{Body, View};
 pub use self::watches::watch_warnings;
-pub use self::write::{Precondition, Write, WriteError, Written};
+pub use self::write::{Precondition, Write, Written};
+pub use self::write_error::WriteError;
+pub use self::write_input::WriteInput;
 
-/// Changes whenever the stored form of any value does, so that replicas of two versions never read each other's entries.
-const FORM: u32 = 2;
+/// The version of all stored values. Changes whenever the stored bytes of any kind of value change,
+/// so that replicas of two versions never read each other's entries.
+const FORMAT: u32 = 2;
 
 /// One declared resource.
 pub struct Resource {
     settings: ResourceSettings,
     policy: Arc<Policy>,
+    /// A hash of everything that the values depend on.
     fingerprint: u64,
-    /// What its keys begin with.
-    beginning: Box<str>,
-    /// Those that make the key, in the order in which they stand in it.
-    key_params: Vec<Param>,
-    /// Those that select from what is loaded.
+    names: EntryNames,
+    /// The parameters that select from the loaded value.
     view_params: Vec<Param>,
-    /// `None`: it is only written.
+    /// Where its values come from. `None`: it is only written.
     origin: Option<Origin>,
     writes: Vec<Arc<Write>>,
     tally: Arc<Tally>,
@@ -76,7 +81,7 @@ impl Resource {
     fn build(
         settings: ResourceSettings,
         sources: &Sources,
-        texts: &HashMap<&Query, Texts>,
+        types: &HashMap<&Query, StatementTypes>,
         built: &[Arc<Resource>],
         seals: &Seals,
         tally_of: &dyn Fn(&str) -> Arc<Tally>,
@@ -87,7 +92,7 @@ impl Resource {
             .as_ref()
             .map(|source| Origin::build(source, sources, built, seals, &part))
             .transpose()?;
-        let taken = |name: &str| {
+        let sql_type = |name: &str| {
             let read = match &settings.source {
                 Some(SourceSettings::Sql(sql)) => Some(&*sql.query),
                 _ => None,
@@ -96,57 +101,32 @@ impl Resource {
             let of_statements = read
                 .into_iter()
                 .chain(written)
-                .find_map(|query| texts.get(query)?.parameters.get(name));
-            of_statements.or_else(|| origin.as_ref()?.taken(name))
+                .find_map(|query| types.get(query)?.parameters.get(name));
+            of_statements.or_else(|| origin.as_ref()?.sql_type(name))
         };
-        let ready = |param: &ParamSettings| -> Result<_, String> {
-            Ok(Param {
-                pattern: param.kind.compiled()?,
-                taken: taken(&param.name).cloned(),
-                settings: param.clone(),
-            })
-        };
+        let param = |param: &ParamSettings| Param::new(param, sql_type(&param.name).cloned());
         let (view_params, mut key_params): (Vec<_>, Vec<_>) = settings
             .params
             .iter()
-            .map(ready)
+            .map(param)
             .collect::<Result<Vec<_>, _>>()?
             .into_iter()
             .partition(|param| param.settings.view);
         key_params.sort_by(|a, b| a.settings.name.cmp(&b.settings.name));
-        let declared: Vec<_> = key_params
-            .iter()
-            .map(|param| {
-                let taken = param.taken.as_ref();
-                let taken = taken.map(|taken| (taken.form, taken.canonical.kind()));
-                (&param.settings, taken)
-            })
-            .collect();
-        let what = format!(
-            "{FORM} {} {} {declared:?} {:?}",
-            settings.name,
-            origin.as_ref().map(Origin::identity).unwrap_or_default(),
-            settings.tags,
-        );
+        let fingerprint = fingerprint(&settings, &key_params, origin.as_ref());
         let write = |write: &WriteSettings| {
-            let texts = texts.get(&*write.query).cloned().unwrap_or_default();
-            Write::new(write, texts, sources.database.clone()).map(Arc::new)
+            let types = types.get(&*write.query).cloned().unwrap_or_default();
+            Write::new(write, types, sources.database.clone()).map(Arc::new)
         };
-        let writes = settings
-            .writes
-            .iter()
-            .map(write)
-            .collect::<Result<_, _>>()?;
-        let fingerprint = xxhash_rust::xxh3::xxh3_64(what.as_bytes());
-        let mut beginning = KeyText::default();
-        beginning.begin(fingerprint, &settings.name);
+        let writes = settings.writes.iter().map(write);
+        let writes = writes.collect::<Result<_, _>>()?;
+        let (name, tags) = (&settings.name, settings.tags.clone());
         Ok(Resource {
-            tally: tally_of(&settings.name),
+            tally: tally_of(name),
+            names: EntryNames::new(fingerprint, name, key_params, tags),
             fingerprint,
-            beginning: beginning.as_str().into(),
             policy: Arc::new(settings.policy.clone()),
             settings,
-            key_params,
             view_params,
             origin,
             writes,
@@ -173,50 +153,50 @@ impl Resource {
         &self.tally
     }
 
-    /// Its counters, and those of its parts that are no resources of their own, each by its name.
+    /// Its counters and those of its parts that are not resources, each by its name.
     pub fn tallies(&self) -> impl Iterator<Item = (String, &Arc<Tally>)> {
         let parts = self.origin.iter().flat_map(Origin::parts);
         let parts = parts.map(|(part, tally)| (part_name(self.name(), part), tally));
         std::iter::once((self.name().to_owned(), &self.tally)).chain(parts)
     }
 
-    /// Whether it has values to read; otherwise it is only written.
+    /// Whether it has values to read. Otherwise it is only written.
     pub fn is_read(&self) -> bool {
         self.origin.is_some()
     }
 
-    /// How it is written by this method, if it is.
+    /// Whether the whole value comes from the database.
+    fn is_sql(&self) -> bool {
+        self.origin.as_ref().is_some_and(Origin::is_sql)
+    }
+
+    /// The write by this method, if there is one.
     pub fn write(&self, method: &str) -> Option<&Arc<Write>> {
         self.writes
             .iter()
             .find(|write| write.method().name() == method)
     }
 
-    /// The methods that it takes, as they stand in `Allow` (RFC 9110, section 10.2.1).
+    /// The methods that it allows, as `Allow` lists them (RFC 9110, section 10.2.1).
     pub fn allow(&self) -> String {
         let read = self.is_read().then_some("GET, HEAD").into_iter();
         let written = self.writes.iter().map(|write| write.method().name());
         read.chain(written).collect::<Vec<_>>().join(", ")
     }
 
-    /// Checks all arguments, writes the canonical key into `key` and returns what is to be shown. Allocates nothing for plain
-    /// arguments.
+    /// Checks all arguments, writes the canonical key into `key` and returns the view. Allocates
+    /// nothing for plain arguments.
     ///
     /// # Errors
-    /// The first argument that is not within what is declared.
+    /// The first argument that is not valid.
     pub fn key<'q>(
         &'q self,
         arguments: Arguments<'q>,
         key: &mut KeyText,
     ) -> Result<View<'q>, BadParameter> {
         self.check_known(arguments)?;
-        key.begin_again(&self.beginning);
-        for param in &self.key_params {
-            if let Some(argument) = param.read(arguments)? {
-                argument.with_text(|text| key.parameter(&param.settings.name, text));
-            }
-        }
-        let mut view = self.origin.as_ref().map_or(View::Whole, Origin::view);
+        self.names.write_key(arguments, key)?;
+        let mut view = self.origin.as_ref().map_or(View::Full, Origin::view);
         for param in &self.view_params {
             if let Some(argument) = param.read(arguments)? {
                 view.set(&param.settings.name, argument);
@@ -225,46 +205,33 @@ impl Resource {
         Ok(view)
     }
 
-    /// Whether the query has only what is declared, where the resource is told to refuse anything
-    /// else.
+    /// Refuses a query parameter that is not declared, if the resource is set to do so.
     ///
     /// # Errors
-    /// The first parameter that is not known.
+    /// The first such parameter.
     pub fn check_known(&self, arguments: Arguments<'_>) -> Result<(), BadParameter> {
         if self.settings.refuses_unknown {
-            parameter::check_known(&self.settings.params, arguments)?;
+            param::check_known(&self.settings.params, arguments)?;
         }
         Ok(())
     }
 
-    /// The values of the parameters that make the key.
+    /// The values of the key's parameters. A required parameter may be absent if `may_be_missing`
+    /// says so.
     ///
     /// # Errors
     /// As [`Resource::key`].
-    fn values(&self, arguments: Arguments<'_>) -> Result<Vec<(&str, ParamValue)>, BadParameter> {
-        self.values_for(arguments, &|_| false)
-    }
-
-    /// The same, where a parameter that `may_be_missing` need not be there though it is required.
-    fn values_for(
+    fn values(
         &self,
         arguments: Arguments<'_>,
         may_be_missing: &dyn Fn(&str) -> bool,
     ) -> Result<Vec<(&str, ParamValue)>, BadParameter> {
         self.check_known(arguments)?;
-        let mut values = Vec::with_capacity(self.key_params.len());
-        for param in &self.key_params {
-            let name = param.settings.name.as_str();
-            match param.read(arguments) {
-                Ok(argument) => values.extend(argument.map(|argument| (name, argument.into()))),
-                Err(bad) if bad.wrong == Wrong::Missing && may_be_missing(name) => {}
-                Err(bad) => return Err(bad),
-            }
-        }
-        Ok(values)
+        self.names.values(arguments, may_be_missing)
     }
 
-    /// The request for what memory had no answer for. `note` is added to the log line of a load. `None`: it is only written.
+    /// The request for a value that memory does not have. `note` is added to the log line of a
+    /// load. `None`: the resource is only written.
     ///
     /// # Errors
     /// As [`Resource::key`].
@@ -273,167 +240,80 @@ impl Resource {
         arguments: Arguments<'_>,
         note: &str,
     ) -> Result<Option<Request>, BadParameter> {
-        Ok(self.request_of(&self.values(arguments)?, random(), note))
+        let values = self.values(arguments, &|_| false)?;
+        Ok(self.request_of(&values, random(), note))
     }
 
-    /// The same for values that are read already, and may be more than its own.
+    /// As [`Resource::request`], for values that are checked. They may have more than the
+    /// resource's own parameters.
     fn request_of(&self, values: &Values<'_>, jitter: u64, note: &str) -> Option<Request> {
         let origin = self.origin.as_ref()?;
-        let own = self.own_values(values);
-        let subject = CacheItem {
-            key: self
-                .key_of(own.iter().map(|(name, value)| (*name, value.to_string())))
-                .key(),
+        let own = self.names.own_values(values);
+        let item = CacheItem {
+            key: self.names.key(&own),
             policy: self.policy.clone(),
-            tags: self.tags(&own),
+            tags: self.names.tags(&own),
             share: origin.share().into(),
             label: origin.label().into(),
             note: note.into(),
             jitter,
             tally: self.tally.clone(),
         };
-        let making = origin.making(self, &subject, &own);
-        Some(Request { subject, making })
+        let producer = origin.producer(self, &item, &own);
+        Some(Request { item, producer })
     }
 
-    fn key_of<'n>(&self, texts: impl IntoIterator<Item = (&'n str, String)>) -> KeyText {
-        let mut key = KeyText::default();
-        key.begin_again(&self.beginning);
-        for (name, text) in texts {
-            key.parameter(name, &text);
+    /// The value as `transaction` sees it. `None`: it is absent, or the resource is only written.
+    ///
+    /// # Errors
+    /// As [`Origin::current`].
+    fn current(
+        &self,
+        transaction: &mut Transaction<'_>,
+        values: &Values<'_>,
+    ) -> Result<Option<Vec<u8>>, DatabaseError> {
+        match &self.origin {
+            Some(origin) => origin.current(transaction, &self.names.own_values(values)),
+            None => Ok(None),
         }
-        key
     }
 
-    /// What its entry for these values depends on, beside its key: its tags, and what stands for
-    /// the entries of all values that the database calls equal to these.
-    fn tags(&self, own: &Values<'_>) -> Box<[Tag]> {
-        let mut tags = Vec::with_capacity(self.settings.tags.len());
-        for template in &self.settings.tags {
-            for tag in self.rendered(template, own) {
-                if !tags.contains(&tag) {
-                    tags.push(tag);
-                }
-            }
-        }
-        tags.extend(self.key_of_equals(own));
-        tags.into()
-    }
-
-    /// The tags that a template gives for these values: with each as it is, and with each
-    /// canonical.
-    fn rendered(&self, template: &TagTemplate, own: &Values<'_>) -> [Tag; 2] {
-        [
-            template.render(|name| text_of(own, name)),
-            template.render(|name| self.canonical_of(own, name)),
-        ]
-    }
-
-    /// How many of its tag templates can make `tag`, whose values may be escaped or not and in any
-    /// spelling that a request may have. The tags that its entries then have are added to `tags`.
-    fn read_tag(&self, tag: &str, tags: &mut Vec<Tag>) -> usize {
-        let makes = |template: &&TagTemplate| {
-            let before = tags.len();
-            for reading in template.readings(tag) {
-                if let Some(values) = self.values_of_tag(&reading) {
-                    tags.extend(self.rendered(template, &values));
-                }
-            }
-            tags.len() > before
-        };
-        self.settings.tags.iter().filter(makes).count()
-    }
-
-    /// The values at the places of a tag, where some request can have them all.
-    fn values_of_tag<'s>(&'s self, reading: &[(&str, &str)]) -> Option<Vec<(&'s str, ParamValue)>> {
-        let mut values: Vec<(&str, ParamValue)> = Vec::with_capacity(reading.len());
-        for (name, text) in reading {
-            let mut params = self.key_params.iter();
-            let param = params.find(|param| param.settings.name == *name)?;
-            let settings = &param.settings;
-            // A parameter that a request may leave out leaves its place empty.
-            if text.is_empty() && !settings.required && settings.default.is_none() {
-                continue;
-            }
-            let value = ParamValue::from(param.of_tag(text)?);
-            match values.iter().find(|(known, _)| known == name) {
-                Some((_, other)) if *other != value => return None,
-                Some(_) => {}
-                None => values.push((settings.name.as_str(), value)),
-            }
-        }
-        Some(values)
-    }
-
-    /// The name of the key in which each value is canonical, where that is another one.
-    fn key_of_equals(&self, own: &Values<'_>) -> Option<Tag> {
-        let exact = own.iter().map(|(name, value)| (*name, value.to_string()));
-        let canonical = own
-            .iter()
-            .filter_map(|(name, _)| Some((*name, self.canonical_of(own, name)?)));
-        let (exact, canonical) = (self.key_of(exact).key(), self.key_of(canonical).key());
-        (exact != canonical).then(|| Tag::new(canonical.name()))
-    }
-
-    /// The canonical text of the value with this name; its own where it has none.
-    fn canonical_of(&self, own: &Values<'_>, name: &str) -> Option<String> {
-        let (_, value) = own.iter().find(|(known, _)| *known == name)?;
-        let canonical = self
-            .canonical(name)
-            .and_then(|canonical| canonical.text(&value.into()));
-        Some(canonical.unwrap_or_else(|| value.to_string()))
-    }
-
-    /// How values of the parameter with this name become canonical, where a statement takes it.
-    fn canonical(&self, name: &str) -> Option<&database::Canonical> {
-        let mut params = self.key_params.iter();
-        let param = params.find(|param| param.settings.name == name)?;
-        Some(&param.taken.as_ref()?.canonical)
-    }
-
-    /// The names of its entry for these values, and of those for values that the database calls
-    /// equal.
-    fn own_names(&self, own: &Values<'_>) -> Vec<InvalidationTarget> {
-        let exact = own.iter().map(|(name, value)| (*name, value.to_string()));
-        let mut names = vec![InvalidationTarget::from(&self.key_of(exact).key())];
-        names.extend(self.key_of_equals(own).iter().map(InvalidationTarget::from));
-        names
-    }
-
-    /// Those of `values` that are its own, in the order of its key, and its defaults for the rest.
-    fn own_values(&self, values: &Values<'_>) -> Vec<(&str, ParamValue)> {
-        let own = |param: &ParamSettings| {
-            let given = values.iter().find(|(name, _)| *name == param.name);
-            let value = given.map(|(_, value)| value).or(param.default.as_ref());
-            value.cloned()
-        };
-        self.key_params
-            .iter()
-            .filter_map(|Param { settings, .. }| Some((settings.name.as_str(), own(settings)?)))
-            .collect()
-    }
-
-    /// The names of the keys that hold what is asked for with these arguments: the whole's, and its parts'.
+    /// What invalidates the value for these arguments: its own entry and those of its parts.
     ///
     /// # Errors
     /// As [`Resource::key`].
-    pub fn names(&self, arguments: Arguments<'_>) -> Result<Vec<InvalidationTarget>, BadParameter> {
-        let values = self.values(arguments)?;
+    pub fn targets(
+        &self,
+        arguments: Arguments<'_>,
+    ) -> Result<Vec<InvalidationTarget>, BadParameter> {
+        let values = self.values(arguments, &|_| false)?;
         let Some(origin) = &self.origin else {
             return Ok(Vec::new());
         };
-        let own = self.own_values(&values);
-        let mut names = self.own_names(&own);
-        names.extend(origin.names_of_parts(self, &own));
-        Ok(names)
+        let own = self.names.own_values(&values);
+        let mut targets = self.names.targets(&own);
+        targets.extend(origin.targets_of_parts(self, &own));
+        Ok(targets)
     }
 
-    /// The shares of the loads that its look-ups draw on.
+    /// How many of its tag templates can make `tag`. Adds the tags that the entries then have to
+    /// `tags`.
+    fn read_tag(&self, tag: &str, tags: &mut Vec<Tag>) -> usize {
+        self.names.read_tag(tag, tags)
+    }
+
+    /// The share of the load permits that it uses for itself.
+    fn share(&self) -> Option<&str> {
+        self.origin.as_ref().map(Origin::share)
+    }
+
+    /// All shares of the load permits that its look-ups use.
     fn shares(&self) -> Vec<&str> {
         self.origin.as_ref().map(Origin::shares).unwrap_or_default()
     }
 
-    /// How long a look-up may take in all: the slowest source, a load of another replica before it, and room to queue.
+    /// How long a look-up may take in all: another replica's load, a load of its own, and the wait
+    /// in the queue.
     pub fn limit(&self) -> Duration {
         self.source_limit() * 2 + Duration::from_secs(10)
     }
@@ -443,14 +323,24 @@ impl Resource {
     }
 }
 
-/// What a part of `resource` is called that is no resource of its own, in keys and counters: no
-/// resource has a dot in its name.
-fn part_name(resource: &str, part: &str) -> String {
-    format!("{resource}.{part}")
+/// A hash of everything that the values of a resource depend on. It is part of every key, so a
+/// changed resource never reads the entries of its former self.
+fn fingerprint(settings: &ResourceSettings, key_params: &[Param], origin: Option<&Origin>) -> u64 {
+    let declared: Vec<_> = key_params
+        .iter()
+        .map(|param| {
+            let sql_type = param.sql_type.as_ref();
+            let sql_type = sql_type.map(|known| (known.spelling, known.canonical.kind()));
+            (&param.settings, sql_type)
+        })
+        .collect();
+    let identity = origin.map(Origin::identity).unwrap_or_default();
+    let (name, tags) = (&settings.name, &settings.tags);
+    let text = format!("{FORMAT} {name} {identity} {declared:?} {tags:?}");
+    xxhash_rust::xxh3::xxh3_64(text.as_bytes())
 }
 
-/// The text of the value with this name, if it is among `values`.
-fn text_of(values: &Values<'_>, name: &str) -> Option<String> {
-    let found = values.iter().find(|(known, _)| *known == name);
-    found.map(|(_, value)| value.to_string())
+/// The name, in keys and counters, of a part that is not a resource. A resource's name has no dot.
+fn part_name(resource: &str, part: &str) -> String {
+    format!("{resource}.{part}")
 }

@@ -1,8 +1,9 @@
-//! The news: a whole of one part per upstream.
+//! News: a composite with one part for each upstream.
 //!
-//! Each upstream's articles are an entry of their own in both tiers, so that an upstream that fails, or has spent its quota, costs
-//! no call to another one. The whole is their merge, and every view of it is cut on the way out. When no upstream answers and no
-//! copy is left, the archive in the database is asked.
+//! Each upstream's articles have an entry of their own in both tiers, so an upstream that fails or
+//! has spent its quota causes no call to another one. The composite is the merged list; each
+//! request gets its view of it. If no upstream answers and no copy is left, the last resort is the
+//! archive in the database.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,40 +15,41 @@ use larder_cache::{
     Producer, Request, Tally, Value, escape_into,
 };
 
-use super::archivist::Archivist;
-use super::parameter::Argument;
+use super::archivist::{Archivist, sandbox_category};
+use super::argument::Argument;
 use super::seals::Seals;
 
-/// The category of a request that names none.
+/// The category of a request without one.
 const GENERAL: &str = "general";
-/// Articles that an answer from the archive is made of, at most: what one load brings from both upstreams.
+/// Articles in an answer from the archive, at most: as many as both upstreams give in one load.
 const ARCHIVED: u32 = 150;
 
 /// One upstream to ask.
 #[derive(Clone)]
 pub struct NewsSource {
-    /// How it is asked.
+    /// The upstream.
     pub upstream: Arc<NewsUpstream>,
-    /// Whether it is this process's own sandbox, which stands for the same everywhere, wherever it listens.
-    pub made_up: bool,
+    /// Whether it is this process's own sandbox. All sandboxes give the same articles, whatever
+    /// their address.
+    pub is_sandbox: bool,
 }
 
-/// Upstreams to ask, and the database that keeps what they said. Cheap to clone.
+/// The news upstreams, and the database that archives their articles. Cheap to clone.
 #[derive(Clone)]
 pub struct News {
     sources: Vec<NewsSource>,
-    /// Of a resource: what makes the values of each source, and where its look-ups are counted.
+    /// Of one resource: each source's identity, and the counters of its look-ups.
     own: Vec<(String, Arc<Tally>)>,
     archivist: Archivist,
     database: Database,
 }
 
-/// Which of the articles a request wants to see.
+/// Which articles a request selects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewsView<'q> {
-    /// Those of this source; `None`: of any.
+    /// Only articles of this source. `None`: of all sources.
     pub source: Option<std::borrow::Cow<'q, str>>,
-    /// So many at most; `None`: all.
+    /// So many at most. `None`: all.
     pub limit: Option<usize>,
 }
 
@@ -56,15 +58,15 @@ impl<'q> NewsView<'q> {
         match (name, argument) {
             ("source", Argument::Text(source)) => self.source = Some(source),
             ("limit", Argument::Integer(limit)) => self.limit = usize::try_from(limit).ok(),
-            // A checked configuration declares no other view of news.
+            // A valid configuration declares no other view of news.
             _ => {}
         }
     }
 
-    /// The answer's JSON, cut from the bytes of an entry: `{"articles":[…],"total":N,…,"cached":…}`. Bytes that are no listing
-    /// show no articles.
+    /// The answer's JSON, cut from the bytes of an entry:
+    /// `{"articles":[…],"total":N,…,"cached":…}`. Bytes that are not a listing give no articles.
     pub fn body(&self, bytes: &[u8], cached: bool) -> Vec<u8> {
-        /// All that is not an article, at most.
+        /// Bytes beside the articles, at most.
         const FRAME: usize = 128;
         let listing = Listing::read(bytes);
         let limit = self.limit.unwrap_or(usize::MAX);
@@ -97,18 +99,18 @@ impl<'q> NewsView<'q> {
         out
     }
 
-    /// What tells this view's representation from those of other views of the same entry.
-    pub fn tell_apart(&self, hash: u64) -> u64 {
-        let mut told = hash;
+    /// A hash of this view of an entry with the hash `hash`: different views have different ones.
+    pub fn hash(&self, hash: u64) -> u64 {
+        let mut mixed = hash;
         if let Some(source) = &self.source {
-            told = told.rotate_left(7) ^ xxhash_rust::xxh3::xxh3_64(source.as_bytes());
+            mixed = mixed.rotate_left(7) ^ xxhash_rust::xxh3::xxh3_64(source.as_bytes());
         }
-        told.rotate_left(9) ^ self.limit.map_or(0, |limit| limit as u64 + 1)
+        mixed.rotate_left(9) ^ self.limit.map_or(0, |limit| limit as u64 + 1)
     }
 }
 
 impl News {
-    /// The news of `sources`, kept in `database`.
+    /// News from `sources`, archived in `database`.
     pub fn new(sources: Vec<NewsSource>, archivist: Archivist, database: Database) -> News {
         News {
             sources,
@@ -118,8 +120,8 @@ impl News {
         }
     }
 
-    /// The news of the upstreams with these names, for one resource. `tally_of` gives what the
-    /// look-ups of an upstream's part are counted in, by the upstream's name.
+    /// News for one resource, from the upstreams of these names. `tally_of` gives the counters of
+    /// an upstream's look-ups by the upstream's name.
     pub(super) fn of(
         &self,
         names: &[String],
@@ -131,9 +133,9 @@ impl News {
                 .sources
                 .iter()
                 .find(|source| source.upstream.name() == name);
-            known.cloned().ok_or_else(|| {
-                format!("upstream {name}, which no resource named at the start, takes a restart")
-            })
+            known
+                .cloned()
+                .ok_or_else(|| format!("upstream {name} is new, which requires a restart"))
         });
         let sources: Vec<NewsSource> = sources.collect::<Result<_, _>>()?;
         let own = sources.iter().map(|source| {
@@ -152,19 +154,19 @@ impl News {
         self.sources.iter().map(|source| source.upstream.name())
     }
 
-    /// What makes its values, for the fingerprint.
+    /// What its values depend on, for the fingerprint.
     pub(super) fn identity(&self) -> String {
         let identities = self.own.iter().map(|(identity, _)| identity.as_str());
         identities.collect::<Vec<_>>().join(" ")
     }
 
-    /// Each upstream's name, with what its look-ups are counted in.
+    /// Each upstream's name and the counters of its look-ups.
     pub(super) fn parts(&self) -> impl Iterator<Item = (&str, &Arc<Tally>)> {
         let names = self.sources.iter().map(|source| source.upstream.name());
         names.zip(self.own.iter().map(|(_, tally)| tally))
     }
 
-    /// How long its slowest upstream may take.
+    /// The timeout of its slowest upstream.
     pub(super) fn limit(&self) -> Duration {
         self.sources
             .iter()
@@ -173,10 +175,10 @@ impl News {
             .unwrap_or_default()
     }
 
-    /// How the articles of `category` come to be, for the resource `name`.
-    pub(super) fn making(
+    /// What produces the articles of `category` for the resource `name`.
+    pub(super) fn producer(
         &self,
-        subject: &CacheItem,
+        item: &CacheItem,
         name: &str,
         fingerprint: u64,
         category: Option<String>,
@@ -190,25 +192,25 @@ impl News {
                 let upstream = &source.upstream;
                 let mut key = format!("{name}.{}?category=", upstream.name());
                 escape_into(&mut key, &category);
-                let (asked, archivist, wanted) =
+                let (loaded, archivist, category) =
                     (upstream.clone(), self.archivist.clone(), category.clone());
-                let run = Box::new(move |attempt: LoadContext| {
-                    let listing = Value::present(asked.fetch(&wanted, attempt.deadline)?);
-                    archivist.keep(&wanted, listing.bytes().clone());
+                let run = Box::new(move |context: LoadContext| {
+                    let listing = Value::present(loaded.fetch(&category, context.deadline)?);
+                    archivist.keep(&category, listing.bytes().clone());
                     Ok(Loaded::new(listing, Lifetime::Policy))
                 });
                 Request {
-                    subject: CacheItem {
+                    item: CacheItem {
                         key: Key::new(fingerprint, &key),
-                        policy: subject.policy.clone(),
-                        tags: subject.tags.clone(),
+                        policy: item.policy.clone(),
+                        tags: item.tags.clone(),
                         share: upstream.name().into(),
                         label: upstream.name().into(),
-                        note: subject.note.clone(),
-                        jitter: subject.jitter,
+                        note: item.note.clone(),
+                        jitter: item.jitter,
                         tally: tally.clone(),
                     },
-                    making: Producer::Load(Load {
+                    producer: Producer::Load(Load {
                         limit: upstream.http.timeout(),
                         run,
                     }),
@@ -223,24 +225,19 @@ impl News {
     }
 }
 
-/// What makes the articles of `source`: whose format, from where, and whose account asks. The
-/// sandbox makes the same ones up wherever it listens, and has no accounts.
+/// What the articles of `source` depend on: the format, the address and the account. All sandboxes
+/// give the same articles, whatever their address, and have no accounts.
 fn identity(source: &NewsSource, seals: &Seals) -> String {
     let upstream = &source.upstream;
     let name = upstream.name();
     match &upstream.key {
-        _ if source.made_up => format!("{name}@sandbox"),
+        _ if source.is_sandbox => format!("{name}@sandbox"),
         None => format!("{name}@{}", upstream.base_url),
         Some(key) => {
             let seal = seals.of(key.reveal());
             format!("{name}@{} as {seal:08x}", upstream.base_url)
         }
     }
-}
-
-/// Where the archive keeps what the sandbox made up for `category`: apart, so that it never stands beside real news.
-pub(super) fn made_up_shelf(category: &str) -> String {
-    format!("sandbox:{category}")
 }
 
 fn merge(parts: &[LookupResult]) -> Option<Loaded> {
@@ -263,8 +260,8 @@ fn merge(parts: &[LookupResult]) -> Option<Loaded> {
 
 fn archived(database: Database, category: Arc<str>) -> LastResort {
     Box::new(move || {
-        let newest = |shelf: &str| {
-            let found = database.archive().newest(Some(shelf), ARCHIVED);
+        let newest = |category: &str| {
+            let found = database.archive().newest(Some(category), ARCHIVED);
             found
                 .map_err(|error| log::warn!("the archive cannot be read: {error}"))
                 .unwrap_or_default()
@@ -272,7 +269,7 @@ fn archived(database: Database, category: Arc<str>) -> LastResort {
         let articles = newest(&category);
         let sandbox = articles.is_empty();
         let articles = if sandbox {
-            newest(&made_up_shelf(&category))
+            newest(&sandbox_category(&category))
         } else {
             articles
         };

@@ -1,4 +1,4 @@
-//! How the value of a resource comes to be: the one place that knows the kinds of source.
+//! Where the values of a resource come from: the one place that knows the kinds of source.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,40 +8,38 @@ use crate::source::HttpUpstreams;
 use larder_cache::{CacheItem, InvalidationTarget, Producer, Tally};
 
 use super::Resource;
-use super::api::Api;
-use super::form::Taken;
+use super::canonical::ParamType;
+use super::composite::Composite;
+use super::http::HttpSource;
 use super::news::News;
-use super::parts::Parts;
 use super::seals::Seals;
-use super::settings::{ParamValue, SourceSettings};
+use super::settings::SourceSettings;
 use super::sql::Sql;
+use super::values::{Values, text_of};
 use super::view::View;
 
-/// What sources take; the same for all resources. Cheap to clone.
+/// What the sources of all resources share. Cheap to clone.
 #[derive(Clone)]
 pub struct Sources {
     /// The news upstreams.
     pub news: News,
-    /// The database that SQL runs on.
+    /// The database of SQL sources.
     pub database: Database,
     /// The upstreams of HTTP sources.
     pub upstreams: HttpUpstreams,
 }
 
-/// The values of a request's parameters, but for views; each by its name.
-pub(super) type Values<'r> = [(&'r str, ParamValue)];
-
 /// See the module.
 pub(super) enum Origin {
     News(News),
     Sql(Sql),
-    Http(Api),
-    Parts(Parts),
+    Http(HttpSource),
+    Composite(Composite),
 }
 
 impl Origin {
-    /// `built` are the resources that parts may name. `tally_of` gives what the look-ups of a part
-    /// are counted in that is no resource of its own, by the part's own name.
+    /// `built` are the resources that a composite may have as parts. `tally_of` gives the counters
+    /// of a part that is not a resource, by the part's name.
     pub(super) fn build(
         settings: &SourceSettings,
         sources: &Sources,
@@ -54,121 +52,123 @@ impl Origin {
                 Origin::News(sources.news.of(upstreams, seals, tally_of)?)
             }
             SourceSettings::Sql(sql) => Origin::Sql(Sql::new(sql, sources.database.clone())?),
-            SourceSettings::Http(http) => Origin::Http(Api::new(http, &sources.upstreams, seals)?),
-            SourceSettings::Parts(names) => Origin::Parts(Parts::of(names, built)?),
+            SourceSettings::Http(http) => {
+                Origin::Http(HttpSource::new(http, &sources.upstreams, seals)?)
+            }
+            SourceSettings::Composite(parts) => Origin::Composite(Composite::new(parts, built)?),
         })
     }
 
-    /// What makes its values, for the fingerprint.
+    /// What the values depend on, for the fingerprint.
     pub(super) fn identity(&self) -> String {
         match self {
             Origin::News(news) => news.identity(),
             Origin::Sql(sql) => sql.identity(),
-            Origin::Http(api) => api.identity().to_owned(),
-            Origin::Parts(parts) => parts.identity(),
+            Origin::Http(http) => http.identity().to_owned(),
+            Origin::Composite(composite) => composite.identity(),
         }
     }
 
-    /// Its parts that are no resources of their own, each with what its look-ups are counted in.
+    /// The parts that are not resources, each with its counters.
     pub(super) fn parts(&self) -> impl Iterator<Item = (&str, &Arc<Tally>)> {
         let news = match self {
             Origin::News(news) => Some(news.parts()),
-            Origin::Sql(_) | Origin::Http(_) | Origin::Parts(_) => None,
+            Origin::Sql(_) | Origin::Http(_) | Origin::Composite(_) => None,
         };
         news.into_iter().flatten()
     }
 
-    /// How long it may take.
+    /// How long a load may take.
     pub(super) fn limit(&self) -> Duration {
         match self {
             Origin::News(news) => news.limit(),
             Origin::Sql(_) => Sql::LIMIT,
-            Origin::Http(api) => api.limit(),
-            Origin::Parts(parts) => parts.limit(),
+            Origin::Http(http) => http.limit(),
+            Origin::Composite(composite) => composite.limit(),
         }
     }
 
-    /// How the database takes a parameter, where it is the parts' statements that take it.
-    pub(super) fn taken(&self, name: &str) -> Option<&Taken> {
+    /// How the statements of a composite's parts take the parameter `name`.
+    pub(super) fn sql_type(&self, name: &str) -> Option<&ParamType> {
         match self {
-            Origin::Parts(parts) => parts.taken(name),
+            Origin::Composite(composite) => composite.sql_type(name),
             Origin::News(_) | Origin::Sql(_) | Origin::Http(_) => None,
         }
     }
 
-    /// The names of the entries that this one is made of.
-    pub(super) fn names_of_parts(
+    /// What invalidates the entries of the parts.
+    pub(super) fn targets_of_parts(
         &self,
         resource: &Resource,
         values: &Values<'_>,
     ) -> Vec<InvalidationTarget> {
         match self {
             Origin::Sql(_) | Origin::Http(_) => Vec::new(),
-            Origin::Parts(parts) => parts.own_names(values),
+            Origin::Composite(composite) => composite.targets(values),
             Origin::News(_) => resource
                 .request_of(values, 0, "")
-                .map_or(Vec::new(), |request| match request.making {
-                    Producer::Compose(whole) => whole
+                .map_or(Vec::new(), |request| match request.producer {
+                    Producer::Compose(news) => news
                         .parts
                         .iter()
-                        .map(|part| InvalidationTarget::from(&part.subject.key))
+                        .map(|part| InvalidationTarget::from(&part.item.key))
                         .collect(),
                     Producer::Load(_) => Vec::new(),
                 }),
         }
     }
 
-    /// How log lines call it.
+    /// Its name in log lines.
     pub(super) fn label(&self) -> &str {
         match self {
             Origin::News(_) => "news",
             Origin::Sql(sql) => sql.label(),
-            Origin::Http(api) => api.label(),
-            Origin::Parts(_) => "parts",
+            Origin::Http(http) => http.label(),
+            Origin::Composite(_) => "parts",
         }
     }
 
-    /// The share of the loads that it draws on: what is slow together has one. That of a whole is
-    /// for what it does beside its parts.
+    /// The share of the load permits that it uses. Sources that are slow together have one share. A
+    /// composite uses its share for its own work, beside its parts.
     pub(super) fn share(&self) -> &str {
         match self {
-            // Its last resort is the archive.
+            // The last resort of news is the archive in the database.
             Origin::News(_) | Origin::Sql(_) => Sql::SHARE,
-            Origin::Http(api) => api.label(),
-            Origin::Parts(parts) => parts.share(),
+            Origin::Http(http) => http.label(),
+            Origin::Composite(composite) => composite.share(),
         }
     }
 
-    /// All shares that a look-up of it draws on, but for those of resources that are its parts.
+    /// All shares that a look-up uses, except those of parts that are resources.
     pub(super) fn shares(&self) -> Vec<&str> {
         let upstreams = match self {
             Origin::News(news) => news.upstreams().collect(),
-            Origin::Sql(_) | Origin::Http(_) | Origin::Parts(_) => Vec::new(),
+            Origin::Sql(_) | Origin::Http(_) | Origin::Composite(_) => Vec::new(),
         };
         [vec![self.share()], upstreams].concat()
     }
 
-    /// What a request sees of it that asks for nothing in particular.
+    /// The view of a request without view parameters.
     pub(super) fn view(&self) -> View<'_> {
         match self {
             Origin::News(_) => View::News(Default::default()),
-            Origin::Sql(_) | Origin::Http(_) | Origin::Parts(_) => View::Whole,
+            Origin::Sql(_) | Origin::Http(_) | Origin::Composite(_) => View::Full,
         }
     }
 
-    /// Whether all of the value comes from the database, so that [`Origin::current`] can say what it is.
+    /// Whether the whole value comes from the database, so that [`Origin::current`] can read it.
     pub(super) fn is_sql(&self) -> bool {
         match self {
             Origin::Sql(_) => true,
-            Origin::Parts(parts) => parts.is_sql(),
+            Origin::Composite(composite) => composite.is_sql(),
             Origin::News(_) | Origin::Http(_) => false,
         }
     }
 
-    /// The value for `values` as the database has it within `transaction`; `None` where there is no such thing.
+    /// The value as `transaction` sees it. `None`: it is absent.
     ///
     /// # Errors
-    /// Also where it does not come from the database, or not all of it.
+    /// Also if the value, or a part of it, does not come from the database.
     pub(super) fn current(
         &self,
         transaction: &mut Transaction<'_>,
@@ -176,29 +176,28 @@ impl Origin {
     ) -> Result<Option<Vec<u8>>, DatabaseError> {
         match self {
             Origin::Sql(sql) => sql.current(transaction, values),
-            Origin::Parts(parts) => parts.current(transaction, values),
+            Origin::Composite(composite) => composite.current(transaction, values),
             Origin::News(_) | Origin::Http(_) => Err(DatabaseError::Misconfigured(
-                "a precondition on what does not come from the database".to_owned(),
+                "a precondition on a value that does not come from the database".to_owned(),
             )),
         }
     }
 
-    /// How the value for `values` is made, which `subject` of `resource` is about.
-    pub(super) fn making(
+    /// What produces the value of `item`, an item of `resource` with these values.
+    pub(super) fn producer(
         &self,
         resource: &Resource,
-        subject: &CacheItem,
+        item: &CacheItem,
         values: &Values<'_>,
     ) -> Producer {
         match self {
             Origin::News(news) => {
-                let category = values.iter().find(|(name, _)| *name == "category");
-                let category = category.map(|(_, value)| value.to_string());
-                news.making(subject, resource.name(), resource.fingerprint, category)
+                let category = text_of(values, "category");
+                news.producer(item, resource.name(), resource.fingerprint, category)
             }
-            Origin::Sql(sql) => sql.making(values),
-            Origin::Http(api) => api.making(values),
-            Origin::Parts(parts) => parts.making(subject, values),
+            Origin::Sql(sql) => sql.producer(values),
+            Origin::Http(http) => http.producer(values),
+            Origin::Composite(composite) => composite.producer(item, values),
         }
     }
 }

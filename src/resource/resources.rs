@@ -8,7 +8,7 @@ use matchit::Params;
 use crate::database::Query;
 use larder_cache::{Tag, Tally};
 
-use super::form::{self, Texts};
+use super::canonical::StatementTypes;
 use super::seals::Seals;
 use super::settings::{ResourceSettings, SourceSettings};
 use super::statements::{StatementFault, statement_faults, statements};
@@ -22,11 +22,11 @@ pub struct Resources {
     all: Vec<Arc<Resource>>,
 }
 
-/// What may be found at the path of a request.
+/// What the path of a request leads to.
 pub struct Found<'r, 'q> {
-    /// What is served there.
+    /// The resource at this path.
     pub resource: &'r Arc<Resource>,
-    /// The parts of the path that are parameters.
+    /// The segments of the path that are parameters.
     pub path_arguments: Params<'q, 'q>,
 }
 
@@ -35,7 +35,7 @@ pub struct Found<'r, 'q> {
 pub enum Unbuilt {
     /// These statements do not fit the database.
     Statements(Vec<StatementFault>),
-    /// Something else, which a configuration that was checked has not.
+    /// Another reason.
     Failed(String),
 }
 
@@ -46,11 +46,12 @@ impl From<String> for Unbuilt {
 }
 
 impl Resources {
-    /// The resources of these settings over `sources`. The counters of those that `before` had go on. Blocks: the database is shown
-    /// each statement.
+    /// Builds the resources of these settings over `sources`. A resource that `before` has too keeps
+    /// its counters. Blocks: asks the database to describe each statement.
     ///
     /// # Errors
-    /// [`Unbuilt::Statements`]: what the database does not take, or does not give as it is declared.
+    /// [`Unbuilt::Statements`]: the database refuses a statement, or the statement does not fit its
+    /// declaration.
     pub fn build(
         settings: &[ResourceSettings],
         sources: &Sources,
@@ -65,7 +66,7 @@ impl Resources {
         if !faults.is_empty() {
             return Err(Unbuilt::Statements(faults));
         }
-        // A reload of resources without SQL asks the database for nothing: it may be frozen.
+        // A reload of resources without SQL does not ask the database, which may be stalled.
         if before.is_none() || !described.is_empty() {
             match sources.database.watches() {
                 Ok(watches) => {
@@ -76,10 +77,10 @@ impl Resources {
                 Err(error) => log::warn!("the watched tables cannot be read: {error}"),
             }
         }
-        let texts: HashMap<&Query, Texts> = statements
+        let types: HashMap<&Query, StatementTypes> = statements
             .into_iter()
             .zip(described.iter().flatten())
-            .map(|(query, description)| (query, form::of_statement(description)))
+            .map(|(query, description)| (query, StatementTypes::of(description)))
             .collect();
         let tallies: HashMap<String, &Arc<Tally>> = before
             .iter()
@@ -91,16 +92,17 @@ impl Resources {
             known.map(|tally| (*tally).clone()).unwrap_or_default()
         };
         let seals = Seals::default();
-        // A whole after its parts, whichever stands first in the file.
-        let is_whole =
-            |settings: &ResourceSettings| matches!(settings.source, Some(SourceSettings::Parts(_)));
-        let (wholes, others): (Vec<_>, Vec<_>) = settings.iter().partition(|s| is_whole(s));
+        // Composites come after their parts, whatever their order in the file.
+        let is_composite = |settings: &&ResourceSettings| {
+            matches!(settings.source, Some(SourceSettings::Composite(_)))
+        };
+        let (composites, others): (Vec<_>, Vec<_>) = settings.iter().partition(is_composite);
         let mut all: Vec<Arc<Resource>> = Vec::with_capacity(settings.len());
-        for settings in others.into_iter().chain(wholes) {
+        for settings in others.into_iter().chain(composites) {
             all.push(Arc::new(Resource::build(
                 settings.clone(),
                 sources,
-                &texts,
+                &types,
                 &all,
                 &seals,
                 &tally_of,
@@ -123,7 +125,7 @@ impl Resources {
         Ok(Resources { router, all })
     }
 
-    /// What is served at `path`.
+    /// The resource at `path`.
     pub fn find<'r, 'q>(&'r self, path: &'q str) -> Option<Found<'r, 'q>>
     where
         'r: 'q,
@@ -136,21 +138,21 @@ impl Resources {
         })
     }
 
-    /// The resource that the key with this name belongs to, and the canonical arguments that stand in it as a query.
+    /// The resource of the key with this name, and the key's canonical arguments as a query.
     pub fn of_key<'k>(&self, name: &'k str) -> Option<(&Arc<Resource>, &'k str)> {
         let (resource, query) = name.split_once('?').unwrap_or((name, ""));
         let found = self.all.iter().find(|known| known.name() == resource)?;
         Some((found, query))
     }
 
-    /// The shares of the loads that they draw on, each once.
+    /// All shares of the load permits that they use.
     pub fn shares(&self) -> BTreeSet<Arc<str>> {
         let each = self.all.iter().flat_map(|resource| resource.shares());
         each.map(Arc::from).collect()
     }
 
-    /// What a tag means that a person wrote: how many templates can make it, and the tags that
-    /// entries then have, in which each value is escaped and in the spelling of larder's own.
+    /// Reads a tag that a person wrote: how many templates can make it, and the tags of the entries
+    /// that it means. In those, each value is escaped and in its canonical spelling.
     pub fn read_tag(&self, tag: &str) -> (usize, Vec<Tag>) {
         let mut tags = Vec::new();
         let read = |resource: &Arc<Resource>| resource.read_tag(tag, &mut tags);

@@ -1,6 +1,7 @@
-//! What an operator declares of one resource.
+//! The settings of one resource.
 //!
-//! These are plain values: `config` promises that a set of them is valid, this module only knows what each one means.
+//! These are plain values. `config` promises that a set of them is valid; this module knows what
+//! each one means.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,23 +18,23 @@ use super::tag::TagTemplate;
 pub struct ResourceSettings {
     /// Its name, in keys, metrics and logs: letters, digits, `_` and `-`.
     pub name: String,
-    /// Where it is served, `/articles` or `/users/{id}`. `None`: nowhere, it is a part for others.
+    /// Where it is served: `/articles`, `/users/{id}`. `None`: nowhere, it is a part of composites.
     pub path: Option<String>,
-    /// Its parameters, in the order of their declaration; no two have one name.
+    /// Its parameters, in the order of the file. Each has a name of its own.
     pub params: Vec<ParamSettings>,
     /// Where its value comes from on a miss. `None`: it is only written.
     pub source: Option<SourceSettings>,
-    /// How it is written; no two by one method.
+    /// Its writes. Each has a method of its own.
     pub writes: Vec<WriteSettings>,
     /// How long its value may be served.
     pub policy: Policy,
-    /// How long a client's own cache may keep it without asking. `None`: not at all.
+    /// How long a client may cache it without asking again. `None`: not at all.
     pub client_ttl: Option<Duration>,
-    /// The names under which it can be invalidated, beside its key.
+    /// Its tags. It can be invalidated by them, and by its key.
     pub tags: Vec<TagTemplate>,
     /// Served without an API key.
     pub public: bool,
-    /// A query parameter that is not declared is an error; otherwise it is ignored.
+    /// Whether a query parameter that is not declared is an error. Otherwise it is ignored.
     pub refuses_unknown: bool,
 }
 
@@ -53,22 +54,22 @@ impl ResourceSettings {
 pub struct ParamSettings {
     /// Its name: letters, digits, `_` and `-`.
     pub name: String,
-    /// Which values it takes.
+    /// Its valid values.
     pub kind: ParamKind,
-    /// Its value in a request that does not name it.
+    /// Its value in a request without it.
     pub default: Option<ParamValue>,
-    /// A request must name it. Always so for a parameter of the path.
+    /// A request must have it. Always true for a parameter of the path.
     pub required: bool,
-    /// It is no part of the key: it is cut from the loaded value on the way out.
+    /// It is not part of the key: it selects from the loaded value.
     pub view: bool,
 }
 
-/// Which values a parameter takes.
+/// The valid values of a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParamKind {
     /// Text that is not empty.
     Text {
-        /// The values it may have; empty: any.
+        /// The valid values. Empty: any.
         one_of: Vec<String>,
         /// A regular expression that its whole value matches: see [`ParamKind::accepts`].
         pattern: Option<String>,
@@ -89,57 +90,58 @@ pub enum ParamKind {
 /// A parameter's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParamValue {
-    /// Of a text.
+    /// Text.
     Text(String),
-    /// Of a whole number.
+    /// A whole number.
     Integer(i64),
-    /// Of a boolean.
+    /// A boolean.
     Boolean(bool),
 }
 
 /// Where a value comes from on a miss.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceSettings {
-    /// The news aggregator, from these upstreams; at least one, none twice.
+    /// News from these upstreams: at least one, none twice.
     News(Vec<String>),
     /// A query of the database.
     Sql(SqlSettings),
     /// An HTTP API.
     Http(HttpSourceSettings),
-    /// The objects of these other resources, joined; at least one, none twice. The first one decides whether there is such a thing.
-    Parts(Vec<String>),
+    /// A composite of these resources: at least one, none twice. If the first is absent, the
+    /// composite is.
+    Composite(Vec<String>),
 }
 
-/// A query that a resource is read by. Its parameters are parameters of the resource.
+/// The query that reads a resource. Its parameters are parameters of the resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqlSettings {
     /// The statement, read from `sql/queries`.
     pub query: Arc<Query>,
-    /// Whether it is one row or all of them.
+    /// Whether the value is one row or all rows.
     pub shape: Shape,
-    /// Where the configuration names it, for faults that only the database finds.
+    /// The line of the configuration that names it, for errors that only the database finds.
     pub line: usize,
 }
 
-/// An HTTP API that a resource is read from. Its parameters are parameters of the resource.
+/// The HTTP API of a resource. Its parameters are parameters of the resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpSourceSettings {
-    /// What is asked.
+    /// The request.
     pub api: JsonApiSettings,
-    /// What it keeps to.
+    /// The timeout and the quota.
     pub upstream: HttpUpstreamSettings,
 }
 
-/// A method by which a resource is written.
+/// The method of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum WriteMethod {
-    /// Makes something new.
+    /// Creates a value.
     Post,
-    /// Replaces it.
+    /// Replaces the value.
     Put,
-    /// Changes it.
+    /// Changes the value.
     Patch,
-    /// Removes it.
+    /// Removes the value.
     Delete,
 }
 
@@ -152,7 +154,7 @@ impl WriteMethod {
         WriteMethod::Delete,
     ];
 
-    /// As it stands in a request.
+    /// The method in a request.
     pub fn name(self) -> &'static str {
         match self {
             WriteMethod::Post => "POST",
@@ -163,21 +165,22 @@ impl WriteMethod {
     }
 }
 
-/// One way in which a resource is written.
+/// One way to write a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteSettings {
-    /// By which method.
+    /// The method.
     pub method: WriteMethod,
-    /// The statement. Its parameters are parameters of the path, and for the rest fields of the body.
+    /// The statement. Its parameters are parameters of the path or fields of the body.
     pub query: Arc<Query>,
-    /// What is known of fields of the body; of the others the database decides.
+    /// The declared fields of the body. The database checks all others.
     pub fields: Vec<FieldSettings>,
-    /// What is out of date afterwards, beside the entry of the same path; a place may name a column that the statement returns, a
-    /// parameter of the resource, or a field. `None`: all that this entry depends on.
+    /// What to invalidate, beside the entry of the same path. A place names a column that the
+    /// statement returns, a parameter of the resource or a field. `None`: everything that the entry
+    /// depends on.
     pub invalidates: Option<Vec<TagTemplate>>,
-    /// Where what was made can be found: a path whose places name columns that the statement returns.
+    /// The path of the written value. Its places name columns that the statement returns.
     pub location: Option<TagTemplate>,
-    /// Where the configuration names the statement.
+    /// The line of the configuration that names the statement.
     pub line: usize,
 }
 
@@ -186,17 +189,17 @@ pub struct WriteSettings {
 pub struct FieldSettings {
     /// Its name.
     pub name: String,
-    /// Which values it takes.
+    /// Its valid values.
     pub kind: ParamKind,
-    /// It has to be there, and not be null.
+    /// It must be present and not null.
     pub required: bool,
 }
 
 impl ParamKind {
-    /// The regular expression that its whole value matches, if it has one.
+    /// Compiles its pattern, if it has one.
     ///
     /// # Errors
-    /// If it is none: a configuration that was checked has no such pattern.
+    /// If the pattern is not a regular expression. A valid configuration has none such.
     pub(super) fn compiled(&self) -> Result<Option<regex_lite::Regex>, String> {
         let ParamKind::Text {
             pattern: Some(pattern),
@@ -205,11 +208,11 @@ impl ParamKind {
         else {
             return Ok(None);
         };
-        let compiled = whole_value(pattern).map_err(|error| error.to_string())?;
+        let compiled = anchored(pattern).map_err(|error| error.to_string())?;
         Ok(Some(compiled))
     }
 
-    /// Whether `text` is one that a text of this kind may be; `pattern` is its own, compiled.
+    /// Whether `text` is valid for this kind, if it is text. `pattern` is its compiled pattern.
     pub(super) fn takes(&self, text: &str, pattern: Option<&regex_lite::Regex>) -> bool {
         let ParamKind::Text {
             one_of, max_len, ..
@@ -225,7 +228,7 @@ impl ParamKind {
             && pattern.is_none_or(|pattern| pattern.is_match(text))
     }
 
-    /// Whether `value` is one that a parameter of this kind takes. Compiles the pattern: for configuration, not for requests.
+    /// Whether `value` is valid for this kind. Compiles the pattern, so it is for configuration only.
     pub fn accepts(&self, value: &ParamValue) -> bool {
         match (self, value) {
             (ParamKind::Text { .. }, ParamValue::Text(text)) => self
@@ -240,14 +243,17 @@ impl ParamKind {
     }
 }
 
-/// The regular expression of a whole value that is `pattern`; errors if `pattern` is none by itself.
-pub(crate) fn whole_value(pattern: &str) -> Result<regex_lite::Regex, regex_lite::Error> {
-    // By itself first: "a)(b" would become one by what is put around it.
+/// The regular expression that matches a whole value by `pattern`.
+///
+/// # Errors
+/// If `pattern` alone is not a regular expression.
+pub(crate) fn anchored(pattern: &str) -> Result<regex_lite::Regex, regex_lite::Error> {
+    // Alone first: "a)(b" would become valid by the group around it.
     regex_lite::Regex::new(pattern)?;
     regex_lite::Regex::new(&format!("^(?:{pattern})$"))
 }
 
-/// Says what the kind takes, for error messages and tables: `a whole number from 1 to 100`.
+/// The valid values, for error messages and tables: `a whole number from 1 to 100`.
 impl fmt::Display for ParamKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -328,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_is_of_the_whole_value() {
+    fn a_pattern_is_of_the_anchored() {
         let symbol = text(&[], Some("[A-Z]{1,5}|x"), 200);
         for (value, accepted) in [
             ("AAPL", true),
@@ -340,7 +346,7 @@ mod tests {
         ] {
             assert_eq!(accepts(&symbol, value), accepted, "{value:?}");
         }
-        assert!(whole_value("a)(b").is_err());
-        assert!(whole_value("[a-").is_err());
+        assert!(anchored("a)(b").is_err());
+        assert!(anchored("[a-").is_err());
     }
 }

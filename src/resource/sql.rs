@@ -1,6 +1,7 @@
 //! A value from the database: a query whose parameters are the resource's.
 //!
-//! Promise: values travel beside the statement and never in it. No row is no such thing, not an error.
+//! Promise: values are bound as parameters and never become part of the statement's text. A query
+//! without a row means that the value is absent; it is not an error.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,66 +11,67 @@ use crate::database::{
 };
 use larder_cache::{Lifetime, Load, LoadError, Loaded, Producer, Value};
 
-use super::origin::Values;
 use super::settings::{ParamValue, SqlSettings};
+use super::values::{Values, value_of};
 
 /// See the module.
 pub(super) struct Sql {
     database: Database,
     query: Arc<Query>,
     shape: Shape,
-    /// The database's own: see [`Database::identity`].
-    place: Arc<str>,
+    /// See [`Database::identity`].
+    database_id: Arc<str>,
 }
 
 impl Sql {
-    /// How long a query may take, the wait for a connection included.
+    /// How long a query may take, including the wait for a connection.
     pub(super) const LIMIT: Duration = CHECKOUT.saturating_add(STATEMENT);
 
-    /// The share of the loads that all statements draw on: they wait for one database. No upstream
-    /// can have a name with a space.
+    /// The share of the load permits that all statements use, since they wait for one database. No
+    /// upstream's name can have a space.
     pub(super) const SHARE: &str = "the database";
 
-    /// Blocks: the database is asked who it is, once in a process.
+    /// Blocks: asks the database for its identity, once in a process.
     ///
     /// # Errors
-    /// If it cannot be asked.
+    /// If the database does not answer.
     pub(super) fn new(settings: &SqlSettings, database: Database) -> Result<Sql, String> {
-        let place = database.identity();
+        let database_id = database.identity();
         Ok(Sql {
-            place: place.map_err(|error| format!("the database's identity: {error}"))?,
+            database_id: database_id
+                .map_err(|error| format!("the database's identity: {error}"))?,
             database,
             query: settings.query.clone(),
             shape: settings.shape,
         })
     }
 
-    /// The statement itself, and which database's rows it reads: two versions of it, or two
-    /// databases, never read each other's values.
+    /// The statement and its database. Two versions of a statement, and two databases, never read
+    /// each other's values.
     pub(super) fn identity(&self) -> String {
         let (shape, query, kind) = (self.shape, &self.query, self.database.kind());
-        format!("{shape:?} {query:?} {kind} {}", self.place)
+        format!("{shape:?} {query:?} {kind} {}", self.database_id)
     }
 
     pub(super) fn label(&self) -> &str {
         self.query.name()
     }
 
-    /// The value as it is within `transaction`.
+    /// The value as `transaction` sees it.
     pub(super) fn current(
         &self,
         transaction: &mut Transaction<'_>,
         values: &Values<'_>,
     ) -> Result<Option<Vec<u8>>, DatabaseError> {
-        let given = named(&self.query, given(&self.query, values));
-        transaction.read(&self.query, &given, self.shape)
+        let parameters = named(&self.query, bound(&self.query, values));
+        transaction.read(&self.query, &parameters, self.shape)
     }
 
-    pub(super) fn making(&self, values: &Values<'_>) -> Producer {
-        let given = given(&self.query, values);
+    pub(super) fn producer(&self, values: &Values<'_>) -> Producer {
+        let bound = bound(&self.query, values);
         let (database, query, shape) = (self.database.clone(), self.query.clone(), self.shape);
         let run = Box::new(move |_| {
-            let found = database.read(&query, &named(&query, given), shape);
+            let found = database.read(&query, &named(&query, bound), shape);
             let found = found.map_err(|error| failed(error, &query))?;
             let value = found.map_or(Value::Absent, Value::present);
             Ok(Loaded::new(value, Lifetime::Policy))
@@ -81,22 +83,19 @@ impl Sql {
     }
 }
 
-/// What `query` is given, by name; `given` is in the order of its parameters.
+/// The parameters of `query` by name. `values` are in the order of the parameters.
 pub(super) fn named(
     query: &Query,
-    given: impl IntoIterator<Item = database::SqlValue>,
+    values: impl IntoIterator<Item = database::SqlValue>,
 ) -> Vec<database::Parameter<'_>> {
     let names = query.parameters().iter().map(String::as_str);
-    names.zip(given).collect()
+    names.zip(values).collect()
 }
 
-/// What `query` is given of `values`: just the parameters that it names, in its order, null for one that is not there.
-fn given(query: &Query, values: &Values<'_>) -> Vec<database::SqlValue> {
-    let value_of = |name: &String| {
-        let found = values.iter().find(|(known, _)| known == name);
-        found.map_or(database::SqlValue::Null, |(_, value)| value.into())
-    };
-    query.parameters().iter().map(value_of).collect()
+/// The value of each parameter of `query`, in its order. A parameter without a value is null.
+fn bound(query: &Query, values: &Values<'_>) -> Vec<database::SqlValue> {
+    let value = |name: &String| value_of(values, name).map_or(database::SqlValue::Null, Into::into);
+    query.parameters().iter().map(value).collect()
 }
 
 impl From<&ParamValue> for database::SqlValue {
@@ -111,7 +110,7 @@ impl From<&ParamValue> for database::SqlValue {
 
 fn failed(error: DatabaseError, query: &Query) -> LoadError {
     match error {
-        // Such as a division by what was given, of which the database does not say where it stands.
+        // Such as a division by zero: the database does not say which parameter is wrong.
         DatabaseError::Invalid(_) if !query.parameters().is_empty() => LoadError::Unfit {
             parameter: query.parameters().join(","),
             valid: "values that the statement can work with".to_owned(),

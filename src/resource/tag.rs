@@ -1,10 +1,11 @@
-//! Tags with places for values: `user:{id}`.
+//! Tag templates: tags with places for values, `user:{id}`.
 
 use std::fmt;
 
+use crate::template::{Piece as Written, Syntax, TemplateError, pieces};
 use larder_cache::{Tag, escape_into};
 
-/// A tag with places for parameters: `category:{category}`.
+/// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TagTemplate {
     pieces: Vec<Piece>,
@@ -12,34 +13,34 @@ pub struct TagTemplate {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
-    /// Stands as it is.
+    /// Literal text.
     Literal(String),
-    /// The value of the parameter of this name stands here.
+    /// The place of the parameter of this name.
     Param(String),
 }
 
-/// Why a text is no tag template.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a text is not a tag template.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TagError {
     /// It is empty, or longer than [`TagTemplate::MAX_LENGTH`] bytes.
     Length,
-    /// It is `*`, the name of everything.
+    /// It is `*`, which means everything.
     Everything,
     /// It has a space or a control character.
     Character,
-    /// It has a brace without its other half, or with nothing between them.
-    Braces,
+    /// It is not a template.
+    Template(TemplateError),
 }
 
 impl TagTemplate {
     /// The longest template, in bytes.
     pub const MAX_LENGTH: usize = 200;
-    /// The readings of one tag that are looked for.
+    /// The readings of one tag that are returned, at most.
     pub const MOST_READINGS: usize = 16;
-    /// What looking for them may take. More than any tag needs whose values are escaped.
+    /// The steps of that search, at most. A tag with escaped values needs fewer.
     const MOST_STEPS: usize = 10_000;
 
-    /// Takes a template apart.
+    /// Parses a template.
     pub fn parse(text: &str) -> Result<TagTemplate, TagError> {
         if text.is_empty() || text.len() > TagTemplate::MAX_LENGTH {
             return Err(TagError::Length);
@@ -50,32 +51,18 @@ impl TagTemplate {
         if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(TagError::Character);
         }
-        let mut pieces = Vec::new();
-        let mut rest = text;
-        while !rest.is_empty() {
-            let literal = rest.find(['{', '}']).unwrap_or(rest.len());
-            let (before, braced) = rest.split_at(literal);
-            if !before.is_empty() {
-                pieces.push(Piece::Literal(before.to_owned()));
-            }
-            if braced.is_empty() {
-                break;
-            }
-            let (name, after) = braced
-                .strip_prefix('{')
-                .and_then(|inside| inside.split_once('}'))
-                .ok_or(TagError::Braces)?;
-            if name.is_empty() || name.contains('{') {
-                return Err(TagError::Braces);
-            }
-            pieces.push(Piece::Param(name.to_owned()));
-            rest = after;
-        }
+        let own = |piece| match piece {
+            Written::Text(text) => Ok(Piece::Literal(text.to_owned())),
+            Written::Param(name) => Ok(Piece::Param(name.to_owned())),
+            Written::Variable(name) => Err(TemplateError::Missing(name.to_owned())),
+        };
+        let all = pieces(text, Syntax::Params).map(|piece| own(piece?));
+        let pieces = all.collect::<Result<_, _>>().map_err(TagError::Template)?;
         Ok(TagTemplate { pieces })
     }
 
-    /// The tag in which `text_of` says what stands at each place. Values are escaped, so that none can be another's name; one that
-    /// is not given leaves its place empty, which no value does.
+    /// The tag with the text that `text_of` gives for each place. Texts are escaped, so no value can
+    /// make another tag. `None` leaves a place empty, which no value does.
     pub fn render(&self, text_of: impl Fn(&str) -> Option<String>) -> Tag {
         let mut text = String::new();
         for piece in &self.pieces {
@@ -91,9 +78,9 @@ impl TagTemplate {
         Tag::new(&text)
     }
 
-    /// What stands at its places in `tag`, each with the name of the place: every way of reading
-    /// it, up to [`TagTemplate::MOST_READINGS`]. None: it cannot make this tag. A tag whose values
-    /// are escaped has one reading unless two places touch.
+    /// Every way to read `tag` by this template, up to [`TagTemplate::MOST_READINGS`]: the name of
+    /// each place and the text there. Empty if the template cannot make this tag. A tag with
+    /// escaped values has one reading, unless two places touch.
     pub fn readings<'t>(&'t self, tag: &'t str) -> Vec<Vec<(&'t str, &'t str)>> {
         let mut readings = Vec::new();
         let mut steps = TagTemplate::MOST_STEPS;
@@ -107,8 +94,8 @@ impl TagTemplate {
         readings
     }
 
-    /// Each place of this template beside that of another one that makes the same tags. `None`: the
-    /// other makes other tags.
+    /// Pairs each place of this template with that of a template that makes the same tags. `None`:
+    /// `other` makes other tags.
     pub fn places_beside<'t>(&'t self, other: &'t TagTemplate) -> Option<Vec<(&'t str, &'t str)>> {
         if self.pieces.len() != other.pieces.len() {
             return None;
@@ -133,8 +120,8 @@ impl TagTemplate {
     }
 }
 
-/// Adds to `readings` every way in which `pieces` make `rest`, behind the values so far. Ends early
-/// when `steps` are used up.
+/// Adds to `readings` every way in which `pieces` make `rest`, after the values so far. Ends early
+/// if no `steps` are left.
 fn read<'t>(
     pieces: &'t [Piece],
     rest: &'t str,
@@ -156,7 +143,7 @@ fn read<'t>(
         }
         Some((Piece::Param(name), others)) => {
             let ends = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
-            // The last place has all that is left.
+            // The last place takes all that is left.
             for end in ends.filter(|end| !others.is_empty() || *end == rest.len()) {
                 let (value, rest) = rest.split_at(end);
                 values.push((name.as_str(), value));
@@ -184,9 +171,9 @@ impl fmt::Display for TagError {
                 "is empty or longer than {} bytes",
                 TagTemplate::MAX_LENGTH
             ),
-            TagError::Everything => f.write_str("is \"*\", the name of everything"),
+            TagError::Everything => f.write_str("is \"*\", which means everything"),
             TagError::Character => f.write_str("has a space or a control character"),
-            TagError::Braces => f.write_str("has a brace without its other half, or an empty pair"),
+            TagError::Template(error) => error.fmt(f),
         }
     }
 }
@@ -267,10 +254,10 @@ mod tests {
             ("*", TagError::Everything),
             ("a b", TagError::Character),
             ("a\u{7}", TagError::Character),
-            ("a{", TagError::Braces),
-            ("a}", TagError::Braces),
-            ("a{}", TagError::Braces),
-            ("{a{b}}", TagError::Braces),
+            ("a{", TagError::Template(TemplateError::Braces)),
+            ("a}", TagError::Template(TemplateError::Braces)),
+            ("a{}", TagError::Template(TemplateError::Braces)),
+            ("{a{b}}", TagError::Template(TemplateError::Braces)),
         ] {
             assert_eq!(TagTemplate::parse(wrong), Err(why), "{wrong}");
         }

@@ -1,94 +1,64 @@
-//! Writes: one statement in one transaction, and then the invalidation of what it made untrue.
+//! Writes: one statement in one transaction, then the invalidation of the values that it changed.
 //!
-//! Promise: a write that fails leaves nothing behind. One that is committed is invalidated before its caller has the answer; on
-//! Postgres the names are committed together with the data, so that also a process that dies in between owes nothing. Values travel
-//! beside the statement and never in it. With a precondition nothing is written over what the caller has not seen.
+//! Promise: a write that fails changes nothing. The invalidation of a committed write is done
+//! before the caller gets the answer. On Postgres the invalidation is committed together with the
+//! data, so it is delivered even if the process dies in between. Values are bound as parameters and
+//! never become part of the statement's text. A write with a precondition never overwrites a value
+//! that the caller has not seen.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use regex_lite::Regex;
+use serde_json::value::RawValue;
 
 use crate::database::{Database, DatabaseError, Isolation, OutboxRow, ReturnedRow, Transaction};
 use larder_cache::{Cache, InvalidationReceipt, InvalidationTarget, Purge};
 
 use super::Resource;
-use super::form::Texts;
-use super::given::Given;
-use super::origin::Origin;
-use super::parameter::BadParameter;
-use super::settings::{FieldSettings, WriteMethod, WriteSettings};
+use super::argument::Arguments;
+use super::canonical::StatementTypes;
+use super::settings::{WriteMethod, WriteSettings};
 use super::sql::named;
 use super::view::entity_tag;
+use super::write_error::WriteError;
+use super::write_input::{InputReader, WriteInput};
 
-/// One way in which a resource is written.
+/// One way to write a resource.
 pub struct Write {
-    pub(super) settings: WriteSettings,
-    /// The fields of which something is known beforehand.
-    pub(super) fields: Vec<(FieldSettings, Option<Regex>)>,
-    /// How the database takes the values of the statement.
-    pub(super) texts: Texts,
+    settings: WriteSettings,
+    input: InputReader,
     database: Database,
 }
 
-/// What the caller wants to be true before anything is written (RFC 9110, section 13.1.1).
+/// What must be true for the write to be done (RFC 9110, section 13.1.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Precondition {
-    /// There is such a thing: `If-Match: *`.
+    /// The value exists: `If-Match: *`.
     Exists,
-    /// There is none: `If-None-Match: *` (section 13.1.2).
+    /// The value does not exist: `If-None-Match: *` (section 13.1.2).
     Absent,
-    /// It is one of these, by strong comparison; each entity tag with its quotes.
+    /// The value has one of these entity tags, by strong comparison. Each tag has its quotes.
     Is(Vec<String>),
-    /// It is none of these, whether they are strong or weak.
+    /// The value has none of these entity tags, by weak comparison.
     IsNot(Vec<String>),
 }
 
-/// A write that was done.
+/// The result of a write that was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// What the statement returned: the object of its row, an array of several. `None`: it returned none.
+    /// What the statement returned: an object for one row, an array for several. `None`: no rows.
     pub json: Option<Vec<u8>>,
-    /// Where to find what was made, if the operator says.
+    /// Where the written value is served, if the operator declared it.
     pub location: Option<String>,
-    /// What became of the invalidation.
-    pub acknowledged: InvalidationReceipt,
-}
-
-/// A write that was not done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WriteError {
-    /// A parameter of the path or the query does not fit.
-    Parameter(BadParameter),
-    /// A field of the body does not fit.
-    Field {
-        /// Which.
-        field: String,
-        /// What would be right.
-        valid: String,
-    },
-    /// It goes against what else is in the database: a duplicate, a missing reference.
-    Conflict {
-        /// The field that does, where that is known.
-        field: Option<String>,
-        /// Why.
-        why: String,
-    },
-    /// There is no such thing.
-    Absent,
-    /// It is not what the caller's precondition says.
-    Changed,
-    /// What the precondition speaks of does not come from the database, or not all of it, so it cannot be decided.
-    Undecidable,
-    /// The database did not do it.
-    Database(DatabaseError),
+    /// The receipt of the invalidation.
+    pub receipt: InvalidationReceipt,
 }
 
 /// What a transaction did.
 struct Done {
     rows: Vec<ReturnedRow>,
-    /// What is out of date once it is committed.
+    /// The names to invalidate once it is committed.
     names: Vec<String>,
-    left: Option<OutboxRow>,
+    outbox_row: Option<OutboxRow>,
 }
 
 impl Precondition {
@@ -114,79 +84,100 @@ impl Precondition {
 impl Write {
     pub(super) fn new(
         settings: &WriteSettings,
-        texts: Texts,
+        types: StatementTypes,
         database: Database,
     ) -> Result<Write, String> {
-        let compiled = |field: &FieldSettings| -> Result<_, String> {
-            Ok((field.clone(), field.kind.compiled()?))
-        };
         Ok(Write {
-            fields: settings
-                .fields
-                .iter()
-                .map(compiled)
-                .collect::<Result<_, _>>()?,
+            input: InputReader::new(settings, types)?,
             settings: settings.clone(),
-            texts,
             database,
         })
     }
 
-    /// By which method.
+    /// Its method.
     pub fn method(&self) -> WriteMethod {
         self.settings.method
     }
 
-    /// Writes, and invalidates what is out of date then. Blocks.
+    /// Whether its statement takes any value from the body.
+    pub fn takes_body(&self, resource: &Resource) -> bool {
+        self.input.body_fields(resource).next().is_some()
+    }
+
+    /// Whether its statement takes a value that only the body can have.
+    pub fn needs_body(&self, resource: &Resource) -> bool {
+        let mut names = resource.names.params().iter().map(|p| &p.settings.name);
+        let mut fields = self.input.body_fields(resource);
+        fields.any(|field| !names.any(|name| name == field))
+    }
+
+    /// Checks and joins the values of the path, the query and the body. A parameter of the
+    /// statement without a value is null.
     ///
     /// # Errors
-    /// Whatever it is, nothing was written.
+    /// [`WriteError::Parameter`] or [`WriteError::Field`]: the first value that is not valid.
+    pub fn input(
+        &self,
+        resource: &Resource,
+        arguments: Arguments<'_>,
+        body: &BTreeMap<String, Box<RawValue>>,
+    ) -> Result<WriteInput, WriteError> {
+        self.input.read(resource, arguments, body)
+    }
+
+    /// Writes, then invalidates the values that it changed. Blocks.
+    ///
+    /// # Errors
+    /// Nothing was written.
     pub fn run(
         &self,
         resource: &Resource,
-        given: &Given,
+        input: &WriteInput,
         precondition: Option<&Precondition>,
         cache: &Cache,
     ) -> Result<Written, WriteError> {
         let isolation = match precondition {
-            // What is read is still so when the write is committed, or it is not committed.
+            // Otherwise the value could change between the check and the commit.
             Some(_) => Isolation::Serializable,
             None => Isolation::Plain,
         };
-        let reads = resource.origin.as_ref().is_some_and(Origin::is_sql);
-        if precondition.is_some() && resource.is_read() && !reads {
+        if precondition.is_some() && resource.is_read() && !resource.is_sql() {
             return Err(WriteError::Undecidable);
         }
         let done = self.database.change(isolation, |transaction| {
-            let done = self.change(transaction, resource, given, precondition)?;
+            let done = self.change(transaction, resource, input, precondition)?;
             if done.is_err() {
-                // Also whatever the statement did besides.
+                // The statement may have changed something before it was refused.
                 transaction.undo();
             }
             Ok(done)
         });
-        let Done { rows, names, left } = done.map_err(refused)??;
-        let spoken: Vec<InvalidationTarget> = names
+        let Done {
+            rows,
+            names,
+            outbox_row,
+        } = done??;
+        let targets: Vec<InvalidationTarget> = names
             .iter()
             .map(|name| InvalidationTarget::tag(name))
             .collect();
-        let acknowledged = cache.invalidate(&spoken, Purge::Hard);
-        if let Some(row) = left {
+        let receipt = cache.invalidate(&targets, Purge::Hard);
+        if let Some(row) = outbox_row {
             let outbox = self.database.outbox();
-            let told = if acknowledged.is_pending() {
+            let updated = if receipt.is_pending() {
                 outbox.hand_over(row)
             } else {
                 outbox.delivered(row)
             };
-            if let Err(error) = told {
-                // Then it is delivered once more, or two seconds later, which does no harm.
+            if let Err(error) = updated {
+                // The row is then delivered once more, or two seconds later. Both are harmless.
                 log::warn!("the outbox row of a completed write could not be updated: {error}");
             }
         }
         let location = self.settings.location.as_ref();
         Ok(Written {
             location: location.zip(rows.first()).map(|(location, row)| {
-                let text = |name: &str| row.text(name).or_else(|| given.text(name));
+                let text = |name: &str| row.text(name).or_else(|| input.text(name));
                 location.render(text).as_str().to_owned()
             }),
             json: match rows.as_slice() {
@@ -194,79 +185,79 @@ impl Write {
                 [row] => Some(row.json.clone()),
                 several => Some(array(several)),
             },
-            acknowledged,
+            receipt,
         })
     }
 
-    /// The inner error is why the write is given up.
+    /// What happens inside the transaction. The inner error is the reason to roll it back.
     fn change(
         &self,
         transaction: &mut Transaction<'_>,
         resource: &Resource,
-        given: &Given,
+        input: &WriteInput,
         precondition: Option<&Precondition>,
     ) -> Result<Result<Done, WriteError>, DatabaseError> {
-        let values = given.values();
         if let Some(precondition) = precondition {
-            let current = match &resource.origin {
-                Some(origin) => origin.current(transaction, &values)?,
-                None => None,
-            };
+            let current = resource.current(transaction, &input.values())?;
             if !precondition.holds(current.as_deref()) {
                 return Ok(Err(WriteError::Changed));
             }
         }
         let query = &self.settings.query;
-        let parameters = named(query, given.parameters.iter().cloned());
+        let parameters = named(query, input.parameters.iter().cloned());
         let written = transaction.write(query, &parameters)?;
         if written.changed == 0 && written.rows.is_empty() {
             return Ok(Err(WriteError::Absent));
         }
-        let names = self.names(resource, given, &written.rows);
-        let left = transaction.leave_in_outbox(&names)?;
+        let names = self.names(resource, input, &written.rows);
+        let outbox_row = transaction.leave_in_outbox(&names)?;
         Ok(Ok(Done {
             rows: written.rows,
             names,
-            left,
+            outbox_row,
         }))
     }
 
-    /// The names to invalidate: those of this path's own entry and the `invalidates` templates, by
-    /// default all that this entry depends on; for what the request names and for each row that
-    /// came back. Each template gives the value's own text and its canonical one, as the tags of
-    /// entries do.
-    fn names(&self, resource: &Resource, given: &Given, rows: &[ReturnedRow]) -> Vec<String> {
-        let values = given.values();
+    /// The names to invalidate: this path's key and the `invalidates` templates (by default
+    /// everything that the resource depends on), rendered with the request's values and with each
+    /// returned row. Each template is rendered with the values themselves and with their canonical
+    /// texts, as the tags of entries are.
+    fn names(&self, resource: &Resource, input: &WriteInput, rows: &[ReturnedRow]) -> Vec<String> {
+        let values = input.values();
         let templates = self.settings.invalidates.as_ref();
         let own: Vec<InvalidationTarget> = match (resource.request_of(&values, 0, ""), templates) {
             (None, _) => Vec::new(),
-            (Some(_), Some(_)) => resource.own_names(&resource.own_values(&values)),
-            (Some(own), None) => own.making.names(&own.subject).to_vec(),
+            (Some(_), Some(_)) => {
+                let names = &resource.names;
+                names.targets(&names.own_values(&values))
+            }
+            (Some(own), None) => own.producer.targets(&own.item).to_vec(),
         };
         let mut names: Vec<String> = own.iter().map(|name| name.as_str().to_owned()).collect();
         let mut known: HashSet<String> = names.iter().cloned().collect();
-        for template in templates.unwrap_or(&resource.settings.tags) {
+        for template in templates.unwrap_or(&resource.settings().tags) {
             let mut add = |text_of: &dyn Fn(&str) -> Option<String>| {
                 let name = template.render(text_of).as_str().to_owned();
                 if known.insert(name.clone()) {
                     names.push(name);
                 }
             };
-            // A statement that changes the very column by which it finds its row leaves two names out of date.
-            if template.params().all(|name| given.text(name).is_some()) {
-                add(&|name| given.text(name));
-                add(&|name| given.canonical(name));
+            // With the request's values and with the rows: a statement may change the column by
+            // which it finds its row.
+            if template.params().all(|name| input.text(name).is_some()) {
+                add(&|name| input.text(name));
+                add(&|name| input.canonical(name));
             }
             for row in rows {
-                add(&|name| row.text(name).or_else(|| given.text(name)));
+                add(&|name| row.text(name).or_else(|| input.text(name)));
                 add(&|name| match row.text(name) {
                     Some(text) => {
-                        let column = self.texts.columns.get(name);
-                        let canonical = resource.canonical(name).or(column);
+                        let column = self.input.canonical_of_column(name);
+                        let canonical = resource.names.canonical(name).or(column);
                         let canonical = canonical.and_then(|one| one.text(&text.as_str().into()));
                         canonical.or(Some(text))
                     }
-                    None => given.canonical(name),
+                    None => input.canonical(name),
                 });
             }
         }
@@ -284,20 +275,4 @@ fn array(rows: &[ReturnedRow]) -> Vec<u8> {
     }
     json.push(b']');
     json
-}
-
-fn refused(error: DatabaseError) -> WriteError {
-    match error {
-        DatabaseError::Unfit { parameter, valid } => WriteError::Field {
-            field: parameter,
-            valid,
-        },
-        DatabaseError::Conflict { field, what } => WriteError::Conflict { field, why: what },
-        // Such as a division by what was given.
-        DatabaseError::Invalid(_) => WriteError::Field {
-            field: "body".to_owned(),
-            valid: "values that the statement can work with".to_owned(),
-        },
-        other => WriteError::Database(other),
-    }
 }

@@ -7,11 +7,9 @@ mod json_text;
 pub mod news;
 pub mod quota;
 mod settings;
-#[cfg(test)]
-mod tiny_server;
 mod upstream;
 
 pub use error::SourceError;
-pub use json_api::{JsonApi, JsonApiSettings, Place, Template, TtlFrom};
+pub use json_api::{JsonApi, JsonApiSettings, Place, TtlFrom};
 pub use settings::{NEWS_UPSTREAMS, UpstreamSettings};
 pub use upstream::{HttpUpstream, HttpUpstreamSettings, HttpUpstreams};

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use super::error::{SourceError, whole};
 use crate::quantity::Rate;
+use crate::worker::spawn_thread;
 
 pub use self::shared::QuotaStore;
 use self::shared::{Booking, Heard, Tie, Wish};
@@ -71,13 +72,11 @@ impl Quota {
         let mut quota = Quota::without_keeper(upstream, rates, store);
         if quota.core.shared().is_some() {
             let kept = Arc::downgrade(&quota.core);
-            let keeper = std::thread::Builder::new()
-                .name("quota".into())
-                .spawn(move || keep(&kept));
+            let keeper = spawn_thread("quota", move || keep(&kept));
             match keeper {
                 Ok(keeper) => quota.keeper = Some(keeper.thread().clone()),
                 Err(error) => {
-                    log::warn!("cannot start a thread: {error}; a quota is checked only when used");
+                    log::warn!("{error}; a quota is checked only when used");
                 }
             }
         }

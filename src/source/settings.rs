@@ -13,8 +13,8 @@ pub const NEWS_UPSTREAMS: [&str; 2] = {
     [one.name(), other.name()]
 };
 
-/// Where an upstream is and what it is kept to.
-#[derive(Clone, Debug)]
+/// Where a news upstream is, and its limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {
     /// What sources and errors call it.
     pub name: String,

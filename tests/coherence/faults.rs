@@ -9,11 +9,11 @@ use rustix::process::Signal;
 
 use serde_json::json;
 
-use crate::support::larder::Larder;
-use crate::support::news::{CATEGORIES, path};
-use crate::support::proxy::{FaultProxy, Scope};
-use crate::support::redis::RedisServer;
-use crate::support::until;
+use testkit::larder::Larder;
+use testkit::news::{CATEGORIES, path};
+use testkit::proxy::{FaultProxy, Scope};
+use testkit::redis::RedisServer;
+use testkit::until;
 
 use super::history::Moment;
 

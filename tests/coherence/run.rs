@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::client::{Answer, Session};
-use crate::support::larder::{ADMIN_KEY, Larder};
-use crate::support::news::{CATEGORIES, path};
-use crate::support::proxy::FaultProxy;
-use crate::support::redis::RedisServer;
-use crate::support::versions::{Versions, VersionsConfig, try_version};
-use crate::support::{SOON, until};
+use testkit::client::{Answer, Session};
+use testkit::larder::{ADMIN_KEY, Larder};
+use testkit::news::{CATEGORIES, path};
+use testkit::proxy::FaultProxy;
+use testkit::redis::RedisServer;
+use testkit::versions::{Versions, VersionsConfig, try_version};
+use testkit::{SOON, until};
 
 use super::faults::{self, Fault, Kind, Pace, Random};
 use super::history::{History, Moment, Read, Settled, Tier, Told, Version, Write};

@@ -1,9 +1,9 @@
 //! What an answer says of the cache where there is no value, and parameters that nobody declared.
 
 use super::{config, upstream};
-use crate::support::larder::{Larder, LarderOptions};
-use crate::support::redis::RedisServer;
-use crate::support::upstream::{Behaviour, Response};
+use testkit::larder::{Larder, LarderOptions};
+use testkit::redis::RedisServer;
+use testkit::upstream::{Behaviour, Response};
 
 #[test]
 fn an_absence_says_where_it_comes_from() {

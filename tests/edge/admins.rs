@@ -5,9 +5,9 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use super::{GUILTY, config, connect, read_to_end, statuses, upstream};
-use crate::support::client::Session;
-use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
-use crate::support::upstream::FakeUpstream;
+use testkit::client::Session;
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
+use testkit::upstream::FakeUpstream;
 
 fn larder() -> (FakeUpstream, Larder) {
     let upstream = upstream();

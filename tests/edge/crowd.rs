@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{GUILTY, INNOCENT, config, connect, read_to_end, upstream};
-use crate::support::larder::{Larder, LarderOptions};
-use crate::support::{SOON, until};
+use testkit::larder::{Larder, LarderOptions};
+use testkit::{SOON, until};
 
 const ASK: &[u8] = b"GET /open/1 HTTP/1.1\r\nHost: x\r\n\r\n";
 const CROWD: usize = 1_000;

@@ -6,11 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use super::{GUILTY, config, connect, read_to_end, statuses, upstream};
-use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
 
 const FAST: &str = "head_timeout = \"300ms\"\nbody_timeout = \"300ms\"";
 
-fn larder(server: &str) -> (crate::support::upstream::FakeUpstream, Larder) {
+fn larder(server: &str) -> (testkit::upstream::FakeUpstream, Larder) {
     let upstream = upstream();
     let larder = Larder::start(&LarderOptions::new(&config(server, &upstream)));
     (upstream, larder)
@@ -147,7 +147,7 @@ fn half_a_request_behind_a_whole_one_has_its_time_as_well() {
     stream
         .write_all(b"GET /open/1 HTTP/1.1\r\nHost: x\r\n\r\nGET /open/1 HTTP/1.1\r\nHo")
         .unwrap();
-    crate::support::until(crate::support::SOON, "it waits", || upstream.calls() == 1);
+    testkit::until(testkit::SOON, "it waits", || upstream.calls() == 1);
     upstream.release();
     let mut first = [0; 12];
     stream.read_exact(&mut first).unwrap();

@@ -14,8 +14,8 @@ use std::time::Duration;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
-use crate::support::larder::Larder;
-use crate::support::upstream::{Behaviour, FakeUpstream, Response};
+use testkit::larder::Larder;
+use testkit::upstream::{Behaviour, FakeUpstream, Response};
 
 /// Where the guilty come from, and where the innocent do.
 const GUILTY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);

@@ -5,9 +5,9 @@ use std::io::{Read, Write};
 use serde_json::json;
 
 use super::{GUILTY, config, connect, exchange, read_to_end, statuses, upstream};
-use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
-use crate::support::upstream::FakeUpstream;
-use crate::support::{SOON, until};
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
+use testkit::upstream::FakeUpstream;
+use testkit::{SOON, until};
 
 fn larder() -> (FakeUpstream, Larder) {
     let upstream = upstream();

@@ -5,9 +5,9 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::{GUILTY, INNOCENT, connect, connect_with};
-use crate::support::larder::{Larder, LarderOptions};
-use crate::support::upstream::{Behaviour, FakeUpstream, Response};
-use crate::support::{SOON, until};
+use testkit::larder::{Larder, LarderOptions};
+use testkit::upstream::{Behaviour, FakeUpstream, Response};
+use testkit::{SOON, until};
 
 const BODY: usize = 4 << 20;
 const ASK: &[u8] = b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n";

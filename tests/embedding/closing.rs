@@ -8,9 +8,9 @@ use larder_cache::{Cache, InvalidationTarget, LoadError, Outcome, Purge, TaggedK
 
 use super::child::{Child, ready, role, threads};
 use super::{builder, policy, trusted};
-use crate::support::proxy::FaultProxy;
-use crate::support::redis::RedisServer;
-use crate::support::{SOON, until};
+use testkit::proxy::FaultProxy;
+use testkit::redis::RedisServer;
+use testkit::{SOON, until};
 
 /// Five times what the documentation promises, since the machine may be busy. The pool's own
 /// threads once stayed for 18 s, those of loads for 10 s, and the bus for good.
@@ -58,7 +58,7 @@ fn threads_and_connections_end_with_the_last_clone() {
     let test = "embedding::closing::threads_and_connections_end_with_the_last_clone";
     let redis = RedisServer::start();
     Child::start(test, "with Redis", &redis.url()).end();
-    let nobody = crate::support::free_address();
+    let nobody = testkit::free_address();
     Child::start(test, "without", &format!("redis://{nobody}")).end();
 }
 
@@ -215,7 +215,7 @@ fn without_redis_nothing_is_looked_for() {
         return;
     }
     // Whoever runs there is none of a cache's business that was not told of it.
-    let port = crate::support::the_usual_redis_port();
+    let port = testkit::the_usual_redis_port();
     let redis = RedisServer::start_at(port.address);
     let test = "embedding::closing::without_redis_nothing_is_looked_for";
     for role in ["not told", "told otherwise"] {

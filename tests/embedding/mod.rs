@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use larder_cache::{Cache, CacheBuilder, Policy};
 
-use crate::support::SOON;
+use testkit::SOON;
 
 /// Fresh for an hour in both tiers.
 fn policy() -> Policy {

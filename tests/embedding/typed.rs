@@ -6,7 +6,7 @@ use larder_cache::{Cache, LoadError, Outcome, TaggedKey};
 use serde::{Deserialize, Serialize};
 
 use super::{policy, trusted};
-use crate::support::redis::RedisServer;
+use testkit::redis::RedisServer;
 
 /// A program before its types were moved, and another one.
 mod before {

@@ -8,12 +8,12 @@ use super::{
     LONG_PATIENCE, MAX_STALENESS, Two, bus, invalidate, is_from_memory, never_old_after,
     until_heard, until_trusted,
 };
-use crate::support::larder::Larder;
-use crate::support::news::path;
-use crate::support::proxy::Scope;
-use crate::support::redis::RedisServer;
-use crate::support::versions::{VersionsConfig, version, version_in};
-use crate::support::{SOON, until};
+use testkit::larder::Larder;
+use testkit::news::path;
+use testkit::proxy::Scope;
+use testkit::redis::RedisServer;
+use testkit::versions::{VersionsConfig, version, version_in};
+use testkit::{SOON, until};
 
 #[test]
 fn a_redis_restored_from_an_old_snapshot_brings_nothing_back() {

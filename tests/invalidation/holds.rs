@@ -8,12 +8,12 @@ use super::{
     LONG_PATIENCE, MAX_STALENESS, Two, begin_read, bus, finish, invalidate_now, is_from_memory,
     is_warm, never_old_after, until_calls, until_heard, until_trusted,
 };
-use crate::support::client::Pending;
-use crate::support::larder::Larder;
-use crate::support::news::{CATEGORIES, path};
-use crate::support::proxy::{FaultProxy, Scope};
-use crate::support::versions::{VersionsConfig, version, version_in};
-use crate::support::{SOON, until};
+use testkit::client::Pending;
+use testkit::larder::Larder;
+use testkit::news::{CATEGORIES, path};
+use testkit::proxy::{FaultProxy, Scope};
+use testkit::versions::{VersionsConfig, version, version_in};
+use testkit::{SOON, until};
 
 #[test]
 fn a_load_from_before_fills_no_tier() {

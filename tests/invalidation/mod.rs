@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::client::{Answer, Pending};
-use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
-use crate::support::news::path;
-use crate::support::proxy::FaultProxy;
-use crate::support::redis::RedisServer;
-use crate::support::versions::{Versions, VersionsConfig, version_in};
-use crate::support::{SOON, until, until_some};
+use testkit::client::{Answer, Pending};
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
+use testkit::news::path;
+use testkit::proxy::FaultProxy;
+use testkit::redis::RedisServer;
+use testkit::versions::{Versions, VersionsConfig, version_in};
+use testkit::{SOON, until, until_some};
 
 /// The bound of [`VersionsConfig`]'s default.
 const MAX_STALENESS: Duration = Duration::from_secs(1);

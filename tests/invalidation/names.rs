@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{Two, category_tag, invalidate, invalidate_now, until_heard, until_trusted, warm};
-use crate::support::larder::{Larder, LarderOptions};
-use crate::support::news::path;
-use crate::support::redis::RedisServer;
-use crate::support::upstream::Behaviour;
-use crate::support::versions::{VersionsConfig, version, version_in};
-use crate::support::{SOON, until};
+use testkit::larder::{Larder, LarderOptions};
+use testkit::news::path;
+use testkit::redis::RedisServer;
+use testkit::upstream::Behaviour;
+use testkit::versions::{VersionsConfig, version, version_in};
+use testkit::{SOON, until};
 
 #[test]
 fn holds_here_at_once_and_there_soon() {

@@ -9,12 +9,12 @@ use serde_json::json;
 use super::{
     Two, bus, invalidate_now, is_from_memory, never_old_after, until_heard, until_trusted,
 };
-use crate::support::larder::Larder;
-use crate::support::news::path;
-use crate::support::proxy::Scope;
-use crate::support::redis::RedisServer;
-use crate::support::versions::{VersionsConfig, version, version_in};
-use crate::support::{SOON, until};
+use testkit::larder::Larder;
+use testkit::news::path;
+use testkit::proxy::Scope;
+use testkit::redis::RedisServer;
+use testkit::versions::{VersionsConfig, version, version_in};
+use testkit::{SOON, until};
 
 const STATE: &str = "{larder:bus}:state";
 const NAMES: &str = "{larder:bus}:names";

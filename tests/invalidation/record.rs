@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{MAX_STALENESS, Two, bus, never_old_after, until_trusted};
-use crate::support::larder::Larder;
-use crate::support::news::path;
-use crate::support::versions::{VersionsConfig, version, version_in};
-use crate::support::{SOON, until};
+use testkit::larder::Larder;
+use testkit::news::path;
+use testkit::versions::{VersionsConfig, version, version_in};
+use testkit::{SOON, until};
 
 /// What somebody does to the record, as a list of commands.
 type Damage = &'static [&'static [&'static str]];

@@ -8,12 +8,12 @@ use super::{
     Change, MAX_STALENESS, Two, bus, category_tag, invalidate, invalidate_now, is_from_memory,
     never_old_after, until_nothing_pends, warm,
 };
-use crate::support::larder::{Larder, LarderOptions};
-use crate::support::proxy::FaultProxy;
-use crate::support::redis::RedisServer;
-use crate::support::upstream::{Behaviour, Response};
-use crate::support::versions::{Versions, VersionsConfig, try_version, version};
-use crate::support::{SOON, free_address, the_usual_redis_port, until};
+use testkit::larder::{Larder, LarderOptions};
+use testkit::proxy::FaultProxy;
+use testkit::redis::RedisServer;
+use testkit::upstream::{Behaviour, Response};
+use testkit::versions::{Versions, VersionsConfig, try_version, version};
+use testkit::{SOON, free_address, the_usual_redis_port, until};
 
 /// A Redis that takes no invalidation, until it is mended: each is pending, holds where it was made, and arrives in the end.
 fn pends(break_it: impl FnOnce(&mut RedisServer), mend: impl FnOnce(&mut RedisServer)) {

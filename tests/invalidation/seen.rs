@@ -9,12 +9,12 @@ use super::{
     LONG_PATIENCE, Two, bus, invalidate_now, is_from_memory, is_warm, until_heard, until_trusted,
     warm,
 };
-use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
-use crate::support::news::path;
-use crate::support::proxy::Scope;
-use crate::support::redis::RedisServer;
-use crate::support::versions::{Versions, VersionsConfig, version, version_in};
-use crate::support::{SOON, free_address, until};
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
+use testkit::news::path;
+use testkit::proxy::Scope;
+use testkit::redis::RedisServer;
+use testkit::versions::{Versions, VersionsConfig, version, version_in};
+use testkit::{SOON, free_address, until};
 
 #[test]
 fn a_read_after_a_clock_is_never_older_on_any_replica() {

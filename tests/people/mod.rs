@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::client::{Answer, Call};
-use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
-use crate::support::postgres::PostgresServer;
-use crate::support::redis::RedisServer;
-use crate::support::{SOON, until};
+use testkit::client::{Answer, Call};
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
+use testkit::postgres::PostgresServer;
+use testkit::redis::RedisServer;
+use testkit::{SOON, until};
 
 const SHIPPED: &str = include_str!("../../config.toml");
 

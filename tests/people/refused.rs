@@ -6,8 +6,8 @@ use std::thread;
 use serde_json::json;
 
 use super::{Directory, on_each, put};
-use crate::support::client::Call;
-use crate::support::larder::{ADMIN_KEY, Larder};
+use testkit::client::Call;
+use testkit::larder::{ADMIN_KEY, Larder};
 
 #[test]
 fn of_two_writers_who_have_seen_the_same_one_wins() {

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::support::client::Call;
-use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
-use crate::support::postgres::PostgresServer;
-use crate::support::proxy::FaultProxy;
-use crate::support::{SOON, until};
+use testkit::client::Call;
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
+use testkit::postgres::PostgresServer;
+use testkit::proxy::FaultProxy;
+use testkit::{SOON, until};
 
 const THINGS: &str = "
 [database]

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::client::Answer;
-use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
-use crate::support::postgres::PostgresServer;
-use crate::support::{SOON, until};
+use testkit::client::Answer;
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
+use testkit::postgres::PostgresServer;
+use testkit::{SOON, until};
 
 /// A larder whose database has what `schema` makes.
 struct Shop {

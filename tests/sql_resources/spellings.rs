@@ -5,9 +5,9 @@ use postgres::Client;
 use serde_json::{Value, json};
 
 use super::{Shop, on_each};
-use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
-use crate::support::postgres::PostgresServer;
-use crate::support::{SOON, until};
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
+use testkit::postgres::PostgresServer;
+use testkit::{SOON, until};
 
 /// A larder on a Postgres that a test reaches beside it.
 struct Beside {

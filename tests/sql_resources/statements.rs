@@ -4,8 +4,8 @@
 use serde_json::json;
 
 use super::{on_each, on_postgres};
-use crate::support::larder::{ADMIN_KEY, Larder, LarderOptions};
-use crate::support::postgres::PostgresServer;
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
+use testkit::postgres::PostgresServer;
 
 const ITEMS: &str = "
 CREATE TABLE items (id INTEGER PRIMARY KEY, category TEXT NOT NULL, name TEXT, made DATE, sold BOOLEAN);

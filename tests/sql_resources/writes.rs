@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{on_each, on_postgres};
-use crate::support::larder::{ADMIN_KEY, LarderOptions};
-use crate::support::redis::RedisServer;
-use crate::support::upstream::{Behaviour, FakeUpstream, Response};
+use testkit::larder::{ADMIN_KEY, LarderOptions};
+use testkit::redis::RedisServer;
+use testkit::upstream::{Behaviour, FakeUpstream, Response};
 
 const ORDERS: &str = "
 CREATE TABLE customers (name TEXT PRIMARY KEY);

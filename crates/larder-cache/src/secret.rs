@@ -1,7 +1,7 @@
 //! A string that must not be shown: an upstream key, a password in a URL.
 //!
-//! Promise: neither `Debug` nor `Display` prints it. Refuses to compare itself with `==`, since that would tell an attacker
-//! by its timing how much of a guess was right: see [`Secret::matches`].
+//! Promise: neither `Debug` nor `Display` prints it. Comparing it takes no longer if more of a guess
+//! is right, so an attacker learns nothing from the time: see [`Secret::matches`].
 
 use std::fmt;
 
@@ -30,6 +30,14 @@ impl Secret {
         difference == 0
     }
 }
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Secret) -> bool {
+        self.matches(&other.0)
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

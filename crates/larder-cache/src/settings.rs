@@ -32,7 +32,7 @@ impl Default for MemorySettings {
 }
 
 /// The Redis tier and the pool behind it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisSettings {
     /// Where it is, as `redis://` or `rediss://` with user and password. `None`: not configured; see [`RedisSettings::DEFAULT_URL`].
     pub url: Option<Secret>,

@@ -21,8 +21,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::places::Place;
-use super::source::Source;
 use crate::api::presence::Presence;
+use crate::auth::ClientNetwork;
 
 /// What a client is told whose head does not come (RFC 9110, section 15.5.9).
 const HEAD_TOO_SLOW: &str = r#"{"type":"urn:larder:problem:head-too-slow","title":"Request timeout","status":408,"detail":"The head of the request was not complete in time."}"#;
@@ -112,7 +112,7 @@ impl Connection {
     }
 
     /// Whom it comes from.
-    pub(super) fn source(&self) -> Source {
+    pub(super) fn source(&self) -> ClientNetwork {
         self.place.source()
     }
 

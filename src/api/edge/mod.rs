@@ -10,10 +10,8 @@ mod connection;
 mod expect;
 mod places;
 mod server;
-mod source;
 mod watch;
 
 pub(super) use self::connection::Exchange;
 pub use self::places::Places;
 pub use self::server::{EdgeSettings, bind};
-pub(super) use self::source::Source;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::source::Source;
+use crate::auth::ClientNetwork;
 
 /// At most one line in the log for so long, however many connections find no place.
 const QUIET: Duration = Duration::from_secs(60);
@@ -27,7 +27,7 @@ pub struct Places {
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    of: HashMap<Source, usize>,
+    of: HashMap<ClientNetwork, usize>,
     told: Option<Instant>,
 }
 
@@ -78,7 +78,7 @@ impl Places {
     }
 
     /// A place for a connection from `source`, if there is one.
-    pub(super) fn take(self: &Arc<Self>, source: Source) -> Result<Place, Full> {
+    pub(super) fn take(self: &Arc<Self>, source: ClientNetwork) -> Result<Place, Full> {
         let taken = self.lock();
         if taken.of.get(&source).copied().unwrap_or_default() >= self.most_of_one {
             return Err(Full::Source);
@@ -90,13 +90,16 @@ impl Places {
     }
 
     /// The place of another connection, which was told to end and has not yet.
-    pub(super) fn take_over(self: &Arc<Self>, source: Source) -> Place {
+    pub(super) fn take_over(self: &Arc<Self>, source: ClientNetwork) -> Place {
         self.displaced.fetch_add(1, Ordering::Relaxed);
         self.count(self.lock(), source)
     }
 
     /// How many connections each of these sources has.
-    pub(super) fn with_counts<T>(&self, then: impl FnOnce(&dyn Fn(Source) -> usize) -> T) -> T {
+    pub(super) fn with_counts<T>(
+        &self,
+        then: impl FnOnce(&dyn Fn(ClientNetwork) -> usize) -> T,
+    ) -> T {
         let taken = self.lock();
         then(&|source| taken.of.get(&source).copied().unwrap_or_default())
     }
@@ -113,7 +116,7 @@ impl Places {
 
     /// Says in the log that a connection from `source` found no place, unless that was said a short
     /// while ago.
-    pub(super) fn tell_full(&self, full: Full, source: Source) {
+    pub(super) fn tell_full(&self, full: Full, source: ClientNetwork) {
         let mut taken = self.lock();
         let now = Instant::now();
         if taken.told.is_some_and(|told| now < told + QUIET) {
@@ -147,7 +150,7 @@ impl Places {
         }
     }
 
-    fn count(self: &Arc<Self>, mut taken: MutexGuard<'_, Taken>, source: Source) -> Place {
+    fn count(self: &Arc<Self>, mut taken: MutexGuard<'_, Taken>, source: ClientNetwork) -> Place {
         taken.all += 1;
         *taken.of.entry(source).or_default() += 1;
         Place {
@@ -166,12 +169,12 @@ impl Places {
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
-    source: Source,
+    source: ClientNetwork,
 }
 
 impl Place {
     /// Whose it is.
-    pub(super) fn source(&self) -> Source {
+    pub(super) fn source(&self) -> ClientNetwork {
         self.source
     }
 }
@@ -196,7 +199,7 @@ mod tests {
     #[test]
     fn places_are_counted_by_source_and_in_all_and_are_free_again() {
         let places = Arc::new(Places::new(3, 2));
-        let source = |last: u8| Source::of([192, 0, 2, last].into());
+        let source = |last: u8| ClientNetwork::of([192, 0, 2, last].into());
         let (first, second) = (places.take(source(1)).unwrap(), places.take(source(1)));
         assert_eq!(places.take(source(1)).unwrap_err(), Full::Source);
         let _third = places.take(source(2)).unwrap();

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::connection::{ClientStream, Connection, Limits, Standing};
 use super::places::{Full, Place, Places};
-use super::source::Source;
+use crate::auth::ClientNetwork;
 
 /// How many looks there are in the shortest limit, and how long the pause between two is at most
 /// and at least.
@@ -51,7 +51,7 @@ impl Watch {
             spawn(look(Rc::downgrade(self)));
         }
         let peer = stream.peer_addr()?;
-        let source = Source::of(peer.ip());
+        let source = ClientNetwork::of(peer.ip());
         let place = self.places.take(source);
         let place = place.or_else(|full| self.in_place_of_another(full, source))?;
         let connection = Rc::new(Connection::new(stream, place, Instant::now()));
@@ -63,7 +63,7 @@ impl Watch {
         Ok((ClientStream::new(connection, ended), peer))
     }
 
-    fn in_place_of_another(&self, full: Full, source: Source) -> io::Result<Place> {
+    fn in_place_of_another(&self, full: Full, source: ClientNetwork) -> io::Result<Place> {
         self.places.tell_full(full, source);
         let victim = match full {
             Full::Source => self.least_missed(|connection| connection.source() == source),

@@ -41,7 +41,10 @@ fn what_a_resource_needs() {
             "config.toml:2: resource.a.ttl: is missing; valid: { memory = \"30s\", redis = \"5m\" }",
         ]
     );
-    assert!(replaced("[resource.news]", "[resource.\"n w\"]").contains("is no name of a resource"));
+    assert!(
+        replaced("[resource.news]", "[resource.\"n w\"]")
+            .contains("is not a valid name of a resource")
+    );
     assert!(replaced("memory = \"30s\", ", "").contains("ttl.memory: is missing"));
     assert!(replaced(", redis = \"5m\"", "").contains("ttl.redis: is missing"));
     assert!(faults("resource = 5")[0].contains("resource: is 5; valid: a table"));
@@ -59,7 +62,7 @@ fn sources_of_a_resource() {
     assert!(source("\"news\"").contains("source: is \"news\"; valid: { news"));
     assert!(source("{}").contains("source: is empty; valid: { news"));
     assert!(source("{ sqll = \"q\" }").contains("did you mean \"sql\"?"));
-    assert!(source("{ sql = \"q\", parts = [\"a\"] }").contains("is of kinds sql and parts"));
+    assert!(source("{ sql = \"q\", parts = [\"a\"] }").contains("has the kinds sql and parts"));
     assert!(source("{ news = [] }").contains("news: is empty; valid: an array"));
     assert!(source("{ news = \"newsapi\" }").contains("news: is \"newsapi\"; valid: an array"));
     assert!(source("{ news = [5] }").contains("news: is 5; valid: an array"));
@@ -87,7 +90,7 @@ fn apis_of_a_resource() {
     let all = faults(&all).join("\n");
     assert!(all.contains("source.http: "), "{all}");
     assert!(
-        all.contains("source.query.y: has {y}, which is no parameter"),
+        all.contains("source.query.y: has {y}, which is not a parameter"),
         "{all}"
     );
 }
@@ -100,7 +103,7 @@ fn a_source_with_a_fault_is_still_of_its_kind() {
         [
             "config.toml:2: resource.w.source.parts: is empty; valid: an array of at least one name of a resource"
         ],
-        "a whole has no ttl"
+        "a composite has no ttl"
     );
     let api = faults(
         "[resource.q]\nsource = { http = \"https://host/\", pick = 5 }\nttl = \"upstream\"\n",
@@ -116,7 +119,7 @@ fn paths_of_resources() {
     let path = |to: &str| replaced("\"/news\"", to);
     assert!(path("\"news\"").contains("path: is \"news\", which does not begin with"));
     assert!(path("5").contains("path: is 5; valid: \"/articles\""));
-    assert!(path("\"/keys\"").contains("path: is \"/keys\", which is larder's own"));
+    assert!(path("\"/keys\"").contains("path: is \"/keys\", which is reserved for larder"));
     let second = |path: &str| {
         format!(
             "[resource.b]\npath = \"{path}\"\nsource = {{ news = [\"newsapi\"] }}\nttl = {{ memory = \"0s\", redis = \"1s\" }}\n"
@@ -190,7 +193,7 @@ fn parameters() {
         ),
         (
             "category = { type = \"string\", pattern = \"[a\" }",
-            "pattern: is \"[a\", no regular expression",
+            "pattern: is \"[a\", which is not a valid regular expression",
         ),
         (
             "category = { type = \"string\", max_length = 0 }",
@@ -214,11 +217,11 @@ fn parameters() {
         ),
         (
             "category = { type = \"string\", view = true }",
-            "category: is what the news are loaded by",
+            "category: is not a view: news are loaded by it",
         ),
         (
             "category = { type = \"boolean\" }",
-            "category: is what the news are loaded by",
+            "category: is not a view: news are loaded by it",
         ),
         (
             "category = { type = \"string\", kind = 1 }",
@@ -231,11 +234,11 @@ fn parameters() {
     for (to, expected) in [
         (
             "limit = { type = \"integer\" }",
-            "limit: is cut from the loaded news; valid: type = \"integer\", view = true",
+            "limit: must be a view: it selects from the loaded news; valid: type = \"integer\", view = true",
         ),
         (
             "limit = { type = \"string\", view = true }",
-            "limit: is cut from the loaded news",
+            "limit: must be a view: it selects from the loaded news",
         ),
         (
             "limit = { type = \"integer\", view = true, min = -1 }",
@@ -271,7 +274,7 @@ fn parameters() {
             "source = { type = \"string\", view = true }",
             "source = { type = \"string\" }"
         )
-        .contains("source: is cut from the loaded news; valid: type = \"string\", view = true")
+        .contains("source: must be a view: it selects from the loaded news; valid: type = \"string\", view = true")
     );
     let typo =
         fault_of_resource(|text| text + "params.lmit = { type = \"integer\", view = true }\n");
@@ -313,11 +316,11 @@ fn tags_of_a_resource() {
     assert!(tags("\"news\"").contains("tags: is \"news\"; valid: an array of tags"));
     assert!(tags("[5]").contains("tags: is 5; valid: a tag such as"));
     assert!(tags("[\"a b\"]").contains("has \"a b\", which has a space"));
-    assert!(tags("[\"*\"]").contains("which is \"*\", the name of everything"));
+    assert!(tags("[\"*\"]").contains("which is \"*\", which means everything"));
     assert!(tags("[\"a:{category\"]").contains("which has a brace without its other half"));
     assert!(tags("[\"a\", \"a\"]").contains("has \"a\" twice"));
     assert!(tags("[\"a:{limit}\"]").contains("limit is a view"));
     assert!(tags("[\"a:{x}\"]").contains(
-        "x is no parameter of this resource; valid: a tag with no other parameters than category"
+        "x is not a parameter of this resource; valid: a tag with no other parameters than category"
     ));
 }

@@ -391,7 +391,7 @@ fn the_database_decides_which_letters_are_one() {
             false,
         ),
     ] {
-        let place = Place::postgres_with(options);
+        let place = Place::postgres_with(&format!("TEMPLATE template0 {options}"));
         let database = place.migrated();
         fixture::batch(
             &database,

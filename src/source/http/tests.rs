@@ -1,8 +1,8 @@
 //! Calls to servers that answer well, badly, slowly and not at all.
 
 use super::*;
-use crate::source::tiny_server::{TinyServer, respond};
 use std::io::Write;
+use testkit::upstream::{FakeUpstream, respond};
 
 mod heads;
 
@@ -15,7 +15,7 @@ fn client(timeout: Duration) -> HttpClient {
 }
 
 /// A call that carries the key both ways. Whatever comes of it must not show the key.
-fn get(server: &TinyServer, timeout: Duration) -> Result<HttpAnswer, SourceError> {
+fn get(server: &FakeUpstream, timeout: Duration) -> Result<HttpAnswer, SourceError> {
     let key = [Secret::new(KEY)];
     let outcome = client(timeout).get(
         &Get {
@@ -36,7 +36,7 @@ const PATIENT: Duration = Duration::from_secs(10);
 
 #[test]
 fn sends_what_it_was_given_and_who_it_is() {
-    let server = TinyServer::start(|mut stream, request| {
+    let server = FakeUpstream::raw(|mut stream, request| {
         respond(&mut stream, "200 OK", &[], request.as_bytes());
     });
     let answer = get(&server, PATIENT).unwrap();
@@ -53,7 +53,7 @@ fn sends_what_it_was_given_and_who_it_is() {
 #[test]
 fn any_status_is_an_answer() {
     for status in ["429 Too Many Requests", "500 Oops", "404 Not Found"] {
-        let server = TinyServer::start(move |mut stream, _| {
+        let server = FakeUpstream::raw(move |mut stream, _| {
             respond(&mut stream, status, &["Retry-After: 7"], b"body");
         });
         let answer = get(&server, PATIENT).unwrap();
@@ -121,14 +121,14 @@ fn a_pause_is_as_long_as_the_upstream_says_and_no_longer_than_is_set() {
 
 #[test]
 fn a_truncated_body_is_an_error() {
-    let server = TinyServer::start(|mut stream, _| {
+    let server = FakeUpstream::raw(|mut stream, _| {
         stream
             .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{\"half\":")
             .unwrap();
     });
     let error = get(&server, PATIENT).unwrap_err();
     assert!(matches!(error, SourceError::Failed(_)), "{error:?}");
-    let server = TinyServer::start(|mut stream, _| {
+    let server = FakeUpstream::raw(|mut stream, _| {
         stream
             .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{\"half\":")
             .unwrap();
@@ -139,7 +139,7 @@ fn a_truncated_body_is_an_error() {
 
 #[test]
 fn a_connection_closed_with_nothing_is_an_error() {
-    let server = TinyServer::start(|_, _| {});
+    let server = FakeUpstream::raw(|_, _| {});
     let error = get(&server, PATIENT).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -149,7 +149,8 @@ fn a_connection_closed_with_nothing_is_an_error() {
 
 #[test]
 fn nobody_there_and_what_is_no_http_are_errors() {
-    let gone = TinyServer::start(|_, _| {}).stop();
+    let mut gone = FakeUpstream::raw(|_, _| {});
+    gone.stop();
     let error = get(&gone, PATIENT).unwrap_err();
     assert!(
         error
@@ -157,7 +158,7 @@ fn nobody_there_and_what_is_no_http_are_errors() {
             .starts_with("newsapi could not be asked: "),
         "{error}"
     );
-    let server = TinyServer::start(|mut stream, request| {
+    let server = FakeUpstream::raw(|mut stream, request| {
         // It even says the key back.
         stream.write_all(request.as_bytes()).unwrap();
     });
@@ -166,7 +167,7 @@ fn nobody_there_and_what_is_no_http_are_errors() {
 }
 
 /// The call ends at its deadline, neither before nor long after.
-fn ends_at_its_deadline(server: &TinyServer) {
+fn ends_at_its_deadline(server: &FakeUpstream) {
     let timeout = Duration::from_millis(300);
     let start = Instant::now();
     let error = get(server, timeout).unwrap_err();
@@ -180,7 +181,7 @@ fn ends_at_its_deadline(server: &TinyServer) {
 
 #[test]
 fn silence_ends_at_the_deadline() {
-    ends_at_its_deadline(&TinyServer::start(|mut stream, _| {
+    ends_at_its_deadline(&FakeUpstream::raw(|mut stream, _| {
         // Until the client hangs up.
         let _ = stream.read(&mut [0]);
     }));
@@ -190,7 +191,7 @@ fn silence_ends_at_the_deadline() {
 fn a_byte_at_a_time_ends_at_the_deadline() {
     // Within the head, and within the body.
     for at_once in [9, 40] {
-        ends_at_its_deadline(&TinyServer::start(move |mut stream, _| {
+        ends_at_its_deadline(&FakeUpstream::raw(move |mut stream, _| {
             let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n".to_vec();
             answer.resize(900, b'x');
             let (start, drip) = answer.split_at(at_once);
@@ -207,25 +208,25 @@ fn a_byte_at_a_time_ends_at_the_deadline() {
 
 #[test]
 fn a_deadline_that_has_passed_calls_nobody() {
-    let server = TinyServer::start(|mut stream, _| respond(&mut stream, "200 OK", &[], b""));
+    let server = FakeUpstream::raw(|mut stream, _| respond(&mut stream, "200 OK", &[], b""));
     let error = get(&server, Duration::ZERO).unwrap_err();
     assert!(matches!(error, SourceError::TooSlow(_)));
-    assert_eq!(server.requests(), 0);
+    assert_eq!(server.calls(), 0);
 }
 
 #[test]
 fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
-    let server = TinyServer::start(|mut stream, _| {
+    let server = FakeUpstream::raw(|mut stream, _| {
         respond(&mut stream, "200 OK", &[], &[b'x'; 1000]);
     });
     assert_eq!(get(&server, PATIENT).unwrap().body.len(), 1000);
-    let server = TinyServer::start(|mut stream, _| {
+    let server = FakeUpstream::raw(|mut stream, _| {
         respond(&mut stream, "200 OK", &[], &[b'x'; 1001]);
     });
     let error = get(&server, PATIENT).unwrap_err();
     assert_eq!(error.to_string(), "newsapi answered with more than 1000B");
     // Endless, and its length unsaid.
-    let server = TinyServer::start(|mut stream, _| {
+    let server = FakeUpstream::raw(|mut stream, _| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
         while stream.write_all(&[b'x'; 500]).is_ok() {}
     });
@@ -249,16 +250,16 @@ const BOMB: &[u8] = &[
 
 #[test]
 fn gzip_is_unpacked_and_the_limit_counts_what_it_unpacks_to() {
-    let server = TinyServer::start(|mut stream, _| {
+    let server = FakeUpstream::raw(|mut stream, _| {
         respond(&mut stream, "200 OK", &["Content-Encoding: gzip"], PACKED);
     });
     assert_eq!(get(&server, PATIENT).unwrap().body, b"hello, packed world");
-    let server = TinyServer::start(|mut stream, _| {
+    let server = FakeUpstream::raw(|mut stream, _| {
         respond(&mut stream, "200 OK", &["Content-Encoding: gzip"], BOMB);
     });
     let error = get(&server, PATIENT).unwrap_err();
     assert_eq!(error.to_string(), "newsapi answered with more than 1000B");
-    let server = TinyServer::start(|mut stream, _| {
+    let server = FakeUpstream::raw(|mut stream, _| {
         respond(
             &mut stream,
             "200 OK",
@@ -280,7 +281,7 @@ fn a_coding_is_known_by_each_of_its_spellings_or_named() {
         "Content-Encoding: identity, gzip",
         "Content-Encoding: identity\r\nContent-Encoding: Gzip",
     ] {
-        let server = TinyServer::start(move |mut stream, request| {
+        let server = FakeUpstream::raw(move |mut stream, request| {
             assert!(
                 request
                     .to_lowercase()
@@ -296,7 +297,7 @@ fn a_coding_is_known_by_each_of_its_spellings_or_named() {
         ("Content-Encoding: gzip, Zstd", "`Zstd`"),
         ("Content-Encoding: s3cr3t-k3y", "`***`"),
     ] {
-        let server = TinyServer::start(move |mut stream, _| {
+        let server = FakeUpstream::raw(move |mut stream, _| {
             respond(&mut stream, "200 OK", &[header], PACKED);
         });
         assert_eq!(
@@ -307,7 +308,7 @@ fn a_coding_is_known_by_each_of_its_spellings_or_named() {
         );
     }
     // Packed twice, it is the text in the end that counts.
-    let server = TinyServer::start(|mut stream, _| {
+    let server = FakeUpstream::raw(|mut stream, _| {
         respond(
             &mut stream,
             "200 OK",
@@ -321,9 +322,9 @@ fn a_coding_is_known_by_each_of_its_spellings_or_named() {
 
 #[test]
 fn a_redirect_to_another_host_is_not_followed() {
-    let other = TinyServer::start(|mut stream, _| respond(&mut stream, "200 OK", &[], b"caught"));
+    let other = FakeUpstream::raw(|mut stream, _| respond(&mut stream, "200 OK", &[], b"caught"));
     let elsewhere = format!("Location: {}/?api-key={KEY}", other.base_url());
-    let server = TinyServer::start(move |mut stream, _| {
+    let server = FakeUpstream::raw(move |mut stream, _| {
         respond(&mut stream, "302 Found", &[&elsewhere], b"");
     });
     let error = get(&server, PATIENT).unwrap_err();
@@ -333,10 +334,10 @@ fn a_redirect_to_another_host_is_not_followed() {
             .starts_with("newsapi redirects (302) to http://127.0.0.1,"),
         "{error}"
     );
-    assert_eq!(other.requests(), 0);
+    assert_eq!(other.calls(), 0);
     for location in ["//evil.example/", "https://127.0.0.1/", "\\\\evil"] {
         let header = format!("Location: {location}");
-        let server = TinyServer::start(move |mut stream, _| {
+        let server = FakeUpstream::raw(move |mut stream, _| {
             respond(&mut stream, "301 Moved Permanently", &[&header], b"");
         });
         assert!(
@@ -357,7 +358,7 @@ fn a_redirect_within_the_origin_is_followed() {
     ] {
         let head = format!("Location: {location}");
         // Its body is not needed, and cannot be had.
-        let server = TinyServer::start(move |mut stream, request| {
+        let server = FakeUpstream::raw(move |mut stream, request| {
             if request.starts_with("GET /search?q=") {
                 let head = format!("HTTP/1.1 308 Permanent Redirect\r\n{head}\r\n");
                 let _ = stream.write_all(head.as_bytes());
@@ -370,7 +371,7 @@ fn a_redirect_within_the_origin_is_followed() {
         let line = format!("GET {target} HTTP/1.1");
         assert!(body.starts_with(&line), "{location}: {body}");
     }
-    let circle = TinyServer::start(|mut stream, _| {
+    let circle = FakeUpstream::raw(|mut stream, _| {
         respond(&mut stream, "302 Found", &["Location: /again"], b"");
     });
     assert_eq!(
@@ -386,7 +387,7 @@ fn a_connection_is_used_again_after_an_answer_without_a_body() {
         "304 Not Modified",
         "204 No Content",
     ] {
-        let server = TinyServer::start(move |mut stream, _| {
+        let server = FakeUpstream::raw(move |mut stream, _| {
             // All that comes on this one connection, which counts as one request.
             let (mut seen, mut byte) = (b"\r\n\r\n".to_vec(), [0]);
             loop {
@@ -412,7 +413,7 @@ fn a_connection_is_used_again_after_an_answer_without_a_body() {
             assert_eq!(answer.status.to_string(), head[..3]);
             assert!(answer.body.is_empty());
         }
-        assert_eq!(server.requests(), 1, "{head}");
+        assert_eq!(server.calls(), 1, "{head}");
     }
 }
 
@@ -420,7 +421,7 @@ fn a_connection_is_used_again_after_an_answer_without_a_body() {
 fn a_body_where_none_may_be_does_not_reach_the_next_answer() {
     // It comes with the head, or so late that the next request was sent already.
     for late in [false, true] {
-        let server = TinyServer::start(move |mut stream, _| {
+        let server = FakeUpstream::raw(move |mut stream, _| {
             let head = "HTTP/1.1 204 No Content\r\nContent-Length: 11\r\n\r\n";
             let answer = if late {
                 head.to_owned()
@@ -444,7 +445,7 @@ fn a_body_where_none_may_be_does_not_reach_the_next_answer() {
             let answer = client.get(&get, Instant::now() + PATIENT).unwrap();
             assert_eq!((answer.status, answer.body.len()), (204, 0));
         }
-        assert_eq!(server.requests(), 4, "late: {late}");
+        assert_eq!(server.calls(), 4, "late: {late}");
     }
 }
 

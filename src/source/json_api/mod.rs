@@ -11,7 +11,6 @@
 mod lifetime;
 mod pick;
 mod target;
-mod template;
 #[cfg(test)]
 mod tests;
 mod validator;
@@ -25,14 +24,12 @@ use super::error::{SourceError, shown};
 use super::http::{Get, HttpAnswer};
 use super::json_text::{NoJson, json_text};
 use super::upstream::HttpUpstream;
+use crate::template::Template;
 use larder_cache::Secret;
 use larder_cache::{Lifetime, LoadContext, LoadError, Loaded, Value};
 use pick::{Nothing, Pointer};
 use target::Target;
 use validator::Validator;
-
-pub(crate) use template::is_variable;
-pub use template::{Template, TemplateError};
 
 /// What an operator says of such an API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +118,7 @@ impl JsonApiSettings {
     fn read(&self) -> Result<(Target, Option<Pointer>), Vec<JsonApiFault>> {
         let no_pointer = || JsonApiFault {
             place: Place::Pick,
-            problem: "is no JSON pointer".to_owned(),
+            problem: "is not a valid JSON pointer".to_owned(),
             valid: "\"/data/items/0\": a slash before each name, ~1 for a slash and ~0 for a tilde in one",
         };
         let pick = self.pick.as_deref();
@@ -209,7 +206,7 @@ impl JsonApi {
         params: &[(N, V)],
         attempt: LoadContext,
     ) -> Result<Loaded, LoadError> {
-        let previous = attempt.previous;
+        let previous = attempt.revalidation;
         let shown = previous.as_ref().map(|previous| &*previous.validator);
         let (value, validator, life) = match self.fetch(params, shown, attempt.deadline)? {
             Fetched::New {
@@ -225,7 +222,7 @@ impl JsonApi {
         };
         Ok(Loaded {
             value,
-            life: match self.ttl {
+            lifetime: match self.ttl {
                 TtlFrom::Resource => Lifetime::Policy,
                 TtlFrom::Upstream => life,
             },

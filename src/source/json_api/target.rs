@@ -1,22 +1,25 @@
-//! Where a call goes and what it carries, made from templates and the parameters of a request.
+//! The request to an upstream, made from templates and the parameters of a resource.
 //!
-//! Promise: a parameter stays in its place. In the path all but unreserved characters (RFC 3986, section 2.3) are escaped, and a
-//! value that would climb (`.` or `..` as a segment, also behind an escaped slash, which some servers unescape first) is refused.
-//! In the query it is escaped likewise; in a header it has no control character. Scheme, host and port are the operator's alone.
+//! Promise: a parameter cannot leave its place. In the path and the query, everything but
+//! unreserved characters (RFC 3986, section 2.3) is escaped. A value that would climb the path is
+//! refused: a segment that is `.` or `..`, even after an escaped slash, which some servers unescape
+//! first. In a header, a value has no control character. Scheme, host and port have no parameters.
 //!
-//! What the environment fills in is a whole base URL, or a part of one, in front of the path; from
-//! there on it is a value and escaped.
+//! An environment variable before the path is a base URL or a part of one. Anywhere else it is a
+//! value, which is escaped.
 
 use std::fmt;
 
+use percent_encoding::{
+    AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode,
+};
 use ureq::http::{HeaderName, Uri};
 
-use super::template::{Piece, Template};
 use super::{JsonApiFault, JsonApiSettings, Place};
+use crate::template::{Part, Template};
 use larder_cache::Secret;
-use larder_cache::{escape_into, unescaped};
 
-/// Headers that are the client's own business: what it sends there depends on the connection, the body or the copy at hand.
+/// Headers that the client sets itself, by the connection, the body or the copy that it has.
 const OWN_HEADERS: [&str; 15] = [
     "accept-encoding",
     "connection",
@@ -35,6 +38,25 @@ const OWN_HEADERS: [&str; 15] = [
     "upgrade",
 ];
 
+/// Everything but unreserved characters.
+const VALUE: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+/// What a URL cannot have anywhere.
+const ILLEGAL: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
 const URL_FORM: &str = "\"https://api.example.com/v1/thing/{id}\"";
 const HEADER_FORM: &str = "{ \"X-Api-Key\" = \"${API_KEY}\" }";
 
@@ -46,17 +68,17 @@ pub(super) struct Target {
     /// One for each `name=value`.
     query: Vec<Vec<Bit>>,
     headers: Vec<(String, Vec<Bit>)>,
-    /// All that must not be shown, the longest first.
+    /// What must not be shown, the longest first.
     secrets: Vec<Secret>,
     identity: String,
 }
 
-/// A piece of what is sent.
+/// A piece of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Bit {
     /// Sent as it is.
     Text(String),
-    /// The value of this parameter, escaped where its place wants it.
+    /// The value of this parameter, escaped as its place requires.
     Param(String),
 }
 
@@ -76,7 +98,7 @@ impl fmt::Debug for Target {
 }
 
 impl Target {
-    /// The target of these settings, or all that is wrong with them.
+    /// The target of these settings, or everything that is wrong with them.
     pub(super) fn build(settings: &JsonApiSettings) -> Result<Target, Vec<JsonApiFault>> {
         let mut faults = Vec::new();
         let mut fault = |place: Place, problem: &str, valid| {
@@ -102,10 +124,10 @@ impl Target {
                 fault(Place::Query(name.clone()), "has no name", "a name");
             }
             let mut bits = vec![Bit::Text(format!("{}=", escaped(name)))];
-            bits.extend(template.pieces().iter().map(|piece| match piece {
-                Piece::Text(text) => Bit::Text(escaped(text)),
-                Piece::Filled(_, secret) => Bit::Text(escaped(secret.reveal())),
-                Piece::Param(name) => Bit::Param(name.clone()),
+            bits.extend(template.parts().iter().map(|part| match part {
+                Part::Text(text) => Bit::Text(escaped(text)),
+                Part::Filled(_, secret) => Bit::Text(escaped(secret.reveal())),
+                Part::Param(name) => Bit::Param(name.clone()),
             }));
             target.query.push(bits);
         }
@@ -114,25 +136,25 @@ impl Target {
             let before = &settings.headers[..at];
             let place = || Place::Header(name.clone());
             if HeaderName::from_bytes(name.as_bytes()).is_err() {
-                fault(place(), "is no name of a header", HEADER_FORM);
+                fault(place(), "is not a valid header name", HEADER_FORM);
             } else if OWN_HEADERS.contains(&lower.as_str()) {
                 fault(
                     place(),
-                    "is a header that larder writes itself",
+                    "is a header that larder sets itself",
                     "another header",
                 );
             } else if before
                 .iter()
                 .any(|(other, _)| other.eq_ignore_ascii_case(name))
             {
-                fault(place(), "is there twice", "each header once");
+                fault(place(), "is declared twice", "each header once");
             }
-            let bits: Vec<Bit> = template.pieces().iter().map(header_bit).collect();
+            let bits: Vec<Bit> = template.parts().iter().map(header_bit).collect();
             if bits
                 .iter()
                 .any(|bit| matches!(bit, Bit::Text(text) if !fits_header(text)))
             {
-                let problem = "has a control character, perhaps in what a variable holds";
+                let problem = "has a control character, perhaps in a variable's value";
                 fault(place(), problem, "text on one line");
             }
             target.headers.push((name.clone(), bits));
@@ -152,7 +174,7 @@ impl Target {
         Ok(target)
     }
 
-    /// Takes the URL apart. No problem shows any of it.
+    /// Takes the URL apart. Its errors show none of it.
     fn split_url(&mut self, url: &Template) -> Result<(), &'static str> {
         enum At {
             Origin,
@@ -160,12 +182,12 @@ impl Target {
             Query,
         }
         let (mut at, mut query) = (At::Origin, Vec::new());
-        for piece in url.pieces() {
-            let mut text = match piece {
-                Piece::Param(_) if matches!(at, At::Origin) => {
+        for part in url.parts() {
+            let mut text = match part {
+                Part::Param(_) if matches!(at, At::Origin) => {
                     return Err("has a parameter in its scheme, host or port");
                 }
-                Piece::Param(name) => {
+                Part::Param(name) => {
                     let bits = if matches!(at, At::Path) {
                         &mut self.path
                     } else {
@@ -174,8 +196,8 @@ impl Target {
                     bits.push(Bit::Param(name.clone()));
                     continue;
                 }
-                Piece::Text(text) => text.as_str(),
-                Piece::Filled(_, secret) if !matches!(at, At::Origin) => {
+                Part::Text(text) => text.as_str(),
+                Part::Filled(_, secret) if !matches!(at, At::Origin) => {
                     let bits = match at {
                         At::Path => &mut self.path,
                         _ => &mut query,
@@ -183,7 +205,7 @@ impl Target {
                     bits.push(Bit::Text(escaped(secret.reveal())));
                     continue;
                 }
-                Piece::Filled(_, secret) => secret.reveal(),
+                Part::Filled(_, secret) => secret.reveal(),
             };
             if text.contains('#') {
                 return Err("has a fragment");
@@ -221,7 +243,7 @@ impl Target {
             .split_once("://")
             .map_or("", |(scheme, _)| scheme);
         if !matches!(scheme, "http" | "https") {
-            return Err("is no http:// or https:// URL");
+            return Err("is not an http:// or https:// URL");
         }
         if self.origin.contains('@') {
             return Err("has a user or a password in it, which belongs in a header");
@@ -236,14 +258,14 @@ impl Target {
         if !port.is_empty() && uri.port_u16().is_none_or(|port| port == 0) {
             return Err("has no valid port");
         }
-        // A parameter's place, to be judged by what stands around it.
+        // Any value, to check the text around the parameters.
         if climbs(&self.path_with(&|_| Some("x"))) {
             return Err("has . or .. as a part of its path");
         }
         Ok(())
     }
 
-    /// The call for these values; `None` if one of them cannot be sent in its place.
+    /// The call with these values. `None` if one of them cannot be sent in its place.
     pub(super) fn call<'v>(&self, value: &Lookup<'v>) -> Option<Call<'_>> {
         let path = self.path_with(value);
         if climbs(&path) {
@@ -254,7 +276,7 @@ impl Target {
         for entry in self.query.iter().filter(|entry| !is_left_out(entry, value)) {
             url.push(mark);
             mark = '&';
-            write(entry, value, &mut url, escape_into);
+            write(entry, value, &mut url, escape_to);
         }
         let mut headers = Vec::with_capacity(self.headers.len());
         for (name, bits) in &self.headers {
@@ -275,7 +297,7 @@ impl Target {
 
     fn path_with(&self, value: &Lookup<'_>) -> String {
         let mut path = String::new();
-        write(&self.path, value, &mut path, escape_into);
+        write(&self.path, value, &mut path, escape_to);
         path
     }
 
@@ -297,7 +319,7 @@ fn write(bits: &[Bit], value: &Lookup<'_>, out: &mut String, add: fn(&mut String
     }
 }
 
-/// An entry of the query that is nothing but a parameter that was not given.
+/// Whether an entry of the query is nothing but a parameter without a value.
 fn is_left_out(entry: &[Bit], value: &Lookup<'_>) -> bool {
     match entry {
         [Bit::Text(name), Bit::Param(param)] => {
@@ -336,15 +358,15 @@ fn entries(query: Vec<Bit>) -> Vec<Vec<Bit>> {
     entries
 }
 
-fn header_bit(piece: &Piece) -> Bit {
-    match piece {
-        Piece::Text(text) => Bit::Text(text.clone()),
-        Piece::Filled(_, secret) => Bit::Text(secret.reveal().to_owned()),
-        Piece::Param(name) => Bit::Param(name.clone()),
+fn header_bit(part: &Part) -> Bit {
+    match part {
+        Part::Text(text) => Bit::Text(text.clone()),
+        Part::Filled(_, secret) => Bit::Text(secret.reveal().to_owned()),
+        Part::Param(name) => Bit::Param(name.clone()),
     }
 }
 
-/// What no error may show: what was filled in, as it is and as it is sent.
+/// What no error may show: the variables' values, as they are and as they are sent.
 fn secrets(settings: &JsonApiSettings) -> Vec<Secret> {
     let mut texts: Vec<String> = settings
         .templates()
@@ -354,40 +376,28 @@ fn secrets(settings: &JsonApiSettings) -> Vec<Secret> {
             [text.to_owned(), escaped(text), made_legal(text)]
         })
         .collect();
-    // One that is a part of another would leave the rest of that one to be seen.
+    // The longest first: masking a part of a secret would leave the rest of it visible.
     texts.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
     texts.dedup();
     texts.into_iter().map(Secret::new).collect()
 }
 
 fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    escape_into(&mut out, text);
-    out
+    utf8_percent_encode(text, VALUE).to_string()
 }
 
-/// Escapes no more than what no URL may have.
+fn escape_to(out: &mut String, text: &str) {
+    out.extend(utf8_percent_encode(text, VALUE));
+}
+
+/// Escapes no more than what a URL cannot have.
 fn made_legal(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_ascii_graphic() && !"\"<>\\^`{|}".contains(c) {
-            out.push(c);
-        } else {
-            escape_into(&mut out, c.encode_utf8(&mut [0; 4]));
-        }
-    }
-    out
+    utf8_percent_encode(text, ILLEGAL).to_string()
 }
 
-/// Whether a server that unescapes it, once, could leave a segment upwards.
+/// Whether a segment of the path, unescaped once, is `.` or `..`.
 fn climbs(path: &str) -> bool {
-    let mut plain = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some(first) = rest.first() {
-        let (byte, length) = unescaped(rest).map_or((*first, 1), |byte| (byte, 3));
-        plain.push(byte);
-        rest = &rest[length..];
-    }
+    let plain: Vec<u8> = percent_decode_str(path).collect();
     let mut segments = plain.split(|byte| matches!(byte, b'/' | b'\\'));
     segments.any(|segment| matches!(segment, b"." | b".."))
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::source::HttpUpstreamSettings;
-use crate::source::tiny_server::{TinyServer, respond};
 use larder_cache::Revalidation;
+use testkit::upstream::{FakeUpstream, respond};
 
 mod target;
 
@@ -39,7 +39,7 @@ fn named(all: &[(&str, &str)]) -> Vec<(String, Template)> {
 }
 
 /// An API at `server` with the key in all three places.
-fn api(server: &TinyServer, change: impl FnOnce(&mut JsonApiSettings)) -> JsonApi {
+fn api(server: &FakeUpstream, change: impl FnOnce(&mut JsonApiSettings)) -> JsonApi {
     let mut settings = settings(&format!(
         "{}/quote/{{symbol}}?k=${{KEY}}",
         server.base_url()
@@ -72,8 +72,8 @@ fn answering(
     status: &'static str,
     headers: &'static [&'static str],
     body: &'static [u8],
-) -> TinyServer {
-    TinyServer::start(move |mut stream, _| respond(&mut stream, status, headers, body))
+) -> FakeUpstream {
+    FakeUpstream::raw(move |mut stream, _| respond(&mut stream, status, headers, body))
 }
 
 fn failure(api: &JsonApi) -> String {
@@ -213,7 +213,7 @@ fn absence_needs_no_body() {
     for status in ["404 Not Found", "410 Gone"] {
         // A page of 5 MiB, or half of a small one.
         for (length, sent) in [(5 << 20, 5 << 20), (50, 25)] {
-            let server = TinyServer::start(move |mut stream, _| {
+            let server = FakeUpstream::raw(move |mut stream, _| {
                 let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n");
                 let _ = stream.write_all(head.as_bytes());
                 let _ = stream.write_all(&vec![b'x'; sent]);
@@ -257,12 +257,12 @@ fn a_quota_that_comes_back_too_late_is_spent() {
         fetch(&api, &[], None),
         Err(SourceError::Spent { .. })
     ));
-    assert_eq!(server.requests(), 1);
+    assert_eq!(server.calls(), 1);
 }
 
 #[test]
 fn what_the_upstream_confirms_is_given_back_without_a_copy() {
-    let server = TinyServer::start(|mut stream, request| {
+    let server = FakeUpstream::raw(|mut stream, request| {
         if request.contains("if-none-match: \"v1\"\r\n") {
             // It repeats nothing but its ETag, so what it said before holds.
             respond(&mut stream, "304 Not Modified", &["ETag: \"v1\""], b"");
@@ -276,7 +276,7 @@ fn what_the_upstream_confirms_is_given_back_without_a_copy() {
         let load = |previous: Option<Revalidation>| {
             let attempt = LoadContext {
                 deadline: Instant::now() + LONG,
-                previous,
+                revalidation: previous,
             };
             api.load(&[("symbol", "A")], attempt).unwrap()
         };
@@ -289,7 +289,7 @@ fn what_the_upstream_confirms_is_given_back_without_a_copy() {
         assert_eq!(second.value, first.value);
         assert_eq!(second.value.bytes().as_ptr(), first.value.bytes().as_ptr());
         assert_eq!(second.validator, first.validator);
-        for life in [first.life, second.life] {
+        for life in [first.lifetime, second.lifetime] {
             match ttl {
                 TtlFrom::Resource => assert_eq!(life, Lifetime::Policy),
                 TtlFrom::Upstream => {
@@ -300,13 +300,13 @@ fn what_the_upstream_confirms_is_given_back_without_a_copy() {
             }
         }
     }
-    assert_eq!(server.requests(), 4);
+    assert_eq!(server.calls(), 4);
 }
 
 #[test]
 fn a_304_that_says_what_a_200_would_is_one_all_the_same() {
     use std::io::Write;
-    let server = TinyServer::start(|mut stream, _| {
+    let server = FakeUpstream::raw(|mut stream, _| {
         let _ = stream.write_all(
             b"HTTP/1.1 304 Not Modified\r\nConnection: close\r\nContent-Length: 50\r\nContent-Encoding: gzip\r\n\r\n",
         );

@@ -130,7 +130,9 @@ impl NewsUpstream {
         let words = shown(&refusal.words(), self.key.as_slice());
         let what = match (words.is_empty(), status) {
             (false, _) => format!("{name} answered {status}: {words}"),
-            (true, 200) => format!("{name} answered 200 with what is no list of articles"),
+            (true, 200) => {
+                format!("{name} answered 200 with something other than a list of articles")
+            }
             (true, _) => format!("{name} answered {status}"),
         };
         if refusal.spent || answer.asks_to_wait() {
@@ -149,14 +151,14 @@ impl NewsUpstream {
 mod tests {
     use super::*;
     use crate::source::http::HttpSettings;
-    use crate::source::tiny_server::{TinyServer, respond};
     use std::time::Duration;
+    use testkit::upstream::{FakeUpstream, respond};
 
     const KEY: &str = "s3cr3t-k3y";
     const NEWSAPI_OK: &str = r#"{"status":"ok","articles":[{"title":"T","url":"https://a.example/1","publishedAt":"2022-10-21T14:06:14Z"}]}"#;
     const GUARDIAN_OK: &str = r#"{"response":{"status":"ok","results":[{"webTitle":"T","webUrl":"https://a.example/1","webPublicationDate":"2022-10-21T14:06:14Z"}]}}"#;
 
-    fn upstream(format: NewsFormat, server: &TinyServer) -> NewsUpstream {
+    fn upstream(format: NewsFormat, server: &FakeUpstream) -> NewsUpstream {
         NewsUpstream {
             format,
             base_url: format!("{}/v2/", server.base_url()),
@@ -170,8 +172,8 @@ mod tests {
         status: &'static str,
         headers: &'static [&'static str],
         body: &'static str,
-    ) -> TinyServer {
-        TinyServer::start(move |mut stream, _| {
+    ) -> FakeUpstream {
+        FakeUpstream::raw(move |mut stream, _| {
             respond(&mut stream, status, headers, body.as_bytes())
         })
     }
@@ -189,7 +191,7 @@ mod tests {
 
     #[test]
     fn asks_newsapi_with_the_key_in_a_header() {
-        let server = TinyServer::start(|mut stream, request| {
+        let server = FakeUpstream::raw(|mut stream, request| {
             let request = request.to_lowercase();
             assert!(
                 request.starts_with(
@@ -210,7 +212,7 @@ mod tests {
 
     #[test]
     fn asks_the_guardian_with_the_key_in_the_query() {
-        let server = TinyServer::start(|mut stream, request| {
+        let server = FakeUpstream::raw(|mut stream, request| {
             let line = request.lines().next().unwrap().to_owned();
             assert_eq!(
                 line.replace("%7C", "|").replace("%2C", ","),
@@ -313,7 +315,7 @@ mod tests {
                 NewsFormat::NewsApi,
                 "200 OK",
                 "garbage",
-                "newsapi answered 200 with what is no list of articles",
+                "newsapi answered 200 with something other than a list of articles",
             ),
             (
                 NewsFormat::Guardian,
@@ -326,7 +328,7 @@ mod tests {
                 NewsFormat::Guardian,
                 "200 OK",
                 NEWSAPI_OK,
-                "guardian answered 200 with what is no list of articles",
+                "guardian answered 200 with something other than a list of articles",
             ),
         ] {
             let server = answering(status, &[], body);
@@ -354,7 +356,7 @@ mod tests {
                 .starts_with("newsapi: quota spent, back in 86"),
             "{spent}"
         );
-        assert_eq!(server.requests(), 1);
+        assert_eq!(server.calls(), 1);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use super::*;
 use proptest::prelude::*;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use testkit::redis::RedisServer;
 
 const CALLS: &str = "{test:q:newsapi}:calls";
 const DAY: Duration = Duration::from_secs(86_400);
@@ -106,63 +106,19 @@ fn one_that_does_not_is_spent_and_books_nothing() {
     assert_eq!(quota.core.lock().entries.len(), 1);
 }
 
-struct Redis {
-    server: Child,
-    folder: tempfile::TempDir,
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
+struct Redis(RedisServer);
 
 impl Redis {
     fn start() -> Redis {
-        Redis::launch(tempfile::tempdir().unwrap())
-    }
-
-    fn launch(folder: tempfile::TempDir) -> Redis {
-        // Also on those that are compatible: the script has to run on each.
-        let program = std::env::var("LARDER_TEST_REDIS");
-        let server = Command::new(program.unwrap_or_else(|_| "redis-server".to_owned()))
-            .args(["--port", "0", "--save", "", "--unixsocket"])
-            .arg(folder.path().join("socket"))
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server must be installed");
-        let redis = Redis { server, folder };
-        until("redis-server answers", || redis.try_connect().is_some());
-        redis
-    }
-
-    fn kill(&mut self) {
-        self.server.kill().unwrap();
-        self.server.wait().unwrap();
-    }
-
-    /// Ends it, and starts it again, empty.
-    fn restart(&mut self) {
-        self.kill();
-        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
-        *self = Redis::launch(folder);
+        Redis(RedisServer::start())
     }
 
     fn url(&self) -> String {
-        format!(
-            "redis+unix://{}",
-            self.folder.path().join("socket").display()
-        )
-    }
-
-    fn try_connect(&self) -> Option<redis::Connection> {
-        connect(&self.url())
+        self.0.socket_url()
     }
 
     fn connect(&self) -> redis::Connection {
-        self.try_connect().unwrap()
+        connect(&self.url()).unwrap()
     }
 
     fn store(&self) -> QuotaStore {
@@ -371,7 +327,7 @@ fn what_replicas_booked_outlives_a_redis_that_comes_back_empty() {
             }
         }
         know_each_other(&replicas);
-        redis.restart();
+        redis.0.restart();
         let spent: usize = spent.into_iter().sum();
         assert_eq!(booked(&replicas, 6, max_staleness), 3 - spent);
         assert_eq!(redis.log().len(), 3);
@@ -387,9 +343,9 @@ fn what_was_booked_without_redis_is_entered_when_it_is_back() {
         replica.book(soon() + max_staleness).unwrap();
     }
     know_each_other(&replicas);
-    redis.kill();
+    redis.0.kill();
     replicas[0].book(soon() + max_staleness).unwrap();
-    redis.restart();
+    redis.0.restart();
     // By itself, also while nobody books.
     until("all three are in Redis", || redis.log().len() == 3);
     assert_eq!(booked(&replicas, 6, max_staleness), 1);

@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 
 use redis::{Connection, PubSub, RedisError, RedisResult};
 
-use super::super::clock::Clock;
-use super::super::leases::{Held, RENEW_EVERY};
-use super::super::random::random;
-use super::super::redis_fault::Fault;
-use super::super::redis_health::Health;
-use super::super::settings::CoherenceSettings;
 use super::mirror::Mirror;
 use super::name::{InvalidationTarget, Purge};
 use super::scripts::{Ping, Scripts};
+use crate::clock::Clock;
+use crate::random::random;
+use crate::redis_tier::fault::Fault;
+use crate::redis_tier::health::Health;
+use crate::redis_tier::leases::{Held, RENEW_EVERY};
+use crate::settings::CoherenceSettings;
 
 /// Pauses between two tries to connect. The longest is a quarter of `max_staleness` where that is less.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));

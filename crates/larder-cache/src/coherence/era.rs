@@ -13,8 +13,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-use super::super::clock::Clock;
 use super::name::{InvalidationTarget, Purge};
+use crate::clock::Clock;
 
 const SHARDS: usize = 16;
 /// Half a megabyte of them. With as many invalidations since a load as there are slots, two in three of its hits look at a name itself.

@@ -8,11 +8,11 @@ use std::sync::{Arc, PoisonError};
 
 use redis::Connection;
 
-use super::super::clock::micros;
 use super::bus::{Lost, Session};
 use super::era::{History, HistoryId, State};
 use super::message::{Heard, parse};
 use super::name::{InvalidationTarget, Purge};
+use crate::clock::micros;
 
 impl Session<'_> {
     /// An echo: everything up to its clock has arrived, or is missing.

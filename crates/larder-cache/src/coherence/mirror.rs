@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use redis::RedisResult;
 
-use super::super::clock::{Clock, Micros};
-use super::super::redis_fault::over;
 use super::era::{History, HistoryId, Last, State};
 use super::name::{InvalidationTarget, Purge};
 use super::pending::Pending;
 use super::scripts::Clocks;
+use crate::clock::{Clock, Micros};
+use crate::redis_tier::fault::over;
 
 /// Trust that never ends: nobody else is there to be heard.
 const FOREVER: Micros = Micros::MAX;
@@ -74,6 +74,8 @@ pub(crate) enum Standing {
     Valid,
     /// It was made stale by the invalidation with this clock.
     Soft(u64),
+    /// A soft purge is pending: Redis has not given it a clock yet.
+    SoftPending,
     /// It was invalidated: never to be served again.
     Invalid,
     /// It is of another history.
@@ -371,7 +373,7 @@ impl Mirror {
             }
         }
         match (standing, pending) {
-            (Standing::Valid, Some(Purge::Soft)) => Standing::Soft(0),
+            (Standing::Valid, Some(Purge::Soft)) => Standing::SoftPending,
             _ => standing,
         }
     }

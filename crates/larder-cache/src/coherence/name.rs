@@ -4,8 +4,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::super::entry::hash;
-use super::super::key::{Key, Tag};
+use crate::entry::hash;
+use crate::key::{Key, Tag};
 
 /// The name of everything.
 const EVERYTHING: &str = "*";

@@ -5,14 +5,14 @@
 
 use redis::{Connection, RedisResult, Script, ScriptInvocation, Value};
 
-use super::super::redis_fault::unexpected;
 use super::era::{HistoryId, State};
 use super::name::{InvalidationTarget, Purge};
+use crate::redis_tier::fault::unexpected;
 
 macro_rules! script {
     ($file:literal) => {
         concat!(
-            include_str!("../call.lua"),
+            include_str!("call.lua"),
             include_str!("history.lua"),
             include_str!($file)
         )
@@ -71,7 +71,7 @@ impl Scripts {
             invalidate: Script::new(script!("invalidate.lua")),
             read: Script::new(script!("read.lua")),
             prune: Script::new(script!("prune.lua")),
-            lease: Script::new(script!("../lease.lua")),
+            lease: Script::new(script!("../redis_tier/lease.lua")),
         }
     }
 

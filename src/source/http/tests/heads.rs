@@ -6,8 +6,8 @@ use super::*;
 fn after_head(
     head: &'static str,
     rest: impl Fn(&mut std::net::TcpStream) + Send + Sync + 'static,
-) -> TinyServer {
-    TinyServer::start(move |mut stream, _| {
+) -> FakeUpstream {
+    FakeUpstream::raw(move |mut stream, _| {
         let _ = stream.write_all(format!("HTTP/1.1 {head}\r\n\r\n").as_bytes());
         rest(&mut stream);
     })
@@ -29,7 +29,7 @@ const HEADS: [&str; 13] = [
     "418 I'm a teapot",
 ];
 
-fn assert_head_counts(server: &TinyServer, head: &str) {
+fn assert_head_counts(server: &FakeUpstream, head: &str) {
     let answer = get(server, PATIENT).unwrap();
     assert_eq!(answer.status.to_string(), head[..3]);
     assert_eq!(
@@ -85,7 +85,7 @@ fn a_body_that_cannot_be_unpacked_changes_nothing() {
 
 #[test]
 fn the_words_of_an_error_are_unpacked_and_its_connection_is_used_again() {
-    let server = TinyServer::start(|mut stream, _| {
+    let server = FakeUpstream::raw(|mut stream, _| {
         let head = format!(
             "HTTP/1.1 404 Not Found\r\nContent-Encoding: x-gzip\r\nContent-Length: {}\r\n\r\n",
             PACKED.len()
@@ -114,5 +114,5 @@ fn the_words_of_an_error_are_unpacked_and_its_connection_is_used_again() {
         let answer = client.get(&get, Instant::now() + PATIENT).unwrap();
         assert_eq!(answer.body, b"hello, packed world");
     }
-    assert_eq!(server.requests(), 1);
+    assert_eq!(server.calls(), 1);
 }

@@ -5,7 +5,7 @@ use super::*;
 
 #[test]
 fn a_call_carries_everything_in_its_place() {
-    let server = TinyServer::start(|mut stream, request| {
+    let server = FakeUpstream::raw(|mut stream, request| {
         let seen = serde_json::json!(request).to_string();
         respond(&mut stream, "200 OK", &[], seen.as_bytes());
     });
@@ -71,7 +71,7 @@ fn a_value_that_would_leave_its_place_is_absent_and_nobody_is_asked() {
             "{lang:?}"
         );
     }
-    assert_eq!(server.requests(), 0);
+    assert_eq!(server.calls(), 0);
     for value in ["...", "a..b", "..a", "%2e%2e", "~", ".well-known"] {
         new(fetch(&all, &[("symbol", value)], None));
     }
@@ -88,7 +88,7 @@ fn settings_are_checked_without_a_call_and_without_showing_a_secret() {
             .collect::<Vec<_>>()
     };
     for (url, problem) in [
-        ("ftp://h/", "is no http:// or https:// URL"),
+        ("ftp://h/", "is not an http:// or https:// URL"),
         (
             "quote/{symbol}",
             "has a parameter in its scheme, host or port",
@@ -148,18 +148,18 @@ fn settings_are_checked_without_a_call_and_without_showing_a_secret() {
     all.query = named(&[("", "{b}"), ("q", "{c}")]);
     all.pick = Some("data".to_owned());
     let header = |name: &str, problem: &str| (Place::Header(name.to_owned()), problem.to_owned());
-    let own = "is a header that larder writes itself";
+    let own = "is a header that larder sets itself";
     let expected = [
         (Place::Query(String::new()), "has no name".to_owned()),
-        header("X Y", "is no name of a header"),
+        header("X Y", "is not a valid header name"),
         header("Host", own),
         header("If-None-Match", own),
-        header("x-a", "is there twice"),
+        header("x-a", "is declared twice"),
         header(
             "x-a",
-            "has a control character, perhaps in what a variable holds",
+            "has a control character, perhaps in a variable's value",
         ),
-        (Place::Pick, "is no JSON pointer".to_owned()),
+        (Place::Pick, "is not a valid JSON pointer".to_owned()),
     ];
     assert_eq!(wrong(&all), expected);
     assert_eq!(all.params().collect::<Vec<_>>(), ["a", "b", "c"]);

@@ -1,9 +1,9 @@
 //! The query of a request to the sandbox: read as forms are, checked as the real APIs check theirs.
 
 use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
 
 use super::invented::Story;
-use larder_cache::unescaped;
 
 /// A query's parameters, decoded. Empty ones count as not given.
 pub(super) struct Query(Vec<(String, String)>);
@@ -62,20 +62,12 @@ impl Query {
     }
 }
 
-/// Undoes the escapes of a query (WHATWG URL, `application/x-www-form-urlencoded`). What is no escape stays as it is.
+/// Decodes a text of a query (WHATWG URL, `application/x-www-form-urlencoded`). Invalid escapes stay
+/// as they are.
 fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some(first) = rest.first() {
-        let (byte, length) = match unescaped(rest) {
-            Some(byte) => (byte, 3),
-            None if *first == b'+' => (b' ', 1),
-            None => (*first, 1),
-        };
-        bytes.push(byte);
-        rest = &rest[length..];
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8_lossy();
+    decoded.into_owned()
 }
 
 #[cfg(test)]

@@ -1,0 +1,396 @@
+//! A Redis of one test: a real `redis-server` in a temporary folder, empty, without persistence.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use redis::{Connection, ConnectionLike, FromRedisValue};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::process::Process;
+use crate::tls::Certificates;
+use crate::{SOON, free_address, until};
+
+/// The name and the password of the user that [`RedisServer::start_with_tls_and_user`] makes.
+pub const USER: (&str, &str) = ("larder", "a-redis-password-that-nobody-may-see");
+
+/// The password of the user `default` where there is a named one: for the test itself.
+const TEST_PASSWORD: &str = "the-test-itself";
+
+/// The file in which it keeps a snapshot. It is there only where a test took or restored one.
+const DUMP: &str = "dump.rdb";
+
+pub struct RedisServer {
+    folder: TempDir,
+    address: SocketAddr,
+    tls: Option<(SocketAddr, Certificates)>,
+    process: Option<Process>,
+}
+
+/// The server that is tested with: `LARDER_TEST_REDIS` names another version's, or Valkey's.
+fn program() -> String {
+    std::env::var("LARDER_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
+impl RedisServer {
+    pub fn start() -> RedisServer {
+        RedisServer::start_at(free_address())
+    }
+
+    /// One at a given address, for the test of the default port.
+    pub fn start_at(address: SocketAddr) -> RedisServer {
+        RedisServer::launch(address, false)
+    }
+
+    /// One that also listens with TLS, and lets only a user of the access list in.
+    pub fn start_with_tls_and_user() -> RedisServer {
+        RedisServer::launch(free_address(), true)
+    }
+
+    fn launch(address: SocketAddr, secured: bool) -> RedisServer {
+        let folder = tempfile::tempdir().unwrap();
+        let tls = secured.then(|| (free_address(), Certificates::write(folder.path())));
+        let mut server = RedisServer {
+            folder,
+            address,
+            tls,
+            process: None,
+        };
+        server.restart();
+        server
+    }
+
+    /// What larder is given as `REDIS_URL`.
+    pub fn url(&self) -> String {
+        let (user, password) = USER;
+        match &self.tls {
+            None => format!("redis://{}", self.address),
+            Some((address, _)) => {
+                format!("rediss://{user}:{password}@localhost:{}", address.port())
+            }
+        }
+    }
+
+    /// The same server by its Unix socket: for a test that makes more connections than there are ports.
+    pub fn socket_url(&self) -> String {
+        format!(
+            "redis+unix://{}",
+            self.folder.path().join("socket").display()
+        )
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What a client has to trust, where it listens with TLS.
+    pub fn certificates(&self) -> &Certificates {
+        &self.tls.as_ref().expect("started with TLS").1
+    }
+
+    /// Ends it if it runs, and starts it again at the same port, empty.
+    pub fn restart(&mut self) {
+        self.kill();
+        let _ = fs::remove_file(self.folder.path().join(DUMP));
+        self.launch_process();
+    }
+
+    /// Everything that it holds now, as it would write it to disk.
+    pub fn snapshot(&self) -> Vec<u8> {
+        self.cli::<()>(&["SAVE"]);
+        fs::read(self.folder.path().join(DUMP)).unwrap()
+    }
+
+    /// Ends it if it runs, and starts it again at the same port with what a snapshot holds.
+    pub fn restore(&mut self, snapshot: &[u8]) {
+        self.kill();
+        fs::write(self.folder.path().join(DUMP), snapshot).unwrap();
+        self.launch_process();
+    }
+
+    /// Has it forget names as a replica does now and then: those that were invalidated longer ago than `keep`, and the oldest beyond
+    /// `most`. Gives how many went.
+    pub fn forget_names(&self, keep: Duration, most: u64) -> u64 {
+        let script = redis::Script::new(concat!(
+            include_str!("../../larder-cache/src/coherence/call.lua"),
+            include_str!("../../larder-cache/src/coherence/history.lua"),
+            include_str!("../../larder-cache/src/coherence/prune.lua")
+        ));
+        let mut call = script.prepare_invoke();
+        for key in ["state", "names", "log"] {
+            call.key(format!("{{larder:bus}}:{key}"));
+        }
+        // The epoch would only be used for a new history.
+        call.arg("00000000000f0e0d").arg("{larder:bus}");
+        call.arg(keep.as_micros() as u64).arg(most);
+        call.invoke(&mut self.connect()).unwrap()
+    }
+
+    /// It takes no write from now on: what a replica of a lost master does, and what it says. Reads and messages go on.
+    pub fn make_read_only(&self) {
+        self.cli::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+    }
+
+    pub fn make_writable(&self) {
+        self.cli::<()>(&["REPLICAOF", "NO", "ONE"]);
+    }
+
+    /// It refuses whatever may need memory from now on.
+    pub fn make_full(&self) {
+        self.cli::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+        self.cli::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+    }
+
+    pub fn make_room(&self) {
+        self.cli::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    }
+
+    /// It refuses every write from now on: it was to write a snapshot and could not, as on a disk
+    /// that is full.
+    pub fn break_disk(&self) {
+        fs::create_dir(self.folder.path().join(DUMP)).unwrap();
+        self.cli::<()>(&["CONFIG", "SET", "save", "3600 1000000"]);
+        self.cli::<()>(&["BGSAVE"]);
+        until(SOON, "the snapshot fails", || {
+            let info: String = self.cli(&["INFO", "persistence"]);
+            info.contains("rdb_last_bgsave_status:err")
+        });
+    }
+
+    pub fn mend_disk(&self) {
+        fs::remove_dir(self.folder.path().join(DUMP)).unwrap();
+        self.cli::<()>(&["CONFIG", "SET", "save", ""]);
+        self.cli::<()>(&["SAVE"]);
+    }
+
+    /// Makes it a replica of another one, and waits until it has all that the other one has.
+    pub fn replicate(&self, primary: &RedisServer) {
+        let port = primary.address.port().to_string();
+        self.cli::<()>(&["REPLICAOF", "127.0.0.1", &port]);
+        until(SOON, "the replica is in step", || {
+            let info: String = self.cli(&["INFO", "replication"]);
+            info.contains("master_link_status:up")
+        });
+    }
+
+    /// Has its replica take its place, and becomes the replica of that one. No write that it has
+    /// acknowledged is lost. Its connections stay open.
+    pub fn fail_over_to(&self, replica: &RedisServer) {
+        let port = replica.address.port().to_string();
+        self.cli::<()>(&["FAILOVER", "TO", "127.0.0.1", &port]);
+        until(SOON, "the replica is the primary", || {
+            let info: String = replica.cli(&["INFO", "replication"]);
+            info.contains("role:master")
+        });
+        until(SOON, "the primary is the replica", || {
+            let info: String = self.cli(&["INFO", "replication"]);
+            info.contains("role:slave") && info.contains("master_link_status:up")
+        });
+    }
+
+    /// Ends it if it runs, and starts it again with what a snapshot holds, which it goes on reading
+    /// until [`RedisServer::finish_loading`].
+    pub fn restore_and_go_on_loading(&mut self, snapshot: &[u8]) {
+        self.kill();
+        fs::write(self.folder.path().join(DUMP), snapshot).unwrap();
+        // Both for tests of Redis itself: a pause for each key, and how often it answers meanwhile.
+        let slow = [
+            "--key-load-delay",
+            "5000",
+            "--loading-process-events-interval-bytes",
+            "1024",
+        ];
+        self.process = Some(self.spawn_process(&slow));
+        until(SOON, "it says that it is loading", || {
+            let client = redis::Client::open(format!("redis://{}", self.address)).unwrap();
+            // Redis 6 refuses the set-up of a connection already.
+            let asked = client
+                .get_connection()
+                .and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection));
+            asked.is_err_and(|error| error.code() == Some("LOADING"))
+        });
+    }
+
+    pub fn finish_loading(&self) {
+        self.cli::<()>(&["CONFIG", "SET", "key-load-delay", "0"]);
+    }
+
+    /// How many clients are connected, besides the one that asks and replicas.
+    pub fn clients(&self) -> usize {
+        let list: String = self.cli(&["CLIENT", "LIST", "TYPE", "normal"]);
+        let subscribers: String = self.cli(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+        list.lines().count() - 1 + subscribers.lines().count()
+    }
+
+    fn launch_process(&mut self) {
+        let mut process = self.spawn_process(&[]);
+        until(SOON, "redis-server answers", || {
+            process.must_run();
+            self.try_connect()
+                .is_some_and(|mut connection| connection.check_connection())
+        });
+        self.process = Some(process);
+    }
+
+    fn spawn_process(&self, arguments: &[&str]) -> Process {
+        let mut command = Command::new(program());
+        command
+            .current_dir(self.folder.path())
+            .args(["--bind", "127.0.0.1", "--port"])
+            .arg(self.address.port().to_string())
+            .args(["--unixsocket", "socket"])
+            .args(["--protected-mode", "no", "--save", "", "--appendonly", "no"])
+            .args(["--dbfilename", DUMP])
+            // A stream is trimmed by whole nodes, and only long ones have more than one of the usual size.
+            .args(["--stream-node-max-entries", "5"])
+            // A replica is in step at once.
+            .args(["--repl-diskless-sync-delay", "0"])
+            .args(arguments);
+        if let Some((address, certificates)) = &self.tls {
+            let (user, password) = USER;
+            let users = self.folder.path().join("users.acl");
+            let rules = format!(
+                "user default on >{TEST_PASSWORD} ~* &* +@all\nuser {user} on >{password} ~larder* ~{{larder* &* +@all -@admin\n"
+            );
+            fs::write(&users, rules).unwrap();
+            command
+                .arg("--aclfile")
+                .arg(&users)
+                .arg("--tls-port")
+                .arg(address.port().to_string())
+                .arg("--tls-cert-file")
+                .arg(&certificates.certificate)
+                .arg("--tls-key-file")
+                .arg(&certificates.key)
+                .arg("--tls-ca-cert-file")
+                .arg(&certificates.authority)
+                .args(["--tls-auth-clients", "no"]);
+        }
+        let log = self.folder.path().join("redis.log");
+        Process::spawn(command, &log, "apt-get install redis-server")
+    }
+
+    /// Ends it at once, as `kill -9` does. It loses everything.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Asks it to end, and waits.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.signal(Signal::TERM);
+            process.wait(SOON);
+        }
+    }
+
+    /// Freezes it: connections stay open and nothing is answered.
+    pub fn pause(&self) {
+        self.running().signal(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.running().signal(Signal::CONT);
+    }
+
+    fn running(&self) -> &Process {
+        self.process.as_ref().expect("redis-server runs")
+    }
+
+    fn try_connect(&self) -> Option<Connection> {
+        let client = match &self.tls {
+            None => redis::Client::open(format!("redis://{}", self.address)),
+            Some(_) => redis::Client::open(format!("redis://:{TEST_PASSWORD}@{}", self.address)),
+        };
+        let connection = client
+            .unwrap()
+            .get_connection_with_timeout(Duration::from_secs(2));
+        connection.ok()
+    }
+
+    pub fn connect(&self) -> Connection {
+        self.try_connect().expect("redis-server takes a connection")
+    }
+
+    /// Runs one command, as `redis-cli` would: `cli(&["SET", "a", "1"])`.
+    #[track_caller]
+    pub fn cli<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(*word);
+        }
+        command
+            .query(&mut self.connect())
+            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// How often a command was called so far.
+    pub fn calls(&self, command: &str) -> u64 {
+        let stats: String = self.cli(&["INFO", "commandstats"]);
+        let line = format!("cmdstat_{command}:calls=");
+        let calls = stats.lines().find_map(|each| each.strip_prefix(&line));
+        calls.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+    }
+
+    /// Every key that matches `pattern`, sorted.
+    pub fn keys(&self, pattern: &str) -> Vec<String> {
+        let mut keys: Vec<String> = self.cli(&["KEYS", pattern]);
+        keys.sort();
+        keys
+    }
+
+    /// Every key and value as raw bytes, whatever their type: for looking whether something stands in them.
+    pub fn everything(&self) -> Vec<u8> {
+        let mut connection = self.connect();
+        let mut all = Vec::new();
+        for key in self.keys("*") {
+            all.extend_from_slice(key.as_bytes());
+            all.push(b'\n');
+            let kind: String = redis::cmd("TYPE").arg(&key).query(&mut connection).unwrap();
+            let mut read = match kind.as_str() {
+                "string" => redis::cmd("GET"),
+                "hash" => redis::cmd("HGETALL"),
+                "list" => redis::cmd("LRANGE"),
+                "set" => redis::cmd("SMEMBERS"),
+                "zset" => redis::cmd("ZRANGE"),
+                "stream" => redis::cmd("XRANGE"),
+                // It went between the two commands.
+                "none" => continue,
+                other => panic!("a key of the type {other}: {key}"),
+            };
+            read.arg(&key);
+            match kind.as_str() {
+                "list" | "zset" => {
+                    read.arg(0).arg(-1);
+                }
+                "stream" => {
+                    read.arg("-").arg("+");
+                }
+                _ => {}
+            }
+            let value: redis::Value = read.query(&mut connection).unwrap();
+            flatten(&value, &mut all);
+        }
+        all
+    }
+}
+
+fn flatten(value: &redis::Value, into: &mut Vec<u8>) {
+    match value {
+        redis::Value::BulkString(bytes) => into.extend_from_slice(bytes),
+        redis::Value::Array(items) | redis::Value::Set(items) => {
+            for item in items {
+                flatten(item, into);
+            }
+        }
+        redis::Value::Map(pairs) => {
+            for (key, value) in pairs {
+                flatten(key, into);
+                flatten(value, into);
+            }
+        }
+        other => into.extend_from_slice(format!("{other:?}").as_bytes()),
+    }
+    into.push(b'\n');
+}

@@ -1,0 +1,600 @@
+//! The API keys as this replica knows them: who presents one, and how often they may.
+//!
+//! Promise: a look-up neither blocks nor asks the database, and hashes only what no one has
+//! presented successfully before. A key that is revoked anywhere is refused here within `max_staleness`,
+//! as long as the database can be read; while it cannot, the keys stay as they were. A change costs
+//! one row of the database and one shard of the table, however many keys there are. What a key has
+//! used of its rate survives every refresh. Refuses to know of HTTP.
+//!
+//! Invariant: a text that is accepted hashes to what the database has for its id, or is the fixed admin key.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+
+use super::limiter::{Decision, Limiter};
+use crate::database::{
+    Database, DatabaseError, KeyChanges, KeyMark, KeyRate, KeyRow, key_hash, key_id,
+    presumed_key_id,
+};
+use crate::quantity::Rate;
+use larder_cache::Secret;
+
+/// One key: what it may do, and what of that it has done.
+#[derive(Debug)]
+pub struct KeyRecord {
+    /// As the database had it when it was read.
+    row: KeyRow,
+    /// The key itself, once it was presented and its hash was right; nothing else can be right after that.
+    verified: OnceLock<Secret>,
+    limiter: Option<Arc<Limiter>>,
+    /// Since the refresher looked last. A flag and no time, since a clock costs more than all the rest of a look-up.
+    used: AtomicBool,
+}
+
+impl KeyRecord {
+    fn new(row: KeyRow, default_rate: Rate, before: Option<&Arc<KeyRecord>>) -> Arc<KeyRecord> {
+        let rate = match row.rate {
+            KeyRate::Configured => Some(default_rate),
+            KeyRate::Limited(rate) => Some(rate),
+            KeyRate::Unlimited => None,
+        };
+        let before = before.filter(|before| before.row.hash == row.hash);
+        let limiter = rate.map(
+            |rate| match before.and_then(|before| before.limiter.as_ref()) {
+                Some(limiter) if limiter.rate() == rate => limiter.clone(),
+                _ => Arc::new(Limiter::new(rate)),
+            },
+        );
+        if let Some(before) = before {
+            let same_limiter = match (&before.limiter, &limiter) {
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+                (None, None) => true,
+                _ => false,
+            };
+            if same_limiter
+                && before.row.name == row.name
+                && before.row.admin == row.admin
+                && before.row.rate == row.rate
+            {
+                return before.clone();
+            }
+        }
+        let verified = before.and_then(|before| before.verified.get().cloned());
+        Arc::new(KeyRecord {
+            row,
+            verified: verified.map_or_else(OnceLock::new, OnceLock::from),
+            limiter,
+            used: AtomicBool::new(
+                before.is_some_and(|before| before.used.swap(false, Ordering::Relaxed)),
+            ),
+        })
+    }
+
+    /// What the key is called; `admin` for the fixed one.
+    pub fn id(&self) -> &str {
+        &self.row.id
+    }
+
+    /// Who has it.
+    pub fn name(&self) -> &str {
+        &self.row.name
+    }
+
+    /// Whether it may do what admins may.
+    pub fn is_admin(&self) -> bool {
+        self.row.admin
+    }
+
+    /// Counts one request at `now`, if the rate allows it; `None` for a key without a limit.
+    pub fn check(&self, now: Instant) -> Option<Decision> {
+        self.limiter.as_ref().map(|limiter| limiter.check(now))
+    }
+
+    fn accepts(&self, presented: &str) -> bool {
+        match self.verified.get() {
+            Some(verified) => same(verified.reveal(), presented),
+            None if key_id(presented).is_some() && same(&self.row.hash, &key_hash(presented)) => {
+                let _ = self.verified.set(Secret::new(presented));
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn note_use(&self) {
+        // Read first: a line of memory that every worker writes for each request would move between their caches.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether two texts are the same, in a time that depends on their lengths alone. Every key and every hash has one length.
+fn same(a: &str, b: &str) -> bool {
+    a.len() == b.len()
+        && black_box(
+            a.bytes()
+                .zip(b.bytes())
+                .fold(0, |difference, (a, b)| difference | (a ^ b)),
+        ) == 0
+}
+
+/// Parts of the table. A change copies one of them, which with 200,000 keys has about 200 keys.
+const SHARDS: usize = 1024;
+
+type Shard = HashMap<String, Arc<KeyRecord>, foldhash::fast::RandomState>;
+
+/// All keys that are valid here.
+#[derive(Debug)]
+pub struct KeyTable {
+    shards: Box<[ArcSwap<Shard>]>,
+    /// The key of the environment; it is in no database.
+    fixed: Option<(Secret, KeyRecord)>,
+    /// Its lock is held by whoever replaces shards, and never while the database is asked: a
+    /// database that is frozen would hold everybody else with it.
+    order: Mutex<Order>,
+}
+
+/// In which order what was read is shown.
+#[derive(Debug)]
+struct Order {
+    /// The rate of keys that name none.
+    default_rate: Rate,
+    /// The last change that is shown. `None` before the first refresh.
+    mark: Option<KeyMark>,
+    /// The number of the read that began last.
+    begun: u64,
+    /// The number of the read that was shown last. One that began before it may not be shown: it
+    /// could put back a key that is revoked.
+    shown: u64,
+}
+
+impl Order {
+    fn begin(&mut self) -> u64 {
+        self.begun += 1;
+        self.begun
+    }
+}
+
+/// The shard of the key with this id. New ids are random letters and digits, so two of them tell
+/// the shards apart without a hash.
+fn shard_of(id: &str) -> usize {
+    match id.as_bytes() {
+        [first, second, ..] => (usize::from(*first) << 5 ^ usize::from(*second)) % SHARDS,
+        _ => 0,
+    }
+}
+
+impl KeyTable {
+    /// A table that knows `admin_key` (`LARDER_ADMIN_KEY`, an admin without a limit) and no other until it is refreshed.
+    pub fn new(default_rate: Rate, admin_key: Option<Secret>) -> KeyTable {
+        let record = || KeyRecord {
+            row: KeyRow {
+                id: "admin".to_owned(),
+                name: "LARDER_ADMIN_KEY".to_owned(),
+                hash: String::new(),
+                rate: KeyRate::Unlimited,
+                admin: true,
+                created_at: 0,
+                last_used_at: None,
+            },
+            verified: OnceLock::new(),
+            limiter: None,
+            used: AtomicBool::new(false),
+        };
+        KeyTable {
+            shards: (0..SHARDS).map(|_| ArcSwap::default()).collect(),
+            // An empty variable is no key that anybody could present by presenting nothing.
+            fixed: admin_key
+                .filter(|key| !key.reveal().is_empty())
+                .map(|key| (key, record())),
+            order: Mutex::new(Order {
+                default_rate,
+                mark: None,
+                begun: 0,
+                shown: 0,
+            }),
+        }
+    }
+
+    /// What `then` makes of whose key this is; `None` if it is nobody's.
+    ///
+    /// The record is lent, not given: to count its holders every worker would write to the one line of memory that all requests
+    /// with one key have in common.
+    pub fn lookup<T>(&self, presented: &str, then: impl FnOnce(&KeyRecord) -> T) -> Option<T> {
+        if let Some(id) = presumed_key_id(presented)
+            && let shard = self.shards[shard_of(id)].load()
+            && let Some(record) = shard.get(id)
+            && record.accepts(presented)
+        {
+            record.note_use();
+            return Some(then(record));
+        }
+        let (key, record) = self.fixed.as_ref()?;
+        key.matches(presented).then(|| then(record))
+    }
+
+    /// Reads what changed since the last time, and returns whether that was anything new. What was
+    /// in the database when it was called is known here when it returns. All keys are read the
+    /// first time, and where the changes cannot be told. For a thread that may block.
+    pub fn refresh(&self, database: &Database) -> Result<bool, DatabaseError> {
+        let (read, known) = {
+            let mut order = self.lock();
+            (order.begin(), order.mark.clone())
+        };
+        let keys = database.keys();
+        // First of all: what changes after it is then read again next time, and never missed.
+        let now = keys.mark()?;
+        if known.as_ref() == Some(&now) {
+            return Ok(false);
+        }
+        if let Some(known) = &known
+            && let Some(changes) = keys.changes(known, &now)?
+        {
+            return Ok(self.apply(read, changes));
+        }
+        let rows = keys.list()?;
+        Ok(self.show(read, now, rows))
+    }
+
+    /// Refuses a key from now on, whether or not the database can be read: it was just revoked here.
+    pub fn forget(&self, id: &str) {
+        let mut order = self.lock();
+        // As a read that begins now: whoever is reading may have read the key before it was revoked.
+        order.shown = order.begin();
+        self.change(&order, vec![(id.to_owned(), None)]);
+    }
+
+    /// Changes the rate of the keys that name none. What they have used of the old one is forgotten.
+    pub fn set_default_rate(&self, new: Rate) {
+        let mut order = self.lock();
+        if order.default_rate == new {
+            return;
+        }
+        order.default_rate = new;
+        let shards = self.shards.iter().map(|shard| shard.load_full());
+        let rows = shards.flat_map(|shard| {
+            let rows = shard.values().map(|record| record.row.clone());
+            rows.collect::<Vec<_>>()
+        });
+        self.replace(&order, rows.collect());
+    }
+
+    /// Takes over all keys, as the read of this number has found them, unless one that began later
+    /// is shown already.
+    fn show(&self, read: u64, mark: KeyMark, rows: Vec<KeyRow>) -> bool {
+        let mut order = self.lock();
+        if order.shown > read {
+            return false;
+        }
+        order.shown = read;
+        order.mark = Some(mark);
+        self.replace(&order, rows);
+        true
+    }
+
+    /// Takes over the changes that the read of this number has found, unless one that began later,
+    /// or knew more, is shown already.
+    fn apply(&self, read: u64, changes: KeyChanges) -> bool {
+        let mut order = self.lock();
+        let newer = |mark: &KeyMark| mark.version() >= changes.mark.version();
+        if order.shown > read || order.mark.as_ref().is_some_and(newer) {
+            return false;
+        }
+        order.shown = read;
+        order.mark = Some(changes.mark);
+        self.change(&order, changes.keys);
+        true
+    }
+
+    /// The ids of the keys that were used since the last call, with the time of this one in milliseconds since 1970.
+    pub(super) fn take_used(&self) -> Vec<(String, i64)> {
+        let now = Timestamp::now().as_millisecond();
+        let mut used = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.load();
+            let records = shard.values();
+            let of_shard = records.filter(|record| record.used.swap(false, Ordering::Relaxed));
+            used.extend(of_shard.map(|record| (record.row.id.clone(), now)));
+        }
+        used
+    }
+
+    /// Puts these keys in place of all others. A shard in which nothing changed stays as it is.
+    fn replace(&self, order: &Order, rows: Vec<KeyRow>) {
+        let mut sorted: Vec<Vec<KeyRow>> = vec![Vec::new(); SHARDS];
+        for row in rows {
+            if let Some(rows) = sorted.get_mut(shard_of(&row.id)) {
+                rows.push(row);
+            }
+        }
+        for (shard, rows) in self.shards.iter().zip(sorted) {
+            let before = shard.load();
+            if before.is_empty() && rows.is_empty() {
+                continue;
+            }
+            let records = rows.into_iter().map(|row| {
+                let before = before.get(&row.id);
+                (
+                    row.id.clone(),
+                    KeyRecord::new(row, order.default_rate, before),
+                )
+            });
+            shard.store(Arc::new(records.collect()));
+        }
+    }
+
+    /// Puts each of these keys in its place, or takes it away.
+    fn change(&self, order: &Order, keys: Vec<(String, Option<KeyRow>)>) {
+        let mut by_shard: BTreeMap<usize, Vec<(String, Option<KeyRow>)>> = BTreeMap::new();
+        for (id, row) in keys {
+            by_shard.entry(shard_of(&id)).or_default().push((id, row));
+        }
+        for (at, keys) in by_shard {
+            let Some(shard) = self.shards.get(at) else {
+                continue;
+            };
+            let mut after = Shard::clone(&shard.load());
+            for (id, row) in keys {
+                match row {
+                    Some(row) => {
+                        let record = KeyRecord::new(row, order.default_rate, after.get(&id));
+                        after.insert(id, record);
+                    }
+                    None => drop(after.remove(&id)),
+                }
+            }
+            shard.store(Arc::new(after));
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Order> {
+        // Whoever panicked with it had not stored a shard by halves: each is replaced whole.
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::database::NewKey;
+    use crate::database::fixture::{self, Place};
+
+    const RATE: &str = "5/1h";
+
+    pub(in crate::auth) fn table() -> KeyTable {
+        KeyTable::new(
+            RATE.parse().unwrap(),
+            Some(Secret::new("an-admin-key-of-24-chars")),
+        )
+    }
+
+    pub(in crate::auth) fn create(database: &Database, rate: KeyRate) -> Secret {
+        database
+            .keys()
+            .create(&NewKey {
+                name: "k".to_owned(),
+                rate,
+                admin: false,
+            })
+            .unwrap()
+            .secret
+    }
+
+    pub(in crate::auth) fn known(table: &KeyTable, presented: &str) -> bool {
+        table.lookup(presented, |_| ()).is_some()
+    }
+
+    #[test]
+    fn a_key_is_known_as_long_as_it_is_in_the_database() {
+        let database = Place::sqlite().migrated();
+        let table = table();
+        let key = create(&database, KeyRate::Configured);
+        assert!(!known(&table, key.reveal()), "not read yet");
+        assert!(table.refresh(&database).unwrap());
+        assert!(!table.refresh(&database).unwrap(), "nothing changed");
+
+        let id = key_id(key.reveal()).unwrap();
+        let shown = |record: &KeyRecord| {
+            assert_eq!((record.name(), record.is_admin()), ("k", false));
+            assert_eq!(record.id(), id);
+        };
+        table.lookup(key.reveal(), shown).unwrap();
+        // Twice: the second time it is compared with the key that was seen, not hashed.
+        for _ in 0..2 {
+            let mut wrong = key.reveal().to_owned();
+            let last = wrong.pop().unwrap();
+            wrong.push(if last == 'x' { 'y' } else { 'x' });
+            assert!(!known(&table, &wrong));
+            assert!(!known(&table, &key.reveal()[..46]));
+            assert!(known(&table, key.reveal()));
+        }
+        assert!(
+            !format!("{table:?}").contains(key.reveal()),
+            "the key is not printed"
+        );
+
+        assert!(database.keys().revoke(id).unwrap());
+        assert!(table.refresh(&database).unwrap());
+        assert!(!known(&table, key.reveal()));
+    }
+
+    #[test]
+    fn a_wrong_key_that_comes_first_does_not_lock_the_right_one_out() {
+        let database = Place::sqlite().migrated();
+        let table = table();
+        let key = create(&database, KeyRate::Configured);
+        table.refresh(&database).unwrap();
+        let wrong = format!("{}{}", &key.reveal()[..16], "0".repeat(32));
+        assert!(key_id(&wrong).is_some() && !known(&table, &wrong));
+        assert!(known(&table, key.reveal()));
+        assert!(!known(&table, &wrong));
+    }
+
+    #[test]
+    fn the_fixed_admin_key_needs_no_database_and_an_empty_one_is_none() {
+        let admin = |record: &KeyRecord| {
+            assert!(record.is_admin());
+            assert_eq!(record.check(Instant::now()), None, "no limit");
+        };
+        table().lookup("an-admin-key-of-24-chars", admin).unwrap();
+        assert!(!known(&table(), "an-admin-key-of-24-char"));
+        let empty = KeyTable::new(RATE.parse().unwrap(), Some(Secret::new("")));
+        assert!(!known(&empty, ""));
+        let none = KeyTable::new(RATE.parse().unwrap(), None);
+        assert!(!known(&none, ""));
+    }
+
+    #[test]
+    fn what_was_used_of_a_rate_survives_a_refresh() {
+        let database = Place::sqlite().migrated();
+        let table = table();
+        let (usual, own) = (
+            create(&database, KeyRate::Configured),
+            create(&database, KeyRate::parse("2/1h").unwrap()),
+        );
+        let free = create(&database, KeyRate::Unlimited);
+        let remaining = |key: &Secret| {
+            let decision = table.lookup(key.reveal(), |record| record.check(Instant::now()));
+            decision.unwrap().map(|d| (d.limit, d.remaining))
+        };
+        table.refresh(&database).unwrap();
+        assert_eq!(
+            (remaining(&usual), remaining(&own), remaining(&free)),
+            (Some((5, 4)), Some((2, 1)), None)
+        );
+
+        create(&database, KeyRate::Configured);
+        assert!(table.refresh(&database).unwrap());
+        assert_eq!(
+            (remaining(&usual), remaining(&own)),
+            (Some((5, 3)), Some((2, 0)))
+        );
+
+        table.set_default_rate("9/1h".parse().unwrap());
+        assert_eq!(
+            (remaining(&usual), remaining(&own)),
+            (Some((9, 8)), Some((2, 0))),
+            "the new rate, for those it is for"
+        );
+        let decision = table.lookup(own.reveal(), |record| record.check(Instant::now()));
+        assert!(!decision.unwrap().unwrap().allowed);
+        assert!(
+            !table.refresh(&database).unwrap(),
+            "the rate is no change of the keys"
+        );
+    }
+
+    #[test]
+    fn a_read_that_began_before_another_puts_nothing_back() {
+        let database = Place::sqlite().migrated();
+        let table = table();
+        let (gone, stays) = (
+            create(&database, KeyRate::Configured),
+            create(&database, KeyRate::Configured),
+        );
+        let keys = database.keys();
+        let id = key_id(gone.reveal()).unwrap();
+        let known = |key: &Secret| known(&table, key.reveal());
+        table.refresh(&database).unwrap();
+
+        // It has read when the key is revoked, and is shown when that was heard of.
+        let slow = table.lock().begin();
+        let (mark, rows) = (keys.mark().unwrap(), keys.list().unwrap());
+        keys.revoke(id).unwrap();
+        assert!(table.refresh(&database).unwrap());
+        assert!(!table.show(slow, mark, rows));
+        assert!(!known(&gone) && known(&stays));
+
+        // Likewise beside a key that is forgotten here, before anything is read.
+        let id = key_id(stays.reveal()).unwrap();
+        let slow = table.lock().begin();
+        let (mark, rows) = (keys.mark().unwrap(), keys.list().unwrap());
+        keys.revoke(id).unwrap();
+        table.forget(id);
+        assert!(!table.show(slow, mark, rows));
+        assert!(!known(&stays));
+        assert!(table.refresh(&database).unwrap());
+        assert!(!known(&stays));
+    }
+
+    #[test]
+    fn changes_that_began_to_be_read_before_others_put_nothing_back() {
+        let database = Place::sqlite().migrated();
+        let table = table();
+        table.refresh(&database).unwrap();
+        let keys = database.keys();
+        let begin = keys.mark().unwrap();
+        let key = create(&database, KeyRate::Configured);
+        let id = key_id(key.reveal()).unwrap();
+        let slow = table.lock().begin();
+        let created = keys
+            .changes(&begin, &keys.mark().unwrap())
+            .unwrap()
+            .unwrap();
+        keys.revoke(id).unwrap();
+        table.forget(id);
+        assert!(!table.apply(slow, created.clone()));
+        assert!(!known(&table, key.reveal()));
+        assert!(table.refresh(&database).unwrap());
+        // One that began later and read less changes nothing either.
+        let late = table.lock().begin();
+        assert!(!table.apply(late, created));
+        assert!(!known(&table, key.reveal()));
+        assert!(!table.refresh(&database).unwrap());
+    }
+
+    #[test]
+    fn a_change_costs_one_row_and_one_shard_however_many_keys_there_are() {
+        let database = Place::postgres().migrated();
+        let many = "INSERT INTO api_keys (id, name, hash, admin, created_at)
+            SELECT substr(md5(n::text), 1, 12), 'many', 'none', FALSE, n FROM generate_series(1, 20000) n";
+        fixture::batch(&database, many);
+        fixture::batch(
+            &database,
+            "UPDATE api_keys_version SET version = version + 1",
+        );
+        let table = table();
+        assert!(table.refresh(&database).unwrap());
+        let count = |table: &KeyTable| -> usize {
+            table.shards.iter().map(|shard| shard.load().len()).sum()
+        };
+        assert_eq!(count(&table), 20_000);
+        let shards =
+            || -> Vec<Arc<Shard>> { table.shards.iter().map(|shard| shard.load_full()).collect() };
+        let copied = |before: &[Arc<Shard>]| {
+            let pairs = before.iter().zip(shards());
+            pairs
+                .filter(|(before, after)| !Arc::ptr_eq(before, after))
+                .count()
+        };
+        let keys = database.keys();
+        let (before, mark) = (shards(), keys.mark().unwrap());
+        let key = create(&database, KeyRate::Configured);
+        let rows = keys.changes(&mark, &keys.mark().unwrap()).unwrap().unwrap();
+        assert_eq!(rows.keys.len(), 1);
+        assert!(table.refresh(&database).unwrap());
+        assert!(known(&table, key.reveal()));
+        assert_eq!((copied(&before), count(&table)), (1, 20_001));
+        let before = shards();
+        keys.revoke(key_id(key.reveal()).unwrap()).unwrap();
+        assert!(table.refresh(&database).unwrap());
+        assert!(!known(&table, key.reveal()));
+        assert_eq!((copied(&before), count(&table)), (1, 20_000));
+        // Where the changes cannot be told all keys are read.
+        fixture::batch(&database, "DELETE FROM api_keys WHERE created_at > 100");
+        assert!(!table.refresh(&database).unwrap(), "nobody said so");
+        fixture::batch(
+            &database,
+            "UPDATE api_keys_version SET version = version + 1",
+        );
+        assert!(table.refresh(&database).unwrap());
+        assert_eq!(count(&table), 100);
+    }
+}
