@@ -56,8 +56,8 @@
 //! - [`Cache::typed`] names a type and its version. A value is what serde_json writes and reads
 //!   back as it was: one that JSON would change (`NaN`, `Some(None)`, a map with keys that are no
 //!   text) is an error of its load, which says where it stands.
-//! - [`TaggedKey`] says which value of the type, and its tags. `Ok(None)` from [`Typed::find_or_load`]
-//!   is kept as an absence.
+//! - [`TaggedKey`] says which value of the type, and its tags. `Ok(None)` from
+//!   [`Typed::find_or_load`] is kept as an absence.
 //! - [`Outcome`] says how it was found: in memory, in Redis, by a load, or stale and why.
 //! - [`Typed::get_or_load`] blocks while it is not in memory. An async server awaits
 //!   [`Typed::get_or_load_async`], which takes no thread, and calls [`Cache::invalidate`] off its
@@ -161,11 +161,11 @@ pub use self::stats::{Tally, Totals};
 pub use self::status::{BusState, MemorySize, Replica};
 pub use self::typed::{TaggedKey, Typed, TypedTicket};
 
-/// How long Redis may take to reply to the bus at least, unless `max_staleness` is shorter; otherwise
-/// five times what the pool allows.
+/// How long Redis may take to reply to the bus: this, or five times what the pool allows if that is
+/// longer, but never longer than `max_staleness`.
 const BUS_REPLY: Duration = Duration::from_millis(500);
 
-/// How long names are remembered at least.
+/// How long the invalidation of a name is remembered at least.
 const NAMES_KEPT: Duration = Duration::from_secs(3600);
 
 /// The two-tier cache. Cheap to clone; clones are the same cache.
@@ -345,7 +345,8 @@ impl Cache {
         self.tiers.loaders.status()
     }
 
-    /// Names are remembered for as long as an entry can live: for this long at least, or longer if that was said before.
+    /// Has the invalidations of names remembered for as long as an entry can live: for `longest_life`,
+    /// or longer if an earlier call said so.
     pub fn remember_names_for(&self, longest_life: Duration) {
         let keep = longest_life.max(NAMES_KEPT);
         self.bus
