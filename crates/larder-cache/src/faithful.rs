@@ -2,8 +2,8 @@
 //!
 //! JSON has no `NaN`, and the same `null` for `None`, `Some(None)` and `Some(())`. serde_json writes
 //! them all, and decodes them as another value or not at all. [`encode`] refuses each of them and
-//! says where it stands. It also decodes what it has written, since a type's `Deserialize` may refuse
-//! what its `Serialize` writes.
+//! says where it stands. It also decodes what it has written: a type's `Deserialize` may refuse what
+//! its `Serialize` writes.
 
 use std::fmt::{self, Display};
 

@@ -56,8 +56,8 @@
 //! - [`Cache::typed`] names a type and its version. A value is what serde_json writes and reads
 //!   back as it was: one that JSON would change (`NaN`, `Some(None)`, a map with keys that are no
 //!   text) is an error of its load, which says where it stands.
-//! - [`TaggedKey`] says which value of the type, and its tags. `Ok(None)` from [`Typed::find_or_load`]
-//!   is kept as an absence.
+//! - [`TaggedKey`] says which value of the type, and its tags. `Ok(None)` from
+//!   [`Typed::find_or_load`] is kept as an absence.
 //! - [`Outcome`] says how it was found: in memory, in Redis, by a load, or stale and why.
 //! - [`Typed::get_or_load`] blocks while it is not in memory. An async server awaits
 //!   [`Typed::get_or_load_async`], which takes no thread, and calls [`Cache::invalidate`] off its
