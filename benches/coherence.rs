@@ -258,7 +258,7 @@ fn hits(redis: &Redis, rows: &mut Rows) {
     let bare = bare_moka();
     let plain = moka::sync::Cache::<Key, Arc<Entry>>::new(10_000);
     for thing in &things {
-        let entry = cache.get(thing.text(), &thing.policy, 0).unwrap().entry;
+        let entry = cache.get(thing.text(), &thing.policy, None).unwrap().entry;
         let names = cache.invalidated(&entry).len();
         assert_eq!(names, thing.tags.len() + 1, "its key is a name, too");
         bare.insert(thing.key.clone(), entry.clone());
@@ -270,7 +270,7 @@ fn hits(redis: &Redis, rows: &mut Rows) {
     // By turns, so that what else the machine does meets all of them.
     for _ in 0..ROUNDS {
         for (thing, costs) in things.iter().zip(&mut costs) {
-            let get = |text: &str| cache.get(text, &thing.policy, 0).is_some();
+            let get = |text: &str| cache.get(text, &thing.policy, None).is_some();
             costs.push(nanoseconds(thing.text(), get));
         }
         costs[TAGS.len()].push(nanoseconds(things[1].text(), of_bare));

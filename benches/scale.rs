@@ -113,7 +113,7 @@ impl Things {
 
     /// Nanoseconds of a hit, asking for these in turn.
     fn hit(&self, cache: &Cache, order: &[usize]) -> f64 {
-        let get = |key: &str| cache.get(key, &self.policy, 0).is_some();
+        let get = |key: &str| cache.get(key, &self.policy, None).is_some();
         per_lookup(order, get)
     }
 }

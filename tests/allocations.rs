@@ -88,7 +88,7 @@ fn finding_a_memory_hit_allocates_nothing() {
                 query,
             };
             found.resource.key(arguments, &mut key).unwrap();
-            let answer = cache.get(key.as_str(), found.resource.policy(), 0);
+            let answer = cache.get(key.as_str(), found.resource.policy(), None);
             seen += usize::from(answer.is_some());
         }
     });
@@ -101,7 +101,9 @@ fn finding_a_memory_hit_allocates_nothing() {
         query,
     };
     let view = found.resource.key(arguments, &mut key).unwrap();
-    let answer = cache.get(key.as_str(), found.resource.policy(), 0).unwrap();
+    let answer = cache
+        .get(key.as_str(), found.resource.policy(), None)
+        .unwrap();
     let bytes = answer.entry.value.bytes();
     let counted = allocation_counter::measure(|| {
         let Body::Made(body) = view.body(bytes, true) else {

@@ -55,7 +55,7 @@ fn request(
     run: impl FnOnce() -> Result<Loaded, LoadError> + Send + 'static,
 ) -> Request {
     Request {
-        subject: CacheItem {
+        item: CacheItem {
             key: Key::new(1, "thing?id=7"),
             policy: Arc::new(policy.clone()),
             tags: Box::new([Tag::new("thing:7")]),
@@ -65,7 +65,7 @@ fn request(
             jitter: 0,
             tally: Arc::default(),
         },
-        making: Producer::Load(Load {
+        producer: Producer::Load(Load {
             limit: SOON,
             run: Box::new(move |_| run()),
         }),

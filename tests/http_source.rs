@@ -96,7 +96,7 @@ fn request(policy: &Arc<Policy>, load: Load) -> Request {
     key.begin(1, "quote");
     key.parameter("symbol", "ACME");
     Request {
-        subject: CacheItem {
+        item: CacheItem {
             key: key.key(),
             policy: policy.clone(),
             tags: Box::new([Tag::new("quote:ACME")]),
@@ -106,7 +106,7 @@ fn request(policy: &Arc<Policy>, load: Load) -> Request {
             jitter: 0,
             tally: Arc::default(),
         },
-        making: Producer::Load(load),
+        producer: Producer::Load(load),
     }
 }
 
@@ -260,7 +260,7 @@ fn the_upstreams_time_holds_in_both_tiers() {
         (Outcome::Loaded, Outcome::RedisHit)
     );
     for (cache, answer) in [(&a, &loaded), (&b, &found)] {
-        let ends = answer.entry.ends;
+        let ends = answer.entry.expiry;
         for end in [ends.memory_until, ends.fresh_until] {
             let left = Duration::from_micros(end - cache.clock().now());
             assert!(

@@ -176,7 +176,7 @@ pub fn request(
     value: impl FnOnce() -> Value + Send + 'static,
 ) -> Request {
     Request {
-        subject: CacheItem {
+        item: CacheItem {
             key,
             policy,
             tags: tags.into_iter().collect(),
@@ -186,7 +186,7 @@ pub fn request(
             jitter: 0,
             tally: Arc::default(),
         },
-        making: Producer::Load(Load {
+        producer: Producer::Load(Load {
             limit: SOON,
             run: Box::new(|_| Ok(Loaded::new(value(), Lifetime::Policy))),
         }),

@@ -89,12 +89,12 @@ impl Thing {
                 value,
             );
             cache.answer(request, SOON).unwrap();
-            cache.get(self.text(), &self.policy, 0).is_some()
+            cache.get(self.text(), &self.policy, None).is_some()
         });
     }
 
     pub fn must_be_gone(&self, cache: &Cache) {
-        let found = cache.get(self.text(), &self.policy, 0);
+        let found = cache.get(self.text(), &self.policy, None);
         assert!(found.is_none(), "the old value was served");
     }
 }

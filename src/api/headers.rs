@@ -28,7 +28,7 @@ pub(super) fn set_receipt(receipt: InvalidationReceipt, answer: &mut HttpRespons
 /// negative: how long ago the freshness ended (section 2.5).
 pub(super) fn cache_status(answer: &Answer, now: Micros, out: &mut HeaderTexts) {
     let left = |until: Micros| (until.saturating_sub(now)).div_ceil(1_000_000);
-    let ends = answer.entry.ends;
+    let ends = answer.entry.expiry;
     let asked_redis = answer.trace.redis.is_some();
     match answer.outcome {
         Outcome::MemoryHit => out
@@ -72,7 +72,7 @@ fn detail(why: Staleness) -> &'static str {
     match why {
         Staleness::WhileRevalidate => "stale-while-revalidate",
         Staleness::SoftTimeout => "soft-timeout",
-        Staleness::IfError | Staleness::Held => "stale-if-error",
+        Staleness::IfError | Staleness::BackingOff => "stale-if-error",
         Staleness::Spent => "quota-spent",
     }
 }
@@ -100,7 +100,7 @@ pub(super) fn cache_control(
     now: Micros,
     out: &mut HeaderTexts,
 ) -> HeaderValue {
-    let left = answer.entry.ends.memory_until.saturating_sub(now) / 1_000_000;
+    let left = answer.entry.expiry.memory_until.saturating_sub(now) / 1_000_000;
     match client_ttl.map(|ttl| ttl.as_secs().min(left)) {
         None | Some(0) => HeaderValue::from_static("private, no-cache"),
         // A client subtracts the `Age` of the answer (RFC 9111, section 4.2.3), so it is added here.
@@ -141,7 +141,7 @@ pub(crate) fn entity_tags(list: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use larder_cache::{Dependency, Entry, Expiry, HistoryId, Stamp, Trace, Value};
+    use larder_cache::{Dependency, Entry, Expiry, Extras, HistoryId, Stamp, Trace, Value};
 
     const SECOND: Micros = 1_000_000;
 
@@ -155,19 +155,12 @@ mod tests {
                 clock: 1,
                 begun: 0,
             };
-            let entry = Entry {
-                value: Value::Absent,
-                hash: 0,
-                own: Dependency::unknown(stamp, [].into()),
-                loaded_at: 0,
-                load_time: 0,
-                ends: Expiry {
-                    memory_until,
-                    fresh_until,
-                },
-                kept_for: 0,
-                particulars: None,
+            let own = Dependency::unknown(stamp, [].into());
+            let expiry = Expiry {
+                memory_until,
+                fresh_until,
             };
+            let entry = Entry::new(Value::Absent, own, 0, 0, expiry, Extras::default());
             let answer = Answer {
                 entry: entry.into(),
                 outcome,
@@ -192,7 +185,7 @@ mod tests {
                 "larder-redis; hit; ttl=300, larder-memory; fwd=miss",
             ),
             (
-                stale(Staleness::Held),
+                stale(Staleness::BackingOff),
                 now - 5 * SECOND,
                 now + 300 * SECOND,
                 "larder-memory; fwd=stale; detail=stale-if-error; ttl=-5",

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::database::{Database, Watch};
 use crate::resource::{Arguments, BadParameter, Resources, TagTemplate, Wrong};
-use larder_cache::{Cache, CacheItem, Freshness, InvalidationTarget, Producer, Purge, Request};
+use larder_cache::{Cache, CacheItem, Decision, InvalidationTarget, Producer, Purge, Request};
 
 use super::access::{Access, Actor};
 use super::problem::Problem;
@@ -243,13 +243,13 @@ pub(crate) async fn entry(
         let wanted = resource
             .request(arguments, "")?
             .ok_or(Problem::NotFound("Nothing is read at this path."))?;
-        let mut body = entry_json(&cache, resource.name(), &wanted.subject);
-        if let Producer::Compose(composition) = &wanted.making {
+        let mut body = entry_json(&cache, resource.name(), &wanted.item);
+        if let Producer::Compose(composition) = &wanted.producer {
             let part = |part: &Request| {
                 // A part may be a resource of its own, or belong to this one alone.
-                let own = resources.of_key(part.subject.key.name());
+                let own = resources.of_key(part.item.key.name());
                 let name = own.map_or(resource.name(), |(own, _)| own.name());
-                entry_json(&cache, name, &part.subject)
+                entry_json(&cache, name, &part.item)
             };
             body["parts"] = composition.parts.iter().map(part).collect();
         }
@@ -265,10 +265,10 @@ fn entry_json(cache: &Cache, resource: &str, item: &CacheItem) -> Value {
         return json!({"resource": resource, "key": key.name(), "tier": null, "state": "none", "tags": []});
     };
     let state = match freshness {
-        Freshness::Fresh => "fresh",
-        Freshness::Revalidate => "stale",
-        Freshness::IfError => "stale, only if its renewal fails",
-        Freshness::Dead => "dead",
+        Decision::Serve => "fresh",
+        Decision::ServeAndRefresh => "stale",
+        Decision::OnlyIfLoadFails => "stale, only if its renewal fails",
+        Decision::Refuse => "dead",
     };
     let invalidated = cache.invalidated(&entry);
     let tags: Vec<Value> = invalidated
@@ -281,7 +281,7 @@ fn entry_json(cache: &Cache, resource: &str, item: &CacheItem) -> Value {
         "tier": "memory",
         "state": state,
         "age_ms": now.saturating_sub(entry.loaded_at) / 1000,
-        "ttl_left_ms": entry.ends.memory_until.saturating_sub(now) / 1000,
+        "ttl_left_ms": entry.expiry.memory_until.saturating_sub(now) / 1000,
         "load_clock": entry.stamp().clock.to_string(),
         "load_ms": entry.load_time / 1000,
         "bytes": entry.value.bytes().len(),

@@ -70,9 +70,9 @@ impl Problem {
         }
     }
 
-    /// A bug in `what`, which is logged here: it panicked.
+    /// A bug of larder's, which is logged here.
     pub(crate) fn bug(what: &str) -> Problem {
-        log::error!("a bug: {what} panicked");
+        log::error!("internal error, a bug: {what}");
         Problem::Bug
     }
 
@@ -187,7 +187,7 @@ impl Problem {
                 "Precondition cannot be evaluated",
                 "The value of this resource does not come from the database alone, so a write cannot be compared with it.".to_owned(),
             ),
-            Problem::Load(LoadError::TooSlow(_) | LoadError::Held { slow: true, .. }) => (
+            Problem::Load(LoadError::TooSlow(_) | LoadError::BackingOff { slow: true, .. }) => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "source-too-slow",
                 "Gateway timeout",
@@ -293,6 +293,7 @@ impl From<LoadError> for Problem {
                 wrong: Wrong::NotValid,
                 valid,
             }),
+            LoadError::Bug(what) => Problem::bug(&what),
             other => Problem::Load(other),
         }
     }
@@ -332,6 +333,7 @@ fn seconds(wait: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bridge;
     use super::*;
 
     #[test]
@@ -367,5 +369,13 @@ mod tests {
             ),
             (502, &b"9"[..])
         );
+    }
+
+    #[actix_web::test]
+    async fn a_bug_is_not_told_as_a_busy_server() {
+        let problem = Problem::from(LoadError::Bug("it cannot happen".into()));
+        assert_eq!(problem.answer().status(), 500);
+        let panicked = bridge::blocking("an invalidation", || -> u8 { panic!("on purpose") });
+        assert!(matches!(panicked.await, Err(Problem::Bug)));
     }
 }

@@ -107,12 +107,7 @@ async fn look_up(
         .with_borrow_mut(|key| {
             let view = resource.key(arguments, key)?;
             let key = key.as_str();
-            Ok((
-                view,
-                state
-                    .cache
-                    .get_at(key, resource.policy(), after.unwrap_or_default(), now),
-            ))
+            Ok((view, state.cache.get_at(key, resource.policy(), after, now)))
         })
         .map_err(|bad| with_rate_headers(Problem::BadParameter(bad)))?;
     let (answer, now, memory_took) = match memory {
@@ -170,7 +165,9 @@ fn known_clock(request: &HttpRequest) -> Result<Option<u64>, Problem> {
         .to_str()
         .ok()
         .and_then(|text| text.trim().parse().ok());
-    clock.map(Some).ok_or_else(|| {
+    // No change has the clock 0, so it names none.
+    let named = clock.map(|clock| (clock > 0).then_some(clock));
+    named.ok_or_else(|| {
         Problem::BadParameter(BadParameter {
             name: "Larder-After".to_owned(),
             wrong: Wrong::NotValid,

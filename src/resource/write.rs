@@ -231,7 +231,7 @@ impl Write {
                 let names = &resource.names;
                 names.targets(&names.own_values(&values))
             }
-            (Some(own), None) => own.making.names(&own.subject).to_vec(),
+            (Some(own), None) => own.producer.targets(&own.item).to_vec(),
         };
         let mut names: Vec<String> = own.iter().map(|name| name.as_str().to_owned()).collect();
         let mut known: HashSet<String> = names.iter().cloned().collect();

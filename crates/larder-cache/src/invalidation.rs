@@ -39,12 +39,12 @@ impl Cache {
     /// last.
     pub fn invalidate(&self, names: &[InvalidationTarget], kind: Purge) -> InvalidationReceipt {
         let mut done = InvalidationReceipt {
-            clock: Some(self.core.mirror.era().last()),
+            clock: Some(self.tiers.mirror.era().last()),
         };
         // All of them here first, and only then the first of them elsewhere.
         let batches: Vec<Batch> = names
             .chunks(NAMES_AT_ONCE)
-            .map(|some| self.core.mirror.pending.begin(some, kind))
+            .map(|some| self.tiers.mirror.pending.begin(some, kind))
             .collect();
         let unsent = Unsent {
             cache: self,
@@ -62,35 +62,36 @@ impl Cache {
     /// Waits until Redis has taken every invalidation that is pending, or `limit` has passed.
     /// Returns whether none is pending.
     pub fn wait_delivered(&self, limit: Duration) -> bool {
-        self.core.mirror.pending.wait_empty(limit)
+        self.tiers.mirror.pending.wait_empty(limit)
     }
 
     /// One invalidation of names that stand in the overlay as `batch`. Returns its clock, if Redis has taken it.
     fn send(&self, names: &[InvalidationTarget], kind: Purge, batch: &Batch) -> Option<u64> {
-        let (core, bus) = (&self.core, &self.bus);
-        if core.mirror.is_alone() && !core.redis.pool().is_configured() {
-            let era = core.mirror.era();
-            let clock = (era.last() + 1).max(core.clock.now());
+        let (tiers, bus) = (&self.tiers, &self.bus);
+        if tiers.mirror.is_alone() && !tiers.redis.pool().is_configured() {
+            let era = tiers.mirror.era();
+            let clock = (era.last() + 1).max(tiers.clock.now());
             names.iter().for_each(|name| era.apply(name, kind, clock));
             era.heard(clock);
             let kept = bus.longest_life.load(Ordering::Relaxed);
             era.make_room(MOST_NAMES, clock.saturating_sub(kept));
             // A Redis that appeared meanwhile began a history in which nothing of the old one is left.
-            core.mirror.pending.settle(batch);
+            tiers.mirror.pending.settle(batch);
             self.tell_listeners(names, kind);
             return Some(clock);
         }
-        if core.redis.pool().is_configured() {
+        if tiers.redis.pool().is_configured() {
             // Nothing is known to be down before the first look: what is not delivered now may end
             // with its process.
-            core.redis
+            tiers
+                .redis
                 .pool()
-                .wait_first_look(core.redis.pool().longest_look());
+                .wait_first_look(tiers.redis.pool().longest_look());
         }
         let length = bus.settings.log_length;
         // Done twice it does no harm, so a connection that was cut while it lay in the pool is no
         // reason to leave it pending.
-        let sent = core.redis.pool().read(|connection| {
+        let sent = tiers.redis.pool().read(|connection| {
             let (epoch, clock) = bus.scripts.invalidate(
                 connection,
                 kind,
@@ -99,25 +100,25 @@ impl Cache {
                 length,
             )?;
             // A Redis that was left for another one has taken it: nobody who is with the other one hears of that.
-            if core.mirror.is_over(epoch) {
+            if tiers.mirror.is_over(epoch) {
                 return Err(over());
             }
             Ok((epoch, clock))
         });
         let clock = match sent {
             Ok((epoch, clock)) => {
-                if core.mirror.applied(epoch, names.iter(), kind, clock) {
-                    core.mirror.pending.settle(batch);
+                if tiers.mirror.applied(epoch, names.iter(), kind, clock) {
+                    tiers.mirror.pending.settle(batch);
                 } else {
                     // A history that is not known here yet: until the bus knows it, the batch stands in the way, and is delivered
                     // once more.
-                    core.mirror.pending.fail(batch);
+                    tiers.mirror.pending.fail(batch);
                 }
                 Some(clock)
             }
             Err(down) => {
                 // One line for an outage, whoever goes on invalidating.
-                let level = if core.mirror.pending.fail(batch) {
+                let level = if tiers.mirror.pending.fail(batch) {
                     log::Level::Warn
                 } else {
                     log::Level::Debug
@@ -170,7 +171,7 @@ struct Unsent<'a> {
 impl Drop for Unsent<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let pending = &self.cache.core.mirror.pending;
+            let pending = &self.cache.tiers.mirror.pending;
             self.batches.iter().for_each(|batch| {
                 pending.fail(batch);
             });

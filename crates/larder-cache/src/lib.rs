@@ -63,25 +63,24 @@
 //!
 //! `examples/embedded.rs` and `examples/actix.rs` are whole programs.
 
+mod answer;
 mod builder;
 mod clock;
 mod coherence;
-mod compose;
-mod core;
+mod composition;
 mod entry;
 mod envelope;
 mod error;
 mod failures;
 mod fair_queue;
 mod faithful;
-mod flight;
+mod freshness;
 mod interest;
 mod invalidation;
 mod key;
 mod loaders;
-mod loading;
-mod memory_tier;
-mod miss;
+mod lookup;
+mod memory;
 mod open;
 mod outcome;
 mod policy;
@@ -91,13 +90,13 @@ mod request;
 mod secret;
 mod settings;
 mod shares;
+mod single_flight;
 mod stats;
 mod status;
 #[cfg(test)]
 mod tests;
-mod ticket;
+mod tiers;
 mod typed;
-mod verdict;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -105,34 +104,38 @@ use std::time::{Duration, Instant};
 
 use self::coherence::bus::{self, BusParts};
 use self::coherence::{Mirror, Scripts, Seen};
-use self::core::{Core, Proof};
 use self::failures::Failures;
-use self::flight::Flights;
+use self::freshness::Evidence;
+use self::interest::Behalf;
 use self::loaders::Loaders;
-use self::memory_tier::MemoryTier;
+use self::lookup::{Accepts, begin};
+use self::memory::MemoryTier;
 use self::open::Open;
 use self::redis_tier::RedisTier;
 use self::settings::RedisChoice;
+use self::single_flight::Flights;
+use self::tiers::Tiers;
 use self::typed::TypedParts;
 
+pub use self::answer::{Answer, LookupResult, Trace};
 pub use self::builder::CacheBuilder;
 pub use self::clock::{Clock, Micros, micros};
 pub use self::coherence::{Dependency, HistoryId, InvalidationTarget, Purge, Stamp};
 #[doc(hidden)] // For the server.
 pub use self::entry::hash;
-pub use self::entry::{Entry, Extras, Value};
+pub use self::entry::{Backoff, Entry, Extras, Value};
 #[doc(hidden)] // For benches/micro alone: no embedder has a use for these bytes.
 pub use self::envelope::{decode as decode_envelope, encode as encode_envelope};
 pub use self::error::LoadError;
 pub use self::fair_queue::Caller;
-pub use self::flight::LookupResult;
+pub use self::freshness::Decision;
 pub use self::invalidation::InvalidationReceipt;
 #[doc(hidden)] // For the server.
 pub use self::key::unescaped;
 pub use self::key::{Key, KeyText, Tag, escape_into};
 pub use self::loaders::ShareStatus;
-pub use self::outcome::{Answer, Outcome, Staleness, Trace};
-pub use self::policy::{Expiry, Freshness, Lifetime, Policy, StaleRules};
+pub use self::outcome::{Outcome, Staleness};
+pub use self::policy::{Expiry, Lifetime, Policy, StaleRules};
 pub use self::random::random;
 pub use self::redis_tier::fault::{RedisDown, RedisState};
 pub use self::redis_tier::pool::RedisPool;
@@ -147,9 +150,9 @@ pub use self::secret::Secret;
 pub use self::settings::{
     CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisSettings,
 };
+pub use self::single_flight::Ticket;
 pub use self::stats::{Tally, Totals};
 pub use self::status::{BusState, MemorySize, Replica};
-pub use self::ticket::Ticket;
 pub use self::typed::{TaggedKey, Typed, TypedTicket};
 
 /// How long Redis may take to reply to the bus at least, unless `max_staleness` is shorter; otherwise
@@ -168,7 +171,7 @@ const NAMES_KEPT: Duration = Duration::from_secs(3600);
 /// longer.
 #[derive(Clone)]
 pub struct Cache {
-    core: Arc<Core>,
+    tiers: Arc<Tiers>,
     bus: Arc<BusParts>,
     typed: Arc<TypedParts>,
     open: Arc<Open>,
@@ -238,7 +241,7 @@ impl Cache {
             reply,
             closed: AtomicBool::new(false),
         });
-        let core = Arc::new(Core {
+        let tiers = Arc::new(Tiers {
             memory: tier,
             redis,
             flights: Arc::new(Flights::new()),
@@ -248,28 +251,35 @@ impl Cache {
             clock,
             max_staleness: coherence.max_staleness,
         });
-        let open = Arc::new(Open::new(core.clone(), parts.clone()));
-        if core.redis.pool().is_used() {
-            let pool = core.redis.pool();
+        let open = Arc::new(Open::new(tiers.clone(), parts.clone()));
+        if tiers.redis.pool().is_used() {
+            let pool = tiers.redis.pool();
             bus::start(&parts, pool.connector(), pool.health().clone())?;
         }
         Ok(Cache {
-            core,
+            tiers,
             bus: parts,
             typed: Arc::default(),
             open,
         })
     }
 
-    /// What memory may answer with under the key of this text, to a reader who knows of changes up to the clock `after` (zero: of
-    /// none). Does not block.
-    pub fn get(&self, key: &str, policy: &Policy, after: u64) -> Option<Answer> {
-        self.get_at(key, policy, after, self.core.clock.now())
+    /// What memory may answer with under the key of this text. `after`: a clock of an invalidation
+    /// that the reader knows of; the answer must not be older. Does not block.
+    pub fn get(&self, key: &str, policy: &Policy, after: Option<u64>) -> Option<Answer> {
+        self.get_at(key, policy, after, self.tiers.clock.now())
     }
 
-    /// The same for a reader who came at `now` by [`Cache::clock`], not long ago, and has looked at the clock already.
-    pub fn get_at(&self, key: &str, policy: &Policy, after: u64, now: Micros) -> Option<Answer> {
-        self.core.look(key, policy, after, now)
+    /// The same for a reader who came at `now` by [`Cache::clock`], not long ago, and has looked at
+    /// the clock already.
+    pub fn get_at(
+        &self,
+        key: &str,
+        policy: &Policy,
+        after: Option<u64>,
+        now: Micros,
+    ) -> Option<Answer> {
+        self.tiers.look(key, policy, after, now)
     }
 
     /// A claim to the answer for `request`: from Redis, from a load that is under way, or from one that this call begins. Does
@@ -280,24 +290,30 @@ impl Cache {
 
     /// The same on behalf of `caller`: where loads have to wait, callers take turns.
     pub fn fetch_for(&self, request: Request, caller: Caller) -> Ticket {
-        self.core.fetch(request, caller, Proof::Mirror)
+        self.begin(request, caller, Accepts::Copies(Evidence::NotAsked))
     }
 
-    /// The same for a reader who knows of a change with the clock `after` that this replica may not
-    /// have heard of yet: asks Redis what became of the names first, and loads anew if it does not
-    /// answer. A clock that no history can have given yet is no reason to load. Blocks for that
+    /// The same for a reader who knows of an invalidation with the clock `after`, which this replica
+    /// may not have heard of yet: asks Redis first what was invalidated, and loads anew if Redis does
+    /// not answer. A clock that no history can have given yet is no reason to load. Blocks for that
     /// round trip.
     pub fn fetch_after(&self, request: Request, caller: Caller, after: u64) -> Ticket {
-        let core = &self.core;
-        if core.has_heard(after) && core.mirror.is_trusted(core.clock.now()) {
-            return core.fetch(request, caller, Proof::Mirror);
-        }
-        let names = request.making.names(&request.subject);
-        match core.redis.ask_names(&request.subject.key, &names) {
-            Ok(()) => core.fetch(request, caller, Proof::Verified),
-            Err(_) if core.is_ahead(after) => core.fetch(request, caller, Proof::Mirror),
-            Err(_) => core.fetch(request, caller, Proof::Fresh),
-        }
+        let tiers = &self.tiers;
+        let accepts = if tiers.has_heard(after) && tiers.mirror.is_trusted(tiers.clock.now()) {
+            Accepts::Copies(Evidence::NotAsked)
+        } else {
+            let targets = request.producer.targets(&request.item);
+            match tiers.ask(&request.item.key, &targets) {
+                Evidence::Verified => Accepts::Copies(Evidence::Verified),
+                _ if tiers.is_ahead(after) => Accepts::Copies(Evidence::NotAsked),
+                _ => Accepts::NewLoad,
+            }
+        };
+        self.begin(request, caller, accepts)
+    }
+
+    fn begin(&self, request: Request, caller: Caller, accepts: Accepts) -> Ticket {
+        begin(&self.tiers, request, &Behalf::Reader(caller), accepts, None)
     }
 
     /// Memory, else Redis, else the source, waiting on this thread for at most `limit`.
@@ -305,7 +321,7 @@ impl Cache {
     /// # Errors
     /// What the load ended with, if no stale copy may stand in for it.
     pub fn answer(&self, request: Request, limit: Duration) -> LookupResult {
-        match self.get(request.subject.key.as_str(), &request.subject.policy, 0) {
+        match self.get(request.item.key.as_str(), &request.item.policy, None) {
             Some(answer) => Ok(answer),
             None => self.fetch(request).wait(limit),
         }
@@ -315,12 +331,12 @@ impl Cache {
     /// which loads of other shares cannot take: see [`CacheItem::share`]. One that is not named here
     /// has its part from its first load on.
     pub fn set_aside(&self, shares: impl IntoIterator<Item = Arc<str>>) {
-        self.core.loaders.set_aside(shares);
+        self.tiers.loaders.set_aside(shares);
     }
 
     /// What runs and waits of each share of the loads.
     pub fn shares(&self) -> Vec<ShareStatus> {
-        self.core.loaders.status()
+        self.tiers.loaders.status()
     }
 
     /// Names are remembered for as long as an entry can live: for this long at least, or longer if that was said before.
@@ -333,12 +349,12 @@ impl Cache {
 
     /// The connections to Redis, for what else all replicas count together.
     pub fn redis(&self) -> &RedisPool {
-        self.core.redis.pool()
+        self.tiers.redis.pool()
     }
 
     /// This replica's time.
     pub fn clock(&self) -> &Arc<Clock> {
-        &self.core.clock
+        &self.tiers.clock
     }
 }
 

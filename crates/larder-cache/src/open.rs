@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::coherence::bus::BusParts;
-use super::core::Core;
+use super::tiers::Tiers;
 
 /// How long closing waits for pending invalidations to be delivered, unless the builder says
 /// otherwise.
@@ -13,16 +13,16 @@ pub(super) const DELIVERY: Duration = Duration::from_secs(1);
 /// See the module. Every clone of a cache holds it; nothing that a thread of the cache runs does,
 /// but for a load that was given a clone.
 pub(super) struct Open {
-    core: Arc<Core>,
+    tiers: Arc<Tiers>,
     bus: Arc<BusParts>,
     /// How long closing may wait.
     pub(super) delivery: Duration,
 }
 
 impl Open {
-    pub(super) fn new(core: Arc<Core>, bus: Arc<BusParts>) -> Open {
+    pub(super) fn new(tiers: Arc<Tiers>, bus: Arc<BusParts>) -> Open {
         Open {
-            core,
+            tiers,
             bus,
             delivery: DELIVERY,
         }
@@ -31,7 +31,7 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let pending = &self.core.mirror.pending;
+        let pending = &self.tiers.mirror.pending;
         if !pending.wait_empty(self.delivery) {
             log::warn!(
                 "{} pending invalidations are lost: Redis did not take them within {:?}",
@@ -41,7 +41,7 @@ impl Drop for Open {
         }
         self.bus.close();
         // Loads first: what a read that is given up would load has no place any more.
-        self.core.loaders.close();
-        self.core.redis.close();
+        self.tiers.loaders.close();
+        self.tiers.redis.close();
     }
 }

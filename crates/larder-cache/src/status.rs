@@ -8,7 +8,8 @@ use super::Cache;
 use super::clock::micros;
 use super::coherence::{Dependency, InvalidationTarget, bus};
 use super::entry::Entry;
-use super::policy::{Freshness, Policy};
+use super::freshness::{Decision, Evidence};
+use super::policy::Policy;
 use super::redis_tier::fault::RedisDown;
 
 /// How long a replica that has gone is kept in the list of those that are not shown.
@@ -52,10 +53,10 @@ pub struct MemorySize {
 impl Cache {
     /// How the bus is.
     pub fn bus(&self) -> BusState {
-        let mirror = &self.core.mirror;
+        let mirror = &self.tiers.mirror;
         let era = mirror.era();
         BusState {
-            trusted: mirror.is_trusted(self.core.clock.now()),
+            trusted: mirror.is_trusted(self.tiers.clock.now()),
             clock: era.last(),
             gaps_repaired: self.bus.gaps_repaired.load(Ordering::Relaxed),
             pending: mirror.pending.len(),
@@ -67,11 +68,11 @@ impl Cache {
     /// passed. Returns whether memory is trusted.
     pub fn wait_trusted(&self, limit: Duration) -> bool {
         let began = Instant::now();
-        let trusted = self.core.mirror.wait_trusted(&self.core.clock, limit);
+        let trusted = self.tiers.mirror.wait_trusted(&self.tiers.clock, limit);
         if trusted && !self.is_alone() {
             // The bus has connections of its own, so it can be there a moment before the pool is.
             let left = limit.saturating_sub(began.elapsed());
-            self.core.redis.pool().health().wait_answers(left);
+            self.tiers.redis.pool().health().wait_answers(left);
         }
         trusted
     }
@@ -92,7 +93,7 @@ impl Cache {
     pub fn replicas(&self) -> Result<Vec<Replica>, RedisDown> {
         let bus = &self.bus;
         let (now, said) = self
-            .core
+            .tiers
             .redis
             .pool()
             .run(|connection| bus.scripts.replicas(connection))?;
@@ -103,7 +104,7 @@ impl Cache {
         for (id, time, _) in gone {
             if now.saturating_sub(time) > micros(REPLICA_FORGOTTEN) {
                 let _ = self
-                    .core
+                    .tiers
                     .redis
                     .pool()
                     .run(|connection| bus.scripts.forget_replica(connection, &id));
@@ -122,14 +123,15 @@ impl Cache {
 
     /// Whether everything up to this clock was heard here.
     pub fn has_heard(&self, clock: u64) -> bool {
-        self.core.has_heard(clock)
+        self.tiers.has_heard(clock)
     }
 
-    /// The entry in memory under the key of this text, whether or not it may be served, and what may be done with it.
-    pub fn inspect(&self, key: &str, policy: &Policy) -> Option<(Arc<Entry>, Freshness)> {
-        let entry = self.core.memory.get(key)?;
-        let freshness = self.core.judge_stale(&entry, policy);
-        Some((entry, freshness))
+    /// The entry in memory under the key of this text, whether or not it may be served, and what may
+    /// be done with it while this replica is connected.
+    pub fn inspect(&self, key: &str, policy: &Policy) -> Option<(Arc<Entry>, Decision)> {
+        let (entry, now) = (self.tiers.memory.get(key)?, self.tiers.clock.now());
+        let decision = self.tiers.decide(&entry, Evidence::Trusted, policy, now);
+        Some((entry, decision))
     }
 
     /// The names that an entry depends on, each with the clock of its last invalidation that is known here.
@@ -153,12 +155,12 @@ impl Cache {
 
     /// Whether no Redis was ever found, so that this process is alone.
     pub fn is_alone(&self) -> bool {
-        self.core.mirror.is_alone()
+        self.tiers.mirror.is_alone()
     }
 
     /// What memory holds now.
     pub fn memory_size(&self) -> MemorySize {
-        let (entries, bytes, evictions) = self.core.memory.size();
+        let (entries, bytes, evictions) = self.tiers.memory.size();
         MemorySize {
             entries,
             bytes,

@@ -11,34 +11,39 @@ use std::fmt::Display;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Cache;
+use super::answer::{Answer, LookupResult};
 use super::coherence::InvalidationTarget;
 use super::entry::Value;
 use super::error::LoadError;
 use super::fair_queue::Caller;
 use super::faithful;
-use super::flight::LookupResult;
+use super::freshness::Evidence;
+use super::interest::Behalf;
 use super::key::{Key, Tag, escape_into};
-use super::outcome::{Answer, Outcome};
+use super::lookup::{Accepts, begin};
+use super::outcome::Outcome;
 use super::policy::{Lifetime, Policy};
 use super::random::random;
 use super::request::{CacheItem, Load, Loaded, Producer, Request};
+use super::single_flight::Ticket;
 use super::stats::{Tally, Totals};
-use super::ticket::Ticket;
 
-/// What all typed look-ups of one cache share.
+/// What all typed lookups of one cache share.
 pub(super) struct TypedParts {
     /// How long a load may take.
     pub(super) load_timeout: Duration,
     tally: Arc<Tally>,
-    /// The type that each name and version stands for in this process.
+    /// The type that each name and version stands for in this process. The lock is held for one
+    /// look or one insertion.
     named: Mutex<HashMap<(String, u32), &'static str>>,
 }
 
@@ -52,7 +57,8 @@ impl Default for TypedParts {
     }
 }
 
-/// What is asked for: which value of its type, and the tags by which it can be invalidated besides.
+/// Which value of its type is asked for, and the tags by which it can be invalidated, besides its
+/// key.
 ///
 /// ```
 /// use larder_cache::TaggedKey;
@@ -72,8 +78,8 @@ impl TaggedKey {
         TaggedKey::default()
     }
 
-    /// The one with this `value`, which is escaped: whatever it holds, it is never taken for
-    /// another value or parameter.
+    /// The value with this parameter. Its `value` is escaped, so it is never mistaken for another
+    /// value or parameter.
     pub fn with(mut self, parameter: &str, value: impl Display) -> TaggedKey {
         self.parameters
             .push(if self.parameters.is_empty() { '?' } else { '&' });
@@ -132,11 +138,7 @@ impl Cache {
                 "{name:?} is not a valid type name: 1 to 64 letters, digits, `_`, `-` and `.`"
             ));
         }
-        let mut named = self
-            .typed
-            .named
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut named = self.typed.named.lock();
         let own = type_name::<T>();
         let known = named.entry((name.to_owned(), version)).or_insert(own);
         if *known != own {
@@ -153,18 +155,19 @@ impl Cache {
         })
     }
 
-    /// What was counted of all typed look-ups of this cache.
+    /// The counts of all typed lookups of this cache.
     pub fn typed_totals(&self) -> Totals {
         self.typed.tally.totals()
     }
 }
 
 impl<T: Serialize + DeserializeOwned> Typed<T> {
-    /// The value of `wanted`: from memory, else from Redis, else from `load`, which runs on a thread of the cache's own and fills
-    /// both tiers. Returns it with how it was found. Blocks while it is not in memory: not for an async worker, which has
-    /// [`Typed::get_or_load_async`].
+    /// The value of `wanted`: from memory, else from Redis, else from `load`, which runs on a thread
+    /// of the cache and fills both tiers. Returns it with how it was found. Blocks unless memory has
+    /// it: an async worker uses [`Typed::get_or_load_async`] instead.
     ///
-    /// However many ask for it at one time, `load` runs once at a time in this process, and once across all replicas while Redis is up.
+    /// However many ask for it at one time, `load` runs once at a time in this process, and once
+    /// across all replicas while Redis is up.
     ///
     /// # Errors
     /// What `load` ended with, by its text, unless `policy` allows an older value to stand in for
@@ -180,7 +183,8 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
         found_something(self.find_or_load(wanted, policy, || load().map(Some))?)
     }
 
-    /// The same where there may be no such thing: `Ok(None)` from `load`. That, too, is kept, for as long as `policy.absent` says.
+    /// The same for a value that may not exist: `load` returns `Ok(None)` then. That is kept, too, for
+    /// as long as `policy.absent` says.
     ///
     /// # Errors
     /// As [`Typed::get_or_load`].
@@ -192,7 +196,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
     ) -> Result<(Option<T>, Outcome), LoadError> {
         let parts = &self.cache.typed;
         let key = self.key(&wanted);
-        if let Some(answer) = self.cache.get(key.as_str(), policy, 0) {
+        if let Some(answer) = self.cache.get(key.as_str(), policy, None) {
             parts.tally.count_hit(&answer);
             return read(Ok(answer));
         }
@@ -213,7 +217,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
         load: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> TypedTicket<T> {
         let key = self.key(&wanted);
-        let (ticket, waits_in) = match self.cache.get(key.as_str(), policy, 0) {
+        let (ticket, waits_in) = match self.cache.get(key.as_str(), policy, None) {
             Some(answer) => {
                 self.cache.typed.tally.count_hit(&answer);
                 (Ticket::ready(answer), None)
@@ -257,10 +261,10 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
             Ok(Loaded::new(value, Lifetime::Policy))
         });
         let parts = &self.cache.typed;
-        // Otherwise its names would be forgotten before it, and it would be a miss then.
+        // Otherwise its tags could be forgotten before it expires, and it would be a miss then.
         self.cache.remember_names_for(policy.longest_life());
         let request = Request {
-            subject: CacheItem {
+            item: CacheItem {
                 key,
                 policy: Arc::new(policy.clone()),
                 tags: wanted.tags.into(),
@@ -270,14 +274,14 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
                 jitter: random(),
                 tally: parts.tally.clone(),
             },
-            making: Producer::Load(Load {
+            producer: Producer::Load(Load {
                 limit: parts.load_timeout,
                 run,
             }),
         };
-        self.cache
-            .core
-            .fetch_readable(request, Caller::default(), is_readable::<T>)
+        let (tiers, behalf) = (&self.cache.tiers, Behalf::Reader(Caller::default()));
+        let accepts = Accepts::Copies(Evidence::NotAsked);
+        begin(tiers, request, &behalf, accepts, Some(is_readable::<T>))
     }
 }
 
@@ -321,8 +325,8 @@ fn read<T: DeserializeOwned>(ending: LookupResult) -> Result<(Option<T>, Outcome
     let Answer { entry, outcome, .. } = ending?;
     match &entry.value {
         Value::Absent => Ok((None, outcome)),
-        // It was read when it came here: only a `Deserialize` that is not always of one mind comes
-        // to an error.
+        // It was read when it came here. Only a `Deserialize` that does not always do the same fails
+        // now.
         Value::Present(json) => match serde_json::from_slice(json) {
             Ok(value) => Ok((Some(value), outcome)),
             Err(error) => Err(LoadError::Failed(format!(

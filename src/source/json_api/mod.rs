@@ -206,7 +206,7 @@ impl JsonApi {
         params: &[(N, V)],
         attempt: LoadContext,
     ) -> Result<Loaded, LoadError> {
-        let previous = attempt.previous;
+        let previous = attempt.revalidation;
         let shown = previous.as_ref().map(|previous| &*previous.validator);
         let (value, validator, life) = match self.fetch(params, shown, attempt.deadline)? {
             Fetched::New {
@@ -222,7 +222,7 @@ impl JsonApi {
         };
         Ok(Loaded {
             value,
-            life: match self.ttl {
+            lifetime: match self.ttl {
                 TtlFrom::Resource => Lifetime::Policy,
                 TtlFrom::Upstream => life,
             },

@@ -74,6 +74,8 @@ pub(crate) enum Standing {
     Valid,
     /// It was made stale by the invalidation with this clock.
     Soft(u64),
+    /// A soft purge is pending: Redis has not given it a clock yet.
+    SoftPending,
     /// It was invalidated: never to be served again.
     Invalid,
     /// It is of another history.
@@ -371,7 +373,7 @@ impl Mirror {
             }
         }
         match (standing, pending) {
-            (Standing::Valid, Some(Purge::Soft)) => Standing::Soft(0),
+            (Standing::Valid, Some(Purge::Soft)) => Standing::SoftPending,
             _ => standing,
         }
     }

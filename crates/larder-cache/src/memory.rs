@@ -1,7 +1,8 @@
 //! The memory tier: moka, weighed in bytes.
 //!
-//! Promise: it holds at most the configured bytes, give or take moka's own buffers, and keeps an entry as long as it can be of
-//! any use, stale time included. It refuses to decide what may be served: it gives what it has.
+//! Promise: it holds at most the configured bytes, give or take moka's own buffers, and keeps an
+//! entry as long as it can be of any use, stale time included. It does not decide what may be
+//! served: it returns what it has.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,20 +11,18 @@ use std::time::{Duration, Instant};
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 
-use super::clock::Clock;
-use super::coherence::Dependency;
-use super::entry::{Entry, Extras};
+use super::clock::{Clock, micros};
+use super::entry::Entry;
 use super::key::Key;
 use super::policy::{Lifetime, Policy};
 use super::settings::{Eviction, MemorySettings};
 
-/// What an entry costs besides its key and body, as `cargo bench --bench scale` finds it: more than half is moka's own nodes, the
-/// rest the entry's fields, its key as a name, and the count of those who hold its body.
+/// What an entry costs besides its key and body, as `cargo bench --bench scale` measures it. More
+/// than half is moka's own nodes; the rest is the entry's fields, its key as a name, and the
+/// reference count of its body.
 const BOOKKEEPING: usize = 610;
-/// What each tag adds besides its text, if no other entry shares that.
+/// What each tag adds besides its text, if no other entry shares it.
 const A_TAG: usize = 48;
-/// What each part of a whole adds: what it depends on. Its names are its own entry's.
-const A_PART: usize = size_of::<Dependency>();
 
 type Map = moka::sync::Cache<Key, Arc<Entry>, foldhash::fast::RandomState>;
 
@@ -37,7 +36,7 @@ struct Expiry;
 
 impl moka::Expiry<Key, Arc<Entry>> for Expiry {
     fn expire_after_create(&self, _: &Key, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(Duration::from_micros(entry.kept_for))
+        Some(entry.kept_for())
     }
 
     fn expire_after_update(
@@ -47,7 +46,7 @@ impl moka::Expiry<Key, Arc<Entry>> for Expiry {
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(Duration::from_micros(entry.kept_for))
+        Some(entry.kept_for())
     }
 }
 
@@ -61,18 +60,10 @@ impl MemoryTier {
             .weigher(|key: &Key, entry: &Arc<Entry>| {
                 let tags = entry.tags().iter();
                 let tags: usize = tags.map(|tag| tag.as_str().len() + A_TAG).sum();
-                let particulars = match &entry.particulars {
-                    Some(particulars) => {
-                        size_of::<Extras>()
-                            + particulars.of_parts.len() * A_PART
-                            + particulars.validator.as_ref().map_or(0, |text| text.len())
-                    }
-                    None => 0,
-                };
                 let bytes = key.as_str().len()
                     + entry.value.bytes().len()
                     + tags
-                    + particulars
+                    + entry.extra_weight()
                     + BOOKKEEPING;
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             })
@@ -90,29 +81,29 @@ impl MemoryTier {
         MemoryTier { map, evictions }
     }
 
-    /// What is kept under the key with this text.
+    /// The entry under the key with this text.
     pub(crate) fn get(&self, key: &str) -> Option<Arc<Entry>> {
         self.map.get(key)
     }
 
-    /// Keeps `entry` while `policy` can make any use of it, and returns it, shared from now on. One that is of no use is not kept, and
-    /// drops what was there.
+    /// Keeps `entry` while `policy` can make any use of it, and returns it, shared from now on. An
+    /// entry that is of no use is not kept, and drops the one that was there.
     pub(crate) fn fill(
         &self,
         key: Key,
-        mut entry: Entry,
+        entry: Entry,
         policy: &Policy,
         clock: &Clock,
     ) -> Arc<Entry> {
-        entry.kept_for = if entry.life() == Lifetime::NoStore || policy.memory.is_zero() {
+        let kept_for = if entry.lifetime() == Lifetime::NoStore || policy.memory.is_zero() {
             0
         } else {
-            let longest = super::clock::micros(entry.use_past_end(policy));
-            let until = entry.ends.memory_until.saturating_add(longest);
+            let longest = micros(entry.use_past_end(policy));
+            let until = entry.expiry.memory_until.saturating_add(longest);
             until.saturating_sub(clock.now())
         };
-        let entry = Arc::new(entry);
-        if entry.kept_for == 0 {
+        let entry = Arc::new(entry.kept(kept_for));
+        if kept_for == 0 {
             self.map.invalidate(&key);
         } else {
             self.map.insert(key, entry.clone());
