@@ -192,11 +192,6 @@ impl Entry {
         self.own.names.split_last().map_or(&[], |(_, tags)| tags)
     }
 
-    /// When its load began; of a composite, no later than that of any part.
-    pub(crate) fn load_began(&self) -> Micros {
-        self.loaded_at.saturating_sub(self.load_time)
-    }
-
     /// How long after its fresh life it is still of use: to be served stale, or to be confirmed by
     /// its source.
     pub(crate) fn use_past_end(&self, policy: &Policy) -> Duration {

@@ -1,14 +1,17 @@
-//! A two-tier cache, in memory and in Redis, with a stated bound on staleness across processes.
+//! A two-tier cache: memory and Redis, with a bound on staleness.
 //!
-//! [`Cache`] is the entry point. A value is bytes under a [`Key`]. It is served from this process's
-//! memory, else from Redis, else a [`Load`] on a blocking thread makes it, and both tiers are
-//! filled. The crate needs no async runtime: a [`Ticket`] is a plain `Future`, and a thread can
-//! wait for it, too.
+//! [`Cache`] is the one door. A value is bytes under a [`Key`]. It is served from this process's
+//! memory, else from Redis; else a [`Load`] makes it on a blocking thread, and both tiers are filled
+//! on the way back. The cache is synchronous and knows neither HTTP nor SQL. A [`Ticket`] is a plain
+//! `Future` that needs no runtime, and a thread can wait for it.
 //!
-//! Promises: [`Cache::get`] never blocks, and never waits for a lock that is held during a load.
-//! One key is loaded once at a time in this process, and once across all replicas while Redis is
-//! up. A tier that fails is a miss, never an error. An entry is served only if nothing that it
-//! depends on was invalidated after its load began.
+//! Promises:
+//!
+//! - [`Cache::get`] never blocks and never waits for a lock that a load can hold.
+//! - A key is loaded once at a time in this process, and once across all replicas while Redis is up.
+//! - A tier that fails is a miss, never an error.
+//! - A value whose load began before an invalidation of it is not served after that invalidation: the
+//!   load clock tells the two apart.
 //!
 //! # In a program of your own
 //!
@@ -29,17 +32,18 @@
 //!     Ok(User { name: format!("user {id}") })
 //! }
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> { // Memory alone. With
-//! `.redis("redis://...")` it shares values and invalidations with every process that does the
-//! same. let cache = Cache::builder().memory(64 << 20).prefix("shop").build()?; // Fresh for 10 s
-//! in this process and for a minute in Redis; older for a day where a load fails. let policy =
-//! Policy::new(Duration::from_secs(10), Duration::from_secs(60)) .stale(Duration::ZERO,
-//! Duration::from_secs(86_400));
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Memory alone. With `.redis("redis://...")` it shares values and invalidations with every
+//! // process that does the same.
+//! let cache = Cache::builder().memory(64 << 20).prefix("shop").build()?;
+//! // Fresh for 10 s in this process and for a minute in Redis; older for a day where a load fails.
+//! let policy = Policy::new(Duration::from_secs(10), Duration::from_secs(60))
+//!     .stale(Duration::ZERO, Duration::from_secs(86_400));
 //!
 //! // The name and the version are what other processes know the type by.
 //! let users = cache.typed::<User>("user", 1)?;
-//! let wanted = TaggedKey::new().with("id", 42).tag("user:42");
-//! let (user, outcome) = users.get_or_load(wanted, &policy, || from_the_database(42))?;
+//! let key = TaggedKey::new().with("id", 42).tag("user:42");
+//! let (user, outcome) = users.get_or_load(key, &policy, || from_the_database(42))?;
 //! println!("{} {outcome:?}", user.name);
 //!
 //! // After a change, in every process that shares the Redis:
@@ -118,7 +122,7 @@ use self::redis_tier::RedisTier;
 use self::settings::RedisChoice;
 use self::single_flight::Flights;
 use self::tiers::Tiers;
-use self::typed::TypedParts;
+use self::typed::TypedShared;
 
 pub use self::answer::{Answer, LookupResult, Trace};
 pub use self::builder::CacheBuilder;
@@ -168,7 +172,7 @@ pub use self::typed::{TaggedKey, Typed, TypedTicket};
 pub struct Cache {
     tiers: Arc<Tiers>,
     bus: Arc<Bus>,
-    typed: Arc<TypedParts>,
+    typed: Arc<TypedShared>,
     open: Arc<Open>,
 }
 
@@ -265,13 +269,13 @@ impl Cache {
         self.tiers.look(key, policy, after, now)
     }
 
-    /// A claim to the answer for `request`: from Redis, from a load that is under way, or from one
-    /// that this call begins. Does not block; the ticket can be awaited or waited for.
+    /// A claim to the answer for `request`: from Redis, from a load under way, or from one that this
+    /// call begins. Does not block; the ticket can be awaited or waited for.
     pub fn fetch(&self, request: Request) -> Ticket {
         self.fetch_for(request, Caller::default())
     }
 
-    /// The same on behalf of `caller`: where loads have to wait, callers take turns.
+    /// The same on behalf of `caller`: if loads have to wait, callers take turns.
     pub fn fetch_for(&self, request: Request, caller: Caller) -> Ticket {
         self.begin(request, caller, Accepts::Copies(Evidence::NotAsked))
     }
@@ -310,14 +314,14 @@ impl Cache {
         }
     }
 
-    /// Sets a part of `max_loads` and `max_queue` aside for each of the shares with these names,
-    /// which loads of other shares cannot take: see [`CacheItem::share`]. One that is not named
-    /// here has its part from its first load on.
+    /// Sets a part of `max_loads` and `max_queue` aside for each of the shares with these names; loads
+    /// of other shares cannot take it. See [`CacheItem::share`]. A share that is not named here has
+    /// its part from its first load on.
     pub fn set_aside(&self, shares: impl IntoIterator<Item = Arc<str>>) {
         self.tiers.loaders.set_aside(shares);
     }
 
-    /// What runs and waits of each share of the loads.
+    /// How many loads of each share run and wait.
     pub fn shares(&self) -> Vec<ShareStatus> {
         self.tiers.loaders.status()
     }

@@ -393,7 +393,7 @@ impl Lookup {
         match turn {
             Turn::Now => {}
             Turn::Refused => return self.failed(LoadError::Overloaded, None),
-            // For readers who have stepped back, and wait no longer in the queue.
+            // Its readers have stepped back: they have no right to wait in the queue.
             Turn::Left => return self.leader.end(Err(LoadError::Overloaded)),
         }
         let token = format!("{:016x}", random());

@@ -163,7 +163,8 @@ impl Tiers {
             ),
             fresh_until,
             loaded_at: entry.loaded_at,
-            vouched_until: self.mirror.trust_until().max(entry.load_began()),
+            load_time: entry.load_time,
+            trust_until: self.mirror.trust_until(),
             forbids_stale: entry.forbids_stale(),
         }
     }
