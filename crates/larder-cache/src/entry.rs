@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::clock::Micros;
 use super::coherence::{Dependency, InvalidationTarget, Stamp};
+use super::key::hash;
 use super::outcome::Staleness;
 use super::policy::{Expiry, Lifetime, Policy};
 
@@ -200,11 +201,6 @@ impl Entry {
         };
         policy.longest_stale(self.forbids_stale()).max(confirmed)
     }
-}
-
-/// The hash that entity tags are made of (XXH3, 64 bits).
-pub fn hash(bytes: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(bytes)
 }
 
 #[cfg(test)]

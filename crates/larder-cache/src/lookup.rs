@@ -427,7 +427,7 @@ impl Lookup {
             self.hear(lease.is_ok());
             match lease {
                 Ok(Lease::Won(stamp)) => return LeaseOutcome::Load(stamp),
-                Ok(Lease::Held(holder)) => {
+                Ok(Lease::Taken(holder)) => {
                     self.elsewhere = Elsewhere::WaitedFor(holder);
                     return LeaseOutcome::LoadingElsewhere;
                 }

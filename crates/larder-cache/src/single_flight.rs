@@ -490,9 +490,9 @@ mod tests {
     fn answer(body: &'static str, outcome: Outcome) -> Answer {
         let own = Dependency::unknown(
             Stamp {
-                epoch: HistoryId(1),
+                history: HistoryId(1),
                 clock: 0,
-                begun: 0,
+                sequence: 0,
             },
             Arc::default(),
         );
@@ -729,9 +729,9 @@ mod tests {
         assert!(look().is_none(), "it has not begun");
         let stamped = |clock| {
             let stamp = Stamp {
-                epoch: HistoryId(1),
+                history: HistoryId(1),
                 clock,
-                begun: 0,
+                sequence: 0,
             };
             leader.stamp(Dependency::unknown(stamp, Arc::default()));
         };
