@@ -25,13 +25,17 @@ pub(crate) struct Reader {
     pub(crate) after: Option<u64>,
 }
 
-/// Runs `work` on a blocking thread. If it panics, that is a bug in `what`.
+/// Runs `work`, which the log calls `what`, on a blocking thread.
+///
+/// # Errors
+/// [`Problem::Bug`] if it panics.
 pub(crate) async fn blocking<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {
     // Fails only if `work` panicked, or if the runtime is shutting down.
-    web::block(work).await.map_err(|_| Problem::bug(what))
+    let ended = web::block(work).await;
+    ended.map_err(|_| Problem::bug(&format!("{what} panicked")))
 }
 
 /// Looks a value up and waits for it, for at most `limit`. If there is a stale copy, it waits for

@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::database::{Database, KeyPlace, KeyRate, KeyRow, NewKey};
+use crate::database::{Database, KeyCursor, KeyRate, KeyRow, NewKey};
 use crate::quantity::RATE_FORM;
 use crate::resource::{BadParameter, Wrong};
 use larder_cache::{Cache, InvalidationTarget, Purge};
@@ -69,7 +69,7 @@ pub(crate) async fn list(
         let keys: Vec<Value> = rows.iter().map(key_json).collect();
         let mut body = json!({"keys": keys});
         if let Some(last) = rows.last().filter(|_| more) {
-            body["next"] = KeyPlace::behind(last).to_string().into();
+            body["next"] = KeyCursor::after(last).to_string().into();
         }
         Ok(HttpResponse::Ok().json(body))
     };
@@ -77,7 +77,7 @@ pub(crate) async fn list(
 }
 
 /// The page that a query asks for. Other parameters are ignored.
-fn page(query: &str) -> Result<(Option<KeyPlace>, u32), Problem> {
+fn page(query: &str) -> Result<(Option<KeyCursor>, u32), Problem> {
     let bad = |name: &str, valid: String| {
         Problem::BadParameter(BadParameter {
             name: name.to_owned(),

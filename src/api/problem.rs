@@ -70,9 +70,9 @@ impl Problem {
         }
     }
 
-    /// A bug in `what`, which is logged here: it panicked.
+    /// A bug of larder's, which is logged here.
     pub(crate) fn bug(what: &str) -> Problem {
-        log::error!("a bug: {what} panicked");
+        log::error!("internal error, a bug: {what}");
         Problem::Bug
     }
 
@@ -199,12 +199,6 @@ impl Problem {
                 "Overloaded",
                 "Too many loads are waiting; ask again in a moment.".to_owned(),
             ),
-            Problem::Load(LoadError::Bug(_)) => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal-error",
-                "Internal error",
-                self.load_detail(),
-            ),
             Problem::Load(_) => (
                 StatusCode::BAD_GATEWAY,
                 "source-failed",
@@ -299,6 +293,7 @@ impl From<LoadError> for Problem {
                 wrong: Wrong::NotValid,
                 valid,
             }),
+            LoadError::Bug(what) => Problem::bug(&what),
             other => Problem::Load(other),
         }
     }
@@ -338,6 +333,7 @@ fn seconds(wait: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bridge;
     use super::*;
 
     #[test]
@@ -380,5 +376,13 @@ mod tests {
             ),
             (502, &b"9"[..])
         );
+    }
+
+    #[actix_web::test]
+    async fn a_bug_is_not_told_as_a_busy_server() {
+        let problem = Problem::from(LoadError::Bug("it cannot happen".into()));
+        assert_eq!(problem.answer().status(), 500);
+        let panicked = bridge::blocking("an invalidation", || -> u8 { panic!("on purpose") });
+        assert!(matches!(panicked.await, Err(Problem::Bug)));
     }
 }

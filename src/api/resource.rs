@@ -165,16 +165,15 @@ fn known_clock(request: &HttpRequest) -> Result<Option<u64>, Problem> {
         .to_str()
         .ok()
         .and_then(|text| text.trim().parse().ok());
-    // The clock of every history is later than 0.
-    clock
-        .map(|clock| (clock > 0).then_some(clock))
-        .ok_or_else(|| {
-            Problem::BadParameter(BadParameter {
-                name: "Larder-After".to_owned(),
-                wrong: Wrong::NotValid,
-                valid: "the number of a Larder-Clock header".to_owned(),
-            })
+    // No change has the clock 0, so it names none.
+    let named = clock.map(|clock| (clock > 0).then_some(clock));
+    named.ok_or_else(|| {
+        Problem::BadParameter(BadParameter {
+            name: "Larder-After".to_owned(),
+            wrong: Wrong::NotValid,
+            valid: "the number of a Larder-Clock header".to_owned(),
         })
+    })
 }
 
 fn respond(

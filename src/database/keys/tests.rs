@@ -266,14 +266,14 @@ fn a_list_is_read_in_pages_and_a_place_outlives_its_key() {
         let all = keys.list().unwrap();
         let first = keys.page(None, 2).unwrap();
         assert_eq!(first, all[..2]);
-        let place = KeyPlace::behind(&first[1]);
+        let place = KeyCursor::after(&first[1]);
         assert_eq!(place.to_string().parse(), Ok(place.clone()));
         keys.revoke(&first[1].id).unwrap();
         assert_eq!(keys.page(Some(&place), 2).unwrap(), all[2..4]);
-        let place = KeyPlace::behind(&all[4]);
+        let place = KeyCursor::after(&all[4]);
         assert!(keys.page(Some(&place), 2).unwrap().is_empty());
         for wrong in ["", "1", "x.y", "é"] {
-            assert!(wrong.parse::<KeyPlace>().is_err(), "{wrong}");
+            assert!(wrong.parse::<KeyCursor>().is_err(), "{wrong}");
         }
     });
 }

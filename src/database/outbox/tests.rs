@@ -7,11 +7,11 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::super::fixture::{self, Opened, Place};
 use super::super::query::Query;
-use super::super::value::Value;
+use super::super::sql_value::SqlValue;
 use super::*;
 use larder_cache::escape_into;
 
-fn ask(database: &Database, sql: &str) -> Result<Value, DatabaseError> {
+fn ask(database: &Database, sql: &str) -> Result<SqlValue, DatabaseError> {
     database.transaction(|tx| {
         let rows = tx.query_this(&Query::parse("test", sql)?, &[])?;
         Ok(rows[0].columns().next().unwrap().1.clone())
@@ -46,12 +46,12 @@ fn names_are_escaped_as_larder_does() {
         .run(&"\\PC*|[a-zA-Z0-9._~%/: é€😀\n\u{1}-]{0,40}", |text| {
             let mut wanted = String::new();
             escape_into(&mut wanted, &text);
-            let given = [("text", Value::from(text.replace('\0', "").as_str()))];
+            let given = [("text", SqlValue::from(text.replace('\0', "").as_str()))];
             prop_assume!(!text.contains('\0'));
             let rows = database
                 .transaction(|tx| tx.query_this(&query, &given))
                 .unwrap();
-            prop_assert_eq!(rows[0].columns().next().unwrap().1, &Value::from(wanted));
+            prop_assert_eq!(rows[0].columns().next().unwrap().1, &SqlValue::from(wanted));
             Ok(())
         })
         .unwrap();
@@ -146,7 +146,7 @@ fn at_one_time_so_many_names_are_read_and_each_row_once() {
     let (database, mut reader) = watched(
         "INSERT INTO larder_outbox (names) SELECT array_fill('n'::text, ARRAY[1000]) FROM generate_series(1, 7)",
     );
-    let ids = |rows: Vec<Due>| rows.into_iter().map(|row| row.id).collect::<Vec<_>>();
+    let ids = |rows: Vec<DueRow>| rows.into_iter().map(|row| row.id).collect::<Vec<_>>();
     assert_eq!(ids(reader.due(&[]).unwrap()), [1, 2, 3, 4, 5]);
     assert_eq!(ids(reader.due(&[1, 3, 5]).unwrap()), [2, 4, 6, 7]);
     assert_eq!(reader.still_there(&[7, 8]).unwrap(), [7]);
@@ -166,18 +166,18 @@ fn watching_twice_is_once_and_unwatching_ends_it() {
     let (database, mut reader) = watched("CREATE TABLE members (id INT)");
     let said = |sql: &str| ask(&database, sql).unwrap();
     let watch = "SELECT larder_watch('members', 'user:{id}')";
-    assert_eq!(said(watch), Value::Bool(true));
-    assert_eq!(said(watch), Value::Bool(false));
+    assert_eq!(said(watch), SqlValue::Bool(true));
+    assert_eq!(said(watch), SqlValue::Bool(false));
     let triggers = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'members'::regclass";
-    assert_eq!(said(triggers), Value::Int(4));
+    assert_eq!(said(triggers), SqlValue::Int(4));
     let unwatch = "SELECT larder_unwatch('members', 'user:{id}')";
     assert_eq!(
         said("SELECT larder_unwatch('members', 'other:{id}')"),
-        Value::Bool(false)
+        SqlValue::Bool(false)
     );
-    assert_eq!(said(triggers), Value::Int(4));
-    assert_eq!(said(unwatch), Value::Bool(true));
-    assert_eq!(said(unwatch), Value::Bool(false));
+    assert_eq!(said(triggers), SqlValue::Int(4));
+    assert_eq!(said(unwatch), SqlValue::Bool(true));
+    assert_eq!(said(unwatch), SqlValue::Bool(false));
     fixture::batch(&database, "INSERT INTO members VALUES (1)");
     assert_eq!(take(&mut reader), [[""; 0]; 0]);
 }
@@ -220,7 +220,7 @@ fn what_cannot_be_watched_is_refused_with_the_reason() {
         );
     }
     let none = "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal";
-    assert_eq!(ask(&database, none), Ok(Value::Int(0)));
+    assert_eq!(ask(&database, none), Ok(SqlValue::Int(0)));
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn what_a_transaction_leaves_is_its_own_to_deliver_first() {
         "not due, and nothing of the trigger's is left"
     );
     let left_in_all = "SELECT count(*) FROM larder_outbox";
-    assert_eq!(ask(&database, left_in_all), Ok(Value::Int(1)));
+    assert_eq!(ask(&database, left_in_all), Ok(SqlValue::Int(1)));
     fixture::batch(
         &database,
         "UPDATE larder_outbox SET due_at = due_at - interval '2 seconds'",
@@ -332,7 +332,7 @@ fn what_a_transaction_leaves_is_its_own_to_deliver_first() {
     assert_eq!(reader.due(&[]).unwrap()[0].names, ["user:1", "all:members"]);
     database.outbox().delivered(row).unwrap();
     database.outbox().delivered(row).unwrap();
-    assert_eq!(ask(&database, left_in_all), Ok(Value::Int(0)));
+    assert_eq!(ask(&database, left_in_all), Ok(SqlValue::Int(0)));
 
     // Whose writer could tell its own replica only: due at once, and told to whoever listens.
     let row = left("SELECT 1", &["user:7"]).unwrap();
@@ -353,7 +353,7 @@ fn what_a_transaction_leaves_is_its_own_to_deliver_first() {
         tx.batch("SELECT nothing")
     });
     assert!(failed.is_err());
-    assert_eq!(ask(&database, left_in_all), Ok(Value::Int(1)));
+    assert_eq!(ask(&database, left_in_all), Ok(SqlValue::Int(1)));
 
     let file = Place::sqlite().migrated();
     let none = file.transaction(|tx| tx.leave_in_outbox(&["user:1".to_owned()]));
@@ -403,6 +403,6 @@ fn a_commit_is_heard_of_and_a_closed_connection_is_an_error() {
     assert_eq!(reader.wait(Duration::from_secs(10)), Ok(true));
     let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
                WHERE application_name = 'larder outbox' AND datname = current_database()";
-    assert_eq!(ask(&database, end), Ok(Value::Bool(true)));
+    assert_eq!(ask(&database, end), Ok(SqlValue::Bool(true)));
     assert!(reader.wait(Duration::from_secs(10)).is_err());
 }

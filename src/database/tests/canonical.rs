@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
 use crate::database::fixture::{self, Opened, Place};
-use crate::database::{Canonical, DatabaseError, Query, Transaction, Value};
+use crate::database::{Canonical, DatabaseError, Query, SqlValue, Transaction};
 use larder_cache::escape_into;
 
 /// Every type of docs/sql.md that a name may hold, with two patterns of spellings: of many values,
@@ -163,34 +163,34 @@ fn watched() -> &'static Watched {
 fn ask(
     tx: &mut Transaction<'_>,
     sql: &str,
-    given: Vec<(&str, Value)>,
-) -> Result<Value, DatabaseError> {
+    given: Vec<(&str, SqlValue)>,
+) -> Result<SqlValue, DatabaseError> {
     let rows = tx.query_this(&Query::parse_for(tx.kind(), "test", sql)?, &given)?;
     Ok(rows[0].columns().next().unwrap().1.clone())
 }
 
 /// The name that a watched table of this type gives for `value`.
-fn named(ty: &str, value: &Value) -> Option<String> {
+fn named(ty: &str, value: &SqlValue) -> Option<String> {
     kept(ty, std::slice::from_ref(value)).0.pop_first()
 }
 
 /// The name that larder gives for `value` in a request.
-fn asked(ty: &str, value: &Value) -> Option<String> {
+fn asked(ty: &str, value: &SqlValue) -> Option<String> {
     let mut name = "v:".to_owned();
     escape_into(&mut name, &watched().canonical[ty].text(value)?);
     Some(name)
 }
 
-fn are_equal(ty: &str, one: &Value, other: &Value) -> bool {
+fn are_equal(ty: &str, one: &SqlValue, other: &SqlValue) -> bool {
     let sql = format!("SELECT :a::{ty} = :b::{ty}");
     let given = vec![("a", one.clone()), ("b", other.clone())];
     let answer = watched().database.transaction(|tx| ask(tx, &sql, given));
-    answer.is_ok_and(|answer| answer == Value::Bool(true))
+    answer.is_ok_and(|answer| answer == SqlValue::Bool(true))
 }
 
 /// What becomes of rows with these values: the names that the trigger gives, how many different
 /// values the database has, and the most texts that one of them has.
-fn kept(ty: &str, values: &[Value]) -> (BTreeSet<String>, i64, i64) {
+fn kept(ty: &str, values: &[SqlValue]) -> (BTreeSet<String>, i64, i64) {
     let table = table(ty);
     let places: Vec<String> = (0..values.len()).map(|at| format!("v{at}")).collect();
     let rows: Vec<String> = places.iter().map(|place| format!("(:{place})")).collect();
@@ -217,7 +217,7 @@ fn kept(ty: &str, values: &[Value]) -> (BTreeSet<String>, i64, i64) {
         );
         Ok((names, values, ask(tx, &texts, vec![])?))
     });
-    let Ok((Value::Text(names), Value::Int(values), Value::Int(texts))) = found else {
+    let Ok((SqlValue::Text(names), SqlValue::Int(values), SqlValue::Int(texts))) = found else {
         panic!("{ty} {values:?}: {found:?}");
     };
     (serde_json::from_str(&names).unwrap(), values, texts)
@@ -226,9 +226,9 @@ fn kept(ty: &str, values: &[Value]) -> (BTreeSet<String>, i64, i64) {
 /// Checks that larder gives the names for `values` that the trigger gives, and one for all that are
 /// equal.
 #[track_caller]
-fn check(ty: &str, values: &[Value]) {
+fn check(ty: &str, values: &[SqlValue]) {
     // What is no value of the type is refused before the database is asked.
-    let values: Vec<Value> = values
+    let values: Vec<SqlValue> = values
         .iter()
         .filter(|value| asked(ty, value).is_some())
         .cloned()
@@ -262,16 +262,16 @@ proptest! {
 
     #[test]
     fn a_spelling_and_the_row_that_holds_it_have_one_text((ty, spellings) in spellings()) {
-        check(ty, &spellings.into_iter().map(Value::from).collect::<Vec<_>>());
+        check(ty, &spellings.into_iter().map(SqlValue::from).collect::<Vec<_>>());
     }
 
     #[test]
     fn every_float_has_one_text(
         bits in proptest::collection::vec(any::<u64>(), 12), narrow in proptest::collection::vec(any::<u32>(), 12)
     ) {
-        let wide = bits.into_iter().map(|bits| Value::Real(f64::from_bits(bits)));
+        let wide = bits.into_iter().map(|bits| SqlValue::Real(f64::from_bits(bits)));
         check("float8", &wide.collect::<Vec<_>>());
-        let narrow = narrow.into_iter().map(|bits| Value::Real(f32::from_bits(bits).into()));
+        let narrow = narrow.into_iter().map(|bits| SqlValue::Real(f32::from_bits(bits).into()));
         check("float4", &narrow.collect::<Vec<_>>());
     }
 
@@ -280,12 +280,12 @@ proptest! {
         numbers in proptest::collection::vec("-?(0|[1-9][0-9]{0,8})(\\.[0-9]{1,9})?(e-?[0-9])?", 6),
         texts in proptest::collection::vec("[ -~éÉ]{0,6}", 6)
     ) {
-        let numbers: Vec<Value> = numbers.into_iter().map(Value::Json).collect();
+        let numbers: Vec<SqlValue> = numbers.into_iter().map(SqlValue::Json).collect();
         for ty in ["numeric", "float8", "float4", "price"] {
             check(ty, &numbers);
         }
-        let json = |text| Value::Json(serde_json::Value::String(text).to_string());
-        let texts: Vec<Value> = texts.into_iter().map(json).collect();
+        let json = |text| SqlValue::Json(serde_json::Value::String(text).to_string());
+        let texts: Vec<SqlValue> = texts.into_iter().map(json).collect();
         for ty in ["text", "citext", "handle", "char(6)", "varchar(9)"] {
             check(ty, &texts);
         }
@@ -300,7 +300,9 @@ fn each_type_is_tried() {
         for pattern in [wide, narrow] {
             let text = proptest::string::string_regex(pattern).unwrap();
             for _ in 0..12 {
-                values.push(Value::from(text.new_tree(&mut runner).unwrap().current()));
+                values.push(SqlValue::from(
+                    text.new_tree(&mut runner).unwrap().current(),
+                ));
             }
         }
         let known = values.iter().filter(|value| asked(ty, value).is_some());
@@ -343,7 +345,7 @@ fn two_spellings_of_one_value_meet_in_every_type_that_has_them() {
         ("macaddr", "08-00-2B-01-02-03", "08:00:2b:01:02:03"),
         ("int4", "007", "7.0"),
     ] {
-        let (one, other) = (Value::from(one), Value::from(other));
+        let (one, other) = (SqlValue::from(one), SqlValue::from(other));
         assert!(are_equal(ty, &one, &other), "{ty} {one:?} {other:?}");
         for value in [&one, &other] {
             assert_eq!(named(ty, value), asked(ty, &one), "{ty} {value:?}");
@@ -358,7 +360,7 @@ fn two_spellings_of_one_value_meet_in_every_type_that_has_them() {
         ("varbit", "0", "00"),
         ("mood", "ok", "Ok"),
     ] {
-        let (one, other) = (Value::from(one), Value::from(other));
+        let (one, other) = (SqlValue::from(one), SqlValue::from(other));
         assert!(!are_equal(ty, &one, &other), "{ty} {one:?} {other:?}");
         assert_ne!(
             asked(ty, &one),
@@ -399,13 +401,13 @@ fn the_database_decides_which_letters_are_one() {
         let canonical = database.describe(&read).unwrap().parameter_texts.remove(0);
         let text = |text: &str| canonical.text(&text.into()).unwrap();
         let are_equal = |[one, other]: [&str; 2]| {
-            let given = vec![("a", Value::from(one)), ("b", Value::from(other))];
+            let given = vec![("a", SqlValue::from(one)), ("b", SqlValue::from(other))];
             database
                 .transaction(|tx| ask(tx, "SELECT :a::citext = :b::citext", given))
                 .unwrap()
         };
-        assert_eq!(are_equal(same), Value::Bool(true), "{options}");
-        assert_eq!(are_equal(different), Value::Bool(false), "{options}");
+        assert_eq!(are_equal(same), SqlValue::Bool(true), "{options}");
+        assert_eq!(are_equal(different), SqlValue::Bool(false), "{options}");
         assert_eq!(text(same[0]), text(same[1]), "{options}");
         assert_eq!(canonical == Canonical::Opaque, !folds, "{options}");
         let watched =
@@ -417,15 +419,15 @@ fn the_database_decides_which_letters_are_one() {
                 "SELECT string_agg(larder_text(handle::text, 'citext'::regtype), '|' ORDER BY at)
                 FROM unnest(ARRAY[:a::text, :b::text]) WITH ORDINALITY AS each (handle, at)";
             let given = vec![
-                ("a", Value::from(same[0])),
-                ("b", Value::from(different[0])),
+                ("a", SqlValue::from(same[0])),
+                ("b", SqlValue::from(different[0])),
             ];
             let of_column = database
                 .transaction(|tx| ask(tx, of_column, given))
                 .unwrap();
             assert_eq!(
                 of_column,
-                Value::from(format!("{}|{}", text(same[0]), text(different[0])))
+                SqlValue::from(format!("{}|{}", text(same[0]), text(different[0])))
             );
         }
     }

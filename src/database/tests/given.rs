@@ -3,10 +3,10 @@
 use serde_json::value::RawValue;
 
 use super::types::{database, select};
-use crate::database::{DatabaseError, DatabaseKind, Parameter, Query, Shape, Value};
+use crate::database::{DatabaseError, DatabaseKind, Parameter, Query, Shape, SqlValue};
 
 /// What the value becomes on the way through a place of this type, and Postgres's own text of it.
-fn through(ty: &str, given: Value) -> Result<(String, String), DatabaseError> {
+fn through(ty: &str, given: SqlValue) -> Result<(String, String), DatabaseError> {
     let back = select(&format!(":v::{ty}"), &[("v", given.clone())])?;
     let text = select(&format!("(:v::{ty})::text"), &[("v", given)])?;
     Ok((back, text))
@@ -137,7 +137,7 @@ fn json_becomes_what_the_statement_wants() {
     ] {
         let raw: Box<RawValue> = serde_json::from_str(given).unwrap();
         let (found, shown) =
-            through(ty, Value::from(&*raw)).unwrap_or_else(|e| panic!("{given} {ty}: {e}"));
+            through(ty, SqlValue::from(&*raw)).unwrap_or_else(|e| panic!("{given} {ty}: {e}"));
         assert_eq!(found, back, "{given} as {ty}");
         assert_eq!(
             serde_json::from_str::<String>(&shown).unwrap(),
@@ -147,7 +147,7 @@ fn json_becomes_what_the_statement_wants() {
     }
     let null: &RawValue = serde_json::from_str("null").unwrap();
     assert_eq!(
-        select(":v::jsonb IS NULL", &[("v", Value::from(null))]).unwrap(),
+        select(":v::jsonb IS NULL", &[("v", SqlValue::from(null))]).unwrap(),
         "true"
     );
 }
@@ -209,8 +209,8 @@ fn what_does_not_fit_names_the_parameter_and_what_would() {
         let error = select(
             &format!(":other::int4, :field::{ty}"),
             &[
-                ("other", Value::Int(1)),
-                ("field", Value::Json(given.to_owned())),
+                ("other", SqlValue::Int(1)),
+                ("field", SqlValue::Json(given.to_owned())),
             ],
         );
         let error = error.unwrap_err();
@@ -239,7 +239,7 @@ fn the_text_of_a_url_is_read_as_what_the_statement_wants() {
         "SELECT count(*) AS n FROM (VALUES (1)) AS t (id) WHERE id = :v",
     );
     let query = query.unwrap();
-    for given in [Value::from("99999999999"), Value::Int(99_999_999_999)] {
+    for given in [SqlValue::from("99999999999"), SqlValue::Int(99_999_999_999)] {
         let found = database().read(&query, &[("v", given)], Shape::One);
         assert_eq!(found, Ok(Some(br#"{"n":0}"#.to_vec())));
     }
@@ -253,7 +253,7 @@ fn a_number_too_large_for_its_cast_is_the_fault_of_its_parameter() {
         let query = Query::parse_for(DatabaseKind::Postgres, "q", &sql).unwrap();
         database.read(&query, given, Shape::One).unwrap_err()
     };
-    let large = || Value::from("99999999999");
+    let large = || SqlValue::from("99999999999");
     for expression in [
         "id = :v::int",
         "id = abs(:v::int4)",
@@ -263,7 +263,7 @@ fn a_number_too_large_for_its_cast_is_the_fault_of_its_parameter() {
     ] {
         let mut given = vec![("v", large())];
         if expression.contains(":other") {
-            given.push(("other", Value::from("1")));
+            given.push(("other", SqlValue::from("1")));
         }
         let error = refused(expression, &given);
         assert!(
@@ -311,7 +311,7 @@ proptest::proptest! {
     #[test]
     fn a_numeric_reads_as_postgres_writes_it(text in "-?(0|[1-9][0-9]{0,40})(\\.[0-9]{1,40})?(e-?[0-9]{1,2})?") {
         let raw: Box<RawValue> = serde_json::from_str(&text).unwrap();
-        let (back, shown) = through("numeric", Value::from(&*raw)).unwrap();
+        let (back, shown) = through("numeric", SqlValue::from(&*raw)).unwrap();
         proptest::prop_assert_eq!(format!("\"{back}\""), shown, "{}", text);
         let literal = select(&format!("('{text}'::numeric)::text"), &[]).unwrap();
         proptest::prop_assert_eq!(format!("\"{back}\""), literal, "{}", text);
@@ -323,10 +323,10 @@ proptest::proptest! {
             proptest::array::uniform3(proptest::option::of("[ -~é\\n]{0,6}")), 0..4)
     ) {
         let given = serde_json::value::to_raw_value(&rows).unwrap();
-        let back = select(":v::text[]", &[("v", Value::from(&*given))]).unwrap();
+        let back = select(":v::text[]", &[("v", SqlValue::from(&*given))]).unwrap();
         let back: serde_json::Value = serde_json::from_str(&back).unwrap();
         proptest::prop_assert_eq!(&back, &serde_json::to_value(&rows).unwrap());
-        let own = select("to_json(:v::text[])", &[("v", Value::from(&*given))]).unwrap();
+        let own = select("to_json(:v::text[])", &[("v", SqlValue::from(&*given))]).unwrap();
         let own: serde_json::Value = serde_json::from_str(&own).unwrap();
         proptest::prop_assert_eq!(&back, &own);
     }

@@ -15,6 +15,8 @@ mod writing;
 use std::sync::mpsc;
 
 use super::fixture::{self, Place};
+use larder_cache::Secret;
+
 use super::*;
 
 #[test]
@@ -59,7 +61,7 @@ fn a_database_that_is_all_at_work_is_not_dead() {
         database.keys().mark().unwrap();
         let error = database.transaction(|_| Ok(())).unwrap_err();
         assert!(
-            matches!(&error, DatabaseError::Unavailable(what) if what.contains("at work")),
+            matches!(&error, DatabaseError::Unavailable(what) if what.contains("in use")),
             "{error}"
         );
         drop(end);
@@ -78,7 +80,7 @@ fn own_statements_that_all_wait_make_no_dead_database() {
             for _ in 0..OWN_CONNECTIONS {
                 let (begun, wait_end, database) = (begun.clone(), &wait_end, &database);
                 scope.spawn(move || {
-                    let waits = database.on(&database.0.own, |_| {
+                    let waits = database.0.own.run(|_| {
                         begun.send(()).unwrap();
                         let _ = wait_end.lock().unwrap().recv();
                         Ok(())

@@ -1,7 +1,7 @@
 //! Reading for resources: shapes, what SQLite declares, and that a read never writes.
 
 use crate::database::fixture::{self, Place};
-use crate::database::{Database, DatabaseError, DatabaseKind, Parameter, Query, Shape, Value};
+use crate::database::{Database, DatabaseError, DatabaseKind, Parameter, Query, Shape, SqlValue};
 
 fn read(
     database: &Database,
@@ -197,7 +197,7 @@ fn sqlite_takes_json_by_its_type() {
         (r#""7""#, r#"{"v":"7","t":"text"}"#),
         (r#"{"a":[1]}"#, r#"{"v":"{\"a\":[1]}","t":"text"}"#),
     ] {
-        let given = [("v", Value::Json(given.to_owned()))];
+        let given = [("v", SqlValue::Json(given.to_owned()))];
         let found = read(
             &database,
             "SELECT :v AS v, typeof(:v) AS t",
@@ -211,7 +211,7 @@ fn sqlite_takes_json_by_its_type() {
         ("1e400", "a number"),
         (r#""\ud800""#, "text"),
     ] {
-        let given = [("v", Value::Json(given.to_owned()))];
+        let given = [("v", SqlValue::Json(given.to_owned()))];
         let error = read(&database, "SELECT :v AS v", &given, Shape::One).unwrap_err();
         assert!(
             matches!(&error, DatabaseError::Unfit { parameter, valid }

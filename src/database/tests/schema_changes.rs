@@ -2,7 +2,7 @@
 //! the new schema only.
 
 use crate::database::fixture::{self, Place};
-use crate::database::{Database, DatabaseError, Isolation, Query, Shape, Value};
+use crate::database::{Database, DatabaseError, Isolation, Query, Shape, SqlValue};
 
 const CONNECTIONS: u32 = 3;
 
@@ -172,8 +172,8 @@ fn a_write_that_fits_the_new_schema_is_never_refused() {
         let (database, other) = (place.open_with(CONNECTIONS), place.open_with(1));
         fixture::batch(&other, before);
         let query = Query::parse("q", sql).unwrap();
-        let json = |text: &str| Value::Json(text.to_owned());
-        fn write_everywhere(database: &Database, left: u32, query: &Query, value: &Value) {
+        let json = |text: &str| SqlValue::Json(text.to_owned());
+        fn write_everywhere(database: &Database, left: u32, query: &Query, value: &SqlValue) {
             if left > 0 {
                 database
                     .transaction(|tx| {

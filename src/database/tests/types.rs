@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use serde_json::value::RawValue;
 
 use crate::database::fixture::{self, Opened, Place};
-use crate::database::{Database, DatabaseError, Parameter, Query, Shape, Value};
+use crate::database::{Database, DatabaseError, Parameter, Query, Shape, SqlValue};
 
 /// A database that the tests of one process share; none of them leaves anything in it.
 pub(super) fn database() -> Database {
@@ -182,7 +182,7 @@ fn the_longest_numbers_keep_every_digit() {
     assert_eq!(select(&format!("{long}::numeric"), &[]).unwrap(), long);
     let tiny = format!("0.{}1", "0".repeat(16_382));
     assert_eq!(select(&format!("{tiny}::numeric"), &[]).unwrap(), tiny);
-    let given = Value::Json("1e-400".to_owned());
+    let given = SqlValue::Json("1e-400".to_owned());
     let back = select("(:v::numeric = 1e-400)::text || scale(:v)", &[("v", given)]);
     assert_eq!(back.unwrap(), r#""true400""#);
 }

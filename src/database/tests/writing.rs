@@ -2,14 +2,15 @@
 
 use crate::database::fixture;
 use crate::database::{
-    Database, DatabaseError, DatabaseKind, Isolation, Parameter, Query, Shape, Value, Written,
+    Database, DatabaseError, DatabaseKind, Isolation, Parameter, Query, Shape, SqlValue,
+    WriteResult,
 };
 
 fn write(
     database: &Database,
     sql: &str,
     given: &[Parameter<'_>],
-) -> Result<Written, DatabaseError> {
+) -> Result<WriteResult, DatabaseError> {
     let query = Query::parse("q", sql)?;
     database.change(Isolation::Plain, |tx| tx.write(&query, given))
 }
@@ -20,8 +21,8 @@ fn rows(database: &Database, table: &str) -> String {
     String::from_utf8(json).unwrap()
 }
 
-fn json(text: &str) -> Value {
-    Value::Json(text.to_owned())
+fn json(text: &str) -> SqlValue {
+    SqlValue::Json(text.to_owned())
 }
 
 #[test]
@@ -54,7 +55,7 @@ fn a_write_says_what_it_changed_and_returned() {
         assert_eq!(written.changed, 3);
         assert_eq!(ids, ["1", "2", "3"].map(|id| Some(id.to_owned())));
         let none = "DELETE FROM t WHERE id = :id";
-        let written = write(&database, none, &[("id", Value::Int(9))]).unwrap();
+        let written = write(&database, none, &[("id", SqlValue::Int(9))]).unwrap();
         assert_eq!((written.changed, written.rows.len()), (0, 0));
     });
 }
@@ -77,17 +78,17 @@ fn what_goes_against_the_schema_names_its_field_and_no_value() {
         let base = [
             ("id", json("2")),
             ("email", json(r#""b@x""#)),
-            ("age", Value::Null),
-            ("org", Value::Null),
-            ("first", Value::Null),
-            ("last", Value::Null),
+            ("age", SqlValue::Null),
+            ("org", SqlValue::Null),
+            ("first", SqlValue::Null),
+            ("last", SqlValue::Null),
         ];
         let with = |changes: &[(&str, &str)]| {
             let mut given = base.clone();
             for (name, value) in changes {
                 let place = given.iter_mut().find(|(known, _)| known == name).unwrap();
                 place.1 = if *value == "null" {
-                    Value::Null
+                    SqlValue::Null
                 } else {
                     json(value)
                 };
@@ -115,17 +116,25 @@ fn what_goes_against_the_schema_names_its_field_and_no_value() {
         conflict(
             with(&[("email", r#""secret@x""#)]),
             Some("email"),
-            "taken already",
+            "violates a uniqueness constraint",
         );
-        conflict(with(&[("id", "1")]), Some("id"), "taken already");
+        conflict(
+            with(&[("id", "1")]),
+            Some("id"),
+            "violates a uniqueness constraint",
+        );
         let both = [("first", r#""f""#), ("last", r#""l""#)];
-        conflict(with(&both), Some("first, last"), "taken already");
+        conflict(
+            with(&both),
+            Some("first, last"),
+            "violates a uniqueness constraint",
+        );
         // SQLite does not tell which reference it is.
         let org = (kind == DatabaseKind::Postgres).then_some("org");
-        conflict(with(&[("org", "7")]), org, "not there");
+        conflict(with(&[("org", "7")]), org, "not found");
         let error = write(&database, "DELETE FROM orgs", &[]).unwrap_err();
         let id = (kind == DatabaseKind::Postgres).then_some("id");
-        conflict(error, id, "still referred to");
+        conflict(error, id, "still referenced");
         assert_eq!(rows(&database, "users"), r#"{"n":1}"#);
     });
 }
