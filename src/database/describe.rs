@@ -47,8 +47,8 @@ pub struct Description {
     pub writes: bool,
 }
 
-/// Describes each query as [`Database::describe`](super::Database::describe) does, on the database of
-/// these settings as if its schema were up to date. Changes nothing there and creates no file.
+/// Describes each query as [`Database::describe`](super::Database::describe) does, on the database
+/// of these settings as if its schema were up to date. Changes nothing there and creates no file.
 /// Errors if opening or migrating the database would fail, and if larder's own queries do not fit
 /// the schema.
 pub fn describe_all(
@@ -169,8 +169,8 @@ fn describe_postgres(
     })
 }
 
-/// Errors unless each of the `found` placeholders that the database found has a parameter. Any other
-/// would be null.
+/// Errors unless each of the `found` placeholders that the database found has a parameter. Any
+/// other would be null.
 fn all_named(query: &Query, found: usize) -> Result<(), DatabaseError> {
     let named = query.parameters().len();
     if named == found {
@@ -250,8 +250,8 @@ fn writes(client: &mut postgres::Client, query: &Query) -> Result<bool, Database
     }
 }
 
-/// The server's error about a statement that it did not prepare, with the line, and with the names of
-/// parameters in place of their numbers.
+/// The server's error about a statement that it did not prepare, with the line, and with the names
+/// of parameters in place of their numbers.
 fn refused(error: postgres::Error, query: &Query, sql: &str) -> DatabaseError {
     let Some(refused) = error.as_db_error() else {
         return error.into();

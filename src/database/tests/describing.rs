@@ -1,4 +1,4 @@
-//! Describing queries without running them, also where there is no database yet.
+//! Describing queries without running them, even if there is no database yet.
 
 use crate::database::fixture::{self, Place};
 use postgres::types::Type;
