@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{self, Config, ConfigError, ConfigErrors, Lookup, Place};
-use crate::database::{DatabaseError, DatabaseSettings, describe_with_watches};
+use crate::database::{DatabaseError, DatabaseSettings, describe_all};
 use crate::resource::{
     ResourceSettings, StatementFault, statement_faults, statements, watch_warnings,
 };
@@ -81,7 +81,7 @@ fn ask(
     database: &DatabaseSettings,
     resources: &[ResourceSettings],
 ) -> Result<(Vec<ConfigError>, Vec<String>), DatabaseError> {
-    match describe_with_watches(database, &statements(resources)) {
+    match describe_all(database, &statements(resources)) {
         Ok((described, watches)) => Ok((
             told(statement_faults(resources, &described)),
             watch_warnings(resources, &described, &watches),

@@ -25,8 +25,17 @@ impl From<postgres::Error> for DatabaseError {
                 Misfit::Column(what) => DatabaseError::Failed(what.clone()),
             };
         }
-        DatabaseError::Unavailable(chain(&error))
+        DatabaseError::Unavailable(match is_lost(&error) {
+            true => format!("connection lost: {}", chain(&error)),
+            false => chain(&error),
+        })
     }
+}
+
+/// Whether the client found the connection closed or broken.
+pub(super) fn is_lost(error: &postgres::Error) -> bool {
+    let cause = std::error::Error::source(error);
+    error.is_closed() || cause.is_some_and(|cause| cause.is::<std::io::Error>())
 }
 
 /// The error of a failed attempt to connect: the server is away, or it refuses this user.
