@@ -93,7 +93,8 @@ fn finding_a_memory_hit_allocates_nothing() {
         }
     });
     assert_eq!(seen, 20, "these are memory hits");
-    // moka takes care of itself on the threads that use it: now and then one look-up pays for that, and no other does.
+    // moka does its housekeeping on the threads that use it, so one look-up now and then pays for
+    // it.
     assert!(counted.count_total <= 2, "{counted:?}");
 
     let arguments = Arguments {

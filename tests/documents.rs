@@ -1,5 +1,5 @@
-//! What the documents show is so: each configuration is valid, each statement runs, and the
-//! README's walk ends as it says.
+//! The documents are correct: each configuration is valid, each statement runs, and the README's
+//! walk-through ends as it says.
 
 use std::fs;
 
@@ -147,10 +147,7 @@ fn the_walk_of_the_readme_ends_as_it_says() {
     assert_eq!(larder.get("/by-name/Ada%20King").json(), json!([]));
     let body = json!({"name": "Ada King", "email": "ada@example.com"});
     assert!(readme.contains("-d '{\"name\":\"Ada King\",\"email\":\"ada@example.com\"}'"));
-    let call = larder
-        .call("PUT", "/users/1")
-        .key(testkit::larder::ADMIN_KEY);
-    let put = call.json(&body).send().expect(200);
+    let put = larder.put("/users/1", &body).expect(200);
     assert!(readme.contains(&format!("\n{}\n", put.text())), "{put}");
     assert_eq!(
         larder.get("/by-name/Ada%20Lovelace").json(),

@@ -352,9 +352,9 @@ fn names() -> Arc<[InvalidationTarget]> {
 /// An entry of 4 KiB, as it comes from Redis.
 fn entry() -> Entry {
     let stamp = Stamp {
-        epoch: HistoryId(3),
+        history: HistoryId(3),
         clock: 4,
-        begun: 0,
+        sequence: 0,
     };
     let never = Expiry {
         memory_until: 0,

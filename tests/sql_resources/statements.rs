@@ -1,5 +1,5 @@
-//! What `check` and a start say of statements to which no request could give its values, and the
-//! way that works.
+//! Statements that no request could ever fill: `check` and `serve` report them, and say what works
+//! instead.
 
 use serde_json::json;
 

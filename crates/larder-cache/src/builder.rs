@@ -7,7 +7,7 @@ use super::open::DELIVERY;
 use super::settings::{
     CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisChoice, RedisSettings,
 };
-use super::typed::TypedParts;
+use super::typed::TypedShared;
 use super::{Cache, Policy, StaleRules};
 use crate::secret::Secret;
 
@@ -18,7 +18,7 @@ pub struct CacheBuilder {
     loads: LoadSettings,
     coherence: CoherenceSettings,
     delivery: Duration,
-    typed: TypedParts,
+    typed: TypedShared,
 }
 
 impl Cache {
@@ -56,7 +56,7 @@ impl Cache {
             loads: LoadSettings::default(),
             coherence: CoherenceSettings::default(),
             delivery: DELIVERY,
-            typed: TypedParts::default(),
+            typed: TypedShared::default(),
         }
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::clock::Micros;
 use super::coherence::{Dependency, InvalidationTarget, Stamp};
+use super::key::hash;
 use super::outcome::Staleness;
 use super::policy::{Expiry, Lifetime, Policy};
 
@@ -191,11 +192,6 @@ impl Entry {
         self.own.names.split_last().map_or(&[], |(_, tags)| tags)
     }
 
-    /// When its load began; of a composite, no later than that of any part.
-    pub(crate) fn load_began(&self) -> Micros {
-        self.loaded_at.saturating_sub(self.load_time)
-    }
-
     /// How long after its fresh life it is still of use: to be served stale, or to be confirmed by
     /// its source.
     pub(crate) fn use_past_end(&self, policy: &Policy) -> Duration {
@@ -205,11 +201,6 @@ impl Entry {
         };
         policy.longest_stale(self.forbids_stale()).max(confirmed)
     }
-}
-
-/// The hash that entity tags are made of (XXH3, 64 bits).
-pub fn hash(bytes: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(bytes)
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use bytes::Bytes;
 
 use super::clock::Clock;
 use super::coherence::{Dependency, HistoryId, Stamp};
-use super::entry::{Entry, Extras, Value, hash};
+use super::entry::{Entry, Extras, Value};
+use super::key::hash;
 use super::policy::{Lifetime, Policy};
 
 const HEAD: &[u8; 4] = b"LDR\x03";
@@ -45,7 +46,7 @@ pub fn encode(entry: &Entry, load_id: u64, fresh_for: Duration, clock: &Clock) -
     };
     out.push(absent | lifetime);
     for number in [
-        entry.own.stamp.epoch.0,
+        entry.own.stamp.history.0,
         entry.own.stamp.clock,
         clock.redis_of_local(entry.loaded_at),
         super::clock::micros(fresh_for),
@@ -75,7 +76,7 @@ pub fn decode(
         return None;
     }
     let flags = *bytes.get(SUMMED_FROM)?;
-    let [epoch, load_clock, loaded_at, fresh_for, load_time] =
+    let [history, load_clock, loaded_at, fresh_for, load_time] =
         [0, 1, 2, 3, 4].map(|i| number(bytes, SUMMED_FROM + 1 + 8 * i));
     let mut at = SUMMED_FROM + 41;
     let validator = Some(text(bytes, &mut at)?).filter(|validator| !validator.is_empty());
@@ -96,9 +97,9 @@ pub fn decode(
     let loaded_at = clock.local_of_redis(loaded_at?).min(clock.now());
     let fresh_until = loaded_at.checked_add(fresh_for?)?;
     let own = own(Stamp {
-        epoch: HistoryId(epoch?),
+        history: HistoryId(history?),
         clock: load_clock?,
-        begun: 0,
+        sequence: 0,
     });
     let expiry = policy.expiry(
         value.is_absent(),
@@ -169,9 +170,9 @@ mod tests {
     fn entry(body: Option<Vec<u8>>, extras: Extras, clock: &Clock) -> Entry {
         let value = body.map_or(Value::Absent, |body| Value::Present(body.into()));
         let stamp = Stamp {
-            epoch: HistoryId(8),
+            history: HistoryId(8),
             clock: 9,
-            begun: 0,
+            sequence: 0,
         };
         let never = Expiry {
             memory_until: 0,

@@ -178,9 +178,9 @@ mod tests {
     const S: Micros = 1_000_000;
     const SECOND: Duration = Duration::from_secs(1);
     const AT: Stamp = Stamp {
-        epoch: HistoryId(1),
+        history: HistoryId(1),
         clock: 7,
-        begun: 0,
+        sequence: 0,
     };
 
     fn policy(memory: Duration, redis: Duration) -> Policy {

@@ -89,10 +89,11 @@ pub(crate) struct CopyFacts {
     pub(crate) validity: Validity,
     /// The end of its fresh life in the tier where it was found.
     pub(crate) fresh_until: Micros,
+    /// When its load ended, and how long that took.
     pub(crate) loaded_at: Micros,
-    /// The end of this replica's trust or the begin of the copy's load, whichever is later. The
-    /// source may have changed a moment after the load began, however late the load ended.
-    pub(crate) vouched_until: Micros,
+    pub(crate) load_time: Micros,
+    /// When this replica's trust in its mirror ends, or ended.
+    pub(crate) trust_until: Micros,
     /// Whether it may never be served past its fresh life.
     pub(crate) forbids_stale: bool,
 }
@@ -105,7 +106,11 @@ impl CopyFacts {
 
     fn disconnected_end(&self, policy: &Policy) -> Option<Micros> {
         let ttl = policy.disconnected_ttl?;
-        Some(self.vouched_until.saturating_add(micros(ttl)))
+        // From the begin of its load, if that is later: the source may have changed a moment after
+        // that, however late the load ended.
+        let load_began = self.loaded_at.saturating_sub(self.load_time);
+        let vouched_until = self.trust_until.max(load_began);
+        Some(vouched_until.saturating_add(micros(ttl)))
     }
 }
 
@@ -149,7 +154,8 @@ pub(crate) fn may_join(standing: Standing, evidence: Evidence) -> bool {
         validity: Validity::new(standing, |clock| clock, || true),
         fresh_until: Micros::MAX,
         loaded_at: 0,
-        vouched_until: 0,
+        load_time: 0,
+        trust_until: 0,
         forbids_stale: true,
     };
     decide(&to_come, evidence, &Policy::default(), 0) == Decision::Serve
@@ -202,7 +208,8 @@ mod tests {
             validity,
             fresh_until: MEMORY_UNTIL,
             loaded_at: LOADED,
-            vouched_until: TRUST_ENDED.max(BEGAN),
+            load_time: LOADED - BEGAN,
+            trust_until: TRUST_ENDED,
             forbids_stale: false,
         }
     }
@@ -593,7 +600,8 @@ mod tests {
     #[test]
     fn disconnected_ttl_counts_from_the_begin_of_the_load_where_that_is_later() {
         let later = CopyFacts {
-            vouched_until: 1015 * S,
+            loaded_at: 1017 * S,
+            load_time: 2 * S,
             ..copy(Valid)
         };
         let at = |at| decide(&later, Unreachable, &policy(Some(10), false), at * S);
@@ -638,13 +646,13 @@ mod tests {
                 any::<bool>().prop_map(|invalidated| OtherHistory { invalidated }),
             ],
             evidence in prop_oneof![Just(Trusted), Just(Verified), Just(Unreachable), Just(NotAsked)],
-            (fresh_until, loaded_at, vouched_until) in (0..3000 * S, 0..3000 * S, 0..3000 * S),
+            (fresh_until, loaded_at, load_time, trust_until) in (0..3000 * S, 0..3000 * S, 0..100 * S, 0..3000 * S),
             forbids_stale: bool,
             disconnected_ttl in proptest::option::of(0..2000u64),
             (while_revalidate, if_error, on_reset) in (0..1000u64, 0..1000u64, any::<bool>()),
             (a, b) in (0..6000 * S, 0..6000 * S),
         ) {
-            let copy = CopyFacts { validity, fresh_until, loaded_at, vouched_until, forbids_stale };
+            let copy = CopyFacts { validity, fresh_until, loaded_at, load_time, trust_until, forbids_stale };
             let policy = Policy {
                 stale: StaleRules {
                     while_revalidate: Duration::from_secs(while_revalidate),

@@ -156,7 +156,11 @@ impl Interest {
                 return false;
             }
             let mut state = self.0.lock();
-            // Otherwise somebody came meanwhile.
+            // Look again:
+            //
+            // 1. This finds no reader and no wanted composite, and lets go of the lock.
+            // 2. A reader or another composite boards.
+            // 3. Closing now would end their flight with an error that is not about them.
             if !state.is_wanted(step) && state.composites.len() == composites.len() {
                 state.closed = true;
                 state.slot = None;

@@ -135,6 +135,11 @@ impl fmt::Debug for Tag {
     }
 }
 
+/// A 64-bit hash (XXH3), for entity tags and for the slots of invalidations.
+pub fn hash(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
+}
+
 /// Appends `value` with everything but unreserved characters percent-escaped, byte by byte of its UTF-8.
 pub fn escape_into(text: &mut String, value: &str) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";

@@ -1,11 +1,11 @@
 //! The threads that loads run on.
 //!
-//! Promise: at most `max_loads` run at once and at most `max_queue` wait; what comes on top is
-//! refused at once. What is slow together, such as all loads from one upstream, draws on one share
-//! of both, and leaves the others what is set aside for them (`shares.rs`). Within a share callers
-//! take turns (`fair_queue.rs`). A load that nobody waits for any more leaves the queue.
+//! Promise: at most `max_loads` run at once and at most `max_queue` wait; any more are refused at
+//! once. Loads that are slow together, such as all loads from one upstream, draw on one share of
+//! both. Each share has permits set aside that no other can take (`shares.rs`). Within a share
+//! callers take turns (`fair_queue.rs`). A load that nobody waits for any more leaves the queue.
 //!
-//! A thread is started when there is work for it and ends after a while without, or with the last
+//! A thread starts when there is work for it. It ends after a while without work, or with the last
 //! clone of the loaders. A job that panics ends itself, not its thread.
 
 use std::collections::{HashMap, VecDeque};
@@ -26,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(10);
 /// What becomes of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// It is to do its work, here.
+    /// It does its work now, on this thread.
     Now,
     /// There is no room for it. It is called on another job's thread, so it must not block.
     Refused,
@@ -47,13 +47,13 @@ pub(crate) struct Job {
 /// One share of the loads, as it is now and since the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShareStatus {
-    /// The upstream, or what else is slow together.
+    /// The upstream, the database, or another group of sources that are slow together.
     pub name: Arc<str>,
     /// Loads that run.
     pub running: usize,
     /// Loads that wait for a permit.
     pub waiting: usize,
-    /// Loads that were refused for want of room.
+    /// Loads that were refused because the queue was full.
     pub refused: u64,
     /// Loads that left the queue because nobody waited for them any more.
     pub left: u64,

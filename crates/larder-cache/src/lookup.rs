@@ -393,7 +393,7 @@ impl Lookup {
         match turn {
             Turn::Now => {}
             Turn::Refused => return self.failed(LoadError::Overloaded, None),
-            // For readers who have stepped back, and wait no longer in the queue.
+            // Its readers have stepped back: they have no right to wait in the queue.
             Turn::Left => return self.leader.end(Err(LoadError::Overloaded)),
         }
         let token = format!("{:016x}", random());
@@ -427,7 +427,7 @@ impl Lookup {
             self.hear(lease.is_ok());
             match lease {
                 Ok(Lease::Won(stamp)) => return LeaseOutcome::Load(stamp),
-                Ok(Lease::Held(holder)) => {
+                Ok(Lease::Taken(holder)) => {
                     self.elsewhere = Elsewhere::WaitedFor(holder);
                     return LeaseOutcome::LoadingElsewhere;
                 }

@@ -1,6 +1,6 @@
 //! What the operator allows: TTLs per tier, and when a stale value may be served.
 //!
-//! A value expires twice. Until `memory_until` a replica serves its copy without asking anyone; until
+//! A value expires twice. Until `memory_until` a replica serves its copy without asking anyone. Until
 //! `fresh_until` the copy in Redis is an answer. After that it is stale, and may still be served as
 //! far as [`StaleRules`] go. Pure: nothing here looks at a clock. `freshness.rs` decides by it.
 

@@ -67,7 +67,7 @@ impl Tally {
         self.own.count(result);
     }
 
-    /// Counts an answer that memory gave: the short way for the case that must cost nothing more.
+    /// Counts an answer from memory. This short way keeps a memory hit cheap.
     pub fn count_hit(&self, answer: &Answer) {
         add(if answer.outcome == Outcome::MemoryHit {
             &self.own.memory_hits
@@ -85,7 +85,7 @@ impl Tally {
         add(&self.own.loads);
     }
 
-    /// Counts a load that is told of by the value that this is a part of.
+    /// Counts the load of a part; its composite logs it.
     pub(crate) fn count_part_load(&self) {
         add(&self.part.loads);
     }
@@ -98,12 +98,12 @@ impl Tally {
         add(&self.own.unreadable);
     }
 
-    /// What readers' lookups have come to so far.
+    /// The sums of readers' lookups so far.
     pub fn totals(&self) -> Totals {
         self.own.totals()
     }
 
-    /// What lookups as a part of another value have come to so far.
+    /// The sums of the lookups of parts so far.
     pub fn part_totals(&self) -> Totals {
         self.part.totals()
     }

@@ -15,11 +15,11 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// A cache that is alone and trusts itself.
 fn cache() -> Cache {
-    assembled(true)
+    assembled(true, CoherenceSettings::default().max_staleness)
 }
 
 /// A cache with a Redis that nobody can reach.
-fn assembled(standalone: bool) -> Cache {
+fn assembled(standalone: bool, max_staleness: Duration) -> Cache {
     // A port that nobody listens on: reserved, and closed again.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -40,7 +40,10 @@ fn assembled(standalone: bool) -> Cache {
             max_loads: 4,
             max_queue: 4,
         },
-        &CoherenceSettings::default(),
+        &CoherenceSettings {
+            max_staleness,
+            ..CoherenceSettings::default()
+        },
         standalone,
     )
     .unwrap()

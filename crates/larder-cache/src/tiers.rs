@@ -93,7 +93,7 @@ impl Tiers {
 
     /// Whether the bus has brought everything up to this clock.
     pub(crate) fn has_heard(&self, clock: u64) -> bool {
-        self.mirror.era().last() >= clock
+        self.mirror.history().applied() >= clock
     }
 
     /// Whether the history that is known here cannot have given this clock yet: see [`AHEAD`]. The
@@ -101,7 +101,7 @@ impl Tiers {
     /// is of no history at all.
     pub(crate) fn is_ahead(&self, clock: u64) -> bool {
         let redis_time = self.clock.redis_of_local(self.clock.now());
-        let latest = self.mirror.era().last().max(redis_time);
+        let latest = self.mirror.history().applied().max(redis_time);
         clock > latest.saturating_add(micros(AHEAD))
     }
 
@@ -163,7 +163,8 @@ impl Tiers {
             ),
             fresh_until,
             loaded_at: entry.loaded_at,
-            vouched_until: self.mirror.trust_until().max(entry.load_began()),
+            load_time: entry.load_time,
+            trust_until: self.mirror.trust_until(),
             forbids_stale: entry.forbids_stale(),
         }
     }

@@ -38,7 +38,7 @@ use super::single_flight::Ticket;
 use super::stats::{Tally, Totals};
 
 /// What all typed lookups of one cache share.
-pub(super) struct TypedParts {
+pub(super) struct TypedShared {
     /// How long a load may take.
     pub(super) load_timeout: Duration,
     tally: Arc<Tally>,
@@ -47,9 +47,9 @@ pub(super) struct TypedParts {
     named: Mutex<HashMap<(String, u32), &'static str>>,
 }
 
-impl Default for TypedParts {
-    fn default() -> TypedParts {
-        TypedParts {
+impl Default for TypedShared {
+    fn default() -> TypedShared {
+        TypedShared {
             load_timeout: Duration::from_secs(10),
             tally: Arc::default(),
             named: Mutex::default(),
@@ -64,7 +64,7 @@ impl Default for TypedParts {
 /// use larder_cache::TaggedKey;
 ///
 /// let id = 42;
-/// let wanted = TaggedKey::new().with("id", id).tag(&format!("user:{id}")).tag("users");
+/// let key = TaggedKey::new().with("id", id).tag(&format!("user:{id}")).tag("users");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaggedKey {
@@ -119,10 +119,10 @@ impl<T> Clone for Typed<T> {
 impl Cache {
     /// The values of type `T`, kept under `name` and `version`. Every program that uses one Redis
     /// and prefix shares the values of one name and version, wherever the type is declared there
-    /// and whatever it is called. The version is to be changed with the shape of the type, so that
-    /// a program of another version does not read its values.
+    /// and whatever it is called. Change the version with the shape of the type, so that a program of
+    /// another version does not read its values.
     ///
-    /// A value is what serde_json writes, and reads back as it was written.
+    /// A value is kept as JSON, which must decode to the same value.
     ///
     /// # Errors
     /// If `name` is not 1 to 64 letters, digits, `_`, `-` and `.`, or stands with this version for
@@ -162,7 +162,7 @@ impl Cache {
 }
 
 impl<T: Serialize + DeserializeOwned> Typed<T> {
-    /// The value of `wanted`: from memory, else from Redis, else from `load`, which runs on a thread
+    /// The value of `tagged`: from memory, else from Redis, else from `load`, which runs on a thread
     /// of the cache and fills both tiers. Returns it with how it was found. Blocks unless memory has
     /// it: an async worker uses [`Typed::get_or_load_async`] instead.
     ///
@@ -176,11 +176,11 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
     /// [`CacheBuilder::load_timeout`](super::CacheBuilder::load_timeout) twice and ten seconds.
     pub fn get_or_load<E: Display>(
         &self,
-        wanted: TaggedKey,
+        tagged: TaggedKey,
         policy: &Policy,
         load: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> Result<(T, Outcome), LoadError> {
-        found_something(self.find_or_load(wanted, policy, || load().map(Some))?)
+        found_something(self.find_or_load(tagged, policy, || load().map(Some))?)
     }
 
     /// The same for a value that may not exist: `load` returns `Ok(None)` then. That is kept, too, for
@@ -190,17 +190,17 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
     /// As [`Typed::get_or_load`].
     pub fn find_or_load<E: Display>(
         &self,
-        wanted: TaggedKey,
+        tagged: TaggedKey,
         policy: &Policy,
         load: impl FnOnce() -> Result<Option<T>, E> + Send + 'static,
     ) -> Result<(Option<T>, Outcome), LoadError> {
         let parts = &self.cache.typed;
-        let key = self.key(&wanted);
+        let key = self.key(&tagged);
         if let Some(answer) = self.cache.get(key.as_str(), policy, None) {
             parts.tally.count_hit(&answer);
             return read(Ok(answer));
         }
-        let ticket = self.fetch(key, wanted, policy, load);
+        let ticket = self.fetch(key, tagged, policy, load);
         let limit = parts.load_timeout * 2 + Duration::from_secs(10);
         let ending = ticket.wait_or_stale(policy.soft_timeout, limit);
         parts.tally.count(&ending);
@@ -212,18 +212,18 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
     /// [`Policy::soft_timeout`] is the caller's.
     pub fn get_or_load_async<E: Display>(
         &self,
-        wanted: TaggedKey,
+        tagged: TaggedKey,
         policy: &Policy,
         load: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> TypedTicket<T> {
-        let key = self.key(&wanted);
+        let key = self.key(&tagged);
         let (ticket, waits_in) = match self.cache.get(key.as_str(), policy, None) {
             Some(answer) => {
                 self.cache.typed.tally.count_hit(&answer);
                 (Ticket::ready(answer), None)
             }
             None => {
-                let ticket = self.fetch(key, wanted, policy, || load().map(Some));
+                let ticket = self.fetch(key, tagged, policy, || load().map(Some));
                 (ticket, Some(self.cache.clone()))
             }
         };
@@ -234,28 +234,26 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
         }
     }
 
-    /// The name by which [`Cache::invalidate`] takes what `wanted` asks for alone, in every version
+    /// The name by which [`Cache::invalidate`] takes what `tagged` asks for alone, in every version
     /// of its type.
-    pub fn name(&self, wanted: &TaggedKey) -> InvalidationTarget {
-        InvalidationTarget::from(&self.key(wanted))
+    pub fn name(&self, tagged: &TaggedKey) -> InvalidationTarget {
+        InvalidationTarget::from(&self.key(tagged))
     }
 
-    fn key(&self, wanted: &TaggedKey) -> Key {
-        Key::with_parameters(self.fingerprint, &self.name, &wanted.parameters)
+    fn key(&self, tagged: &TaggedKey) -> Key {
+        Key::with_parameters(self.fingerprint, &self.name, &tagged.parameters)
     }
 
     fn fetch<E: Display>(
         &self,
         key: Key,
-        wanted: TaggedKey,
+        tagged: TaggedKey,
         policy: &Policy,
         load: impl FnOnce() -> Result<Option<T>, E> + Send + 'static,
     ) -> Ticket {
         let run = Box::new(move |_| {
             let value = match load().map_err(|error| LoadError::Failed(error.to_string()))? {
-                Some(value) => {
-                    Value::present(faithful::written(&value).map_err(LoadError::Failed)?)
-                }
+                Some(value) => Value::present(faithful::encode(&value).map_err(LoadError::Failed)?),
                 None => Value::Absent,
             };
             Ok(Loaded::new(value, Lifetime::Policy))
@@ -267,7 +265,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
             item: CacheItem {
                 key,
                 policy: Arc::new(policy.clone()),
-                tags: wanted.tags.into(),
+                tags: tagged.tags.into(),
                 share: "load".into(),
                 label: "load".into(),
                 note: "".into(),
@@ -287,7 +285,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
 
 /// Whether what Redis has under a key is a `T`.
 fn is_readable<T: Serialize + DeserializeOwned>(json: &[u8]) -> bool {
-    faithful::read::<T>(json).is_ok()
+    faithful::decode::<T>(json).is_ok()
 }
 
 /// A value that is being looked up: see [`Typed::get_or_load_async`]. It keeps the cache open until

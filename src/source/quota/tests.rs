@@ -31,12 +31,9 @@ fn the_log_is_told_once_and_not_again_and_again() {
 }
 
 fn until(what: &str, done: impl Fn() -> bool) {
-    let max_staleness = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while !done() {
-        assert!(
-            Instant::now() < max_staleness,
-            "waited in vain until {what}"
-        );
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
         std::thread::yield_now();
     }
 }
@@ -71,10 +68,10 @@ proptest! {
             .collect();
         let (mut book, start) = (Book::default(), Instant::now());
         let (mut now, mut bookings) = (start, Vec::new());
-        for (pass, max_staleness) in steps {
+        for (pass, wait) in steps {
             now += Duration::from_micros(pass);
             let at = book.earliest(now, &rates);
-            if at <= now + Duration::from_micros(max_staleness) {
+            if at <= now + Duration::from_micros(wait) {
                 book.enter(at, now, &rates);
                 bookings.push(u64::try_from((at - start).as_micros()).unwrap());
             }
@@ -295,11 +292,11 @@ fn without_redis_this_process_keeps_the_quota_alone() {
     assert_eq!(asked.load(Ordering::SeqCst), so_far);
 }
 
-/// Books with so much max_staleness on the replicas in turn, all at once; how many were booked.
-fn booked(replicas: &[Quota], times: usize, max_staleness: Duration) -> usize {
+/// Books with so much time on the replicas in turn, all at once; how many were booked.
+fn booked(replicas: &[Quota], times: usize, wait: Duration) -> usize {
     std::thread::scope(|scope| {
         let books: Vec<_> = (0..times)
-            .map(|i| scope.spawn(move || replicas[i % replicas.len()].book(soon() + max_staleness)))
+            .map(|i| scope.spawn(move || replicas[i % replicas.len()].book(soon() + wait)))
             .collect();
         let books = books.into_iter().map(|book| book.join().unwrap());
         books.filter(Result::is_ok).count()
@@ -316,20 +313,20 @@ fn know_each_other(replicas: &[Quota; 2]) {
 
 #[test]
 fn what_replicas_booked_outlives_a_redis_that_comes_back_empty() {
-    let max_staleness = Duration::from_secs(15);
+    let wait = Duration::from_secs(15);
     // Whoever is asked first afterwards has booked more, or less.
     for spent in [[2, 1], [1, 2], [1, 1]] {
         let mut redis = Redis::start();
         let replicas = [(); 2].map(|()| redis.replica("3/1d"));
         for (replica, times) in replicas.iter().zip(spent) {
             for _ in 0..times {
-                replica.book(soon() + max_staleness).unwrap();
+                replica.book(soon() + wait).unwrap();
             }
         }
         know_each_other(&replicas);
         redis.0.restart();
         let spent: usize = spent.into_iter().sum();
-        assert_eq!(booked(&replicas, 6, max_staleness), 3 - spent);
+        assert_eq!(booked(&replicas, 6, wait), 3 - spent);
         assert_eq!(redis.log().len(), 3);
     }
 }
@@ -337,18 +334,18 @@ fn what_replicas_booked_outlives_a_redis_that_comes_back_empty() {
 #[test]
 fn what_was_booked_without_redis_is_entered_when_it_is_back() {
     let mut redis = Redis::start();
-    let max_staleness = Duration::from_secs(15);
+    let wait = Duration::from_secs(15);
     let replicas = [(); 2].map(|()| redis.replica("4/1d"));
     for replica in &replicas {
-        replica.book(soon() + max_staleness).unwrap();
+        replica.book(soon() + wait).unwrap();
     }
     know_each_other(&replicas);
     redis.0.kill();
-    replicas[0].book(soon() + max_staleness).unwrap();
+    replicas[0].book(soon() + wait).unwrap();
     redis.0.restart();
     // By itself, also while nobody books.
     until("all three are in Redis", || redis.log().len() == 3);
-    assert_eq!(booked(&replicas, 6, max_staleness), 1);
+    assert_eq!(booked(&replicas, 6, wait), 1);
 }
 
 #[test]

@@ -19,7 +19,7 @@ if lease then
     -- A load that began before the last invalidation brings nothing that may be kept: no reason to wait for it.
     local overtaken = tonumber(clock) < tonumber(state[3])
     for i = 1, #names do overtaken = overtaken or tonumber(clock) < tonumber(names[i]) end
-    if not overtaken then return { 'held', token, state, names } end
+    if not overtaken then return { 'taken', token, state, names } end
   else
     -- The load that held it failed. Who waited for that very load has the same answer; who comes later tries anew.
     local failed, why = string.match(lease, '^!(%w+) (.*)$')

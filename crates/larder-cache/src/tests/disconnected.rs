@@ -4,7 +4,11 @@ use super::*;
 
 /// A cache that has never heard of anybody, and whose Redis is known to be down.
 fn disconnected() -> Cache {
-    let cache = assembled(false);
+    disconnected_with(CoherenceSettings::default().max_staleness)
+}
+
+fn disconnected_with(max_staleness: Duration) -> Cache {
+    let cache = assembled(false, max_staleness);
     let pool = cache.redis();
     pool.wait_first_look(LONG);
     let deadline = Instant::now() + LONG;
@@ -107,4 +111,35 @@ fn a_composite_past_disconnected_ttl_is_made_anew_and_stands_in_where_no_part_is
     third.item.policy = policy;
     let stale = Outcome::Stale(Staleness::IfError);
     assert_eq!(text(&cache.answer(third, LONG)), ("c+d".into(), stale));
+}
+
+#[test]
+fn a_load_under_way_is_joined_only_if_it_began_within_max_staleness() {
+    for (max_staleness, outcome) in [
+        (Duration::from_secs(3600), Outcome::Collapsed),
+        (Duration::from_millis(4), Outcome::Loaded),
+    ] {
+        let (cache, policy) = (disconnected_with(max_staleness), hour());
+        let (started, running) = mpsc::channel();
+        let (release, gate) = mpsc::channel::<()>();
+        let first = cache.fetch(loading("k", &policy, move || {
+            started.send(()).unwrap();
+            gate.recv().unwrap();
+            present("first")
+        }));
+        running.recv().unwrap();
+        let began = Instant::now();
+        while outcome == Outcome::Loaded && began.elapsed() < max_staleness {
+            std::thread::yield_now();
+        }
+        let second = cache.fetch(loading("k", &policy, || present("second")));
+        if outcome == Outcome::Loaded {
+            assert_eq!(text(&second.wait(LONG)), ("second".into(), outcome));
+            release.send(()).unwrap();
+        } else {
+            release.send(()).unwrap();
+            assert_eq!(text(&second.wait(LONG)), ("first".into(), outcome));
+        }
+        assert_eq!(text(&first.wait(LONG)), ("first".into(), Outcome::Loaded));
+    }
 }

@@ -85,7 +85,7 @@ fn an_expired_copy_is_confirmed_and_not_served_before() {
     assert!(after.loaded_at >= before.loaded_at);
     // It is pending, since there is no Redis: only the count of invalidations begun here tells the
     // two loads apart.
-    assert!(acknowledged.is_pending() && after.stamp().begun > before.stamp().begun);
+    assert!(acknowledged.is_pending() && after.stamp().sequence > before.stamp().sequence);
     let third = cache
         .answer(confirming_load("k", &policy, |_| failed()), LONG)
         .unwrap();

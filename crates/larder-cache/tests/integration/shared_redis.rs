@@ -1,39 +1,24 @@
-//! The cache over a real Redis, as a program that embeds it sees it: two caches are two replicas.
+//! Two caches over one Redis, as two replicas.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use larder_cache::Secret;
 use larder_cache::{
-    Answer, Cache, CacheItem, CoherenceSettings, InvalidationTarget, Key, Lifetime, Load,
-    LoadError, LoadSettings, Loaded, MemorySettings, Outcome, Policy, Producer, Purge,
-    RedisSettings, Request, StaleRules, Staleness, Tag, Value,
+    Answer, Cache, CacheItem, InvalidationTarget, Key, Lifetime, Load, LoadError, Loaded, Outcome,
+    Policy, Producer, Purge, Request, StaleRules, Staleness, Tag, Value,
 };
-
 use testkit::redis::RedisServer;
 use testkit::{SOON, until};
 
+use super::{builder, trusted};
+
 fn cache(redis: &RedisServer) -> Cache {
-    let cache = start(redis);
-    assert!(cache.redis().wait_up(SOON) && cache.wait_trusted(SOON));
-    cache
+    trusted(&redis.url())
 }
 
 fn start(redis: &RedisServer) -> Cache {
-    let settings = RedisSettings {
-        url: Some(Secret::new(redis.url())),
-        connect_timeout: Duration::from_secs(5),
-        timeout: Duration::from_secs(5),
-        ..RedisSettings::default()
-    };
-    Cache::start(
-        &MemorySettings::default(),
-        &settings,
-        &LoadSettings::default(),
-        &CoherenceSettings::default(),
-    )
-    .unwrap()
+    builder(&redis.url()).build().unwrap()
 }
 
 fn policy(memory: u64, redis: u64) -> Policy {
@@ -99,7 +84,7 @@ fn text(answer: &Answer) -> (&str, Outcome) {
 }
 
 #[test]
-fn what_one_loaded_another_finds_in_redis_with_its_stamps() {
+fn a_value_loaded_by_one_replica_is_found_in_redis_with_its_stamps_by_another() {
     let redis = RedisServer::start();
     let (a, b) = (cache(&redis), cache(&redis));
     let policy = policy(HOUR, HOUR);
@@ -110,8 +95,8 @@ fn what_one_loaded_another_finds_in_redis_with_its_stamps() {
     assert_eq!(text(&found), ("v", Outcome::RedisHit));
     let (l, f) = (&loaded.entry, &found.entry);
     assert_eq!(
-        (l.stamp().epoch, l.stamp().clock, l.load_time),
-        (f.stamp().epoch, f.stamp().clock, f.load_time)
+        (l.stamp().history, l.stamp().clock, l.load_time),
+        (f.stamp().history, f.stamp().clock, f.load_time)
     );
     assert_eq!(l.tags(), f.tags());
     assert!(
@@ -134,7 +119,7 @@ fn each_load_has_an_id_of_its_own_though_its_value_is_the_same() {
             text(&ask(cache, &policy, || present("v"))),
             ("v", Outcome::Loaded)
         );
-        // The lease script tells a new fill by it from the value that its waiter had seen.
+        // The lease script recognises a new fill by this id.
         assert!(!seen.contains(&load_id()));
         seen.push(load_id());
         let told = cache.invalidate(&[InvalidationTarget::key("thing?id=7")], Purge::Hard);
@@ -182,7 +167,7 @@ fn one_replica_loads_and_the_other_waits_for_it() {
     let second = b.fetch(request(&policy, never));
     let lease = "larder:l:0000000000000001:thing?id=7";
     assert_eq!(redis.cli::<i64>(&["EXISTS", lease]), 1);
-    // One look of the first, one of the second, and another one after it was told to wait.
+    // One read by the first, one by the second, and another once the second waits.
     until(SOON, "the other waits for the lease", || {
         redis.calls("mget") >= 3
     });
@@ -197,7 +182,7 @@ fn one_replica_loads_and_the_other_waits_for_it() {
 }
 
 #[test]
-fn who_waits_for_a_load_elsewhere_that_fails_is_told_so() {
+fn a_reader_that_waits_for_a_failing_load_elsewhere_gets_its_error() {
     let redis = RedisServer::start();
     let (a, b) = (cache(&redis), cache(&redis));
     let policy = policy(HOUR, HOUR);
@@ -215,7 +200,7 @@ fn who_waits_for_a_load_elsewhere_that_fails_is_told_so() {
         counted.fetch_add(1, Ordering::SeqCst);
         Err(LoadError::Failed("asked again".into()))
     }));
-    // Until it has met the lease: what is told lasts only for a moment.
+    // Wait until the second reader has met the lease, since the failure is announced only briefly.
     until(SOON, "the second one waits", || {
         redis
             .cli::<String>(&["INFO", "commandstats"])
@@ -256,7 +241,7 @@ fn a_lease_that_nobody_gives_back_runs_out() {
 }
 
 #[test]
-fn what_was_loaded_before_redis_lost_its_data_is_not_served() {
+fn a_value_from_before_redis_lost_its_data_is_not_served() {
     for on_reset in [false, true] {
         let mut redis = RedisServer::start();
         let cache = cache(&redis);
@@ -273,14 +258,15 @@ fn what_was_loaded_before_redis_lost_its_data_is_not_served() {
         let clock = cache.bus().clock;
         redis.restart();
         if on_reset {
-            // Until then nobody vouches for the copy, and who asks waits for the load.
+            // Until then the copy cannot be verified, and a reader waits for the load.
             until(SOON, "the new history is trusted", || {
-                // Of one look: two may find the old history trusted, and then the new one begun.
+                // From one snapshot of the status: two reads may see trust in the old history and
+                // then the new one.
                 let bus = cache.bus();
                 bus.trusted && bus.clock != clock
             });
         }
-        // The watcher, or whoever asks Redis next, finds another history.
+        // The watcher or the next reader finds the new history.
         let mut after = None;
         until(SOON, "the value of the lost history is no hit", || {
             let answer = ask(&cache, &policy, || present("after"));
@@ -306,7 +292,7 @@ fn a_value_restored_from_an_old_snapshot_is_not_served() {
     ask(&cache, &no_memory, || present("old"));
     let name = "larder:v:0000000000000001:thing?id=7";
     let old: Vec<u8> = redis.cli(&["GET", name]);
-    // As a snapshot does: the value is there again, and the history is another one.
+    // As after restoring a snapshot: the value is back, the history is new.
     redis.cli::<i64>(&["DEL", "{larder:bus}:state"]);
     let other = start(&redis);
     assert!(other.redis().wait_up(SOON));
@@ -352,7 +338,7 @@ fn a_tier_that_is_off_is_not_used() {
 }
 
 #[test]
-fn those_who_need_a_load_share_it() {
+fn readers_who_need_a_load_share_it() {
     let mut redis = RedisServer::start();
     let cache = cache(&redis);
     let policy = policy(HOUR, HOUR);
@@ -367,7 +353,7 @@ fn those_who_need_a_load_share_it() {
     let loads = Arc::new(AtomicUsize::new(0));
     let (release, gate) = mpsc::channel::<()>();
     let gate = Arc::new(std::sync::Mutex::new(gate));
-    // Each knows of another change, which nobody here has heard of.
+    // Each reader requires another invalidation, which has not arrived here.
     let tickets: Vec<_> = (1..=40)
         .map(|number| {
             let (loads, gate) = (loads.clone(), gate.clone());
@@ -387,6 +373,6 @@ fn those_who_need_a_load_share_it() {
             b"new"
         );
     }
-    // Two that began at once, and one that began when all 40 had come.
+    // Two loads began at once, and one more when all 40 readers had come.
     assert_eq!(loads.load(Ordering::SeqCst), 3);
 }

@@ -1,4 +1,4 @@
-//! A part of a test in a process of its own: the test binary again, with this one test alone.
+//! A part of a test in its own process: the test binary again, running this test alone.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -15,7 +15,7 @@ pub(super) fn role() -> Option<(String, String)> {
     Some((std::env::var(ROLE).ok()?, std::env::var(URL).ok()?))
 }
 
-/// For a child: tells its parent that it has come to this point, and waits for leave to go on.
+/// For a child: reports to its parent, and waits until the parent lets it go on.
 pub(super) fn ready() {
     // In one write: the test runner writes to the same place.
     println!("\n{READY}");

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{policy, trusted};
 use testkit::redis::RedisServer;
 
-/// A program before its types were moved, and another one.
+/// The types of a program before and after they were moved.
 mod before {
     use super::*;
 
@@ -26,7 +26,7 @@ mod after {
         pub(super) name: String,
     }
 
-    /// Another type, which reads nearly everything.
+    /// Another type that would accept nearly any JSON.
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     pub(super) struct Account {
         pub(super) balance: Option<i64>,
@@ -53,7 +53,7 @@ fn programs_share_what_has_one_name_and_version() {
         .get_or_load(ada(), &policy(), || Err::<after::Person, _>("it is there"))
         .unwrap();
     assert_eq!((found.name.as_str(), outcome), ("Ada", Outcome::RedisHit));
-    // Neither another version nor another name.
+    // Another version or another name is not found.
     for (name, version) in [("user", 2), ("person", 1)] {
         let others = other.typed::<after::Person>(name, version).unwrap();
         let error = others.get_or_load(ada(), &policy(), || Err::<after::Person, _>("not there"));
@@ -93,7 +93,7 @@ fn another_type_under_one_name_is_a_miss_that_is_counted() {
         .unwrap();
     assert_eq!((found.balance, outcome), (Some(7), Outcome::MemoryHit));
     assert_eq!(other.typed_totals().hits, 1);
-    // In one program it is a mistake, and told as one.
+    // Within one program this is a mistake, and reported as an error.
     let error = one.typed::<u8>("thing", 1).err().unwrap();
     assert!(
         error.contains("`thing`, version 1,") && error.contains("User"),
@@ -104,7 +104,7 @@ fn another_type_under_one_name_is_a_miss_that_is_counted() {
 }
 
 #[test]
-fn what_json_cannot_keep_is_an_error_of_its_load() {
+fn a_value_that_json_cannot_keep_is_an_error_of_its_load() {
     let cache = Cache::builder().build().unwrap();
     let maps = cache.typed::<HashMap<(u8, u8), u8>>("map", 1).unwrap();
     let load = || Ok::<_, String>(HashMap::from([((1, 2), 3)]));
@@ -132,7 +132,7 @@ fn what_json_cannot_keep_is_an_error_of_its_load() {
 }
 
 #[test]
-fn one_value_is_invalidated_by_its_name() {
+fn one_value_is_invalidated_by_its_key() {
     let cache = Cache::builder().build().unwrap();
     let numbers = cache.typed::<u8>("number", 1).unwrap();
     let of = |n| TaggedKey::new().with("a=b&c", n);

@@ -1,14 +1,21 @@
-//! The cache as a program that embeds it uses it: values of its own types, and an end that leaves
-//! nothing behind.
+//! The cache as a program that embeds it uses it, over a real Redis.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    unreachable_pub
+)]
 
 mod child;
 mod closing;
+mod examples;
+mod shared_redis;
 mod typed;
 
 use std::time::Duration;
 
 use larder_cache::{Cache, CacheBuilder, Policy};
-
 use testkit::SOON;
 
 /// Fresh for an hour in both tiers.
@@ -17,7 +24,7 @@ fn policy() -> Policy {
     Policy::new(hour, hour)
 }
 
-/// A cache to work with the Redis at `url`, which may take its time: the machine may be busy.
+/// A cache on the Redis at `url`, with long timeouts since the machine may be busy.
 fn builder(url: &str) -> CacheBuilder {
     let patient = Duration::from_secs(5);
     Cache::builder().redis(url).redis_timeouts(patient, patient)
@@ -27,6 +34,6 @@ fn builder(url: &str) -> CacheBuilder {
 #[track_caller]
 fn trusted(url: &str) -> Cache {
     let cache = builder(url).build().unwrap();
-    assert!(cache.wait_trusted(SOON));
+    assert!(cache.redis().wait_up(SOON) && cache.wait_trusted(SOON));
     cache
 }

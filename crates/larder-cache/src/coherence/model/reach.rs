@@ -6,7 +6,7 @@ use super::reads::Place;
 use super::state::*;
 use super::steps::Coherence;
 
-pub fn properties() -> Vec<Property<Coherence>> {
+pub(super) fn properties() -> Vec<Property<Coherence>> {
     vec![
         Property::sometimes(
             "memory answers with a value loaded after a write",
@@ -38,9 +38,14 @@ pub fn properties() -> Vec<Property<Coherence>> {
         }),
         Property::sometimes("a stale fill of Redis", |_, state: &State| {
             let Redis {
-                epoch, tag, value, ..
+                history,
+                tag,
+                value,
+                ..
             } = state.redis;
-            value.is_some_and(|value| value.late && value.epoch == epoch && value.clock < tag)
+            value.is_some_and(|value| {
+                value.late && value.load.history == history && value.load.clock < tag
+            })
         }),
         Property::sometimes("a stale copy enters memory", |_, state| {
             any(state, |r| {
@@ -54,29 +59,37 @@ pub fn properties() -> Vec<Property<Coherence>> {
         }),
         Property::sometimes("a message shows a gap", |_, state| {
             any(state, |r| match state.replicas[r].inbox[0] {
-                Some(message @ Message::Invalidated { epoch, .. }) => {
-                    epoch == state.replicas[r].epoch && state.shows_gap(r, message)
+                Some(message @ Message::Invalidated { history, .. }) => {
+                    history == state.replicas[r].mirror.history && state.shows_gap(r, message)
                 }
                 _ => false,
             })
         }),
         Property::sometimes("an echo shows a gap", |_, state| {
             any(state, |r| match state.replicas[r].inbox[0] {
-                Some(message @ Message::Echo { epoch, .. }) => {
-                    epoch == state.replicas[r].epoch && state.shows_gap(r, message)
+                Some(message @ Message::Echo { history, clock, .. }) => {
+                    let mirror = state.replicas[r].mirror;
+                    history == mirror.history
+                        && clock > mirror.applied
+                        && state.shows_gap(r, message)
                 }
                 _ => false,
             })
         }),
-        // In an unbroken history: a clock below `last` alone is no proof of a broken one.
-        Property::sometimes("an echo arrives below last, in one history", |_, state| {
-            any(state, |r| match state.replicas[r].inbox[0] {
-                Some(Message::Echo { epoch, clock, .. }) => {
-                    state.epochs == 1 && epoch == 1 && clock < state.replicas[r].last
-                }
-                _ => false,
-            })
-        }),
+        // In an unbroken history: a clock below `applied` alone is no proof of a broken one.
+        Property::sometimes(
+            "an echo arrives below applied, in one history",
+            |_, state| {
+                any(state, |r| match state.replicas[r].inbox[0] {
+                    Some(Message::Echo { history, clock, .. }) => {
+                        state.histories == 1
+                            && history == 1
+                            && clock < state.replicas[r].mirror.applied
+                    }
+                    _ => false,
+                })
+            },
+        ),
         Property::sometimes(
             "a restored value that nobody may be given",
             |_, state: &State| {
@@ -85,26 +98,29 @@ pub fn properties() -> Vec<Property<Coherence>> {
                     && value.is_some_and(|value| value.version < state.due)
             },
         ),
-        Property::sometimes("memory answers in a new epoch", |_, state| {
+        Property::sometimes("memory answers in a new history", |_, state| {
             any(state, |r| {
                 state
                     .found_in_memory(r)
-                    .is_some_and(|entry| entry.epoch > 1)
+                    .is_some_and(|entry| entry.load.history > 1)
             })
         }),
         Property::sometimes(
-            "a trusted mirror has not heard of the new epoch",
+            "a trusted mirror has not heard of the new history",
             |_, state| {
                 any(state, |r| {
-                    state.trusted(r) && state.replicas[r].epoch < state.redis.epoch
+                    state.trusted(r) && state.replicas[r].mirror.history < state.redis.history
                 })
             },
         ),
-        Property::sometimes("a value in Redis is refused by the overlay", |_, state| {
-            any(state, |r| {
-                state.replicas[r].pending.is_some() && state.replicas[r].pool
-            }) && state.redis.value.is_some()
-        }),
+        Property::sometimes(
+            "a value in Redis is blocked by a pending purge",
+            |_, state| {
+                any(state, |r| {
+                    state.replicas[r].mirror.pending && state.replicas[r].pool
+                }) && state.redis.value.is_some()
+            },
+        ),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! The cache in an actix-web server: a request that waits for a slow answer occupies no thread.
 //!
-//! `cargo run --example actix -- 127.0.0.1:8080`, then `curl localhost:8080/primes/20000`, `curl -X POST localhost:8080/forget`.
+//! `cargo run --example actix -- 127.0.0.1:8080`, then `curl localhost:8080/primes/20000` and
+//! `curl -X POST localhost:8080/forget`.
 
 #![allow(clippy::print_stdout)]
 
@@ -26,7 +27,8 @@ async fn primes(counts: web::Data<Typed<usize>>, limit: web::Path<u32>) -> HttpR
     let limit = limit.into_inner();
     let policy = Policy::new(Duration::from_secs(60), Duration::from_secs(600));
     let wanted = TaggedKey::new().with("below", limit).tag("primes");
-    // In memory: answered here and now. Otherwise it is awaited, while a thread of the cache works it out.
+    // A memory hit is answered at once. Otherwise a thread of the cache loads while this task
+    // waits.
     let found = counts.get_or_load_async(wanted, &policy, move || primes_below(limit));
     match found.await {
         Ok((count, outcome)) => HttpResponse::Ok()
@@ -41,7 +43,7 @@ async fn primes(counts: web::Data<Typed<usize>>, limit: web::Path<u32>) -> HttpR
 
 async fn forget(cache: web::Data<Cache>) -> HttpResponse {
     let cache = cache.into_inner();
-    // It asks Redis, so it blocks: not on the async worker.
+    // This waits for Redis, so it must not run on the async worker.
     let done =
         web::block(move || cache.invalidate(&[InvalidationTarget::tag("primes")], Purge::Hard))
             .await;
@@ -60,7 +62,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         builder = builder.redis(&url);
     }
     let cache = builder.build()?;
-    // Without it the answers are right, too, but what is loaded before Redis is found is loaded again.
+    // Optional. Without it, values loaded before Redis is found are loaded again.
     cache.wait_trusted(Duration::from_secs(5));
     let counts = web::Data::new(cache.typed::<usize>("primes", 1)?);
     let cache = web::Data::new(cache);

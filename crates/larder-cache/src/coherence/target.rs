@@ -1,32 +1,31 @@
-//! Names: what an invalidation can speak of.
+//! What can be invalidated: a tag, a key or everything.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use crate::entry::hash;
-use crate::key::{Key, Tag};
+use crate::key::{Key, Tag, hash};
 
-/// The name of everything.
+/// The text that stands for everything.
 const EVERYTHING: &str = "*";
 
 /// What is invalidated: the entries with a tag, the entry with a key, or everything.
 #[derive(Clone)]
 pub struct InvalidationTarget {
-    /// Shared with the tag or key that it names.
+    /// Shared with the tag or key.
     text: Arc<str>,
-    /// Where it begins there.
+    /// Where the target's own text begins in `text`.
     from: u32,
-    /// Of its text, so that a hit need not look at that.
+    /// A hash of the target's own text. A memory hit reads this and not the text.
     hash: u32,
 }
 
-/// What an invalidation does to the entries it names.
+/// What an invalidation does to the entries of its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Purge {
     /// They are never served again.
     Hard,
-    /// They are stale: to be renewed, and served meanwhile if their resource allows it.
+    /// They are stale: a load renews them, and they are served meanwhile if policy allows it.
     Soft,
 }
 
@@ -36,7 +35,7 @@ impl InvalidationTarget {
         InvalidationTarget::cut(tag.into(), 0)
     }
 
-    /// The entry with this key, by its name, in whatever version of its resource.
+    /// The entry whose key has this name, in every version of its resource.
     pub fn key(name: &str) -> InvalidationTarget {
         InvalidationTarget::cut(name.into(), 0)
     }
@@ -47,14 +46,10 @@ impl InvalidationTarget {
     }
 
     fn cut(text: Arc<str>, from: u32) -> InvalidationTarget {
-        let mut name = InvalidationTarget {
-            text,
-            from,
-            hash: 0,
-        };
-        // The lower half of it.
-        name.hash = hash(name.as_str().as_bytes()) as u32;
-        name
+        let own = text.get(from as usize..).unwrap_or_default();
+        // The lower half.
+        let hash = hash(own.as_bytes()) as u32;
+        InvalidationTarget { text, from, hash }
     }
 
     /// Its text.
@@ -92,7 +87,7 @@ impl PartialEq for InvalidationTarget {
 
 impl Eq for InvalidationTarget {}
 
-// By the text: the hash at hand has no secret, so names could be made to meet in a map.
+// Hashes the text: `hash` has no secret, so somebody could choose names that collide in a map.
 impl Hash for InvalidationTarget {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_str().hash(state);
@@ -106,11 +101,17 @@ impl fmt::Debug for InvalidationTarget {
 }
 
 impl Purge {
-    /// How scripts and messages write it.
+    /// How scripts and messages encode it.
     pub(crate) fn letter(self) -> &'static str {
         match self {
             Purge::Hard => "h",
             Purge::Soft => "s",
         }
+    }
+
+    pub(crate) fn of_letter(letter: &str) -> Option<Purge> {
+        [Purge::Hard, Purge::Soft]
+            .into_iter()
+            .find(|purge| purge.letter() == letter)
     }
 }

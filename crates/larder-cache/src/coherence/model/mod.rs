@@ -1,18 +1,38 @@
-//! The coherence protocol as an explicit-state model: two replicas, one key, one tag, one Redis, in every order of steps.
+//! The coherence protocol as an explicit-state model: two replicas, one key, one tag, one Redis, in
+//! every order of steps.
 //!
-//! Promise: in no run of the stated length is a read given what promise 1 (here, at once), 3 (everywhere, within `max_staleness`)
-//! or 4 (never resurrected) rules out, whatever is lost, cut, refused, restarted or restored. And each part of the protocol,
-//! once taken out, makes the checker find a run in which one is: the counterexample is printed.
+//! Promise: in no run of the stated length is a read given what promise 1 (here, at once), 3
+//! (everywhere, within `max_staleness`) or 4 (never resurrected) rules out, whatever is lost, cut,
+//! refused, restarted or restored. And if one call of the protocol is left out, the checker finds a run
+//! in which a read is given that. It prints the counterexample.
 //!
-//! A run begins with both replicas trusted and the value in every place, at least ten steps after a cold start. All faults
-//! together are explored for 6 steps (a million states), those of the bus, of Redis and of the pool each for 7 (up to 1.6
-//! million); every counterexample that a missing part makes has 7 at most. Walks of up to 40 steps look further, at random.
+//! A run begins with both replicas trusted and the value in every place, at least ten steps after a
+//! cold start. All faults together are explored for 6 steps, those of the bus, of Redis and of the pool
+//! each for 7 (about a million states each). Every counterexample has 7 steps at most. Walks of up to 40
+//! steps look further, at random.
 //!
-//! It leaves out: leases (anyone may load and fill at any time, which is more than leases allow), soft invalidation and stale
-//! answers, `disconnected_ttl` (it is zero), TTLs, clears, pruning and eviction, a trimmed log, several keys and tags, a script that
-//! has run while its reply is lost, a repair that is applied later than it was read, and promise 2, which is about time alone.
-//! And it is the protocol, not the code: nothing here runs a line of the cache.
+//! The mirrors are real: each step calls [`Mirror`], [`History`], [`Pending`] and [`Message`] as the cache
+//! does, so the model cannot drift from them. What remains a twin, and why:
+//! - Redis and its Lua: a real server cannot be forked a million times.
+//! - The network, the bus's session and the pool, which only move bytes: what they decide on a message,
+//!   an echo, a log or a reply is decided by the real history. The twin of `Session::catch_up` calls
+//!   the same functions in the same order.
+//! - Memory, flights and the order of a lookup (trust first, then standing).
+//!
+//! It leaves out: leases (anyone may load and fill at any time, which is more than leases allow), soft
+//! purges and stale answers, `disconnected_ttl` (it is zero), TTLs, purges of everything, pruning and
+//! eviction, a trimmed log, several keys and tags, a script that ran while its reply was lost, a repair
+//! that is applied later than it was read, and promise 2, which is about time alone.
+//!
+//! [`Mirror`]: super::Mirror
+//! [`History`]: super::History
+//! [`Pending`]: super::pending::Pending
+//! [`Message`]: super::Message
 
+// Counterexamples are for people to read.
+#![allow(clippy::print_stdout)]
+
+mod mirrors;
 mod protocol;
 mod reach;
 mod reads;
@@ -31,7 +51,7 @@ use steps::{Asked, Coherence, Scope, Step};
 const CALM: Scope = Scope {
     loads: true,
     bus: false,
-    other_name: false,
+    other_tag: false,
     redis: false,
     pool: false,
     copies: true,
@@ -40,7 +60,7 @@ const CALM: Scope = Scope {
 };
 const BUS: Scope = Scope {
     bus: true,
-    other_name: true,
+    other_tag: true,
     ..CALM
 };
 const REDIS: Scope = Scope {
@@ -85,7 +105,7 @@ fn refuse_discoveries(checker: &impl Checker<Coherence>) {
     }
 }
 
-/// The shortest run that breaks a promise once a part of the protocol is gone. Panics if there is none.
+/// The shortest run that breaks a promise once a call is left out. Panics if there is none.
 fn counterexample(without: Without, scope: Scope, most: u8) -> Vec<&'static str> {
     for depth in 1..=most {
         let checker = Coherence {
@@ -107,7 +127,7 @@ fn counterexample(without: Without, scope: Scope, most: u8) -> Vec<&'static str>
             return broken;
         }
     }
-    panic!("the model does without {without:?} for {most} steps");
+    panic!("nothing is missed without {without:?} for {most} steps");
 }
 
 /// A run in words, with the read that it ends in.
@@ -207,7 +227,7 @@ fn everything_that_a_promise_is_about_happens() {
     checker.assert_properties();
 }
 
-// Teeth: one part of the protocol is gone, and the checker finds the read that it was for.
+// Teeth: one call is left out, and the checker finds the read that it was for.
 
 /// "The rule. An entry may be served only if nothing that it depends on was invalidated after its load began."
 #[test]
@@ -216,11 +236,11 @@ fn without_the_rule_a_late_fill_is_served() {
     assert!(broken.contains(&"promise 4"));
 }
 
-/// "Gap: a message whose 'before' is not `last` means something was lost."
+/// A message whose "before" was not applied means that something was lost.
 #[test]
 fn without_gap_repair_a_lost_message_is_never_missed() {
     let scope = Scope {
-        other_name: false,
+        other_tag: false,
         ..BUS
     };
     let broken = counterexample(Without::GapRepair, scope, 7);
@@ -266,50 +286,52 @@ fn without_the_time_of_the_ping_a_late_echo_is_trusted_for_too_long() {
     assert_eq!(broken, ["promise 3"]);
 }
 
-/// "Only the subscriber advances `last`: else a lost message before it would look heard."
+/// Only the subscriber advances `applied`. Otherwise a message that was lost before it would look as if
+/// it had arrived.
 #[test]
-fn without_last_left_alone_an_own_invalidation_hides_a_lost_message() {
+fn without_applied_left_alone_an_own_invalidation_hides_a_lost_message() {
     let scope = Scope {
         loads: false,
         copies: false,
         ..BUS
     };
-    let broken = counterexample(Without::LastLeftAlone, scope, 7);
+    let broken = counterexample(Without::AppliedLeftAlone, scope, 7);
     assert_eq!(broken, ["promise 3"]);
 }
 
-/// "While an invalidation is pending, its names stand in a local overlay."
+/// While an invalidation is pending, it blocks what was loaded before it.
 #[test]
-fn without_the_overlay_a_refused_invalidation_holds_nothing_back() {
-    let broken = counterexample(Without::Overlay, POOL, 7);
+fn without_pending_a_refused_invalidation_holds_nothing_back() {
+    let broken = counterexample(Without::Pending, POOL, 7);
     assert!(broken.contains(&"promise 1"));
 }
 
-/// "Start and reconnect: subscribe, confirm, then read the state": the names too, not only the clock.
+/// Start and reconnect: subscribe, then read the state. All targets, not only the clock.
 #[test]
-fn without_the_names_at_the_start_a_new_replica_believes_an_old_value() {
+fn without_the_targets_at_the_start_a_new_replica_believes_an_old_value() {
     let scope = Scope { cold: true, ..CALM };
-    let broken = counterexample(Without::NamesAtStart, scope, 7);
+    let broken = counterexample(Without::TargetsAtStart, scope, 7);
     assert!(broken.contains(&"promise 3"));
 }
 
-/// "Clocks of two histories are never compared", nor set into one another's cells.
+/// Clocks of two histories are never compared, nor applied to one another.
 #[test]
-fn without_the_epoch_of_a_reply_an_own_invalidation_is_too_low_to_count() {
-    let broken = counterexample(Without::EpochOfReply, REDIS, 7);
+fn without_the_history_of_a_reply_an_own_invalidation_is_too_low_to_count() {
+    let broken = counterexample(Without::HistoryOfReply, REDIS, 7);
     assert_eq!(broken, ["promise 1"]);
 }
 
-/// A copy that the mirror let pass is as old as the mirror: with trust gone, its flight is not joined.
+/// A copy that the mirror let pass is as old as the mirror. Without trust its flight is not joined.
 #[test]
-fn without_trust_at_the_join_a_copy_from_redis_is_served_for_twice_patience() {
+fn without_trust_at_the_join_a_copy_from_redis_is_served_for_twice_max_staleness() {
     let broken = counterexample(Without::JoinOfCopy, CALM, 7);
     assert_eq!(broken, ["promise 3", "promise 4"]);
 }
 
-/// A hit looks at the deadline before the cells: between the two in the other order a repair may restore trust.
+/// A hit looks at the deadline before the clocks. In the other order a repair between the two may restore
+/// trust.
 #[test]
-fn without_the_deadline_first_a_hit_is_judged_by_cells_older_than_its_trust() {
+fn without_the_deadline_first_a_hit_is_judged_by_clocks_older_than_its_trust() {
     let broken = counterexample(Without::DeadlineFirst, CALM, 7);
     assert_eq!(broken, ["promise 3"]);
 }

@@ -12,8 +12,7 @@ use testkit::proxy::FaultProxy;
 use testkit::redis::RedisServer;
 use testkit::{SOON, until};
 
-/// Five times what the documentation promises, since the machine may be busy. The pool's own
-/// threads once stayed for 18 s, those of loads for 10 s, and the bus for good.
+/// Five times the documented limit, since the machine may be busy.
 const WITHIN: Duration = Duration::from_secs(5);
 
 fn clients(redis: &mut redis::Connection) -> usize {
@@ -55,7 +54,7 @@ fn threads_and_connections_end_with_the_last_clone() {
     if let Some((_, url)) = role() {
         return twenty_caches_end(&url);
     }
-    let test = "embedding::closing::threads_and_connections_end_with_the_last_clone";
+    let test = "closing::threads_and_connections_end_with_the_last_clone";
     let redis = RedisServer::start();
     Child::start(test, "with Redis", &redis.url()).end();
     let nobody = testkit::free_address();
@@ -63,7 +62,7 @@ fn threads_and_connections_end_with_the_last_clone() {
 }
 
 #[test]
-fn they_end_while_redis_has_stalled() {
+fn threads_and_connections_end_while_redis_has_stalled() {
     if let Some((role, url)) = role() {
         let before = threads();
         let cache = Cache::builder().redis(&url).build().unwrap();
@@ -91,7 +90,7 @@ fn they_end_while_redis_has_stalled() {
         until(WITHIN, "its threads have ended", || threads() == before);
         return;
     }
-    let test = "embedding::closing::they_end_while_redis_has_stalled";
+    let test = "closing::threads_and_connections_end_while_redis_has_stalled";
     for role in ["idle", "pending", "from the start"] {
         let redis = RedisServer::start();
         let proxy = FaultProxy::start(redis.address());
@@ -145,7 +144,7 @@ fn a_load_that_runs_keeps_its_own_thread_alone() {
         return;
     }
     let redis = RedisServer::start();
-    let test = "embedding::closing::a_load_that_runs_keeps_its_own_thread_alone";
+    let test = "closing::a_load_that_runs_keeps_its_own_thread_alone";
     Child::start(test, "loads", &redis.url()).end();
 }
 
@@ -178,7 +177,7 @@ fn a_look_up_that_is_awaited_keeps_the_cache_open() {
 }
 
 #[test]
-fn without_redis_nothing_is_looked_for() {
+fn a_cache_without_a_redis_url_looks_for_none() {
     if let Some((role, url)) = role() {
         let before = threads();
         let cache = match role.as_str() {
@@ -214,10 +213,10 @@ fn without_redis_nothing_is_looked_for() {
         until(WITHIN, "its thread has ended", || threads() == before);
         return;
     }
-    // Whoever runs there is none of a cache's business that was not told of it.
+    // A Redis at the usual port is not used unless the program names it.
     let port = testkit::the_usual_redis_port();
     let redis = RedisServer::start_at(port.address);
-    let test = "embedding::closing::without_redis_nothing_is_looked_for";
+    let test = "closing::a_cache_without_a_redis_url_looks_for_none";
     for role in ["not told", "told otherwise"] {
         Child::start(test, role, &redis.url()).end();
     }
@@ -241,7 +240,7 @@ fn an_invalidation_right_after_the_start_is_delivered() {
         });
         found.unwrap().0
     };
-    let test = "embedding::closing::an_invalidation_right_after_the_start_is_delivered";
+    let test = "closing::an_invalidation_right_after_the_start_is_delivered";
     for round in 0..9 {
         assert_eq!(ask(round), round);
         Child::start(test, "invalidates", &redis.url()).end();
@@ -250,7 +249,7 @@ fn an_invalidation_right_after_the_start_is_delivered() {
 }
 
 #[test]
-fn what_is_pending_is_delivered_before_the_end() {
+fn pending_invalidations_are_delivered_before_the_end() {
     let redis = RedisServer::start();
     let reader = trusted(&redis.url());
     let numbers = reader.typed::<i32>("number", 1).unwrap();

@@ -1,7 +1,9 @@
-//! The cache in a plain threaded program: eight threads want one slow answer, and it is worked out once.
+//! The cache in a plain threaded program: eight threads want one slow answer, and it is worked out
+//! once.
 //!
-//! `cargo run --example embedded`, or with `REDIS_URL=redis://127.0.0.1:6379` twice at one time: both share one answer, and what one of
-//! them invalidates is gone from the other.
+//! `cargo run --example embedded`. Run it twice at one time with
+//! `REDIS_URL=redis://127.0.0.1:6379`: both share one load, and an invalidation by one reaches the
+//! other.
 
 #![allow(clippy::print_stdout)]
 
@@ -12,14 +14,14 @@ use std::time::Duration;
 use larder_cache::{Cache, InvalidationTarget, Outcome, Policy, Purge, TaggedKey};
 use serde::{Deserialize, Serialize};
 
-/// What is cached: anything that serde_json writes and reads back as it was.
+/// The cached value: anything that serde_json round-trips.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Weather {
     city: String,
     degrees: i32,
 }
 
-/// Stands for a query or a call that takes its time.
+/// Stands for a slow query or call.
 fn slow_weather(city: &str, degrees: i32) -> Result<Weather, String> {
     thread::sleep(Duration::from_millis(300));
     Ok(Weather {
@@ -34,11 +36,11 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         builder = builder.redis(&url);
     }
     let cache = builder.build()?;
-    // Without it the answers are right, too, but what is loaded before Redis is found is loaded again.
+    // Optional. Without it, values loaded before Redis is found are loaded again.
     cache.wait_trusted(Duration::from_secs(5));
     // Fresh for half a minute here, for five minutes in Redis.
     let policy = Policy::new(Duration::from_secs(30), Duration::from_secs(300));
-    // The name and the version are what other programs know the type by, whatever they call it.
+    // Other programs recognise the type by this name and version.
     let weather = cache.typed::<Weather>("weather", 1)?;
     let of = |city: &str| {
         TaggedKey::new()
@@ -67,13 +69,14 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         weather.get_or_load(of("Zürich"), &policy, || slow_weather("Zürich", 99))?;
     println!("then: {} degrees, {outcome:?}", found.degrees);
 
-    // The weather has changed: nobody gets to see the old one, here at once, elsewhere within `max_staleness`.
+    // The weather has changed. The old value is gone here at once, and elsewhere within
+    // `max_staleness`.
     cache.invalidate(&[InvalidationTarget::tag("city:Zürich")], Purge::Hard);
     let (found, outcome) =
         weather.get_or_load(of("Zürich"), &policy, || slow_weather("Zürich", 7))?;
     println!("after the change: {} degrees, {outcome:?}", found.degrees);
 
-    // That there is no such thing is kept as well.
+    // Absence is cached too.
     for _ in 0..2 {
         let (found, outcome) = weather.find_or_load(of("Atlantis"), &policy, || {
             Ok::<Option<Weather>, String>(None)
@@ -81,12 +84,12 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         println!("Atlantis: {found:?}, {outcome:?}");
     }
 
-    // An error is the caller's, by its text, and the next one to ask is not made to wait for the same.
+    // The caller gets the error's text. The next caller loads again at once.
     let failed = weather.get_or_load(of("Nowhere"), &policy, || Err::<Weather, _>("no station"));
     if let Err(error) = failed {
         println!("Nowhere: {error}");
     }
-    // Here the last clones are dropped: what is pending is delivered, for a second at most, and
-    // threads and connections end.
+    // Dropping the last clone delivers pending invalidations, for a second at most, and ends all
+    // threads and connections.
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The examples, as a reader of the documentation would run them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use testkit::client::{Answer, Call};
@@ -8,11 +8,13 @@ use testkit::process::Process;
 use testkit::redis::RedisServer;
 use testkit::{SOON, free_address, until, until_some};
 
-/// The example of this name, built. `cargo nextest` builds the examples before it runs this, `cargo
-/// test --examples` builds tests of them under other names, and `cargo test --test integration`
-/// builds none: so it is built here, which takes a moment where it is done.
+/// Builds the example of this name and returns its path.
+///
+/// `cargo test --examples` builds it under another name, and `cargo test --test integration` not at
+/// all. Building with the features of the whole workspace reuses what is built already.
 fn example(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_BIN_EXE_larder")).parent().unwrap();
+    let test = std::env::current_exe().unwrap();
+    let folder = test.ancestors().nth(2).unwrap();
     let mut build = Command::new(env!("CARGO"));
     build
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -21,12 +23,13 @@ fn example(name: &str) -> PathBuf {
             "--quiet",
             "--locked",
             "--offline",
+            "--workspace",
             "--example",
             name,
         ])
         .arg("--target-dir")
         .arg(folder.parent().unwrap());
-    // What Cargo tells this test of its package would look to it as if everything had changed.
+    // With Cargo's variables for this test, the build would start from scratch.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("CARGO_") && name != "CARGO_HOME" {
             build.env_remove(name);
@@ -50,7 +53,8 @@ fn embedded_loads_once_for_eight_threads() {
         command.env_clear().env("REDIS_URL", redis.url());
         let output = command.output().unwrap();
         assert!(output.status.success(), "{output:?}");
-        // Where a busy machine has let trust run out for a moment, Redis answers in place of memory: no load either.
+        // On a busy machine trust may lapse for a moment. Then Redis answers instead of memory,
+        // still without a load.
         let said = String::from_utf8(output.stdout).unwrap();
         said.replace("RedisHit", "MemoryHit")
     };
@@ -101,7 +105,7 @@ fn actix_answers_from_memory_and_forgets() {
         (counted.text().as_str(), outcome(&counted).as_str()),
         ("2262\n", "Loaded")
     );
-    // What was loaded before Redis was found is loaded again, once.
+    // A value loaded before Redis was found is loaded again, once.
     until(SOON, "it answers from memory", || {
         let again = get(first, "/primes/20000").expect(200);
         assert_eq!(again.text(), "2262\n");

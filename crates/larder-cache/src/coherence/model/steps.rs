@@ -4,16 +4,17 @@ use std::fmt;
 
 use stateright::{Model, Property};
 
+use super::mirrors::MirrorState;
 use super::reads::Answer;
 use super::state::*;
 
 /// One step. The numbers are a replica and, where there are two, which of its flights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     Write,
     Invalidate(usize),
     WriteAndInvalidate(usize),
-    InvalidateOtherName(usize),
+    InvalidateOtherTag(usize),
     Load(usize),
     SourceAnswers(usize, usize),
     Look(usize),
@@ -36,32 +37,33 @@ pub enum Step {
 
 /// Which steps there are, beyond invalidations, pings, deliveries and time.
 #[derive(Clone, Copy, Default)]
-pub struct Scope {
+pub(super) struct Scope {
     /// Loads begin and fill. Without them the run lives on what it starts with.
-    pub loads: bool,
+    pub(super) loads: bool,
     /// Messages are lost, and a subscription ends without a word.
-    pub bus: bool,
-    /// A name that the key does not depend on is invalidated too.
-    pub other_name: bool,
+    pub(super) bus: bool,
+    /// A tag that the key does not depend on is invalidated, too.
+    pub(super) other_tag: bool,
     /// Redis restarts, empty or from a snapshot.
-    pub redis: bool,
+    pub(super) redis: bool,
     /// Redis refuses a replica its reads and writes, while its bus may go on.
-    pub pool: bool,
+    pub(super) pool: bool,
     /// Flights find values in Redis and copy them into memory.
-    pub copies: bool,
+    pub(super) copies: bool,
     /// The write and its invalidation are two steps, the lease and the source's answer too.
     ///
-    /// Where they are one, nothing is missed: the protocol does not look at values, so no value is older for it than one that
-    /// was read right after the lease and made old right before the invalidation.
-    pub apart: bool,
-    /// Start with nothing loaded and nobody connected. Else both replicas hold the value, as Redis and a snapshot do, and
-    /// both have just heard an echo.
-    pub cold: bool,
+    /// Where they are one, nothing is missed: the protocol does not look at values. So no value is older
+    /// for it than one that was read right after the lease and became old right before the
+    /// invalidation.
+    pub(super) apart: bool,
+    /// Start with nothing loaded and nobody connected. Otherwise both replicas have the value, as have
+    /// Redis and a snapshot, and both have just heard an echo.
+    pub(super) cold: bool,
 }
 
 /// What the properties ask.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub(super) enum Asked {
     /// That no promise is broken.
     Promises,
     /// That what the promises are about happens at all.
@@ -69,16 +71,17 @@ pub enum Asked {
 }
 
 #[derive(Clone, Copy)]
-pub struct Coherence {
-    pub without: Without,
-    pub scope: Scope,
-    /// The steps that a run may have. The checker's own limit would also work out, and throw away, the states one step beyond.
-    pub depth: u8,
-    pub asked: Asked,
+pub(super) struct Coherence {
+    pub(super) without: Without,
+    pub(super) scope: Scope,
+    /// The steps that a run may have. The checker's own limit would also compute, and throw away, the
+    /// states one step beyond.
+    pub(super) depth: u8,
+    pub(super) asked: Asked,
 }
 
 const EMPTY: Redis = Redis {
-    epoch: NO_EPOCH,
+    history: NO_HISTORY,
     same_run: false,
     clock: 0,
     tag: 0,
@@ -91,17 +94,14 @@ impl Model for Coherence {
 
     fn init_states(&self) -> Vec<State> {
         let replica = Replica {
-            epoch: NO_EPOCH,
-            last: 0,
-            cell: 0,
-            heard: MAX_STALENESS,
+            mirror: MirrorState::ALONE,
             memory: None,
             hit: None,
             flights: [None; 2],
             subscribed: false,
             inbox: [None; BACKLOG],
             pool: true,
-            pending: None,
+            queued: None,
             own: 0,
         };
         let cold = State {
@@ -112,7 +112,7 @@ impl Model for Coherence {
             replicas: [replica; 2],
             acknowledged: [0; 2],
             due: 0,
-            epochs: 0,
+            histories: 0,
             steps: 0,
         };
         if self.scope.cold {
@@ -121,22 +121,28 @@ impl Model for Coherence {
         // The clock is not at its lowest, so that an empty Redis starts below it.
         let value = Entry {
             version: 1,
-            clock: 3,
-            epoch: 1,
+            load: Load {
+                history: 1,
+                clock: 3,
+                sequence: 0,
+            },
             late: false,
         };
         let redis = Redis {
-            epoch: 1,
+            history: 1,
             same_run: true,
             clock: 3,
             tag: 3,
             value: Some(value),
         };
         let replica = Replica {
-            epoch: 1,
-            last: 3,
-            cell: 3,
-            heard: 0,
+            mirror: MirrorState {
+                history: 1,
+                applied: 3,
+                tag: 3,
+                trust_left: MAX_STALENESS,
+                ..MirrorState::ALONE
+            },
             memory: Some(value),
             subscribed: true,
             ..replica
@@ -145,7 +151,7 @@ impl Model for Coherence {
             redis,
             snapshot: Some(redis),
             replicas: [replica; 2],
-            epochs: 1,
+            histories: 1,
             ..cold
         }]
     }
@@ -182,7 +188,7 @@ impl Model for Coherence {
                 state.write();
                 state.invalidate(r);
             }
-            Step::InvalidateOtherName(r) => state.invalidate_other_name(r),
+            Step::InvalidateOtherTag(r) => state.invalidate_other_tag(r),
             Step::Load(r) => state.load(r, !self.scope.apart),
             Step::SourceAnswers(r, flight) => state.source_answers(r, flight),
             Step::Look(r) => state.look(r),
@@ -204,6 +210,7 @@ impl Model for Coherence {
             Step::RestartEmpty => state.restart(EMPTY),
             Step::RestartFromSnapshot => state.restart(state.snapshot?),
         }
+        state.settle_down(before);
         // The only steps that may change nothing.
         let idle = matches!(
             step,
@@ -248,8 +255,8 @@ impl Coherence {
             true => Step::Invalidate(r),
             false => Step::WriteAndInvalidate(r),
         });
-        if scope.other_name && replica.pool {
-            steps.push(Step::InvalidateOtherName(r));
+        if scope.other_tag && replica.pool {
+            steps.push(Step::InvalidateOtherTag(r));
         }
         // A reader that may join starts no flight, and no third load runs beside the newest and the overtaken one.
         let [newest, overtaken] = replica.flights;
@@ -295,7 +302,7 @@ impl Coherence {
                 true => Step::LosePool(r),
                 false => Step::RegainPool(r),
             });
-            if replica.pool && replica.pending.is_some() {
+            if replica.pool && replica.queued.is_some() {
                 steps.push(Step::DeliverPending(r));
             }
         }
@@ -311,13 +318,13 @@ impl fmt::Display for Step {
             Step::WriteAndInvalidate(r) => {
                 write!(f, "a write commits and {} invalidates the tag", name(r))
             }
-            Step::InvalidateOtherName(r) => write!(f, "{} invalidates another name", name(r)),
+            Step::InvalidateOtherTag(r) => write!(f, "{} invalidates another tag", name(r)),
             Step::Load(r) => write!(f, "{} begins a load", name(r)),
             Step::SourceAnswers(r, _) => write!(f, "the source answers {}", name(r)),
             Step::Look(r) => write!(f, "{} finds the value in Redis", name(r)),
             Step::Fill(r, _) => write!(f, "{} fills Redis", name(r)),
             Step::Insert(r, _) => write!(f, "{} fills its memory", name(r)),
-            Step::BeginHit(r) => write!(f, "a read on {} compares the cells", name(r)),
+            Step::BeginHit(r) => write!(f, "a read on {} compares the clocks", name(r)),
             Step::Ping(r) => write!(f, "{} sends a ping", name(r)),
             Step::Deliver(r) => write!(f, "{} hears the next message", name(r)),
             Step::Lose(r) => write!(f, "the next message to {} is lost", name(r)),
