@@ -85,8 +85,8 @@ impl Access {
         admitted.map(|(admission, _)| admission)
     }
 
-    /// Admits the request, or says why not. If a key was looked at, returns what `then` makes of its
-    /// record.
+    /// Admits the request, or says why not. If a key was looked at, returns what `then` makes of
+    /// its record.
     fn admit<T>(
         &self,
         head: &RequestHead,

@@ -116,8 +116,8 @@ async fn read(payload: &mut web::Payload) -> Result<BytesMut, Problem> {
 
 fn parse(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     match serde_json::from_slice(body) {
-        // The map has the last of two fields with one name; which one is meant is unknown (RFC 8259,
-        // section 4).
+        // The map has the last of two fields with one name; which one is meant is unknown (RFC
+        // 8259, section 4).
         Ok(Value::Object(object)) => once(body).map(|()| object),
         Ok(_) => Err(no_object()),
         Err(error) => Err(malformed(&error)),

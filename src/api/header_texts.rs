@@ -1,7 +1,7 @@
 //! The texts of an answer's headers, written one after the other into one buffer that they share.
 //!
-//! Promise: however many headers an answer has, their texts cost one allocation. A text that may not
-//! stand in a header becomes an empty value.
+//! Promise: however many headers an answer has, their texts cost one allocation. A text that may
+//! not stand in a header becomes an empty value.
 
 use actix_web::http::header::HeaderValue;
 use actix_web::web::BytesMut;

@@ -24,8 +24,8 @@ pub(super) fn set_receipt(receipt: InvalidationReceipt, answer: &mut HttpRespons
 }
 
 /// `Cache-Status` (RFC 9211), the cache nearest to the source first. `now` is the replica's time.
-/// `ttl` is the freshness that is left in the tier it belongs to, in seconds. For a stale copy it is
-/// negative: how long ago the freshness ended (section 2.5).
+/// `ttl` is the freshness that is left in the tier it belongs to, in seconds. For a stale copy it
+/// is negative: how long ago the freshness ended (section 2.5).
 pub(super) fn cache_status(answer: &Answer, now: Micros, out: &mut HeaderTexts) {
     let left = |until: Micros| (until.saturating_sub(now)).div_ceil(1_000_000);
     let ends = answer.entry.expiry;
@@ -103,7 +103,8 @@ pub(super) fn cache_control(
     let left = answer.entry.expiry.memory_until.saturating_sub(now) / 1_000_000;
     match client_ttl.map(|ttl| ttl.as_secs().min(left)) {
         None | Some(0) => HeaderValue::from_static("private, no-cache"),
-        // A client subtracts the `Age` of the answer (RFC 9111, section 4.2.3), so it is added here.
+        // A client subtracts the `Age` of the answer (RFC 9111, section 4.2.3), so it is added
+        // here.
         Some(keep) => out.text("private, max-age=").number(age + keep).value(),
     }
 }
@@ -116,7 +117,8 @@ pub(super) fn entity_tag(view: &View<'_>, hash: u64, out: &mut HeaderTexts) {
         .text("\"");
 }
 
-/// Whether `If-None-Match` names the entity tag `current` (RFC 9110, section 13.1.2: compared weakly).
+/// Whether `If-None-Match` names the entity tag `current` (RFC 9110, section 13.1.2: compared
+/// weakly).
 pub(crate) fn none_match(header: &str, current: &str) -> bool {
     let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).len();
     let plain = &current[current.len() - opaque(current)..];

@@ -99,8 +99,8 @@ struct Invalidation {
 /// The tags of a request, each with the number of templates that can make it.
 type Matched = Vec<(String, usize)>;
 
-/// Counts the templates of watched tables for tags that no resource can have: the entries of another
-/// deployment may have them.
+/// Counts the templates of watched tables for tags that no resource can have: the entries of
+/// another deployment may have them.
 fn count_watches(matched: &mut Matched, watches: &[Watch]) {
     let templates: Vec<TagTemplate> = watches
         .iter()

@@ -132,7 +132,8 @@ pub(crate) async fn revoke(
     access.admins(&request, work).await
 }
 
-/// Makes a change hold here at once. If the keys cannot be read now, the refresher reads them later.
+/// Makes a change hold here at once. If the keys cannot be read now, the refresher reads them
+/// later.
 fn refresh(table: &KeyTable, database: &Database) {
     if let Err(error) = table.refresh(database) {
         log::warn!("the changed API keys cannot be read: {error}");

@@ -1,4 +1,4 @@
-//! The id of a request, which its caller and the log know it by: that of `X-Request-Id`, or a new one.
+//! The id of a request, in its answer and in the log: that of `X-Request-Id`, or a new one.
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest};

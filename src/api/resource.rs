@@ -1,7 +1,7 @@
 //! The handler of the declared resources: the read line, from a request's path to its answer.
 //!
-//! A memory hit runs from top to bottom on the actix worker: it blocks nowhere and allocates for the
-//! answer only.
+//! A memory hit runs from top to bottom on the actix worker: it blocks nowhere and allocates for
+//! the answer only.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -85,7 +85,8 @@ async fn look_up(
             let allow = resource.allow().into();
             return Err(Problem::MethodNotAllowed { allow }.answer());
         };
-        // Boxed: a write's future is larger than a read's, and every request would reserve its size.
+        // Boxed: a write's future is larger than a read's, and every request would reserve its
+        // size.
         let (access, cache) = (&state.access, &state.cache);
         let write = write::run(request, payload, access, cache, resource, write, arguments);
         return Ok(Box::pin(write).await);

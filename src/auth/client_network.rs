@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// An IPv4 address, or the /64 network of an IPv6 address: whoever has one address of such a network
-/// has all of them (RFC 6177).
+/// An IPv4 address, or the /64 network of an IPv6 address: whoever has one address of such a
+/// network has all of them (RFC 6177).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientNetwork(IpAddr);
 

@@ -35,14 +35,14 @@ pub struct KeyRecord {
     /// hashed.
     verified: OnceLock<Secret>,
     limiter: Option<Arc<Limiter>>,
-    /// Whether it was used since the refresher looked last. A flag: a clock read costs more than all
-    /// the rest of a look-up.
+    /// Whether it was used since the refresher looked last. A flag: a clock read costs more than
+    /// all the rest of a look-up.
     used: AtomicBool,
 }
 
 impl KeyRecord {
-    /// The record of `row`. Returns the record `before` if nothing changed, and otherwise keeps what
-    /// still holds of it: the verified key, the limiter if the rate is the same, the use.
+    /// The record of `row`. Returns the record `before` if nothing changed, and otherwise keeps
+    /// what still holds of it: the verified key, the limiter if the rate is the same, the use.
     fn new(row: KeyRow, default_rate: Rate, before: Option<&Arc<KeyRecord>>) -> Arc<KeyRecord> {
         let rate = match row.rate {
             KeyRate::Configured => Some(default_rate),
@@ -113,7 +113,8 @@ impl KeyRecord {
     }
 
     fn note_use(&self) {
-        // Read first: a cache line that every worker writes for each request would move between cores.
+        // Read first: a cache line that every worker writes for each request would move between
+        // cores.
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
@@ -142,8 +143,8 @@ pub struct KeyTable {
     shards: Box<[ArcSwap<Shard>]>,
     /// The key of the environment; it is in no database.
     fixed: Option<(Secret, KeyRecord)>,
-    /// Protects the order of changes. A thread holds it while it replaces shards, and never while it
-    /// asks the database: a frozen database would block all other changes.
+    /// Protects the order of changes. A thread holds it while it replaces shards, and never while
+    /// it asks the database: a frozen database would block all other changes.
     order: Mutex<Order>,
 }
 
@@ -168,8 +169,8 @@ impl Order {
     }
 }
 
-/// The shard of the key with this id. Ids are random letters and digits, so the first two spread the
-/// keys without a hash.
+/// The shard of the key with this id. Ids are random letters and digits, so the first two spread
+/// the keys without a hash.
 fn shard_of(id: &str) -> usize {
     match id.as_bytes() {
         [first, second, ..] => (usize::from(*first) << 5 ^ usize::from(*second)) % SHARDS,
@@ -178,8 +179,8 @@ fn shard_of(id: &str) -> usize {
 }
 
 impl KeyTable {
-    /// A table that knows only `admin_key` until it is refreshed: `LARDER_ADMIN_KEY`, an admin without
-    /// a limit.
+    /// A table that knows only `admin_key` until it is refreshed: `LARDER_ADMIN_KEY`, an admin
+    /// without a limit.
     pub fn new(default_rate: Rate, admin_key: Option<Secret>) -> KeyTable {
         let record = || KeyRecord {
             row: KeyRow {
@@ -228,8 +229,8 @@ impl KeyTable {
     }
 
     /// Reads the changes since the last refresh, and returns whether there were any. The table then
-    /// has everything that the database had when this was called. Reads all keys the first time, and
-    /// when the database cannot tell the changes. Blocks.
+    /// has everything that the database had when this was called. Reads all keys the first time,
+    /// and when the database cannot tell the changes. Blocks.
     pub fn refresh(&self, database: &Database) -> Result<bool, DatabaseError> {
         let (read, known) = {
             let mut order = self.order.lock();
@@ -507,7 +508,8 @@ pub(super) mod tests {
         let known = |key: &Secret| known(&table, key.reveal());
         table.refresh(&database).unwrap();
 
-        // A slow read: 1. it reads; 2. the key is revoked; 3. a refresh sees that; 4. it is applied.
+        // A slow read: 1. it reads; 2. the key is revoked; 3. a refresh sees that; 4. it is
+        // applied.
         let slow = table.order.lock().begin();
         let (mark, rows) = (keys.mark().unwrap(), keys.list().unwrap());
         keys.revoke(id).unwrap();

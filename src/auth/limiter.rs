@@ -1,4 +1,5 @@
-//! A rate limit for one key: GCRA, the generic cell rate algorithm (ITU-T I.371), in one atomic number.
+//! A rate limit for one key: GCRA, the generic cell rate algorithm (ITU-T I.371), in one atomic
+//! number.
 //!
 //! Promise: `count` requests pass at once, and then one every `per / count`. A refused request uses
 //! nothing up. Keys share no lock; requests of one key meet only in a compare-and-swap.

@@ -1,6 +1,7 @@
 //! Tables for a terminal.
 
-/// A line for `headings` and one for each of `rows`: every column as wide as its widest cell, two spaces apart.
+/// One line for `headings` and one for each row. Each column is as wide as its widest cell; two
+/// spaces separate columns.
 pub(super) fn columns<const N: usize>(
     headings: [&str; N],
     rows: impl Iterator<Item = [String; N]>,

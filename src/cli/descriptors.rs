@@ -1,24 +1,23 @@
-//! File descriptors: how many this process may have, and how many of them are for clients.
+//! File descriptors: how many this process may open, and how many of them are for clients.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::api::edge::Places;
 use crate::config::Config;
 
-/// Connections at most, unless the configuration says more: what they may take of memory is to fit
-/// a small machine.
+/// Connections at most, unless the configuration allows more: their memory has to fit a small
+/// machine.
 const MOST: u64 = 4096;
 /// Connections at least, however few descriptors there are.
 const LEAST: u64 = 16;
-/// Descriptors for what is always there: listeners, the runtime of each worker, files, the bus.
+/// Descriptors that are always in use: listeners, the runtime of each worker, files, the bus.
 const BASE: u64 = 64;
-/// Descriptors for connections beyond the bound, which take the place of others that end: a share
-/// of the bound.
+/// One descriptor in so many is for connections beyond the bound, which displace others.
 const SPARE: u64 = 16;
 
 /// The places for clients: as many as the configuration says, or else as the descriptors allow.
-/// Raises the process's own limit as far as it may: the low one that systems begin with is for
-/// programs that call `select`, which this one does not.
+/// Raises the process's own limit as far as possible: systems start with a low one for programs
+/// that call `select`, which larder does not.
 pub(super) fn places(config: &Config) -> Places {
     let allowed = allowed(raised(), reserve(config));
     let wanted = config.server.max_connections as u64;
@@ -37,8 +36,8 @@ pub(super) fn places(config: &Config) -> Places {
     Places::new(most, config.server.max_connections_per_address)
 }
 
-/// What is kept from clients: for Redis, the database, whose SQLite has three files for each
-/// connection, and a load's upstream with one connection that waits to be used again.
+/// Descriptors that are not for clients. A SQLite connection has three files. Each load has a
+/// connection to its upstream and an idle one.
 fn reserve(config: &Config) -> u64 {
     let (redis, database) = (config.redis.pool as u64, config.database.pool as u64);
     BASE + redis + 3 * database + 2 * config.loads.max_loads as u64
@@ -68,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_clients_is_kept_from_them() {
+    fn descriptors_for_redis_database_and_loads_are_kept_from_clients() {
         let config = Config::parse("", "config.toml", None, &|_| None).unwrap();
         let reserve = reserve(&config);
         assert_eq!(reserve, 64 + 8 + 24 + 128);

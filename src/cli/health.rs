@@ -12,8 +12,8 @@ use super::target::url_of_server;
 /// How long the server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Asks the server at `url`, by default the one that the configuration describes. Exits with 0 if it
-/// is ready.
+/// Asks the server at `url`, by default the one that the configuration describes. Exits with 0 if
+/// it is ready.
 pub(super) fn run(url: Option<String>, file: Option<&Path>) -> ExitCode {
     let url = match url_of_server(url, file) {
         Ok(url) => url,

@@ -1,7 +1,7 @@
-//! `larder key`: makes, lists and revokes API keys, straight in the database.
+//! `larder key`: creates, lists and revokes API keys in the database, without a server.
 //!
-//! Promise: a new key is alone on standard output, so that a script can take it from there; everything else goes to standard
-//! error. A key that is revoked here stops working on every replica that serves from the same database.
+//! Promise: standard output has the new key and nothing else, for scripts. Everything else goes to
+//! standard error. A revoked key stops working on every replica that uses the same database.
 
 use std::io::{self, Write};
 
@@ -13,10 +13,10 @@ use crate::quantity::Rate;
 
 use super::columns::columns;
 
-/// Keys that are listed at one time.
+/// Keys that are read from the database at once.
 const PAGE: u32 = 1_000;
 
-/// What to do with API keys.
+/// The command.
 #[derive(Clone, Debug, Subcommand)]
 pub enum KeyCommand {
     /// Make an API key and print it, this once
@@ -30,7 +30,7 @@ pub enum KeyCommand {
     },
 }
 
-/// The key that is to be made.
+/// The key to create.
 #[derive(Args, Clone, Debug)]
 pub struct CreateKey {
     /// Who or what the key is for
@@ -52,7 +52,7 @@ fn rate(text: &str) -> Result<Rate, String> {
         .map_err(|()| format!("want {}", crate::quantity::RATE_FORM))
 }
 
-/// Runs one command on a database whose schema is in place. Returns the exit code: 0 done, 1 failed, 2 used wrongly.
+/// Runs one command on a migrated database. Returns the exit code: 0 done, 1 failed, 2 wrong usage.
 pub fn run(
     database: &Database,
     command: &KeyCommand,
@@ -112,11 +112,11 @@ fn create(
     let admin = if new.admin { "admin " } else { "" };
     writeln!(
         err,
-        "made the {admin}key {} for {:?}, rate {rate}; it is shown only now:",
+        "created the {admin}key {} for {:?}, rate {rate}; it is shown only now:",
         created.id, new.name
     )?;
     if let Err(why) = writeln!(out, "{}", created.secret.reveal()).and_then(|()| out.flush()) {
-        // Nobody will ever know it, and it would be good for good.
+        // Nobody knows the key, and it would stay valid.
         let kept = match database.keys().revoke(&created.id) {
             Ok(_) => "it is revoked".to_owned(),
             Err(error) => format!("it cannot be revoked either ({error})"),
@@ -145,8 +145,8 @@ fn list(database: &Database, out: &mut dyn Write, err: &mut dyn Write) -> Outcom
         };
         let text = table(&rows);
         let headings = text.find('\n').map_or(0, |end| end + 1);
-        let shown = if place.is_none() { 0 } else { headings };
-        out.write_all(text.get(shown..).unwrap_or_default().as_bytes())?;
+        let from = if place.is_none() { 0 } else { headings };
+        out.write_all(text.get(from..).unwrap_or_default().as_bytes())?;
         place = Some(KeyCursor::after(last));
     }
 }

@@ -1,13 +1,16 @@
-//! The log: `RUST_LOG`, by default what an operator wants to see. What the HTTP library says of requests that are no HTTP is not
-//! that: whoever can connect would fill the log with it. It is left out unless `RUST_LOG` names that library.
+//! The log, filtered by `RUST_LOG`.
 //!
-//! Promise: no secret reaches it, at any level. The crates that speak to upstreams and databases write whole requests, keys and
-//! all, to their finest levels; what they say below a warning is left out, whatever `RUST_LOG` asks for.
+//! The HTTP library logs an error for each malformed request. These are left out unless `RUST_LOG`
+//! names that library: otherwise anybody who can connect could fill the log.
+//!
+//! Promise: no secret reaches the log, at any level. The crates that talk to upstreams and
+//! databases log whole requests, with keys, at their finest levels. Everything below a warning of
+//! theirs is left out, whatever `RUST_LOG` says.
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-/// Crates that hold secrets in their hands.
-const HOLD_SECRETS: [&str; 9] = [
+/// Crates that handle secrets.
+const HANDLE_SECRETS: [&str; 9] = [
     "ureq",
     "rustls",
     "redis",
@@ -19,15 +22,15 @@ const HOLD_SECRETS: [&str; 9] = [
     "mio",
 ];
 
-/// What parses requests, and logs an error for each that it cannot.
+/// The library that parses requests, and logs an error for each malformed one.
 const HTTP: &str = "actix_http";
 
 struct Guarded(env_logger::Logger);
 
-/// Begins to log to standard error.
+/// Starts to log to standard error.
 ///
 /// # Errors
-/// If this process logs already.
+/// If this process has a logger already.
 pub(crate) fn start() -> Result<(), log::SetLoggerError> {
     let asked = std::env::var("RUST_LOG").ok();
     let mut builder = filtered(asked.as_deref());
@@ -41,7 +44,7 @@ pub(crate) fn start() -> Result<(), log::SetLoggerError> {
     Ok(())
 }
 
-/// A log of what `RUST_LOG` asks for.
+/// A logger for this value of `RUST_LOG`.
 fn filtered(asked: Option<&str>) -> env_logger::Builder {
     let asked = asked.filter(|asked| !asked.is_empty()).unwrap_or("info");
     let mut builder = env_logger::Builder::new();
@@ -53,10 +56,10 @@ fn filtered(asked: Option<&str>) -> env_logger::Builder {
 }
 
 fn is_silenced(metadata: &Metadata<'_>) -> bool {
-    let holds = HOLD_SECRETS
+    let handles = HANDLE_SECRETS
         .iter()
         .any(|name| metadata.target().starts_with(name));
-    holds && metadata.level() > LevelFilter::Warn
+    handles && metadata.level() > LevelFilter::Warn
 }
 
 impl Log for Guarded {
@@ -81,7 +84,7 @@ mod tests {
     use log::Level;
 
     #[test]
-    fn what_is_no_http_is_said_only_to_those_who_ask() {
+    fn the_log_of_malformed_requests_is_off_unless_asked_for() {
         let logs = |asked, target, level| {
             let logger = filtered(asked).build();
             logger.enabled(&Metadata::builder().target(target).level(level).build())
@@ -97,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn crates_that_hold_secrets_say_only_what_is_wrong() {
+    fn the_log_of_crates_with_secrets_has_warnings_only() {
         let silenced =
             |target, level| is_silenced(&Metadata::builder().target(target).level(level).build());
         assert!(silenced("ureq::unversioned::transport", Level::Debug));

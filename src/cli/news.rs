@@ -1,4 +1,4 @@
-//! Where the news come from: from each upstream itself, or from the sandbox in its place.
+//! The sources of news: each upstream, or the sandbox instead of it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use crate::source::quota::{Quota, QuotaStore};
 
 use super::sandbox;
 
-/// Each upstream that a resource names, with the sandbox in place of one that has no key and no address of its own.
+/// The upstreams that resources name. The sandbox replaces an upstream that has neither a key nor
+/// an address of its own.
 pub(super) fn sources(config: &Config, quotas: &QuotaStore) -> Result<Vec<NewsSource>, String> {
     let mut sandbox_at = None;
     let mut sources = Vec::new();
@@ -61,7 +62,7 @@ pub(super) fn sources(config: &Config, quotas: &QuotaStore) -> Result<Vec<NewsSo
     Ok(sources)
 }
 
-/// Whether a resource of `config` is made of the news of `upstream`.
+/// Whether a resource of `config` uses the news of `upstream`.
 fn is_named(config: &Config, upstream: &UpstreamSettings) -> bool {
     let mut sources = config.resources.iter().map(|resource| &resource.source);
     sources.any(|source| match source {

@@ -30,8 +30,8 @@ pub(super) struct Reload {
 }
 
 impl Reload {
-    /// Starts a worker that reloads each time it is woken. Nobody waits for its end: the file may be
-    /// on a disk that hangs.
+    /// Starts a worker that reloads each time it is woken. Nobody waits for its end: the file may
+    /// be on a disk that hangs.
     ///
     /// # Errors
     /// If the thread cannot be started.
@@ -46,7 +46,8 @@ impl Reload {
 
     /// Applies what can be applied, or logs what is wrong and changes nothing.
     fn run(&mut self) {
-        // A file that is gone is an error: without its path the built-in configuration would be found.
+        // A file that is gone is an error: without its path the built-in configuration would be
+        // found.
         let (mut config, origin) = match Config::load(self.origin.path(), &process_environment) {
             Ok(found) => found,
             Err(errors) => {

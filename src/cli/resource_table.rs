@@ -1,4 +1,4 @@
-//! A configuration's resources as a table for people.
+//! The resources of a configuration as a table for a terminal.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ const HEADINGS: [&str; 7] = [
     "SOURCE",
 ];
 
-/// The resources, one a line under a line of headings: name, path, parameters, the TTL in either tier, what may be served
-/// stale, and the source. A parameter's default stands behind it, and `?` if it may be missing; a view is in brackets.
+/// One line per resource, below a line of headings. The default of a parameter follows its name, or
+/// `?` if it is optional. View parameters are in brackets.
 pub(super) fn table(config: &Config) -> String {
     if config.resources.is_empty() {
         return "no resources are declared\n".to_owned();
@@ -95,10 +95,10 @@ fn source(config: &Config, resource: &ResourceSettings) -> String {
         Some(SourceSettings::News(names)) => Some(news(config, names)),
         Some(SourceSettings::Sql(sql)) => Some(format!("sql: {}", sql.query.name())),
         Some(SourceSettings::Http(http)) => {
-            // Without its query: what stands there word for word may be a key.
+            // Without the query, which may contain a key.
             let url = http.api.url.to_string();
-            let shown = url.split('?').next().unwrap_or_default().to_owned();
-            Some(format!("http: {shown}"))
+            let plain = url.split('?').next().unwrap_or_default().to_owned();
+            Some(format!("http: {plain}"))
         }
         Some(SourceSettings::Composite(names)) => Some(format!("parts: {}", names.join(", "))),
         None => None,

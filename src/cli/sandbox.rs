@@ -1,7 +1,7 @@
-//! `larder sandbox`: serves the made-up news of `source::news::sandbox` in the formats of NewsAPI and The Guardian.
+//! `larder sandbox`: serves invented news in the formats of NewsAPI and The Guardian.
 //!
-//! Promise: every answer says `Larder-Sandbox: true`, so that nobody takes it for news. Failures come evenly spread, not by
-//! chance: the same requests in the same order fail again.
+//! Promise: every answer has `Larder-Sandbox: true`, so that nobody takes it for news. Failures are
+//! spread evenly, not at random: the same requests in the same order fail again.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -44,10 +44,10 @@ fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "not a share from 0.0 to 1.0".to_owned())
 }
 
-/// Serves until SIGINT or SIGTERM, and says on standard output where, in lines to paste into `config.toml`.
+/// Serves until SIGINT or SIGTERM. Prints its address, as lines for `config.toml`.
 ///
 /// # Errors
-/// If `bind` cannot be listened on.
+/// If it cannot listen on `bind`.
 pub fn run(bind: SocketAddr, latency: Duration, error_rate: f64) -> io::Result<()> {
     actix_web::rt::System::new().block_on(async {
         let (server, address) = serve(bind, latency, error_rate, true)?;
@@ -66,7 +66,7 @@ pub fn run(bind: SocketAddr, latency: Duration, error_rate: f64) -> io::Result<(
     })
 }
 
-/// What the requests of `format` begin with at the sandbox that listens at `address`.
+/// The base URL of `format` at the sandbox that listens on `address`.
 pub(super) fn base_url(address: SocketAddr, format: NewsFormat) -> String {
     match format {
         NewsFormat::NewsApi => format!("http://{address}/v2"),
@@ -74,28 +74,29 @@ pub(super) fn base_url(address: SocketAddr, format: NewsFormat) -> String {
     }
 }
 
-/// Serves from a thread of its own for as long as the process lives; returns the address, which is listened on already.
+/// Serves on a thread of its own until the process ends. Returns the address, on which it listens
+/// already.
 ///
 /// # Errors
-/// If `bind` cannot be listened on, or no thread can be started.
+/// If it cannot listen on `bind`, or no thread can be started.
 pub fn spawn(bind: SocketAddr, latency: Duration, error_rate: f64) -> io::Result<SocketAddr> {
-    let (tell, told) = mpsc::sync_channel(1);
+    let (sender, receiver) = mpsc::sync_channel(1);
     spawn_thread("sandbox", move || {
         actix_web::rt::System::new().block_on(async {
             match serve(bind, latency, error_rate, false) {
                 Ok((server, address)) => {
-                    let _ = tell.send(Ok(address));
+                    let _ = sender.send(Ok(address));
                     if let Err(error) = server.await {
                         log::error!("the sandbox stopped: {error}");
                     }
                 }
                 Err(error) => {
-                    let _ = tell.send(Err(error));
+                    let _ = sender.send(Err(error));
                 }
             }
         });
     })?;
-    told.recv().unwrap_or_else(|_| {
+    receiver.recv().unwrap_or_else(|_| {
         Err(io::Error::other(
             "the sandbox's thread ended before it listened",
         ))

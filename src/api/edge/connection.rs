@@ -1,9 +1,9 @@
 //! One connection of a client, and its state.
 //!
-//! Promise: a request costs a few writes to memory that only this thread uses; only [`super::watch`]
-//! reads the clock. Invariant: `turn` changes whenever the client does what the server waits for. So
-//! if `turn` stays the same for as long as a limit, the client has kept the server waiting for that
-//! long.
+//! Promise: a request costs a few writes to memory that only this thread uses; only
+//! [`super::watch`] reads the clock. Invariant: `turn` changes whenever the client does what the
+//! server waits for. So if `turn` stays the same for as long as a limit, the client has kept the
+//! server waiting for that long.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -53,8 +53,8 @@ pub(super) struct Limits {
     pub(super) progress: Duration,
 }
 
-/// Looks that must find a connection waiting before its client counts as too slow. After the machine
-/// stood still, the first look finds input that was not read yet.
+/// Looks that must find a connection waiting before its client counts as too slow. After the
+/// machine stood still, the first look finds input that was not read yet.
 const LOOKS_BEFORE_END: u32 = 5;
 
 /// The last value of `turn` that was seen.
@@ -114,7 +114,8 @@ impl Connection {
         self.place.source()
     }
 
-    /// What the server waits for, and since when that is known; `None` once the connection is ending.
+    /// What the server waits for, and since when that is known; `None` once the connection is
+    /// ending.
     pub(super) fn standing(&self) -> Option<(Standing, Instant)> {
         let standing = if self.blocked.get() {
             Standing::Blocked
@@ -124,8 +125,8 @@ impl Connection {
         (!self.cut.get()).then(|| (standing, self.seen.get().since))
     }
 
-    /// Ends the connection if its client has kept the server waiting for longer than `limits` allow.
-    /// Returns what the server waited for if it did.
+    /// Ends the connection if its client has kept the server waiting for longer than `limits`
+    /// allow. Returns what the server waited for if it did.
     pub(super) fn look(&self, now: Instant, limits: &Limits) -> Option<Standing> {
         let mut seen = self.seen.get();
         if seen.turn != self.turn.get() {
@@ -172,8 +173,8 @@ impl Connection {
         let _ = SockRef::from(&*stream).shutdown(Shutdown::Both);
     }
 
-    /// Whether the request that has just arrived comes after the last one. If so, the connection ends
-    /// as soon as the answers are written.
+    /// Whether the request that has just arrived comes after the last one. If so, the connection
+    /// ends as soon as the answers are written.
     fn is_over(&self) -> bool {
         self.over.set(self.last.get());
         self.last.get()
@@ -293,8 +294,8 @@ impl Exchange {
         Some(Exchange(Some(connection.clone())))
     }
 
-    /// Ends with the answer, which says that the connection ends if the request asked for that, or if
-    /// the server is `closing`.
+    /// Ends with the answer, which says that the connection ends if the request asked for that, or
+    /// if the server is `closing`.
     pub(in crate::api) fn end(self, answer: &mut HttpResponse, closing: bool) {
         let head = answer.head_mut();
         // A response head is reused and still has the version of its last answer, from which actix

@@ -1,7 +1,7 @@
 //! `Expect: 100-continue` (RFC 9110, section 10.1.1): whether a client should send its body.
 //!
-//! Promise: a client that would be refused whatever its body is gets the refusal before it sends the
-//! body.
+//! Promise: a client that would be refused whatever its body is gets the refusal before it sends
+//! the body.
 
 use actix_http::{Request, Response};
 use actix_web::body::BoxBody;

@@ -69,8 +69,8 @@ pub(in crate::api) fn bind(
         // comes.
         .max_concurrent_connections(most_of_worker(&places, settings.workers))
         .disable_signals()
-        // This is in whole seconds and for the workers only. Whoever stops the server keeps the exact
-        // time.
+        // This is in whole seconds and for the workers only. Whoever stops the server keeps the
+        // exact time.
         .shutdown_timeout(settings.shutdown_grace.as_secs().saturating_add(1));
     let stopping = builder.graceful_shutdown_signal();
     let mut addresses = Vec::new();

@@ -83,9 +83,9 @@ impl Watch {
         }
     }
 
-    /// The connection to displace. It belongs to the source with the most connections; there it is an
-    /// idle one, else one with an incomplete head, else one that reads nothing; of several, the one
-    /// that has been so for the longest. Never one whose request is being answered.
+    /// The connection to displace. It belongs to the source with the most connections; there it is
+    /// an idle one, else one with an incomplete head, else one that reads nothing; of several, the
+    /// one that has been so for the longest. Never one whose request is being answered.
     fn least_missed(&self, among: impl Fn(&Connection) -> bool) -> Option<Rc<Connection>> {
         let open = self.open.borrow();
         self.places.with_counts(|count| {
