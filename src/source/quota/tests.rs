@@ -14,7 +14,7 @@ fn rates(rates: &[&str]) -> Vec<Rate> {
 
 #[test]
 fn the_log_is_told_once_and_not_again_and_again() {
-    let (mut told, start) = (Told::default(), Instant::now());
+    let (mut told, start) = (Logged::default(), Instant::now());
     let at = |seconds| start + Duration::from_secs(seconds);
     assert!(!told.back());
     assert!(told.spent(at(0)));
@@ -31,12 +31,9 @@ fn the_log_is_told_once_and_not_again_and_again() {
 }
 
 fn until(what: &str, done: impl Fn() -> bool) {
-    let max_staleness = Instant::now() + Duration::from_secs(20);
+    let wait = Instant::now() + Duration::from_secs(20);
     while !done() {
-        assert!(
-            Instant::now() < max_staleness,
-            "waited in vain until {what}"
-        );
+        assert!(Instant::now() < wait, "waited in vain until {what}");
         std::thread::yield_now();
     }
 }
@@ -71,10 +68,10 @@ proptest! {
             .collect();
         let (mut book, start) = (Book::default(), Instant::now());
         let (mut now, mut bookings) = (start, Vec::new());
-        for (pass, max_staleness) in steps {
+        for (pass, wait) in steps {
             now += Duration::from_micros(pass);
             let at = book.earliest(now, &rates);
-            if at <= now + Duration::from_micros(max_staleness) {
+            if at <= now + Duration::from_micros(wait) {
                 book.enter(at, now, &rates);
                 bookings.push(u64::try_from((at - start).as_micros()).unwrap());
             }
@@ -103,7 +100,7 @@ fn one_that_does_not_is_spent_and_books_nothing() {
             retry_after > Duration::from_secs(3_500) && retry_after < Duration::from_secs(3_601)
         );
     }
-    assert_eq!(quota.core.lock().entries.len(), 1);
+    assert_eq!(quota.core.book.lock().entries.len(), 1);
 }
 
 struct Redis(RedisServer);
@@ -213,7 +210,7 @@ fn rates_are_booked_together_or_not_at_all() {
     let Spent { retry_after } = second.book(soon()).unwrap_err();
     assert!(retry_after > Duration::from_secs(3_500) && retry_after <= Duration::from_secs(3_601));
     assert_eq!(redis.log().len(), 1);
-    assert!(second.core.lock().entries.is_empty());
+    assert!(second.core.book.lock().entries.is_empty());
 }
 
 #[test]
@@ -231,13 +228,14 @@ fn no_shared_window_is_ever_too_full() {
                         .core
                         .reserve(Instant::now() + Duration::from_secs(20))
                         .unwrap();
-                    // None is forgotten while it counts: each booking is seen by whoever made it, or by one soon after it.
-                    bookings.lock().unwrap().extend(redis.log());
+                    // None is forgotten while it counts: each booking is seen by whoever made it,
+                    // or by one soon after it.
+                    bookings.lock().extend(redis.log());
                 }
             });
         }
     });
-    let bookings: Vec<u64> = bookings.into_inner().unwrap().into_iter().collect();
+    let bookings: Vec<u64> = bookings.into_inner().into_iter().collect();
     assert!(bookings.len() >= 10, "{}", bookings.len());
     assert_no_window_is_too_full(&bookings, &rates);
 }
@@ -250,6 +248,7 @@ fn no_booking_goes_before_one_that_is_to_come() {
     let latest = soon() + Duration::from_secs(600);
     first
         .core
+        .book
         .lock()
         .close(Instant::now() + Duration::from_secs(300));
     let held = first.core.reserve(latest).unwrap();
@@ -266,6 +265,7 @@ fn no_booking_goes_before_one_that_is_to_come() {
     assert!(
         second
             .core
+            .book
             .lock()
             .entries
             .iter()
@@ -295,11 +295,11 @@ fn without_redis_this_process_keeps_the_quota_alone() {
     assert_eq!(asked.load(Ordering::SeqCst), so_far);
 }
 
-/// Books with so much max_staleness on the replicas in turn, all at once; how many were booked.
-fn booked(replicas: &[Quota], times: usize, max_staleness: Duration) -> usize {
+/// Books with so much wait on the replicas in turn, all at once; how many were booked.
+fn booked(replicas: &[Quota], times: usize, wait: Duration) -> usize {
     std::thread::scope(|scope| {
         let books: Vec<_> = (0..times)
-            .map(|i| scope.spawn(move || replicas[i % replicas.len()].book(soon() + max_staleness)))
+            .map(|i| scope.spawn(move || replicas[i % replicas.len()].book(soon() + wait)))
             .collect();
         let books = books.into_iter().map(|book| book.join().unwrap());
         books.filter(Result::is_ok).count()
@@ -309,27 +309,27 @@ fn booked(replicas: &[Quota], times: usize, max_staleness: Duration) -> usize {
 fn know_each_other(replicas: &[Quota; 2]) {
     until("the replicas know each other", || {
         // A name and a time of each.
-        let known = |replica: &Quota| replica.core.lock().tie.others.len();
+        let known = |replica: &Quota| replica.core.book.lock().membership.others.len();
         replicas.iter().all(|replica| known(replica) == 4)
     });
 }
 
 #[test]
 fn what_replicas_booked_outlives_a_redis_that_comes_back_empty() {
-    let max_staleness = Duration::from_secs(15);
+    let wait = Duration::from_secs(15);
     // Whoever is asked first afterwards has booked more, or less.
     for spent in [[2, 1], [1, 2], [1, 1]] {
         let mut redis = Redis::start();
         let replicas = [(); 2].map(|()| redis.replica("3/1d"));
         for (replica, times) in replicas.iter().zip(spent) {
             for _ in 0..times {
-                replica.book(soon() + max_staleness).unwrap();
+                replica.book(soon() + wait).unwrap();
             }
         }
         know_each_other(&replicas);
         redis.0.restart();
         let spent: usize = spent.into_iter().sum();
-        assert_eq!(booked(&replicas, 6, max_staleness), 3 - spent);
+        assert_eq!(booked(&replicas, 6, wait), 3 - spent);
         assert_eq!(redis.log().len(), 3);
     }
 }
@@ -337,18 +337,18 @@ fn what_replicas_booked_outlives_a_redis_that_comes_back_empty() {
 #[test]
 fn what_was_booked_without_redis_is_entered_when_it_is_back() {
     let mut redis = Redis::start();
-    let max_staleness = Duration::from_secs(15);
+    let wait = Duration::from_secs(15);
     let replicas = [(); 2].map(|()| redis.replica("4/1d"));
     for replica in &replicas {
-        replica.book(soon() + max_staleness).unwrap();
+        replica.book(soon() + wait).unwrap();
     }
     know_each_other(&replicas);
     redis.0.kill();
-    replicas[0].book(soon() + max_staleness).unwrap();
+    replicas[0].book(soon() + wait).unwrap();
     redis.0.restart();
     // By itself, also while nobody books.
     until("all three are in Redis", || redis.log().len() == 3);
-    assert_eq!(booked(&replicas, 6, max_staleness), 1);
+    assert_eq!(booked(&replicas, 6, wait), 1);
 }
 
 #[test]
@@ -380,10 +380,10 @@ fn nothing_is_counted_twice() {
     let now = Instant::now();
     // More than one script brings.
     for _ in 0..2_500 {
-        quota.core.lock().enter(now, now, &quota.core.rates);
+        quota.core.book.lock().enter(now, now, &quota.core.rates);
     }
     for _ in 0..3 {
-        quota.core.lock().tie.owes = true;
+        quota.core.book.lock().membership.unsynced = true;
         quota.core.check_in();
         assert_eq!(redis.log().len(), 2_500);
     }
@@ -406,7 +406,7 @@ fn nor_is_a_booking_whose_answer_was_lost() {
     assert_eq!(redis.log().len(), 2);
     quota.core.check_in();
     quota.book(soon()).unwrap();
-    assert_eq!(quota.core.lock().entries.len(), 3);
+    assert_eq!(quota.core.book.lock().entries.len(), 3);
     quota.core.check_in();
     assert_eq!(redis.log().len(), 3);
 }
