@@ -1,8 +1,9 @@
-# larder as a small image: built here, run as nobody in particular, with its database in /var/lib/larder.
+# A small image of larder. It runs as an ordinary user, with its database in /var/lib/larder.
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
-# Dependencies first, against an empty crate: this layer is built again only when Cargo.toml or Cargo.lock changes.
+# Dependencies first, with empty crates. This layer is rebuilt only when a Cargo.toml or Cargo.lock
+# changes.
 COPY Cargo.toml Cargo.lock ./
 COPY crates/larder-cache/Cargo.toml crates/larder-cache/
 COPY crates/testkit/Cargo.toml crates/testkit/
@@ -16,7 +17,8 @@ COPY config.toml ./
 COPY sql sql
 COPY crates crates
 COPY src src
-# Cargo goes by time stamps, and those of the real files may be older than the empty crate. It wants every target's file.
+# Cargo compares time stamps, and the real files may be older than the empty ones. Every target
+# needs its file.
 RUN mkdir -p tests benches/compare benches/micro \
  && echo 'fn main() {}' | tee tests/main.rs benches/outbox.rs benches/scale.rs \
       benches/compare/main.rs benches/micro/main.rs > benches/coherence.rs \

@@ -1,9 +1,10 @@
-//! The figures of coherence, as a table in Markdown: `cargo bench --bench coherence`, about a minute.
+//! The figures of coherence, as a table in Markdown: `cargo bench --bench coherence`, about a
+//! minute.
 //!
-//! It starts a `redis-server` of its own in a temporary folder and ends it by its process id. Several caches in this process are
-//! the replicas. When an invalidation has come into force at a replica is told by its `on_invalidation`, which is called after
-//! the mirror knows it; each time a `get` then has to find nothing, or the run fails. No thread spins, so that a machine of few
-//! cores measures the bus and not its own load.
+//! Starts its own `redis-server` in a temporary folder. Several caches in this process are the
+//! replicas. An invalidation is in force at a replica when its `on_invalidation` is called, after
+//! the mirror has it; a `get` must then find nothing, or the run fails. No thread spins, so that a
+//! machine with few cores measures the bus and not its own load.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,10 +25,12 @@ use std::time::{Duration, Instant};
 
 use larder_cache::{Cache, Entry, InvalidationTarget, Key, random};
 
+use testkit::redis::RedisServer;
+
 use support::propagation::{Thing, listen, propagation, seconds};
 use support::{
-    Redis, SOON, acknowledged, bare_moka, first_line, machine, quantile, replica, replica_at,
-    resident, time, until,
+    SOON, acknowledged, bare_moka, first_line, machine, messages, newest_subscriber, quantile,
+    replica, replica_at, resident, time, until,
 };
 
 // The program's own allocator: the memory of the mirror is measured.
@@ -44,7 +47,7 @@ fn main() {
     }
     let began = Instant::now();
     let load_before = first_line("/proc/loadavg");
-    let redis = Redis::start();
+    let redis = RedisServer::start_as_shipped();
     let mut rows = Vec::new();
     // First, while nothing has been freed that it could use again.
     memory(&redis, &mut rows);
@@ -76,7 +79,7 @@ fn row(rows: &mut Rows, figure: impl Into<String>, value: impl Into<String>) {
 }
 
 /// What one name costs where it is remembered.
-fn memory(redis: &Redis, rows: &mut Rows) {
+fn memory(redis: &RedisServer, rows: &mut Rows) {
     const BATCH: usize = 500;
     const NAMES: usize = 200_000;
     let prefix = "memory";
@@ -108,7 +111,7 @@ fn memory(redis: &Redis, rows: &mut Rows) {
         format!("{:.0} bytes", bytes as f64 / names as f64),
     );
     let key = format!("{{{prefix}:bus}}:names");
-    let bytes: u64 = redis.ask(&["MEMORY", "USAGE", &key, "SAMPLES", "0"]);
+    let bytes: u64 = redis.cli(&["MEMORY", "USAGE", &key, "SAMPLES", "0"]);
     row(
         rows,
         "The same name in Redis (`MEMORY USAGE` of the sorted set)",
@@ -117,7 +120,7 @@ fn memory(redis: &Redis, rows: &mut Rows) {
 }
 
 /// How soon an invalidation is in force at three others.
-fn propagated(redis: &Redis, rows: &mut Rows) {
+fn propagated(redis: &RedisServer, rows: &mut Rows) {
     let times = propagation(redis);
     let count = times.call.len();
     let what = |of: &str| format!("Propagation to 3 other replicas, {of} ({count} invalidations)");
@@ -144,7 +147,7 @@ fn propagated(redis: &Redis, rows: &mut Rows) {
 }
 
 /// How soon an invalidation is in force at a replica that its message did not reach.
-fn repair(redis: &Redis, max_staleness: Duration, rows: &mut Rows) {
+fn repair(redis: &RedisServer, max_staleness: Duration, rows: &mut Rows) {
     const ROUNDS: usize = 40;
     let prefix = format!("repair-{}", max_staleness.as_millis());
     let first = replica(redis, &prefix, max_staleness);
@@ -158,7 +161,8 @@ fn repair(redis: &Redis, max_staleness: Duration, rows: &mut Rows) {
             for round in 0..ROUNDS {
                 let name = thing.tag_anew(round);
                 thing.fill(&other);
-                // At any time between two pings, and not before this connection has brought an echo.
+                // At any time between two pings, and not before this connection has brought an
+                // echo.
                 let beat = max_staleness.as_micros() as u64 / 4;
                 thread::sleep(max_staleness / 4 + Duration::from_micros(20_000 + random() % beat));
                 thing.fill(&other);
@@ -195,19 +199,20 @@ fn repair(redis: &Redis, max_staleness: Duration, rows: &mut Rows) {
     );
     lose("subscriber cut by `CLIENT KILL`", &mut |name| {
         // The one that subscribed last: every cut makes it so anew.
-        let newest = redis.newest_subscriber();
-        let () = redis.ask(&["CLIENT", "KILL", "ID", &newest.to_string()]);
+        let newest = newest_subscriber(redis);
+        let () = redis.cli(&["CLIENT", "KILL", "ID", &newest.to_string()]);
         let called = Instant::now();
         acknowledged(&first, std::slice::from_ref(name));
         called
     });
 }
 
-/// How soon a replica no longer believes its memory when its subscriber's connection is open and brings nothing.
-fn half_open(redis: &Redis, rows: &mut Rows) {
+/// How soon a replica stops trusting its memory when its subscriber's connection is open but
+/// silent.
+fn half_open(redis: &RedisServer, rows: &mut Rows) {
     const ROUNDS: usize = 8;
     let max_staleness = Duration::from_secs(1);
-    let relay = Relay::start(redis.port);
+    let relay = Relay::start(redis.address().port());
     let cache = replica_at(relay.url(), "half-open", max_staleness);
     let (mut ends, mut comes_back) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -244,7 +249,7 @@ fn half_open(redis: &Redis, rows: &mut Rows) {
 }
 
 /// What a memory hit costs, next to the map that it looks into.
-fn hits(redis: &Redis, rows: &mut Rows) {
+fn hits(redis: &RedisServer, rows: &mut Rows) {
     const TAGS: [usize; 4] = [0, 1, 4, 16];
     const ROUNDS: usize = 25;
     let cache = replica(redis, "hits", Duration::from_secs(1));
@@ -258,7 +263,7 @@ fn hits(redis: &Redis, rows: &mut Rows) {
     let bare = bare_moka();
     let plain = moka::sync::Cache::<Key, Arc<Entry>>::new(10_000);
     for thing in &things {
-        let entry = cache.get(thing.text(), &thing.policy, 0).unwrap().entry;
+        let entry = cache.get(thing.text(), &thing.policy, None).unwrap().entry;
         let names = cache.invalidated(&entry).len();
         assert_eq!(names, thing.tags.len() + 1, "its key is a name, too");
         bare.insert(thing.key.clone(), entry.clone());
@@ -267,10 +272,10 @@ fn hits(redis: &Redis, rows: &mut Rows) {
     let of_bare = |text: &str| bare.get(text).is_some();
     let of_plain = |text: &str| plain.get(text).is_some();
     let mut costs = vec![Vec::new(); TAGS.len() + 2];
-    // By turns, so that what else the machine does meets all of them.
+    // In turns, so that disturbances meet all of them.
     for _ in 0..ROUNDS {
         for (thing, costs) in things.iter().zip(&mut costs) {
-            let get = |text: &str| cache.get(text, &thing.policy, 0).is_some();
+            let get = |text: &str| cache.get(text, &thing.policy, None).is_some();
             costs.push(nanoseconds(thing.text(), get));
         }
         costs[TAGS.len()].push(nanoseconds(things[1].text(), of_bare));
@@ -301,7 +306,7 @@ fn hits(redis: &Redis, rows: &mut Rows) {
 }
 
 /// How many invalidations one replica gets through.
-fn rates(redis: &Redis, rows: &mut Rows) {
+fn rates(redis: &RedisServer, rows: &mut Rows) {
     const SPAN: Duration = Duration::from_millis(1500);
     for others in [0, 3] {
         let prefix = format!("rates-{others}");
@@ -309,8 +314,8 @@ fn rates(redis: &Redis, rows: &mut Rows) {
         let first = start();
         let others: Vec<Cache> = (0..others).map(|_| start()).collect();
         for threads in [1, 4] {
-            let messages = |redis: &Redis| redis.messages(&prefix);
-            let messages_before = messages(redis);
+            let so_far = || messages(redis, &prefix);
+            let before = so_far();
             let began = Instant::now();
             let done: Vec<(u64, u64)> = thread::scope(|scope| {
                 let work = |thread: usize| {
@@ -341,7 +346,7 @@ fn rates(redis: &Redis, rows: &mut Rows) {
             let last = done.iter().map(|(_, last)| *last).max().unwrap();
             let per_second = count as f64 / seconds(began, ended);
             let mut value = format!("{per_second:.0} /s");
-            let messages = messages(redis) - messages_before;
+            let messages = so_far() - before;
             value += &format!(", {:.2} messages each", messages as f64 / count as f64);
             if !first.bus().trusted {
                 value += "; trust was lost meanwhile";
@@ -394,7 +399,7 @@ impl SilentInvalidation {
         for key in ["state", "names", "log"] {
             call.key(format!("{{{}:bus}}:{key}", self.prefix));
         }
-        // The epoch would only be used for a new history, and there is one.
+        // The history id is used only to begin a new history.
         for argument in ["0", "nobody", "h", "nobody", "10000", name] {
             call.arg(argument);
         }

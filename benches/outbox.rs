@@ -1,8 +1,9 @@
-//! The figures of changes behind larder's back, as a table in Markdown: `cargo bench --bench outbox`, under a minute.
+//! The figures of changes behind larder's back, as a table in Markdown:
+//! `cargo bench --bench outbox`, under a minute.
 //!
-//! It starts a Redis and a Postgres of its own, the latter without `fsync`. Two caches in this process, each with its deliverer,
-//! are the replicas. When a commit has come into force at a replica is told by its `on_invalidation`, which is called after the
-//! cells are set.
+//! Starts its own Redis, and its own Postgres without `fsync`. Two caches in this process, each
+//! with its deliverer, are the replicas. A commit is in force at a replica when its
+//! `on_invalidation` is called.
 
 #![allow(
     clippy::unwrap_used,

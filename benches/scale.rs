@@ -1,7 +1,9 @@
-//! What grows when a cache grows, as tables in Markdown: `cargo bench --bench scale`, about two minutes and 3 GiB of memory.
+//! What grows when a cache grows, as tables in Markdown: `cargo bench --bench scale`, about two
+//! minutes and 3 GiB of memory.
 //!
-//! A hit's cost by entries, tags and bytes, beside the maps that it cannot be faster than; the memory of an entry beyond its key and
-//! its body; invalidations a second by replicas; and the mirror with a million names. It starts a `redis-server` of its own.
+//! The cost of a hit by entries, tags and bytes, beside the bare maps; the memory of an entry
+//! beyond key and body; invalidations a second by replicas; and a mirror with a million names.
+//! Starts its own `redis-server`.
 
 #![allow(
     clippy::unwrap_used,
@@ -26,8 +28,10 @@ use larder_cache::{
     Value,
 };
 
+use testkit::redis::RedisServer;
+
 use support::{
-    Redis, SOON, acknowledged, alone, bare_moka, first_line, machine, quantile, replica, request,
+    SOON, acknowledged, alone, bare_moka, first_line, machine, quantile, replica, request,
     resident, time, until,
 };
 
@@ -44,7 +48,7 @@ fn main() {
         return;
     }
     let (began, load_before) = (Instant::now(), first_line("/proc/loadavg"));
-    let redis = Redis::start();
+    let redis = RedisServer::start_as_shipped();
     memory_per_entry();
     entries();
     tags_and_bytes();
@@ -90,7 +94,8 @@ impl Things {
         Key::new(1, &format!("thing?id={number:07}"))
     }
 
-    /// Puts these things into memory, each with a body that it shares with nobody, and that somebody was given once.
+    /// Puts these things into memory, each with a body that it shares with nobody, and that
+    /// somebody was given once.
     fn fill(&self, cache: &Cache, numbers: Range<usize>) {
         const AT_ONCE: usize = 1000;
         for from in numbers.clone().step_by(AT_ONCE) {
@@ -113,13 +118,13 @@ impl Things {
 
     /// Nanoseconds of a hit, asking for these in turn.
     fn hit(&self, cache: &Cache, order: &[usize]) -> f64 {
-        let get = |key: &str| cache.get(key, &self.policy, 0).is_some();
+        let get = |key: &str| cache.get(key, &self.policy, None).is_some();
         per_lookup(order, get)
     }
 }
 
-/// Nanoseconds of one look-up: of those in this order, the median of some rounds. The key is written anew each time, as a request
-/// does it.
+/// Nanoseconds of one look-up: of those in this order, the median of some rounds. The key is
+/// written anew each time, as a request does it.
 fn per_lookup(order: &[usize], get: impl Fn(&str) -> bool) -> f64 {
     let mut key = String::new();
     let rounds = (0..9).map(|_| {
@@ -232,7 +237,7 @@ fn memory_per_entry() {
     }
 }
 
-fn invalidations(redis: &Redis) {
+fn invalidations(redis: &RedisServer) {
     const SPAN: Duration = Duration::from_secs(2);
     println!(
         "\n| replicas | invalidations of one tag a second, 1 thread | 4 threads | the others had heard all, after the last |\n|--:|--:|--:|--:|"
@@ -283,7 +288,7 @@ fn invalidations(redis: &Redis) {
     }
 }
 
-fn million_names(redis: &Redis) {
+fn million_names(redis: &RedisServer) {
     const NAMES: usize = 1_000_000;
     const BATCH: usize = 500;
     let first = replica(redis, "names", Duration::from_secs(1));

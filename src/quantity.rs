@@ -1,17 +1,18 @@
-//! Quantities as people write them: durations (`250ms`, `30s`, `5m`, `1h`, `1d`), sizes (`64KiB`, `256MiB`), rates (`600/1m`).
+//! Quantities as people write them: durations (`250ms`, `30s`, `5m`, `1h`, `1d`), sizes (`64KiB`,
+//! `256MiB`), rates (`600/1m`).
 //!
-//! Promise: what is printed by `format_*` or `Display` parses back to the same quantity. A unit is never guessed: a bare
-//! number is an error, except for the zero that needs none of its own in `0s`.
+//! Promise: the text that `format_*` or `Display` writes parses to the same quantity. A unit is
+//! never guessed: a number without a unit is an error, even zero.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What `parse_duration` accepts, for error messages.
+/// The format that `parse_duration` accepts, for error messages.
 pub const DURATION_FORM: &str = "a duration such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"1d\"";
-/// What `parse_size` accepts, for error messages.
+/// The format that `parse_size` accepts, for error messages.
 pub const SIZE_FORM: &str = "a size such as \"64KiB\", \"256MiB\" or \"1GiB\"";
-/// What `Rate::from_str` accepts, for error messages.
+/// The format that `Rate::from_str` accepts, for error messages.
 pub const RATE_FORM: &str = "a rate such as \"600/1m\": a count, a slash and a duration";
 
 const DURATION_UNITS: [(&str, u64); 5] = [
@@ -27,16 +28,17 @@ const SIZE_UNITS: [(&str, u64); 4] = [
     ("MiB", 1 << 20),
     ("GiB", 1 << 30),
 ];
-/// A hundred years: past it a duration is a slip of the hand, and sums of durations could overflow.
+/// A hundred years. A longer duration is a typing error, and sums of such durations could overflow.
 const LONGEST_MS: u64 = 100 * 365 * 86_400_000;
 
-/// Parses a duration of whole units from milliseconds to days; `None` if it is not of that form or over a hundred years.
+/// Parses a whole number of a unit from milliseconds to days. `None` if the text is not in this
+/// format, or longer than a hundred years.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let ms = parse_units(text, &DURATION_UNITS)?;
     (ms <= LONGEST_MS).then(|| Duration::from_millis(ms))
 }
 
-/// Parses a size in binary units and returns bytes; `None` if it is not of that form.
+/// Parses a size in binary units and returns bytes. `None` if the text is not in this format.
 pub fn parse_size(text: &str) -> Option<u64> {
     parse_units(text, &SIZE_UNITS)
 }
@@ -48,7 +50,8 @@ fn parse_units(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// Writes a duration in the largest unit that divides it: `90s`, `2m`, `1d`. Parts of a millisecond are cut off.
+/// Writes a duration in the largest unit that divides it: `90s`, `2m`, `1d`. Fractions of a
+/// millisecond are cut off.
 pub fn format_duration(duration: Duration) -> String {
     let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if ms == 0 {
@@ -72,12 +75,12 @@ pub fn format_size(bytes: u64) -> String {
     format!("{}{unit}", bytes / factor)
 }
 
-/// So many in so long: a rate limit or a quota.
+/// A count per duration: a rate limit or a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many; at least 1.
+    /// At least 1.
     pub count: u32,
-    /// In how long; more than zero.
+    /// Greater than zero.
     pub per: Duration,
 }
 

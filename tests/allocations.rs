@@ -88,12 +88,13 @@ fn finding_a_memory_hit_allocates_nothing() {
                 query,
             };
             found.resource.key(arguments, &mut key).unwrap();
-            let answer = cache.get(key.as_str(), found.resource.policy(), 0);
+            let answer = cache.get(key.as_str(), found.resource.policy(), None);
             seen += usize::from(answer.is_some());
         }
     });
     assert_eq!(seen, 20, "these are memory hits");
-    // moka takes care of itself on the threads that use it: now and then one look-up pays for that, and no other does.
+    // moka does its housekeeping on the threads that use it, so one look-up now and then pays for
+    // it.
     assert!(counted.count_total <= 2, "{counted:?}");
 
     let arguments = Arguments {
@@ -101,7 +102,9 @@ fn finding_a_memory_hit_allocates_nothing() {
         query,
     };
     let view = found.resource.key(arguments, &mut key).unwrap();
-    let answer = cache.get(key.as_str(), found.resource.policy(), 0).unwrap();
+    let answer = cache
+        .get(key.as_str(), found.resource.policy(), None)
+        .unwrap();
     let bytes = answer.entry.value.bytes();
     let counted = allocation_counter::measure(|| {
         let Body::Made(body) = view.body(bytes, true) else {

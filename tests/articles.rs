@@ -1,4 +1,4 @@
-//! Where an answer comes from, what stands in it, and how it ages.
+//! News: where an answer comes from, what it contains, and how it ages.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use testkit::upstream::{Behaviour, Response};
 use testkit::{SOON, until};
 
 #[test]
-fn comes_from_the_source_then_from_memory_and_elsewhere_from_redis() {
+fn articles_come_from_the_source_then_from_memory_and_elsewhere_from_redis() {
     let (redis, news) = (RedisServer::start(), News::start());
     let replicas = Larder::start_many(2, &NewsConfig::default().options(&news, &redis));
     let path = "/articles?category=technology";
@@ -43,7 +43,7 @@ fn comes_from_the_source_then_from_memory_and_elsewhere_from_redis() {
         assert!(other.text().ends_with("\"cached\":true}"), "{other}");
     }
     assert_eq!(news.calls(), (1, 1));
-    // One place for each upstream's part, and none for what is composed of them.
+    // One key for each upstream's part, and none for the composite.
     assert_eq!(redis.keys("larder:v:*").len(), 2);
 
     let counted = |replica: &Larder| {
@@ -58,7 +58,7 @@ fn comes_from_the_source_then_from_memory_and_elsewhere_from_redis() {
 }
 
 #[test]
-fn has_the_common_form_newest_first() {
+fn articles_have_one_form_and_come_newest_first() {
     let (redis, news) = (RedisServer::start(), News::with(3));
     let larder = NewsConfig::default().start(&news, &redis);
     let answer = larder.get("/articles?category=technology").expect(200);
@@ -114,7 +114,7 @@ fn has_the_common_form_newest_first() {
 }
 
 #[test]
-fn keeps_one_of_each_url_and_nothing_without_one() {
+fn articles_of_one_url_are_one_and_those_without_a_url_are_dropped() {
     let (redis, news) = (RedisServer::start(), News::with(1));
     let shared = "https://www.theguardian.com/science/0";
     let article = |url: Value, title: Value, source: Value| {
@@ -194,7 +194,7 @@ fn guardian_result(number: usize, title: &str, trail: &str) -> String {
 }
 
 #[test]
-fn one_that_cannot_be_read_costs_itself_alone() {
+fn an_article_that_cannot_be_read_costs_itself_alone() {
     let (redis, news) = (RedisServer::start(), News::start());
     let deep = format!(",\"deep\":{}{}", "[".repeat(1000), "]".repeat(1000));
     news.newsapi.behave(Behaviour::always(newsapi(&[
@@ -216,7 +216,7 @@ fn one_that_cannot_be_read_costs_itself_alone() {
 }
 
 #[test]
-fn has_plain_text_as_a_browser_shows_it() {
+fn an_article_has_plain_text_as_a_browser_shows_it() {
     let texts = [
         ("It&#146;s &amp; it&rsquo;s", "It’s & it’s"),
         (
@@ -257,7 +257,7 @@ fn has_plain_text_as_a_browser_shows_it() {
 }
 
 #[test]
-fn asks_each_upstream_in_its_own_way() {
+fn news_asks_each_upstream_in_its_own_way() {
     let (redis, news) = (RedisServer::start(), News::start());
     let larder = NewsConfig::default().start(&news, &redis);
     for (path, category, section) in [
@@ -293,7 +293,7 @@ fn asks_each_upstream_in_its_own_way() {
 }
 
 #[test]
-fn is_loaded_again_when_it_has_expired() {
+fn an_expired_list_of_articles_is_loaded_again() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         memory: "1s",
@@ -310,7 +310,7 @@ fn is_loaded_again_when_it_has_expired() {
     });
     // The jitter takes a tenth at most.
     assert!(began.elapsed() >= Duration::from_millis(1800));
-    // Each upstream's articles have a jitter of their own, so the second may follow a little later.
+    // Each upstream's part has its own jitter, so the second may expire a little later.
     until(SOON, "both are asked again", || {
         larder.get("/articles?category=health").expect(200);
         let (newsapi, guardian) = news.calls();
@@ -319,7 +319,7 @@ fn is_loaded_again_when_it_has_expired() {
 }
 
 #[test]
-fn is_served_stale_while_it_is_renewed() {
+fn a_stale_list_of_articles_is_served_while_it_is_renewed() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         memory: "1s",
@@ -351,7 +351,7 @@ fn is_served_stale_while_it_is_renewed() {
 }
 
 #[test]
-fn is_waited_for_no_longer_than_the_soft_timeout() {
+fn a_reader_waits_no_longer_than_the_soft_timeout() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         memory: "1s",
@@ -384,7 +384,7 @@ fn is_waited_for_no_longer_than_the_soft_timeout() {
 }
 
 #[test]
-fn comes_from_the_sandbox_where_there_is_no_key() {
+fn articles_come_from_the_sandbox_without_a_key() {
     let (redis, news) = (RedisServer::start(), News::start());
     let (official, own) = (
         ["https://newsapi.org/v2", "https://content.guardianapis.com"],
@@ -394,7 +394,8 @@ fn comes_from_the_sandbox_where_there_is_no_key() {
         ],
     );
     for missing in [&["NEWSAPI_KEY"][..], &["NEWSAPI_KEY", "GUARDIAN_API_KEY"]] {
-        // At its official address a source without a key would refuse; one with an address of its own is asked all the same.
+        // At its official address a source without a key refuses. At another address it is asked
+        // all the same.
         let mut options = NewsConfig::default().options(&news, &redis);
         for (at, key) in missing.iter().enumerate() {
             options = options

@@ -1,4 +1,4 @@
-//! Bulkheads: a source that is slow, and a client that asks for too much, cost the others nothing.
+//! Bulkheads: a slow source, or a client that asks for too much, does not affect the others.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -13,8 +13,8 @@ use testkit::postgres::PostgresServer;
 use testkit::upstream::{Behaviour, FakeUpstream, Response};
 use testkit::{SOON, until};
 
-/// A larder of three sources: one upstream that gives no answer before it is released, one that
-/// does at once, and SQL.
+/// A larder with three sources: an upstream that answers only when released, one that answers at
+/// once, and SQL.
 struct House {
     slow: FakeUpstream,
     quick: FakeUpstream,
@@ -114,7 +114,7 @@ impl Seen {
 
 #[test]
 fn a_flood_at_one_slow_source_costs_the_others_nothing() {
-    // One place to run and five to wait are set aside for each of the others.
+    // One permit to run and five to wait are reserved for each of the others.
     let house = house(8, 32);
     let begun = Instant::now();
     let stay: Vec<Pending> = (0..60)
@@ -182,15 +182,16 @@ fn a_flood_at_one_slow_source_costs_the_others_nothing() {
 }
 
 #[test]
-fn what_nobody_waits_for_any_more_is_not_asked_for() {
-    // Three shares of one place to run, and of two to wait beside six for whoever comes first.
+fn a_load_that_nobody_waits_for_any_more_is_not_started() {
+    // Three shares of one running permit and two waiting ones, beside six for whoever comes first.
     let house = house(3, 12);
     let runs = house.ask("/slow/1");
     house.until_slow(&[("running", 1)]);
     let mut waiting: Vec<Pending> = (2..8).map(|id| house.ask(&format!("/slow/{id}"))).collect();
     let again = house.ask("/slow/7");
     house.until_slow(&[("waiting", 6)]);
-    // A whole waits for its part; nobody waits for the part when nobody waits for the whole.
+    // A composite waits for its part. Nobody waits for the part once nobody waits for the
+    // composite.
     let whole = house.ask("/both/8");
     house.until_slow(&[("waiting", 7)]);
     drop(whole);
@@ -214,7 +215,7 @@ fn what_nobody_waits_for_any_more_is_not_asked_for() {
             json!({"a": 1})
         );
     }
-    // One who comes later begins a load of its own.
+    // A later reader starts a load of its own.
     let late = house.ask("/slow/3").finish().unwrap();
     late.expect(200);
     // The connections of those who waited may have been read in any order.
@@ -278,15 +279,16 @@ fn api_keys_take_turns_at_one_source() {
         waiting.push(ask(id, &many));
         house.until_slow(&[("waiting", id - 9)]);
     }
-    // The queue is full: it is the newest of who has most that is refused, not who comes last.
+    // The queue is full. The newest load of the client with most loads is refused, not the
+    // newcomer.
     let others = [ask(20, &few), ask(21, &few)];
     for _ in &others {
         waiting.pop().unwrap().finish().unwrap().problem(503);
     }
     house.until_slow(&[("waiting", 8), ("refused", 2)]);
-    // And who has most has no place more.
+    // The client with most loads gets no further permit.
     ask(18, &many).finish().unwrap().problem(503);
-    // Without a key it is the address that counts.
+    // Without a key, the address counts.
     let nobody = house.ask("/slow/30");
     waiting.pop().unwrap().finish().unwrap().problem(503);
     house.until_slow(&[("waiting", 8), ("refused", 4)]);
@@ -331,7 +333,7 @@ fn users(url: &str) -> LarderOptions {
         .env("DATABASE_URL", url)
 }
 
-/// Readiness again and again: a balancer would drop a replica that says no once.
+/// Asks for readiness repeatedly: a balancer would drop a replica that is unready once.
 fn is_steadily_ready(larder: &Larder, looks: usize) {
     for _ in 0..looks {
         let ready = larder.call("GET", "/readyz").send().expect(200).json();
@@ -373,12 +375,12 @@ fn a_locked_table_keeps_neither_the_keys_nor_readiness_waiting() {
     assert_eq!(listed["keys"].as_array().unwrap().len(), 1, "{listed}");
     let admitted = |larder: &Larder| {
         let answer = larder.call("GET", "/cache/stats").key(&key).send();
-        // It is known, and no admin's.
+        // The key is known and has no admin rights.
         answer.status == 403
     };
     assert!(admitted(larder));
     until(SOON, "the other replica knows it", || admitted(other));
-    // The same the other way round: what this replica is told of it has to read.
+    // The reverse: this replica must read what it hears of.
     other.delete(&format!("/keys/{id}")).expect(204);
     until(SOON, "the key is revoked here, too", || !admitted(larder));
     is_steadily_ready(larder, 20);
@@ -416,7 +418,7 @@ fn locked_keys_keep_neither_readiness_nor_resources_waiting() {
         let waiting: i64 = observer.query_one(sql, &[]).unwrap().get(0);
         waiting >= 3
     });
-    // Each look waits a moment for one of these connections before it opens another.
+    // Each attempt waits briefly for one of these connections before it opens another.
     is_steadily_ready(&larder, 3);
     for id in 0..20 {
         larder.get(&format!("/row/{id}")).expect(200);
@@ -463,7 +465,6 @@ fn a_long_write_by_another_process_keeps_reads_and_readiness_of_sqlite() {
         pending.finish().unwrap();
     }
     until(SOON, "it is written again", || {
-        let call = larder.call("PUT", "/users/1").key(ADMIN_KEY);
-        call.json(&json!({"name": "Eve"})).send().status == 200
+        larder.put("/users/1", &json!({"name": "Eve"})).status == 200
     });
 }

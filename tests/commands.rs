@@ -15,7 +15,8 @@ fn health_asks_whether_it_is_ready() {
     };
     let bind = larder.address().to_string();
     assert_eq!(health(&["health", "--url", &url], "127.0.0.1:1"), Some(0));
-    // Without a URL it asks the larder of its own configuration: that is what a container's health check runs.
+    // Without a URL it asks the larder of its own configuration: that is what a container's health
+    // check runs.
     assert_eq!(health(&["health"], &bind), Some(0));
     assert_eq!(
         health(&["health"], &format!("0.0.0.0:{}", larder.address().port())),
@@ -65,7 +66,7 @@ fn check_prints_what_is_declared_or_every_error() {
     ] {
         assert!(errors.contains(named), "{named}: {errors}");
     }
-    // A server does not start with it either.
+    // `serve` refuses it as well.
     let mut refuses = Larder::spawn(&LarderOptions::new(&wrong));
     assert_eq!(refuses.ended().code(), Some(2), "{}", refuses.log());
     assert!(
@@ -162,7 +163,7 @@ fn check_refuses_a_database_with_which_serve_does_not_start() {
         assert!(served == Some(1) || served == Some(2), "{url}: {log}");
         assert!(log.contains(told), "{url}: {log}");
     }
-    // A server that is not there is no fault of the configuration.
+    // An unreachable server is not an error of the configuration.
     let nobody = options.env("DATABASE_URL", "postgres://larder@127.0.0.1:1/larder");
     let [(checked, said), (served, log)] = both(&nobody);
     assert_eq!((checked, served), (Some(1), Some(1)), "{said}{log}");

@@ -1,4 +1,4 @@
-//! The database where only the whole crate shows what it does: between threads that may block and workers that may not.
+//! The database as the whole crate uses it: between blocking threads and async workers.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use testkit::{SOON, until};
 #[test]
 fn the_last_owner_may_be_an_async_worker() {
     let server = PostgresServer::start();
-    // A pool of one: while a thread of the pool opened one more, that thread would be the last owner.
+    // A pool of one: while a thread of the pool opened one more, that thread would be the last
+    // owner.
     let database = Database::open(&DatabaseSettings {
         url: Some(Secret::new(server.new_database())),
         pool: 1,
@@ -77,7 +78,7 @@ fn a_sqlite_file_that_is_removed_or_replaced_is_noticed() {
     // Put back, it is the file that it was.
     std::fs::rename(&away, &path).unwrap();
     until(SOON, "it is ready again", || ready() == 200);
-    // A key that was made before is known; what a refused write made is not.
+    // A key from before is known; the refused write made none.
     let with_key = |key: &str| {
         Call::new(larder.address(), "GET", "/users/1")
             .key(key)

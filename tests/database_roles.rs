@@ -1,5 +1,5 @@
-//! The role that larder connects to Postgres as: what it needs, how it hears of what it lacks, and
-//! that its database can be dumped, restored and upgraded.
+//! The Postgres role of larder: what it needs, how missing rights are reported, and that its
+//! database can be dumped, restored and upgraded.
 
 use std::fs;
 use std::path::Path;
@@ -27,8 +27,8 @@ fn check(options: &LarderOptions) -> (Option<i32>, String) {
     (ran.status.code(), String::from_utf8(ran.stderr).unwrap())
 }
 
-/// Starts one on an empty or a known database, with user 1 in it and the users watched, and sees a
-/// change behind its back. Gives the running one.
+/// Starts a larder on an empty or a known database, with user 1 and the users watched. Checks that
+/// a change by SQL arrives. Returns the running larder.
 #[track_caller]
 fn hears_of_changes(postgres: &PostgresServer, options: &LarderOptions, url: &str) -> Larder {
     let larder = Larder::start(options);
@@ -151,7 +151,7 @@ fn made_by_a_superuser(postgres: &PostgresServer, database: &str) {
 #[test]
 fn a_database_that_a_superuser_made_is_upgraded() {
     let (redis, postgres) = (RedisServer::start(), PostgresServer::start());
-    // By larder as a superuser, as before; the dump is an ordinary role's from then on.
+    // Made by larder as a superuser. The dump belongs to an ordinary role from then on.
     let old = postgres.new_database();
     made_by_a_superuser(&postgres, database_of(&old));
     let as_superuser = postgres.url_as("postgres", database_of(&old));

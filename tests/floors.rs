@@ -1,13 +1,20 @@
-//! The house has floors: an import only ever points to a lower one, or stays on its own.
+//! The house has floors: an import never points to a higher one, and no two files import each other.
 //!
-//! It reads the source as text, line by line in the form that rustfmt gives it, so that it also sees code that is not compiled.
+//! Reads the imports as text, in the form that rustfmt gives them. Leaves out unit tests, and what
+//! a module and the modules inside it take from each other.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// The floor of a folder or file directly under `src`. `None`: nobody has decided where it belongs.
+use regex_lite::Regex;
+
+/// The text of each module, by its path from the crate's root: `api::edge::server`.
+type Modules = BTreeMap<String, String>;
+
+/// The floor of a module directly under `src`. `None`: nobody has decided where it belongs.
 fn floor(module: &str) -> Option<u32> {
-    Some(match module {
+    Some(match module.split("::").next()? {
         "quantity" | "template" | "worker" => 0,
         "database" => 1,
         "source" => 2,
@@ -19,242 +26,176 @@ fn floor(module: &str) -> Option<u32> {
     })
 }
 
-/// What is wrong with one file, given by its path under `src`.
-fn faults(path: &Path, text: &str) -> Vec<String> {
-    let parts: Vec<&str> = path.iter().map(|part| part.to_str().unwrap()).collect();
-    let module = parts[0].trim_end_matches(".rs");
-    // The map of the crate stands above all floors and holds nothing but their names.
-    if module == "lib" {
-        return Vec::new();
-    }
-    let Some(own) = floor(module) else {
-        return vec![format!("{}: no floor is decided for it", path.display())];
-    };
-    let name = parts.last().unwrap();
-    let depth = parts.len() - usize::from(*name == "mod.rs");
-
-    let mut faults = Vec::new();
-    for (number, module) in crate_paths(text, depth) {
-        let place = format!("{}:{number}", path.display());
-        match floor(&module) {
-            None => faults.push(format!("{place}: `{module}` has no floor")),
-            Some(floor) if floor > own => {
-                faults.push(format!(
-                    "{place}: floor {own} imports `{module}` of floor {floor}"
-                ));
-            }
-            Some(_) => {}
+fn read(root: &Path, folder: &Path, modules: &mut Modules) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let place = path.strip_prefix(root).unwrap().with_extension("");
+        let name = place.to_str().unwrap().replace('/', "::");
+        let name = name.strip_suffix("::mod").unwrap_or(&name);
+        if name == "lib" || name.ends_with("tests") {
+            continue;
+        } else if path.is_dir() {
+            read(root, &path, modules);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            modules.insert(name.to_owned(), fs::read_to_string(path).unwrap());
         }
     }
-    for (number, line) in code_lines(text) {
-        let place = format!("{}:{number}", path.display());
-        let served = ["actix", "tokio::", "tokio_util::"];
-        if own <= 4 && served.iter().any(|name| mentions(line, name)) {
-            faults.push(format!(
-                "{place}: floor {own} knows neither actix nor tokio"
-            ));
+}
+
+/// The paths in `use` items, and the others that begin at the root: `use a::{b, c::d};` gives
+/// `a::b` and `a::c::d`.
+fn paths(text: &str) -> Vec<String> {
+    let tests = Regex::new(r"(?m)^#\[cfg\(test\)\]\n(pub(\(\w+\))? )?mod \w+ \{").unwrap();
+    let text = tests.splitn(text, 2).next().unwrap();
+    let text = Regex::new(r"//[^\n]*").unwrap().replace_all(text, "");
+    let inline = Regex::new(r"\b(crate::|tokio::|actix)[\w:]+").unwrap();
+    let inline = inline.find_iter(&text).map(|path| path.as_str().to_owned());
+    let mut paths: Vec<String> = inline.collect();
+    let items = Regex::new(r"(?m)^\s*(?:pub(?:\(\w+\))? )?use ([^;]+);").unwrap();
+    for item in items.captures_iter(&text) {
+        let (mut path, mut groups) = (String::new(), Vec::new());
+        for c in item[1]
+            .replace(" as ", "::")
+            .split_whitespace()
+            .flat_map(str::chars)
+            .chain([','])
+        {
+            match c {
+                '{' => groups.push(path.clone()),
+                '}' | ',' => {
+                    paths.push(path);
+                    groups.truncate(groups.len() - usize::from(c == '}'));
+                    path = groups.last().cloned().unwrap_or_default();
+                }
+                c => path.push(c),
+            }
+        }
+    }
+    paths
+}
+
+fn is_within(path: &str, module: &str) -> bool {
+    let rest = path.strip_prefix(module);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// The modules that another one imports.
+fn imports<'m>(modules: &'m Modules, here: &str) -> BTreeSet<&'m str> {
+    let target = |path: String| {
+        let (mut base, mut rest) = (here, path.as_str());
+        if let Some(from_root) = rest
+            .strip_prefix("crate::")
+            .or(rest.strip_prefix("larder::"))
+        {
+            (base, rest) = ("", from_root);
+        } else if !rest.starts_with("super::") {
+            return None;
+        }
+        while let Some(above) = rest.strip_prefix("super::") {
+            (base, rest) = (base.rsplit_once("::").map_or("", |(base, _)| base), above);
+        }
+        let full = format!("{base}::{rest}");
+        let full = full.trim_start_matches("::");
+        let found = modules.keys().filter(|module| is_within(full, module));
+        let found = found.max_by_key(|module| module.len())?;
+        (!is_within(here, found) && !is_within(found, here)).then_some(found.as_str())
+    };
+    paths(&modules[here])
+        .into_iter()
+        .filter_map(target)
+        .collect()
+}
+
+/// What points up, and what knows HTTP below the floor that serves it.
+fn upward(modules: &Modules) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (here, text) in modules {
+        let own = floor(here);
+        let up = imports(modules, here)
+            .into_iter()
+            .filter(|to| floor(to) > own);
+        faults.extend(up.map(|to| format!("{here} imports {to} of a higher floor")));
+        let served = |path: &String| path.starts_with("actix") || path.starts_with("tokio::");
+        if own.is_none() {
+            faults.push(format!("{here} has no floor"));
+        } else if own < floor("api") && paths(text).iter().any(served) {
+            faults.push(format!("{here} knows neither actix nor tokio"));
         }
     }
     faults
 }
 
-/// Whether a word of `line` begins with `name`.
-fn mentions(line: &str, name: &str) -> bool {
-    line.match_indices(name)
-        .any(|(at, _)| !inside_word(line, at))
-}
-
-/// Whether the character before `at` belongs to the same word.
-fn inside_word(text: &str, at: usize) -> bool {
-    let before = text[..at].chars().next_back();
-    before.is_some_and(|c| c.is_alphanumeric() || c == '_')
-}
-
-/// The lines that are not comments alone, numbered from 1.
-fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line));
-    lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
-}
-
-/// Each module directly under the crate's root that a path names, with its line.
-///
-/// `depth` is how many modules deep the file is: that many `super` lead to the root.
-fn crate_paths(text: &str, depth: usize) -> Vec<(usize, String)> {
-    // Comments become empty lines, so that a group of names over several lines can be read in one piece.
-    let code: Vec<&str> = text
-        .lines()
-        .map(|line| {
-            if line.trim_start().starts_with("//") {
-                ""
-            } else {
-                line
-            }
-        })
-        .collect();
-    let code = code.join("\n");
-    let mut found = Vec::new();
-    let mut add = |at: usize, rest: &str| {
-        let line = code[..at].matches('\n').count() + 1;
-        found.extend(first_names(rest).into_iter().map(|name| (line, name)));
+/// The modules that import each other, directly or through others.
+fn circles(modules: &Modules) -> Vec<&str> {
+    let names = modules.keys().map(String::as_str);
+    let edges: BTreeMap<&str, _> = names.map(|here| (here, imports(modules, here))).collect();
+    let circular = |here: &&str| {
+        let (mut seen, mut ahead) = (BTreeSet::new(), vec![*here]);
+        while let Some(next) = ahead.pop() {
+            ahead.extend(edges[next].iter().filter(|to| seen.insert(**to)));
+        }
+        seen.contains(here)
     };
-    for root in ["crate::", "larder::"] {
-        for (at, _) in code.match_indices(root) {
-            if !inside_word(&code, at) {
-                add(at, &code[at + root.len()..]);
-            }
-        }
-    }
-    for (at, _) in code.match_indices("super::") {
-        // Only the first of a chain.
-        if inside_word(&code, at) || code[..at].ends_with("super::") {
-            continue;
-        }
-        let rest = code[at..].trim_start_matches("super::");
-        let levels = (code.len() - at - rest.len()) / "super::".len();
-        // At the left margin a `use` is the file's own; an indented one may stand in a module inside it, one level deeper.
-        let line_start = code[..at].rfind('\n').map_or(0, |newline| newline + 1);
-        let inner = usize::from(code[line_start..].starts_with(' '));
-        if levels >= depth + inner {
-            add(at, rest);
-        }
-    }
-    found
-}
-
-/// The first name of each path in what follows `crate::`: `a::b`, or a group `{a, b::c, d::{e, f}}`.
-fn first_names(rest: &str) -> Vec<String> {
-    let name = |text: &str| -> String {
-        let text = text.trim_start();
-        text.chars()
-            .take_while(|c| c.is_alphanumeric() || *c == '_')
-            .collect()
-    };
-    let Some(group) = rest.strip_prefix('{') else {
-        return Vec::from([name(rest)]);
-    };
-    let (mut names, mut depth, mut start) = (Vec::new(), 0, 0);
-    for (at, c) in group.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth > 0 => depth -= 1,
-            ',' | '}' if depth == 0 => {
-                names.push(name(&group[start..at]));
-                start = at + 1;
-                if c == '}' {
-                    break;
-                }
-            }
-            _ => {}
-        }
-    }
-    names.retain(|name| !name.is_empty());
-    names
-}
-
-fn rust_files(folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            rust_files(&path, into);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            into.push(path);
-        }
-    }
+    edges.keys().copied().filter(circular).collect()
 }
 
 #[test]
 fn every_import_points_down() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    rust_files(&src, &mut files);
-    assert!(files.contains(&src.join("database/mod.rs")), "{files:?}");
-    let faults: Vec<String> = files
-        .iter()
-        .flat_map(|file| {
-            faults(
-                file.strip_prefix(&src).unwrap(),
-                &fs::read_to_string(file).unwrap(),
-            )
-        })
-        .collect();
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    let (mut modules, src) = (
+        Modules::new(),
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+    );
+    read(&src, &src, &mut modules);
+    assert!(modules.contains_key("database"), "{:?}", modules.keys());
+    assert!(
+        upward(&modules).is_empty(),
+        "{}",
+        upward(&modules).join("\n")
+    );
 }
 
 #[test]
-fn what_points_up_is_found() {
-    let found = |path: &str, text: &str| faults(Path::new(path), text).len();
-    assert_eq!(found("database/rows.rs", "use crate::api::Server;"), 1);
-    assert_eq!(
-        found("database/rows.rs", "fn f() {\n    crate::config::load()\n}"),
-        1
-    );
-    assert_eq!(
-        found(
-            "source/http.rs",
-            "use crate::{\n    quantity::{rate, api},\n    config::Config,\n};"
-        ),
-        1
-    );
-    assert_eq!(
-        found("database/rows.rs", "use super::super::api::Server;"),
-        1
-    );
-    assert_eq!(found("database/mod.rs", "use super::api::Server;"), 1);
-    assert_eq!(
-        found(
-            "database/rows.rs",
-            "mod tests {\n    use super::super::super::api::Server;\n}"
-        ),
-        1
-    );
-    assert_eq!(found("api/mod.rs", "use larder::cli::run;"), 1);
-    assert_eq!(found("attic/mod.rs", ""), 1);
-    assert_eq!(found("database/mod.rs", "use crate::attic::Box;"), 1);
-    assert_eq!(found("config/mod.rs", "use actix_web::web;"), 1);
-    assert_eq!(found("auth/mod.rs", "use actix_web::http::header;"), 1);
-    assert_eq!(found("auth/mod.rs", "use crate::api::Api;"), 1);
-    assert_eq!(found("database/mod.rs", "    tokio::spawn(x);"), 1);
-}
+fn what_points_up_and_what_is_circular_is_found() {
+    let modules = |texts: &[(&str, &str)]| -> Modules {
+        texts
+            .iter()
+            .map(|(path, text)| ((*path).into(), (*text).into()))
+            .collect()
+    };
+    let found = |path: &str, text: &str| {
+        upward(&modules(&[
+            (path, text),
+            ("api", ""),
+            ("api::server", ""),
+            ("quantity", ""),
+        ]))
+        .len()
+    };
+    let up = [
+        ("database::rows", "use crate::api::Server;"),
+        ("database::rows", "    crate::api::serve()"),
+        ("database::rows", "use super::super::api::Server;"),
+        ("source", "use crate::{\n    a::{b, c},\n    api::d,\n};"),
+        ("attic", ""),
+        ("config", "use actix_web::web;"),
+        ("database", "    tokio::spawn(x);"),
+    ];
+    for (path, text) in up {
+        assert_eq!(found(path, text), 1, "{path}: {text}");
+    }
+    let entry = "use super::entry::Entry;\n//! see [`crate::api`]";
+    assert_eq!(found("database::rows", entry), 0);
+    assert_eq!(found("cli", "use crate::api;\nuse actix_web::web;"), 0);
 
-#[test]
-fn what_points_down_is_allowed() {
-    let found = |path: &str, text: &str| faults(Path::new(path), text);
-    let none: [String; 0] = [];
-    assert_eq!(
-        found(
-            "api/mod.rs",
-            "use actix_web::web;\nuse crate::{quantity, resource};"
+    let circle = modules(&[
+        ("api::a", "use super::b::B;"),
+        ("api::b", "use crate::{\n    c::C,\n};"),
+        ("c", "pub(crate) use crate::api::a::{self as other, A};"),
+        (
+            "d",
+            "use crate::c;\n#[cfg(test)]\nmod tests {\n    use crate::e::E;\n}",
         ),
-        none
-    );
-    assert_eq!(
-        found(
-            "database/rows.rs",
-            "use super::entry::Entry;\n//! see [`crate::api`]"
-        ),
-        none
-    );
-    assert_eq!(
-        found(
-            "database/rows.rs",
-            "mod tests {\n    use super::super::entry::Entry;\n}"
-        ),
-        none
-    );
-    assert_eq!(
-        found("quantity.rs", "mod tests {\n    use super::*;\n}"),
-        none
-    );
-    assert_eq!(
-        found(
-            "database/mod.rs",
-            "use tokio_postgres_rustls::MakeRustlsConnect;"
-        ),
-        none
-    );
-    assert_eq!(
-        found("main.rs", "use larder::cli;\nlet x = my_crate::api::x;"),
-        none
-    );
-    assert_eq!(found("lib.rs", "pub mod api;"), none);
+        ("e", "use crate::d::D;"),
+    ]);
+    assert_eq!(circles(&circle), ["api::a", "api::b", "c"]);
 }

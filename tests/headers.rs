@@ -15,7 +15,7 @@ fn one(config: &NewsConfig) -> (RedisServer, News, Larder) {
 }
 
 #[test]
-fn a_client_that_has_it_gets_304() {
+fn a_client_with_the_current_etag_gets_304() {
     let (_redis, _news, larder) = one(&NewsConfig::default());
     let tag = until_memory_hit(&larder);
     assert_eq!(ask(&larder, "\"something-else\"").status, 200);
@@ -78,7 +78,7 @@ fn a_path_may_be_escaped_where_it_need_not_be() {
 }
 
 #[test]
-fn a_client_that_has_an_old_one_gets_the_new_one() {
+fn a_client_with_an_old_etag_gets_the_new_body() {
     let (_redis, news, larder) = one(&NewsConfig {
         memory: "1s",
         redis: "1s",
@@ -148,7 +148,7 @@ fn a_miss_says_where_its_time_went() {
 }
 
 #[test]
-fn a_key_is_told_what_it_has_left() {
+fn the_rate_headers_say_what_a_key_has_left() {
     let (_redis, _news, larder) = one(&NewsConfig::default());
     let (_, key) = larder.create_key(&serde_json::json!({"name": "reader", "rate": "50/1m"}));
     let answer = larder.call("GET", PATH).key(&key).send().expect(200);
@@ -211,7 +211,8 @@ fn a_request_is_refused_for_the_first_reason_in_order() {
         400
     );
     assert_eq!(news.calls(), (0, 0));
-    // The rate before the parameters: whether or not a refusal costs one of them, the second is over it.
+    // The rate before the parameters: whether or not a refusal costs one of them, the second is
+    // over it.
     larder.call("GET", PATH).key(&reader).send();
     let (refused, answer) = status("GET", "/articles?category=politics", Some(&reader));
     assert_eq!(refused, 429);

@@ -1,4 +1,4 @@
-//! Any HTTP API as a resource: declared in a few lines, asked with care, cached and revalidated.
+//! An HTTP API as a resource: declared in a few lines, cached and revalidated.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -45,7 +45,7 @@ quota = [\"60/1m\"]
 const KEY: &str = "a-quote-key-that-nobody-may-see";
 
 #[test]
-fn ten_lines_make_a_resource() {
+fn ten_lines_make_an_http_resource() {
     let origin = origin(|request| match request.path.as_str() {
         "/v1/quote/AAPL" => Response::text(200, r#"{"price": 1.10, "n": 12345678901234567890}"#)
             .with("Content-Type", "application/json"),
@@ -116,7 +116,7 @@ fn a_quota_is_shared_and_spent_once() {
 }
 
 #[test]
-fn the_upstream_can_say_how_long() {
+fn the_upstream_can_set_the_ttl() {
     let answer = counting();
     let origin = origin(move |request| {
         let answer = answer();
@@ -163,7 +163,7 @@ ttl = \"upstream\"
 }
 
 #[test]
-fn what_went_stale_is_confirmed_without_a_new_body() {
+fn a_stale_entry_is_confirmed_without_a_new_body() {
     let version = Arc::new(AtomicU32::new(1));
     let now = version.clone();
     let origin = origin(move |request| {

@@ -1,4 +1,4 @@
-//! Any HTTP API as a source of the cache, with a real Redis: two caches are two replicas.
+//! An HTTP API as a source of the cache, over a real Redis. Two caches are two replicas.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,11 +7,9 @@ use std::time::Duration;
 use larder::source::json_api::{JsonApi, JsonApiSettings, TtlFrom};
 use larder::source::{HttpUpstream, HttpUpstreamSettings};
 use larder::template::Template;
-use larder_cache::Secret;
 use larder_cache::{
-    Answer, Cache, CacheItem, CoherenceSettings, InvalidationTarget, Lifetime, Load, LoadError,
-    LoadSettings, Loaded, LookupResult, MemorySettings, Outcome, Policy, Producer, Purge,
-    RedisSettings, Request, StaleRules, Tag, Value,
+    Answer, Cache, CacheItem, InvalidationTarget, Lifetime, Load, LoadError, Loaded, LookupResult,
+    Outcome, Policy, Producer, Purge, Request, StaleRules, Tag, Value,
 };
 use serde_json::json;
 
@@ -19,27 +17,11 @@ use testkit::redis::RedisServer;
 use testkit::upstream::{Behaviour, FakeUpstream, Response};
 use testkit::{SOON, until};
 
+use super::cache;
+
 const HOUR: Duration = Duration::from_secs(3600);
 const VALUE: &str = "larder:v:0000000000000001:quote?symbol=ACME";
 const LEASE: &str = "larder:l:0000000000000001:quote?symbol=ACME";
-
-fn cache(redis: &RedisServer) -> Cache {
-    let settings = RedisSettings {
-        url: Some(Secret::new(redis.url())),
-        connect_timeout: Duration::from_secs(5),
-        timeout: Duration::from_secs(5),
-        ..RedisSettings::default()
-    };
-    let cache = Cache::start(
-        &MemorySettings::default(),
-        &settings,
-        &LoadSettings::default(),
-        &CoherenceSettings::default(),
-    )
-    .unwrap();
-    assert!(cache.redis().wait_up(SOON) && cache.wait_trusted(SOON));
-    cache
-}
 
 /// What `ttl = "upstream"` stands for: bounds, and time to confirm.
 fn policy() -> Policy {
@@ -96,7 +78,7 @@ fn request(policy: &Arc<Policy>, load: Load) -> Request {
     key.begin(1, "quote");
     key.parameter("symbol", "ACME");
     Request {
-        subject: CacheItem {
+        item: CacheItem {
             key: key.key(),
             policy: policy.clone(),
             tags: Box::new([Tag::new("quote:ACME")]),
@@ -106,7 +88,7 @@ fn request(policy: &Arc<Policy>, load: Load) -> Request {
             jitter: 0,
             tally: Arc::default(),
         },
-        making: Producer::Load(load),
+        producer: Producer::Load(load),
     }
 }
 
@@ -144,7 +126,8 @@ fn an_expired_copy_is_confirmed_by_any_replica() {
             (body(&first), first.outcome),
             ("{\"price\":1.5}", Outcome::Loaded)
         );
-        // The lease script tells values by this: one of a confirmation is another one, though its bytes are the same.
+        // The lease script tells values by this: one of a confirmation is another one, though its
+        // bytes are the same.
         let load_id = || redis.cli::<Vec<u8>>(&["GET", VALUE])[4..12].to_vec();
         let mut seen = vec![load_id()];
         // What happens elsewhere moves the history on.
@@ -200,7 +183,7 @@ fn a_copy_that_changed_is_replaced() {
 }
 
 #[test]
-fn what_was_invalidated_hard_is_fetched_anew() {
+fn a_hard_purged_entry_is_fetched_anew() {
     for kind in [Purge::Soft, Purge::Hard] {
         let (redis, upstream) = (
             RedisServer::start(),
@@ -225,7 +208,7 @@ fn what_was_invalidated_hard_is_fetched_anew() {
 }
 
 #[test]
-fn what_may_not_be_kept_is_in_no_tier() {
+fn a_no_store_answer_is_in_no_tier() {
     let redis = RedisServer::start();
     let upstream = FakeUpstream::start(Behaviour::always(quote(1.5, "max-age=3600")));
     let cache = cache(&redis);
@@ -260,7 +243,7 @@ fn the_upstreams_time_holds_in_both_tiers() {
         (Outcome::Loaded, Outcome::RedisHit)
     );
     for (cache, answer) in [(&a, &loaded), (&b, &found)] {
-        let ends = answer.entry.ends;
+        let ends = answer.entry.expiry;
         for end in [ends.memory_until, ends.fresh_until] {
             let left = Duration::from_micros(end - cache.clock().now());
             assert!(
@@ -278,7 +261,7 @@ fn the_upstreams_time_holds_in_both_tiers() {
 }
 
 #[test]
-fn its_404_is_absence_and_its_other_errors_are_failures() {
+fn an_upstreams_404_is_absence_and_its_other_errors_are_failures() {
     let redis = RedisServer::start();
     let upstream = FakeUpstream::start(Behaviour::always(
         Response::text(404, "no").with("Cache-Control", "max-age=60"),
@@ -296,7 +279,7 @@ fn its_404_is_absence_and_its_other_errors_are_failures() {
 }
 
 #[test]
-fn its_status_decides_where_the_body_is_not_needed() {
+fn the_status_decides_where_the_body_is_not_needed() {
     let long = "<p>not here</p>".repeat(400_000);
     let control = |response: Response| response.with("Cache-Control", "max-age=60");
     for (name, behaviour) in [
@@ -342,7 +325,7 @@ fn its_status_decides_where_the_body_is_not_needed() {
 }
 
 #[test]
-fn its_redirects_are_references_and_its_dates_have_any_form() {
+fn redirects_are_references_and_dates_have_any_form() {
     for (location, path) in [
         ("current", "/quote/current"),
         ("../other/", "/other/"),

@@ -1,4 +1,4 @@
-//! Starting, being ready, and ending well.
+//! The life of the process: start, readiness, and shutdown.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -20,7 +20,7 @@ use testkit::{SOON, free_address, the_usual_redis_port, until};
 const PATH: &str = "/articles?category=science";
 
 #[test]
-fn drains_when_it_is_asked_to_end() {
+fn larder_drains_when_it_is_asked_to_end() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         server: "drain_delay = \"3s\"\nshutdown_grace = \"20s\"",
@@ -56,7 +56,7 @@ fn drains_when_it_is_asked_to_end() {
 }
 
 #[test]
-fn says_at_the_end_which_invalidations_redis_has_not_taken() {
+fn larder_logs_at_the_end_which_invalidations_are_pending() {
     let (redis, news) = (RedisServer::start(), News::start());
     let proxy = FaultProxy::start(redis.address());
     let config = NewsConfig::default();
@@ -85,7 +85,7 @@ fn says_at_the_end_which_invalidations_redis_has_not_taken() {
 }
 
 #[test]
-fn ends_at_once_when_nothing_is_in_flight() {
+fn larder_ends_at_once_when_nothing_is_in_flight() {
     let (redis, news) = (RedisServer::start(), News::start());
     for signal in [Signal::TERM, Signal::INT] {
         let mut larder = NewsConfig::default().start(&news, &redis);
@@ -119,21 +119,22 @@ fn stopped_while_a_source_says_nothing(server: &'static str) -> (Duration, Strin
 }
 
 #[test]
-fn ends_within_its_grace_when_a_source_says_nothing() {
+fn larder_ends_within_its_grace_when_a_source_is_silent() {
     let (took, _) = stopped_while_a_source_says_nothing("shutdown_grace = \"1s\"");
     assert!(took < Duration::from_secs(6), "{took:?}");
 }
 
 #[test]
-fn the_grace_is_kept_to_the_millisecond() {
-    // Whole seconds would be two. What ends it is its own timer and not the server's, which would be at three or later.
+fn the_shutdown_grace_is_kept_to_the_millisecond() {
+    // Whole seconds would be two. What ends it is its own timer and not the server's, which would
+    // be at three or later.
     let (took, log) = stopped_while_a_source_says_nothing("shutdown_grace = \"2500ms\"");
     assert!(took >= Duration::from_millis(2500), "{took:?}");
     assert!(log.contains("the grace is over"), "{log}");
 }
 
 #[test]
-fn ends_while_the_database_is_frozen() {
+fn larder_ends_while_the_database_is_frozen() {
     let (redis, news) = (RedisServer::start(), News::start());
     let mut postgres = PostgresServer::start();
     let config = NewsConfig::default();
@@ -144,7 +145,8 @@ fn ends_while_the_database_is_frozen() {
     assert_eq!(get(&larder), 200);
 
     postgres.freeze();
-    // Whoever asks the database is told that it is away, in bounded time; who does not need it notices nothing.
+    // Whoever asks the database is told that it is away, in bounded time; who does not need it
+    // notices nothing.
     let began = Instant::now();
     let refused = larder.post("/keys", &json!({"name": "x"}));
     refused.problem(503);
@@ -159,7 +161,8 @@ fn ends_while_the_database_is_frozen() {
     larder.reload(&other.text(&news));
     until(SOON, "the new rate is in force", || get(&larder) == 429);
 
-    // Three seconds for the times of last use and five for the archive, where there is something to write.
+    // Three seconds for the times of last use and five for the archive, where there is something to
+    // write.
     larder.get("/articles?category=health").expect(200);
     let told = Instant::now();
     let status = larder.stop();
@@ -196,7 +199,7 @@ fn a_first_key_that_cannot_be_printed_is_made_again() {
 }
 
 #[test]
-fn what_is_no_http_leaves_no_line_in_the_log() {
+fn a_request_that_is_not_http_leaves_no_line_in_the_log() {
     let (redis, news) = (RedisServer::start(), News::start());
     let larder = NewsConfig::default().start(&news, &redis);
     larder.get(PATH).expect(200);
@@ -216,7 +219,7 @@ fn what_is_no_http_leaves_no_line_in_the_log() {
 }
 
 #[test]
-fn ready_says_how_each_dependency_is() {
+fn readyz_says_how_each_dependency_is() {
     let (redis, news) = (RedisServer::start(), News::start());
     let larder = NewsConfig::default().start(&news, &redis);
     let with_redis = |state: &str| {
@@ -237,7 +240,7 @@ fn ready_says_how_each_dependency_is() {
 
 /// The one test that needs the usual port of Redis.
 #[test]
-fn serves_with_nothing_configured() {
+fn larder_serves_with_nothing_configured() {
     let usual = the_usual_redis_port();
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let options = LarderOptions::unconfigured().in_folder(&folder);
@@ -279,7 +282,7 @@ fn serves_with_nothing_configured() {
 }
 
 #[test]
-fn many_may_start_together_on_an_empty_database() {
+fn many_larders_may_start_together_on_an_empty_database() {
     let (redis, news, postgres) = (RedisServer::start(), News::start(), PostgresServer::start());
     let options = NewsConfig::default()
         .options(&news, &redis)
@@ -299,7 +302,7 @@ fn many_may_start_together_on_an_empty_database() {
 }
 
 #[test]
-fn comes_back_after_a_crash_with_what_redis_holds() {
+fn larder_comes_back_after_a_crash_with_what_redis_holds() {
     let (redis, news) = (RedisServer::start(), News::start());
     let options = NewsConfig::default().options(&news, &redis);
     let mut crashes = Larder::start(&options);
@@ -326,7 +329,7 @@ fn comes_back_after_a_crash_with_what_redis_holds() {
 }
 
 #[test]
-fn refuses_an_address_that_is_taken() {
+fn larder_refuses_an_address_that_is_taken() {
     let (redis, news) = (RedisServer::start(), News::start());
     let larder = NewsConfig::default().start(&news, &redis);
     let bind = larder.address().to_string();

@@ -1,7 +1,9 @@
-//! The integration tests: real servers, the real binary, and every fault that a TCP proxy and a scripted upstream can make.
+//! The integration tests: real servers, the real binary, and every fault that a TCP proxy and a
+//! scripted upstream can make.
 //!
-//! One binary, so that it links once. A topic is a file; what they share is the crate `testkit`. A test starts every server that it
-//! needs and shares none with another test, so any of them runs alone and all of them run at once.
+//! One binary, so that it links once. A topic is a file; what they share is the crate `testkit`. A
+//! test starts every server that it needs and shares none with another test, so any of them runs
+//! alone and all of them run at once.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,15 +15,12 @@
 mod allocations;
 mod articles;
 mod bulkheads;
-mod cache;
 mod coherence;
 mod commands;
 mod database;
 mod database_roles;
 mod documents;
 mod edge;
-mod embedding;
-mod examples;
 mod floors;
 mod headers;
 mod http_api;
@@ -29,7 +28,6 @@ mod http_source;
 mod invalidation;
 mod keys;
 mod lifecycle;
-mod model;
 mod outbox;
 mod parameters;
 mod pauses;
@@ -47,3 +45,19 @@ mod stats;
 mod tags;
 mod upstream_faults;
 mod views;
+
+use std::time::Duration;
+
+use larder_cache::Cache;
+use testkit::SOON;
+use testkit::redis::RedisServer;
+
+/// A cache in this process, which Redis may keep waiting: the machine may be busy.
+#[track_caller]
+fn cache(redis: &RedisServer) -> Cache {
+    let patient = Duration::from_secs(5);
+    let builder = Cache::builder().redis(&redis.url());
+    let cache = builder.redis_timeouts(patient, patient).build().unwrap();
+    assert!(cache.redis().wait_up(SOON) && cache.wait_trusted(SOON));
+    cache
+}

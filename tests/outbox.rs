@@ -1,7 +1,7 @@
-//! Changes behind larder's back: a commit to a watched table, whoever makes it and whatever fails meanwhile.
+//! The outbox: commits to a watched table, by any writer and through any failure.
 //!
-//! The source is the upstream with versions, as in `invalidation`: a table says which categories have changed, and nothing but an
-//! invalidation makes an old version go.
+//! The source has versions, as in `invalidation`: a table says which categories changed, and only
+//! an invalidation removes an old version.
 
 use std::io::Write;
 use std::time::Duration;
@@ -48,7 +48,7 @@ impl Two {
         let redis_proxy = FaultProxy::start(redis.address());
         let postgres = PostgresServer::start();
         let url = postgres.new_database();
-        // Without its bus a replica goes on serving what it has: what is fresh is so because of the outbox.
+        // Without its bus a replica keeps serving its copies, so only the outbox makes them fresh.
         let config = VersionsConfig {
             disconnected_ttl: None,
             ..VersionsConfig::default()
@@ -169,7 +169,7 @@ const COPY: &str = "COPY marks (category) FROM STDIN";
 const TOUCH: &str = "UPDATE marks SET seen = seen + 1 WHERE category = 'science'";
 
 #[test]
-fn any_statement_is_fresh_on_both_replicas() {
+fn any_statement_invalidates_on_both_replicas() {
     let mut two = Two::start();
     for sql in [
         TOUCH,
@@ -196,7 +196,7 @@ fn any_statement_is_fresh_on_both_replicas() {
 }
 
 #[test]
-fn what_is_rolled_back_is_not_delivered() {
+fn a_rolled_back_change_is_not_delivered() {
     let mut two = Two::start();
     two.publish("health");
     two.run("BEGIN; UPDATE marks SET seen = 1 WHERE category = 'health'; ROLLBACK");
@@ -222,7 +222,7 @@ fn commits_out_of_their_order_are_all_delivered() {
 }
 
 #[test]
-fn ten_thousand_rows_in_one_statement() {
+fn ten_thousand_rows_of_one_statement_are_delivered() {
     let mut two = Two::start();
     two.run("INSERT INTO marks (category) SELECT 'other' || i FROM generate_series(1, 9997) AS i");
     two.until_delivered();
@@ -256,7 +256,7 @@ fn ten_thousand_rows_in_one_statement() {
 }
 
 #[test]
-fn the_listeners_backend_is_terminated() {
+fn commits_are_delivered_when_the_listeners_backend_is_terminated() {
     let mut two = Two::start();
     two.makes_fresh("science", TOUCH);
     let new = two.publish("science");
@@ -274,7 +274,7 @@ fn the_listeners_backend_is_terminated() {
 }
 
 #[test]
-fn postgres_is_restarted() {
+fn commits_are_delivered_over_a_restart_of_postgres() {
     let mut two = Two::start();
     two.publish("science");
     two.postgres.restart();
@@ -283,14 +283,14 @@ fn postgres_is_restarted() {
 }
 
 #[test]
-fn redis_is_down_during_the_commit() {
+fn a_commit_while_redis_is_down_is_delivered_later() {
     let mut two = Two::start();
     two.makes_fresh("science", TOUCH);
     let new = two.publish("science");
     let health = two.publish("health");
     two.redis_proxy.cut();
     two.run(TOUCH);
-    // Each of them reads it for itself, and nobody takes it for delivered.
+    // Each replica reads the row for itself, and none marks it delivered.
     two.until_fresh("science", new);
     two.run("UPDATE marks SET seen = seen + 1 WHERE category = 'health'");
     two.until_fresh("health", health);
@@ -311,7 +311,7 @@ fn redis_is_down_during_the_commit() {
 }
 
 #[test]
-fn redis_is_killed_and_comes_back_empty() {
+fn commits_are_delivered_when_redis_comes_back_empty() {
     let mut two = Two::start();
     let new = two.publish("science");
     two.redis.kill();
@@ -324,7 +324,7 @@ fn redis_is_killed_and_comes_back_empty() {
 }
 
 #[test]
-fn whoever_cannot_reach_redis_leaves_it_to_who_can() {
+fn a_replica_without_redis_leaves_delivery_to_the_others() {
     let mut two = Two::prepare();
     let direct = format!("redis://{}", two.redis.address());
     two.replicas = vec![Larder::start(&two.options)];
@@ -343,7 +343,7 @@ fn whoever_cannot_reach_redis_leaves_it_to_who_can() {
 }
 
 #[test]
-fn no_larder_runs_during_the_commit() {
+fn a_commit_while_no_larder_runs_is_delivered_later() {
     let mut two = Two::start();
     let new = two.publish("science");
     for replica in &mut two.replicas {
@@ -390,7 +390,8 @@ fn a_listener_that_is_half_open_is_found_and_the_other_takes_over() {
     two.until_fresh("science", new);
     two.until_delivered();
     proxy.restore();
-    // Whether it had found out, or was in the middle of a statement, for which the client has no limit: now it goes on.
+    // Whether it had found out, or was in the middle of a statement, for which the client has no
+    // limit: now it goes on.
     let newer = two.publish("science");
     two.run(TOUCH);
     two.until_fresh("science", newer);
@@ -423,7 +424,7 @@ fn a_writer_that_dies_between_commit_and_invalidation_has_left_it_to_the_others(
 }
 
 #[test]
-fn what_its_writer_has_delivered_nobody_else_does() {
+fn a_row_that_its_writer_has_delivered_is_delivered_once() {
     let mut two = Two::start();
     let database = two.database();
     two.publish("health");

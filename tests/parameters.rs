@@ -1,13 +1,14 @@
-//! A parameter out of its limits is told so, and costs neither an upstream a call nor the cache a place.
+//! Invalid parameters are reported, and cost no call to an upstream and no entry in the cache.
 
 use testkit::news::{News, NewsConfig};
 use testkit::redis::RedisServer;
 
 #[test]
-fn every_bad_one_is_400_and_says_what_is_valid() {
+fn every_invalid_parameter_is_400_and_says_what_is_valid() {
     let (redis, news) = (RedisServer::start(), News::start());
     let larder = NewsConfig::default().start(&news, &redis);
-    // The query, the parameter that is wrong with it, and something that the answer has to say of what is valid.
+    // The query, the parameter that is wrong with it, and something that the answer has to say of
+    // what is valid.
     let bad = [
         ("category=politics", "category", "technology"),
         ("category=Technology", "category", "technology"),
@@ -53,7 +54,7 @@ fn every_bad_one_is_400_and_says_what_is_valid() {
 }
 
 #[test]
-fn none_that_is_merely_odd_is_an_error_of_the_server() {
+fn no_odd_parameter_is_an_error_of_the_server() {
     let (redis, news) = (RedisServer::start(), News::start());
     let larder = NewsConfig::default().start(&news, &redis);
     let long = format!("source={}", "x".repeat(4000));

@@ -1,5 +1,5 @@
-//! An upstream that asks to be left alone: what is not asked then, for how long, and how an admin
-//! ends it.
+//! Pauses: an upstream that asks to be left alone is not called for a while, and an admin can end
+//! that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,7 +54,7 @@ fn paused(larder: &Larder, path: &str) -> u64 {
 }
 
 #[test]
-fn is_left_alone_for_one_path_and_a_minute_at_most() {
+fn a_source_without_a_quota_pauses_for_one_path_and_a_minute_at_most() {
     for (retry_after, least) in [
         (FOR_EVER, 1),
         ("86400", 1),
@@ -79,7 +79,7 @@ fn is_left_alone_for_one_path_and_a_minute_at_most() {
 }
 
 #[test]
-fn one_with_a_quota_is_left_alone_altogether_as_long_as_is_set() {
+fn a_source_with_a_quota_pauses_altogether_for_the_time_that_is_set() {
     let (origin, _) = origin(FOR_EVER);
     let upstream = "quota = [\"100/1m\"]\nmax_pause = \"20m\"";
     let larder = Larder::start(&options(&origin, upstream));
@@ -91,7 +91,7 @@ fn one_with_a_quota_is_left_alone_altogether_as_long_as_is_set() {
 }
 
 #[test]
-fn an_admin_ends_it_for_what_is_named_on_every_replica() {
+fn an_invalidation_ends_a_pause_on_every_replica() {
     let ways: [fn(&str) -> Value; 4] = [
         |id| json!({"tags": [format!("thing:{id}")]}),
         |id| json!({"paths": [format!("/thing/{id}")], "soft": true}),
@@ -132,7 +132,7 @@ fn an_admin_ends_it_for_what_is_named_on_every_replica() {
 }
 
 #[test]
-fn a_copy_stands_in_meanwhile_and_the_source_is_asked_when_it_is_over() {
+fn a_stale_copy_is_served_during_a_pause_and_the_source_is_asked_after_it() {
     let (origin, busy) = origin("1");
     busy.store(false, Ordering::SeqCst);
     let options = options(&origin, "").with_config_text(

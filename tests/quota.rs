@@ -1,5 +1,5 @@
-//! What an upstream allows is kept to by all replicas together, and a spent quota is no error as long as there is something to
-//! serve.
+//! Quotas: all replicas together stay within an upstream's quota. While something can be served, a
+//! spent quota is not an error.
 
 use std::sync::Arc;
 use std::thread;
@@ -12,7 +12,7 @@ use testkit::upstream::{Behaviour, FakeUpstream, Request};
 use testkit::{SOON, until};
 
 #[test]
-fn two_replicas_share_one() {
+fn two_replicas_share_one_quota() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         newsapi_quota: &["4/1h"],
@@ -51,7 +51,7 @@ fn two_replicas_share_one() {
 }
 
 #[test]
-fn it_holds_when_redis_comes_back_empty() {
+fn a_quota_holds_when_redis_comes_back_empty() {
     let (mut redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         newsapi_quota: &["2/1h"],
@@ -98,7 +98,7 @@ fn know_each_other(replicas: &[Larder], redis: &RedisServer) {
 }
 
 #[test]
-fn two_replicas_keep_it_when_redis_comes_back_empty() {
+fn two_replicas_keep_a_quota_when_redis_comes_back_empty() {
     let (mut redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         newsapi_quota: &["3/1h"],
@@ -129,7 +129,7 @@ fn two_replicas_keep_it_when_redis_comes_back_empty() {
 }
 
 #[test]
-fn what_was_spent_without_redis_counts_when_it_is_back() {
+fn calls_made_without_redis_count_when_it_is_back() {
     let (mut redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         newsapi_quota: &["3/1h"],
@@ -159,7 +159,7 @@ fn what_was_spent_without_redis_counts_when_it_is_back() {
 }
 
 #[test]
-fn spent_by_one_upstream_is_a_partial_answer_that_lives_its_whole_time() {
+fn a_quota_spent_by_one_upstream_is_a_partial_answer_for_its_whole_ttl() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         memory: "100s",
@@ -184,7 +184,7 @@ fn spent_by_one_upstream_is_a_partial_answer_that_lives_its_whole_time() {
 }
 
 #[test]
-fn spent_warm_is_a_stale_answer() {
+fn a_quota_spent_warm_is_a_stale_answer() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         memory: "1s",
@@ -205,7 +205,7 @@ fn spent_warm_is_a_stale_answer() {
 }
 
 #[test]
-fn spent_cold_with_an_archive_is_the_archive() {
+fn a_quota_spent_cold_with_an_archive_is_the_archive() {
     let news = News::start();
     let (redis, other_redis) = (RedisServer::start(), RedisServer::start());
     let folder = Arc::new(tempfile::tempdir().unwrap());
@@ -228,7 +228,7 @@ fn spent_cold_with_an_archive_is_the_archive() {
 }
 
 #[test]
-fn one_that_comes_back_in_time_is_waited_for() {
+fn a_quota_that_comes_back_in_time_is_waited_for() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         guardian_quota: &["1/1s"],
@@ -253,7 +253,7 @@ fn one_that_comes_back_in_time_is_waited_for() {
 }
 
 #[test]
-fn a_whole_is_renewed_when_the_quota_of_its_part_is_back() {
+fn a_composite_is_renewed_when_the_quota_of_its_part_is_back() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         memory: "1h",
@@ -285,7 +285,7 @@ fn times(upstream: &FakeUpstream) -> Vec<std::time::Instant> {
 }
 
 #[test]
-fn the_upstreams_own_word_counts_too() {
+fn a_429_of_the_upstream_counts_as_a_spent_quota() {
     let (redis, news) = (RedisServer::start(), News::start());
     let spent = guardian_error(429, "API rate limit exceeded").with("Retry-After", "3600");
     news.guardian.behave(Behaviour::always(spent));

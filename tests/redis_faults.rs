@@ -1,4 +1,4 @@
-//! Redis away, silent, slow, full, or holding nonsense: the articles come all the same.
+//! Redis stopped, silent, slow, full, or holding corrupt values: answers come all the same.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -36,7 +36,7 @@ fn until_shared(replicas: &[Larder], mut categories: impl Iterator<Item = &'stat
 }
 
 #[test]
-fn stopped_before_the_start_and_there_later() {
+fn a_redis_that_comes_after_the_start_is_found() {
     let mut redis = RedisServer::start();
     redis.stop();
     let news = News::start();
@@ -63,7 +63,7 @@ fn stopped_before_the_start_and_there_later() {
 }
 
 #[test]
-fn killed_in_the_middle_and_back_again() {
+fn a_redis_that_is_killed_and_restarted_costs_no_answer() {
     let mut redis = RedisServer::start();
     let news = News::start();
     let config = NewsConfig {
@@ -117,7 +117,7 @@ impl Drop for End<'_> {
 }
 
 #[test]
-fn behind_a_network_that_fails_in_every_way() {
+fn a_network_that_fails_in_every_way_costs_no_answer() {
     let (redis, news) = (RedisServer::start(), News::start());
     let proxy = FaultProxy::start(redis.address());
     let config = NewsConfig {
@@ -157,7 +157,7 @@ fn behind_a_network_that_fails_in_every_way() {
 }
 
 #[test]
-fn frozen() {
+fn a_frozen_redis_costs_no_answer() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         redis_timeout: "100ms",
@@ -175,7 +175,7 @@ fn frozen() {
 }
 
 #[test]
-fn full() {
+fn a_full_redis_leaves_values_in_memory() {
     let (redis, news) = (RedisServer::start(), News::start());
     let larder = NewsConfig::default().start(&news, &redis);
     let _: () = redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
@@ -189,7 +189,7 @@ fn full() {
 }
 
 #[test]
-fn required() {
+fn a_required_redis_decides_start_and_readiness() {
     let mut redis = RedisServer::start();
     let news = News::start();
     let config = NewsConfig {
@@ -218,7 +218,7 @@ fn required() {
 }
 
 #[test]
-fn holding_a_value_that_is_none() {
+fn a_corrupt_value_in_redis_is_a_miss() {
     let (redis, news) = (RedisServer::start(), News::start());
     // Without the memory tier every request reads Redis.
     let config = NewsConfig {
@@ -300,7 +300,7 @@ fn holding_a_value_that_is_none() {
 }
 
 #[test]
-fn with_tls_and_a_user_of_its_own() {
+fn redis_is_used_with_tls_and_a_user_of_its_own() {
     let (redis, news) = (RedisServer::start_with_tls_and_user(), News::start());
     let config = NewsConfig::default();
     let untrusting = config.options(&news, &redis);

@@ -1,5 +1,5 @@
-//! A Redis that answers and does not do what it is for: each state is told, costs no answer, and
-//! ends with its cause.
+//! A Redis that answers but refuses: each state is reported, costs no answer, and ends with its
+//! cause.
 
 use serde_json::{Value, json};
 
@@ -96,7 +96,7 @@ fn comes_and_goes(
 }
 
 #[test]
-fn read_only() {
+fn a_read_only_redis_is_a_state_that_ends() {
     comes_and_goes(
         "read-only",
         true,
@@ -106,7 +106,7 @@ fn read_only() {
 }
 
 #[test]
-fn a_replica_that_has_lost_its_primary() {
+fn a_redis_replica_without_its_primary_is_read_only() {
     comes_and_goes(
         "read-only",
         true,
@@ -119,7 +119,7 @@ fn a_replica_that_has_lost_its_primary() {
 }
 
 #[test]
-fn full() {
+fn a_full_redis_is_a_state_that_ends() {
     // It takes invalidations all the same.
     comes_and_goes(
         "full",
@@ -130,7 +130,7 @@ fn full() {
 }
 
 #[test]
-fn without_a_disk() {
+fn a_redis_that_cannot_write_its_disk_is_a_state_that_ends() {
     comes_and_goes(
         "refusing",
         true,
@@ -140,7 +140,7 @@ fn without_a_disk() {
 }
 
 #[test]
-fn without_enough_replicas() {
+fn a_redis_without_enough_replicas_is_a_state_that_ends() {
     comes_and_goes(
         "refusing",
         true,
@@ -150,7 +150,7 @@ fn without_enough_replicas() {
 }
 
 #[test]
-fn permitting_no_scripts() {
+fn a_redis_that_permits_no_scripts_is_a_state_that_ends() {
     comes_and_goes(
         "not permitted",
         true,
@@ -160,7 +160,7 @@ fn permitting_no_scripts() {
 }
 
 #[test]
-fn permitting_no_fills() {
+fn a_redis_that_permits_no_fills_is_a_state_that_ends() {
     comes_and_goes(
         "not permitted",
         false,
@@ -170,7 +170,7 @@ fn permitting_no_fills() {
 }
 
 #[test]
-fn wanting_a_password() {
+fn a_redis_that_wants_another_password_is_not_permitted() {
     let redis = RedisServer::start();
     redis.cli::<()>(&["CONFIG", "SET", "requirepass", "secret-of-the-test"]);
     let versions = Versions::start();
@@ -210,7 +210,7 @@ fn wanting_a_password() {
 }
 
 #[test]
-fn loading_at_the_start() {
+fn a_redis_that_is_loading_is_a_state_that_ends() {
     let mut redis = RedisServer::start();
     let many = "for i = 1, 10000 do redis.call('SET', 'other:' .. i, string.rep('x', 100)) end";
     redis.cli::<()>(&["EVAL", many, "0"]);

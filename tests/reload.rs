@@ -1,4 +1,4 @@
-//! Being told to read the configuration again.
+//! Reloading the configuration.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use testkit::{SOON, free_address, until};
 const PATH: &str = "/articles?category=science";
 
 #[test]
-fn reads_its_configuration_again_when_told() {
+fn a_reload_reads_the_configuration_again() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig::default();
     let larder = config.start(&news, &redis);

@@ -1,4 +1,5 @@
-//! What is secret stays secret: upstream keys, API keys and passwords, with everything logged that can be logged.
+//! Secrets: upstream keys, API keys and passwords appear in no log, answer or key, whatever is
+//! logged.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -210,7 +211,7 @@ fn a_wrong_configuration_is_named_without_what_is_secret_in_it() {
 }
 
 #[test]
-fn nothing_that_the_environment_fills_in_is_shown() {
+fn no_value_from_the_environment_is_shown() {
     const HEADER: &str = "a-header-secret-0123";
     const IN_URL: &str = "a-url-secret-4567";
     let redis = RedisServer::start();
@@ -288,7 +289,7 @@ ttl = {{ memory = \"1s\", redis = \"1s\" }}
 }
 
 #[test]
-fn what_is_written_is_not_logged() {
+fn a_written_value_is_not_logged() {
     const VALUE: &str = "a-value-that-is-nobodys-business";
     let config = include_str!("../config.toml");
     let mut larder = Larder::start(&LarderOptions::new(config).env("RUST_LOG", "debug"));

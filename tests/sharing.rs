@@ -1,4 +1,4 @@
-//! What larders on one Redis share: what is made from the same things, and nothing else.
+//! Replicas on one Redis share what has the same source, and nothing else.
 
 use std::sync::Arc;
 
@@ -37,12 +37,7 @@ fn named(options: &[LarderOptions]) -> Vec<(bool, String)> {
     }
     for (at, larder) in larders.iter().enumerate() {
         let user = json!({"name": format!("of {at}"), "email": "x@example.com"});
-        let put = larder
-            .call("PUT", "/users/1")
-            .key(ADMIN_KEY)
-            .json(&user)
-            .send();
-        put.expect(200);
+        larder.put("/users/1", &user).expect(200);
     }
     let read = larders.iter().map(|larder| {
         let (shared, user) = read(larder, "/users/1");
@@ -59,8 +54,9 @@ fn two_databases_share_no_rows() {
     // Employees are wholes of two parts.
     let larders = Larder::start_many(2, &on(&redis));
     for (larder, status) in larders.iter().zip(["in", "out"]) {
-        let put = larder.call("PUT", "/employees/1/status").key(ADMIN_KEY);
-        put.json(&json!({ "status": status })).send().expect(200);
+        larder
+            .put("/employees/1/status", &json!({ "status": status }))
+            .expect(200);
     }
     for (larder, status) in larders.iter().zip(["in", "out"]) {
         let (shared, employee) = read(larder, "/employees/1");

@@ -1,4 +1,4 @@
-//! Many requests at once: one call to each upstream, few threads, and no more loads than are allowed.
+//! Many requests at once: one call to each upstream, few threads, and no more loads than allowed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -45,7 +45,7 @@ fn a_thousand_requests_over_four_processes_are_one_call_to_each_upstream() {
 }
 
 #[test]
-fn a_crowd_at_a_stale_one_renews_it_once() {
+fn a_crowd_at_a_stale_entry_renews_it_once() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         memory: "1s",

@@ -1,4 +1,4 @@
-//! What `/cache/stats` counts: requests once each, and every tier for each resource and part.
+//! `/cache/stats`: each request is counted once, and every tier for each resource and part.
 
 use serde_json::{Value, json};
 

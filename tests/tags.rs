@@ -1,5 +1,5 @@
-//! Tags that a person writes: read as the path of a request is, and told where nothing can have
-//! them.
+//! Tags written by a person: read like the path of a request, with a warning if no entry can have
+//! one.
 
 use serde_json::json;
 

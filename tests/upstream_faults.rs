@@ -1,4 +1,4 @@
-//! An upstream that answers badly, slowly or not at all, and both of them at once.
+//! Upstreams that answer badly, slowly or not at all, one of them or both.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,8 @@ use testkit::{SOON, until};
 
 const PATH: &str = "/articles?category=technology";
 
-/// Every way in which an upstream can fail that both of them share, each with whether it takes time.
+/// Every way in which an upstream can fail that both of them share, each with whether it takes
+/// time.
 fn failures() -> Vec<(&'static str, Behaviour, bool)> {
     let always = Behaviour::always;
     let whole = || Response::text(200, &" ".repeat(2000));
@@ -127,7 +128,7 @@ fn quick() -> NewsConfig {
 }
 
 #[test]
-fn one_that_fails_leaves_the_other_ones_articles() {
+fn a_failing_upstream_leaves_the_other_ones_articles() {
     for (name, failure, _) in failures() {
         for bad in ["newsapi", "guardian"] {
             let (redis, news) = (RedisServer::start(), News::start());
@@ -161,7 +162,7 @@ fn one_that_fails_leaves_the_other_ones_articles() {
 }
 
 #[test]
-fn one_that_is_gone_leaves_the_other_ones_articles() {
+fn an_unreachable_upstream_leaves_the_other_ones_articles() {
     let (redis, mut news) = (RedisServer::start(), News::start());
     let options = quick().options(&news, &redis);
     // Nobody listens at its old address any more.
@@ -172,7 +173,7 @@ fn one_that_is_gone_leaves_the_other_ones_articles() {
 }
 
 #[test]
-fn what_was_partial_is_whole_soon_and_costs_the_other_no_call() {
+fn a_partial_answer_is_whole_soon_and_costs_the_other_no_call() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         memory: "100s",
@@ -195,7 +196,7 @@ fn what_was_partial_is_whole_soon_and_costs_the_other_no_call() {
 }
 
 #[test]
-fn both_failing_cold_is_an_error_in_good_form() {
+fn two_failing_upstreams_cold_are_a_problem_document() {
     for (name, failure, slow) in failures() {
         let (redis, news) = (RedisServer::start(), News::start());
         news.behave(&failure);
@@ -229,7 +230,7 @@ fn both_failing_cold_is_an_error_in_good_form() {
 }
 
 #[test]
-fn both_failing_warm_is_a_stale_answer() {
+fn two_failing_upstreams_warm_are_a_stale_answer() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         memory: "1s",
@@ -252,7 +253,7 @@ fn both_failing_warm_is_a_stale_answer() {
 }
 
 #[test]
-fn one_failing_warm_keeps_its_stale_articles_beside_the_new_ones() {
+fn a_failing_upstream_keeps_its_stale_articles_beside_the_new_ones() {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
         memory: "1s",
@@ -272,7 +273,7 @@ fn one_failing_warm_keeps_its_stale_articles_beside_the_new_ones() {
 }
 
 #[test]
-fn both_failing_cold_with_an_archive_is_the_archive() {
+fn two_failing_upstreams_cold_with_an_archive_are_the_archive() {
     let news = News::start();
     let (redis, other_redis) = (RedisServer::start(), RedisServer::start());
     let folder = Arc::new(tempfile::tempdir().unwrap());

@@ -1,4 +1,4 @@
-//! A view is cut from what was loaded once: it costs no call and has no place of its own.
+//! Views: cut from one load, with no call and no entry of their own.
 
 use testkit::larder::ADMIN_KEY;
 use testkit::news::{News, NewsConfig, titles};
@@ -52,7 +52,7 @@ fn every_view_is_cut_from_one_load() {
 }
 
 #[test]
-fn every_way_to_write_it_is_one_key() {
+fn every_way_to_write_a_view_is_one_key() {
     let (redis, news) = (RedisServer::start(), News::start());
     let larder = NewsConfig::default().start(&news, &redis);
     let first = larder

@@ -1,9 +1,11 @@
-//! What a memory hit costs when there are a million entries and not a thousand, each asked for as often as any other.
+//! The cost of a memory hit with a million entries instead of a thousand, all equally likely.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::load::{Client, Load};
+use testkit::client::Session;
+
+use super::load::Load;
 use super::report::Report;
 use super::servers::{SERVER_CORE, Server, Stage};
 use super::{Contender, Plan, interleaved};
@@ -41,14 +43,17 @@ fn fill(larder: &Server, count: usize) {
     thread::scope(|scope| {
         for _ in 0..32 {
             scope.spawn(|| {
-                let mut client = Client::connect(larder.address());
+                let mut session = Session::connect(larder.address()).unwrap();
                 let (name, value) = larder.authorization();
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     if number > count {
                         break;
                     }
-                    let answer = client.get(&format!("/rows/{number}"), &[(&name, &value)]);
+                    let path = format!("/rows/{number}");
+                    let answer = session
+                        .send("GET", &path, &[(&name, &value)], None)
+                        .unwrap();
                     assert_eq!(answer.status, 200);
                 }
             });

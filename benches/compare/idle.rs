@@ -1,14 +1,16 @@
-//! larder as it is where nothing is configured, and before anybody asks.
+//! An idle larder without configuration: start-up time, memory and threads.
 
-use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::load::{Client, quantile};
-use super::processes::{Process, free_address, status};
-use super::report::Report;
+use testkit::free_address;
 
-/// Starts it in an empty folder several times; the last one is looked at once it has nothing more to do.
+use super::processes::{Process, status, until_ready};
+use super::report::Report;
+use super::support::quantile;
+
+/// Starts it several times in an empty folder. Memory and threads are those of the last one, once
+/// it is idle.
 pub fn measure(report: &mut Report) {
     const STARTS: usize = 7;
     let mut took = Vec::new();
@@ -34,16 +36,4 @@ pub fn measure(report: &mut Report) {
     let memory = status(process.id(), "VmRSS") * 1024;
     let threads = status(process.id(), "Threads");
     report.idle(quantile(took, 0.5), memory, threads);
-}
-
-/// Waits until it says that it is ready.
-pub fn until_ready(at: SocketAddr) {
-    let began = Instant::now();
-    loop {
-        assert!(began.elapsed() < Duration::from_secs(20), "larder is ready");
-        if TcpStream::connect(at).is_ok() && Client::connect(at).get("/readyz", &[]).status == 200 {
-            return;
-        }
-        std::thread::sleep(Duration::from_micros(500));
-    }
 }

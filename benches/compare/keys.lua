@@ -1,5 +1,5 @@
--- One request for one of KEYS numbers behind the path: in turn, made beforehand, so that wrk has nothing to do for them; or, where there
--- is WITHOUT_ORDER, any of them.
+-- A request for one of KEYS numbers behind the path: in turn and made beforehand, so that wrk has
+-- nothing left to do for them. With WITHOUT_ORDER, any of the numbers.
 local requests, at, keys = {}, 0, tonumber(os.getenv("KEYS"))
 
 if os.getenv("WITHOUT_ORDER") then

@@ -1,12 +1,13 @@
-//! Load: `wrk` and what it says, and a client of one connection.
+//! Load: `wrk` and the figures that it prints.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
+use testkit::client::Session;
+
 use super::processes::{busy, memory, on_core};
 use super::servers::{CLIENT_CORE, Server};
+use super::support::quantile;
 
 /// What one server is asked for, and how.
 pub struct Load {
@@ -17,7 +18,7 @@ pub struct Load {
     pub headers: Vec<(String, String)>,
     /// The status of its answers.
     pub status: u16,
-    /// A header of theirs and how it begins, by which they tell that they come from where they should.
+    /// A response header and its prefix that prove where the answer came from.
     pub says: Option<(&'static str, &'static str)>,
     pub connections: usize,
     /// More than one: the numbers of so many follow the URL in turn.
@@ -79,7 +80,7 @@ impl Load {
         }
     }
 
-    /// Asks twice, since the first answer may be a miss, and sees that the second is what is to be measured.
+    /// Asks twice, since the first answer may be a miss. Checks that the second is a hit.
     pub fn check(&self) {
         let key = if self.keys > 0 { "1" } else { "" };
         let path = format!("{}{key}", self.path);
@@ -87,9 +88,10 @@ impl Load {
         let headers: Vec<(&str, &str)> = headers
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
-        let mut client = Client::connect(self.server.address());
-        client.get(&path, &headers);
-        let answer = client.get(&path, &headers);
+        let mut session = Session::connect(self.server.address()).unwrap();
+        let mut ask = || session.send("GET", &path, &headers, None).unwrap();
+        ask();
+        let answer = ask();
         assert_eq!(answer.status, self.status, "{}", self.name);
         if let Some((name, begins)) = self.says {
             let said = answer.header(name).unwrap_or_default();
@@ -182,7 +184,8 @@ impl Measured {
 }
 
 impl Measured {
-    /// How many times as many requests a second as `other`: the median of the rounds, in each of which the machine was as fast for both.
+    /// The ratio of requests a second to `other`: the median over the rounds, since within a round
+    /// the machine was equally fast for both.
     pub fn to(&self, other: &Measured) -> f64 {
         self.ratio(other, |round| round.per_second)
     }
@@ -195,84 +198,5 @@ impl Measured {
     fn ratio(&self, other: &Measured, of: fn(&Round) -> f64) -> f64 {
         let rounds = self.rounds.iter().zip(&other.rounds);
         quantile(rounds.map(|(mine, its)| of(mine) / of(its)).collect(), 0.5)
-    }
-}
-
-pub fn quantile(mut of: Vec<f64>, share: f64) -> f64 {
-    of.sort_by(f64::total_cmp);
-    of[((of.len() - 1) as f64 * share).round() as usize]
-}
-
-/// One connection that is kept.
-pub struct Client {
-    stream: BufReader<TcpStream>,
-    host: SocketAddr,
-}
-
-/// An answer.
-pub struct Answer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-}
-
-impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let mut headers = self.headers.iter();
-        let found = headers.find(|(known, _)| known.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.as_str())
-    }
-}
-
-impl Client {
-    pub fn connect(host: SocketAddr) -> Client {
-        let stream = TcpStream::connect(host).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
-        Client {
-            stream: BufReader::new(stream),
-            host,
-        }
-    }
-
-    pub fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Answer {
-        let mut text = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.host);
-        for (name, value) in headers {
-            text += &format!("{name}: {value}\r\n");
-        }
-        text += "\r\n";
-        self.stream.get_mut().write_all(text.as_bytes()).unwrap();
-        let first = self.line();
-        let status = first
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok());
-        let mut headers = Vec::new();
-        loop {
-            let line = self.line();
-            let Some((name, value)) = line.split_once(':') else {
-                break;
-            };
-            headers.push((name.to_owned(), value.trim().to_owned()));
-        }
-        let mut answer = Answer {
-            status: status.unwrap_or_else(|| panic!("an answer: {first:?}")),
-            headers,
-            body: Vec::new(),
-        };
-        if answer.status != 304 {
-            let length = answer.header("content-length").unwrap_or("0");
-            answer.body.resize(length.parse().unwrap(), 0);
-            self.stream.read_exact(&mut answer.body).unwrap();
-        }
-        answer
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stream.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
     }
 }

@@ -1,13 +1,16 @@
-//! larder beside what people use now, on one machine and in one run: `scripts/compare`, some minutes.
+//! Compares larder with what people use now, on one machine in one run: `scripts/compare`, some
+//! minutes.
 //!
-//! Everybody serves the same JSON body of 4 KiB over loopback. One core is for the server and another for `wrk`. The rounds of all
-//! servers are short and interleaved, so that what else the machine does meets all of them, and each server is several processes that
-//! take turns, since where one happens to lie in memory is worth a tenth of its speed. All are started before the first round: a
-//! process is slow while it is young. A figure is the median of its rounds, a ratio the median of those within one round, or that of
-//! the fastest rounds. The bare handler is actix-web with larder's allocator, and sends what larder sends, byte for byte. What is not
-//! installed is named.
+//! All serve the same JSON body of 4 KiB over loopback. The server has one core and `wrk` another.
+//! Rounds are short and interleaved, so that disturbances of the machine meet all servers alike.
+//! Each server is several processes that take turns, since the memory layout of a process is worth
+//! a tenth of its speed. All start before the first round, since a young process is slow. A figure
+//! is the median of its rounds. A ratio is the median of the ratios within one round, or that of
+//! the fastest rounds. The bare handler is actix-web with larder's allocator, and sends the same
+//! bytes as larder. The report names what is not installed.
 //!
-//! After `--`: `--rounds N`, `--seconds N` of each, `--write` to put the tables into docs/performance.md.
+//! After `--`: `--rounds N`, `--seconds N` of each, `--write` to put the tables into
+//! docs/performance.md.
 
 #![allow(
     clippy::unwrap_used,
@@ -32,9 +35,11 @@ use std::hint::black_box;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use load::{Client, Load, Measured, Round};
+use load::{Load, Measured, Round};
 use report::Report;
 use servers::{Server, Stage};
+use testkit::client::Session;
+use testkit::redis::RedisServer;
 
 // The program's own allocator: the bare handler is to have no other.
 #[global_allocator]
@@ -97,7 +102,8 @@ fn main() {
     entries::measure(&stage, &plan, &mut report);
     stage.share_all_cores();
     both_cores(&stage, &plan, &mut report);
-    report.invalidations(support::propagation::propagation(&support::Redis::start()).slowest);
+    report
+        .invalidations(support::propagation::propagation(&RedisServer::start_as_shipped()).slowest);
     let text = report.end(&stage.left_out);
     println!("{text}");
     if plan.write {
@@ -105,7 +111,8 @@ fn main() {
     }
 }
 
-/// Somebody who is compared: starts a server, fills its cache, and tells what to ask it for; nothing where it is not installed.
+/// A contender: starts a server, fills its cache, and returns the loads to measure. None if it is
+/// not installed.
 type Contender<'a> = Box<dyn Fn() -> Vec<Load> + 'a>;
 
 /// A server with a core of its own, `wrk` with the other.
@@ -160,15 +167,19 @@ fn one_core_each(stage: &Stage, plan: &Plan, report: &mut Report) {
     misses(&larder(), report);
 }
 
-/// larder's own part of a miss: all of it as its client sees it, less what `Server-Timing` says that the source took.
+/// larder's own share of a miss: the time its client sees, less the source's time from
+/// `Server-Timing`.
 fn misses(larder: &Server, report: &mut Report) {
     const MISSES: usize = 500;
-    let mut client = Client::connect(larder.address());
+    let mut session = Session::connect(larder.address()).unwrap();
     let (name, value) = larder.authorization();
     let own: Vec<f64> = (0..MISSES)
         .map(|at| {
             let began = Instant::now();
-            let answer = client.get(&format!("/missed/{}", at + 1), &[(&name, &value)]);
+            let path = format!("/missed/{}", at + 1);
+            let answer = session
+                .send("GET", &path, &[(&name, &value)], None)
+                .unwrap();
             let whole = began.elapsed().as_secs_f64();
             let timing = answer
                 .header("server-timing")
@@ -246,7 +257,8 @@ fn interleaved(contenders: &[Contender<'_>], plan: &Plan, report: &mut Report) -
         .collect()
 }
 
-/// How long the same arithmetic takes, some hundredths of a second where nobody disturbs. Who takes its caches is not seen so.
+/// How long fixed arithmetic takes: some hundredths of a second on an undisturbed machine. It does
+/// not see a disturbed cache.
 fn same_work() -> Duration {
     let began = Instant::now();
     let mut mixed = 1_u64;

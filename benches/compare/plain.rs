@@ -1,4 +1,5 @@
-//! The two servers that this program is itself, when it is started again: the origin and the bare handler.
+//! The two servers that this program is itself, when it is started again: the origin and the bare
+//! handler.
 
 use std::time::Duration;
 

@@ -1,13 +1,14 @@
 //! Processes of this run, and what `/proc` says of them.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use testkit::client::Call;
 
-/// A process that ends with this, and its children with it.
+/// A process that is ended with this guard, with its children.
 pub struct Process(Child);
 
 impl Process {
@@ -72,11 +73,6 @@ pub fn is_installed(program: &str) -> bool {
     found.is_ok_and(|status| status.success())
 }
 
-pub fn free_address() -> SocketAddr {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    free.local_addr().unwrap()
-}
-
 pub fn until_it_listens(what: &str, at: SocketAddr) {
     let began = Instant::now();
     while TcpStream::connect(at).is_err() {
@@ -84,6 +80,21 @@ pub fn until_it_listens(what: &str, at: SocketAddr) {
             began.elapsed() < Duration::from_secs(20),
             "{what} does not listen"
         );
+        std::thread::sleep(Duration::from_micros(500));
+    }
+}
+
+/// Waits until larder says that it is ready.
+pub fn until_ready(at: SocketAddr) {
+    let began = Instant::now();
+    loop {
+        assert!(began.elapsed() < Duration::from_secs(20), "larder is ready");
+        if Call::new(at, "GET", "/readyz")
+            .try_send()
+            .is_ok_and(|answer| answer.status == 200)
+        {
+            return;
+        }
         std::thread::sleep(Duration::from_micros(500));
     }
 }
@@ -122,7 +133,8 @@ pub fn busy(of: u32) -> Duration {
     Duration::from_millis(ticks.sum::<u64>() * 10)
 }
 
-/// Memory of a family in bytes: all that the first has in it, and what the others have for themselves.
+/// Memory of a family in bytes: all that the first has in it, and what the others have for
+/// themselves.
 pub fn memory(of: u32) -> u64 {
     let sizes = family(of).into_iter().filter_map(|id| {
         let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;

@@ -6,7 +6,8 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::load::{Measured, quantile};
+use super::load::Measured;
+use super::support::quantile;
 use super::{BODY, CONNECTIONS, KEYS, PROCESSES, Plan};
 
 const BEGIN: &str = "<!-- scripts/compare writes from here -->";
@@ -30,7 +31,8 @@ struct Goal {
     what: &'static str,
     goal: String,
     measured: String,
-    /// The same by measures that are disturbed less: by the time on the server's core, and of the fastest rounds.
+    /// The same by measures that are disturbed less: by the time on the server's core, and of the
+    /// fastest rounds.
     besides: [Option<f64>; 2],
     reached: bool,
 }
@@ -68,8 +70,8 @@ impl Report {
         });
     }
 
-    /// How many times as many of `this` are served as of `other`. By the time on a core `wrk` cannot be the limit; the fastest rounds are those
-    /// that were disturbed least.
+    /// The ratio of `this` to `other`. By time on the server's core, `wrk` cannot be the limit. The
+    /// fastest rounds are the least disturbed.
     fn against(
         &mut self,
         what: &'static str,
@@ -198,7 +200,8 @@ impl Report {
         );
     }
 
-    /// `more` entries are between the two that were measured, each with a key and a body of `itself` bytes.
+    /// `more` entries are between the two that were measured, each with a key and a body of
+    /// `itself` bytes.
     pub fn entries(&mut self, measured: &[Measured], more: u64, itself: u64) {
         let [few, many] = measured else {
             return;

@@ -8,9 +8,10 @@ use std::process::Command;
 use std::rc::Rc;
 
 use tempfile::TempDir;
+use testkit::client::{Answer, Session};
+use testkit::free_address;
 
-use super::load::{Answer, Client};
-use super::processes::{Process, free_address, is_installed, on_core, until_it_listens};
+use super::processes::{Process, is_installed, on_core, until_it_listens, until_ready};
 
 pub const SERVER_CORE: usize = 0;
 pub const CLIENT_CORE: usize = 1;
@@ -63,7 +64,8 @@ impl Server {
 
     pub fn get(&self, path: &str) -> Answer {
         let (name, value) = &self.authorization;
-        let answer = Client::connect(self.at).get(path, &[(name, value)]);
+        let mut session = Session::connect(self.at).unwrap();
+        let answer = session.send("GET", path, &[(name, value)], None).unwrap();
         assert_eq!(answer.status, 200, "{}", self.name);
         answer
     }
@@ -151,7 +153,8 @@ impl Stage {
         })
     }
 
-    /// larder with so many workers (0: one per core), with its shipped headers and a key that has a limit.
+    /// larder with so many workers (0: one per core), with its shipped headers and a key that has a
+    /// limit.
     pub fn larder(&self, name: &str, workers: usize, core: Option<usize>) -> Rc<Server> {
         let resource = |name: &str, path: &str, memory: &str| {
             format!(
@@ -217,7 +220,7 @@ impl Stage {
             .args(["serve", "--bind", &at.to_string()]);
         let key = ("Authorization".to_owned(), format!("Bearer {key}"));
         let server = self.begin("larder", at, &mut command, Some(key));
-        super::idle::until_ready(at);
+        until_ready(at);
         server
     }
 
@@ -248,8 +251,8 @@ impl Stage {
         None
     }
 
-    /// nginx with one worker, its cache in files that the page cache has. For bodies of this size its default, to read them and write them, is
-    /// faster than `sendfile` and `tcp_nopush`, by a tenth.
+    /// nginx with one worker and its cache in files that the page cache holds. For bodies of this
+    /// size its default (read and write) is a tenth faster than `sendfile` and `tcp_nopush`.
     pub fn nginx(&self) -> Option<Rc<Server>> {
         if !is_installed("nginx") {
             return self.leave_out("nginx (not installed)");
@@ -297,7 +300,7 @@ impl Stage {
         Some(self.begin("nginx proxy_cache", at, &mut command, None))
     }
 
-    /// Varnish with its cache in memory. What it does with `Authorization` by itself is to keep nothing.
+    /// Varnish with its cache in memory. By default it caches no request with `Authorization`.
     pub fn varnish(&self) -> Option<Rc<Server>> {
         let Some(program) = ["varnishd", "/usr/sbin/varnishd"]
             .into_iter()
@@ -329,7 +332,8 @@ impl Stage {
         Some(self.begin("Varnish", at, &mut command, None))
     }
 
-    /// FastAPI and redis-py under uvicorn, one worker. Its Redis is on the other core, beside `wrk`.
+    /// FastAPI and redis-py under uvicorn, one worker. Its Redis is on the other core, beside
+    /// `wrk`.
     pub fn cache_aside(&self) -> Option<Rc<Server>> {
         let python = std::env::var("COMPARE_PYTHON").unwrap_or_else(|_| "python3".into());
         let imports = "import fastapi, hiredis, httptools, redis, uvicorn, uvloop";
@@ -353,7 +357,7 @@ impl Stage {
         Some(self.begin("FastAPI + redis-py", at, &mut command, Some(key)))
     }
 
-    /// What Redis itself gives, to its own benchmark, of values of the same size; requests a second.
+    /// Requests a second of `redis-benchmark` with values of the same size.
     pub fn redis_benchmark(&self, connections: usize) -> Option<f64> {
         if !is_installed("redis-benchmark") {
             self.leave_out("redis-benchmark (not installed)");

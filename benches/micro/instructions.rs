@@ -1,4 +1,5 @@
-//! The steps counted in instructions, by this program under callgrind, and compared with those of the baseline.
+//! The steps counted in instructions, by this program under callgrind, and compared with those of
+//! the baseline.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -8,10 +9,10 @@ use super::steps::{STEPS, Stage, Step};
 
 /// How many of a step are counted in a row.
 const TIMES: u64 = 2000;
-/// What is borne of a hot step, as a share of the baseline.
+/// The tolerated rise of a hot step, as a share of the baseline.
 const RISE: f64 = 0.05;
 
-/// Where callgrind counts, and nowhere else: no other thread, and nothing that is made before.
+/// Callgrind counts inside this function only: no other thread, and no set-up.
 #[inline(never)]
 fn counted_from_here_on(run: Box<dyn FnOnce()>) {
     run();
@@ -27,8 +28,8 @@ pub fn run_counted(step: &str, times: usize) {
     counted_from_here_on(run);
 }
 
-/// Counts all steps, and compares them or saves them. The exit code: 1 where a hot one has risen, 2 where there is nothing to
-/// compare with.
+/// Counts all steps, and compares them or saves them. The exit code: 1 where a hot one has risen, 2
+/// where there is nothing to compare with.
 pub fn check(save: bool) -> i32 {
     let made_with = made_with();
     let baseline = std::fs::read_to_string(file()).unwrap_or_default();

@@ -1,7 +1,8 @@
 //! What the steps of a memory hit and their neighbours cost: in time, and in instructions.
 //!
-//! `cargo bench --bench micro` times them. `scripts/instructions` counts the instructions of each under callgrind, which do not
-//! wobble as times do, and fails where a hot one takes 5 % more than benches/micro/baseline.txt says; `--save` writes that file.
+//! `cargo bench --bench micro` times them. `scripts/instructions` counts the instructions of each
+//! under callgrind, which do not wobble as times do, and fails where a hot one takes 5 % more than
+//! benches/micro/baseline.txt says; `--save` writes that file.
 
 #![allow(
     clippy::unwrap_used,

@@ -159,7 +159,7 @@ impl Stage {
     }
 
     fn get(&self, key: &str) -> Arc<Entry> {
-        let answer = self.cache.get(key, &policy(), 0);
+        let answer = self.cache.get(key, &policy(), None);
         answer.expect("it is in memory").entry
     }
 
@@ -263,7 +263,7 @@ impl Stage {
         let (cache, key, policy) = (self.cache.clone(), self.key_with(tags), policy());
         Box::new(move || {
             for _ in 0..times {
-                let answer = cache.get(black_box(key.as_str()), &policy, 0);
+                let answer = cache.get(black_box(key.as_str()), &policy, None);
                 assert!(black_box(answer).is_some());
             }
         })
@@ -351,28 +351,20 @@ fn names() -> Arc<[InvalidationTarget]> {
 
 /// An entry of 4 KiB, as it comes from Redis.
 fn entry() -> Entry {
-    Entry {
-        value: Value::Present(vec![b'x'; BODY].into()),
-        hash: 1,
-        own: Dependency::unknown(
-            Stamp {
-                epoch: HistoryId(3),
-                clock: 4,
-                begun: 0,
-            },
-            names(),
-        ),
-        loaded_at: 1_700_000_000_000_000,
-        load_time: 12_000,
-        ends: Expiry {
-            memory_until: 0,
-            fresh_until: 0,
-        },
-        kept_for: 0,
-        particulars: Extras {
-            validator: Some("\"abc\"".into()),
-            ..Extras::default()
-        }
-        .boxed(),
-    }
+    let stamp = Stamp {
+        history: HistoryId(3),
+        clock: 4,
+        sequence: 0,
+    };
+    let never = Expiry {
+        memory_until: 0,
+        fresh_until: 0,
+    };
+    let extras = Extras {
+        validator: Some("\"abc\"".into()),
+        ..Extras::default()
+    };
+    let value = Value::Present(vec![b'x'; BODY].into());
+    let own = Dependency::unknown(stamp, names());
+    Entry::new(value, own, 1_700_000_000_000_000, 12_000, never, extras)
 }

@@ -1,12 +1,11 @@
-//! What the benches share: a Redis of their own, replicas over it, and how a figure is told.
+//! What the benches share: replicas, requests, and how a figure is printed.
 
 // Each bench uses some of it.
 #![allow(dead_code)]
 
 pub mod propagation;
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,95 +15,28 @@ use larder_cache::{
     Cache, CacheItem, CoherenceSettings, InvalidationTarget, Key, Lifetime, Load, LoadSettings,
     Loaded, MemorySettings, Policy, Producer, Purge, RedisSettings, Request, Tag, Value,
 };
-use tempfile::TempDir;
+use testkit::redis::RedisServer;
 
 pub const SOON: Duration = Duration::from_secs(10);
 
-/// A `redis-server` of this run.
-pub struct Redis {
-    process: Child,
-    pub port: u16,
-    _folder: TempDir,
+/// How many messages were ever put into the log.
+pub fn messages(redis: &RedisServer, prefix: &str) -> u64 {
+    let log = format!("{{{prefix}:bus}}:log");
+    let about: std::collections::HashMap<String, redis::Value> =
+        redis.cli(&["XINFO", "STREAM", &log]);
+    redis::from_redis_value(about["entries-added"].clone()).unwrap()
 }
 
-impl Redis {
-    pub fn start() -> Redis {
-        let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|free| free.local_addr())
-            .unwrap()
-            .port();
-        let process = Command::new("redis-server")
-            .current_dir(folder.path())
-            .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
-            .args(["--save", "", "--appendonly", "no"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed: apt-get install redis-server");
-        let redis = Redis {
-            process,
-            port,
-            _folder: folder,
-        };
-        until("redis-server answers", || redis.try_connect().is_ok());
-        redis
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    pub fn try_connect(&self) -> redis::RedisResult<redis::Connection> {
-        redis::Client::open(self.url())?.get_connection()
-    }
-
-    pub fn connect(&self) -> redis::Connection {
-        self.try_connect().unwrap()
-    }
-
-    pub fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let mut command = redis::Cmd::new();
-        for word in words {
-            command.arg(*word);
-        }
-        command.query(&mut self.connect()).unwrap()
-    }
-
-    pub fn version(&self) -> String {
-        let about: String = self.ask(&["INFO", "server"]);
-        let line = about
-            .lines()
-            .find_map(|line| line.strip_prefix("redis_version:"));
-        line.unwrap_or("unknown").to_owned()
-    }
-
-    /// How many messages were ever put into the log.
-    pub fn messages(&self, prefix: &str) -> u64 {
-        let log = format!("{{{prefix}:bus}}:log");
-        let about: std::collections::HashMap<String, redis::Value> =
-            self.ask(&["XINFO", "STREAM", &log]);
-        redis::from_redis_value(about["entries-added"].clone()).unwrap()
-    }
-
-    pub fn newest_subscriber(&self) -> u64 {
-        let all: String = self.ask(&["CLIENT", "LIST", "TYPE", "pubsub"]);
-        let ids = all.lines().filter_map(|line| {
-            let id = line.strip_prefix("id=")?.split(' ').next()?;
-            id.parse::<u64>().ok()
-        });
-        ids.max().expect("somebody listens")
-    }
+pub fn newest_subscriber(redis: &RedisServer) -> u64 {
+    let all: String = redis.cli(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+    let ids = all.lines().filter_map(|line| {
+        let id = line.strip_prefix("id=")?.split(' ').next()?;
+        id.parse::<u64>().ok()
+    });
+    ids.max().expect("somebody listens")
 }
 
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-pub fn replica(redis: &Redis, prefix: &str, max_staleness: Duration) -> Cache {
+pub fn replica(redis: &RedisServer, prefix: &str, max_staleness: Duration) -> Cache {
     replica_at(redis.url(), prefix, max_staleness)
 }
 
@@ -149,7 +81,7 @@ pub fn alone(memory: &MemorySettings, loads: &LoadSettings) -> Cache {
     cache
 }
 
-/// Invalidates; the clock of it. One that is pending would be no figure.
+/// Invalidates and returns the clock. Panics if the invalidation is pending.
 pub fn acknowledged(cache: &Cache, names: &[InvalidationTarget]) -> u64 {
     let told = cache.invalidate(names, Purge::Hard);
     told.clock.expect("Redis takes it")
@@ -176,7 +108,7 @@ pub fn request(
     value: impl FnOnce() -> Value + Send + 'static,
 ) -> Request {
     Request {
-        subject: CacheItem {
+        item: CacheItem {
             key,
             policy,
             tags: tags.into_iter().collect(),
@@ -186,7 +118,7 @@ pub fn request(
             jitter: 0,
             tally: Arc::default(),
         },
-        making: Producer::Load(Load {
+        producer: Producer::Load(Load {
             limit: SOON,
             run: Box::new(|_| Ok(Loaded::new(value(), Lifetime::Policy))),
         }),
@@ -253,7 +185,7 @@ pub fn rustc() -> String {
 }
 
 /// The machine and the programs that the figures are of.
-pub fn machine(redis: &Redis) -> String {
+pub fn machine(redis: &RedisServer) -> String {
     format!(
         "{} cores ({}), Redis {} on the same machine over loopback, {}, larder {}",
         thread::available_parallelism().unwrap(),

@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 
 use larder_cache::{Cache, InvalidationTarget, Key, Policy, Tag, Value, random};
 
-use super::{Redis, SOON, acknowledged, replica, request, until};
+use testkit::redis::RedisServer;
+
+use super::{SOON, acknowledged, replica, request, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const BODY: usize = 1024;
 
-/// In seconds, of each invalidation: of its call, from the call and from its return to each of the others, and to the last of them.
+/// Seconds of each invalidation: of the call, from the call and from its return to each replica,
+/// and from the call to the last replica.
 #[derive(Default)]
 pub struct Times {
     pub call: Vec<f64>,
@@ -22,7 +25,7 @@ pub struct Times {
 }
 
 /// Invalidates on one replica and looks at three others, some 1500 times.
-pub fn propagation(redis: &Redis) -> Times {
+pub fn propagation(redis: &RedisServer) -> Times {
     const ROUNDS: usize = 1500;
     let start = || replica(redis, "propagation", Duration::from_secs(1));
     let (first, others) = (start(), [start(), start(), start()]);
@@ -68,7 +71,8 @@ impl Thing {
         }
     }
 
-    /// From now on it is loaded with a tag of this round alone, so that nothing told of another round is taken for this one.
+    /// Gives the next load a tag of this round alone, so that messages of other rounds are not
+    /// mistaken for it.
     pub fn tag_anew(&mut self, round: usize) -> InvalidationTarget {
         let tag = format!("thing:{round}:{:x}", random());
         self.tags = vec![Tag::new(&tag)];
@@ -89,12 +93,12 @@ impl Thing {
                 value,
             );
             cache.answer(request, SOON).unwrap();
-            cache.get(self.text(), &self.policy, 0).is_some()
+            cache.get(self.text(), &self.policy, None).is_some()
         });
     }
 
     pub fn must_be_gone(&self, cache: &Cache) {
-        let found = cache.get(self.text(), &self.policy, 0);
+        let found = cache.get(self.text(), &self.policy, None);
         assert!(found.is_none(), "the old value was served");
     }
 }

@@ -1,7 +1,7 @@
-//! Who may ask, and how often.
+//! Who may ask, and how often: the checks of `auth/` in HTTP's words.
 //!
-//! Promise: nothing here blocks. A route says whom it is for; the order of refusal is 400 for a
-//! header that is there twice, 401, 403, 429.
+//! Promise: nothing here blocks. A route says which callers it admits. Refusals come in this order:
+//! 400 for a repeated `Authorization` header, 401, 403, 429.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -12,20 +12,21 @@ use actix_web::dev::RequestHead;
 use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 
+use crate::auth::{ClientNetwork, Decision, KeyRecord, KeyTable, WrongKeys};
+
 use super::header_texts::HeaderTexts;
 use super::problem::Problem;
 use super::request_id;
-use crate::auth::{ClientNetwork, Decision, KeyRecord, KeyTable, WrongKeys};
 
-/// Limits of the caller's quota (draft-ietf-httpapi-ratelimit-headers-10).
+/// What is left of the caller's rate (draft-ietf-httpapi-ratelimit-headers-10).
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-/// The policy behind them.
+/// The rate itself.
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// Whom a route is for.
+/// The callers that a route admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Audience {
-    /// Anyone; a key that is given is not looked at.
+    /// Anyone. A key is not looked at.
     Anyone,
     /// Anyone with a key.
     Keys,
@@ -42,38 +43,38 @@ pub(crate) struct Access {
     pub(crate) wrong_keys: Arc<WrongKeys>,
 }
 
-/// A request that may pass, and what to tell its caller of what is left.
+/// An admitted request: what is left of its caller's rate, if the caller has one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Admission(Option<Decision>);
 
-/// A request that may not.
+/// A refused request.
 pub(crate) struct Refused {
     problem: Box<Problem>,
     admission: Admission,
 }
 
-/// An admin's request that may pass.
+/// An admin's admitted request.
 pub(crate) struct Admitted {
     pub(super) admission: Admission,
     actor: Actor,
 }
 
-/// An admin who asks for something, as the log speaks of them: the key's id and name, never the
-/// key.
+/// An admin, as the log names them: the id and the name of the key, never the key.
 pub(crate) struct Actor {
     id: String,
     name: String,
-    note: String,
+    /// The suffix of the log line that names the request.
+    request: String,
 }
 
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "by the key {} {:?}{}", self.id, self.name, self.note)
+        write!(f, "by the key {} {:?}{}", self.id, self.name, self.request)
     }
 }
 
 impl Access {
-    /// Lets the request through, or says why not.
+    /// Admits the request, or says why not.
     pub(super) fn check_at(
         &self,
         head: &RequestHead,
@@ -84,7 +85,8 @@ impl Access {
         admitted.map(|(admission, _)| admission)
     }
 
-    /// The same, and what `then` makes of whose key it is, if one was looked at.
+    /// Admits the request, or says why not. If a key was looked at, returns what `then` makes of its
+    /// record.
     fn admit<T>(
         &self,
         head: &RequestHead,
@@ -119,8 +121,8 @@ impl Access {
         });
         match decided {
             None => {
-                let source = head.peer_addr.map(|peer| ClientNetwork::of(peer.ip()));
-                Err(refused(match self.wrong_keys.note(source, now) {
+                let client = head.peer_addr.map(|peer| ClientNetwork::of(peer.ip()));
+                Err(refused(match self.wrong_keys.count(client, now) {
                     None if bearer(header).is_none() => Problem::NoKey(none),
                     None => Problem::NoKey("The API key is not known: it may have been revoked."),
                     Some(retry_after) => Problem::WrongKeys { retry_after },
@@ -142,18 +144,18 @@ impl Access {
         }
     }
 
-    /// Lets the request of an admin through, or says why not.
+    /// Admits the request of an admin, or says why not.
     pub(super) fn admit_admin(&self, head: &RequestHead) -> Result<Admitted, Refused> {
         let who = |record: &KeyRecord| (record.id().to_owned(), record.name().to_owned());
         let (admission, who) = self.admit(head, Audience::Admins, Instant::now(), who)?;
         let (id, name) = who.unwrap_or_default();
-        let note = String::new();
-        let actor = Actor { id, name, note };
+        let request = String::new();
+        let actor = Actor { id, name, request };
         Ok(Admitted { admission, actor })
     }
 
-    /// Admits only admins, and answers with the result of `work`, which is told who asks. The
-    /// answer is not to be stored, and says what is left of the caller's rate.
+    /// Admits admins only, and answers with the result of `work`, which gets the admin. The answer
+    /// must not be stored, and has the headers of the caller's rate.
     pub(crate) async fn admins<W>(
         &self,
         request: &HttpRequest,
@@ -162,7 +164,7 @@ impl Access {
     where
         W: Future<Output = Result<HttpResponse, Problem>>,
     {
-        // Who asked whether a body is wanted (`Expect: 100-continue`) was admitted then.
+        // A request with `Expect: 100-continue` was admitted before its body was asked for.
         let before = request.extensions_mut().remove::<Admitted>();
         let Admitted {
             admission,
@@ -171,72 +173,78 @@ impl Access {
             Ok(admitted) => admitted,
             Err(refused) => return refused.answer(),
         };
-        actor.note = request_id::note_of(request);
+        actor.request = request_id::log_suffix_of(request);
         let mut answer = work(actor).await.unwrap_or_else(|problem| problem.answer());
         let headers = answer.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        admission.tell(headers);
+        admission.set_headers(headers);
         answer
     }
 }
 
 impl Refused {
-    /// The answer that says so.
+    /// The refusal as a response.
     pub(crate) fn answer(&self) -> HttpResponse {
-        let mut answer = self.problem.answer();
-        self.admission.tell(answer.headers_mut());
-        answer
+        self.admission.with_rate_headers(self.problem.answer())
     }
 }
 
 impl Admission {
-    /// Adds what is left of the caller's rate.
-    pub(crate) fn tell(&self, headers: &mut HeaderMap) {
+    /// The response, with the headers that say what is left of the caller's rate.
+    pub(crate) fn with_rate_headers(&self, mut answer: HttpResponse) -> HttpResponse {
+        self.set_headers(answer.headers_mut());
+        answer
+    }
+
+    fn set_headers(&self, headers: &mut HeaderMap) {
         if self.0.is_some() {
-            self.tell_in(&mut HeaderTexts::new(), headers);
+            self.write_headers(&mut HeaderTexts::new(), headers);
         }
     }
 
-    /// The same with texts that the other headers of the answer share.
-    pub(super) fn tell_in(&self, texts: &mut HeaderTexts, headers: &mut HeaderMap) {
+    /// The same on the hot path: the texts share the buffer of the answer's other headers.
+    pub(super) fn write_headers(&self, texts: &mut HeaderTexts, headers: &mut HeaderMap) {
         let Some(decision) = self.0 else { return };
-        let whole = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
         let left = texts
             .text("\"default\";r=")
             .number(decision.remaining.into())
             .text(";t=")
-            .number(whole(decision.reset))
+            .number(seconds(decision.reset))
             .value();
         headers.insert(RATE_LIMIT, left);
         headers.insert(
             RATE_LIMIT_POLICY,
-            policy(decision.limit, whole(decision.window)),
+            policy(decision.limit, seconds(decision.window)),
         );
     }
 }
 
+/// A rate, as requests and seconds, and the header that says it.
+type PolicyHeader = ((u32, u64), HeaderValue);
+
 thread_local! {
-    /// The last policy that was told here, and the numbers that it tells.
-    static TOLD: RefCell<((u32, u64), HeaderValue)> =
+    /// The policy header that this worker sent last. Most keys have one rate.
+    static LAST_POLICY: RefCell<PolicyHeader> =
         const { RefCell::new(((0, 0), HeaderValue::from_static("\"default\";q=0;w=0"))) };
 }
 
-/// What is allowed in how many seconds. Most keys have one rate, so each worker keeps the text that it told last. Made by itself: it shares no
-/// buffer with an answer, and its holders are not counted where other workers count.
+/// The header for `limit` requests in `window` seconds. Each worker has a text of its own, so that
+/// workers do not write to one reference count.
 fn policy(limit: u32, window: u64) -> HeaderValue {
-    TOLD.with_borrow_mut(|(numbers, told)| {
-        if *numbers != (limit, window) {
+    LAST_POLICY.with_borrow_mut(|(rate, header)| {
+        if *rate != (limit, window) {
             let text = format!("\"default\";q={limit};w={window}");
-            *told = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
-            *numbers = (limit, window);
+            *header = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+            *rate = (limit, window);
         }
-        told.clone()
+        header.clone()
     })
 }
 
 const SCHEME: &[u8] = b"Bearer ";
 
-/// The key in `Authorization: Bearer KEY` (RFC 6750, section 2.1); the scheme in any case.
+/// The key in `Authorization: Bearer KEY` (RFC 6750, section 2.1). The scheme may be in any case.
 pub(super) fn bearer(header: &HeaderValue) -> Option<&str> {
     let (scheme, key) = header.as_bytes().split_at_checked(SCHEME.len())?;
     let is_bearer = scheme.eq_ignore_ascii_case(SCHEME);

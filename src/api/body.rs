@@ -16,10 +16,11 @@ use super::problem::Problem;
 
 /// The largest body that is read, in bytes.
 pub(crate) const LIMIT: usize = 64 << 10;
-/// How long the whole of a body may take to come.
+/// How long a body may take to arrive.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyTimeout(pub(crate) Duration);
 
-/// What the head of a request says of a body that is not taken, before any of it has come.
+/// Refuses a body by the head of its request, before any of it has arrived.
 pub(super) fn check_head(headers: &HeaderMap) -> Result<(), Problem> {
     check_length(headers)?;
     check_type(headers)
@@ -53,7 +54,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// Whether a request says that it has a body (RFC 9112, section 6).
+/// Whether the head of a request announces a body (RFC 9112, section 6).
 pub(crate) fn is_there(request: &HttpRequest) -> bool {
     let headers = request.headers();
     let length = headers
@@ -70,7 +71,7 @@ pub(crate) async fn object(
     parse(&bytes(request, payload).await?)
 }
 
-/// The same with each field as it is written, so that no digit of a number is lost.
+/// The same with the raw text of each field, so that no digit of a number is lost.
 pub(crate) async fn fields(
     request: &HttpRequest,
     payload: &mut web::Payload,
@@ -106,7 +107,7 @@ async fn read(payload: &mut web::Payload) -> Result<BytesMut, Problem> {
             Some(Ok(_)) => return Err(Problem::TooLarge { limit: LIMIT }),
             Some(Err(_)) => {
                 return Err(Problem::BadJson(
-                    "The body ended before it was whole.".to_owned(),
+                    "The body ended before it was complete.".to_owned(),
                 ));
             }
         }
@@ -115,17 +116,18 @@ async fn read(payload: &mut web::Payload) -> Result<BytesMut, Problem> {
 
 fn parse(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     match serde_json::from_slice(body) {
-        // Of two fields of one name the map has the last: what its sender meant is anybody's guess (RFC 8259, section 4).
+        // The map has the last of two fields with one name; which one is meant is unknown (RFC 8259,
+        // section 4).
         Ok(Value::Object(object)) => once(body).map(|()| object),
         Ok(_) => Err(no_object()),
         Err(error) => Err(malformed(&error)),
     }
 }
 
-/// Refuses an object in which a field is there twice.
+/// Refuses an object with a repeated field.
 fn once(body: &[u8]) -> Result<(), Problem> {
     match serde_json::from_slice(body) {
-        Ok(Repeated(Some(field))) => Err(Problem::bad_field(&field, "a field that is there once")),
+        Ok(Repeated(Some(field))) => Err(Problem::bad_field(&field, "a field that occurs once")),
         _ => Ok(()),
     }
 }
@@ -135,14 +137,14 @@ fn no_object() -> Problem {
 }
 
 fn malformed(error: &serde_json::Error) -> Problem {
-    // Of another form than what was asked for, and JSON all the same.
+    // Well-formed JSON that is not an object.
     if error.is_data() {
         return no_object();
     }
     Problem::BadJson(format!("The body is not JSON: {error}."))
 }
 
-/// The first field of an object whose name another one had before it.
+/// The first repeated field of an object.
 struct Repeated(Option<String>);
 
 impl<'de> Deserialize<'de> for Repeated {
@@ -175,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_that_is_there_twice_is_named() {
+    fn a_repeated_field_of_a_body_is_named() {
         let field = |body: &str| match parse(body.as_bytes()) {
             Err(Problem::BadField { field, .. }) => Some(field),
             _ => None,
@@ -185,7 +187,7 @@ mod tests {
             Some("b"),
             "the first that is repeated"
         );
-        // However it is written.
+        // However it is escaped.
         assert_eq!(
             field(r#"{"name":"x","n\u0061me":"y"}"#).as_deref(),
             Some("name")

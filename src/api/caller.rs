@@ -6,14 +6,16 @@ use actix_web::HttpRequest;
 use actix_web::http::header::AUTHORIZATION;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::access::bearer;
 use crate::auth::{ClientNetwork, KeyTable};
 use larder_cache::Caller;
 
+use super::access::bearer;
+
+/// Seeds: a key and an address with the same bytes are two callers.
 const KEY: u64 = 1;
 const ADDRESS: u64 = 2;
 
-/// The caller of this request: its API key, if that is a valid one, or else its address.
+/// The caller of this request: its API key if that is valid, or else its address.
 pub(super) fn of(request: &HttpRequest, table: &KeyTable) -> Caller {
     let presented = request.headers().get(AUTHORIZATION).and_then(bearer);
     let by_key = |key| table.lookup(key, |record| xxh3_64_with_seed(record.id().as_bytes(), KEY));

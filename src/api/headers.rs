@@ -1,20 +1,34 @@
-//! What the headers of an answer say of the cache.
+//! The headers by which an answer describes its copy and what was invalidated.
 
 use std::time::Duration;
 
-use actix_web::http::header::HeaderValue;
+use actix_web::HttpResponseBuilder;
+use actix_web::http::header::{HeaderName, HeaderValue};
 
 use crate::resource::View;
-use larder_cache::{Answer, Micros, Outcome, Staleness};
+use larder_cache::{Answer, InvalidationReceipt, Micros, Outcome, Staleness};
 
 use super::header_texts::HeaderTexts;
 
+/// The clock of an invalidation. A later read can ask for a value that is not older.
+const LARDER_CLOCK: HeaderName = HeaderName::from_static("larder-clock");
+/// The invalidation holds on this replica only, until Redis can be reached.
+const LARDER_PENDING: HeaderName = HeaderName::from_static("larder-pending");
+
+/// Says whether an invalidation is acknowledged, with its clock, or pending.
+pub(super) fn set_receipt(receipt: InvalidationReceipt, answer: &mut HttpResponseBuilder) {
+    match receipt.clock {
+        Some(clock) => answer.insert_header((LARDER_CLOCK, clock.to_string())),
+        None => answer.insert_header((LARDER_PENDING, "true")),
+    };
+}
+
 /// `Cache-Status` (RFC 9211), the cache nearest to the source first. `now` is the replica's time.
-/// `ttl` is what is left of the freshness in the tier that it stands with, in seconds; of a stale
-/// copy, how long ago it ended, as a negative number (section 2.5).
+/// `ttl` is the freshness that is left in the tier it belongs to, in seconds. For a stale copy it is
+/// negative: how long ago the freshness ended (section 2.5).
 pub(super) fn cache_status(answer: &Answer, now: Micros, out: &mut HeaderTexts) {
     let left = |until: Micros| (until.saturating_sub(now)).div_ceil(1_000_000);
-    let ends = answer.entry.ends;
+    let ends = answer.entry.expiry;
     let asked_redis = answer.trace.redis.is_some();
     match answer.outcome {
         Outcome::MemoryHit => out
@@ -44,7 +58,7 @@ pub(super) fn cache_status(answer: &Answer, now: Micros, out: &mut HeaderTexts) 
         Outcome::Stale(why) => out
             .text("larder-memory; fwd=stale; detail=")
             .text(detail(why))
-            // What was invalidated softly is stale before its time.
+            // A copy that was softly purged is stale before its time.
             .text(if now > ends.memory_until {
                 "; ttl=-"
             } else {
@@ -58,12 +72,12 @@ fn detail(why: Staleness) -> &'static str {
     match why {
         Staleness::WhileRevalidate => "stale-while-revalidate",
         Staleness::SoftTimeout => "soft-timeout",
-        Staleness::IfError | Staleness::Held => "stale-if-error",
+        Staleness::IfError | Staleness::BackingOff => "stale-if-error",
         Staleness::Spent => "quota-spent",
     }
 }
 
-/// `Server-Timing` (W3C): where the time of an answer went that memory did not have; empty if nowhere.
+/// `Server-Timing` (W3C) of an answer that was not in memory: the time that each tier took.
 pub(super) fn server_timing(answer: &Answer, memory: Duration, out: &mut HeaderTexts) {
     let tiers = [
         ("memory;dur=", Some(memory)),
@@ -78,7 +92,7 @@ pub(super) fn server_timing(answer: &Answer, memory: Duration, out: &mut HeaderT
     }
 }
 
-/// `Cache-Control`: clients ask again each time, unless the resource lets them keep what they have for a while.
+/// `Cache-Control`: clients ask again each time, unless the resource has a `client_ttl`.
 pub(super) fn cache_control(
     answer: &Answer,
     client_ttl: Option<Duration>,
@@ -86,19 +100,19 @@ pub(super) fn cache_control(
     now: Micros,
     out: &mut HeaderTexts,
 ) -> HeaderValue {
-    let left = answer.entry.ends.memory_until.saturating_sub(now) / 1_000_000;
+    let left = answer.entry.expiry.memory_until.saturating_sub(now) / 1_000_000;
     match client_ttl.map(|ttl| ttl.as_secs().min(left)) {
         None | Some(0) => HeaderValue::from_static("private, no-cache"),
-        // A client counts from the origin's time (RFC 9111, section 4.2.3), so the age that it is told of comes on top.
-        Some(keep) => out.private_max_age(age + keep),
+        // A client subtracts the `Age` of the answer (RFC 9111, section 4.2.3), so it is added here.
+        Some(keep) => out.text("private, max-age=").number(age + keep).value(),
     }
 }
 
 /// `ETag` of a view with this hash (RFC 9110, section 8.8.3).
 pub(super) fn entity_tag(view: &View<'_>, hash: u64, out: &mut HeaderTexts) {
-    let (weak, told) = view.entity_tag(hash);
+    let (weak, etag_hash) = view.entity_tag(hash);
     out.text(if weak { "W/\"" } else { "\"" })
-        .hexadecimal(told)
+        .hexadecimal(etag_hash)
         .text("\"");
 }
 
@@ -109,7 +123,8 @@ pub(crate) fn none_match(header: &str, current: &str) -> bool {
     header.trim() == "*" || entity_tags(header).any(|tag| &tag[tag.len() - opaque(tag)..] == plain)
 }
 
-/// The entity tags of a list, each as it stands there, `W/` and quotes included (RFC 9110, section 8.8.3). Ends at what is none.
+/// The entity tags of a list, with `W/` and quotes (RFC 9110, section 8.8.3). Ends at the first
+/// malformed one.
 pub(crate) fn entity_tags(list: &str) -> impl Iterator<Item = &str> {
     let mut rest = list;
     std::iter::from_fn(move || {
@@ -126,7 +141,7 @@ pub(crate) fn entity_tags(list: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use larder_cache::{Dependency, Entry, Expiry, HistoryId, Stamp, Trace, Value};
+    use larder_cache::{Dependency, Entry, Expiry, Extras, HistoryId, Stamp, Trace, Value};
 
     const SECOND: Micros = 1_000_000;
 
@@ -134,25 +149,17 @@ mod tests {
     fn the_ttl_is_what_is_left_in_the_tier_that_is_named() {
         let now = 1000 * SECOND;
         let status = |outcome, memory_until, fresh_until| {
-            let epoch = HistoryId(larder_cache::random());
             let stamp = Stamp {
-                epoch,
+                history: HistoryId(larder_cache::random()),
                 clock: 1,
-                begun: 0,
+                sequence: 0,
             };
-            let entry = Entry {
-                value: Value::Absent,
-                hash: 0,
-                own: Dependency::unknown(stamp, [].into()),
-                loaded_at: 0,
-                load_time: 0,
-                ends: Expiry {
-                    memory_until,
-                    fresh_until,
-                },
-                kept_for: 0,
-                particulars: None,
+            let own = Dependency::unknown(stamp, [].into());
+            let expiry = Expiry {
+                memory_until,
+                fresh_until,
             };
+            let entry = Entry::new(Value::Absent, own, 0, 0, expiry, Extras::default());
             let answer = Answer {
                 entry: entry.into(),
                 outcome,
@@ -177,7 +184,7 @@ mod tests {
                 "larder-redis; hit; ttl=300, larder-memory; fwd=miss",
             ),
             (
-                stale(Staleness::Held),
+                stale(Staleness::BackingOff),
                 now - 5 * SECOND,
                 now + 300 * SECOND,
                 "larder-memory; fwd=stale; detail=stale-if-error; ttl=-5",
@@ -188,7 +195,7 @@ mod tests {
                 now - 1,
                 "larder-memory; fwd=stale; detail=stale-while-revalidate; ttl=-1",
             ),
-            // Invalidated softly before its time.
+            // Softly purged before its time.
             (
                 stale(Staleness::Spent),
                 now + 30 * SECOND,

@@ -1,100 +1,105 @@
-//! Invalidation over HTTP, and what became of it: `POST /cache/invalidate`, `GET /cache/entry`, `GET /cache/replicas`.
+//! Invalidation over HTTP, and what it did: `POST /cache/invalidate`, `GET /cache/entry`,
+//! `GET /cache/replicas`.
 
 use std::collections::HashSet;
 
-use actix_web::http::header::HeaderName;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value, json};
 
-use crate::database::Watch;
+use crate::database::{Database, Watch};
 use crate::resource::{Arguments, BadParameter, Resources, TagTemplate, Wrong};
-use larder_cache::{
-    CacheItem, Freshness, InvalidationReceipt, InvalidationTarget, Producer, Purge, Request,
-};
+use larder_cache::{Cache, CacheItem, Decision, InvalidationTarget, Producer, Purge, Request};
 
-use super::access::Actor;
+use super::access::{Access, Actor};
 use super::problem::Problem;
-use super::resource::AppState;
-use super::{body, bridge, path};
+use super::state::LiveResources;
+use super::{body, bridge, headers, path};
 
-/// The clock of an invalidation: what a later read can ask not to be older than.
-const LARDER_CLOCK: HeaderName = HeaderName::from_static("larder-clock");
-/// Whether an invalidation holds on this replica only, until Redis can be told.
-const LARDER_PENDING: HeaderName = HeaderName::from_static("larder-pending");
-/// Names in one request, at most.
-const MOST_NAMES: usize = 1000;
-/// Names in one line of the log, at most.
-const SHOWN_NAMES: usize = 10;
+/// Targets in one request, at most.
+const MOST_TARGETS: usize = 1000;
+/// Targets in one line of the log, at most.
+const LOGGED_TARGETS: usize = 10;
 
-/// `POST /cache/invalidate {"paths","keys","tags","all","soft"}`: 200 once it is acknowledged, 202 while it is pending.
+/// `POST /cache/invalidate {"paths","keys","tags","all","soft"}`: 200 once it is acknowledged, 202
+/// while it is pending.
 pub(crate) async fn invalidate(
     request: HttpRequest,
     mut payload: web::Payload,
-    front: web::Data<AppState>,
+    access: web::Data<Access>,
+    cache: web::Data<Cache>,
+    resources: web::Data<LiveResources>,
+    database: web::Data<Database>,
 ) -> HttpResponse {
     let work = async |actor: Actor| {
-        let wish = body::object(&request, &mut payload).await?;
-        let (cache, resources) = (front.cache.clone(), front.resources.load_full());
-        let done = web::block(move || {
-            let (names, kind, matched) = wished(wish, &resources)?;
-            let told = shown_names(&names, kind);
-            Ok::<_, Problem>((cache.invalidate(&names, kind), matched, told))
+        let body = body::object(&request, &mut payload).await?;
+        let (cache, resources) = (cache.get_ref().clone(), resources.load_full());
+        let done = bridge::blocking("an invalidation", move || {
+            let invalidation = parse_invalidation(body, &resources)?;
+            let Invalidation { targets, purge, .. } = &invalidation;
+            let receipt = cache.invalidate(targets, *purge);
+            Ok::<_, Problem>((receipt, invalidation))
         });
-        let (done, mut matched, told) = done.await.map_err(|_| Problem::Database)??;
-        let how = if done.is_pending() { ", pending" } else { "" };
-        log::info!("invalidated{how}: {told}; {actor}");
+        let (receipt, invalidation) = done.await??;
+        let pending = receipt.is_pending();
+        let how = if pending { ", pending" } else { "" };
+        log::info!("invalidated{how}: {}; {actor}", log_text(&invalidation));
+        let mut matched = invalidation.matched;
         if matched.iter().any(|(_, count)| *count == 0) {
-            // Where the database does not answer there are none.
-            let watches = bridge::database(&front.database, |database| database.watches()).await;
+            // A database that does not answer counts as one without watches.
+            let watches = bridge::database(&database, |database| database.watches()).await;
             count_watches(&mut matched, &watches.unwrap_or_default());
         }
-        let mut answer = if done.is_pending() {
+        let mut answer = if pending {
             HttpResponse::Accepted()
         } else {
             HttpResponse::Ok()
         };
-        tell(done, &mut answer);
+        headers::set_receipt(receipt, &mut answer);
+        let matched = matched
+            .iter()
+            .map(|(tag, templates)| json!({"tag": tag, "templates": templates}));
         Ok(answer.json(json!({
-            "clock": done.clock.map(|clock| clock.to_string()),
-            "pending": done.is_pending(),
-            "matched": matched.iter().map(|(tag, templates)| json!({"tag": tag, "templates": templates})).collect::<Vec<_>>(),
+            "clock": receipt.clock.map(|clock| clock.to_string()),
+            "pending": pending,
+            "matched": matched.collect::<Vec<_>>(),
         })))
     };
-    front.access.admins(&request, work).await
+    access.admins(&request, work).await
 }
 
-/// What was invalidated, as the log has it: a few of the names, and how many there are.
-fn shown_names(names: &[InvalidationTarget], kind: Purge) -> String {
-    let soft = if kind == Purge::Soft { " (soft)" } else { "" };
-    if names.contains(&InvalidationTarget::everything()) {
+/// An invalidation as the log has it: a few of its targets, and how many more there are.
+fn log_text(invalidation: &Invalidation) -> String {
+    let targets = &invalidation.targets;
+    let soft = match invalidation.purge {
+        Purge::Soft => " (soft)",
+        Purge::Hard => "",
+    };
+    if targets.contains(&InvalidationTarget::everything()) {
         return format!("everything{soft}");
     }
-    let first: Vec<&str> = names
+    let first: Vec<&str> = targets
         .iter()
-        .take(SHOWN_NAMES)
+        .take(LOGGED_TARGETS)
         .map(InvalidationTarget::as_str)
         .collect();
-    let others = names.len() - first.len();
-    let others = if others > 0 {
-        format!(" and {others} more")
-    } else {
-        String::new()
-    };
-    format!("{first:?}{others}{soft}")
+    match targets.len() - first.len() {
+        0 => format!("{first:?}{soft}"),
+        more => format!("{first:?} and {more} more{soft}"),
+    }
 }
 
-/// Puts clock or pending on an answer.
-pub(super) fn tell(done: InvalidationReceipt, answer: &mut actix_web::HttpResponseBuilder) {
-    match done.clock {
-        Some(clock) => answer.insert_header((LARDER_CLOCK, clock.to_string())),
-        None => answer.insert_header((LARDER_PENDING, "true")),
-    };
+/// What a request invalidates.
+struct Invalidation {
+    /// Each once.
+    targets: Vec<InvalidationTarget>,
+    purge: Purge,
+    matched: Matched,
 }
 
-/// How many templates can make each tag that was named.
+/// The tags of a request, each with the number of templates that can make it.
 type Matched = Vec<(String, usize)>;
 
-/// Counts the templates of watched tables for tags that no resource has: the entries of another
+/// Counts the templates of watched tables for tags that no resource can have: the entries of another
 /// deployment may have them.
 fn count_watches(matched: &mut Matched, watches: &[Watch]) {
     let templates: Vec<TagTemplate> = watches
@@ -107,13 +112,13 @@ fn count_watches(matched: &mut Matched, watches: &[Watch]) {
     }
 }
 
-/// The names to invalidate, how, and how many templates of resources can make each tag among them.
-fn wished(
-    mut wish: Map<String, Value>,
+/// Reads the body of a request.
+fn parse_invalidation(
+    mut body: Map<String, Value>,
     resources: &Resources,
-) -> Result<(Vec<InvalidationTarget>, Purge, Matched), Problem> {
+) -> Result<Invalidation, Problem> {
     let bad = Problem::bad_field;
-    let mut texts = |field: &str| match wish.remove(field) {
+    let mut texts = |field: &str| match body.remove(field) {
         None => Ok(Vec::new()),
         Some(Value::Array(all)) => all
             .into_iter()
@@ -127,31 +132,34 @@ fn wished(
         Some(_) => Err(bad(field, "an array of texts")),
     };
     let (paths, keys, tags) = (texts("paths")?, texts("keys")?, texts("tags")?);
-    let mut flag = |field: &str| match wish.remove(field) {
+    let mut flag = |field: &str| match body.remove(field) {
         None => Ok(false),
         Some(Value::Bool(set)) => Ok(set),
         Some(_) => Err(bad(field, "true or false")),
     };
     let (all, soft) = (flag("all")?, flag("soft")?);
-    if let Some(unknown) = wish.keys().next() {
+    if let Some(unknown) = body.keys().next() {
         return Err(bad(
             unknown,
             "the fields are paths, keys, tags, all and soft",
         ));
     }
-    if paths.len() + keys.len() + tags.len() > MOST_NAMES {
-        return Err(bad("body", &format!("at most {MOST_NAMES} names at once")));
+    if paths.len() + keys.len() + tags.len() > MOST_TARGETS {
+        return Err(bad(
+            "body",
+            &format!("at most {MOST_TARGETS} paths, keys and tags at once"),
+        ));
     }
-    let mut names = Vec::new();
+    let mut targets = Vec::new();
     for path in &paths {
-        names.extend(names_of_path(path, resources)?);
+        targets.extend(targets_of_path(path, resources)?);
     }
     for key in &keys {
-        names.push(InvalidationTarget::key(key));
-        // A whole is made anew from its parts: they have to go with it.
+        targets.push(InvalidationTarget::key(key));
+        // A composite is made anew from its parts, so they have to go with it.
         if let Some((resource, query)) = resources.of_key(key) {
             let path = Default::default();
-            names.extend(
+            targets.extend(
                 resource
                     .targets(Arguments { path: &path, query })
                     .unwrap_or_default(),
@@ -160,28 +168,33 @@ fn wished(
     }
     let mut matched = Vec::with_capacity(tags.len());
     for tag in tags {
-        // As it was given as well: it may be a tag of another replica's configuration.
-        names.push(InvalidationTarget::tag(&tag));
-        let (templates, read) = resources.read_tag(&tag);
-        names.extend(read.iter().map(InvalidationTarget::from));
+        // As it is spelled, too: another replica's configuration may have that tag.
+        targets.push(InvalidationTarget::tag(&tag));
+        let (templates, canonical) = resources.read_tag(&tag);
+        targets.extend(canonical.iter().map(InvalidationTarget::from));
         matched.push((tag, templates));
     }
     if all {
-        names.push(InvalidationTarget::everything());
+        targets.push(InvalidationTarget::everything());
     }
     let mut seen = HashSet::new();
-    names.retain(|name| seen.insert(name.clone()));
-    if names.is_empty() {
+    targets.retain(|target| seen.insert(target.clone()));
+    if targets.is_empty() {
         return Err(bad(
             "body",
             "at least one of paths, keys and tags, or \"all\": true",
         ));
     }
-    let kind = if soft { Purge::Soft } else { Purge::Hard };
-    Ok((names, kind, matched))
+    let purge = if soft { Purge::Soft } else { Purge::Hard };
+    Ok(Invalidation {
+        targets,
+        purge,
+        matched,
+    })
 }
 
-fn names_of_path(path: &str, resources: &Resources) -> Result<Vec<InvalidationTarget>, Problem> {
+/// The targets of a request path with its query.
+fn targets_of_path(path: &str, resources: &Resources) -> Result<Vec<InvalidationTarget>, Problem> {
     let bad = |valid: &str| Problem::bad_field("paths", valid);
     let (at, query) = path::with_query(path);
     let found = resources.find(&at).filter(|found| found.resource.is_read());
@@ -198,12 +211,17 @@ fn names_of_path(path: &str, resources: &Resources) -> Result<Vec<InvalidationTa
         .map_err(|wrong| bad(&wrong.to_string()))
 }
 
-/// `GET /cache/entry?path=`: why the answer to that path would be what it is.
-pub(crate) async fn entry(request: HttpRequest, front: web::Data<AppState>) -> HttpResponse {
+/// `GET /cache/entry?path=`: the entry that would answer that path, and its state.
+pub(crate) async fn entry(
+    request: HttpRequest,
+    access: web::Data<Access>,
+    cache: web::Data<Cache>,
+    resources: web::Data<LiveResources>,
+) -> HttpResponse {
     let work = async {
-        let asked = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
-        let asked = asked.map(web::Query::into_inner).unwrap_or_default();
-        let path = asked.into_iter().find(|(name, _)| name == "path");
+        let query = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
+        let query = query.map(web::Query::into_inner).unwrap_or_default();
+        let path = query.into_iter().find(|(name, _)| name == "path");
         let path = path.map(|(_, path)| path).filter(|path| !path.is_empty());
         let path = path.ok_or_else(|| {
             Problem::BadParameter(BadParameter {
@@ -212,7 +230,7 @@ pub(crate) async fn entry(request: HttpRequest, front: web::Data<AppState>) -> H
                 valid: "a request path with its query, percent-encoded".to_owned(),
             })
         })?;
-        let resources = front.resources.load_full();
+        let resources = resources.load_full();
         let (at, query) = path::with_query(&path);
         let found = resources
             .find(&at)
@@ -225,32 +243,32 @@ pub(crate) async fn entry(request: HttpRequest, front: web::Data<AppState>) -> H
         let wanted = resource
             .request(arguments, "")?
             .ok_or(Problem::NotFound("Nothing is read at this path."))?;
-        let mut body = shown(&front, resource.name(), &wanted.subject);
-        if let Producer::Compose(composition) = &wanted.making {
+        let mut body = entry_json(&cache, resource.name(), &wanted.item);
+        if let Producer::Compose(composition) = &wanted.producer {
             let part = |part: &Request| {
-                // A part may be a resource of its own, or a part of this one alone.
-                let own = resources.of_key(part.subject.key.name());
+                // A part may be a resource of its own, or belong to this one alone.
+                let own = resources.of_key(part.item.key.name());
                 let name = own.map_or(resource.name(), |(own, _)| own.name());
-                shown(&front, name, &part.subject)
+                entry_json(&cache, name, &part.item)
             };
             body["parts"] = composition.parts.iter().map(part).collect();
         }
         Ok(HttpResponse::Ok().json(body))
     };
-    front.access.admins(&request, |_| work).await
+    access.admins(&request, |_| work).await
 }
 
-fn shown(front: &AppState, resource: &str, subject: &CacheItem) -> Value {
-    let (cache, key, policy) = (&front.cache, &subject.key, &subject.policy);
+fn entry_json(cache: &Cache, resource: &str, item: &CacheItem) -> Value {
+    let (key, policy) = (&item.key, &item.policy);
     let now = cache.clock().now();
     let Some((entry, freshness)) = cache.inspect(key.as_str(), policy) else {
         return json!({"resource": resource, "key": key.name(), "tier": null, "state": "none", "tags": []});
     };
     let state = match freshness {
-        Freshness::Fresh => "fresh",
-        Freshness::Revalidate => "stale",
-        Freshness::IfError => "stale, only if its renewal fails",
-        Freshness::Dead => "dead",
+        Decision::Serve => "fresh",
+        Decision::ServeAndRefresh => "stale",
+        Decision::OnlyIfLoadFails => "stale, only if its renewal fails",
+        Decision::Refuse => "dead",
     };
     let invalidated = cache.invalidated(&entry);
     let tags: Vec<Value> = invalidated
@@ -263,7 +281,7 @@ fn shown(front: &AppState, resource: &str, subject: &CacheItem) -> Value {
         "tier": "memory",
         "state": state,
         "age_ms": now.saturating_sub(entry.loaded_at) / 1000,
-        "ttl_left_ms": entry.ends.memory_until.saturating_sub(now) / 1000,
+        "ttl_left_ms": entry.expiry.memory_until.saturating_sub(now) / 1000,
         "load_clock": entry.stamp().clock.to_string(),
         "load_ms": entry.load_time / 1000,
         "bytes": entry.value.bytes().len(),
@@ -271,30 +289,31 @@ fn shown(front: &AppState, resource: &str, subject: &CacheItem) -> Value {
     })
 }
 
-/// `GET /cache/replicas`: those that were heard of lately.
-pub(crate) async fn replicas(request: HttpRequest, front: web::Data<AppState>) -> HttpResponse {
+/// `GET /cache/replicas`: the replicas that were heard of lately.
+pub(crate) async fn replicas(
+    request: HttpRequest,
+    access: web::Data<Access>,
+    cache: web::Data<Cache>,
+) -> HttpResponse {
     let work = async {
-        let cache = front.cache.clone();
-        let found = web::block(move || cache.replicas())
-            .await
-            .ok()
-            .and_then(Result::ok);
+        let asked = cache.get_ref().clone();
+        let found = bridge::blocking("the list of replicas", move || asked.replicas()).await?;
         let mut all: Vec<Value> = found
             .unwrap_or_default()
             .into_iter()
             .filter_map(|replica| {
                 let about: Map<String, Value> = serde_json::from_str(&replica.about).ok()?;
-                let mut shown = Map::new();
-                shown.insert("id".to_owned(), json!(replica.id));
-                shown.extend(about);
-                Some(Value::Object(shown))
+                let mut one = Map::new();
+                one.insert("id".to_owned(), json!(replica.id));
+                one.extend(about);
+                Some(Value::Object(one))
             })
             .collect();
         if all.is_empty() {
-            // Redis cannot be asked: this one, at least, is alive.
-            all.push(front.cache.about());
+            // Redis does not answer. This replica, at least, is alive.
+            all.push(cache.about());
         }
         Ok(HttpResponse::Ok().json(json!({"replicas": all})))
     };
-    front.access.admins(&request, |_| work).await
+    access.admins(&request, |_| work).await
 }

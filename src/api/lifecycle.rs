@@ -1,4 +1,4 @@
-//! Where a server stands between its start and its end.
+//! Where a server stands between its start and its end: serving, draining or closing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -12,22 +12,23 @@ const CLOSING: u8 = 2;
 pub struct Lifecycle(Arc<AtomicU8>);
 
 impl Lifecycle {
-    /// From now on not ready, so that load balancers look elsewhere; requests are still taken.
+    /// From now on the server is not ready, so that load balancers use others. It still takes
+    /// requests.
     pub fn drain(&self) {
         self.0.fetch_max(DRAINING, Ordering::AcqRel);
     }
 
-    /// From now on answers ask their clients to close the connection.
+    /// From now on each answer is the last of its connection.
     pub fn close(&self) {
         self.0.fetch_max(CLOSING, Ordering::AcqRel);
     }
 
-    /// Whether it is to be sent no more requests.
+    /// Whether the server is not ready.
     pub fn is_draining(&self) -> bool {
         self.0.load(Ordering::Acquire) != SERVING
     }
 
-    /// Whether its connections are to be closed.
+    /// Whether connections are being closed.
     pub fn is_closing(&self) -> bool {
         self.0.load(Ordering::Acquire) == CLOSING
     }
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn never_goes_back() {
+    fn a_lifecycle_never_goes_back() {
         let lifecycle = Lifecycle::default();
         assert!(!lifecycle.is_draining());
         lifecycle.close();

@@ -6,7 +6,6 @@ mod access;
 mod body;
 mod bridge;
 mod caller;
-mod digits;
 pub mod edge;
 mod header_texts;
 mod headers;
@@ -20,51 +19,54 @@ mod problem;
 mod request_id;
 mod resource;
 mod slices;
+mod state;
 mod status;
 mod write;
 
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_server::Server;
 use actix_web::dev::HttpServiceFactory;
 use actix_web::middleware::from_fn;
 use actix_web::{FromRequest, Handler, Resource, Responder, Route, guard, web};
-use arc_swap::ArcSwap;
 
+use crate::auth::{KeyTable, WrongKeys};
 use crate::database::Database;
 use crate::resource::Resources;
 use larder_cache::Cache;
 
 use self::access::Access;
 use self::body::BodyTimeout;
-use self::edge::Places;
-use self::keys::KeyRoutes;
+use self::edge::{EdgeSettings, Places};
 use self::problem::Problem;
-use self::resource::AppState;
-use self::status::Health;
-use crate::auth::{KeyTable, WrongKeys};
+use self::state::{AppState, LiveResources};
+use self::status::RedisRequired;
 
 pub use self::lifecycle::Lifecycle;
 
-/// The server's parts as the routes take them. Cheap to clone: each worker has one.
+/// The server's routes and the parts that their handlers take. Cheap to clone: each worker has one.
 #[derive(Clone)]
 pub struct Api {
-    front: web::Data<AppState>,
-    health: web::Data<Health>,
-    keys: web::Data<KeyRoutes>,
-    body_timeout: web::Data<BodyTimeout>,
+    state: AppState,
+    database: web::Data<Database>,
+    places: web::Data<Places>,
+    redis_required: RedisRequired,
+    body_timeout: BodyTimeout,
 }
 
-/// How the routes meet their clients.
+/// How the routes treat their clients.
 pub struct ClientRules {
-    /// Resources that are not public need a key.
+    /// Whether resources that are not public need a key.
     pub keys_required: bool,
-    /// The server is not ready without Redis.
+    /// Whether the server is not ready without Redis.
     pub redis_required: bool,
-    /// How long the body of a request may take to come.
+    /// How long a request's body may take to arrive.
     pub body_timeout: Duration,
-    /// The connections there may be.
+    /// The connections that may be open.
     pub places: Places,
 }
 
@@ -77,71 +79,66 @@ impl Api {
         table: Arc<KeyTable>,
         rules: ClientRules,
     ) -> Api {
-        let access = Access {
-            table,
-            required: rules.keys_required,
-            wrong_keys: Arc::new(WrongKeys::default()),
-        };
         Api {
-            keys: web::Data::new(KeyRoutes {
-                cache: cache.clone(),
-                database: database.clone(),
-                access: access.clone(),
-            }),
-            health: web::Data::new(Health {
-                database: database.clone(),
-                redis_required: rules.redis_required,
-                places: Arc::new(rules.places),
-            }),
-            body_timeout: web::Data::new(BodyTimeout(rules.body_timeout)),
-            front: web::Data::new(AppState {
+            state: AppState {
                 cache,
-                resources: ArcSwap::from_pointee(resources),
-                database,
-                access,
+                resources: web::Data::new(LiveResources::from_pointee(resources)),
+                access: Access {
+                    table,
+                    required: rules.keys_required,
+                    wrong_keys: Arc::new(WrongKeys::default()),
+                },
                 lifecycle: Lifecycle::default(),
-            }),
+            },
+            database: web::Data::new(database),
+            places: web::Data::new(rules.places),
+            redis_required: RedisRequired(rules.redis_required),
+            body_timeout: BodyTimeout(rules.body_timeout),
         }
     }
 
     /// Serves other resources from now on; requests under way keep theirs.
     pub fn replace_resources(&self, resources: Resources) {
-        self.front.resources.store(Arc::new(resources));
+        self.state.resources.store(Arc::new(resources));
     }
 
     /// The resources that are served now.
     pub fn resources(&self) -> Arc<Resources> {
-        self.front.resources.load_full()
-    }
-
-    /// The connections there may be, and how many there are.
-    fn places(&self) -> &Arc<Places> {
-        &self.health.places
-    }
-
-    /// What serving a resource takes.
-    fn front(&self) -> web::Data<AppState> {
-        self.front.clone()
+        self.state.resources.load_full()
     }
 
     /// Where the server stands between its start and its end.
     pub fn lifecycle(&self) -> &Lifecycle {
-        &self.front.lifecycle
+        &self.state.lifecycle
+    }
+
+    /// A server of these routes that listens already, and its addresses. It answers once it is
+    /// polled.
+    ///
+    /// # Errors
+    /// If it can listen on none of the addresses.
+    pub fn listen(&self, settings: &EdgeSettings) -> io::Result<(Server, Vec<SocketAddr>)> {
+        let (places, api) = (self.places.clone().into_inner(), self.clone());
+        edge::bind(places, &self.state, settings, move |config| {
+            api.routes(config);
+        })
     }
 
     /// All routes.
     pub fn routes(&self, config: &mut web::ServiceConfig) {
-        // Each worker counts the holders of its own: those of the shared one would be one line of memory that all of them write to.
-        let front = Rc::new(self.front.clone());
-        let declared = move |request, payload| resource::serve(request, payload, front.clone());
+        // Each worker clones an `Rc` of its own for each request. The counters of a shared `Arc`
+        // would be one cache line that all workers write to.
+        let state = Rc::new(self.state.clone());
+        let declared = move |request, payload| resource::serve(request, payload, state.clone());
+        self.state.register(config);
         config
-            .app_data(self.front.clone())
-            .app_data(self.health.clone())
-            .app_data(self.keys.clone())
-            .app_data(self.body_timeout.clone())
+            .app_data(self.database.clone())
+            .app_data(self.places.clone())
+            .app_data(web::Data::new(self.redis_required))
+            .app_data(web::Data::new(self.body_timeout))
             .service(own("/healthz", "GET, HEAD", [read(status::alive)]))
             .service(own("/readyz", "GET, HEAD", [read(status::ready)]))
-            // Scopes, so that a resource's path is compared with four beginnings, and not with each route and its expressions.
+            // Scopes: a resource's path is compared with four prefixes, not with each route.
             .service(
                 web::scope("/cache")
                     .service(own("/stats", "GET, HEAD", [read(status::stats)]))
@@ -172,7 +169,7 @@ impl Api {
     }
 }
 
-/// One of larder's own paths, where every other method is told which it takes.
+/// One of larder's own paths. Other methods get 405 and the list of those that it takes.
 fn own<const N: usize>(
     path: &str,
     allow: &'static str,
@@ -189,7 +186,7 @@ fn own<const N: usize>(
         .wrap(from_fn(own_routes::wrap))
 }
 
-/// Reads: `GET`, and `HEAD`, to which the server sends the head alone.
+/// A route for `GET`, and for `HEAD`, to which the server sends the head alone.
 fn read<F, Args>(handler: F) -> Route
 where
     F: Handler<Args>,

@@ -1,6 +1,6 @@
-//! What larder's own routes have around their handlers.
+//! The middleware of larder's own routes.
 //!
-//! The handler of the resources does the same by itself, without a boxed middleware, to be fast.
+//! The handler of the declared resources does the same by itself: a boxed middleware costs time.
 
 use actix_web::HttpMessage;
 use actix_web::body::BoxBody;
@@ -10,11 +10,11 @@ use actix_web::web::Data;
 
 use super::edge::Exchange;
 use super::header_texts::HeaderTexts;
+use super::lifecycle::Lifecycle;
 use super::request_id;
-use super::resource::AppState;
 
-/// Begins and ends the exchange, and puts the request's identity on the answer. It closes the
-/// connection if the client or the shutdown asks for that.
+/// Begins and ends the exchange, and sets the request's id on the answer. Closes the connection if
+/// the client asks for that, or if the server is closing.
 pub(super) async fn wrap(
     request: ServiceRequest,
     next: Next<BoxBody>,
@@ -27,10 +27,10 @@ pub(super) async fn wrap(
         .extensions_mut()
         .insert(request_id::RequestId(id.clone()));
     let closing = request
-        .app_data::<Data<AppState>>()
-        .is_some_and(|front| front.lifecycle.is_closing());
+        .app_data::<Data<Lifecycle>>()
+        .is_some_and(|lifecycle| lifecycle.is_closing());
     let mut answer = next.call(request).await?;
-    request_id::tell(id, answer.headers_mut());
+    request_id::set_header(id, answer.headers_mut());
     exchange.end(answer.response_mut(), closing);
     Ok(answer)
 }

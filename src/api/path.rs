@@ -1,47 +1,45 @@
-//! Paths that are written differently and mean the same.
+//! Paths that are spelled differently and mean the same.
 
 use std::borrow::Cow;
 
-/// The path with what need not be escaped unescaped (RFC 3986, section 6.2.2.2). Nothing else is, so what is escaped for a reason,
-/// such as a slash within a value, stays that. A path without `%` costs the look for one.
-pub(crate) fn plain(path: &str) -> Cow<'_, str> {
+use percent_encoding::percent_decode_str;
+
+/// The path with unreserved characters unescaped (RFC 3986, section 6.2.2.2). Other escapes stay: a
+/// slash within a value stays escaped. Copies nothing if the path has no `%`.
+pub(crate) fn normalized(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return Cow::Borrowed(path);
     }
-    let mut plain = String::with_capacity(path.len());
+    let mut normalized = String::with_capacity(path.len());
     let mut rest = path;
     while let Some(at) = rest.find('%') {
-        plain.push_str(&rest[..at]);
+        normalized.push_str(&rest[..at]);
         rest = &rest[at..];
         match unreserved(rest) {
             Some(character) => {
-                plain.push(character);
+                normalized.push(character);
                 rest = &rest[3..];
             }
             None => {
-                plain.push('%');
+                normalized.push('%');
                 rest = &rest[1..];
             }
         }
     }
-    plain.push_str(rest);
-    Cow::Owned(plain)
+    normalized.push_str(rest);
+    Cow::Owned(normalized)
 }
 
-/// A request path as people write it, in two: the path as [`plain`] has it, and the query.
+/// The normalized path and the query of a request path.
 pub(crate) fn with_query(path: &str) -> (Cow<'_, str>, &str) {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    (plain(path), query)
+    (normalized(path), query)
 }
 
-/// The character that the escape at the beginning of `text` stands for, if it is one that no URL needs to escape.
+/// The character of the escape that `text` begins with, if no URL needs to escape it. A malformed
+/// escape decodes to its `%`, which is none of these characters.
 fn unreserved(text: &str) -> Option<char> {
-    let digits = text.get(1..3)?;
-    // The parser would take a sign as well.
-    if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    let character = char::from(u8::from_str_radix(digits, 16).ok()?);
+    let character = percent_decode_str(text).next().map(char::from)?;
     (character.is_ascii_alphanumeric() || "-._~".contains(character)).then_some(character)
 }
 
@@ -50,23 +48,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_need_not_be_escaped_is_not() {
+    fn unreserved_characters_of_a_path_are_unescaped() {
         for (path, same) in [
             ("/articles", "/articles"),
             ("/%61rticles", "/articles"),
             ("/%41%5a%7E%2d%2E%5F%30", "/AZ~-._0"),
-            // Each for a reason: a slash, a percent sign, a space, a byte of a longer character.
+            // A slash, a percent sign, a space and a byte of a longer character stay escaped.
             ("/a%2Fb%25%20%C3%A9", "/a%2Fb%25%20%C3%A9"),
-            // Once, not again and again.
+            // Decoded once, not again and again.
             ("/%2561", "/%2561"),
-            // No escapes at all.
+            // Malformed escapes.
             ("/%", "/%"),
             ("/%6", "/%6"),
             ("/%+1%zz%6", "/%+1%zz%6"),
             ("/%é%61", "/%éa"),
         ] {
-            assert_eq!(plain(path), same, "{path}");
+            assert_eq!(normalized(path), same, "{path}");
         }
-        assert!(matches!(plain("/articles"), Cow::Borrowed(_)));
+        assert!(matches!(normalized("/articles"), Cow::Borrowed(_)));
     }
 }

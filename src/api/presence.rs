@@ -1,4 +1,4 @@
-//! Whether a client is known to be there still while its request waits.
+//! Whether a client is still there while its request waits.
 //!
 //! A client that closes its connection and one that only ends its sending side
 //! (`shutdown(SHUT_WR)`) look the same until something is written to them. So after the end of
@@ -13,12 +13,12 @@ use std::task::{Context, Poll};
 
 use larder_cache::{LookupResult, Ticket};
 
-/// Whether the end of what a client sends was read. Each connection has one; clones are the same.
+/// Whether the end of a client's input was read. Each connection has one; clones are the same.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Presence(Rc<Cell<bool>>);
 
 impl Presence {
-    /// Notes what a read from the client brought: so many bytes, into a buffer with room for some.
+    /// Notes a read from the client into a buffer with room: zero bytes are the end of its input.
     pub(crate) fn note_read(&self, bytes: usize) {
         if bytes == 0 {
             self.0.set(true);
@@ -31,8 +31,8 @@ impl Presence {
     }
 }
 
-/// A ticket of a client whose presence is looked at whenever its connection wakes: the end of what
-/// a client sends wakes it.
+/// A ticket that checks on its client whenever the connection wakes: the end of the client's input
+/// wakes it.
 pub(super) struct Attended {
     pub(super) ticket: Ticket,
     pub(super) presence: Option<Presence>,

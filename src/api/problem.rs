@@ -1,7 +1,7 @@
-//! Problems: every answer that is not what was asked for, as `application/problem+json` (RFC 9457).
+//! Problems: every error response, as `application/problem+json` (RFC 9457).
 //!
-//! Promise: a problem says what was wrong and what would be right, and nothing of how the server is made: no SQL, no stack trace,
-//! no key.
+//! Promise: a problem says what is wrong and what would be valid. It tells nothing of the server's
+//! inside: no SQL, no stack trace, no key.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -16,51 +16,53 @@ use crate::quantity::format_duration;
 use crate::resource::{BadParameter, WriteError, Wrong};
 use larder_cache::LoadError;
 
-/// Why a request is refused, or failed.
+/// Why a request is refused or failed.
 #[derive(Clone, Debug)]
 pub(crate) enum Problem {
-    /// 404: nothing is served at this path, or there is no such thing.
+    /// 404: nothing is served at this path, or there is no value.
     NotFound(&'static str),
-    /// 405: the path is served, but not by this method.
+    /// 405: the path does not take this method.
     MethodNotAllowed { allow: Cow<'static, str> },
-    /// 401: no key, or one that is nobody's.
+    /// 401: no API key, or an unknown one.
     NoKey(&'static str),
-    /// 429: the key is nobody's, and too many such came from the same address.
+    /// 429: an unknown API key, after too many of them from the same address.
     WrongKeys { retry_after: Duration },
-    /// 400: a header that says one thing is there twice.
+    /// 400: a header that may occur once is repeated.
     RepeatedHeader(&'static str),
-    /// 417: a body is announced, and none is taken here.
+    /// 417: `Expect` announces a body, and this path takes none.
     NoBodyTaken,
-    /// 403: a key that may not do this.
+    /// 403: a valid API key that is not an admin's.
     NotAdmin,
-    /// 429: the key's rate is used up.
+    /// 429: the rate of the API key is used up.
     TooOften { retry_after: Duration },
-    /// 408: the body was not there in time.
+    /// 408: the body did not arrive in time.
     BodyTooSlow { limit: Duration },
-    /// 413: more than so many bytes.
+    /// 413: the body has more than `limit` bytes.
     TooLarge { limit: usize },
-    /// 415: a body that is not JSON.
+    /// 415: the body is not declared as JSON.
     NotJson,
-    /// 400: a body that says it is JSON and is not.
+    /// 400: the body is declared as JSON and is malformed.
     BadJson(String),
-    /// 400: a parameter that is not within what is declared.
+    /// 400: an invalid parameter.
     BadParameter(BadParameter),
-    /// 422: a body whose field does not fit.
+    /// 422: an invalid field of the body.
     BadField { field: String, valid: String },
-    /// 409: a change that goes against what else there is.
+    /// 409: the change violates a constraint of the database.
     Conflict { field: Option<String>, why: String },
-    /// 412: what is to be changed is not what the caller has seen.
+    /// 412: the precondition is not met.
     Changed,
-    /// 412: whether it is what the caller has seen cannot be decided.
+    /// 412: the precondition cannot be evaluated.
     Undecidable,
-    /// 502, 503 or 504: there is no value to be had.
+    /// 502, 503 or 504: the value could not be loaded.
     Load(LoadError),
-    /// 503: the database gave no answer.
+    /// 503: the database did not answer.
     Database,
+    /// 500: a bug of larder's. The log says where.
+    Bug,
 }
 
 impl Problem {
-    /// That `field` of a body does not fit, and what would be `valid`.
+    /// An invalid `field` of a body, and what would be `valid`.
     pub(crate) fn bad_field(field: &str, valid: &str) -> Problem {
         Problem::BadField {
             field: field.to_owned(),
@@ -68,6 +70,13 @@ impl Problem {
         }
     }
 
+    /// A bug of larder's, which is logged here.
+    pub(crate) fn bug(what: &str) -> Problem {
+        log::error!("internal error, a bug: {what}");
+        Problem::Bug
+    }
+
+    /// Status, type, title and detail.
     fn parts(&self) -> (StatusCode, &'static str, &'static str, String) {
         match self {
             Problem::NotFound(detail) => (
@@ -85,14 +94,14 @@ impl Problem {
             Problem::NoKey(detail) => (
                 StatusCode::UNAUTHORIZED,
                 "no-key",
-                "A valid API key is needed",
+                "Unauthorized",
                 (*detail).to_owned(),
             ),
             Problem::NotAdmin => (
                 StatusCode::FORBIDDEN,
                 "not-admin",
-                "An admin key is needed",
-                "The API key is valid, but it is not an admin's.".to_owned(),
+                "Forbidden",
+                "This takes an admin's API key. The key is valid, but not an admin's.".to_owned(),
             ),
             Problem::TooOften { retry_after } => (
                 StatusCode::TOO_MANY_REQUESTS,
@@ -133,7 +142,7 @@ impl Problem {
             Problem::TooLarge { limit } => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body-too-large",
-                "Body too large",
+                "Content too large",
                 format!("The body may have at most {limit} bytes."),
             ),
             Problem::NotJson => (
@@ -151,56 +160,62 @@ impl Problem {
             Problem::BadParameter(bad) => (
                 StatusCode::BAD_REQUEST,
                 "bad-parameter",
-                "Bad parameter",
+                "Invalid parameter",
                 bad.to_string(),
             ),
             Problem::BadField { field, valid } => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "bad-field",
-                "A field of the body does not fit",
-                format!("`{field}` does not fit; valid: {valid}"),
+                "Invalid field",
+                format!("`{field}` is invalid; valid: {valid}"),
             ),
             Problem::Conflict { why, .. } => (
                 StatusCode::CONFLICT,
                 "conflict",
-                "The change goes against what else there is",
+                "Conflict",
                 why.clone(),
             ),
             Problem::Changed => (
                 StatusCode::PRECONDITION_FAILED,
                 "changed",
-                "It is not what the precondition says",
-                "It has changed since it was read, or it is gone: read it again.".to_owned(),
+                "Precondition failed",
+                "The resource was changed or deleted since it was read; read it again.".to_owned(),
             ),
             Problem::Undecidable => (
                 StatusCode::PRECONDITION_FAILED,
                 "undecidable",
-                "A precondition that cannot be decided",
-                "The value of this resource does not come from the database alone, so it cannot be compared when it is written.".to_owned(),
+                "Precondition cannot be evaluated",
+                "The value of this resource does not come from the database alone, so a write cannot be compared with it.".to_owned(),
             ),
-            Problem::Load(LoadError::TooSlow(_) | LoadError::Held { slow: true, .. }) => (
+            Problem::Load(LoadError::TooSlow(_) | LoadError::BackingOff { slow: true, .. }) => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "source-too-slow",
-                "The source is too slow",
+                "Gateway timeout",
                 self.load_detail(),
             ),
             Problem::Load(LoadError::Overloaded) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded",
-                "Too many loads are waiting",
-                "The server loads as much as it can; ask again in a moment.".to_owned(),
+                "Overloaded",
+                "Too many loads are waiting; ask again in a moment.".to_owned(),
             ),
             Problem::Load(_) => (
                 StatusCode::BAD_GATEWAY,
                 "source-failed",
-                "The source failed",
+                "Bad gateway",
                 self.load_detail(),
             ),
             Problem::Database => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "database-down",
-                "The database gave no answer",
-                "The request may not have been carried out; ask again in a moment.".to_owned(),
+                "Database unavailable",
+                "The database did not answer, so the request may not have been carried out; ask again in a moment.".to_owned(),
+            ),
+            Problem::Bug => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal-error",
+                "Internal server error",
+                "This is a bug of the server; its log says more.".to_owned(),
             ),
         }
     }
@@ -223,7 +238,7 @@ impl Problem {
         }
     }
 
-    /// The answer that says so.
+    /// The problem as a response.
     pub(crate) fn answer(&self) -> HttpResponse {
         let (status, kind, title, detail) = self.parts();
         let mut body = json!({
@@ -259,8 +274,8 @@ impl Problem {
             Problem::NoKey(_) => {
                 answer.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
             }
-            // What is still to come of the body is no request (RFC 9110, section 15.5.9); and each
-            // further guess takes a connection.
+            // The rest of the body would be read as a request (RFC 9110, section 15.5.9). A client
+            // that guesses keys needs a new connection for each further guess.
             Problem::BodyTooSlow { .. } | Problem::WrongKeys { .. } => {
                 answer.force_close();
             }
@@ -278,6 +293,7 @@ impl From<LoadError> for Problem {
                 wrong: Wrong::NotValid,
                 valid,
             }),
+            LoadError::Bug(what) => Problem::bug(&what),
             other => Problem::Load(other),
         }
     }
@@ -295,7 +311,7 @@ impl From<WriteError> for Problem {
             WriteError::Parameter(bad) => Problem::BadParameter(bad),
             WriteError::Field { field, valid } => Problem::BadField { field, valid },
             WriteError::Conflict { field, why } => Problem::Conflict { field, why },
-            WriteError::Absent => Problem::NotFound("There is no such thing."),
+            WriteError::Absent => Problem::NotFound("Not found."),
             WriteError::Changed => Problem::Changed,
             WriteError::Undecidable => Problem::Undecidable,
             WriteError::Database(error) => error.into(),
@@ -305,18 +321,19 @@ impl From<WriteError> for Problem {
 
 impl From<DatabaseError> for Problem {
     fn from(error: DatabaseError) -> Problem {
-        log::warn!("the database: {error}");
+        log::warn!("the database did not answer: {error}");
         Problem::Database
     }
 }
 
-/// Whole seconds, at least one: what `Retry-After` takes.
+/// Whole seconds for `Retry-After`, rounded up and at least one.
 fn seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::bridge;
     use super::*;
 
     #[test]
@@ -324,6 +341,13 @@ mod tests {
         for (ms, whole) in [(0, 1), (1, 1), (1000, 1), (1001, 2)] {
             assert_eq!(seconds(Duration::from_millis(ms)), whole);
         }
+    }
+
+    #[test]
+    fn a_bug_is_an_internal_error_and_not_a_busy_server() {
+        let status = |error| Problem::from(error).answer().status().as_u16();
+        assert_eq!(status(LoadError::Bug("taken twice".into())), 500);
+        assert_eq!(status(LoadError::Overloaded), 503);
     }
 
     #[test]
@@ -352,5 +376,13 @@ mod tests {
             ),
             (502, &b"9"[..])
         );
+    }
+
+    #[actix_web::test]
+    async fn a_bug_is_not_told_as_a_busy_server() {
+        let problem = Problem::from(LoadError::Bug("it cannot happen".into()));
+        assert_eq!(problem.answer().status(), 500);
+        let panicked = bridge::blocking("an invalidation", || -> u8 { panic!("on purpose") });
+        assert!(matches!(panicked.await, Err(Problem::Bug)));
     }
 }

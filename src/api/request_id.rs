@@ -1,4 +1,4 @@
-//! The identity of a request, by which its caller and the log speak of it: taken over from `X-Request-Id`, or made.
+//! The id of a request, which its caller and the log know it by: that of `X-Request-Id`, or a new one.
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest};
@@ -8,38 +8,37 @@ use larder_cache::random;
 use super::header_texts::HeaderTexts;
 
 const NAME: HeaderName = HeaderName::from_static("x-request-id");
-/// The longest that is taken over.
+/// The longest id that is taken from a request.
 const LONGEST: usize = 128;
 
-/// The request's own identity, or a new one. What is not printable ASCII, or too long for a log line, is replaced.
+/// The request's own id, or a new one if it has none that is printable ASCII and fits a log line.
 pub(super) fn of(request: &HttpRequest, texts: &mut HeaderTexts) -> HeaderValue {
-    let given = request.headers().get(&NAME).filter(|given| {
-        let bytes = given.as_bytes();
+    let own = request.headers().get(&NAME).filter(|id| {
+        let bytes = id.as_bytes();
         (1..=LONGEST).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
     });
-    given
-        .cloned()
+    own.cloned()
         .unwrap_or_else(|| texts.hexadecimal(random()).value())
 }
 
-/// How it stands at the end of a log line.
-pub(crate) fn note(id: &HeaderValue) -> String {
+/// The end of a log line that names the request.
+pub(crate) fn log_suffix(id: &HeaderValue) -> String {
     format!(" id={}", id.to_str().unwrap_or_default())
 }
 
 /// The same for a request of larder's own routes.
-pub(crate) fn note_of(request: &HttpRequest) -> String {
+pub(crate) fn log_suffix_of(request: &HttpRequest) -> String {
     let extensions = request.extensions();
     extensions
         .get::<RequestId>()
-        .map(|id| note(&id.0))
+        .map(|id| log_suffix(&id.0))
         .unwrap_or_default()
 }
 
-/// The identity of a request, where its handler finds it.
+/// The id of a request, in its extensions.
 pub(super) struct RequestId(pub(super) HeaderValue);
 
-/// Puts it on an answer.
-pub(crate) fn tell(id: HeaderValue, headers: &mut HeaderMap) {
+/// Sets the header of an answer.
+pub(crate) fn set_header(id: HeaderValue, headers: &mut HeaderMap) {
     headers.insert(NAME, id);
 }

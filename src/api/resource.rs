@@ -1,6 +1,7 @@
-//! The handler of the declared resources: the read line, from the path of a request to the bytes of its answer.
+//! The handler of the declared resources: the read line, from a request's path to its answer.
 //!
-//! A memory hit runs from top to bottom on the actix worker: it blocks nowhere and allocates for the answer only.
+//! A memory hit runs from top to bottom on the actix worker: it blocks nowhere and allocates for the
+//! answer only.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,50 +10,39 @@ use std::time::{Duration, Instant};
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
-use arc_swap::ArcSwap;
 
-use crate::database::Database;
-use crate::resource::{Arguments, BadParameter, Body, Resource, Resources, View, Wrong};
-use larder_cache::{Answer, Cache, KeyText, Micros};
+use crate::resource::{Arguments, BadParameter, Body, Resource, View, Wrong};
+use larder_cache::{Answer, KeyText, Micros};
 
-use super::access::{Access, Audience};
+use super::access::Audience;
 use super::edge::Exchange;
 use super::header_texts::HeaderTexts;
-use super::lifecycle::Lifecycle;
 use super::presence::Presence;
 use super::problem::Problem;
+use super::state::AppState;
 use super::{bridge, caller, headers, path, request_id, slices, write};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LARDER_AFTER: HeaderName = HeaderName::from_static("larder-after");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-/// What serving a resource takes.
-pub(crate) struct AppState {
-    pub(crate) cache: Cache,
-    pub(crate) resources: ArcSwap<Resources>,
-    pub(crate) database: Database,
-    pub(crate) access: Access,
-    pub(crate) lifecycle: Lifecycle,
-}
-
-/// Serves whatever the operator declared; everything else is not found.
+/// Serves what the operator declared; everything else is not found.
 pub(crate) async fn serve(
     request: HttpRequest,
     mut payload: web::Payload,
-    front: Rc<web::Data<AppState>>,
+    state: Rc<AppState>,
 ) -> HttpResponse {
     let Some(exchange) = Exchange::begin(&request) else {
         return std::future::pending().await;
     };
     let mut texts = HeaderTexts::new();
     let id = request_id::of(&request, &mut texts);
-    let mut answer = match look_up(&request, &mut payload, &front, &id, &mut texts).await {
+    let mut answer = match look_up(&request, &mut payload, &state, &id, &mut texts).await {
         Ok(answer) => answer,
         Err(refused) => refused,
     };
     if log::log_enabled!(target: "access", log::Level::Debug) {
-        // Without the query: it is the caller's, and may hold what does not belong into a log.
+        // Without the query: it is the caller's, and may hold a secret.
         let (method, path, status) = (
             request.method(),
             request.uri().path(),
@@ -63,25 +53,25 @@ pub(crate) async fn serve(
             .get(CACHE_STATUS)
             .and_then(|how| how.to_str().ok())
             .unwrap_or("-");
-        log::debug!(target: "access", "{method} {path} {status} {how}{}", request_id::note(&id));
+        log::debug!(target: "access", "{method} {path} {status} {how}{}", request_id::log_suffix(&id));
     }
-    request_id::tell(id, answer.headers_mut());
-    exchange.end(&mut answer, front.lifecycle.is_closing());
+    request_id::set_header(id, answer.headers_mut());
+    exchange.end(&mut answer, state.lifecycle.is_closing());
     answer
 }
 
 async fn look_up(
     request: &HttpRequest,
     payload: &mut web::Payload,
-    front: &AppState,
+    state: &AppState,
     id: &HeaderValue,
     texts: &mut HeaderTexts,
 ) -> Result<HttpResponse, HttpResponse> {
-    // The one look at the clock: beside the rest of a memory hit, in which no time passes, each is dear.
+    // The only clock read of a memory hit: another would cost as much as the rest of the look-up.
     let began = Instant::now();
-    let now = front.cache.clock().at(began);
-    let resources = front.resources.load();
-    let path = path::plain(request.uri().path());
+    let now = state.cache.clock().at(began);
+    let resources = state.resources.load();
+    let path = path::normalized(request.uri().path());
     let Some(found) = resources.find(&path) else {
         return Err(Problem::NotFound("Nothing is served at this path.").answer());
     };
@@ -95,8 +85,9 @@ async fn look_up(
             let allow = resource.allow().into();
             return Err(Problem::MethodNotAllowed { allow }.answer());
         };
-        // In a box: a write's state is larger than a read's, and every request would make room for it.
-        let write = write::run(request, payload, front, resource, write, arguments);
+        // Boxed: a write's future is larger than a read's, and every request would reserve its size.
+        let (access, cache) = (&state.access, &state.cache);
+        let write = write::run(request, payload, access, cache, resource, write, arguments);
         return Ok(Box::pin(write).await);
     }
     let audience = if resource.settings().public {
@@ -104,29 +95,21 @@ async fn look_up(
     } else {
         Audience::Keys
     };
-    let admission = front
+    let admission = state
         .access
         .check_at(request.head(), audience, began)
         .map_err(|refused| refused.answer())?;
-    let told = |problem: Problem| {
-        let mut answer = problem.answer();
-        admission.tell(answer.headers_mut());
-        answer
-    };
+    let with_rate_headers = |problem: Problem| admission.with_rate_headers(problem.answer());
 
-    let after = known_clock(request).map_err(told)?;
+    let after = known_clock(request).map_err(with_rate_headers)?;
     thread_local!(static KEY: RefCell<KeyText> = RefCell::default());
     let (view, memory) = KEY
         .with_borrow_mut(|key| {
             let view = resource.key(arguments, key)?;
-            Ok((
-                view,
-                front
-                    .cache
-                    .get_at(key.as_str(), resource.policy(), after, now),
-            ))
+            let key = key.as_str();
+            Ok((view, state.cache.get_at(key, resource.policy(), after, now)))
         })
-        .map_err(|bad| told(Problem::BadParameter(bad)))?;
+        .map_err(|bad| with_rate_headers(Problem::BadParameter(bad)))?;
     let (answer, now, memory_took) = match memory {
         Some(answer) => {
             resource.tally().count_hit(&answer);
@@ -135,52 +118,56 @@ async fn look_up(
         None => {
             let took = began.elapsed();
             let wanted = resource
-                .request(arguments, &request_id::note(id))
-                .map_err(|bad| told(Problem::BadParameter(bad)))?
-                .ok_or_else(|| told(Problem::NotFound("Nothing is served at this path.")))?;
+                .request(arguments, &request_id::log_suffix(id))
+                .map_err(|bad| with_rate_headers(Problem::BadParameter(bad)))?
+                .ok_or_else(|| {
+                    with_rate_headers(Problem::NotFound("Nothing is served at this path."))
+                })?;
             let failed = |problem| {
-                let mut answer = told(problem);
+                let mut answer = with_rate_headers(problem);
                 let missed = HeaderValue::from_static("larder-memory; fwd=miss");
                 answer.headers_mut().insert(CACHE_STATUS, missed);
                 answer
             };
-            // In a box, as a write is.
-            let reader = bridge::Waiting {
-                caller: caller::of(request, &front.access.table),
+            let reader = bridge::Reader {
+                caller: caller::of(request, &state.access.table),
                 presence: request.conn_data::<Presence>().cloned(),
                 after,
             };
-            let waited = Box::pin(bridge::wait(&front.cache, wanted, reader, resource.limit()));
-            let ending = waited.await.map_err(failed)?;
-            resource.tally().count(&ending);
-            let answer = ending.map_err(|error| failed(error.into()))?;
-            (answer, front.cache.clock().now(), Some(took))
+            // Boxed, as a write is.
+            let waited = Box::pin(bridge::wait(&state.cache, wanted, reader, resource.limit()));
+            let result = waited.await.map_err(failed)?;
+            resource.tally().count(&result);
+            let answer = result.map_err(|error| failed(error.into()))?;
+            (answer, state.cache.clock().now(), Some(took))
         }
     };
     let mut response = if answer.entry.value.is_absent() {
-        let mut absent = Problem::NotFound("There is no such thing.").answer();
-        tell_cache(absent.headers_mut(), &answer, now, memory_took, texts);
+        let mut absent = Problem::NotFound("Not found.").answer();
+        write_headers(absent.headers_mut(), &answer, now, memory_took, texts);
         absent
     } else {
         respond(request, resource, &view, &answer, now, memory_took, texts)
     };
-    admission.tell_in(texts, response.headers_mut());
+    admission.write_headers(texts, response.headers_mut());
     Ok(response)
 }
 
-/// The clock of the last change that the caller knows of, from `Larder-After`; zero: it knows of none.
-fn known_clock(request: &HttpRequest) -> Result<u64, Problem> {
-    let Some(given) = request.headers().get(LARDER_AFTER) else {
-        return Ok(0);
+/// The clock of the last change that the caller knows of, from `Larder-After`, if it knows of one.
+fn known_clock(request: &HttpRequest) -> Result<Option<u64>, Problem> {
+    let Some(header) = request.headers().get(LARDER_AFTER) else {
+        return Ok(None);
     };
     if request.headers().get_all(LARDER_AFTER).nth(1).is_some() {
         return Err(Problem::RepeatedHeader("Larder-After"));
     }
-    let clock = given
+    let clock = header
         .to_str()
         .ok()
         .and_then(|text| text.trim().parse().ok());
-    clock.ok_or_else(|| {
+    // No change has the clock 0, so it names none.
+    let named = clock.map(|clock| (clock > 0).then_some(clock));
+    named.ok_or_else(|| {
         Problem::BadParameter(BadParameter {
             name: "Larder-After".to_owned(),
             wrong: Wrong::NotValid,
@@ -202,10 +189,10 @@ fn respond(
     headers::entity_tag(view, entry.hash, texts);
     let tag = texts.value();
     // A list may stand on several lines (RFC 9110, section 5.3).
-    let mut given = request.headers().get_all(header::IF_NONE_MATCH);
-    let unchanged = given.any(|line| {
+    let mut lines = request.headers().get_all(header::IF_NONE_MATCH);
+    let unchanged = lines.any(|line| {
         let tag = tag.to_str().unwrap_or_default();
-        let listed = |given| headers::none_match(given, tag);
+        let listed = |line| headers::none_match(line, tag);
         line == tag || line.to_str().is_ok_and(listed)
     });
     let mut response = if unchanged {
@@ -222,16 +209,16 @@ fn respond(
         response
     };
     let map = response.headers_mut();
-    let age = tell_cache(map, answer, now, memory_took, texts);
+    let age = write_headers(map, answer, now, memory_took, texts);
     let client_ttl = resource.settings().client_ttl;
-    let kept = headers::cache_control(answer, client_ttl, age, now, texts);
-    map.insert(header::CACHE_CONTROL, kept);
+    let cache_control = headers::cache_control(answer, client_ttl, age, now, texts);
+    map.insert(header::CACHE_CONTROL, cache_control);
     map.insert(header::ETAG, tag);
     response
 }
 
-/// Says where an answer comes from, and returns its age in seconds.
-fn tell_cache(
+/// Writes the headers that say where an answer comes from. Returns its age in seconds.
+fn write_headers(
     map: &mut HeaderMap,
     answer: &Answer,
     now: Micros,
@@ -241,7 +228,7 @@ fn tell_cache(
     let age = now.saturating_sub(answer.entry.loaded_at) / 1_000_000;
     headers::cache_status(answer, now, texts);
     map.insert(CACHE_STATUS, texts.value());
-    map.insert(header::AGE, texts.number_alone(age));
+    map.insert(header::AGE, texts.number(age).value());
     if let Some(memory) = memory_took {
         headers::server_timing(answer, memory, texts);
         map.insert(SERVER_TIMING, texts.value());

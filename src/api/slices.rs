@@ -1,8 +1,8 @@
 //! Large bodies, sent a slice at a time.
 //!
 //! Promise: a body that is sent to many clients is in memory once. The server copies each piece of
-//! a body before it writes it. A large body in one piece would be copied for each client, and the
-//! copy would last as long as a slow client takes.
+//! a body before it writes it: of a large body in one piece there would be one copy for each slow
+//! client.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use actix_web::HttpResponse;
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
-/// What is handed out at once, in bytes. Bodies of at most that are handed out whole.
+/// The size of a slice, in bytes. A smaller body is sent in one piece.
 const SLICE: usize = 32 << 10;
 
 /// `200 OK` with this body.

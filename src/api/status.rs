@@ -1,6 +1,5 @@
-//! How the server is: alive, ready, and what its cache has done.
+//! The state of the server: whether it is alive and ready, and what its cache has counted.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
@@ -8,35 +7,39 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
 use crate::database::Database;
+use crate::resource::Resources;
 use larder_cache::{Cache, RedisState, ShareStatus, Totals};
 
+use super::access::Access;
 use super::bridge;
 use super::edge::Places;
-use super::resource::AppState;
+use super::lifecycle::Lifecycle;
+use super::state::LiveResources;
 
-/// How long the database may take to show that it is there.
+/// How long the database may take to answer a ping.
 const PROOF: Duration = Duration::from_secs(3);
 
-/// What readiness depends on besides the cache.
-pub(crate) struct Health {
-    pub(crate) database: Database,
-    pub(crate) redis_required: bool,
-    pub(crate) places: Arc<Places>,
-}
+/// Whether the server is not ready without Redis.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RedisRequired(pub(crate) bool);
 
 /// `GET /healthz`: the process is alive and answers.
 pub(crate) async fn alive() -> HttpResponse {
-    fresh(HttpResponse::Ok().json(json!({"status": "alive"})))
+    not_stored(HttpResponse::Ok().json(json!({"status": "alive"})))
 }
 
 /// `GET /readyz`: 503 while draining, while the database is down, or while a required Redis is.
-pub(crate) async fn ready(front: web::Data<AppState>, health: web::Data<Health>) -> HttpResponse {
-    let ping = bridge::database(&health.database, |database| database.ping());
+pub(crate) async fn ready(
+    cache: web::Data<Cache>,
+    database: web::Data<Database>,
+    lifecycle: web::Data<Lifecycle>,
+    required: web::Data<RedisRequired>,
+) -> HttpResponse {
+    let ping = bridge::database(&database, |database| database.ping());
     let database_up = matches!(actix_web::rt::time::timeout(PROOF, ping).await, Ok(Ok(())));
-    let redis = front.cache.redis();
-    let (redis_state, _) = redis_state(&front.cache);
-    let redis_serves = redis.state().0.keeps_promises() || !health.redis_required;
-    let draining = front.lifecycle.is_draining();
+    let (redis_state, _) = redis_state(&cache);
+    let redis_serves = cache.redis().state().0.keeps_promises() || !required.0;
+    let draining = lifecycle.is_draining();
     let ready = !draining && database_up && redis_serves;
     let status = match (draining, ready) {
         (true, _) => "draining",
@@ -45,8 +48,8 @@ pub(crate) async fn ready(front: web::Data<AppState>, health: web::Data<Health>)
     };
     let body = json!({
         "status": status,
-        "database": {"state": if database_up { "up" } else { "down" }, "kind": health.database.kind().to_string()},
-        "redis": {"state": redis_state, "required": health.redis_required},
+        "database": {"state": if database_up { "up" } else { "down" }, "kind": database.kind().to_string()},
+        "redis": {"state": redis_state, "required": required.0},
     });
     let mut answer = if ready {
         HttpResponse::Ok()
@@ -56,16 +59,16 @@ pub(crate) async fn ready(front: web::Data<AppState>, health: web::Data<Health>)
     if !ready {
         answer.insert_header(("Retry-After", "1"));
     }
-    fresh(answer.json(body))
+    not_stored(answer.json(body))
 }
 
-/// What Redis takes, or `standalone`, and the error that says why it is not more: only for
-/// administrators, since it can name the Redis user.
+/// The state of Redis, or `standalone`, and the reason why it is not up. The reason is for admins
+/// only: it can name the Redis user.
 fn redis_state(cache: &Cache) -> (String, Option<String>) {
     let redis = cache.redis();
     match redis.state() {
         (RedisState::Up, _) => (RedisState::Up.to_string(), None),
-        // Whatever listens at the default address, it is no Redis of larder's.
+        // Nobody configured Redis: whatever listens at the default address is not meant.
         _ if !redis.is_configured() && cache.is_alone() => ("standalone".to_owned(), None),
         (state, why) => (state.to_string(), Some(why).filter(|why| !why.is_empty())),
     }
@@ -74,37 +77,38 @@ fn redis_state(cache: &Cache) -> (String, Option<String>) {
 /// `GET /cache/stats`.
 pub(crate) async fn stats(
     request: HttpRequest,
-    front: web::Data<AppState>,
-    health: web::Data<Health>,
+    access: web::Data<Access>,
+    cache: web::Data<Cache>,
+    resources: web::Data<LiveResources>,
+    places: web::Data<Places>,
 ) -> HttpResponse {
     let work = async {
-        let mut body = counted(&front);
-        let places = health.places.totals();
+        let mut body = counted(&cache, &resources.load());
+        let places = places.totals();
         body["connections"] = json!({
             "open": places.open, "max": places.most,
             "refused": places.refused, "displaced": places.displaced, "timed_out": places.timed_out,
         });
-        let (refused, slowed) = front.access.wrong_keys.totals();
+        let (refused, slowed) = access.wrong_keys.totals();
         body["unknown_keys"] = json!({"refused": refused, "slowed": slowed});
         Ok(HttpResponse::Ok().json(body))
     };
-    front.access.admins(&request, |_| work).await
+    access.admins(&request, |_| work).await
 }
 
 /// What was counted since this process started.
-fn counted(front: &AppState) -> Value {
-    let resources = front.resources.load();
-    // Read once, so that the sums are those of what is told of each.
+fn counted(cache: &Cache, resources: &Resources) -> Value {
+    // Each counter is read once, so that the sums agree with the resources below.
     let tallies = resources.all().iter().flat_map(|one| one.tallies());
     let each: Vec<(String, Totals, Totals)> = tallies
         .map(|(name, tally)| (name, tally.totals(), tally.part_totals()))
         .collect();
-    // Each request once: what its parts were looked up for stands with them alone.
+    // Each request counts once. Look-ups of its parts count in the resources of the parts.
     let all: Totals = each.iter().map(|(_, own, _)| *own).sum();
-    let memory = front.cache.memory_size();
-    let redis = front.cache.redis();
-    let (state, reason) = redis_state(&front.cache);
-    let bus = front.cache.bus();
+    let memory = cache.memory_size();
+    let redis = cache.redis();
+    let (state, reason) = redis_state(cache);
+    let bus = cache.bus();
     let mut body = rates(&all);
     body["total_keys"] = json!(memory.entries);
     body["memory"] = json!({
@@ -117,7 +121,7 @@ fn counted(front: &AppState) -> Value {
     body["source"] = json!({
         "loads": all.loads, "errors": all.load_errors, "collapsed": all.collapsed, "stale_served": all.stale_served,
     });
-    let shares = front.cache.shares();
+    let shares = cache.shares();
     body["loads"] = json!({
         "running": shares.iter().map(|share| share.running).sum::<usize>(),
         "waiting": shares.iter().map(|share| share.waiting).sum::<usize>(),
@@ -133,7 +137,7 @@ fn counted(front: &AppState) -> Value {
     body
 }
 
-/// The look-ups of one resource, those as a part of another included.
+/// The look-ups of one resource, including those as a part of another.
 fn by_tier(totals: &Totals) -> Value {
     let mut body = rates(totals);
     body["memory"] = json!({"hits": totals.memory_hits, "misses": totals.memory_misses});
@@ -162,7 +166,8 @@ fn rates(totals: &Totals) -> Value {
     json!({"hits": totals.hits, "misses": totals.misses, "hit_rate_percent": (percent * 100.0).round() / 100.0})
 }
 
-fn fresh(mut answer: HttpResponse) -> HttpResponse {
+/// The answer, which no cache may store.
+fn not_stored(mut answer: HttpResponse) -> HttpResponse {
     answer
         .headers_mut()
         .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

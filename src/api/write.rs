@@ -1,7 +1,7 @@
 //! The handler of writes: `POST`, `PUT`, `PATCH` and `DELETE` of the declared resources.
 //!
-//! Promise: whoever has the answer to a write that is not told as pending finds no old value here, and elsewhere none beyond the
-//! bound of docs/consistency.md.
+//! Promise: once a write is answered and not pending, no reader of this replica gets the old value,
+//! and no reader of another gets it beyond the bound of docs/consistency.md.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,60 +11,50 @@ use actix_web::http::header::{self, HeaderName};
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use crate::resource::{Arguments, Precondition, Resource, Write, WriteMethod, Written};
+use larder_cache::Cache;
 
-use super::problem::Problem;
-use super::resource::AppState;
-use super::{body, bridge, headers, invalidation};
+use super::access::Access;
+use super::{body, bridge, headers};
 
-/// Writes what the request says, for admins only.
+/// Carries a write out, for admins only.
 pub(super) async fn run(
     request: &HttpRequest,
     payload: &mut web::Payload,
-    front: &AppState,
+    access: &Access,
+    cache: &Cache,
     resource: &Arc<Resource>,
     write: &Arc<Write>,
     arguments: Arguments<'_>,
 ) -> HttpResponse {
     let work = async {
-        let done = written(request, payload, front, resource, write, arguments).await?;
-        Ok(answer(write.method(), done))
+        let may_have_body = write.takes_body(resource) && body::is_there(request);
+        let fields = if write.needs_body(resource) || may_have_body {
+            body::fields(request, payload).await?
+        } else {
+            BTreeMap::new()
+        };
+        resource.check_known(arguments)?;
+        let precondition = precondition(request);
+        let input = write.input(resource, arguments, &fields)?;
+        let (cache, resource, job) = (cache.clone(), resource.clone(), write.clone());
+        let run = move || job.run(&resource, &input, precondition.as_ref(), &cache);
+        Ok(answer(write.method(), bridge::change(run).await?))
     };
-    front.access.admins(request, |_| work).await
-}
-
-async fn written(
-    request: &HttpRequest,
-    payload: &mut web::Payload,
-    front: &AppState,
-    resource: &Arc<Resource>,
-    write: &Arc<Write>,
-    arguments: Arguments<'_>,
-) -> Result<Written, Problem> {
-    let may_have_body = write.takes_body(resource) && body::is_there(request);
-    let body = if write.needs_body(resource) || may_have_body {
-        body::fields(request, payload).await?
-    } else {
-        BTreeMap::new()
-    };
-    resource.check_known(arguments)?;
-    let precondition = precondition(request);
-    let input = write.input(resource, arguments, &body)?;
-    let (cache, resource, write) = (front.cache.clone(), resource.clone(), write.clone());
-    bridge::change(move || write.run(&resource, &input, precondition.as_ref(), &cache)).await
+    access.admins(request, |_| work).await
 }
 
 /// What `If-Match` says, or else `If-None-Match` (RFC 9110, sections 13.1.1, 13.1.2 and 13.2.2).
 fn precondition(request: &HttpRequest) -> Option<Precondition> {
-    // A weak tag, or what is no tag at all, is nobody's by strong comparison.
-    let wanted = listed(request, header::IF_MATCH)
+    // A weak or malformed tag equals no tag by strong comparison.
+    let must_match = listed(request, header::IF_MATCH)
         .map(|tags| tags.map_or(Precondition::Exists, Precondition::Is));
-    wanted.or_else(|| {
+    must_match.or_else(|| {
         let tags = listed(request, header::IF_NONE_MATCH)?;
         Some(tags.map_or(Precondition::Absent, Precondition::IsNot))
     })
 }
 
-/// The entity tags of a header on one line or several; `Some(None)`: `*`.
+/// The entity tags of a header, on one line or several. `Some(None)` is `*`; `None` is no header.
 fn listed(request: &HttpRequest, name: HeaderName) -> Option<Option<Vec<String>>> {
     let mut lines = request.headers().get_all(name).peekable();
     lines.peek()?;
@@ -86,7 +76,7 @@ fn answer(method: WriteMethod, done: Written) -> HttpResponse {
         (WriteMethod::Put | WriteMethod::Patch, Some(_)) => StatusCode::OK,
     };
     let mut answer = HttpResponse::build(status);
-    invalidation::tell(done.receipt, &mut answer);
+    headers::set_receipt(done.receipt, &mut answer);
     if let Some(location) = done.location {
         answer.insert_header((header::LOCATION, location));
     }

@@ -1,15 +1,15 @@
-//! Whom a connection comes from, as far as limits by address tell clients apart.
+//! The network of a client, by which limits per address tell clients apart.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// An IPv4 address, or the /64 network of an IPv6 address: who has one address of such a network
+/// An IPv4 address, or the /64 network of an IPv6 address: whoever has one address of such a network
 /// has all of them (RFC 6177).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientNetwork(IpAddr);
 
 impl ClientNetwork {
-    /// The source that this address belongs to.
+    /// The network that this address belongs to.
     pub fn of(address: IpAddr) -> ClientNetwork {
         match address.to_canonical() {
             IpAddr::V6(address) => {
@@ -40,13 +40,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_of_ipv6_is_one_source_and_a_mapped_address_is_ipv4() {
-        let source = |text: &str| ClientNetwork::of(text.parse().unwrap());
-        assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:0:0:2"));
-        assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
-        assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
-        assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
-        assert_eq!(source("2001:db8::1").to_string(), "2001:db8::/64");
-        assert_eq!(source("::ffff:192.0.2.1").to_string(), "192.0.2.1");
+    fn a_network_of_ipv6_is_one_client_and_a_mapped_address_is_ipv4() {
+        let client = |text: &str| ClientNetwork::of(text.parse().unwrap());
+        assert_eq!(client("2001:db8::1"), client("2001:db8::ffff:0:0:2"));
+        assert_ne!(client("2001:db8::1"), client("2001:db8:0:1::1"));
+        assert_ne!(client("192.0.2.1"), client("192.0.2.2"));
+        assert_eq!(client("::ffff:192.0.2.1"), client("192.0.2.1"));
+        assert_eq!(client("2001:db8::1").to_string(), "2001:db8::/64");
+        assert_eq!(client("::ffff:192.0.2.1").to_string(), "192.0.2.1");
     }
 }

@@ -1,21 +1,22 @@
-//! The API keys as this replica knows them: who presents one, and how often they may.
+//! The API keys as this replica knows them.
 //!
-//! Promise: a look-up neither blocks nor asks the database, and hashes only what no one has
-//! presented successfully before. A key that is revoked anywhere is refused here within `max_staleness`,
-//! as long as the database can be read; while it cannot, the keys stay as they were. A change costs
-//! one row of the database and one shard of the table, however many keys there are. What a key has
-//! used of its rate survives every refresh. Refuses to know of HTTP.
+//! Promise: a look-up neither blocks nor asks the database. It hashes a key only until that key was
+//! accepted once. A key that is revoked anywhere is refused here within `max_staleness`; while the
+//! database cannot be read, the keys stay as they are. A change costs one row of the database and
+//! one shard of the table, however many keys there are. A refresh keeps the used part of each rate.
 //!
-//! Invariant: a text that is accepted hashes to what the database has for its id, or is the fixed admin key.
+//! Invariant: an accepted text hashes to the hash that the database has for its id, or it is the
+//! fixed admin key.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use super::limiter::{Decision, Limiter};
 use crate::database::{
@@ -25,19 +26,23 @@ use crate::database::{
 use crate::quantity::Rate;
 use larder_cache::Secret;
 
-/// One key: what it may do, and what of that it has done.
+/// One key: its rights, and what it has used of its rate.
 #[derive(Debug)]
 pub struct KeyRecord {
-    /// As the database had it when it was read.
+    /// The row that the database had when it was read.
     row: KeyRow,
-    /// The key itself, once it was presented and its hash was right; nothing else can be right after that.
+    /// The key itself, once it was presented and its hash matched. From then on it is compared, not
+    /// hashed.
     verified: OnceLock<Secret>,
     limiter: Option<Arc<Limiter>>,
-    /// Since the refresher looked last. A flag and no time, since a clock costs more than all the rest of a look-up.
+    /// Whether it was used since the refresher looked last. A flag: a clock read costs more than all
+    /// the rest of a look-up.
     used: AtomicBool,
 }
 
 impl KeyRecord {
+    /// The record of `row`. Returns the record `before` if nothing changed, and otherwise keeps what
+    /// still holds of it: the verified key, the limiter if the rate is the same, the use.
     fn new(row: KeyRow, default_rate: Rate, before: Option<&Arc<KeyRecord>>) -> Arc<KeyRecord> {
         let rate = match row.rate {
             KeyRate::Configured => Some(default_rate),
@@ -76,22 +81,22 @@ impl KeyRecord {
         })
     }
 
-    /// What the key is called; `admin` for the fixed one.
+    /// The id of the key; `admin` for the fixed one.
     pub fn id(&self) -> &str {
         &self.row.id
     }
 
-    /// Who has it.
+    /// The name of its owner.
     pub fn name(&self) -> &str {
         &self.row.name
     }
 
-    /// Whether it may do what admins may.
+    /// Whether it is an admin's.
     pub fn is_admin(&self) -> bool {
         self.row.admin
     }
 
-    /// Counts one request at `now`, if the rate allows it; `None` for a key without a limit.
+    /// Counts a request at `now` if the rate allows it. `None` for a key without a limit.
     pub fn check(&self, now: Instant) -> Option<Decision> {
         self.limiter.as_ref().map(|limiter| limiter.check(now))
     }
@@ -108,14 +113,15 @@ impl KeyRecord {
     }
 
     fn note_use(&self) {
-        // Read first: a line of memory that every worker writes for each request would move between their caches.
+        // Read first: a cache line that every worker writes for each request would move between cores.
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
     }
 }
 
-/// Whether two texts are the same, in a time that depends on their lengths alone. Every key and every hash has one length.
+/// Whether two texts are the same, in a time that depends on their lengths alone. All keys have one
+/// length, and so do all hashes.
 fn same(a: &str, b: &str) -> bool {
     a.len() == b.len()
         && black_box(
@@ -125,7 +131,7 @@ fn same(a: &str, b: &str) -> bool {
         ) == 0
 }
 
-/// Parts of the table. A change copies one of them, which with 200,000 keys has about 200 keys.
+/// Shards of the table. A change copies one shard: about 200 keys of 200,000.
 const SHARDS: usize = 1024;
 
 type Shard = HashMap<String, Arc<KeyRecord>, foldhash::fast::RandomState>;
@@ -136,23 +142,23 @@ pub struct KeyTable {
     shards: Box<[ArcSwap<Shard>]>,
     /// The key of the environment; it is in no database.
     fixed: Option<(Secret, KeyRecord)>,
-    /// Its lock is held by whoever replaces shards, and never while the database is asked: a
-    /// database that is frozen would hold everybody else with it.
+    /// Protects the order of changes. A thread holds it while it replaces shards, and never while it
+    /// asks the database: a frozen database would block all other changes.
     order: Mutex<Order>,
 }
 
-/// In which order what was read is shown.
+/// The order in which reads of the database take effect.
 #[derive(Debug)]
 struct Order {
     /// The rate of keys that name none.
     default_rate: Rate,
-    /// The last change that is shown. `None` before the first refresh.
+    /// The last change in effect. `None` before the first refresh.
     mark: Option<KeyMark>,
     /// The number of the read that began last.
     begun: u64,
-    /// The number of the read that was shown last. One that began before it may not be shown: it
-    /// could put back a key that is revoked.
-    shown: u64,
+    /// The number of the read that took effect last. A read that began before it must not take
+    /// effect: it could bring back a revoked key.
+    applied: u64,
 }
 
 impl Order {
@@ -162,8 +168,8 @@ impl Order {
     }
 }
 
-/// The shard of the key with this id. New ids are random letters and digits, so two of them tell
-/// the shards apart without a hash.
+/// The shard of the key with this id. Ids are random letters and digits, so the first two spread the
+/// keys without a hash.
 fn shard_of(id: &str) -> usize {
     match id.as_bytes() {
         [first, second, ..] => (usize::from(*first) << 5 ^ usize::from(*second)) % SHARDS,
@@ -172,7 +178,8 @@ fn shard_of(id: &str) -> usize {
 }
 
 impl KeyTable {
-    /// A table that knows `admin_key` (`LARDER_ADMIN_KEY`, an admin without a limit) and no other until it is refreshed.
+    /// A table that knows only `admin_key` until it is refreshed: `LARDER_ADMIN_KEY`, an admin without
+    /// a limit.
     pub fn new(default_rate: Rate, admin_key: Option<Secret>) -> KeyTable {
         let record = || KeyRecord {
             row: KeyRow {
@@ -190,7 +197,7 @@ impl KeyTable {
         };
         KeyTable {
             shards: (0..SHARDS).map(|_| ArcSwap::default()).collect(),
-            // An empty variable is no key that anybody could present by presenting nothing.
+            // An empty variable sets no key: otherwise an empty key would be accepted.
             fixed: admin_key
                 .filter(|key| !key.reveal().is_empty())
                 .map(|key| (key, record())),
@@ -198,15 +205,15 @@ impl KeyTable {
                 default_rate,
                 mark: None,
                 begun: 0,
-                shown: 0,
+                applied: 0,
             }),
         }
     }
 
-    /// What `then` makes of whose key this is; `None` if it is nobody's.
+    /// Calls `then` with the record of the presented key. `None` if the key is unknown.
     ///
-    /// The record is lent, not given: to count its holders every worker would write to the one line of memory that all requests
-    /// with one key have in common.
+    /// The record is borrowed. A clone of its `Arc` would make every worker write to one reference
+    /// count.
     pub fn lookup<T>(&self, presented: &str, then: impl FnOnce(&KeyRecord) -> T) -> Option<T> {
         if let Some(id) = presumed_key_id(presented)
             && let shard = self.shards[shard_of(id)].load()
@@ -220,16 +227,16 @@ impl KeyTable {
         key.matches(presented).then(|| then(record))
     }
 
-    /// Reads what changed since the last time, and returns whether that was anything new. What was
-    /// in the database when it was called is known here when it returns. All keys are read the
-    /// first time, and where the changes cannot be told. For a thread that may block.
+    /// Reads the changes since the last refresh, and returns whether there were any. The table then
+    /// has everything that the database had when this was called. Reads all keys the first time, and
+    /// when the database cannot tell the changes. Blocks.
     pub fn refresh(&self, database: &Database) -> Result<bool, DatabaseError> {
         let (read, known) = {
-            let mut order = self.lock();
+            let mut order = self.order.lock();
             (order.begin(), order.mark.clone())
         };
         let keys = database.keys();
-        // First of all: what changes after it is then read again next time, and never missed.
+        // Before the keys: a later change is read again next time, and never missed.
         let now = keys.mark()?;
         if known.as_ref() == Some(&now) {
             return Ok(false);
@@ -240,20 +247,21 @@ impl KeyTable {
             return Ok(self.apply(read, changes));
         }
         let rows = keys.list()?;
-        Ok(self.show(read, now, rows))
+        Ok(self.apply_all(read, now, rows))
     }
 
-    /// Refuses a key from now on, whether or not the database can be read: it was just revoked here.
+    /// Refuses a key from now on, because it was just revoked here. Needs no database.
     pub fn forget(&self, id: &str) {
-        let mut order = self.lock();
-        // As a read that begins now: whoever is reading may have read the key before it was revoked.
-        order.shown = order.begin();
+        let mut order = self.order.lock();
+        // Counts as a read that begins now: a read under way may have seen the key before it was
+        // revoked.
+        order.applied = order.begin();
         self.change(&order, vec![(id.to_owned(), None)]);
     }
 
-    /// Changes the rate of the keys that name none. What they have used of the old one is forgotten.
+    /// Changes the rate of the keys that name none. They start with the full allowance.
     pub fn set_default_rate(&self, new: Rate) {
-        let mut order = self.lock();
+        let mut order = self.order.lock();
         if order.default_rate == new {
             return;
         }
@@ -266,34 +274,34 @@ impl KeyTable {
         self.replace(&order, rows.collect());
     }
 
-    /// Takes over all keys, as the read of this number has found them, unless one that began later
-    /// is shown already.
-    fn show(&self, read: u64, mark: KeyMark, rows: Vec<KeyRow>) -> bool {
-        let mut order = self.lock();
-        if order.shown > read {
+    /// Applies the read with this number, which found all keys, unless a later one was applied.
+    fn apply_all(&self, read: u64, mark: KeyMark, rows: Vec<KeyRow>) -> bool {
+        let mut order = self.order.lock();
+        if order.applied > read {
             return false;
         }
-        order.shown = read;
+        order.applied = read;
         order.mark = Some(mark);
         self.replace(&order, rows);
         true
     }
 
-    /// Takes over the changes that the read of this number has found, unless one that began later,
-    /// or knew more, is shown already.
+    /// Applies the changes that the read with this number found, unless a read that began later or
+    /// saw more was applied.
     fn apply(&self, read: u64, changes: KeyChanges) -> bool {
-        let mut order = self.lock();
+        let mut order = self.order.lock();
         let newer = |mark: &KeyMark| mark.version() >= changes.mark.version();
-        if order.shown > read || order.mark.as_ref().is_some_and(newer) {
+        if order.applied > read || order.mark.as_ref().is_some_and(newer) {
             return false;
         }
-        order.shown = read;
+        order.applied = read;
         order.mark = Some(changes.mark);
         self.change(&order, changes.keys);
         true
     }
 
-    /// The ids of the keys that were used since the last call, with the time of this one in milliseconds since 1970.
+    /// The ids of the keys that were used since the last call, each with the time of this call in
+    /// milliseconds since 1970.
     pub(super) fn take_used(&self) -> Vec<(String, i64)> {
         let now = Timestamp::now().as_millisecond();
         let mut used = Vec::new();
@@ -306,7 +314,7 @@ impl KeyTable {
         used
     }
 
-    /// Puts these keys in place of all others. A shard in which nothing changed stays as it is.
+    /// Replaces all keys by these.
     fn replace(&self, order: &Order, rows: Vec<KeyRow>) {
         let mut sorted: Vec<Vec<KeyRow>> = vec![Vec::new(); SHARDS];
         for row in rows {
@@ -330,7 +338,7 @@ impl KeyTable {
         }
     }
 
-    /// Puts each of these keys in its place, or takes it away.
+    /// Puts each of these keys into its shard, or removes it.
     fn change(&self, order: &Order, keys: Vec<(String, Option<KeyRow>)>) {
         let mut by_shard: BTreeMap<usize, Vec<(String, Option<KeyRow>)>> = BTreeMap::new();
         for (id, row) in keys {
@@ -352,11 +360,6 @@ impl KeyTable {
             }
             shard.store(Arc::new(after));
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Order> {
-        // Whoever panicked with it had not stored a shard by halves: each is replaced whole.
-        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -406,7 +409,7 @@ pub(super) mod tests {
             assert_eq!(record.id(), id);
         };
         table.lookup(key.reveal(), shown).unwrap();
-        // Twice: the second time it is compared with the key that was seen, not hashed.
+        // Twice: the second time it is compared with the verified key, not hashed.
         for _ in 0..2 {
             let mut wrong = key.reveal().to_owned();
             let last = wrong.pop().unwrap();
@@ -504,21 +507,21 @@ pub(super) mod tests {
         let known = |key: &Secret| known(&table, key.reveal());
         table.refresh(&database).unwrap();
 
-        // It has read when the key is revoked, and is shown when that was heard of.
-        let slow = table.lock().begin();
+        // A slow read: 1. it reads; 2. the key is revoked; 3. a refresh sees that; 4. it is applied.
+        let slow = table.order.lock().begin();
         let (mark, rows) = (keys.mark().unwrap(), keys.list().unwrap());
         keys.revoke(id).unwrap();
         assert!(table.refresh(&database).unwrap());
-        assert!(!table.show(slow, mark, rows));
+        assert!(!table.apply_all(slow, mark, rows));
         assert!(!known(&gone) && known(&stays));
 
-        // Likewise beside a key that is forgotten here, before anything is read.
+        // The same with a key that is forgotten here, before anything is read.
         let id = key_id(stays.reveal()).unwrap();
-        let slow = table.lock().begin();
+        let slow = table.order.lock().begin();
         let (mark, rows) = (keys.mark().unwrap(), keys.list().unwrap());
         keys.revoke(id).unwrap();
         table.forget(id);
-        assert!(!table.show(slow, mark, rows));
+        assert!(!table.apply_all(slow, mark, rows));
         assert!(!known(&stays));
         assert!(table.refresh(&database).unwrap());
         assert!(!known(&stays));
@@ -533,7 +536,7 @@ pub(super) mod tests {
         let begin = keys.mark().unwrap();
         let key = create(&database, KeyRate::Configured);
         let id = key_id(key.reveal()).unwrap();
-        let slow = table.lock().begin();
+        let slow = table.order.lock().begin();
         let created = keys
             .changes(&begin, &keys.mark().unwrap())
             .unwrap()
@@ -543,8 +546,8 @@ pub(super) mod tests {
         assert!(!table.apply(slow, created.clone()));
         assert!(!known(&table, key.reveal()));
         assert!(table.refresh(&database).unwrap());
-        // One that began later and read less changes nothing either.
-        let late = table.lock().begin();
+        // A read that began later and saw less changes nothing either.
+        let late = table.order.lock().begin();
         assert!(!table.apply(late, created));
         assert!(!known(&table, key.reveal()));
         assert!(!table.refresh(&database).unwrap());
@@ -587,7 +590,7 @@ pub(super) mod tests {
         assert!(table.refresh(&database).unwrap());
         assert!(!known(&table, key.reveal()));
         assert_eq!((copied(&before), count(&table)), (1, 20_000));
-        // Where the changes cannot be told all keys are read.
+        // All keys are read when the database cannot tell the changes.
         fixture::batch(&database, "DELETE FROM api_keys WHERE created_at > 100");
         assert!(!table.refresh(&database).unwrap(), "nobody said so");
         fixture::batch(

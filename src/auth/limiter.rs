@@ -1,20 +1,22 @@
 //! A rate limit for one key: GCRA, the generic cell rate algorithm (ITU-T I.371), in one atomic number.
 //!
-//! Promise: at once `count` requests pass, and then one each `per / count`; a refused request costs nothing. Invariant: the number
-//! is the time at which the allowance would be whole again, and never lies further than `per` ahead of any clock that set it.
-//! Keys share no lock, and one key's requests meet only in a compare-and-swap.
+//! Promise: `count` requests pass at once, and then one every `per / count`. A refused request uses
+//! nothing up. Keys share no lock; requests of one key meet only in a compare-and-swap.
+//!
+//! Invariant: the number is the time at which the full allowance is available again. It is at most
+//! `per` ahead of every clock that set it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::quantity::Rate;
 
-/// What became of one request.
+/// The decision on one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// Whether it may pass.
+    /// Whether the request may pass.
     pub allowed: bool,
-    /// How many may pass in `window`.
+    /// How many requests may pass in `window`.
     pub limit: u32,
     /// The time that `limit` is for.
     pub window: Duration,
@@ -22,7 +24,7 @@ pub struct Decision {
     pub remaining: u32,
     /// How long until `limit` may pass again.
     pub reset: Duration,
-    /// How long until the next may pass; zero where `remaining` is not.
+    /// How long until the next may pass; zero if `remaining` is not.
     pub retry_after: Duration,
 }
 
@@ -30,25 +32,25 @@ pub struct Decision {
 #[derive(Debug)]
 pub struct Limiter {
     rate: Rate,
-    /// What each request takes of the allowance, in nanoseconds.
+    /// What each request uses of the allowance, in nanoseconds.
     each: u64,
     begun: Instant,
     /// The theoretical arrival time, in nanoseconds after `begun`.
-    whole_at: AtomicU64,
+    full_at: AtomicU64,
 }
 
 impl Limiter {
-    /// A limit that nothing was taken from.
+    /// A limit with its full allowance.
     pub fn new(rate: Rate) -> Limiter {
         Limiter {
             rate,
             each: (nanos(rate.per) / u64::from(rate.count)).max(1),
             begun: Instant::now(),
-            whole_at: AtomicU64::new(0),
+            full_at: AtomicU64::new(0),
         }
     }
 
-    /// What it allows.
+    /// The rate that it allows.
     pub fn rate(&self) -> Rate {
         self.rate
     }
@@ -56,29 +58,29 @@ impl Limiter {
     /// Counts one request at `now`, if it may pass.
     pub fn check(&self, now: Instant) -> Decision {
         let now = nanos(now.saturating_duration_since(self.begun));
-        let mut seen = self.whole_at.load(Ordering::Relaxed);
+        let mut seen = self.full_at.load(Ordering::Relaxed);
         loop {
-            // A rate's `per` is a hundred years at most, so that sums stay below the 584 years of a u64.
-            let whole_at = seen.max(now) + self.each;
-            // `per` as a multiple of `each`: what the division cut off would otherwise let one more pass.
-            if whole_at - now > self.each * u64::from(self.rate.count) {
+            // A rate's `per` is at most a hundred years, so sums stay below the 584 years of a u64.
+            let full_at = seen.max(now) + self.each;
+            // `per` rounded down to a multiple of `each`: with the remainder one more would pass.
+            if full_at - now > self.each * u64::from(self.rate.count) {
                 return self.decide(false, seen, now);
             }
-            match self.whole_at.compare_exchange_weak(
+            match self.full_at.compare_exchange_weak(
                 seen,
-                whole_at,
+                full_at,
                 Ordering::Relaxed,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return self.decide(true, whole_at, now),
+                Ok(_) => return self.decide(true, full_at, now),
                 Err(newer) => seen = newer,
             }
         }
     }
 
-    fn decide(&self, allowed: bool, whole_at: u64, now: u64) -> Decision {
+    fn decide(&self, allowed: bool, full_at: u64, now: u64) -> Decision {
         let (each, count) = (self.each, u64::from(self.rate.count));
-        let used = whole_at.saturating_sub(now);
+        let used = full_at.saturating_sub(now);
         let room = (each * count).saturating_sub(used);
         Decision {
             allowed,

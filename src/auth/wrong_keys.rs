@@ -1,4 +1,4 @@
-//! Unknown API keys: how many requests had one, and which addresses sent too many.
+//! Unknown API keys: how many requests had one, and which clients sent too many.
 //!
 //! Promise: only a request with an unknown key is counted or slowed. A valid key always passes,
 //! even behind a proxy, where all clients have one address. The memory for the counts is bounded.
@@ -13,17 +13,16 @@ use super::client_network::ClientNetwork;
 use super::limiter::Limiter;
 use crate::quantity::Rate;
 
-/// How many wrong keys of one source are answered with 401, and what its further ones have to wait
-/// for.
+/// How many unknown keys a client may send before it is slowed.
 const RATE: Rate = Rate {
     count: 30,
     per: Duration::from_secs(60),
 };
-/// Sources that are remembered at most.
-const SOURCES: u64 = 10_000;
-/// How long one is remembered that presents nothing more.
+/// Clients that are remembered at most.
+const CLIENTS: u64 = 10_000;
+/// How long a client is remembered after its last unknown key.
 const MEMORY: Duration = Duration::from_secs(600);
-/// How many sources are named in the log.
+/// How many clients are named in the log.
 const LINES: Rate = Rate {
     count: 10,
     per: Duration::from_secs(600),
@@ -31,7 +30,7 @@ const LINES: Rate = Rate {
 
 /// See the module.
 pub struct WrongKeys {
-    sources: Cache<ClientNetwork, Arc<Suspect>>,
+    clients: Cache<ClientNetwork, Arc<Suspect>>,
     lines: Limiter,
     refused: AtomicU64,
     slowed: AtomicU64,
@@ -39,14 +38,14 @@ pub struct WrongKeys {
 
 struct Suspect {
     limiter: Limiter,
-    told: AtomicBool,
+    logged: AtomicBool,
 }
 
 impl Default for WrongKeys {
     fn default() -> Self {
         WrongKeys {
-            sources: Cache::builder()
-                .max_capacity(SOURCES)
+            clients: Cache::builder()
+                .max_capacity(CLIENTS)
                 .time_to_idle(MEMORY)
                 .build(),
             lines: Limiter::new(LINES),
@@ -57,14 +56,15 @@ impl Default for WrongKeys {
 }
 
 impl WrongKeys {
-    /// Counts one that came from `source`. Returns how long it is to wait, if there were too many.
-    pub fn note(&self, source: Option<ClientNetwork>, now: Instant) -> Option<Duration> {
+    /// Counts an unknown key that `client` sent. Returns how long the client has to wait if it sent
+    /// too many.
+    pub fn count(&self, client: Option<ClientNetwork>, now: Instant) -> Option<Duration> {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        let source = source?;
-        let suspect = self.sources.get_with(source, || {
+        let client = client?;
+        let suspect = self.clients.get_with(client, || {
             Arc::new(Suspect {
                 limiter: Limiter::new(RATE),
-                told: AtomicBool::new(false),
+                logged: AtomicBool::new(false),
             })
         });
         let decision = suspect.limiter.check(now);
@@ -72,16 +72,16 @@ impl WrongKeys {
             return None;
         }
         self.slowed.fetch_add(1, Ordering::Relaxed);
-        if !suspect.told.swap(true, Ordering::Relaxed) && self.lines.check(now).allowed {
+        if !suspect.logged.swap(true, Ordering::Relaxed) && self.lines.check(now).allowed {
             log::warn!(
-                "{source} sent more than {} unknown API keys in a minute; further ones get 429",
+                "{client} sent more than {} unknown API keys in a minute; further ones get 429",
                 RATE.count
             );
         }
         Some(decision.retry_after)
     }
 
-    /// How many were refused, and how many of them with 429.
+    /// How many requests were refused, and how many of them were slowed.
     pub fn totals(&self) -> (u64, u64) {
         (
             self.refused.load(Ordering::Relaxed),
@@ -95,17 +95,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_source_has_a_rate_of_its_own() {
+    fn unknown_keys_of_each_client_have_a_rate_of_their_own() {
         let (wrong, now) = (WrongKeys::default(), Instant::now());
-        let source = |last: u8| Some(ClientNetwork::of([192, 0, 2, last].into()));
+        let client = |last: u8| Some(ClientNetwork::of([192, 0, 2, last].into()));
         for _ in 0..RATE.count {
-            assert_eq!(wrong.note(source(1), now), None);
+            assert_eq!(wrong.count(client(1), now), None);
         }
-        assert!(wrong.note(source(1), now).is_some());
-        assert_eq!(wrong.note(source(2), now), None, "another source");
-        assert_eq!(wrong.note(None, now), None, "nobody to slow down");
+        assert!(wrong.count(client(1), now).is_some());
+        assert_eq!(wrong.count(client(2), now), None, "another client");
+        assert_eq!(wrong.count(None, now), None, "nobody to slow down");
         assert_eq!(
-            wrong.note(source(1), now + Duration::from_secs(3)),
+            wrong.count(client(1), now + Duration::from_secs(3)),
             None,
             "it has waited"
         );

@@ -1,20 +1,19 @@
 //! `larder check`: says whether larder would start with a configuration, and what it declares.
 //!
-//! Promise: it does with the database what a start does, in a transaction that is rolled back, or
-//! without the file where a SQLite file is not there yet. Every fault is told in one run: those of
-//! the file, of its environment, of the database and of each statement. Redis is not asked.
+//! Promise: the check does with the database what a start does, in a transaction that is rolled
+//! back. It creates no SQLite file. One run prints every fault: those of the file, of its
+//! environment, of the database and of each statement. Redis is not asked.
 
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::config::{self, Config, ConfigError, ConfigErrors, Lookup, Place};
-use crate::database::{DatabaseError, DatabaseSettings, describe_with_watches};
-use crate::resource::{
-    ResourceSettings, StatementFault, statement_faults, statements, watch_warnings,
-};
+use crate::config::{self, Config, ConfigError, Lookup, Place};
+use crate::database::{DatabaseError, DatabaseSettings, describe_all};
+use crate::resource::{ResourceSettings, statement_faults, statements, watch_warnings};
 
-use super::{NO_RESOURCES, resource_table};
+use super::apply::{NO_RESOURCES, config_faults};
+use super::resource_table;
 
 /// Checks the configuration that `serve` would take. Prints the table of its resources on standard
 /// output and returns 0; or prints every fault on standard error and returns 2; or says that the
@@ -27,7 +26,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
         &mut io::stdout().lock(),
         &mut io::stderr().lock(),
     );
-    // A reader that went away is not a fault of the configuration, but nobody was told the outcome either.
+    // A closed output is not a fault of the configuration, but nobody got the result either.
     written.map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
@@ -76,17 +75,17 @@ fn check(
     Ok(if errors.errors.is_empty() { 1 } else { 2 })
 }
 
-/// What the database finds wrong, and what it only warns of. Errors if it cannot be asked.
+/// The faults and the warnings of the database. Errors if it cannot be asked.
 fn ask(
     database: &DatabaseSettings,
     resources: &[ResourceSettings],
 ) -> Result<(Vec<ConfigError>, Vec<String>), DatabaseError> {
-    match describe_with_watches(database, &statements(resources)) {
+    match describe_all(database, &statements(resources)) {
         Ok((described, watches)) => Ok((
-            told(statement_faults(resources, &described)),
+            config_faults(statement_faults(resources, &described)),
             watch_warnings(resources, &described, &watches),
         )),
-        // An operator has to change something, here or in the database.
+        // The operator has to change the configuration or the database.
         Err(DatabaseError::Misconfigured(problem)) => {
             let fault = ConfigError {
                 place: Place::File,
@@ -98,24 +97,6 @@ fn ask(
         }
         Err(why) => Err(why),
     }
-}
-
-/// What is wrong with the statements of the configuration `file`, told as its other faults are.
-pub(super) fn config_errors(file: &str, faults: Vec<StatementFault>) -> ConfigErrors {
-    ConfigErrors {
-        file: file.to_owned(),
-        errors: told(faults),
-    }
-}
-
-fn told(faults: Vec<StatementFault>) -> Vec<ConfigError> {
-    let error = |fault: StatementFault| ConfigError {
-        place: Place::Line(fault.line),
-        key: fault.key,
-        problem: fault.problem,
-        valid: fault.valid,
-    };
-    faults.into_iter().map(error).collect()
 }
 
 #[cfg(test)]

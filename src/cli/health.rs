@@ -6,16 +6,20 @@ use std::time::{Duration, Instant};
 
 use crate::source::http::{Get, HttpClient, HttpSettings};
 
-/// How long the server may take to answer.
-const MAX_STALENESS: Duration = Duration::from_secs(5);
+use super::output::{print, print_error};
+use super::target::url_of_server;
 
-/// Asks the server at `url`, by default the one that the configuration describes. Exits with 0 when it says that it is ready.
+/// How long the server may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Asks the server at `url`, by default the one that the configuration describes. Exits with 0 if it
+/// is ready.
 pub(super) fn run(url: Option<String>, file: Option<&Path>) -> ExitCode {
-    let url = match super::url_of_server(url, file) {
+    let url = match url_of_server(url, file) {
         Ok(url) => url,
         Err(code) => return code,
     };
-    let client = HttpClient::new(HttpSettings::new("larder", MAX_STALENESS));
+    let client = HttpClient::new(HttpSettings::new("larder", TIMEOUT));
     let ready = format!("{}/readyz", url.trim_end_matches('/'));
     let question = Get {
         url: &ready,
@@ -23,14 +27,14 @@ pub(super) fn run(url: Option<String>, file: Option<&Path>) -> ExitCode {
         headers: &[],
         secrets: &[],
     };
-    match client.get(&question, Instant::now() + MAX_STALENESS) {
+    match client.get(&question, Instant::now() + TIMEOUT) {
         Ok(answer) if answer.status == 200 => {
-            // The exit code says it too, to whoever does not read.
-            let _ = super::say("ready");
+            // The exit code says so too: a failed print does not matter.
+            let _ = print("ready");
             ExitCode::SUCCESS
         }
         Ok(answer) => {
-            super::say_error(&format!(
+            print_error(&format!(
                 "larder: {url} answers {}: {}",
                 answer.status,
                 String::from_utf8_lossy(&answer.body)
@@ -38,7 +42,7 @@ pub(super) fn run(url: Option<String>, file: Option<&Path>) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(error) => {
-            super::say_error(&format!("larder: {url}: {error}"));
+            print_error(&format!("larder: {url}: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -14,10 +14,13 @@ use serde_json::{Value, json};
 
 use crate::config::{process_environment, variable};
 
-/// How long the server may take to answer.
-const MAX_STALENESS: Duration = Duration::from_secs(15);
+use super::output::{print, print_error};
+use super::target::url_of_server;
 
-/// What is to be invalidated, and through which server.
+/// How long the server may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What to invalidate, and through which server.
 #[derive(Args, Clone, Debug)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
 pub(super) struct InvalidateArguments {
@@ -40,100 +43,100 @@ pub(super) struct InvalidateArguments {
     #[arg(long)]
     strict: bool,
     /// Where the server is [default: server.bind of the configuration]
-    #[arg(long, value_parser = super::server_url)]
+    #[arg(long, value_parser = super::target::server_url)]
     url: Option<String>,
     /// The environment variable that holds the admin key
     #[arg(long, value_name = "VAR", default_value = "LARDER_ADMIN_KEY")]
     key_env: String,
 }
 
-/// Invalidates through the server that the arguments name, or else the one that the configuration describes.
+/// Invalidates through the server of the arguments, or else the one that the configuration
+/// describes.
 pub(super) fn run(arguments: InvalidateArguments, file: Option<&Path>) -> ExitCode {
     let Some(key) = variable(&arguments.key_env, &process_environment) else {
-        super::say_error(&format!(
+        print_error(&format!(
             "larder: the environment variable {} holds no API key",
             arguments.key_env
         ));
         return ExitCode::from(2);
     };
-    let url = match super::url_of_server(arguments.url, file) {
+    let url = match url_of_server(arguments.url, file) {
         Ok(url) => url,
         Err(code) => return code,
     };
-    let wish = json!({
+    let body = json!({
         "tags": arguments.tag, "keys": arguments.key, "paths": arguments.path,
         "all": arguments.all, "soft": arguments.soft,
     });
-    match ask(&url, &key, &wish) {
+    match ask(&url, &key, &body) {
         Ok((200, answer)) => {
-            let unmade = tell_templates(&answer);
-            let _ = super::say(&format!(
+            let unmatched = print_templates(&answer);
+            let _ = print(&format!(
                 "invalidated at {}",
                 answer["clock"].as_str().unwrap_or("?")
             ));
-            match arguments.strict && unmade {
+            match arguments.strict && unmatched {
                 true => ExitCode::FAILURE,
                 false => ExitCode::SUCCESS,
             }
         }
         Ok((202, answer)) => {
-            tell_templates(&answer);
-            super::say_error(
-                &"larder: pending: in force on this server, and on the others once Redis can be reached",
+            print_templates(&answer);
+            print_error(
+                &"larder: pending: it holds on this server, and on the others once Redis can be reached",
             );
             ExitCode::FAILURE
         }
         Ok((status, answer)) => {
             let detail = answer["detail"].as_str().unwrap_or("no detail");
-            super::say_error(&format!("larder: {url} answers {status}: {detail}"));
+            print_error(&format!("larder: {url} answers {status}: {detail}"));
             ExitCode::FAILURE
         }
         Err(why) => {
-            super::say_error(&format!("larder: {url}: {why}"));
+            print_error(&format!("larder: {url}: {why}"));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Says for each tag how many templates can make it. Returns whether there is one that none can
-/// make.
-fn tell_templates(answer: &Value) -> bool {
-    let mut unmade = false;
+/// Prints for each tag how many templates match it. Returns whether a tag matches none.
+fn print_templates(answer: &Value) -> bool {
+    let mut unmatched = false;
     for one in answer["matched"].as_array().into_iter().flatten() {
         let tag = one["tag"].as_str().unwrap_or("?");
         match one["templates"].as_u64() {
             Some(0) => {
-                unmade = true;
-                super::say_error(&format!(
+                unmatched = true;
+                print_error(&format!(
                     "larder: tag {tag}: matches no template of a resource or a watched table"
                 ));
             }
-            Some(1) => drop(super::say(&format!("tag {tag}: matches 1 template"))),
-            Some(count) => drop(super::say(&format!("tag {tag}: matches {count} templates"))),
+            Some(1) => drop(print(&format!("tag {tag}: matches 1 template"))),
+            Some(count) => drop(print(&format!("tag {tag}: matches {count} templates"))),
             // A server of an earlier version.
             None => {}
         }
     }
-    unmade
+    unmatched
 }
 
-fn ask(url: &str, key: &str, wish: &Value) -> Result<(u16, Value), String> {
+fn ask(url: &str, key: &str, body: &Value) -> Result<(u16, Value), String> {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
-        .timeout_global(Some(MAX_STALENESS))
+        .timeout_global(Some(TIMEOUT))
         .build();
     let agent = ureq::Agent::new_with_config(config);
     let mut answer = agent
         .post(format!("{}/cache/invalidate", url.trim_end_matches('/')))
         .header("Authorization", format!("Bearer {key}"))
         .header("Content-Type", "application/json")
-        .send(wish.to_string())
-        // The client's text names the place and the reason, never a header.
+        .send(body.to_string())
+        // The message of the client names the host and the reason, never a header.
         .map_err(|error| error.to_string())?;
-    let body = answer.body_mut().read_to_string().unwrap_or_default();
+    let text = answer.body_mut().read_to_string().unwrap_or_default();
     Ok((
         answer.status().as_u16(),
-        serde_json::from_str(&body).unwrap_or_default(),
+        serde_json::from_str(&text).unwrap_or_default(),
     ))
 }

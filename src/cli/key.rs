@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use crate::database::{Database, DatabaseError, KeyPlace, KeyRate, KeyRow, NewKey};
+use crate::database::{Database, DatabaseError, KeyCursor, KeyRate, KeyRow, NewKey};
 use crate::quantity::Rate;
 
 use super::columns::columns;
@@ -128,7 +128,7 @@ fn create(
 }
 
 fn list(database: &Database, out: &mut dyn Write, err: &mut dyn Write) -> Outcome {
-    let mut place: Option<KeyPlace> = None;
+    let mut place: Option<KeyCursor> = None;
     loop {
         let rows = match database.keys().page(place.as_ref(), PAGE) {
             Ok(rows) => rows,
@@ -147,7 +147,7 @@ fn list(database: &Database, out: &mut dyn Write, err: &mut dyn Write) -> Outcom
         let headings = text.find('\n').map_or(0, |end| end + 1);
         let shown = if place.is_none() { 0 } else { headings };
         out.write_all(text.get(shown..).unwrap_or_default().as_bytes())?;
-        place = Some(KeyPlace::behind(last));
+        place = Some(KeyCursor::after(last));
     }
 }
 

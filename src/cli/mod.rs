@@ -1,5 +1,6 @@
-//! FLOOR 6: the commands; puts the floors together.
+//! FLOOR 6: the commands. `serve.rs` puts the floors together.
 
+mod apply;
 pub mod check;
 mod columns;
 mod descriptors;
@@ -8,25 +9,24 @@ mod invalidate;
 pub mod key;
 mod log;
 mod news;
+mod output;
 mod reload;
 mod resource_table;
 pub mod sandbox;
 mod serve;
 mod signals;
+mod target;
 
-use std::fmt::Display;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, process_environment};
 use crate::database::Database;
 
-/// What is said of a configuration without resources. The built-in ones are those of the built-in
-/// configuration alone.
-const NO_RESOURCES: &str = "declares no resource, so nothing is served but larder's own routes";
+use self::output::print_error;
+use self::target::{configuration, server_url};
 
 /// A caching API server: slow endpoints answered from memory, then Redis, then their source.
 #[derive(Debug, Parser)]
@@ -93,35 +93,6 @@ struct ServeArguments {
     bind: Option<String>,
 }
 
-fn server_url(text: &str) -> Result<String, String> {
-    let host = text
-        .strip_prefix("http://")
-        .or_else(|| text.strip_prefix("https://"));
-    let valid = host.is_some_and(|host| !host.is_empty() && !host.contains(char::is_whitespace));
-    if valid {
-        Ok(text.to_owned())
-    } else {
-        Err("want http:// or https:// and a host".to_owned())
-    }
-}
-
-/// The configuration; where it is not valid, every fault is said.
-fn configuration(file: Option<&Path>) -> Result<Config, ExitCode> {
-    let loaded = Config::load(file, &process_environment);
-    loaded.map(|(config, _)| config).map_err(|errors| {
-        say_error(&errors);
-        ExitCode::from(2)
-    })
-}
-
-/// `url`, or else where the server is that the configuration describes.
-fn url_of_server(url: Option<String>, file: Option<&Path>) -> Result<String, ExitCode> {
-    match url {
-        Some(url) => Ok(url),
-        None => configuration(file).map(|config| own_url(&config.server.bind)),
-    }
-}
-
 fn bind_address(text: &str) -> Result<String, String> {
     if crate::config::is_bind(text) {
         Ok(text.to_owned())
@@ -130,11 +101,12 @@ fn bind_address(text: &str) -> Result<String, String> {
     }
 }
 
-/// Runs the command that the process was started with. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+/// Runs the command of the command line. Exit codes: 0 done, 1 failed, 2 wrong usage or invalid
+/// configuration.
 pub fn run() -> ExitCode {
     let CommandLine { command, serve } = CommandLine::parse();
     if log::start().is_err() {
-        say_error(&"larder: this process logs already");
+        print_error(&"larder: this process logs already");
         return ExitCode::FAILURE;
     }
     match command {
@@ -154,7 +126,7 @@ pub fn run() -> ExitCode {
             match sandbox::run(bind, latency, error_rate) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
-                    say_error(&format!("larder: the sandbox on {bind}: {error}"));
+                    print_error(&format!("larder: the sandbox on {bind}: {error}"));
                     ExitCode::FAILURE
                 }
             }
@@ -184,31 +156,10 @@ fn keys(command: &key::KeyCommand, file: Option<&Path>) -> ExitCode {
             done.map_or(ExitCode::FAILURE, ExitCode::from)
         }
         Err(error) => {
-            say_error(&format!("larder: {error}"));
+            print_error(&format!("larder: {error}"));
             ExitCode::FAILURE
         }
     }
-}
-
-/// Where this machine reaches a server that listens on `bind`.
-fn own_url(bind: &str) -> String {
-    let (host, port) = bind.rsplit_once(':').unwrap_or((bind, ""));
-    match host {
-        "0.0.0.0" => format!("http://127.0.0.1:{port}"),
-        "[::]" => format!("http://[::1]:{port}"),
-        _ => format!("http://{host}:{port}"),
-    }
-}
-
-/// Prints to standard output.
-fn say(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush())
-}
-
-/// Prints to standard error.
-fn say_error(text: &dyn Display) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 #[cfg(test)]
@@ -219,12 +170,5 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         CommandLine::command().debug_assert();
-    }
-
-    #[test]
-    fn a_server_on_all_addresses_is_reached_on_loopback() {
-        assert_eq!(own_url("0.0.0.0:8000"), "http://127.0.0.1:8000");
-        assert_eq!(own_url("[::]:8000"), "http://[::1]:8000");
-        assert_eq!(own_url("localhost:80"), "http://localhost:80");
     }
 }

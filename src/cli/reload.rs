@@ -1,6 +1,7 @@
-//! SIGHUP: a running server takes over what it can of its configuration.
+//! SIGHUP: a running server reads its configuration again and applies what it can.
 //!
-//! Promise: all of it or nothing; what is wrong, and what takes a restart, is in the log. Requests under way notice nothing.
+//! Promise: all of it is applied, or nothing. The log says what is wrong, and which changes need a
+//! restart. Requests under way keep their resources.
 
 use std::io;
 use std::sync::Arc;
@@ -13,14 +14,13 @@ use crate::resource::{ResourceSettings, Sources};
 use crate::worker::{Signals, Wake, Worker};
 use larder_cache::Cache;
 
-use super::NO_RESOURCES;
-use super::serve::{Refusal, build_resources, remember_names};
+use super::apply::{NO_RESOURCES, Refusal, build_resources, remember_invalidations};
 
-/// What a reload of the configuration takes.
+/// A running server, as far as a reload changes it.
 pub(super) struct Reload {
-    /// Where the configuration in force was found: the same file is read again, and if it is gone that is said.
+    /// Where the configuration was found: that file is read again.
     pub(super) origin: ConfigOrigin,
-    /// What the command line says, which wins over the file then as now.
+    /// The address of the command line, which overrides the file.
     pub(super) bind: Option<String>,
     pub(super) config: Config,
     pub(super) cache: Cache,
@@ -44,9 +44,9 @@ impl Reload {
         Worker::start("larder-reload", job)
     }
 
-    /// Takes over what can be taken over, or says what is wrong and changes nothing.
+    /// Applies what can be applied, or logs what is wrong and changes nothing.
     fn run(&mut self) {
-        // Where there was a file it is that one or nothing: without it the built-in configuration would be found.
+        // A file that is gone is an error: without its path the built-in configuration would be found.
         let (mut config, origin) = match Config::load(self.origin.path(), &process_environment) {
             Ok(found) => found,
             Err(errors) => {
@@ -57,7 +57,7 @@ impl Reload {
         if let Some(bind) = &self.bind {
             config.server.bind.clone_from(bind);
         }
-        let frozen = self.config.changes_needing_restart(&config);
+        let needing_restart = self.config.changes_needing_restart(&config);
         let before = self.api.resources();
         let resources = match build_resources(&config, &origin, &self.sources, Some(&before)) {
             Ok(resources) => resources,
@@ -66,12 +66,11 @@ impl Reload {
                 return;
             }
             Err(Refusal::Failed(why)) => {
-                log::error!("the configuration cannot be taken over; nothing is changed: {why}");
+                log::error!("the configuration cannot be applied; nothing is changed: {why}");
                 return;
             }
         };
-        // First: what the new ones fill is to have its names for as long.
-        remember_names(&self.cache, &config);
+        remember_invalidations(&self.cache, &config);
         self.cache.set_aside(resources.shares());
         self.api.replace_resources(resources);
         self.table.set_default_rate(config.auth.rate);
@@ -80,8 +79,9 @@ impl Reload {
         if config.resources.is_empty() {
             log::warn!("{origin} {NO_RESOURCES}");
         }
-        if !frozen.is_empty() {
-            log::warn!("these changes take a restart: {}", frozen.join(", "));
+        if !needing_restart.is_empty() {
+            let changes = needing_restart.join(", ");
+            log::warn!("these changes need a restart: {changes}");
         }
         self.origin = origin;
         self.config.resources = config.resources;
@@ -106,19 +106,19 @@ fn changes(old: &[ResourceSettings], new: &[ResourceSettings]) -> String {
             removed.push(resource.name.as_str());
         }
     }
-    let told = [("added", added), ("changed", changed), ("removed", removed)];
-    let told: Vec<String> = told
+    let groups = [("added", added), ("changed", changed), ("removed", removed)];
+    let texts: Vec<String> = groups
         .into_iter()
         .filter(|(_, names)| !names.is_empty())
         .map(|(what, names)| format!("{what} {}", listed(&names)))
         .collect();
-    match told.is_empty() {
+    match texts.is_empty() {
         true => "no resource changed".to_owned(),
-        false => format!("resources {}", told.join("; ")),
+        false => format!("resources {}", texts.join("; ")),
     }
 }
 
-/// The names, or so many of them as a line of the log bears.
+/// The names, or as many of them as fit a line of the log.
 fn listed(names: &[&str]) -> String {
     const SHOWN: usize = 50;
     let shown = names[..names.len().min(SHOWN)].join(", ");
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_configuration_adds_changes_and_removes_is_named() {
+    fn the_resources_that_a_reload_adds_changes_and_removes_are_named() {
         let declared = |names: &[(&str, &str)]| {
             let resources = names.iter().map(|(name, ttl)| {
                 format!(

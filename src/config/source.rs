@@ -7,7 +7,7 @@ use super::news;
 use super::params::Declared;
 use super::reader::{Setting, Table};
 use super::wording::{quoted, unknown};
-use crate::database::{DatabaseKind, Query, Shape};
+use crate::database::{DatabaseKind, Query, Shape, load_query};
 use crate::resource::{SourceSettings, SqlSettings};
 
 pub(super) const FORM: &str = "{ news = [\"newsapi\", \"guardian\"] }, { sql = \"user_by_id\" }, { http = \"https://host/path/{param}\" } or { parts = [\"profile\", \"status\"] }";
@@ -27,7 +27,7 @@ impl Statements<'_> {
     /// The statement that `value` names. Reports an error if there is none.
     pub(super) fn find(&self, value: &Setting<'_>) -> Option<Query> {
         let name = value.text(SQL_FORM)?;
-        match Query::load(self.folder, name, self.kind) {
+        match load_query(self.folder, name, self.kind) {
             Ok(query) => Some(query),
             Err(error) => {
                 value.fault(format!("is {}: {error}", quoted(name)), SQL_FORM);

@@ -1,7 +1,9 @@
-//! News articles as they were last fetched, for the day when every source of news is down.
+//! The archive: news articles as they were last fetched, to be served when every news source is
+//! down.
 //!
-//! Promise: a batch is stored whole or not at all, and two replicas that store the same articles at once do not hold each other
-//! up for longer than one statement. Refuses to read the articles: the JSON is kept as it came.
+//! Promise: a batch is stored completely or not at all. Two replicas that store the same articles
+//! at the same time delay each other by one statement at most. The JSON of an article is stored as
+//! it is and never parsed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,26 +11,27 @@ use std::time::Duration;
 use super::error::DatabaseError;
 use super::{Database, unix_ms};
 
-/// An article, and what it is found by.
+/// An article and the columns by which it is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchivedArticle {
-    /// Where it is to be read; one article per URL and category.
+    /// The article's own URL. The archive has one article per URL and category.
     pub url: String,
-    /// Who published it.
+    /// Its publisher.
     pub source: String,
     /// When it was published, in seconds since 1970.
     pub published_at: i64,
-    /// The article in the common form.
+    /// The article in the format that all sources share.
     pub json: String,
 }
 
-/// The articles of a database.
+/// The archive of a database.
 #[derive(Clone, Copy, Debug)]
 pub struct Archive<'a>(pub(super) &'a Database);
 
 impl Archive<'_> {
-    /// Keeps `articles` under `category` (`None`: they were fetched without one), over what was kept of them before. An article
-    /// may be in several categories. One whose text holds a NUL, which no database takes, is left out.
+    /// Stores `articles` under `category`, in place of earlier versions of them. `None` means that
+    /// they were fetched without a category. An article may be in several categories. Articles with
+    /// a NUL character, which no database stores, are left out.
     pub fn store(
         &self,
         category: Option<&str>,
@@ -39,8 +42,8 @@ impl Archive<'_> {
                 .iter()
                 .any(|text| text.contains('\0'))
         };
-        // One of each URL, which one statement can store once only, and in the order of URLs: two replicas that lock rows in
-        // different orders would wait for each other.
+        // Each URL once, because one statement cannot store a row twice. In the order of URLs,
+        // because two replicas that lock rows in different orders would deadlock.
         let articles: BTreeMap<&str, serde_json::Value> = articles
             .iter()
             .filter(|article| !has_nul(article))
@@ -54,15 +57,15 @@ impl Archive<'_> {
             return Ok(());
         }
         let articles = serde_json::Value::Array(articles.into_values().collect()).to_string();
-        let given = [
+        let parameters = [
             ("category", category.unwrap_or_default().into()),
             ("articles", articles.into()),
             ("now", (unix_ms() / 1_000).into()),
         ];
-        self.0.execute("archive_store", &given).map(drop)
+        self.0.execute("archive_store", &parameters).map(drop)
     }
 
-    /// The `limit` newest articles of `category`; of all categories together, each URL once, if that is `None`.
+    /// The `limit` newest articles of `category`. `None` means all categories, with each URL once.
     pub fn newest(
         &self,
         category: Option<&str>,
@@ -89,8 +92,9 @@ impl Archive<'_> {
             .collect()
     }
 
-    /// Forgets the articles that no source has listed for longer than `keep`, and returns how many those were. What counts is
-    /// when an article was stored last and not its date: one without a date would otherwise be gone at once.
+    /// Removes the articles that no source has listed for longer than `keep`, and returns how many
+    /// these were. Counts from when an article was last stored, not from its date: an article
+    /// without a date would be removed at once.
     pub fn prune(&self, keep: Duration) -> Result<u64, DatabaseError> {
         let keep = i64::try_from(keep.as_secs()).unwrap_or(i64::MAX);
         let before = (unix_ms() / 1_000).saturating_sub(keep);

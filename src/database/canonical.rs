@@ -1,10 +1,10 @@
-//! Canonical texts: one text for all values that the database calls equal. Tags are made of it.
+//! Canonical texts: one text for all values that the database treats as equal. Tags contain them.
 //!
-//! Promise: two values that `=` of their type calls equal have one canonical text. On Postgres
-//! `larder_canonical` (sql/postgres/0007_canonical_text.sql) makes the same text of what a column
-//! holds, so that a watched table names what a request has named. Values that are not equal have
-//! two texts, except where only the database could tell them apart: then they share one, and an
-//! invalidation of one reaches the entries of both.
+//! Promise: two values that are equal by `=` of their type have the same canonical text. On
+//! Postgres `larder_canonical` (sql/postgres/0007_canonical_text.sql) makes the same text from a
+//! column, so the trigger of a watched table and a request name the same tag. Values that are not
+//! equal have different texts, unless only the database could tell them apart. Then they share a
+//! text, and an invalidation of one reaches the entries of both.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,37 +13,37 @@ use bytes::BytesMut;
 use postgres::types::{IsNull, Type};
 
 use super::error::DatabaseError;
-use super::value::Value;
+use super::sql_value::SqlValue;
 use super::wire;
 
-/// The text of every value where equal values have no one text that larder could give.
+/// The text of all values of a type without canonical texts.
 const ANY: &str = "*";
 
 /// How the values of one parameter or column become canonical texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Canonical {
-    /// Values of this type of Postgres, by what larder writes for the value that it has read.
+    /// By the rules of this Postgres type.
     Type(Type),
-    /// citext: equal without regard to case, as this database has it.
+    /// citext: equal without regard to case, by the collation of this database.
     Caseless(Arc<Letters>),
-    /// SQLite, where the column decides what is equal and a statement does not tell which column:
-    /// numbers by their value, and other text without regard to ASCII case and to spaces at its
-    /// end.
+    /// SQLite, where the column decides what is equal, and a statement does not tell the column.
+    /// Numbers by their value, other text without regard to ASCII case and trailing spaces.
     Sqlite,
-    /// One text for all values.
+    /// The same text for all values.
     Opaque,
 }
 
-/// What each letter is in lower case in one database; letters that stay as they are not listed.
+/// The lower case of each letter in one database. Letters that are their own lower case are left
+/// out.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Letters(BTreeMap<char, String>);
 
 impl Canonical {
-    /// The canonical text of `value`. `None`: it is null, or no value of this type, so that no row
-    /// can hold it.
-    pub fn text(&self, value: &Value) -> Option<String> {
+    /// The canonical text of `value`. `None` if no row can hold it: it is null, or not a value of
+    /// this type.
+    pub fn text(&self, value: &SqlValue) -> Option<String> {
         match self {
-            _ if *value == Value::Null => None,
+            _ if *value == SqlValue::Null => None,
             Canonical::Type(ty) => {
                 let mut raw = BytesMut::new();
                 match wire::encode(value, ty, &mut raw) {
@@ -57,9 +57,8 @@ impl Canonical {
         }
     }
 
-    /// The kind that `larder_kind` gives for a column of this type, as far as `larder_canonical`
-    /// makes another text of it than of a text. Two places whose kinds differ may have two texts
-    /// for one value.
+    /// The rule that makes the texts, named as `larder_kind` names it in the database. Under
+    /// different rules one value may have different texts.
     pub fn kind(&self) -> &str {
         match self {
             Canonical::Type(ty) => wire::canonical_kind(ty),
@@ -71,8 +70,8 @@ impl Canonical {
 }
 
 impl Letters {
-    /// The lower case of `text`. The final sigma counts as the other one, since which of them
-    /// stands in a text depends on its neighbours.
+    /// The lower case of `text`. A final sigma becomes the other sigma, because the choice between
+    /// them depends on the neighbours.
     fn lower(&self, text: &str) -> String {
         let mut lower = String::with_capacity(text.len());
         for letter in text.chars() {
@@ -85,15 +84,15 @@ impl Letters {
     }
 }
 
-/// The letters of this database. `None`: it does not compare letter by letter, or its encoding is
-/// not UTF-8.
+/// The letters of this database. `None` if it does not compare letter by letter, or if its encoding
+/// is not UTF-8.
 pub(super) fn letters(
     client: &mut postgres::Client,
 ) -> Result<Option<Arc<Letters>>, DatabaseError> {
     if !client.query_one("SELECT larder_folds()", &[])?.try_get(0)? {
         return Ok(None);
     }
-    // Beyond this no letter has a case. Surrogates are no letters.
+    // No letter beyond this range has a case. Surrogates are not letters.
     let sql = "SELECT chr(code), lower(chr(code)) FROM generate_series(1, 131071) AS code
                WHERE code NOT BETWEEN 55296 AND 57343 AND lower(chr(code)) <> chr(code)";
     let mut letters = BTreeMap::new();
@@ -104,21 +103,21 @@ pub(super) fn letters(
     Ok(Some(Arc::new(Letters(letters))))
 }
 
-/// The text of a value without a type: that of a URL, or what a JSON value says.
-fn plain(value: &Value) -> Option<String> {
+/// The text of a value of unknown type: that of a URL, or of a JSON value.
+fn plain(value: &SqlValue) -> Option<String> {
     Some(match value {
-        Value::Null | Value::Bytes(_) => return None,
-        Value::Bool(yes) => yes.to_string(),
-        Value::Int(number) => number.to_string(),
-        Value::Real(number) => number.to_string(),
-        Value::Text(text) => text.clone(),
-        Value::Json(json) if json.starts_with('"') => serde_json::from_str(json).ok()?,
-        Value::Json(json) => json.clone(),
+        SqlValue::Null | SqlValue::Bytes(_) => return None,
+        SqlValue::Bool(yes) => yes.to_string(),
+        SqlValue::Int(number) => number.to_string(),
+        SqlValue::Real(number) => number.to_string(),
+        SqlValue::Text(text) => text.clone(),
+        SqlValue::Json(json) if json.starts_with('"') => serde_json::from_str(json).ok()?,
+        SqlValue::Json(json) => json.clone(),
     })
 }
 
-/// SQLite's NOCASE knows ASCII alone, its RTRIM spaces; true is 1 there, and a text that is
-/// compared with a number is read as one where it is one.
+/// The text for SQLite. Its NOCASE ignores the case of ASCII only, its RTRIM trailing spaces. TRUE
+/// is 1, and a text that is compared with a number is converted to one if possible.
 fn of_sqlite(text: &str) -> String {
     match text {
         "true" => return "1".to_owned(),
@@ -126,7 +125,7 @@ fn of_sqlite(text: &str) -> String {
         _ => {}
     }
     let number = text.trim_matches([' ', '\t', '\n', '\u{b}', '\u{c}', '\r']);
-    // The parser would take words for the numbers that are none.
+    // The parser of Rust reads words such as "inf" as numbers.
     let is_word = number.contains(|c: char| c.is_ascii_alphabetic() && !matches!(c, 'e' | 'E'));
     match number.parse::<f64>() {
         Ok(number) if !is_word => wire::canonical_float(number),
@@ -166,7 +165,7 @@ mod tests {
             assert_ne!(text(one), text(other), "{one} {other}");
         }
         assert_eq!(text("1234567890"), "1234567890", "a person reads it");
-        let json = |json: &str| Canonical::Sqlite.text(&Value::Json(json.to_owned()));
+        let json = |json: &str| Canonical::Sqlite.text(&SqlValue::Json(json.to_owned()));
         assert_eq!(json("1.0"), Some("1".to_owned()));
         assert_eq!(json("\"Ada\""), Some("ada".to_owned()));
     }
@@ -177,6 +176,6 @@ mod tests {
         assert_eq!(text(Type::INT4, "x"), None);
         assert_eq!(text(Type::UUID, "6ba7"), None);
         assert_eq!(text(Type::TIMESTAMP, "2026-03-01T00:00:00Z"), None);
-        assert_eq!(Canonical::Opaque.text(&Value::Null), None);
+        assert_eq!(Canonical::Opaque.text(&SqlValue::Null), None);
     }
 }

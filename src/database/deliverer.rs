@@ -1,15 +1,19 @@
-//! The deliverer: the thread that brings the names of the outbox to [`Cache::invalidate`].
+//! The deliverer: the thread that passes the names in the outbox to [`Cache::invalidate`].
 //!
-//! Promise: rows are delivered at least once, in their order, by one replica at a time, and removed only once the invalidation is
-//! acknowledged. A replica whose cache cannot pass one on (it is pending: in force there, and nowhere else) leaves the lead to
-//! others and goes on reading for itself, so that while Redis is down every replica still takes what is committed. It asks for
-//! nothing twice: what is pending is the bus's to bring to Redis, and when nothing is pending any more those rows can go.
+//! Promise: rows are delivered at least once, in order, by one replica at a time, and removed only
+//! after the invalidation is acknowledged. If the cache cannot reach Redis, an invalidation is
+//! pending: it is in force on this replica only. Then this replica gives up the lead and goes on
+//! reading for itself, so that every replica still sees every commit while Redis is down. It
+//! invalidates nothing twice: the bus brings pending invalidations to Redis, and when none is
+//! pending any more, their rows are removed.
 //!
-//! One bound is missing, as everywhere on this floor: a statement that was sent on a connection which goes silent just then. The
-//! server ends that session and another replica leads; this one comes back when its connection breaks.
+//! One bound is missing, as everywhere in this module: on a connection that goes silent, a
+//! statement that was just sent has no timeout. The server ends the session and another replica
+//! leads; this one returns when its connection breaks.
 //!
-//! Invariant: a row in `told` holds here and waits in the cache; every other row that is gone from the table was acknowledged.
-//! One session after another: whatever fails ends the session, with one line in the log for each change of state.
+//! Invariant: the invalidation of a row in `pending_rows` is in force here and pending in the
+//! cache. Every other row that is gone from the table was acknowledged. Any error ends the session,
+//! and the next one begins. Each change of state is logged once.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -18,36 +22,39 @@ use larder_cache::{Cache, InvalidationTarget, Purge};
 
 use crate::worker::{Signals, Wake, Worker};
 
+use super::Database;
 use super::error::DatabaseError;
-use super::outbox::{Due, OutboxReader};
-use super::{Database, DatabaseKind};
+use super::outbox::{DueRow, OutboxReader};
+use super::settings::DatabaseKind;
 
-/// How often it looks whether something is due that it was not told of, and whether the lead is free.
-const LOOK: Duration = Duration::from_secs(1);
-/// How soon it sees that it is to stop, or that nothing is pending any more.
+/// How often it looks for due rows without a notification, and whether the lead is free.
+const POLL: Duration = Duration::from_secs(1);
+/// How soon it notices that it has to stop, or that nothing is pending any more.
 const SLICE: Duration = Duration::from_millis(100);
-/// Pauses between two tries to connect.
+/// The shortest and the longest pause between two attempts to connect.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// How long the end waits for a thread that the database holds.
-const LAST_LOOK: Duration = Duration::from_millis(500);
-/// Names in one invalidation.
-const NAMES_AT_ONCE: usize = 1_000;
-/// Names that may be pending before everything is named in place of more of them.
-const MOST_PENDING: usize = 100_000;
-/// How often it looks how much waits, and what of that is worth a warning.
+/// How long a stop waits for the thread, which the database may hold.
+const STOP_LIMIT: Duration = Duration::from_millis(500);
+/// The most names in one invalidation.
+const MAX_NAMES: usize = 1_000;
+/// With more pending names than this, everything is invalidated instead of more names.
+const MAX_PENDING: usize = 100_000;
+/// How often it checks the backlog, and from which size and age on it warns.
 const REVIEW: Duration = Duration::from_secs(60);
 const MANY_ROWS: i64 = 10_000;
 const OLD: Duration = Duration::from_secs(300);
 
-/// The thread. Dropped it stops, within a moment; one that the database does not let go is left behind.
+/// The thread. Dropping this stops it within a moment. A thread that the database holds is left
+/// behind.
 #[derive(Debug)]
 pub struct Deliverer(Worker);
 
 impl Deliverer {
-    /// Begins to deliver what is in the outbox of `database` to `cache`. `None`: it is SQLite, whose only writer is larder.
+    /// Starts to deliver the outbox of `database` to `cache`. `None` on SQLite, where larder is the
+    /// only writer.
     ///
     /// # Errors
-    /// If no thread can be started. A database that is away is no error: it is tried again.
+    /// If no thread can be started. A database that is away is not an error: it is tried again.
     pub fn start(database: Database, cache: Cache) -> std::io::Result<Option<Deliverer>> {
         if database.kind() == DatabaseKind::Sqlite {
             return Ok(None);
@@ -57,7 +64,7 @@ impl Deliverer {
                 database,
                 cache,
                 signals,
-                told: BTreeSet::new(),
+                pending_rows: BTreeSet::new(),
                 readable: true,
             };
             delivery.run();
@@ -68,7 +75,7 @@ impl Deliverer {
 
 impl Drop for Deliverer {
     fn drop(&mut self) {
-        self.0.stop(LAST_LOOK);
+        self.0.stop(STOP_LIMIT);
     }
 }
 
@@ -76,9 +83,9 @@ struct Delivery<'a> {
     database: Database,
     cache: Cache,
     signals: &'a Signals,
-    /// Rows whose names are pending here.
-    told: BTreeSet<i64>,
-    /// Whether the outbox could be read last.
+    /// Rows whose invalidation is pending.
+    pending_rows: BTreeSet<i64>,
+    /// Whether the outbox could be read at the last attempt.
     readable: bool,
 }
 
@@ -94,7 +101,8 @@ impl Delivery<'_> {
             if self.readable {
                 self.readable = false;
                 log::warn!(
-                    "the outbox cannot be read here, so changes behind larder's back wait for another replica or for the database: {error}"
+                    "the outbox cannot be read here, so changes by other programs wait \
+                     for another replica or for the database: {error}"
                 );
             }
             if self.signals.wait(pause) == Wake::Stop {
@@ -104,7 +112,7 @@ impl Delivery<'_> {
         }
     }
 
-    /// One connection, until it fails; `Ok` when it is time to stop.
+    /// Delivers on one connection until that fails. `Ok` when it is time to stop.
     fn session(&mut self) -> Result<(), DatabaseError> {
         let Some(mut reader) = self.database.outbox().listen()? else {
             return Ok(());
@@ -114,10 +122,10 @@ impl Delivery<'_> {
         }
         let mut reviewed = Instant::now();
         loop {
-            if self.told.is_empty() && !reader.leads() && reader.try_to_lead()? {
+            if self.pending_rows.is_empty() && !reader.leads() && reader.try_to_lead()? {
                 log::info!("this replica delivers the outbox");
             }
-            while reader.leads() || !self.told.is_empty() {
+            while reader.leads() || !self.pending_rows.is_empty() {
                 if self.signals.is_stopping() {
                     return Ok(());
                 }
@@ -129,45 +137,45 @@ impl Delivery<'_> {
                 reviewed = Instant::now();
                 review(&mut reader)?;
             }
-            let looked = Instant::now();
+            let polled = Instant::now();
             loop {
                 if self.signals.is_stopping() {
                     return Ok(());
                 }
-                let is_told = reader.wait(SLICE)?;
-                if !self.told.is_empty() && self.cache.bus().pending == 0 {
+                let notified = reader.wait(SLICE)?;
+                if !self.pending_rows.is_empty() && self.cache.bus().pending == 0 {
                     break;
                 }
-                // Whoever stands by has nothing to read.
-                if is_told && (reader.leads() || !self.told.is_empty()) {
+                // A replica that neither leads nor has pending rows reads nothing.
+                if notified && (reader.leads() || !self.pending_rows.is_empty()) {
                     break;
                 }
-                if looked.elapsed() >= LOOK {
+                if polled.elapsed() >= POLL {
                     reader.prove()?;
                     self.forget_removed(&mut reader)?;
                     break;
                 }
             }
-            self.remove_taken(&mut reader)?;
+            self.remove_acknowledged(&mut reader)?;
         }
     }
 
     /// Delivers the next rows. Returns whether there may be more.
     fn deliver(&mut self, reader: &mut OutboxReader) -> Result<bool, DatabaseError> {
-        let told: Vec<i64> = self.told.iter().copied().collect();
-        let rows = reader.due(&told)?;
+        let pending_rows: Vec<i64> = self.pending_rows.iter().copied().collect();
+        let rows = reader.due(&pending_rows)?;
         if rows.is_empty() {
             return Ok(false);
         }
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let names = collapse(&rows, self.cache.bus().pending);
         let mut pending = false;
-        for names in names.chunks(NAMES_AT_ONCE) {
+        for names in names.chunks(MAX_NAMES) {
             pending |= self.cache.invalidate(names, Purge::Hard).is_pending();
         }
         log::debug!("{} names of {} outbox rows", names.len(), rows.len());
         if pending {
-            self.told.extend(ids);
+            self.pending_rows.extend(ids);
             reader.resign()?;
         } else {
             reader.remove(&ids)?;
@@ -175,46 +183,46 @@ impl Delivery<'_> {
         Ok(true)
     }
 
-    /// Redis has taken whatever was pending, so the names of all rows that wait for it.
-    fn remove_taken(&mut self, reader: &mut OutboxReader) -> Result<(), DatabaseError> {
-        if !self.told.is_empty() && self.cache.bus().pending == 0 {
-            let ids: Vec<i64> = self.told.iter().copied().collect();
+    /// Removes the rows in `pending_rows` if nothing is pending any more.
+    fn remove_acknowledged(&mut self, reader: &mut OutboxReader) -> Result<(), DatabaseError> {
+        if !self.pending_rows.is_empty() && self.cache.bus().pending == 0 {
+            let ids: Vec<i64> = self.pending_rows.iter().copied().collect();
             reader.remove(&ids)?;
-            self.told.clear();
+            self.pending_rows.clear();
         }
         Ok(())
     }
 
-    /// Rows that another replica has delivered meanwhile.
+    /// Forgets the rows that another replica has delivered meanwhile.
     fn forget_removed(&mut self, reader: &mut OutboxReader) -> Result<(), DatabaseError> {
-        if !self.told.is_empty() {
-            let ids: Vec<i64> = self.told.iter().copied().collect();
-            self.told = reader.still_there(&ids)?.into_iter().collect();
+        if !self.pending_rows.is_empty() {
+            let ids: Vec<i64> = self.pending_rows.iter().copied().collect();
+            self.pending_rows = reader.still_there(&ids)?.into_iter().collect();
         }
         Ok(())
     }
 }
 
-/// The names of these rows, each once. Everything alone, if it is among them or if so much is pending that the names of more
-/// would fill the memory.
-fn collapse(rows: &[Due], pending: usize) -> Vec<InvalidationTarget> {
+/// The names of these rows, each once. Just "everything" if that is among them, or if so many names
+/// are pending that more would fill the memory.
+fn collapse(rows: &[DueRow], pending: usize) -> Vec<InvalidationTarget> {
     let names: BTreeSet<&str> = rows
         .iter()
         .flat_map(|row| &row.names)
         .map(String::as_str)
         .collect();
-    if pending > MOST_PENDING || names.contains(InvalidationTarget::everything().as_str()) {
+    if pending > MAX_PENDING || names.contains(InvalidationTarget::everything().as_str()) {
         return vec![InvalidationTarget::everything()];
     }
     names.into_iter().map(InvalidationTarget::tag).collect()
 }
 
-/// Says what waits for long, or in great number.
+/// Warns of a backlog that is large or old.
 fn review(reader: &mut OutboxReader) -> Result<(), DatabaseError> {
     let backlog = reader.backlog()?;
     if backlog.rows > MANY_ROWS || backlog.oldest > OLD {
         log::warn!(
-            "{} rows of the outbox wait to be delivered, the first for {} s",
+            "{} rows of the outbox wait to be delivered, the oldest for {} s",
             backlog.rows,
             backlog.oldest.as_secs()
         );

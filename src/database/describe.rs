@@ -1,9 +1,10 @@
-//! What a query takes and gives, asked of the database without running it.
+//! The parameters and columns of a query, as the database describes them without running it.
 //!
-//! Promise: nothing is changed, and a query that passes can be run: the database understands it, and each parameter and column
-//! has a form in JSON. [`describe_all`] also describes against a schema that is not there yet: what is missing is put in place in
-//! a transaction that is rolled back, or in memory for a SQLite file that does not exist. Errors hold the database's message
-//! and the line, never the SQL.
+//! Promise: nothing is changed. A query that passes can be run: the database understands it, and
+//! each parameter and column has a JSON form. [`describe_all`] also describes against a schema that
+//! is not in place yet: it runs the missing migrations in a transaction that is rolled back, or in
+//! memory if the SQLite file does not exist. Errors hold the database's message and the line, never
+//! the SQL.
 
 use std::borrow::Borrow;
 use std::time::Duration;
@@ -14,70 +15,50 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::canonical::{self, Canonical};
 use super::error::DatabaseError;
+use super::json_rows::{Columns, RawColumn};
 use super::keys::Keys;
 use super::postgres_pool::PostgresManager;
 use super::query::Query;
-use super::refusal;
-use super::rows::{Columns, Unread};
 use super::session::Session;
-use super::transaction::{READ_ONLY, Transaction};
-use super::value::Value;
+use super::settings::{DatabaseKind, DatabaseSettings};
+use super::sql_value::SqlValue;
+use super::transaction::Transaction;
 use super::watches::{self, Watch};
-use super::{
-    DEFAULT_URL, Database, DatabaseKind, DatabaseSettings, STATEMENT, library, migration, rights,
-    sqlite_pool, wire,
-};
-use larder_cache::Secret;
+use super::{STATEMENT, library, migration, postgres_error, rights, sqlite_pool, wire};
 
-/// How long a description waits for a lock that somebody else holds.
-const LOCK: Duration = Duration::from_secs(2);
+/// How long a description waits for a lock.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a query takes and gives.
+/// The parameters and columns of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
-    /// Each parameter with the type that its place wants, as the database calls it; SQLite takes `any`.
+    /// Each parameter with the database's name of its type; on SQLite `any`.
     pub parameters: Vec<(String, String)>,
-    /// What the canonical texts of the parameters are, in the same order.
+    /// How the values of each parameter become canonical texts, in the same order.
     pub parameter_texts: Vec<Canonical>,
-    /// The columns, in their order.
+    /// The columns, in order.
     pub columns: Vec<String>,
-    /// What the canonical texts of the columns are, in the same order.
+    /// How the values of each column become canonical texts, in the same order.
     pub column_texts: Vec<Canonical>,
     /// Whether it returns rows.
     pub returns_rows: bool,
-    /// Whether it writes, or locks rows as for writing. What a function does that Postgres calls on the way is not seen; a
-    /// transaction that is READ ONLY refuses it when it runs.
+    /// Whether it writes, or locks rows as a writer does. A function that Postgres calls may write
+    /// unseen; a transaction that is READ ONLY refuses that when it runs.
     pub writes: bool,
 }
 
-impl Database {
-    /// What a query takes and gives. It is not run. Errors with [`DatabaseError::Misconfigured`] if the database refuses it, if two
-    /// columns have one name, or if a column or a parameter is of a type that has no form in JSON.
-    pub fn describe(&self, query: &Query) -> Result<Description, DatabaseError> {
-        self.with(|session| match session.kind() {
-            DatabaseKind::Postgres => describe(&mut session.begin(READ_ONLY)?, query),
-            DatabaseKind::Sqlite => describe(&mut session.begin("BEGIN")?, query),
-        })
-    }
-}
+/// The description of each query, or its error, and every watch that the database has.
+type Survey = (Vec<Result<Description, DatabaseError>>, Vec<Watch>);
 
-/// What each of the queries takes and gives, as [`Database::describe`] says it, on the database of
-/// these settings once its schema is up to date; nothing is changed there, and no file is made.
-/// Errors as a start does that opens this database and brings its schema up to date, and if
-/// larder's own queries do not fit the schema.
+/// Describes each query as [`Database::describe`](super::Database::describe) does, on the database
+/// of these settings as if its schema were up to date, and lists the watches. Changes nothing there
+/// and creates no file. Errors if opening or migrating the database would fail, and if larder's own
+/// queries do not fit the schema.
 pub fn describe_all(
     settings: &DatabaseSettings,
     queries: &[impl Borrow<Query>],
-) -> Result<Vec<Result<Description, DatabaseError>>, DatabaseError> {
-    describe_with_watches(settings, queries).map(|(described, _)| described)
-}
-
-/// As [`describe_all`], and every watch that the database has.
-pub fn describe_with_watches(
-    settings: &DatabaseSettings,
-    queries: &[impl Borrow<Query>],
-) -> Result<Surveyed, DatabaseError> {
-    let url = settings.url.as_ref().map_or(DEFAULT_URL, Secret::reveal);
+) -> Result<Survey, DatabaseError> {
+    let url = settings.url();
     match DatabaseKind::of_url(url) {
         Some(DatabaseKind::Postgres) => {
             let mut connection = PostgresManager::new(url, STATEMENT)?.connect_first()?;
@@ -88,7 +69,7 @@ pub fn describe_with_watches(
             let explain = |error: DatabaseError| sqlite_pool::explain(error, &path);
             sqlite_pool::folder_takes_files(&path)?;
             let connection = if path.exists() {
-                // As the pool opens it, but for the mode of its journal, which would be a change.
+                // As the pool opens it, but without a change of the journal mode.
                 let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
                 Connection::open_with_flags(&path, flags)
             } else {
@@ -96,25 +77,19 @@ pub fn describe_with_watches(
             };
             let connection = connection.map_err(|error| explain(error.into()))?;
             if connection.is_readonly("main")? {
-                let what = "it can only be read".to_owned();
+                let what = "it is read-only".to_owned();
                 return Err(explain(DatabaseError::Unavailable(what)));
             }
-            connection.busy_timeout(LOCK)?;
+            connection.busy_timeout(LOCK_TIMEOUT)?;
             rehearse(Session::Sqlite(&connection), queries).map_err(explain)
         }
     }
 }
 
-/// What becomes of each query, and the watches.
-type Surveyed = (Vec<Result<Description, DatabaseError>>, Vec<Watch>);
-
-/// Describes in a transaction that puts in place what is missing and is never committed.
-fn rehearse(
-    session: Session<'_>,
-    queries: &[impl Borrow<Query>],
-) -> Result<Surveyed, DatabaseError> {
-    let mut tx = session.begin("BEGIN")?;
-    migration::rehearse(&mut tx, LOCK)?;
+/// Describes in a transaction that runs the missing migrations and is rolled back.
+fn rehearse(session: Session<'_>, queries: &[impl Borrow<Query>]) -> Result<Survey, DatabaseError> {
+    let mut tx = Transaction::begin(session, "BEGIN")?;
+    migration::rehearse(&mut tx, LOCK_TIMEOUT)?;
     for own in library::all_own(tx.kind()) {
         describe(&mut tx, own?)?;
     }
@@ -127,18 +102,22 @@ fn rehearse(
     Ok((described, watches))
 }
 
-fn describe(tx: &mut Transaction<'_>, query: &Query) -> Result<Description, DatabaseError> {
+/// See [`Database::describe`](super::Database::describe).
+pub(super) fn describe(
+    tx: &mut Transaction<'_>,
+    query: &Query,
+) -> Result<Description, DatabaseError> {
     match tx.session() {
         Session::Postgres(connection) => {
             let client = &mut connection.client;
-            // An error would end the transaction for those that come after.
+            // Without a savepoint an error would abort the transaction for the next queries.
             client.batch_execute("SAVEPOINT described")?;
             let described = describe_postgres(client, query);
             client.batch_execute("ROLLBACK TO SAVEPOINT described")?;
             match described {
                 Err(DatabaseError::Misconfigured(what)) => {
-                    let cure = rights::cure(client, &what, query)?;
-                    Err(DatabaseError::Misconfigured(what + &cure))
+                    let fix = rights::missing_grant(client, &what, query)?;
+                    Err(DatabaseError::Misconfigured(what + &fix))
                 }
                 described => described,
             }
@@ -158,12 +137,11 @@ fn describe_postgres(
     let columns = Columns::of_statement(query, &statement)?;
     all_named(query, statement.params().len())?;
     let places = || query.parameters().iter().zip(statement.params());
-    if let Some((name, ty)) = places().find(|(_, ty)| !wire::is_known(ty)) {
-        return Err(DatabaseError::Misconfigured(format!(
-            "query {}: parameter :{name} has to be of type {}, which cannot be given: write :{name}::text::{}",
-            query.name(),
-            wire::type_name(ty),
-            wire::type_name(ty)
+    if let Some((name, ty)) = places().find(|(_, ty)| !wire::is_supported(ty)) {
+        let ty = wire::type_name(ty);
+        return Err(query.misconfigured(format_args!(
+            "parameter :{name} is of type {ty}, which larder cannot encode: \
+             write :{name}::text::{ty}"
         )));
     }
     let types = statement.columns().iter().map(|column| column.type_());
@@ -180,16 +158,15 @@ fn describe_postgres(
     })
 }
 
-/// Errors unless each of the places that the database finds in the statement has a parameter: what
-/// has none would be null.
-fn all_named(query: &Query, places: usize) -> Result<(), DatabaseError> {
+/// Errors unless each of the `found` placeholders that the database found has a parameter. Any
+/// other would be null.
+fn all_named(query: &Query, found: usize) -> Result<(), DatabaseError> {
     let named = query.parameters().len();
-    if named == places {
+    if named == found {
         return Ok(());
     }
-    Err(DatabaseError::Misconfigured(format!(
-        "query {}: the database finds {places} parameters in it, but only {named} are written as :name",
-        query.name()
+    Err(query.misconfigured(format_args!(
+        "the database finds {found} parameters in it, but only {named} are written as :name"
     )))
 }
 
@@ -209,7 +186,7 @@ fn canonical_texts<'t>(
         true => canonical::letters(client)?,
         false => None,
     };
-    // Which column a text is compared with no statement tells.
+    // A statement does not tell which column a text is compared with, so any such column counts.
     let has_own_equality =
         any(&wire::is_text) && client.query_one(OWN_EQUALITY, &[])?.try_get(0)?;
     let text = |ty: &Type| {
@@ -229,7 +206,7 @@ fn canonical_texts<'t>(
     ))
 }
 
-/// Whether a column of this database has a collation that calls different texts equal.
+/// Whether any column of this database has a collation that treats different texts as equal.
 const OWN_EQUALITY: &str = "SELECT EXISTS (
     SELECT FROM pg_attribute JOIN pg_collation ON pg_collation.oid = attcollation
     WHERE NOT collisdeterministic AND attnum > 0 AND NOT attisdropped)";
@@ -239,20 +216,20 @@ fn writes(client: &mut postgres::Client, query: &Query) -> Result<bool, Database
     let sql = query.text(DatabaseKind::Postgres);
     let explain = format!("EXPLAIN (FORMAT JSON, COSTS OFF) {sql}");
     let plan = client.prepare(&explain).and_then(|statement| {
-        let places: Vec<&(dyn ToSql + Sync)> = vec![&Value::Null; query.parameters().len()];
+        let places: Vec<&(dyn ToSql + Sync)> = vec![&SqlValue::Null; query.parameters().len()];
         client.query_one(&statement, &places)
     });
     match plan {
         Ok(plan) => {
-            let Unread(plan) = plan.try_get(0)?;
+            let RawColumn(plan) = plan.try_get(0)?;
             let plan = String::from_utf8_lossy(plan.unwrap_or_default());
-            // A quote within a text of the plan is escaped, so this is no text.
+            // Quotes within the plan's strings are escaped, so this matches no string.
             let node = |name: &str| plan.contains(&format!("\"Node Type\": \"{name}\""));
             Ok(node("ModifyTable") || node("LockRows"))
         }
-        // A NULL where the query can have none, for example; what it may not do is an error.
+        // For example a NULL that the query does not accept. A missing privilege is an error.
         Err(error) => match error.as_db_error() {
-            Some(refusal) if !refusal.code().code().starts_with("42") => {
+            Some(error) if !error.code().code().starts_with("42") => {
                 let first = query.first_word(DatabaseKind::Postgres);
                 let reads = ["SELECT", "VALUES", "TABLE"];
                 Ok(!reads.iter().any(|word| first.eq_ignore_ascii_case(word)))
@@ -262,13 +239,15 @@ fn writes(client: &mut postgres::Client, query: &Query) -> Result<bool, Database
     }
 }
 
-/// The server's word about a statement that it would not prepare, with the line, and with names where it has numbers.
+/// The server's error about a statement that it did not prepare, with the line, and with the names
+/// of parameters in place of their numbers.
 fn refused(error: postgres::Error, query: &Query, sql: &str) -> DatabaseError {
     let Some(refused) = error.as_db_error() else {
         return error.into();
     };
-    let ended = ["08", "53", "57", "58"];
-    if ended.contains(&refused.code().code().get(..2).unwrap_or_default()) {
+    // The query is not at fault: connection lost, out of resources, shutting down.
+    let unavailable = ["08", "53", "57", "58"];
+    if unavailable.contains(&refused.code().code().get(..2).unwrap_or_default()) {
         return error.into();
     }
     let line = match refused.position() {
@@ -278,22 +257,22 @@ fn refused(error: postgres::Error, query: &Query, sql: &str) -> DatabaseError {
         }
         _ => String::new(),
     };
-    // What is wrong with a value is said with the value; elsewhere quotes hold names.
+    // In errors about values the quotes hold values, in all others names.
     let mut what = match refused.code().code().starts_with("22") {
-        true => refusal::without_quotes(refused.message()),
+        true => postgres_error::without_quotes(refused.message()),
         false => refused.message().to_owned(),
     };
-    // From the last, since $1 begins $12.
+    // From the last one, because $12 begins with $1.
     for (at, name) in query.parameters().iter().enumerate().rev() {
         what = what.replace(&format!("${}", at + 1), &format!(":{name}"));
     }
-    let cure = untyped(refused.code().code(), refused.message(), query);
-    DatabaseError::Misconfigured(format!("query {}{line}: {what}{cure}", query.name()))
+    let hint = type_hint(refused.code().code(), refused.message(), query);
+    DatabaseError::Misconfigured(format!("query {}{line}: {what}{hint}", query.name()))
 }
 
-/// What to write where the server could not tell the type of a parameter, or found two for it.
-fn untyped(code: &str, message: &str, query: &Query) -> String {
-    // Ambiguous or indeterminate parameters, and operators or functions that several types fit.
+/// What to write if the server found no type for a parameter, or two.
+fn type_hint(code: &str, message: &str, query: &Query) -> String {
+    // Ambiguous and indeterminate parameters, and functions or operators that fit several types.
     if !["42P08", "42P18", "42725"].contains(&code) || query.parameters().is_empty() {
         return String::new();
     }
@@ -306,7 +285,7 @@ fn untyped(code: &str, message: &str, query: &Query) -> String {
     let parameters = query.parameters();
     let named = number.and_then(|number| parameters.get(number.checked_sub(1)?));
     let name = named.unwrap_or(&parameters[0]);
-    format!("; say its type wherever it stands, such as :{name}::text")
+    format!("; write its type wherever it occurs, such as :{name}::text")
 }
 
 fn describe_sqlite(connection: &Connection, query: &Query) -> Result<Description, DatabaseError> {
@@ -320,9 +299,7 @@ fn describe_sqlite(connection: &Connection, query: &Query) -> Result<Description
             DatabaseError::Misconfigured(format!("query {}{line}: {msg}", query.name()))
         }
         other => match other.into() {
-            DatabaseError::Failed(what) => {
-                DatabaseError::Misconfigured(format!("query {}: {what}", query.name()))
-            }
+            DatabaseError::Failed(what) => query.misconfigured(what),
             error => error,
         },
     })?;

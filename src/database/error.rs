@@ -1,36 +1,60 @@
-//! Why the database gave nothing, split by what the caller does next.
+//! Why the database gave no result, split by what the caller does next.
 
 use std::fmt;
 
-/// What went wrong at the database. No text names a password, nor holds the SQL of a query.
+pub(super) const NOT_NULL: &str = "a value that is not null";
+pub(super) const NOT_UNIQUE: &str = "violates a uniqueness constraint";
+
+/// What a check constraint takes.
+pub(super) fn allowed_by(constraint: &str) -> String {
+    format!("what the constraint {constraint} allows")
+}
+
+/// An error of the database. No text holds a password, the SQL of a query, or a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DatabaseError {
-    /// The settings, the schema or a file of SQL is wrong: trying again helps nobody, an operator does.
+    /// The settings, the schema or an SQL file is wrong: an operator has to change something.
     Misconfigured(String),
-    /// The database cannot be reached, is shutting down, or has no connection free: later may be better.
+    /// The database cannot be reached, is shutting down, or has no free connection: try later.
     Unavailable(String),
-    /// The statement, or the lock it waited for, took longer than it may.
+    /// The statement, or its wait for a lock, timed out.
     TooSlow(String),
-    /// The same again may succeed: a change that ran at the same time came first.
+    /// A conflict with a change at the same time: the same again may succeed.
     Contended(String),
-    /// The change goes against what is stored already: a duplicate, a reference to nothing.
+    /// The change violates a constraint between rows: a duplicate, or a missing reference.
     Conflict {
-        /// The columns, separated by commas, where the database tells them.
+        /// The columns, separated by commas, if the database names them.
         field: Option<String>,
-        /// What is wrong, without the values: `is taken already`.
+        /// What is wrong, without values: `violates a uniqueness constraint`.
         what: String,
     },
-    /// A parameter or a column cannot take the value that was given for it.
+    /// A value is not valid for its parameter or column.
     Unfit {
-        /// The parameter or the column; a constraint where the database tells no more.
+        /// The parameter or the column; a constraint if the database names nothing else.
         parameter: String,
-        /// What it takes: `a whole number from -32768 to 32767`.
+        /// What would be valid: `a whole number from -32768 to 32767`.
         valid: String,
     },
-    /// A value given to the statement does not fit, and the database does not tell which.
+    /// A value is not valid, and the database does not name its parameter.
     Invalid(String),
-    /// The rest: a statement that the database does not understand, a result that cannot be read.
+    /// Everything else: a statement that the database refuses, a result that cannot be read.
     Failed(String),
+}
+
+impl DatabaseError {
+    pub(super) fn unfit(parameter: &str, valid: impl Into<String>) -> DatabaseError {
+        DatabaseError::Unfit {
+            parameter: parameter.to_owned(),
+            valid: valid.into(),
+        }
+    }
+
+    pub(super) fn conflict(field: Option<String>, what: impl Into<String>) -> DatabaseError {
+        DatabaseError::Conflict {
+            field,
+            what: what.into(),
+        }
+    }
 }
 
 impl fmt::Display for DatabaseError {
@@ -47,39 +71,9 @@ impl fmt::Display for DatabaseError {
                 field: Some(field),
                 what,
             } => write!(f, "{field} {what}"),
-            DatabaseError::Unfit { parameter, valid } => write!(f, "{parameter} has to be {valid}"),
+            DatabaseError::Unfit { parameter, valid } => write!(f, "{parameter} must be {valid}"),
         }
     }
 }
 
 impl std::error::Error for DatabaseError {}
-
-impl DatabaseError {
-    /// An error of a connection attempt: a server that is not there, or one that does not want us.
-    pub(super) fn connecting(error: &postgres::Error) -> DatabaseError {
-        let Some(refusal) = error.as_db_error() else {
-            return DatabaseError::Unavailable(chain(error));
-        };
-        match refusal.code().code() {
-            // Invalid authorization, no such database, not allowed to enter it.
-            code if code.starts_with("28") || matches!(code, "3D000" | "42501") => {
-                DatabaseError::Misconfigured(refusal.message().to_owned())
-            }
-            _ => DatabaseError::Unavailable(refusal.message().to_owned()),
-        }
-    }
-}
-
-/// The error and what caused it. The client's own text often says no more than "error connecting to server".
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
-}

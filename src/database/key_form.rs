@@ -1,6 +1,6 @@
-//! The form of an API key: `lk_`, its id, `_`, its secret, all in letters and digits.
+//! The format of an API key: `lk_`, an id of 12 letters and digits, `_`, and a secret of 32.
 //!
-//! Promise: each digit of a new key is as likely as any other.
+//! Promise: every character of a new key is equally likely.
 
 use sha2::{Digest, Sha256};
 
@@ -12,7 +12,7 @@ const SECRET_LENGTH: usize = 32;
 const KEY_LENGTH: usize = PREFIX.len() + ID_LENGTH + 1 + SECRET_LENGTH;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// The id within a presented key; `None` if the text does not have the form of a key.
+/// The id of a key. `None` if the text is not in the format of a key.
 pub fn key_id(key: &str) -> Option<&str> {
     if key.len() != KEY_LENGTH || !key.is_ascii() {
         return None;
@@ -22,12 +22,13 @@ pub fn key_id(key: &str) -> Option<&str> {
     (base62(id) && base62(secret.strip_prefix('_')?)).then_some(id)
 }
 
-/// The id within what may be a key: for a look-up that goes on to compare all of it.
+/// The id of a text that may be a key, unchecked: for a lookup that compares the whole text
+/// afterwards.
 pub(crate) fn presumed_key_id(key: &str) -> Option<&str> {
     key.strip_prefix(PREFIX)?.get(..ID_LENGTH)
 }
 
-/// What the database keeps of a key: SHA-256 in hex.
+/// The hash of a key that the database stores: SHA-256 in hexadecimal.
 pub fn key_hash(key: &str) -> String {
     Sha256::digest(key.as_bytes())
         .iter()
@@ -35,7 +36,7 @@ pub fn key_hash(key: &str) -> String {
         .collect()
 }
 
-/// A new key, and the id within it.
+/// A new id, and the key that contains it.
 pub(super) fn new_key() -> Result<(String, String), DatabaseError> {
     let id = random_base62(ID_LENGTH)?;
     let key = format!("{PREFIX}{id}_{}", random_base62(SECRET_LENGTH)?);
@@ -47,8 +48,9 @@ fn random_base62(length: usize) -> Result<String, DatabaseError> {
     let mut bytes = [0; 64];
     while text.len() < length {
         getrandom::fill(&mut bytes)
-            .map_err(|error| DatabaseError::Failed(format!("no randomness: {error}")))?;
-        // 248 is the last multiple of 62 in a byte: past it some digits would be likelier than others.
+            .map_err(|error| DatabaseError::Failed(format!("no random bytes: {error}")))?;
+        // 248 is the largest multiple of 62 in a byte. Bytes above it would make some characters
+        // likelier than others.
         let digits = bytes
             .iter()
             .filter(|byte| **byte < 248)

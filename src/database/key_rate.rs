@@ -1,19 +1,19 @@
-//! How often an API key may be used, as the database keeps it.
+//! The rate limit of an API key, as the database stores it.
 
 use std::fmt;
 
 use super::error::DatabaseError;
 use crate::quantity::{RATE_FORM, Rate};
 
-/// How often a key may be used.
+/// The rate limit of a key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeyRate {
-    /// As the configuration says for keys that name no rate.
+    /// The configured default.
     #[default]
     Configured,
-    /// At this rate.
+    /// This rate.
     Limited(Rate),
-    /// As often as one likes.
+    /// No limit.
     Unlimited,
 }
 
@@ -28,7 +28,7 @@ impl KeyRate {
         }
     }
 
-    /// The text that [`KeyRate::parse`] reads; `None` for the configured one.
+    /// The text that [`KeyRate::parse`] reads. `None` for the configured default.
     pub fn text(&self) -> Option<String> {
         match self {
             KeyRate::Configured => None,

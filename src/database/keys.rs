@@ -1,116 +1,117 @@
-//! API keys as the database keeps them.
+//! API keys in the database.
 //!
-//! Promise: the key itself is shown once, when it is made; the database has its SHA-256, which is
-//! enough for a secret of 190 random bits. Every change of the keys raises one version number in
-//! the same transaction, and leaves a row that says which key it changed: a replica that knows a
-//! version reads what came after it. The first admin key is made once per database, however many
-//! replicas start.
+//! Promise: a key itself is shown only once, when it is created. The database has its SHA-256,
+//! which is enough for a secret of 190 random bits. Every change of the keys increments one version
+//! number in the same transaction and leaves a row that names the changed key, so a replica reads
+//! only what came after the version it knows. The first admin key is created once per database,
+//! however many replicas start.
 
 use super::error::DatabaseError;
 use super::key_form::{key_hash, new_key};
 use super::key_rate::KeyRate;
+use super::row::Row;
+use super::sql_value::SqlValue;
 use super::transaction::Transaction;
-use super::value::{Row, Value};
 use super::{Database, unix_ms};
 use larder_cache::Secret;
 
 const LONGEST_NAME: usize = 100;
-/// Keys on one page where all are read.
+/// Keys per page when all are read.
 const PAGE: u32 = 5_000;
 
-/// What a new key is to be.
+/// The properties of a key that is to be created.
 #[derive(Clone, Debug)]
 pub struct NewKey {
-    /// 1 to 100 characters, none of them a control character.
+    /// 1 to 100 characters without control characters.
     pub name: String,
-    /// How often it may be used.
+    /// Its rate limit.
     pub rate: KeyRate,
-    /// Whether it may do what admins may.
+    /// Whether it has the rights of an admin.
     pub admin: bool,
 }
 
-/// A key that was just made.
+/// A key that was just created.
 #[derive(Clone, Debug)]
 pub struct CreatedKey {
-    /// What it is called from now on.
+    /// Its id.
     pub id: String,
-    /// The key, which is nowhere else.
+    /// The key itself, which is stored nowhere.
     pub secret: Secret,
 }
 
-/// A key as the database has it.
+/// A key in the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRow {
-    /// What it is called.
+    /// Its id.
     pub id: String,
-    /// Who has it, in the words of whoever made it.
+    /// Its name, chosen by whoever created it.
     pub name: String,
     /// [`key_hash`] of the key.
     pub hash: String,
-    /// How often it may be used.
+    /// Its rate limit.
     pub rate: KeyRate,
-    /// Whether it may do what admins may.
+    /// Whether it has the rights of an admin.
     pub admin: bool,
-    /// When it was made, in milliseconds since 1970.
+    /// When it was created, in milliseconds since 1970.
     pub created_at: i64,
-    /// When it was last used, in milliseconds since 1970; kept to within a minute or so.
+    /// When it was last used, in milliseconds since 1970, accurate to about a minute.
     pub last_used_at: Option<i64>,
 }
 
-/// The last change that a reader of the keys knows of.
+/// The last change that a reader of the keys knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyMark {
     version: i64,
-    /// The key that it changed, which tells one history of changes from another, such as that of a
-    /// database that was restored. `None`: no row says so.
+    /// The key that it changed. It distinguishes two histories with the same version number, as
+    /// after a restore of the database. `None` if no row names it.
     changed: Option<String>,
 }
 
 impl KeyMark {
-    /// A number that each change makes larger.
+    /// The version number, which every change increments.
     pub fn version(&self) -> i64 {
         self.version
     }
 }
 
-/// What came after a mark.
+/// The changes after a mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyChanges {
     /// The last of these changes.
     pub mark: KeyMark,
-    /// The keys that they changed, each as it is now; `None`: it is revoked.
+    /// The changed keys as they are now. `None` if the key is revoked.
     pub keys: Vec<(String, Option<KeyRow>)>,
 }
 
-/// A place in the list of all keys, the oldest first.
+/// A position in the list of all keys, which begins with the oldest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyPlace {
+pub struct KeyCursor {
     created_at: i64,
     id: String,
 }
 
-impl KeyPlace {
-    /// Right behind this key.
-    pub fn behind(row: &KeyRow) -> KeyPlace {
-        KeyPlace {
+impl KeyCursor {
+    /// The position right after this key.
+    pub fn after(row: &KeyRow) -> KeyCursor {
+        KeyCursor {
             created_at: row.created_at,
             id: row.id.clone(),
         }
     }
 }
 
-impl std::fmt::Display for KeyPlace {
+impl std::fmt::Display for KeyCursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.created_at, self.id)
     }
 }
 
-impl std::str::FromStr for KeyPlace {
+impl std::str::FromStr for KeyCursor {
     type Err = ();
 
-    fn from_str(text: &str) -> Result<KeyPlace, ()> {
+    fn from_str(text: &str) -> Result<KeyCursor, ()> {
         let (created_at, id) = text.split_once('.').ok_or(())?;
-        Ok(KeyPlace {
+        Ok(KeyCursor {
             created_at: created_at.parse().map_err(drop)?,
             id: id.to_owned(),
         })
@@ -122,7 +123,7 @@ impl std::str::FromStr for KeyPlace {
 pub struct Keys<'a>(pub(super) &'a Database);
 
 impl Keys<'_> {
-    /// Makes a key. Errors with [`DatabaseError::Invalid`] if its name is not one.
+    /// Creates a key. Errors with [`DatabaseError::Invalid`] if its name is not valid.
     pub fn create(&self, new: &NewKey) -> Result<CreatedKey, DatabaseError> {
         check_name(&new.name)?;
         self.0.own_transaction(|tx| {
@@ -131,7 +132,8 @@ impl Keys<'_> {
         })
     }
 
-    /// Makes an admin key without a limit, named `admin`, unless any admin key was ever made in this database.
+    /// Creates an admin key named `admin`, without a rate limit, unless this database ever had an
+    /// admin key.
     pub fn create_first_admin(&self) -> Result<Option<CreatedKey>, DatabaseError> {
         let new = NewKey {
             name: "admin".to_owned(),
@@ -145,7 +147,8 @@ impl Keys<'_> {
             })
     }
 
-    /// Takes back a key of [`Keys::create_first_admin`] that nobody has got to see: the next start makes another.
+    /// Removes a key of [`Keys::create_first_admin`] that could not be shown to anybody. The next
+    /// start creates another one.
     pub fn take_back_first_admin(&self, id: &str) -> Result<(), DatabaseError> {
         self.0.own_transaction(|tx| {
             tx.execute("api_key_delete", &[("id", id.into())])?;
@@ -154,25 +157,32 @@ impl Keys<'_> {
         })
     }
 
-    /// At most `limit` of them behind `place`, or from the first on; the oldest first.
-    pub fn page(&self, place: Option<&KeyPlace>, limit: u32) -> Result<Vec<KeyRow>, DatabaseError> {
-        let (created_at, id) = place.map_or((i64::MIN, ""), |place| (place.created_at, &place.id));
-        let given = [
+    /// The first `limit` keys after `cursor`, or of all keys; the oldest first.
+    pub fn page(
+        &self,
+        cursor: Option<&KeyCursor>,
+        limit: u32,
+    ) -> Result<Vec<KeyRow>, DatabaseError> {
+        let (created_at, id) = match cursor {
+            Some(cursor) => (cursor.created_at, cursor.id.as_str()),
+            None => (i64::MIN, ""),
+        };
+        let parameters = [
             ("created_at", created_at.into()),
             ("id", id.into()),
             ("limit", i64::from(limit).into()),
         ];
-        let rows = self.0.query("api_key_page", &given)?;
+        let rows = self.0.query("api_key_page", &parameters)?;
         rows.iter().map(read).collect()
     }
 
-    /// All of them, page after page, the oldest first. One that is made or revoked meanwhile may be
-    /// among them or not.
+    /// All keys, read page by page, the oldest first. A key that is created or revoked meanwhile
+    /// may be missing or not.
     pub fn list(&self) -> Result<Vec<KeyRow>, DatabaseError> {
         let mut all: Vec<KeyRow> = Vec::new();
         loop {
-            let place = all.last().map(KeyPlace::behind);
-            let page = self.page(place.as_ref(), PAGE)?;
+            let cursor = all.last().map(KeyCursor::after);
+            let page = self.page(cursor.as_ref(), PAGE)?;
             let is_last = page.len() < PAGE as usize;
             all.extend(page);
             if is_last {
@@ -181,7 +191,7 @@ impl Keys<'_> {
         }
     }
 
-    /// Removes a key; false if there is none with this id.
+    /// Removes a key. Returns false if there is no key with this id.
     pub fn revoke(&self, id: &str) -> Result<bool, DatabaseError> {
         self.0.own_transaction(|tx| {
             let found = tx.execute("api_key_delete", &[("id", id.into())])? > 0;
@@ -193,7 +203,7 @@ impl Keys<'_> {
         })
     }
 
-    /// The last change. Read it before the keys: a change in between is then seen next time.
+    /// The last change. Read it before the keys: a change in between is then noticed the next time.
     pub fn mark(&self) -> Result<KeyMark, DatabaseError> {
         mark_of(&self.0.query("api_key_version", &[])?)
     }
@@ -203,8 +213,8 @@ impl Keys<'_> {
         mark_of(&tx.query("api_key_version", &[])?)
     }
 
-    /// What came after `known`, up to `now` at least. `None`: that cannot be told, and all keys are
-    /// to be read. Some of the changes left no row, or `known` is of another history.
+    /// The changes after `known`, up to `now` or later. `None` if all keys have to be read instead,
+    /// because a change left no row or `known` belongs to another history.
     pub fn changes(
         &self,
         known: &KeyMark,
@@ -213,8 +223,8 @@ impl Keys<'_> {
         if now.version <= known.version {
             return Ok(None);
         }
-        let given = [("known", known.version.into())];
-        let rows = self.0.query("api_key_changes", &given)?;
+        let parameters = [("known", known.version.into())];
+        let rows = self.0.query("api_key_changes", &parameters)?;
         let mut mark = known.clone();
         let mut keys = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -238,13 +248,13 @@ impl Keys<'_> {
             keys.push((this.changed.clone().unwrap_or_default(), key));
             mark = this;
         }
-        // The row of what is known may be gone by now, or never have been.
+        // The row of `known` itself may be pruned, or it never existed.
         let begins_there = known.changed.is_none() || keys.len() < rows.len();
         let complete = begins_there && mark.version >= now.version;
         Ok(complete.then_some(KeyChanges { mark, keys }))
     }
 
-    /// Whether there is a key at all.
+    /// Whether there is any key.
     pub fn any(&self) -> Result<bool, DatabaseError> {
         Ok(self
             .0
@@ -254,10 +264,10 @@ impl Keys<'_> {
             > 0)
     }
 
-    /// Notes when keys were last used, in milliseconds since 1970. A later time that is there already stays.
+    /// Records when keys were last used, in milliseconds since 1970. Never moves a time back.
     pub fn touch(&self, used: &[(&str, i64)]) -> Result<(), DatabaseError> {
         let mut used = used.to_vec();
-        // Two replicas that lock rows in different orders would wait for each other.
+        // Two replicas that lock rows in different orders would deadlock.
         used.sort_unstable();
         self.0.own_transaction(|tx| {
             for (id, at) in used {
@@ -286,7 +296,7 @@ fn insert(tx: &mut Transaction<'_>, new: &NewKey) -> Result<CreatedKey, Database
             ("id", id.as_str().into()),
             ("name", new.name.as_str().into()),
             ("hash", key_hash(&key).into()),
-            ("rate", Value::from(new.rate.text())),
+            ("rate", SqlValue::from(new.rate.text())),
             ("admin", new.admin.into()),
             ("created_at", unix_ms().into()),
         ],
@@ -298,7 +308,7 @@ fn insert(tx: &mut Transaction<'_>, new: &NewKey) -> Result<CreatedKey, Database
     })
 }
 
-/// Notes which key the last change was about, in the transaction that raised the version.
+/// Records which key the last change was about, in the transaction that incremented the version.
 fn changed(tx: &mut Transaction<'_>, id: &str) -> Result<(), DatabaseError> {
     tx.execute("api_key_changed", &[("id", id.into())])?;
     tx.execute("api_key_changes_prune", &[]).map(drop)
@@ -308,9 +318,9 @@ fn read(row: &Row) -> Result<KeyRow, DatabaseError> {
     let id = row.text("id")?.to_owned();
     let rate = match row.optional_text("rate")? {
         None => KeyRate::Configured,
-        // Edited by hand, perhaps: one such row is no reason to lose every other key.
+        // Somebody may have edited the row. All other keys stay valid.
         Some(text) => KeyRate::parse(text).unwrap_or_else(|error| {
-            log::warn!("API key {id} has the default rate: {error}");
+            log::warn!("API key {id} has an invalid rate, using the default: {error}");
             KeyRate::Configured
         }),
     };
@@ -329,12 +339,12 @@ fn check_name(name: &str) -> Result<(), DatabaseError> {
     let length = name.chars().count();
     if length == 0 || length > LONGEST_NAME || name.trim().is_empty() {
         return Err(DatabaseError::Invalid(format!(
-            "the name of a key has 1 to {LONGEST_NAME} characters"
+            "invalid name: a key's name has 1 to {LONGEST_NAME} characters"
         )));
     }
     if name.chars().any(char::is_control) {
         return Err(DatabaseError::Invalid(
-            "the name of a key has no control characters".to_owned(),
+            "invalid name: a key's name has no control characters".to_owned(),
         ));
     }
     Ok(())

@@ -1,27 +1,30 @@
-//! Where queries come from: the operator's folder, the queries shipped for resources, and larder's own.
+//! Where queries come from: the operator's folder, the queries shipped for resources, and larder's
+//! own.
 //!
-//! Promise: a file of the operator's comes before a shipped one, and one for the database at hand (`name.postgres.sql`,
-//! `name.sqlite.sql`) before one for both. An operator's name reaches the folder and the shipped queries only, never one of
-//! larder's own, which would let a resource delete API keys. Refuses names that could be paths, and statements other than those
-//! that read or write rows: a COMMIT would end the transaction that it runs in.
+//! Promise: the operator's file wins over a shipped one, and a file for this database
+//! (`name.postgres.sql`, `name.sqlite.sql`) wins over one for both. A resource reaches the folder
+//! and the shipped queries, never larder's own, with which it could delete API keys. Names that
+//! could be paths are refused, and so are statements that do not read or write rows: a COMMIT would
+//! end the transaction in which it runs.
 
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use super::DatabaseKind;
 use super::error::DatabaseError;
 use super::query::Query;
+use super::settings::DatabaseKind;
 
-/// Queries compiled in: `name.sql` for both databases, or `name.sqlite.sql` and `name.postgres.sql`.
+/// Queries compiled in: `name.sql` for both databases, or `name.sqlite.sql` and
+/// `name.postgres.sql`.
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
         &[$(($name, include_str!(concat!("../../sql/queries/", $name, ".sql")))),*]
     };
 }
 
-/// Those that a resource may name.
+/// The queries that a resource may name.
 const SHIPPED: &[(&str, &str)] = files![
     "employee_delete",
     "employee_insert",
@@ -68,7 +71,7 @@ static QUERIES: LazyLock<HashMap<&'static str, Result<Query, DatabaseError>>> =
             .collect()
     });
 
-/// The query of larder's own that is called `name`, in the form for `kind` where the two databases have one each.
+/// Larder's own query `name`, for a database of `kind`.
 pub(super) fn own(name: &str, kind: DatabaseKind) -> Result<&'static Query, DatabaseError> {
     let found = QUERIES
         .get(name)
@@ -82,7 +85,7 @@ pub(super) fn own(name: &str, kind: DatabaseKind) -> Result<&'static Query, Data
     }
 }
 
-/// Every query of larder's own that is for `kind`.
+/// All of larder's own queries for `kind`.
 pub(super) fn all_own(
     kind: DatabaseKind,
 ) -> impl Iterator<Item = Result<&'static Query, DatabaseError>> {
@@ -93,76 +96,71 @@ pub(super) fn all_own(
     let names = OWN.iter().map(|(name, _)| *name);
     names
         .filter(move |name| !name.ends_with(&format!(".{other}")))
-        // The outbox is Postgres's.
+        // Only Postgres has an outbox.
         .filter(move |name| kind == DatabaseKind::Postgres || !name.starts_with("outbox_"))
         .map(move |name| own(name, kind))
 }
 
-/// What an operator's statement may begin with.
-const ROWS: [&str; 9] = [
+/// The words with which an operator's statement may begin.
+const FIRST_WORDS: [&str; 9] = [
     "SELECT", "WITH", "VALUES", "TABLE", "INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE",
 ];
 
-impl Query {
-    /// The query that a resource calls `name`, for a database of `kind`: from `folder`, else one that is shipped with larder.
-    /// Errors with [`DatabaseError::Misconfigured`] if there is none, saying where it was looked for, and if it is not one
-    /// statement that reads or writes rows.
-    pub fn load(
-        folder: Option<&Path>,
-        name: &str,
-        kind: DatabaseKind,
-    ) -> Result<Query, DatabaseError> {
-        let wrong = |what: String| Err(DatabaseError::Misconfigured(what));
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if name.is_empty() || !name.chars().all(plain) {
-            return wrong(format!(
-                "query {name:?}: a name is of letters, digits, _ and -, without .sql"
-            ));
-        }
-        let names = [format!("{name}.{kind}"), name.to_owned()];
-        let mut sought = Vec::new();
-        for name in &names {
-            let Some(folder) = folder else { break };
-            let path = folder.join(format!("{name}.sql"));
-            match std::fs::read(&path) {
-                Ok(bytes) => {
-                    let Ok(text) = String::from_utf8(bytes) else {
-                        return wrong(format!("{}: it is not UTF-8", path.display()));
-                    };
-                    // Some editors begin a file with a byte order mark, which no database understands.
-                    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-                    return rows_only(Query::parse_for(kind, name, text)?, kind);
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    sought.push(path.display().to_string());
-                }
-                Err(error) => return wrong(format!("{}: {error}", path.display())),
-            }
-        }
-        let shipped = names
-            .iter()
-            .find_map(|name| SHIPPED.iter().find(|(shipped, _)| shipped == name));
-        if let Some((name, text)) = shipped {
-            return rows_only(Query::parse_for(kind, name, text)?, kind);
-        }
-        sought.push("the queries shipped with larder".to_owned());
-        wrong(format!(
-            "query {name}: not found; looked for it in {}",
-            sought.join(", ")
-        ))
+/// The query that a resource calls `name`, for a database of `kind`: from `folder`, else the one
+/// that is shipped with larder. Errors with [`DatabaseError::Misconfigured`] if it is not found,
+/// naming the places that were tried, and if it is not one statement that reads or writes rows.
+pub fn load_query(
+    folder: Option<&Path>,
+    name: &str,
+    kind: DatabaseKind,
+) -> Result<Query, DatabaseError> {
+    let wrong = |what: String| Err(DatabaseError::Misconfigured(what));
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if name.is_empty() || !name.chars().all(plain) {
+        return wrong(format!(
+            "query {name:?}: a name has letters, digits, _ and -, without .sql"
+        ));
     }
+    let names = [format!("{name}.{kind}"), name.to_owned()];
+    let mut sought = Vec::new();
+    for name in &names {
+        let Some(folder) = folder else { break };
+        let path = folder.join(format!("{name}.sql"));
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                let Ok(text) = String::from_utf8(bytes) else {
+                    return wrong(format!("{}: not valid UTF-8", path.display()));
+                };
+                // Some editors begin a file with a byte order mark, which no database understands.
+                let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+                return rows_only(Query::parse_for(kind, name, text)?, kind);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                sought.push(path.display().to_string());
+            }
+            Err(error) => return wrong(format!("{}: {error}", path.display())),
+        }
+    }
+    let shipped = names
+        .iter()
+        .find_map(|name| SHIPPED.iter().find(|(shipped, _)| shipped == name));
+    if let Some((name, text)) = shipped {
+        return rows_only(Query::parse_for(kind, name, text)?, kind);
+    }
+    sought.push("the queries shipped with larder".to_owned());
+    wrong(format!(
+        "query {name}: not found; looked in {}",
+        sought.join(", ")
+    ))
 }
 
 fn rows_only(query: Query, kind: DatabaseKind) -> Result<Query, DatabaseError> {
     let first = query.first_word(kind).to_ascii_uppercase();
-    if ROWS.contains(&first.as_str()) {
+    if FIRST_WORDS.contains(&first.as_str()) {
         return Ok(query);
     }
-    Err(DatabaseError::Misconfigured(format!(
-        "query {}: it has to begin with one of {}",
-        query.name(),
-        ROWS.join(", ")
-    )))
+    let what = format_args!("it must begin with one of {}", FIRST_WORDS.join(", "));
+    Err(query.misconfigured(what))
 }
 
 #[cfg(test)]
@@ -193,7 +191,7 @@ mod tests {
     }
 
     fn load(folder: &Path, name: &str, kind: DatabaseKind) -> Result<String, String> {
-        let query = Query::load(Some(folder), name, kind).map_err(|error| error.to_string())?;
+        let query = load_query(Some(folder), name, kind).map_err(|error| error.to_string())?;
         Ok(query.text(kind).to_owned())
     }
 
@@ -221,13 +219,13 @@ mod tests {
         write("commit", b"/* x */ COMMIT");
         write("attach", b"ATTACH 'x' AS y");
         std::fs::create_dir(folder.path().join("folder.sql")).unwrap();
-        for (name, wanted) in [
+        for (name, expected) in [
             ("nowhere", "nowhere.sqlite.sql"),
             ("nowhere", "shipped with larder"),
             ("api_key_list", "not found"),
             ("empty", "begin with one of"),
             ("two", "a second statement"),
-            ("latin", "not UTF-8"),
+            ("latin", "not valid UTF-8"),
             ("commit", "begin with one of"),
             ("attach", "begin with one of"),
             ("folder", "folder.sql"),
@@ -237,9 +235,9 @@ mod tests {
             ("", "letters, digits"),
         ] {
             let error = load(folder.path(), name, DatabaseKind::Sqlite).unwrap_err();
-            assert!(error.contains(wanted), "{name}: {error}");
+            assert!(error.contains(expected), "{name}: {error}");
         }
-        let error = Query::load(None, "nowhere", DatabaseKind::Postgres).unwrap_err();
+        let error = load_query(None, "nowhere", DatabaseKind::Postgres).unwrap_err();
         assert!(error.to_string().contains("shipped"), "{error}");
     }
 }

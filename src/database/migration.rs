@@ -1,18 +1,19 @@
-//! The schema: numbered files of SQL, each run once in each database.
+//! Migrations: numbered SQL files, each run once in each database.
 //!
-//! Promise: any number of replicas may start together; one does the work, the others wait and find it done. All the files that
-//! are missing run in one transaction, so that a failure leaves the schema as it was. Refuses a database whose schema is newer
-//! than this program.
+//! Promise: any number of replicas may start together. One migrates, the others wait and find it
+//! done. All missing files run in one transaction, so a failure leaves the schema as it was. A
+//! schema that is newer than this program is refused.
 
 use std::time::Duration;
 
 use super::error::DatabaseError;
 use super::query::Query;
 use super::session::Session;
-use super::sqlite_pool::BUSY;
+use super::settings::DatabaseKind;
+use super::sql_value::SqlValue;
+use super::sqlite_pool::BUSY_TIMEOUT;
 use super::transaction::{Isolation, Transaction};
-use super::value::Value;
-use super::{DatabaseKind, rights, unix_ms};
+use super::{rights, unix_ms};
 
 struct Migration {
     name: &'static str,
@@ -30,7 +31,8 @@ macro_rules! files {
     };
 }
 
-/// In the order of their numbers, which begin at 1: the version of a schema is how many of these it has. Only ever added to.
+/// In the order of their numbers, which begin at 1. The version of a schema is the number of files
+/// it has. A file that was released is never changed.
 const MIGRATIONS: &[Migration] = files![
     "0001_keys",
     "0002_archive",
@@ -43,8 +45,8 @@ const MIGRATIONS: &[Migration] = files![
     "0009_key_changes",
 ];
 
-/// How long to wait for another replica that is at it.
-const MAX_STALENESS: Duration = Duration::from_secs(60);
+/// How long to wait for another replica that migrates.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS larder_migrations (
     version BIGINT PRIMARY KEY, name TEXT NOT NULL, applied_at BIGINT NOT NULL)";
@@ -53,22 +55,24 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS larder_migrations (
 pub(super) fn run(session: Session<'_>) -> Result<usize, DatabaseError> {
     match session {
         Session::Sqlite(connection) => {
-            connection.busy_timeout(MAX_STALENESS)?;
-            let done = Session::Sqlite(connection)
-                .transaction(Isolation::Plain, |tx| apply(tx, MIGRATIONS, MAX_STALENESS));
-            connection.busy_timeout(BUSY)?;
+            connection.busy_timeout(LOCK_TIMEOUT)?;
+            let session = Session::Sqlite(connection);
+            let done = Transaction::run(session, Isolation::Plain, |tx| {
+                apply(tx, MIGRATIONS, LOCK_TIMEOUT)
+            });
+            connection.busy_timeout(BUSY_TIMEOUT)?;
             done
         }
-        // Who may only use the tables can start where nothing is missing.
-        postgres => postgres.transaction(Isolation::Plain, |tx| match permitted(tx)? {
-            true => apply(tx, MIGRATIONS, MAX_STALENESS),
+        // If no file is missing, a role without CREATE may start.
+        postgres => Transaction::run(postgres, Isolation::Plain, |tx| match permitted(tx)? {
+            true => apply(tx, MIGRATIONS, LOCK_TIMEOUT),
             false => Ok(0),
         }),
     }
 }
 
-/// Whether files are missing in this database. Errors if the role lacks a privilege for what
-/// follows, be it these files or larder's own work. Changes nothing.
+/// Whether files are missing in this database. Errors if the role lacks a privilege that these
+/// files or larder's own statements need. Changes nothing.
 fn permitted(tx: &mut Transaction<'_>) -> Result<bool, DatabaseError> {
     let hidden =
         "SELECT 1 WHERE NOT has_table_privilege(to_regclass('larder_migrations'), 'SELECT')";
@@ -93,11 +97,11 @@ fn is_behind(tx: &mut Transaction<'_>) -> Result<bool, DatabaseError> {
     Ok(!missing(tx, MIGRATIONS)?.1.is_empty())
 }
 
-/// Does what [`run`] does, in a transaction that the caller rolls back. Waits for nobody longer
-/// than `max_staleness`.
+/// Does what [`run`] does, in a transaction that the caller rolls back. Waits at most
+/// `lock_timeout` for a lock.
 pub(super) fn rehearse(
     tx: &mut Transaction<'_>,
-    max_staleness: Duration,
+    lock_timeout: Duration,
 ) -> Result<(), DatabaseError> {
     let behind = match tx.kind() {
         DatabaseKind::Postgres => permitted(tx)?,
@@ -107,31 +111,33 @@ pub(super) fn rehearse(
         return Ok(());
     }
     if tx.kind() == DatabaseKind::Sqlite {
-        // What has read already may not get the write lock.
+        // A transaction that has read already may not get the write lock.
         tx.batch("ROLLBACK; BEGIN IMMEDIATE")?;
     }
-    apply(tx, MIGRATIONS, max_staleness).map(drop)
+    apply(tx, MIGRATIONS, lock_timeout).map(drop)
 }
 
 fn apply(
     tx: &mut Transaction<'_>,
     all: &[Migration],
-    max_staleness: Duration,
+    lock_timeout: Duration,
 ) -> Result<usize, DatabaseError> {
     let kind = tx.kind();
     if kind == DatabaseKind::Postgres {
-        // Two replicas that CREATE TABLE IF NOT EXISTS together can both try, and one fails; so the lock comes first. Its
-        // number is the text "larder" and ends with the transaction. BEGIN IMMEDIATE is that lock for SQLite.
+        // A lock comes first: of two replicas that run CREATE TABLE IF NOT EXISTS at the same time,
+        // one may fail. The lock's number is the text "larder". It is released at the end of the
+        // transaction. On SQLite, BEGIN IMMEDIATE is that lock.
         tx.batch(&format!(
-            "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {}; SELECT pg_advisory_xact_lock({})",
-            max_staleness.as_millis(),
+            "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {};
+             SELECT pg_advisory_xact_lock({})",
+            lock_timeout.as_millis(),
             i64::from_be_bytes(*b"\0\0larder"),
         ))?;
     }
     tx.batch(TABLE)?;
-    let note =
+    let record =
         "INSERT INTO larder_migrations (version, name, applied_at) VALUES (:version, :name, :now)";
-    let note = Query::parse("schema note", note)?;
+    let record = Query::parse("record migration", record)?;
     let (version, missing) = missing(tx, all)?;
     for (migration, version) in missing.iter().zip(version + 1..) {
         let sql = match kind {
@@ -140,21 +146,21 @@ fn apply(
         };
         tx.batch(sql).map_err(|error| {
             DatabaseError::Misconfigured(format!(
-                "migration {} failed, nothing was changed: {error}",
+                "migration {} failed and was rolled back: {error}",
                 migration.name
             ))
         })?;
-        let given = [
-            ("version", Value::Int(version)),
+        let parameters = [
+            ("version", SqlValue::Int(version)),
             ("name", migration.name.into()),
             ("now", unix_ms().into()),
         ];
-        tx.execute_this(&note, &given)?;
+        tx.execute_this(&record, &parameters)?;
     }
     Ok(missing.len())
 }
 
-/// The version that the schema has, and the files that it has not.
+/// The version of the schema, and the files that are missing in it.
 fn missing<'a>(
     tx: &mut Transaction<'_>,
     all: &'a [Migration],
@@ -165,12 +171,16 @@ fn missing<'a>(
     )?;
     let rows = tx.query_this(&newest, &[])?;
     let version = rows.first().map_or(Ok(0), |row| row.int("version"))?;
-    let missing = usize::try_from(version).ok().and_then(|version| all.get(version..)).ok_or_else(|| {
-        DatabaseError::Misconfigured(format!(
-            "the database has schema version {version} and this larder knows {} only: it needs a newer larder",
-            all.len()
-        ))
-    })?;
+    let missing = usize::try_from(version)
+        .ok()
+        .and_then(|version| all.get(version..))
+        .ok_or_else(|| {
+            DatabaseError::Misconfigured(format!(
+                "the database has schema version {version}, but this larder only knows {}: \
+             it needs a newer larder",
+                all.len()
+            ))
+        })?;
     Ok((version, missing))
 }
 
@@ -214,7 +224,8 @@ mod tests {
                     let (database, together) = (database.clone(), together.clone());
                     std::thread::spawn(move || {
                         let database = database.open();
-                        // On a busy machine a first connection takes its time; whoever failed here would keep the others.
+                        // On a busy machine a first connection takes its time; whoever failed here
+                        // would keep the others.
                         let connected = (0..30).any(|_| database.ping().is_ok());
                         together.wait();
                         assert!(connected);
@@ -245,7 +256,7 @@ mod tests {
                      DROP TABLE IF EXISTS larder_migrations",
                 );
                 database
-                    .transaction(|tx| apply(tx, &MIGRATIONS[..2], MAX_STALENESS))
+                    .transaction(|tx| apply(tx, &MIGRATIONS[..2], LOCK_TIMEOUT))
                     .unwrap();
                 fixture::batch(
                     &database,
@@ -262,8 +273,7 @@ mod tests {
         });
     }
 
-    /// What 0004_outbox did while larder was a superuser: since then each function has had this
-    /// setting.
+    /// What 0004_outbox did if larder was a superuser then: each function has this setting.
     const STORED_BY_A_SUPERUSER: &str = "DO $$
         DECLARE
             one text;
@@ -281,7 +291,7 @@ mod tests {
         let place = Place::postgres();
         let database = place.open();
         database
-            .transaction(|tx| apply(tx, &MIGRATIONS[..5], MAX_STALENESS))
+            .transaction(|tx| apply(tx, &MIGRATIONS[..5], LOCK_TIMEOUT))
             .unwrap();
         place.administer(STORED_BY_A_SUPERUSER).unwrap();
         fixture::batch(
@@ -299,7 +309,11 @@ mod tests {
         let names = "SELECT string_agg(name, ' ') FROM larder_outbox, unnest(names) AS name";
         assert_eq!(ask(names), Ok("user:7".into()));
         let stored = "SELECT count(*) FROM pg_proc WHERE proconfig::text LIKE '%larder.schema%'";
-        assert_eq!(ask(stored), Ok(Value::Int(0)), "a dump would not restore");
+        assert_eq!(
+            ask(stored),
+            Ok(SqlValue::Int(0)),
+            "a dump would not restore"
+        );
     }
 
     #[test]
@@ -314,7 +328,7 @@ mod tests {
                     postgres: sql,
                 })
             };
-            let run = |all: &[Migration]| database.transaction(|tx| apply(tx, all, MAX_STALENESS));
+            let run = |all: &[Migration]| database.transaction(|tx| apply(tx, all, LOCK_TIMEOUT));
 
             let error = run(&all(
                 "CREATE TABLE two (id BIGINT); CREATE TABLE one (id BIGINT)",

@@ -1,9 +1,12 @@
-//! The outbox: names that a commit has changed, kept by the database until they are invalidated. Postgres only.
+//! The outbox: the names that a commit has changed, kept in the database until they are
+//! invalidated. Postgres only.
 //!
-//! Promise: a row is there if and only if its commit is, and stays until whoever delivered it removes it by its id: a row that was
-//! committed late is never passed over for its number. One reader at a time leads; a lead ends with its session, and the server
-//! ends a session that says nothing for [`SILENCE`], so that neither a process that died nor a connection that is half-open
-//! keeps the others from it. Refuses nothing that is due, and to show what is not yet: its writer is about to deliver it.
+//! Promise: a row exists if and only if its transaction committed, and stays until its deliverer
+//! removes it by its id. So a row that commits late is never skipped, although later rows have
+//! higher ids. One reader at a time is the leader. The lead ends with the session, and the server
+//! ends a session that is silent for [`SILENCE`], so neither a dead process nor a half-open
+//! connection keeps the others from leading. A reader sees every row that is due, and no other: the
+//! writer of a row that is not due is about to deliver it.
 
 use std::time::Duration;
 
@@ -11,68 +14,48 @@ use postgres::fallible_iterator::FallibleIterator;
 
 use crate::worker::spawn_thread;
 
+use super::Database;
 use super::error::DatabaseError;
-use super::postgres_pool::PostgresConnection;
-use super::transaction::Transaction;
-use super::{Database, DatabaseKind};
+use super::postgres_connection::PostgresConnection;
 
-/// How long the session of a reader may say nothing before the server ends it, and the lead with it.
+/// How long the session of a reader may be silent before the server ends it, and its lead with it.
 const SILENCE: Duration = Duration::from_secs(5);
-/// How long an answer may take on a connection that has been silent.
+/// How long an answer may take on a connection that was silent.
 const PROOF_OF_LIFE: Duration = Duration::from_secs(2);
-/// Rows and names that are read at one time, about.
-const AT_ONCE: (i64, i64) = (500, 5_000);
-/// Rows that are counted before it is called enough.
-const COUNTED: i64 = 100_000;
-/// The first half of the lock's number: the text "lard". The second half is the table, since a database may have several outboxes.
+/// About how many rows, and how many names, are read at once.
+const BATCH: (i64, i64) = (500, 5_000);
+/// Counting the backlog ends here.
+const MAX_COUNTED: i64 = 100_000;
+/// The upper half of the lock's number: the text "lard". The lower half is the id of the table,
+/// because a database may have several outboxes.
 const LOCK: i64 = (u32::from_be_bytes(*b"lard") as i64) << 32;
 
-/// A row that a transaction of larder's own has left: its names are the writer's to deliver, or, two seconds later, anybody's.
+/// A row of one of larder's own transactions. The writer delivers its names; after two seconds,
+/// whoever leads does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutboxRow(i64);
+pub struct OutboxRow(pub(super) i64);
 
 /// The outbox of a database.
 #[derive(Clone, Copy, Debug)]
 pub struct Outbox<'a>(pub(super) &'a Database);
 
-impl Transaction<'_> {
-    /// Leaves `names` (as tags are written, `*` for everything) in the outbox, to be committed with what this transaction writes:
-    /// call it after the statements that write. The caller invalidates them right after the commit and then says
-    /// [`Outbox::delivered`]; if it does not live to do that, another replica does, two seconds later. What the triggers of
-    /// watched tables left of the same names is taken back, so that it is not delivered twice. `None`: there are no names, or
-    /// this is SQLite, whose only writer is larder.
-    pub fn leave_in_outbox(
-        &mut self,
-        names: &[String],
-    ) -> Result<Option<OutboxRow>, DatabaseError> {
-        if names.is_empty() || self.kind() == DatabaseKind::Sqlite {
-            return Ok(None);
-        }
-        let given = [("names", serde_json::Value::from(names).to_string().into())];
-        let rows = self.query("outbox_leave", &given)?;
-        rows.first()
-            .map(|row| row.int("id").map(OutboxRow))
-            .transpose()
-    }
-}
-
 impl Outbox<'_> {
-    /// Removes a row whose names are invalidated and not pending. One that is gone already is no error.
+    /// Removes a row whose names are invalidated and not pending. It may be gone already.
     pub fn delivered(&self, row: OutboxRow) -> Result<(), DatabaseError> {
         self.0
             .execute("outbox_delivered", &[("id", row.0.into())])
             .map(drop)
     }
 
-    /// Makes a row due now, whose names are invalidated and pending: while Redis cannot pass them
-    /// on, each replica reads them here. One that is gone already is no error.
+    /// Makes a row due whose names are invalidated but pending: while Redis cannot pass them on,
+    /// each replica reads them here. The row may be gone already.
     pub fn hand_over(&self, row: OutboxRow) -> Result<(), DatabaseError> {
         self.0
             .execute("outbox_hand_over", &[("id", row.0.into())])
             .map(drop)
     }
 
-    /// A session of its own that hears of new rows. `None`: this database is SQLite.
+    /// A new session that is notified of new rows. `None` on SQLite.
     pub(super) fn listen(&self) -> Result<Option<OutboxReader>, DatabaseError> {
         let Some(connection) = self.0.dedicated_connection() else {
             return Ok(None);
@@ -81,25 +64,25 @@ impl Outbox<'_> {
     }
 }
 
-/// What a row holds.
+/// A row that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Due {
+pub(super) struct DueRow {
     pub(super) id: i64,
     pub(super) names: Vec<String>,
 }
 
-/// How much waits.
+/// The rows that wait to be delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Backlog {
-    /// Rows that are due; counted up to a limit.
+    /// How many rows are due, up to a limit.
     pub(super) rows: i64,
-    /// How long the first of them has been due.
+    /// How long the oldest of them has been due.
     pub(super) oldest: Duration,
 }
 
-/// One session that reads the outbox. Any error ends its use: the next is another session.
+/// A session that reads the outbox. After any error it must be replaced by a new one.
 pub(super) struct OutboxReader {
-    /// There until it is dropped.
+    /// `None` only while this is dropped.
     connection: Option<PostgresConnection>,
     leads: bool,
 }
@@ -111,14 +94,15 @@ impl OutboxReader {
             "SET application_name = 'larder outbox';
              SET tcp_keepalives_idle = 3; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3",
         )?;
-        // Before Postgres 14 there is no such limit, and a session that is cut off ends when TCP says so.
+        // Before Postgres 14 there is no such limit. There a session that is cut off ends when TCP
+        // gives up.
         let limit = format!("SET idle_session_timeout = {}", SILENCE.as_millis());
         if let Err(error) = client.batch_execute(&limit)
             && error.as_db_error().is_none()
         {
             return Err(error.into());
         }
-        // Before the first read: what is committed after that read is heard of.
+        // Before the first read, so that no commit after that read goes unnoticed.
         client.batch_execute("LISTEN larder_outbox")?;
         Ok(OutboxReader {
             connection: Some(connection),
@@ -127,16 +111,16 @@ impl OutboxReader {
     }
 
     fn connection(&mut self) -> Result<&mut PostgresConnection, DatabaseError> {
-        let closed = || DatabaseError::Unavailable("the connection was closed".to_owned());
+        let closed = || DatabaseError::Unavailable("connection lost: it was closed".to_owned());
         self.connection.as_mut().ok_or_else(closed)
     }
 
-    /// Whether this session is the one that delivers.
+    /// Whether this session is the leader.
     pub(super) fn leads(&self) -> bool {
         self.leads
     }
 
-    /// Leads from now on, if no other session does.
+    /// Becomes the leader if no other session is. Returns whether this session leads now.
     pub(super) fn try_to_lead(&mut self) -> Result<bool, DatabaseError> {
         if !self.leads {
             let lock = "SELECT pg_try_advisory_lock($1 + 'larder_outbox'::regclass::oid::bigint)";
@@ -149,7 +133,7 @@ impl OutboxReader {
         Ok(self.leads)
     }
 
-    /// Leaves the lead to others.
+    /// Gives up the lead.
     pub(super) fn resign(&mut self) -> Result<(), DatabaseError> {
         if self.leads {
             let unlock = "SELECT pg_advisory_unlock($1 + 'larder_outbox'::regclass::oid::bigint)";
@@ -159,18 +143,19 @@ impl OutboxReader {
         Ok(())
     }
 
-    /// The next rows that are due, in their order, without those of `except`. None: there are no more.
-    pub(super) fn due(&mut self, except: &[i64]) -> Result<Vec<Due>, DatabaseError> {
+    /// The next rows that are due, in the order of their ids, without `except`. Empty if there are
+    /// no more.
+    pub(super) fn due(&mut self, except: &[i64]) -> Result<Vec<DueRow>, DatabaseError> {
         let sql = "SELECT id, names FROM (
                        SELECT id, names, sum(cardinality(names)) OVER (ORDER BY id) - cardinality(names) AS before
                        FROM (SELECT id, names FROM larder_outbox
                              WHERE due_at <= clock_timestamp() AND id <> ALL ($1) ORDER BY id LIMIT $2) AS first
                    ) AS counted
                    WHERE before < $3 ORDER BY id";
-        let (rows, names) = AT_ONCE;
+        let (rows, names) = BATCH;
         let found = self.ask(sql, &[&except, &rows, &names])?;
         let read = |row: &postgres::Row| {
-            Ok(Due {
+            Ok(DueRow {
                 id: row.try_get(0)?,
                 names: row.try_get(1)?,
             })
@@ -184,17 +169,17 @@ impl OutboxReader {
             .map(drop)
     }
 
-    /// Which of these rows are still there.
+    /// Which of these rows still exist.
     pub(super) fn still_there(&mut self, ids: &[i64]) -> Result<Vec<i64>, DatabaseError> {
         let found = self.ask("SELECT id FROM larder_outbox WHERE id = ANY ($1)", &[&ids])?;
         found.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
-    /// How much is due and not delivered.
+    /// The rows that are due and not delivered.
     pub(super) fn backlog(&mut self) -> Result<Backlog, DatabaseError> {
         let sql = "SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(due_at)), 0)::bigint
                    FROM (SELECT due_at FROM larder_outbox WHERE due_at <= clock_timestamp() ORDER BY id LIMIT $1) AS waiting";
-        let row = self.connection()?.client.query_one(sql, &[&COUNTED])?;
+        let row = self.connection()?.client.query_one(sql, &[&MAX_COUNTED])?;
         let oldest: i64 = row.try_get(1)?;
         Ok(Backlog {
             rows: row.try_get(0)?,
@@ -202,41 +187,42 @@ impl OutboxReader {
         })
     }
 
-    /// Errors unless the server answers within two seconds: to be asked before a statement on a connection that has been silent,
-    /// since a statement itself has no limit.
+    /// Errors unless the server answers within two seconds. To be called before a statement on a
+    /// connection that was silent, because the statement itself has no timeout.
     pub(super) fn prove(&mut self) -> Result<(), DatabaseError> {
         Ok(self.connection()?.prove(PROOF_OF_LIFE)?)
     }
 
-    /// Waits for a row to be told of, for `limit` at most. Returns whether one was.
+    /// Waits for a notification, for at most `limit`. Returns whether there was one.
     pub(super) fn wait(&mut self, limit: Duration) -> Result<bool, DatabaseError> {
         let client = &mut self.connection()?.client;
-        let told = client.notifications().timeout_iter(limit).next()?.is_some();
-        // One look is for all that were told of by now.
+        let notified = client.notifications().timeout_iter(limit).next()?.is_some();
+        // One read serves all notifications so far.
         while client.notifications().iter().next()?.is_some() {}
         if client.is_closed() {
             return Err(DatabaseError::Unavailable(
-                "the connection was closed".to_owned(),
+                "connection lost: it was closed".to_owned(),
             ));
         }
-        Ok(told)
+        Ok(notified)
     }
 
     fn ask(
         &mut self,
         sql: &str,
-        given: &[&(dyn postgres::types::ToSql + Sync)],
+        parameters: &[&(dyn postgres::types::ToSql + Sync)],
     ) -> Result<Vec<postgres::Row>, DatabaseError> {
         let connection = self.connection()?;
         let statement = connection.prepared(sql)?;
-        Ok(connection.client.query(&statement, given)?)
+        Ok(connection.client.query(&statement, parameters)?)
     }
 }
 
 impl Drop for OutboxReader {
     fn drop(&mut self) {
         let connection = self.connection.take();
-        // The client waits until its goodbye is sent and the connection closed, which on one that is half-open takes for ever.
+        // On a thread of its own: the client waits until its goodbye is sent and the connection is
+        // closed, which never happens on a half-open connection.
         let _ = spawn_thread("larder-outbox-close", move || drop(connection));
     }
 }

@@ -1,9 +1,9 @@
-//! A connection pooler in front of Postgres that lends a session for one transaction at a time.
+//! Detects a connection pooler that lends a session of Postgres for one transaction at a time.
 //!
 //! pgbouncer with `pool_mode = transaction` looks like Postgres, but breaks a program that keeps
-//! state in its session: prepared statements, LISTEN, advisory locks and SET go to whichever
-//! session comes next. Such a pooler is recognised by its sessions: two open connections to
-//! Postgres itself never share a session, and one connection never has two.
+//! state in its session: prepared statements, LISTEN, advisory locks and SET end up in whichever
+//! session comes next. Two open connections to Postgres itself never share a session, and one
+//! connection never has two. A pooler violates one of these.
 
 use std::collections::HashSet;
 
@@ -11,13 +11,14 @@ use postgres::{Client, SimpleQueryMessage};
 
 use super::error::DatabaseError;
 
-/// How often both connections are asked. A pooler that takes the session that was used last gives
-/// itself away at once; one that takes them in turn, by the second round, however many there are.
+/// How often both connections are asked. A pooler that prefers the session used last is detected in
+/// the first round. One that takes its sessions in turn is detected by the second round, however
+/// many it has.
 const ROUNDS: usize = 3;
 
-const REFUSAL: &str = "the database URL leads to a pooler that gives each transaction a different session \
-    (pgbouncer: pool_mode = transaction or statement), and larder keeps prepared statements, LISTEN and advisory \
-    locks in its sessions. Connect to Postgres itself, or to a pool with pool_mode = session";
+const REFUSAL: &str = "the database URL leads to a pooler that gives each transaction a different \
+    session (pgbouncer: pool_mode = transaction or statement), but larder keeps prepared statements, \
+    LISTEN and advisory locks in its sessions. Connect to Postgres itself, or to a pool with pool_mode = session";
 
 /// Errors with [`DatabaseError::Misconfigured`] if these two connections, both open, share
 /// sessions.
@@ -37,7 +38,8 @@ pub(super) fn refuse_shared_sessions(
     Ok(())
 }
 
-/// The process that answers. By a simple query, since a prepared one may fail behind a pooler.
+/// The id of the server process. Asked by a simple query, because a prepared one may fail behind a
+/// pooler.
 fn session(client: &mut Client) -> Result<String, DatabaseError> {
     let answer = client.simple_query("SELECT pg_backend_pid()")?;
     let pid = answer.iter().find_map(|message| match message {
@@ -45,6 +47,6 @@ fn session(client: &mut Client) -> Result<String, DatabaseError> {
         _ => None,
     });
     pid.map(str::to_owned).ok_or_else(|| {
-        DatabaseError::Failed("the server did not return the process of its session".to_owned())
+        DatabaseError::Failed("the server did not return the process id of its session".to_owned())
     })
 }

@@ -1,166 +1,57 @@
-//! Connections to Postgres: how they are opened, tested and closed.
+//! The pool of connections to Postgres: how connections are opened, tested and closed.
 //!
-//! Promise: opening one takes at most `CONNECT`, also from a server that accepts and then says
-//! nothing. A connection that lay idle is asked whether it still lives before it is handed out; one
-//! that was used a moment ago is not, since that would cost every query a second round trip. Once
-//! one is found lost every other one is asked before its next use. Refuses to be dropped on an
-//! async worker: the client ends its connection with a blocking call, which panics there, so the
-//! pool is handed to a thread of its own.
+//! Promise: opening a connection takes at most `CONNECT`, even from a server that accepts and then
+//! stays silent. An idle connection is tested before it is handed out; one that was used a moment
+//! ago is not, because the test would cost every query a second round trip. After one connection is
+//! found lost, every other one is tested before its next use. The client closes its connection with
+//! a blocking call, which panics on an async worker, so the pool is dropped on a thread of its own.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use postgres::error::{Severity, SqlState};
-use postgres::{Client, Config, Statement};
+use parking_lot::Mutex;
+use postgres::Config;
 use r2d2::ManageConnection;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::worker::spawn_thread;
 
 use super::error::DatabaseError;
-use super::{pooler, postgres_url, tls};
+use super::postgres_connection::{Findings, PostgresConnection};
+use super::{pooler, postgres_error, postgres_url, tls};
 
 /// How long opening a connection may take, handshake included.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long a connection may lie idle and still be handed out untested.
-const TRUSTED_IDLE: Duration = Duration::from_secs(1);
-/// How long an idle connection may take to say that it lives.
+/// How long an idle connection may take to answer its test.
 const PROOF_OF_LIFE: Duration = Duration::from_millis(250);
-/// Attempts that may hang at one time in handshakes with a server that is silent.
-const MOST_HANGING: usize = 4;
+/// Attempts that may hang at one time in handshakes with a silent server.
+const MAX_HANGING: usize = 4;
 
-/// A connection and the statements that it has prepared.
-pub(super) struct PostgresConnection {
-    pub(super) client: Client,
-    statements: HashMap<String, Statement>,
-    pub(super) last_used: Instant,
-    /// It must not be used again: it is lost, or a transaction on it could not be ended.
-    pub(super) spoilt: bool,
-    /// The [`Findings::schema`] when `statements` was last emptied.
-    schema: u64,
-    findings: Arc<Findings>,
-}
-
-/// What one connection of a pool found out and the others should know.
-#[derive(Default)]
-struct Findings {
-    /// How many changes of the schema were noticed.
-    schema: AtomicU64,
-    /// When a connection was last found lost. Those that were used last before that may be lost
-    /// too.
-    lost: Mutex<Option<Instant>>,
-}
-
-impl PostgresConnection {
-    /// The statement that `sql` was prepared as, if that was no longer ago than the last change of
-    /// the schema that any connection of the pool noticed.
-    pub(super) fn known(&mut self, sql: &str) -> Option<Statement> {
-        let schema = self.findings.schema.load(Ordering::Relaxed);
-        if self.schema != schema {
-            self.statements.clear();
-            self.schema = schema;
-        }
-        self.statements.get(sql).cloned()
-    }
-
-    /// Prepares `sql` and keeps the statement in place of an older one.
-    pub(super) fn prepare_anew(&mut self, sql: &str) -> Result<Statement, postgres::Error> {
-        let statement = self.client.prepare(sql)?;
-        self.statements.insert(sql.to_owned(), statement.clone());
-        Ok(statement)
-    }
-
-    /// Forgets the statement that `sql` was prepared as.
-    pub(super) fn forget(&mut self, sql: &str) {
-        self.statements.remove(sql);
-    }
-
-    /// Has every connection of the pool prepare its statements anew.
-    pub(super) fn note_changed_schema(&self) {
-        self.findings.schema.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Takes note of an error that ends this connection.
-    pub(super) fn note_error(&mut self, error: &postgres::Error) {
-        let ends = match error.as_db_error() {
-            Some(refusal) => {
-                // A statement that the client prepared and the server does not know: a pooler in
-                // between reset the session, and the settings went with the statements.
-                matches!(
-                    refusal.parsed_severity(),
-                    Some(Severity::Fatal | Severity::Panic)
-                ) || *refusal.code() == SqlState::INVALID_SQL_STATEMENT_NAME
-            }
-            None => {
-                let cause = std::error::Error::source(error);
-                error.is_closed() || cause.is_some_and(|cause| cause.is::<std::io::Error>())
-            }
-        };
-        if ends {
-            self.end();
-        }
-    }
-
-    /// What ended this connection may have ended the idle ones of the pool: each has to prove that
-    /// it lives before its next use.
-    fn end(&mut self) {
-        self.spoilt = true;
-        *self.findings.lost() = Some(Instant::now());
-    }
-
-    /// Whether it can serve nobody any more.
-    pub(super) fn is_lost(&self) -> bool {
-        self.spoilt || self.client.is_closed()
-    }
-
-    /// Whether it was used so lately that it may be handed out untested.
-    fn is_trusted(&self) -> bool {
-        let lost = *self.findings.lost();
-        self.last_used.elapsed() < TRUSTED_IDLE && lost.is_none_or(|lost| self.last_used > lost)
-    }
-
-    /// Errors unless the server answers within `limit`.
-    pub(super) fn prove(&mut self, limit: Duration) -> Result<(), postgres::Error> {
-        let proven = self.client.is_valid(limit);
-        if proven.is_err() {
-            self.end();
-        }
-        proven?;
-        self.last_used = Instant::now();
-        Ok(())
-    }
-}
-
-impl Findings {
-    fn lost(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Opens connections for the pool.
+/// Opens connections for one pool.
 pub(super) struct PostgresManager {
     config: Config,
     tls: MakeRustlsConnect,
     hanging: Arc<AtomicUsize>,
-    session: String,
+    /// The SQL that sets up a new session.
+    setup: String,
     findings: Arc<Findings>,
-    /// A connection that is open already.
+    /// A connection that is open already. Protects only this slot.
     first: Mutex<Option<PostgresConnection>>,
 }
 
 impl PostgresManager {
-    /// Reads `postgres://` URLs. `statement_timeout` is the server's limit on one statement.
+    /// Reads a `postgres://` URL. `statement_timeout` is the server's limit on one statement.
     pub(super) fn new(
         url: &str,
         statement_timeout: Duration,
     ) -> Result<PostgresManager, DatabaseError> {
-        let (mut config, proof) = postgres_url::parse(url)
+        let (mut config, verification) = postgres_url::parse(url)
             .map_err(|what| DatabaseError::Misconfigured(format!("the database URL {what}")))?;
         config.connect_timeout(CONNECT);
-        // A host that vanished: unacknowledged data, or silence on an idle connection, ends it within a quarter of a minute.
+        // A host that vanished ends the connection within 15 seconds: by data that is not
+        // acknowledged, or by keepalives on an idle connection.
         config.tcp_user_timeout(Duration::from_secs(15));
         config.keepalives_idle(Duration::from_secs(10));
         config.keepalives_interval(Duration::from_secs(2));
@@ -168,105 +59,95 @@ impl PostgresManager {
         if config.get_application_name().is_none() {
             config.application_name("larder");
         }
-        // Set once connected and not as startup options, which connection poolers refuse.
-        let session = format!(
+        // Not as startup options, which connection poolers refuse.
+        let setup = format!(
             "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = 30000",
             statement_timeout.as_millis()
         );
-        Ok(PostgresManager {
-            config,
-            tls: tls::connector(&proof)?,
-            hanging: Arc::default(),
-            session,
-            findings: Arc::default(),
-            first: Mutex::new(None),
-        })
+        let tls = tls::connector(&verification)?;
+        Ok(PostgresManager::with(config, tls, setup))
     }
 
-    /// One more for the same server.
+    /// A manager for another pool on the same server.
     pub(super) fn another(&self) -> PostgresManager {
+        PostgresManager::with(self.config.clone(), self.tls.clone(), self.setup.clone())
+    }
+
+    fn with(config: Config, tls: MakeRustlsConnect, setup: String) -> PostgresManager {
         PostgresManager {
-            config: self.config.clone(),
-            tls: self.tls.clone(),
+            config,
+            tls,
             hanging: Arc::default(),
-            session: self.session.clone(),
+            setup,
             findings: Arc::default(),
             first: Mutex::new(None),
         }
     }
 
-    /// Opens the first connection to this server, and makes sure that its session is its own.
-    /// Errors with [`DatabaseError::Misconfigured`] behind a pooler that lends sessions.
+    /// Opens the first connection to this server, and makes sure that connections do not share
+    /// sessions. Errors with [`DatabaseError::Misconfigured`] behind a pooler that lends sessions.
     pub(super) fn connect_first(&self) -> Result<PostgresConnection, DatabaseError> {
         let mut first = self.connect()?;
-        // A role that may have one connection only cannot be shown a second.
+        // A role with a connection limit of one cannot open a second to compare with.
         let Ok(mut second) = self.connect() else {
             return Ok(first);
         };
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let ask = move || {
-            let asked = pooler::refuse_shared_sessions(&mut first.client, &mut second.client);
-            let _ = sender.send(asked.map(|()| first));
-        };
-        spawn_thread("larder-postgres-connect", ask)
-            .map_err(|error| DatabaseError::Unavailable(error.to_string()))?;
-        receiver.recv_timeout(CONNECT).map_err(|_| silent())?
+        within_connect(move || {
+            pooler::refuse_shared_sessions(&mut first.client, &mut second.client)?;
+            Ok(first)
+        })
     }
 
-    /// Keeps a connection for the first that asks for one.
+    /// Keeps an open connection for whoever asks for one first.
     pub(super) fn keep(&self, connection: PostgresConnection) {
-        *self.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+        *self.first.lock() = Some(connection);
     }
 }
 
+/// Runs `work` on a thread of its own and waits at most [`CONNECT`] for its result. If the time is
+/// up, the result is dropped on that thread.
+fn within_connect<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DatabaseError> + Send + 'static,
+) -> Result<T, DatabaseError> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let run = move || {
+        let _ = sender.send(work());
+    };
+    spawn_thread("larder-postgres-connect", run)
+        .map_err(|error| DatabaseError::Unavailable(error.to_string()))?;
+    receiver.recv_timeout(CONNECT).map_err(|_| silent())?
+}
+
 fn silent() -> DatabaseError {
-    DatabaseError::Unavailable("the server accepts connections but does not answer".to_owned())
+    DatabaseError::Unavailable(
+        "timed out: the server accepts connections but does not answer".to_owned(),
+    )
 }
 
 impl ManageConnection for PostgresManager {
     type Connection = PostgresConnection;
     type Error = DatabaseError;
 
-    /// On a thread of its own, since the client's timeout covers the TCP connect alone and a server that accepts and then is
-    /// silent would hold the pool's few threads for good.
+    /// On a thread of its own: the client's timeout covers only the TCP connect, so a server that
+    /// accepts and then stays silent would block the pool's few threads for good.
     fn connect(&self) -> Result<PostgresConnection, DatabaseError> {
-        let first = self
-            .first
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(first) = first {
+        if let Some(first) = self.first.lock().take() {
             return Ok(first);
         }
         let hanging = Hanging(self.hanging.clone());
-        if hanging.0.fetch_add(1, Ordering::Relaxed) >= MOST_HANGING {
+        if hanging.0.fetch_add(1, Ordering::Relaxed) >= MAX_HANGING {
             return Err(silent());
         }
-        let (config, tls, session) = (self.config.clone(), self.tls.clone(), self.session.clone());
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let attempt = move || {
-            let opened = config
+        let (config, tls, setup) = (self.config.clone(), self.tls.clone(), self.setup.clone());
+        let client = within_connect(move || {
+            let _hanging = hanging;
+            let mut client = config
                 .connect(tls)
-                .map_err(|error| DatabaseError::connecting(&error));
-            let opened = opened.and_then(|mut client| {
-                client.batch_execute(&session)?;
-                Ok(client)
-            });
-            drop(hanging);
-            // The receiver may have given up; the client is then dropped here, on a plain thread.
-            let _ = sender.send(opened);
-        };
-        spawn_thread("larder-postgres-connect", attempt)
-            .map_err(|error| DatabaseError::Unavailable(error.to_string()))?;
-        let client = receiver.recv_timeout(CONNECT).map_err(|_| silent())??;
-        Ok(PostgresConnection {
-            client,
-            statements: HashMap::new(),
-            last_used: Instant::now(),
-            spoilt: false,
-            schema: self.findings.schema.load(Ordering::Relaxed),
-            findings: self.findings.clone(),
-        })
+                .map_err(|error| postgres_error::of_connecting(&error))?;
+            client.batch_execute(&setup)?;
+            Ok(client)
+        })?;
+        Ok(PostgresConnection::new(client, self.findings.clone()))
     }
 
     fn is_valid(&self, connection: &mut PostgresConnection) -> Result<(), DatabaseError> {
@@ -281,7 +162,7 @@ impl ManageConnection for PostgresManager {
     }
 }
 
-/// Counts an attempt until it ends, also by a panic.
+/// Counts an attempt until it ends, even by a panic.
 struct Hanging(Arc<AtomicUsize>);
 
 impl Drop for Hanging {
@@ -290,7 +171,7 @@ impl Drop for Hanging {
     }
 }
 
-/// The pool, dropped on a plain thread wherever its last owner is.
+/// The pool, which is dropped on a plain thread wherever its last owner is.
 pub(super) struct PostgresPool(Option<r2d2::Pool<PostgresManager>>);
 
 impl PostgresPool {
@@ -308,7 +189,7 @@ impl PostgresPool {
 impl Drop for PostgresPool {
     fn drop(&mut self) {
         let pool = self.0.take();
-        // Where no thread can be had the process is past caring about an orderly goodbye.
+        // If no thread can be started, the closure is dropped here, and the pool with it.
         let _ = spawn_thread("larder-postgres-close", move || drop(pool));
     }
 }
@@ -316,7 +197,9 @@ impl Drop for PostgresPool {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::time::Instant;
 
+    use super::super::postgres_connection::TRUSTED_IDLE;
     use super::super::{Database, DatabaseSettings};
     use super::*;
     use larder_cache::Secret;
@@ -377,7 +260,7 @@ mod tests {
         let server = PostgresServer::shared();
         let url = format!("{}?sslmode=disable", server.guarded_url());
         Database::open(&settings(&url)).unwrap();
-        for (url, wanted) in [
+        for (url, expected) in [
             (
                 url.replace(PASSWORD, "hunter2"),
                 "password authentication failed",
@@ -388,7 +271,7 @@ mod tests {
             let begun = Instant::now();
             let error = Database::open(&settings(url)).unwrap_err().to_string();
             assert!(
-                error.contains(wanted) && !error.contains("hunter2") && !error.contains(PASSWORD),
+                error.contains(expected) && !error.contains("hunter2") && !error.contains(PASSWORD),
                 "{error}"
             );
             assert!(begun.elapsed() < CONNECT, "{error}");
@@ -412,7 +295,7 @@ mod tests {
         let manager = PostgresManager::new(&url, Duration::from_secs(1)).unwrap();
         let begun = Instant::now();
         std::thread::scope(|scope| {
-            let attempts: Vec<_> = (0..MOST_HANGING + 4)
+            let attempts: Vec<_> = (0..MAX_HANGING + 4)
                 .map(|_| scope.spawn(|| manager.connect()))
                 .collect();
             for attempt in attempts {
@@ -434,7 +317,7 @@ mod tests {
             begun.elapsed() < CONNECT + Duration::from_secs(2),
             "the last one did not wait"
         );
-        // The attempts end with the server, and their places are free again.
+        // The attempts end with the server, and their slots are free again.
         drop(silent);
         let deadline = Instant::now() + Duration::from_secs(10);
         while manager.hanging.load(Ordering::Relaxed) > 0 {

@@ -1,15 +1,15 @@
-//! The URL of a Postgres database: where it is, and whether to encrypt and whom to trust.
+//! The URL of a Postgres database: its address, and its TLS settings.
 //!
-//! Promise: no error quotes the URL, which holds a password. Refuses what could be read in two ways.
+//! Promise: no error quotes the URL, which holds a password. An ambiguous URL is refused.
 
 use percent_encoding::percent_decode_str;
 use postgres::Config;
 use postgres::config::SslMode;
 
-use super::tls::Proof;
+use super::tls::Verification;
 use larder_cache::unknown_option;
 
-/// The options that a URL may have: those of larder first, then those that the client knows.
+/// The options that a URL may have: first larder's own, then those of the client.
 const OPTIONS: [&str; 20] = [
     "sslmode",
     "sslrootcert",
@@ -33,14 +33,15 @@ const OPTIONS: [&str; 20] = [
     "user",
 ];
 
-/// Takes `sslmode` and `sslrootcert` out of the URL, since the client knows fewer modes than libpq,
-/// and leaves it the rest. Errors with what is wrong, such as `names no host`.
-pub(super) fn parse(url: &str) -> Result<(Config, Proof), String> {
+/// Reads `sslmode` and `sslrootcert` itself, because the client knows fewer modes than libpq, and
+/// leaves the rest to the client. Errors with what is wrong, such as `names no host`.
+pub(super) fn parse(url: &str) -> Result<(Config, Verification), String> {
     if url.chars().any(char::is_control) {
         return Err("has a control character, such as a line end".to_owned());
     }
     let (address, options) = url.split_once('?').unwrap_or((url, ""));
-    // A second @ means that the first was part of the password, and what follows it would be quoted as a host name.
+    // With a second @ the first one belongs to the password, and errors would quote the rest of the
+    // password as a host name.
     if url.matches('@').count() > 1 {
         return Err(
             "has a second @: write @ : / ? # in a user name or password as %40 %3A %2F %3F %23"
@@ -56,7 +57,7 @@ pub(super) fn parse(url: &str) -> Result<(Config, Proof), String> {
             "sslrootcert" => {
                 let path = percent_decode_str(value).decode_utf8();
                 root = Some(
-                    path.map_err(|_| "has an sslrootcert that is not UTF-8")?
+                    path.map_err(|_| "has an sslrootcert that is not valid UTF-8")?
                         .into_owned(),
                 );
             }
@@ -70,25 +71,26 @@ pub(super) fn parse(url: &str) -> Result<(Config, Proof), String> {
             }
         }
     }
-    // The parser's own text is not shown: it could quote a part of a password that was not escaped.
+    // Without the parser's own text, which could quote a part of an unescaped password.
     let mut config: Config = format!("{address}{kept}").parse().map_err(|_| {
-        "is not of the form postgres://user:password@host:5432/name?option=value, or an option has no valid value"
+        "is not a valid URL of the form postgres://user:password@host:5432/name?option=value, \
+         or an option has no valid value"
     })?;
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         return Err("names no host".to_owned());
     }
-    let (mode, proof) = match mode {
-        "disable" => (SslMode::Disable, Proof::Unasked),
-        "prefer" => (SslMode::Prefer, Proof::Unasked),
+    let (mode, verification) = match mode {
+        "disable" => (SslMode::Disable, Verification::Unverified),
+        "prefer" => (SslMode::Prefer, Verification::Unverified),
         "require" => (
             SslMode::Require,
-            root.map_or(Proof::Unasked, Proof::RootFile),
+            root.map_or(Verification::Unverified, Verification::RootFile),
         ),
         "verify-ca" | "verify-full" => (
             SslMode::Require,
             match root {
-                Some(path) if path != "system" => Proof::RootFile(path),
-                _ => Proof::SystemRoots,
+                Some(path) if path != "system" => Verification::RootFile(path),
+                _ => Verification::SystemRoots,
             },
         ),
         _ => {
@@ -99,7 +101,7 @@ pub(super) fn parse(url: &str) -> Result<(Config, Proof), String> {
         }
     };
     config.ssl_mode(mode);
-    Ok((config, proof))
+    Ok((config, verification))
 }
 
 #[cfg(test)]
@@ -108,24 +110,40 @@ mod tests {
 
     #[test]
     fn sslmode_says_whether_to_encrypt_and_whom_to_trust() {
-        for (options, mode, proof) in [
-            ("", SslMode::Prefer, Proof::Unasked),
-            ("?sslmode=disable", SslMode::Disable, Proof::Unasked),
-            ("?sslmode=require", SslMode::Require, Proof::Unasked),
-            ("?sslmode=verify-full", SslMode::Require, Proof::SystemRoots),
+        for (options, mode, verification) in [
+            ("", SslMode::Prefer, Verification::Unverified),
+            (
+                "?sslmode=disable",
+                SslMode::Disable,
+                Verification::Unverified,
+            ),
+            (
+                "?sslmode=require",
+                SslMode::Require,
+                Verification::Unverified,
+            ),
+            (
+                "?sslmode=verify-full",
+                SslMode::Require,
+                Verification::SystemRoots,
+            ),
             (
                 "?sslmode=verify-full&sslrootcert=system",
                 SslMode::Require,
-                Proof::SystemRoots,
+                Verification::SystemRoots,
             ),
             (
                 "?sslrootcert=%2Fca.pem&connect_timeout=3&sslmode=verify-ca",
                 SslMode::Require,
-                Proof::RootFile("/ca.pem".to_owned()),
+                Verification::RootFile("/ca.pem".to_owned()),
             ),
         ] {
             let (config, found) = parse(&format!("postgres://u:p%40w@h/d{options}")).unwrap();
-            assert_eq!((config.get_ssl_mode(), found), (mode, proof), "{options}");
+            assert_eq!(
+                (config.get_ssl_mode(), found),
+                (mode, verification),
+                "{options}"
+            );
             assert_eq!(config.get_password(), Some(&b"p@w"[..]));
             assert_eq!(config.get_dbname(), Some("d"));
         }

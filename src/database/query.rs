@@ -1,36 +1,38 @@
-//! Named queries: the SQL of a file, with parameters written `:name`, for either database or for
-//! both.
+//! Named queries: the SQL of a file with parameters written `:name`, for one database or for both.
 //!
-//! Promise: a `:name` inside a string, a quoted name, a comment or a dollar quote of the database
-//! is left alone, and so is a `::cast`. The SQL that is sent has numbered places and never a value,
-//! so nothing from a client becomes SQL. A text of two statements is refused, and so is a parameter
-//! in the database's own notation, which would get no value. A call must give exactly the
+//! Promise: a `:name` inside a string, a quoted name, a comment or a dollar quote is left alone,
+//! and so is a `::cast`. The SQL that is sent has numbered placeholders and never a value, so
+//! nothing from a client becomes SQL. A text of two statements is refused, and so is a placeholder
+//! in the database's own notation, which would get no value. A call has to pass exactly the
 //! parameters that the text names.
 //!
-//! Invariant: parameter number n of the text, in either database's form, is `parameters()[n - 1]`, however often it occurs.
+//! Invariant: placeholder number n, for either database, is `parameters()[n - 1]`, however often it
+//! occurs.
 
-use super::DatabaseKind;
+use std::fmt;
+
 use super::error::DatabaseError;
+use super::settings::DatabaseKind;
+use super::sql_value::SqlValue;
 use super::token::{Token, token};
-use super::value::Value;
 
-/// One statement, ready for one of the databases or for both.
+/// One statement, for one database or for both.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Query {
     name: String,
-    /// As Postgres wants it; empty if it was read for SQLite alone.
+    /// The SQL for Postgres. Empty if the text was read for SQLite only.
     postgres: String,
-    /// As SQLite wants it; empty if it was read for Postgres alone.
+    /// The SQL for SQLite. Empty if the text was read for Postgres only.
     sqlite: String,
     parameters: Vec<String>,
 }
 
-/// A parameter and what stands for it in this call.
-pub type Parameter<'a> = (&'a str, Value);
+/// The name of a parameter and its value in one call.
+pub type Parameter<'a> = (&'a str, SqlValue);
 
 impl Query {
-    /// Reads a text that is for both databases, or that one of them alone understands. `name` is
-    /// for error messages. Errors with [`DatabaseError::Misconfigured`].
+    /// Reads a text that both databases understand, or only one of them. `name` is for error
+    /// messages. Errors with [`DatabaseError::Misconfigured`].
     pub fn parse(name: &str, text: &str) -> Result<Query, DatabaseError> {
         let postgres = Query::parse_for(DatabaseKind::Postgres, name, text);
         let sqlite = Query::parse_for(DatabaseKind::Sqlite, name, text);
@@ -40,14 +42,14 @@ impl Query {
                 ..postgres
             }),
             (Ok(_), Ok(_)) => Err(DatabaseError::Misconfigured(format!(
-                "query {name}: Postgres and SQLite read different parameters from it"
+                "query {name}: Postgres and SQLite find different parameters in it"
             ))),
             (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
             (Err(error), Err(_)) => Err(error),
         }
     }
 
-    /// Reads a text that is for a database of `kind`. `name` is for error messages. Errors with
+    /// Reads a text for a database of `kind`. `name` is for error messages. Errors with
     /// [`DatabaseError::Misconfigured`].
     pub fn parse_for(kind: DatabaseKind, name: &str, text: &str) -> Result<Query, DatabaseError> {
         let mut sent = String::with_capacity(text.len());
@@ -72,17 +74,18 @@ impl Query {
                 Token::Space | Token::Comment => {}
                 Token::End => ended = true,
                 _ if ended => return wrong("a second statement; one file holds one"),
-                Token::OwnPlace => {
-                    let what = "larder gives it no value; write a parameter as :name, of letters, digits and _";
-                    return wrong(&format!("the place {piece}: {what}"));
+                Token::NativeParameter => {
+                    let what = "larder gives it no value; \
+                        write a parameter as :name, of letters, digits and _";
+                    return wrong(&format!("the placeholder {piece}: {what}"));
                 }
-                Token::Place => {
+                Token::Parameter => {
                     let known = parameters.iter().position(|known| *known == piece[1..]);
                     let index = known.unwrap_or_else(|| {
                         parameters.push(piece[1..].to_owned());
                         parameters.len() - 1
                     });
-                    sent.push_str(&kind.place(index + 1));
+                    sent.push_str(&kind.placeholder(index + 1));
                     rest = after;
                     continue;
                 }
@@ -111,17 +114,27 @@ impl Query {
         })
     }
 
-    /// What the query is called.
+    /// An error that an operator has to resolve, with the query's name.
+    pub(super) fn misconfigured(&self, what: impl fmt::Display) -> DatabaseError {
+        DatabaseError::Misconfigured(format!("query {}: {what}", self.name))
+    }
+
+    /// An error of one run, with the query's name.
+    pub(super) fn failed(&self, what: impl fmt::Display) -> DatabaseError {
+        DatabaseError::Failed(format!("query {}: {what}", self.name))
+    }
+
+    /// The query's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The parameters that the text names, each once, in the order in which they first occur.
+    /// The names of the parameters, each once, in the order of their first occurrence.
     pub fn parameters(&self) -> &[String] {
         &self.parameters
     }
 
-    /// The statement as `kind` wants it.
+    /// The SQL for a database of `kind`.
     pub(super) fn text(&self, kind: DatabaseKind) -> &str {
         match kind {
             DatabaseKind::Postgres => &self.postgres,
@@ -129,7 +142,8 @@ impl Query {
         }
     }
 
-    /// The word that the statement begins with, behind comments and brackets; empty if it begins with something else.
+    /// The first word of the statement, after comments and brackets. Empty if it does not begin
+    /// with a word.
     pub(super) fn first_word(&self, kind: DatabaseKind) -> &str {
         let mut rest = self.text(kind);
         while let Some((token, length)) = token(rest, kind) {
@@ -144,12 +158,13 @@ impl Query {
         ""
     }
 
-    /// The values in the order of the places. Errors with [`DatabaseError::Invalid`] unless the names are just those of the text.
+    /// The values in the order of the placeholders. Errors with [`DatabaseError::Invalid`] unless
+    /// the names are exactly those of the text.
     pub(super) fn bind<'a>(
         &self,
-        given: &'a [Parameter<'_>],
-    ) -> Result<Vec<&'a Value>, DatabaseError> {
-        if let Some((extra, _)) = given
+        parameters: &'a [Parameter<'_>],
+    ) -> Result<Vec<&'a SqlValue>, DatabaseError> {
+        if let Some((extra, _)) = parameters
             .iter()
             .find(|(name, _)| !self.parameters.iter().any(|p| p == name))
         {
@@ -161,7 +176,7 @@ impl Query {
         self.parameters
             .iter()
             .map(|parameter| {
-                let found = given.iter().find(|(name, _)| name == parameter);
+                let found = parameters.iter().find(|(name, _)| name == parameter);
                 found.map(|(_, value)| value).ok_or_else(|| {
                     DatabaseError::Invalid(format!(
                         "query {} needs the parameter :{parameter}",
@@ -182,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn names_become_numbered_places() {
+    fn names_become_numbered_placeholders() {
         let query = Query::parse("q", "SELECT :a, :b_2 + :a, x::int FROM t WHERE y=:c").unwrap();
         assert_eq!(
             query.postgres,
@@ -245,10 +260,10 @@ mod tests {
     #[test]
     fn binds_by_name_and_only_what_is_named() {
         let query = Query::parse("q", "SELECT :b, :a, :b").unwrap();
-        let given = [("a", Value::Int(1)), ("b", Value::Int(2))];
+        let given = [("a", SqlValue::Int(1)), ("b", SqlValue::Int(2))];
         assert_eq!(
             query.bind(&given).unwrap(),
-            [&Value::Int(2), &Value::Int(1)]
+            [&SqlValue::Int(2), &SqlValue::Int(1)]
         );
         assert!(
             query
@@ -257,7 +272,11 @@ mod tests {
                 .to_string()
                 .contains(":b")
         );
-        let extra = [("a", Value::Null), ("b", Value::Null), ("c", Value::Null)];
+        let extra = [
+            ("a", SqlValue::Null),
+            ("b", SqlValue::Null),
+            ("c", SqlValue::Null),
+        ];
         assert!(query.bind(&extra).unwrap_err().to_string().contains(":c"));
     }
 
@@ -267,42 +286,42 @@ mod tests {
             (
                 DatabaseKind::Sqlite,
                 "SELECT 1 WHERE id = ?",
-                "the place ?:",
+                "the placeholder ?:",
             ),
             (
                 DatabaseKind::Sqlite,
                 "SELECT 1\nWHERE id = ?1",
-                "line 2: the place ?1:",
+                "line 2: the placeholder ?1:",
             ),
             (
                 DatabaseKind::Sqlite,
                 "SELECT 1 WHERE id = @id",
-                "the place @id:",
+                "the placeholder @id:",
             ),
             (
                 DatabaseKind::Sqlite,
                 "SELECT 1 WHERE id = $id",
-                "the place $id:",
+                "the placeholder $id:",
             ),
             (
                 DatabaseKind::Sqlite,
                 "SELECT 1 WHERE id = :größe",
-                "the place :größe:",
+                "the placeholder :größe:",
             ),
             (
                 DatabaseKind::Postgres,
                 "SELECT 1 WHERE id = $1",
-                "the place $1:",
+                "the placeholder $1:",
             ),
             (
                 DatabaseKind::Postgres,
                 "SELECT 1 WHERE id = 1$2",
-                "the place $2:",
+                "the placeholder $2:",
             ),
             (
                 DatabaseKind::Postgres,
                 "SELECT 1 WHERE id = :größe",
-                "the place :größe:",
+                "the placeholder :größe:",
             ),
         ] {
             let error = Query::parse_for(kind, "q", text).unwrap_err().to_string();

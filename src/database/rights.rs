@@ -1,18 +1,18 @@
-//! What the role that larder connects as may do in a Postgres database, before anything is done
-//! there.
+//! The privileges of larder's role in a Postgres database.
 //!
-//! Promise: a start that would fail for want of a privilege, and a server that would fail later for
-//! it, are told at once: every privilege that is missing, each with the statement that grants it.
-//! Asks the catalog alone and changes nothing.
+//! Promise: if a privilege is missing that the start or a later statement needs, the start fails
+//! with the list of all missing privileges, each with the statement that grants it. The check only
+//! reads the catalog and changes nothing.
 
 use postgres::Client;
 
-use super::DatabaseKind;
 use super::error::DatabaseError;
 use super::query::Query;
+use super::settings::DatabaseKind;
 use super::transaction::Transaction;
 
-/// Larder's own tables and what it does there. `:behind`: migrations are about to run.
+/// The privileges that are missing on larder's own tables, and the statement that grants each.
+/// `:behind` means that migrations are about to run.
 const MISSING: &str = "
 WITH here AS (
     SELECT quote_ident(current_user) AS role, current_schema()::text AS home,
@@ -73,7 +73,7 @@ SELECT what, cure FROM (
 ) AS missing ORDER BY rank, what";
 
 /// Errors with [`DatabaseError::Misconfigured`] if the role lacks a privilege, and says how to
-/// grant it. `behind`: migrations are about to run.
+/// grant it. `behind` means that migrations are about to run.
 pub(super) fn demand(tx: &mut Transaction<'_>, behind: bool) -> Result<(), DatabaseError> {
     let missing = tx.query_this(
         &Query::parse("rights", MISSING)?,
@@ -88,22 +88,22 @@ pub(super) fn demand(tx: &mut Transaction<'_>, behind: bool) -> Result<(), Datab
         Some(who) => (who.text("role")?, who.text("base")?),
         None => ("", ""),
     };
-    let mut told =
+    let mut message =
         format!("the role {role:?} lacks rights that larder needs in the database {base:?}:");
     for row in &missing {
-        told.push_str(&format!("\n  {}: {}", row.text("what")?, row.text("cure")?));
+        message.push_str(&format!("\n  {}: {}", row.text("what")?, row.text("cure")?));
     }
-    Err(DatabaseError::Misconfigured(told))
+    Err(DatabaseError::Misconfigured(message))
 }
 
-/// The statement that grants what the server refused to `query` with the text `refusal`, after a
-/// colon. Empty where it refused something else.
-pub(super) fn cure(
+/// The statement that grants what the server denied `query` in the error `message`, after a colon.
+/// Empty if the error is a different one.
+pub(super) fn missing_grant(
     client: &mut Client,
-    refusal: &str,
+    message: &str,
     query: &Query,
 ) -> Result<String, DatabaseError> {
-    let denied = refusal.rsplit_once("permission denied for ");
+    let denied = message.rsplit_once("permission denied for ");
     let Some((kind, name)) = denied.and_then(|(_, what)| what.rsplit_once(' ')) else {
         return Ok(String::new());
     };
@@ -114,7 +114,7 @@ pub(super) fn cure(
         "schema" => format!("USAGE ON SCHEMA {name}"),
         "sequence" => format!("USAGE ON SEQUENCE {name}"),
         "function" => format!("EXECUTE ON FUNCTION {name}"),
-        // Most statements that write read as well, for their WHERE or RETURNING.
+        // Most writes also read, for their WHERE or RETURNING.
         _ if ["INSERT", "UPDATE", "DELETE"].contains(&verb.as_str()) => {
             format!("SELECT, {verb} ON {name}")
         }

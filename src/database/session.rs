@@ -1,19 +1,20 @@
-//! A connection while one caller has it: statements on their own.
+//! A connection of either database while one caller has it: single statements.
 //!
-//! Promise: a statement with its values ends within [`STATEMENT`] or is interrupted. Refuses to read with a statement that writes.
+//! Promise: a statement with parameters ends within [`STATEMENT`] or is interrupted. Reading with a
+//! statement that writes is refused.
 
 use std::sync::Arc;
 
 use postgres::fallible_iterator::FallibleIterator;
 
+use super::STATEMENT;
 use super::error::DatabaseError;
-use super::postgres_pool::PostgresConnection;
-use super::postgres_statement::TooLarge;
+use super::json_rows::{self, Columns, JsonResult, ReturnedRows, Shape, WriteResult};
+use super::postgres_connection::{PostgresConnection, TooLarge};
 use super::query::{Parameter, Query};
-use super::rows::{self, Columns, Reading, Returned, Shape, Written};
+use super::row::Row;
+use super::settings::DatabaseKind;
 use super::sqlite_statement::SqliteStatement;
-use super::value::Row;
-use super::{DatabaseKind, STATEMENT};
 
 /// One connection of either kind.
 pub(super) enum Session<'a> {
@@ -29,13 +30,13 @@ impl Session<'_> {
         }
     }
 
-    /// Runs SQL of larder's own that takes no values, of one statement or several.
+    /// Runs larder's own SQL, which has no parameters and may have several statements.
     pub(super) fn batch(&mut self, sql: &str) -> Result<(), DatabaseError> {
         match self {
             Session::Postgres(connection) => {
                 let ran = connection.client.batch_execute(sql);
                 if let Err(error) = &ran {
-                    connection.note_error(error);
+                    connection.check_lost(error);
                 }
                 ran?;
             }
@@ -44,12 +45,13 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// The rows of one of larder's own queries.
     pub(super) fn query(
         &mut self,
         query: &Query,
-        given: &[Parameter<'_>],
+        parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, DatabaseError> {
-        let values = query.bind(given)?;
+        let values = query.bind(parameters)?;
         match self {
             Session::Postgres(connection) => connection.run(
                 query,
@@ -92,12 +94,13 @@ impl Session<'_> {
         }
     }
 
+    /// Runs one of larder's own statements and returns how many rows it changed.
     pub(super) fn execute(
         &mut self,
         query: &Query,
-        given: &[Parameter<'_>],
+        parameters: &[Parameter<'_>],
     ) -> Result<u64, DatabaseError> {
-        let values = query.bind(given)?;
+        let values = query.bind(parameters)?;
         match self {
             Session::Postgres(connection) => connection.run(
                 query,
@@ -112,15 +115,15 @@ impl Session<'_> {
         }
     }
 
-    /// The rows as JSON; `None` where one is asked for and none is there. On Postgres it is the caller's transaction that keeps the
-    /// statement from writing.
+    /// The rows as JSON. `None` if one row is expected and there is none. On Postgres the caller's
+    /// transaction keeps the statement from writing.
     pub(super) fn read(
         &mut self,
         query: &Query,
-        given: &[Parameter<'_>],
+        parameters: &[Parameter<'_>],
         shape: Shape,
     ) -> Result<Option<Vec<u8>>, DatabaseError> {
-        let values = query.bind(given)?;
+        let values = query.bind(parameters)?;
         match self {
             Session::Postgres(connection) => connection.run(
                 query,
@@ -131,39 +134,37 @@ impl Session<'_> {
                     if columns.names().is_empty() {
                         return Err(no_rows(query).into());
                     }
-                    let mut reading = Reading::new(query, shape);
+                    let mut result = JsonResult::new(query, shape);
                     let mut rows = client.query_raw(statement, values.iter().copied())?;
                     while let Some(row) = rows.next()? {
-                        reading.row(&columns, |at, out| rows::postgres_cell(&row, at, out))?;
+                        result.push(&columns, |at, out| json_rows::postgres_cell(&row, at, out))?;
                     }
-                    Ok(reading.finish())
+                    Ok(result.finish())
                 },
             ),
             Session::Sqlite(connection) => {
                 let mut bound = SqliteStatement::bind(connection, query, &values, STATEMENT)?;
                 if !bound.statement.readonly() {
-                    return Err(DatabaseError::Misconfigured(format!(
-                        "query {}: it writes, and a resource is read with it",
-                        query.name()
-                    )));
+                    let what = "it writes, but a resource is read with it";
+                    return Err(query.misconfigured(what));
                 }
                 if bound.statement.column_count() == 0 {
                     return Err(no_rows(query));
                 }
-                let mut reading = Reading::new(query, shape);
-                bound.each_row(|columns, cell| reading.row(columns, cell))?;
-                Ok(reading.finish())
+                let mut result = JsonResult::new(query, shape);
+                bound.each_row(|columns, cell| result.push(columns, cell))?;
+                Ok(result.finish())
             }
         }
     }
 
-    /// Runs a statement that writes, whether it returns rows or not.
+    /// Runs a statement that writes. It may return rows.
     pub(super) fn write(
         &mut self,
         query: &Query,
-        given: &[Parameter<'_>],
-    ) -> Result<Written, DatabaseError> {
-        let values = query.bind(given)?;
+        parameters: &[Parameter<'_>],
+    ) -> Result<WriteResult, DatabaseError> {
+        let values = query.bind(parameters)?;
         match self {
             Session::Postgres(connection) => connection.run(
                 query,
@@ -171,37 +172,38 @@ impl Session<'_> {
                 TooLarge::Unfit,
                 |client, statement, values| {
                     let columns = Columns::of_statement(query, statement)?;
-                    let mut written = Returned::new(query);
+                    let mut returned = ReturnedRows::new(query);
                     let mut rows = client.query_raw(statement, values.iter().copied())?;
                     while let Some(row) = rows.next()? {
-                        let cell = |at, out: &mut Vec<u8>| rows::postgres_cell(&row, at, out);
-                        written.row(columns.written(cell)?)?;
+                        let cell = |at, out: &mut Vec<u8>| json_rows::postgres_cell(&row, at, out);
+                        returned.push(columns.row(cell)?)?;
                     }
-                    Ok(written.finish(rows.rows_affected().unwrap_or(0)))
+                    Ok(returned.finish(rows.rows_affected().unwrap_or(0)))
                 },
             ),
             Session::Sqlite(connection) => {
                 let mut bound = SqliteStatement::bind(connection, query, &values, STATEMENT)?;
-                let mut written = Returned::new(query);
+                let mut returned = ReturnedRows::new(query);
                 let before = connection.total_changes();
                 if bound.statement.column_count() == 0 {
                     bound.execute()?;
                 } else {
-                    bound.each_row(|columns, cell| written.row(columns.written(cell)?))?;
+                    bound.each_row(|columns, cell| returned.push(columns.row(cell)?))?;
                 }
                 let changed = match connection.changes() {
-                    // What SQLite counts is the last statement that changed something, which a SELECT is not.
+                    // SQLite counts the last statement that changed something, so after a SELECT
+                    // the count is that of an earlier statement.
                     _ if bound.statement.readonly() => 0,
-                    // A view changes no row itself; its triggers do.
+                    // A write to a view changes rows by triggers only.
                     0 => connection.total_changes() - before,
                     rows => rows,
                 };
-                Ok(written.finish(changed))
+                Ok(returned.finish(changed))
             }
         }
     }
 }
 
 fn no_rows(query: &Query) -> DatabaseError {
-    DatabaseError::Misconfigured(format!("query {}: it returns no rows", query.name()))
+    query.misconfigured("it returns no rows")
 }

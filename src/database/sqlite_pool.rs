@@ -1,7 +1,8 @@
-//! Connections to a SQLite file: how they are opened and what is set on them.
+//! Connections to a SQLite file: how they are opened and configured.
 //!
-//! Promise: readers never wait for the writer (WAL), and a writer waits for another for up to `BUSY`. Refuses a database in
-//! memory, which each connection of a pool would have for itself, and options in the URL.
+//! Promise: readers never wait for the writer (WAL), and a writer waits for another one for up to
+//! `BUSY_TIMEOUT`. A database in memory is refused, because each connection of a pool would have
+//! its own. So are options in the URL.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::DatabaseError;
 use super::sqlite_file::SqliteFile;
 
-/// How long a statement waits for a lock of another connection, or of another process.
-pub(super) const BUSY: Duration = Duration::from_secs(5);
+/// How long a statement waits for a lock of another connection or process.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens connections for the pool.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub(super) struct SqliteManager {
 }
 
 impl SqliteManager {
-    /// Reads `sqlite://relative` and `sqlite:///absolute`; makes the file.
+    /// Reads `sqlite://relative` or `sqlite:///absolute`, and creates the file.
     pub(super) fn new(url: &str) -> Result<SqliteManager, DatabaseError> {
         let path = parse(url)?;
         let explain = |error: DatabaseError| explain(error, &path);
@@ -41,8 +42,8 @@ impl SqliteManager {
         })
     }
 
-    /// Another one for the same file, which it does not open again by itself: closing it would
-    /// take the locks that this process's connections have (fcntl, POSIX.1-2017).
+    /// A manager for another pool on the same file. Does not open the file outside SQLite: closing
+    /// it would release the locks of all connections of this process (fcntl, POSIX.1-2017).
     pub(super) fn another(&self) -> SqliteManager {
         SqliteManager {
             connections: connections(self.file.path()),
@@ -50,21 +51,22 @@ impl SqliteManager {
         }
     }
 
-    /// The file that it opens.
+    /// The file.
     pub(super) fn file(&self) -> Arc<SqliteFile> {
         self.file.clone()
     }
 }
 
 fn connections(path: &Path) -> r2d2_sqlite::SqliteConnectionManager {
-    // Without CREATE: where the file is gone, an empty one in its place would be no help.
+    // Without CREATE, so that a file that was removed is not replaced by an empty one.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     r2d2_sqlite::SqliteConnectionManager::file(path)
         .with_flags(flags)
         .with_init(|connection| {
-            connection.busy_timeout(BUSY)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.set_prepared_statement_cache_capacity(128);
-            // NORMAL: in WAL mode a crash of the machine may lose the last commits, but never damages the file.
+            // With NORMAL in WAL mode, a crash of the machine may lose the last commits but never
+            // damages the file.
             connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON")
         })
 }
@@ -81,16 +83,18 @@ impl ManageConnection for SqliteManager {
         self.connections.is_valid(connection)
     }
 
-    /// A transaction that could not be ended is still open: whoever had the connection next would write into it.
+    /// Whether a transaction that could not be ended is still open. The next user of the connection
+    /// would write into it.
     fn has_broken(&self, connection: &mut Connection) -> bool {
         !connection.is_autocommit()
     }
 }
 
-/// The mode stays with the file. Going over to it needs the file for oneself, and SQLite does not wait for that: of two
-/// processes that start together one is told that the file is busy.
+/// Switches the file to WAL, for good. That needs exclusive access, for which SQLite does not wait:
+/// of two processes that start together, one finds the file busy. So this tries until
+/// `BUSY_TIMEOUT`.
 fn use_wal(connection: &Connection) -> Result<(), rusqlite::Error> {
-    let deadline = Instant::now() + BUSY;
+    let deadline = Instant::now() + BUSY_TIMEOUT;
     loop {
         let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| {
             row.get::<_, String>(0)
@@ -102,13 +106,14 @@ fn use_wal(connection: &Connection) -> Result<(), rusqlite::Error> {
             {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            // A file system that cannot share memory keeps its old mode, which is slower and still right.
+            // On a file system without shared memory the old mode stays, which is slower but
+            // correct.
             other => return other.map(drop),
         }
     }
 }
 
-/// The path of the file that a URL names.
+/// The path in a URL.
 pub(super) fn parse(url: &str) -> Result<PathBuf, DatabaseError> {
     let wrong = |what: &str| {
         Err(DatabaseError::Misconfigured(format!(
@@ -117,14 +122,14 @@ pub(super) fn parse(url: &str) -> Result<PathBuf, DatabaseError> {
     };
     match url.strip_prefix("sqlite://") {
         None | Some("") => wrong("not of the form sqlite://file.db or sqlite:///folder/file.db"),
-        Some(path) if path.starts_with(':') => wrong("larder keeps its database in a file"),
+        Some(path) if path.starts_with(':') => wrong("larder needs a file"),
         Some(path) if path.contains(['?', '#']) => wrong("a SQLite URL takes no options"),
         Some(path) => Ok(PathBuf::from(path)),
     }
 }
 
-/// Errors unless files can be made in the folder of `path`, where SQLite keeps its log beside the
-/// database. Leaves none there.
+/// Errors unless files can be created in the folder of `path`, where SQLite puts its log beside the
+/// database. Leaves no file there.
 pub(super) fn folder_takes_files(path: &Path) -> Result<(), DatabaseError> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -135,6 +140,7 @@ pub(super) fn folder_takes_files(path: &Path) -> Result<(), DatabaseError> {
         .map_err(|error| explain(DatabaseError::Unavailable(error.to_string()), path))
 }
 
+/// Adds the path, and a hint if the file cannot be opened.
 pub(super) fn explain(error: DatabaseError, path: &Path) -> DatabaseError {
     let what = format!("the SQLite file {}: {error}", path.display());
     match error {

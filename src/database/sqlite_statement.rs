@@ -1,50 +1,50 @@
-//! A statement on SQLite: prepared once per connection, bound to its values, and interrupted when its time is up, as the server
-//! does it on Postgres.
+//! A statement on SQLite: prepared once per connection, bound to its values, and interrupted when
+//! its time is up, as the server does on Postgres.
 
 use std::time::{Duration, Instant};
 
-use super::DatabaseKind;
 use super::error::DatabaseError;
+use super::json_rows::{self, Columns, DeclaredType};
 use super::query::Query;
-use super::refusal;
-use super::rows::{self, Columns, Declared};
-use super::value::Value;
+use super::settings::DatabaseKind;
+use super::sql_value::SqlValue;
+use super::sqlite_error;
 
-/// A statement that is bound.
+/// A statement that is bound to its values.
 pub(super) struct SqliteStatement<'a> {
     query: &'a Query,
     pub(super) statement: rusqlite::CachedStatement<'a>,
-    _limit: Limit<'a>,
+    _timeout: Timeout<'a>,
 }
 
 impl<'a> SqliteStatement<'a> {
-    /// It has `most` from now on.
+    /// Prepares and binds the statement. From now on it may take `limit`.
     pub(super) fn bind(
         connection: &'a rusqlite::Connection,
         query: &'a Query,
-        values: &[&Value],
-        most: Duration,
+        values: &[&SqlValue],
+        limit: Duration,
     ) -> Result<SqliteStatement<'a>, DatabaseError> {
         let mut statement = connection.prepare_cached(query.text(DatabaseKind::Sqlite))?;
         for ((at, name), value) in query.parameters().iter().enumerate().zip(values) {
             let value = value.for_sqlite();
-            let value = value.map_err(|valid| refusal::unfit(name, valid))?;
+            let value = value.map_err(|valid| DatabaseError::unfit(name, valid))?;
             statement.raw_bind_parameter(at + 1, value)?;
         }
         Ok(SqliteStatement {
             query,
             statement,
-            _limit: Limit::set(connection, most)?,
+            _timeout: Timeout::set(connection, limit)?,
         })
     }
 
-    /// Runs one that returns no rows, and gives how many it changed.
+    /// Runs a statement that returns no rows, and returns how many it changed.
     pub(super) fn execute(&mut self) -> Result<usize, DatabaseError> {
         let ran = self.statement.raw_execute();
-        ran.map_err(|error| refusal::of_sqlite(error, self.query.parameters()))
+        ran.map_err(|error| sqlite_error::of_statement(error, self.query.parameters()))
     }
 
-    /// Hands each row to `row`, with the function that writes its values.
+    /// Hands each row to `row`, with the function that appends the value of a column.
     pub(super) fn each_row(
         &mut self,
         mut row: impl FnMut(
@@ -53,16 +53,17 @@ impl<'a> SqliteStatement<'a> {
         ) -> Result<(), DatabaseError>,
     ) -> Result<(), DatabaseError> {
         let query = self.query;
-        let explain = |error| refusal::of_sqlite(error, query.parameters());
+        let explain = |error| sqlite_error::of_statement(error, query.parameters());
         let mut rows = self.statement.raw_query();
-        let mut known: Option<(Columns, Vec<Declared>)> = None;
+        let mut known: Option<(Columns, Vec<DeclaredType>)> = None;
         while let Some(found) = rows.next().map_err(explain)? {
-            // Not before the first row: only then has SQLite prepared anew what the schema has changed under.
+            // After the first step only: that is when SQLite prepares a statement anew after a
+            // change of the schema.
             let (columns, declared) = match &known {
                 Some(known) => known,
                 None => {
                     let columns = found.as_ref().columns();
-                    let declared = columns.iter().map(|c| Declared::of(c.decl_type()));
+                    let declared = columns.iter().map(|c| DeclaredType::parse(c.decl_type()));
                     known.insert((
                         Columns::new(query, columns.iter().map(|c| c.name()))?,
                         declared.collect(),
@@ -70,28 +71,31 @@ impl<'a> SqliteStatement<'a> {
                 }
             };
             row(columns, &mut |at, out| {
-                rows::sqlite_cell(found.get_ref(at)?, declared[at], out)
+                json_rows::sqlite_cell(found.get_ref(at)?, declared[at], out)
             })?;
         }
         Ok(())
     }
 }
 
-/// Ends statements of a SQLite connection that take too long, while it lives.
-struct Limit<'a>(&'a rusqlite::Connection);
+/// Interrupts the statements of a connection after a limit, until it is dropped.
+struct Timeout<'a>(&'a rusqlite::Connection);
 
-impl Limit<'_> {
-    fn set(connection: &rusqlite::Connection, most: Duration) -> Result<Limit<'_>, DatabaseError> {
-        let deadline = Instant::now() + most;
-        // Steps of SQLite's machine, some of which take longer than others: well below a millisecond.
+impl Timeout<'_> {
+    fn set(
+        connection: &rusqlite::Connection,
+        limit: Duration,
+    ) -> Result<Timeout<'_>, DatabaseError> {
+        let deadline = Instant::now() + limit;
+        // Asks every 10000 instructions of SQLite's machine, which take well below a millisecond.
         connection.progress_handler(10_000, Some(move || Instant::now() >= deadline))?;
-        Ok(Limit(connection))
+        Ok(Timeout(connection))
     }
 }
 
-impl Drop for Limit<'_> {
+impl Drop for Timeout<'_> {
     fn drop(&mut self) {
-        // Fails for a connection that is not larder's own only.
+        // Fails only on a connection that is not owned, which larder never has.
         let _ = self.0.progress_handler(0, None::<fn() -> bool>);
     }
 }
@@ -106,9 +110,9 @@ mod tests {
         let sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :most)
                    SELECT count(*) FROM n";
         let query = Query::parse("count", sql).unwrap();
-        let count = |numbers: i64, most: Duration| {
-            let values = [&Value::Int(numbers)];
-            let mut bound = SqliteStatement::bind(&connection, &query, &values, most)?;
+        let count = |numbers: i64, limit: Duration| {
+            let values = [&SqlValue::Int(numbers)];
+            let mut bound = SqliteStatement::bind(&connection, &query, &values, limit)?;
             let mut rows = bound.statement.raw_query();
             let row = rows.next()?.unwrap();
             Ok(row.get::<_, i64>(0)?)

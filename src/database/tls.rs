@@ -1,8 +1,10 @@
-//! TLS to Postgres, with the meaning that libpq gives `sslmode`.
+//! TLS to Postgres, with the meaning that libpq gives to `sslmode`.
 //!
-//! Promise: `verify-full` proves who the server is, by the system's roots or by `sslrootcert`. `prefer` and `require` encrypt
-//! without that proof, as they do for every other client: managed servers and Debian's default have certificates that no public
-//! root signed. Refuses `allow`, which would send the password in the clear first; `verify-ca` checks the name as well.
+//! Promise: `verify-full` verifies the server's certificate against the system's roots or
+//! `sslrootcert`. `prefer` and `require` encrypt without verification, as for every other client:
+//! the certificates of managed servers and of Debian's default are not signed by a public root.
+//! `allow` is refused, because it would first send the password in the clear. `verify-ca` also
+//! checks the host name.
 
 use std::sync::Arc;
 
@@ -15,33 +17,33 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::DatabaseError;
 
-/// Whether the server has to prove who it is.
+/// How the server's certificate is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Proof {
-    /// No: encryption alone.
-    Unasked,
-    /// By the roots of the operating system.
+pub(super) enum Verification {
+    /// Not at all: TLS only encrypts.
+    Unverified,
+    /// Against the roots of the operating system.
     SystemRoots,
-    /// By the certificates in this PEM file.
+    /// Against the certificates in this PEM file.
     RootFile(String),
 }
 
-/// A connector that asks for `proof`.
-pub(super) fn connector(proof: &Proof) -> Result<MakeRustlsConnect, DatabaseError> {
+/// A connector with this verification.
+pub(super) fn connector(verification: &Verification) -> Result<MakeRustlsConnect, DatabaseError> {
     let wrong = |what: String| DatabaseError::Misconfigured(format!("TLS to the database: {what}"));
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| wrong(error.to_string()))?;
-    let config = match proof {
-        Proof::Unasked => builder
+    let config = match verification {
+        Verification::Unverified => builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
             .with_no_client_auth(),
-        Proof::SystemRoots | Proof::RootFile(_) => {
+        Verification::SystemRoots | Verification::RootFile(_) => {
             let mut roots = RootCertStore::empty();
-            match proof {
-                Proof::RootFile(path) => {
+            match verification {
+                Verification::RootFile(path) => {
                     let certificates = CertificateDer::pem_file_iter(path)
                         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
                         .map_err(|error| wrong(format!("sslrootcert {path}: {error}")))?;
@@ -62,7 +64,7 @@ pub(super) fn connector(proof: &Proof) -> Result<MakeRustlsConnect, DatabaseErro
     Ok(MakeRustlsConnect::new(config))
 }
 
-/// Takes any certificate, but still has the server sign the handshake with it.
+/// Accepts any certificate, but still verifies the server's signature of the handshake.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

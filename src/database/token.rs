@@ -1,32 +1,32 @@
-//! The tokens of SQL, as each of the two databases tells them apart.
+//! The tokens of SQL in the dialects of the two databases.
 //!
-//! Promise: what a database takes for one string, quoted name, comment or dollar quote is one token
-//! here, so a `:name` in it is left alone. Follows the lexer of Postgres (`scan.l`, with
+//! Promise: a string, quoted name, comment or dollar quote of the database is one token here, so a
+//! `:name` inside it is left alone. Follows the lexer of Postgres (`scan.l`, with
 //! `standard_conforming_strings` on) and SQLite's `sqlite3GetToken`.
 
-use super::DatabaseKind;
+use super::settings::DatabaseKind;
 
-/// What a piece of a statement is.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token {
     /// White space.
     Space,
-    /// A comment, which is white space to the database.
+    /// A comment, which the database treats as white space.
     Comment,
-    /// A keyword, a name without quotes, a number.
+    /// A keyword, an unquoted name or a number.
     Word,
-    /// `:name`, the way to write a parameter.
-    Place,
-    /// A parameter in one of the database's own ways.
-    OwnPlace,
+    /// `:name`, larder's notation of a parameter.
+    Parameter,
+    /// A parameter in a notation of the database.
+    NativeParameter,
     /// `;`
     End,
-    /// The rest: strings, quoted names, operators, brackets.
+    /// Everything else: strings, quoted names, operators, brackets.
     Other,
 }
 
-/// The token that `rest` begins with, and its length; `None` if it is not closed. `rest` is not
-/// empty.
+/// The token at the beginning of `rest`, and its length. `None` if the token is not closed, or if
+/// `rest` is empty.
 pub(super) fn token(rest: &str, kind: DatabaseKind) -> Option<(Token, usize)> {
     let first = rest.chars().next()?;
     let found = match first {
@@ -55,11 +55,11 @@ pub(super) fn token(rest: &str, kind: DatabaseKind) -> Option<(Token, usize)> {
 fn of_postgres(rest: &str, first: char) -> Option<(Token, usize)> {
     Some(match first {
         ':' if rest.starts_with("::") || rest.starts_with(":=") => (Token::Other, 2),
-        ':' => place(rest),
+        ':' => parameter(rest),
         '$' => {
             let digits = run(&rest[1..], |c| c.is_ascii_digit());
             match dollar_tag(rest) {
-                _ if digits > 0 => (Token::OwnPlace, 1 + digits),
+                _ if digits > 0 => (Token::NativeParameter, 1 + digits),
                 Some(tag) => (Token::Other, closed(rest, tag.len(), tag)?),
                 None => (Token::Other, 1),
             }
@@ -72,10 +72,13 @@ fn of_sqlite(rest: &str, first: char) -> Option<(Token, usize)> {
     Some(match first {
         '`' => (Token::Other, quoted(rest, '`')?),
         '[' => (Token::Other, closed(rest, 1, "]")?),
-        '?' => (Token::OwnPlace, 1 + run(&rest[1..], |c| c.is_ascii_digit())),
-        ':' | '@' | '$' | '#' => match (variable_of_sqlite(rest), place(rest)) {
-            (Some(length), ours @ (Token::Place, named)) if length == named => ours,
-            (Some(length), _) => (Token::OwnPlace, length),
+        '?' => (
+            Token::NativeParameter,
+            1 + run(&rest[1..], |c| c.is_ascii_digit()),
+        ),
+        ':' | '@' | '$' | '#' => match (variable_of_sqlite(rest), parameter(rest)) {
+            (Some(length), ours @ (Token::Parameter, named)) if length == named => ours,
+            (Some(length), _) => (Token::NativeParameter, length),
             (None, _) if rest.starts_with("::") => (Token::Other, 2),
             (None, _) => (Token::Other, 1),
         },
@@ -83,8 +86,8 @@ fn of_sqlite(rest: &str, first: char) -> Option<(Token, usize)> {
     })
 }
 
-/// The length of the variable that `rest` begins with, which may have `::` in it and end in
-/// brackets, as those of Tcl do.
+/// The length of the variable at the beginning of `rest`. As in Tcl, it may contain `::` and end
+/// with brackets.
 fn variable_of_sqlite(rest: &str) -> Option<usize> {
     let (mut length, mut is_named) = (1, false);
     loop {
@@ -107,22 +110,22 @@ fn variable_of_sqlite(rest: &str) -> Option<usize> {
     is_named.then_some(length)
 }
 
-/// The parameter, or the colon, that `rest` begins with.
-fn place(rest: &str) -> (Token, usize) {
+/// The parameter, or the lone colon, at the beginning of `rest`.
+fn parameter(rest: &str) -> (Token, usize) {
     let name = rest.strip_prefix(':').unwrap_or_default();
     if name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
         let plain = run(name, |c| c.is_ascii_alphanumeric() || c == '_');
         let whole = run(name, is_in_name);
         let token = match plain == whole {
-            true => Token::Place,
-            false => Token::OwnPlace,
+            true => Token::Parameter,
+            false => Token::NativeParameter,
         };
         return (token, 1 + whole);
     }
     (Token::Other, 1)
 }
 
-/// What both databases take for white space.
+/// White space in both databases.
 fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
 }
@@ -135,17 +138,17 @@ fn is_in_name(c: char) -> bool {
     begins_name(c) || c.is_ascii_digit() || c == '$'
 }
 
-/// How much of `text` is of such characters.
+/// The length of the prefix of `text` in which all characters are `such`.
 fn run(text: &str, such: impl Fn(char) -> bool) -> usize {
     text.find(|c| !such(c)).unwrap_or(text.len())
 }
 
-/// The length up to and with `end`, which is looked for behind `from`.
+/// The length up to and including the first `end` after `from`.
 fn closed(rest: &str, from: usize, end: &str) -> Option<usize> {
     rest[from..].find(end).map(|at| from + at + end.len())
 }
 
-/// The length of a string or quoted name, in which a doubled quote is a quote.
+/// The length of a string or quoted name, in which a doubled quote stands for a quote.
 fn quoted(rest: &str, quote: char) -> Option<usize> {
     let mut length = 1;
     loop {
@@ -157,14 +160,14 @@ fn quoted(rest: &str, quote: char) -> Option<usize> {
     }
 }
 
-/// To the end of the line, which a carriage return is to Postgres alone.
+/// The length of a line comment. Only in Postgres does a carriage return end it.
 fn line_comment(rest: &str, kind: DatabaseKind) -> usize {
     let ends = |c| c == '\n' || (c == '\r' && kind == DatabaseKind::Postgres);
     rest.find(ends).unwrap_or(rest.len())
 }
 
-/// In Postgres a comment holds comments; in SQLite it does not, and ends with the text at the
-/// latest.
+/// The length of a block comment. In Postgres comments nest. In SQLite they do not, and the end of
+/// the text ends them.
 fn block_comment(rest: &str, kind: DatabaseKind) -> Option<usize> {
     if kind == DatabaseKind::Sqlite {
         return Some(closed(rest, 2, "*/").unwrap_or(rest.len()));
@@ -187,8 +190,8 @@ fn block_comment(rest: &str, kind: DatabaseKind) -> Option<usize> {
     Some(length)
 }
 
-/// The length of `E'…'`, in which a backslash escapes. Behind the quote that closes it, and a line
-/// end, it may go on.
+/// The length of `E'…'`, in which a backslash escapes. After its closing quote and a line end,
+/// another quote may continue it.
 fn escape_string(rest: &str) -> Option<usize> {
     let mut length = 2;
     loop {
@@ -204,8 +207,8 @@ fn escape_string(rest: &str) -> Option<usize> {
     }
 }
 
-/// The length up to and with the quote with which a string goes on: white space and line comments,
-/// with a line end in it.
+/// The length up to and including the quote that continues a string: white space and line comments,
+/// with at least one line end.
 fn continues(rest: &str) -> Option<usize> {
     let (mut length, mut has_line_end) = (0, false);
     loop {
@@ -222,7 +225,7 @@ fn continues(rest: &str) -> Option<usize> {
     }
 }
 
-/// The `$tag$` that `rest` begins with.
+/// The `$tag$` at the beginning of `rest`.
 fn dollar_tag(rest: &str) -> Option<&str> {
     let name = run(&rest[1..], |c| begins_name(c) || c.is_ascii_digit());
     let tag = rest.get(..name + 2)?;
@@ -249,7 +252,7 @@ mod tests {
     fn each_database_has_its_own_parameters_beside_ours() {
         let own = |text, kind| {
             let own = tokens(text, kind).unwrap().into_iter();
-            own.filter(|(token, _)| *token == Token::OwnPlace)
+            own.filter(|(token, _)| *token == Token::NativeParameter)
                 .map(|(_, text)| text)
                 .collect::<Vec<_>>()
         };

@@ -1,177 +1,71 @@
-//! Transactions: all that they do, or nothing.
+//! Transactions: all of their work takes effect, or nothing.
 //!
 //! Promise: a transaction whose function fails or panics leaves nothing behind, and its connection
-//! goes back to the pool only if that is certain. One in which a statement failed is not committed,
-//! whatever its function makes of the error; one whose function says so is undone without any
-//! error. Refuses to try again after anything but a conflict with another transaction or a BEGIN
-//! that found its connection lost: one that was lost later may have committed.
-
-use std::cell::Cell;
-use std::thread;
-use std::time::{Duration, Instant};
+//! goes back to the pool only if that is certain. A transaction in which a statement failed is
+//! never committed, even if its function ignores the error. A function may also have its
+//! transaction undone without an error.
 
 use super::error::DatabaseError;
+use super::json_rows::{Shape, WriteResult};
+use super::library;
+use super::outbox::OutboxRow;
 use super::query::{Parameter, Query};
-use super::rows::{Shape, Written};
+use super::row::Row;
 use super::session::Session;
-use super::value::Row;
-use super::{CHECKOUT, Database, DatabaseKind, Pool, STATEMENT, library};
+use super::settings::DatabaseKind;
 
-/// How far a change is kept apart from others at the same time. SQLite lets one write after the other in any case.
+/// How far a change is isolated from others at the same time. SQLite runs one write after the other
+/// in either case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
-    /// Each statement sees what is committed when it begins (READ COMMITTED): enough for one statement.
+    /// READ COMMITTED: each statement sees what is committed when it begins. Enough for a single
+    /// statement.
     Plain,
-    /// As if the transactions ran one after the other (SERIALIZABLE): what was read is still so when it commits.
+    /// SERIALIZABLE: as if the transactions ran one after the other. What was read is still true at
+    /// the commit.
     Serializable,
 }
 
-/// The pause before the second attempt; each further one is twice as long, up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(320);
-const MOST_ATTEMPTS: u32 = 20;
-
-impl Database {
-    /// Runs `work` in a transaction: all that it does, or nothing where it fails.
-    pub fn transaction<T>(
-        &self,
-        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
-    ) -> Result<T, DatabaseError> {
-        self.begun_once(&self.0.pool, work)
-    }
-
-    /// The same on a connection of `pool`.
-    pub(super) fn begun_once<T>(
-        &self,
-        pool: &Pool,
-        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
-    ) -> Result<T, DatabaseError> {
-        let mut work = Some(work);
-        self.begun(pool, Isolation::Plain, |transaction| match work.take() {
-            Some(work) => work(transaction),
-            None => Err(DatabaseError::Failed("it ran already".to_owned())),
-        })
-    }
-
-    /// Runs `work` in a transaction. Where BEGIN finds its connection lost nothing was done, so
-    /// BEGIN is tried on another, once.
-    fn begun<T>(
-        &self,
-        pool: &Pool,
-        isolation: Isolation,
-        mut work: impl FnMut(&mut Transaction<'_>) -> Result<T, DatabaseError>,
-    ) -> Result<T, DatabaseError> {
-        let has_begun = Cell::new(false);
-        let mut attempt = || {
-            self.attempt(pool, |session| {
-                session.transaction(isolation, |transaction| {
-                    has_begun.set(true);
-                    work(transaction)
-                })
-            })
-        };
-        let first = attempt();
-        let done = match first {
-            Err(failed) if failed.lost && !has_begun.get() => attempt(),
-            done => done,
-        };
-        done.map_err(|failed| failed.error)
-    }
-
-    /// Runs `work` in a transaction that may write. Where it conflicts with another at the same
-    /// time it is run again, from the beginning, with a growing pause between, and so it is where
-    /// the schema was changed since a statement was prepared: at most 20 times, and never begun
-    /// again after [`STATEMENT`]. Then it errors with [`DatabaseError::Contended`]. Changes leave
-    /// some connections of the pool to reads: one that finds all of the others at work for
-    /// [`CHECKOUT`] errors with [`DatabaseError::Unavailable`].
-    pub fn change<T>(
-        &self,
-        isolation: Isolation,
-        mut work: impl FnMut(&mut Transaction<'_>) -> Result<T, DatabaseError>,
-    ) -> Result<T, DatabaseError> {
-        let deadline = Instant::now() + STATEMENT;
-        let mut attempt = 1;
-        loop {
-            // The place is free again during the pause.
-            let result = match self.0.writes.take(CHECKOUT) {
-                Some(_place) => self.begun(&self.0.pool, isolation, &mut work),
-                None => Err(DatabaseError::Unavailable(
-                    "no connection for this write: too many writes are waiting already".to_owned(),
-                )),
-            };
-            let pause = pause(attempt);
-            match result {
-                Err(DatabaseError::Contended(_))
-                    if attempt < MOST_ATTEMPTS && Instant::now() + pause < deadline =>
-                {
-                    thread::sleep(pause);
-                    attempt += 1;
-                }
-                ended => return ended,
-            }
-        }
-    }
-
-    /// The rows that a query gives, as JSON: one object, or an array. `None` if one row is asked for and there is none. It ends
-    /// within [`STATEMENT`]. It cannot write: on Postgres the transaction is READ ONLY, on SQLite such a query is refused.
-    ///
-    /// Errors with [`DatabaseError::Failed`] if there are more rows than one where one is asked
-    /// for, or more than 4 MiB of them, and with [`DatabaseError::Unfit`] if a parameter is not
-    /// what the query wants. A whole number that is too large for the column that it is compared
-    /// with is none: it finds no row. Where its connection was lost, or the schema was changed
-    /// since the query was prepared, it runs once more.
-    pub fn read(
-        &self,
-        query: &Query,
-        given: &[Parameter<'_>],
-        shape: Shape,
-    ) -> Result<Option<Vec<u8>>, DatabaseError> {
-        self.look_up(&self.0.pool, |mut session| match session.kind() {
-            DatabaseKind::Postgres => {
-                session.transaction_from(READ_ONLY, |tx| tx.read(query, given, shape))
-            }
-            // One statement sees one state.
-            DatabaseKind::Sqlite => session.read(query, given, shape),
-        })
-    }
-}
-
-/// Up to half of a pause is left out, so that two that conflict do not meet again.
-fn pause(attempt: u32) -> Duration {
-    let whole = (FIRST_PAUSE * (1 << (attempt - 1).min(16))).min(LONGEST_PAUSE);
-    let mut random = [0];
-    // Without random bytes the pause is whole.
-    let _ = getrandom::fill(&mut random);
-    whole - whole / 512 * u32::from(random[0])
-}
-
+/// How a transaction that only reads begins on Postgres.
 pub(super) const READ_ONLY: &str = "BEGIN READ ONLY";
 
-impl<'a> Session<'a> {
+/// An open transaction. Dropped without a COMMIT, it is rolled back.
+pub struct Transaction<'a> {
+    session: Session<'a>,
+    open: bool,
+    /// The first error of a statement. Postgres would answer a later COMMIT with a ROLLBACK, and
+    /// report success.
+    failed: Option<DatabaseError>,
+    /// The function asked for a rollback without an error.
+    undone: bool,
+}
+
+impl<'a> Transaction<'a> {
     /// Runs `work` in a transaction that may write.
-    pub(super) fn transaction<T>(
-        self,
+    pub(super) fn run<T>(
+        session: Session<'a>,
         isolation: Isolation,
         work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
-        let begin = match (self.kind(), isolation) {
+        let begin = match (session.kind(), isolation) {
             (DatabaseKind::Postgres, Isolation::Plain) => "BEGIN",
             (DatabaseKind::Postgres, Isolation::Serializable) => {
                 "BEGIN ISOLATION LEVEL SERIALIZABLE"
             }
-            // One that reads first and writes later could otherwise not get the write lock without starting over.
+            // Without IMMEDIATE, a transaction that reads first and writes later may fail to get
+            // the write lock and would have to start over.
             (DatabaseKind::Sqlite, _) => "BEGIN IMMEDIATE",
         };
-        self.transaction_from(begin, work)
+        Transaction::run_from(session, begin, work)
     }
 
-    /// Runs `work` between `begin` and COMMIT, or ROLLBACK where it fails or is undone.
-    fn transaction_from<T>(
-        self,
+    /// Runs `work` between `begin` and COMMIT, or ROLLBACK if it fails or is undone.
+    pub(super) fn run_from<T>(
+        session: Session<'a>,
         begin: &str,
         work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
-        let mut transaction = self.begin(begin)?;
+        let mut transaction = Transaction::begin(session, begin)?;
         let result = work(&mut transaction)?;
         if let Some(error) = transaction.failed.take() {
             return Err(error);
@@ -184,10 +78,13 @@ impl<'a> Session<'a> {
         Ok(result)
     }
 
-    /// A transaction that ends in ROLLBACK unless something else ends it.
-    pub(super) fn begin(self, begin: &str) -> Result<Transaction<'a>, DatabaseError> {
+    /// A transaction that is rolled back when it is dropped.
+    pub(super) fn begin(
+        session: Session<'a>,
+        begin: &str,
+    ) -> Result<Transaction<'a>, DatabaseError> {
         let mut transaction = Transaction {
-            session: self,
+            session,
             open: false,
             failed: None,
             undone: false,
@@ -196,99 +93,112 @@ impl<'a> Session<'a> {
         transaction.open = true;
         Ok(transaction)
     }
-}
 
-/// A transaction that is open; dropped without a COMMIT it is rolled back.
-pub struct Transaction<'a> {
-    session: Session<'a>,
-    open: bool,
-    /// The first error of a statement. Postgres would answer a COMMIT after it with a ROLLBACK, and call that success.
-    failed: Option<DatabaseError>,
-    /// Its function has a value to give and wants nothing to be written.
-    undone: bool,
-}
-
-impl<'a> Transaction<'a> {
-    /// The rows that a query gives, as JSON, as [`Database::read`] does it. On Postgres the query may lock what it reads.
+    /// The rows of a query as JSON, as [`Database::read`](super::Database::read) gives them. On
+    /// Postgres the query may lock what it reads.
     pub fn read(
         &mut self,
         query: &Query,
-        given: &[Parameter<'_>],
+        parameters: &[Parameter<'_>],
         shape: Shape,
     ) -> Result<Option<Vec<u8>>, DatabaseError> {
-        self.run(|session| session.read(query, given, shape))
+        self.remember(|session| session.read(query, parameters, shape))
     }
 
-    /// Runs a statement that writes. A value that its place cannot hold is [`DatabaseError::Unfit`], also a whole number that is
-    /// too large; what goes against a constraint is that or [`DatabaseError::Conflict`]. The transaction is lost then.
+    /// Runs a statement that writes. Errors with [`DatabaseError::Unfit`] if a value is not of its
+    /// type, also if a whole number is too large for it. A violated constraint is that error or
+    /// [`DatabaseError::Conflict`]. After an error the transaction cannot be committed.
     pub fn write(
         &mut self,
         query: &Query,
-        given: &[Parameter<'_>],
-    ) -> Result<Written, DatabaseError> {
-        self.run(|session| session.write(query, given))
+        parameters: &[Parameter<'_>],
+    ) -> Result<WriteResult, DatabaseError> {
+        self.remember(|session| session.write(query, parameters))
     }
 
-    /// Has all that this transaction does undone when its function ends, whose value is handed out all the same: for what is no
-    /// error of the database.
+    /// Has the transaction rolled back when its function returns `Ok`. The value is returned all
+    /// the same.
     pub fn undo(&mut self) {
         self.undone = true;
     }
 
-    /// Which database this is in.
+    /// Leaves `names` in the outbox, to be committed with this transaction's writes: call it after
+    /// the statements that write. A name is written like a tag, or `*` for everything. Names that
+    /// the triggers of watched tables left as well are removed, so that none is delivered twice.
+    ///
+    /// The caller invalidates the names right after the commit and then calls
+    /// [`Outbox::delivered`](super::Outbox::delivered). If it dies before that, another replica
+    /// invalidates them two seconds later. `None` if there are no names, or on SQLite, where larder
+    /// is the only writer.
+    pub fn leave_in_outbox(
+        &mut self,
+        names: &[String],
+    ) -> Result<Option<OutboxRow>, DatabaseError> {
+        if names.is_empty() || self.kind() == DatabaseKind::Sqlite {
+            return Ok(None);
+        }
+        let names = serde_json::Value::from(names).to_string();
+        let rows = self.query("outbox_leave", &[("names", names.into())])?;
+        rows.first()
+            .map(|row| row.int("id").map(OutboxRow))
+            .transpose()
+    }
+
+    /// Which database this is.
     pub(super) fn kind(&self) -> DatabaseKind {
         self.session.kind()
     }
 
-    /// The rows that larder's own query `name` gives.
+    /// The rows of larder's own query `name`.
     pub(super) fn query(
         &mut self,
         name: &'static str,
-        given: &[Parameter<'_>],
+        parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, DatabaseError> {
         let query = library::own(name, self.session.kind())?;
-        self.query_this(query, given)
+        self.query_this(query, parameters)
     }
 
     /// Runs larder's own query `name` and returns how many rows it changed.
     pub(super) fn execute(
         &mut self,
         name: &'static str,
-        given: &[Parameter<'_>],
+        parameters: &[Parameter<'_>],
     ) -> Result<u64, DatabaseError> {
         let query = library::own(name, self.session.kind())?;
-        self.execute_this(query, given)
+        self.execute_this(query, parameters)
     }
 
-    /// Runs SQL of larder's own that takes no values, of one statement or several.
+    /// Runs larder's own SQL, which has no parameters and may have several statements.
     pub(super) fn batch(&mut self, sql: &str) -> Result<(), DatabaseError> {
-        self.run(|session| session.batch(sql))
+        self.remember(|session| session.batch(sql))
     }
 
-    /// As `query`, for one that is not among the named ones.
+    /// As [`Transaction::query`], for a query without a name.
     pub(super) fn query_this(
         &mut self,
         query: &Query,
-        given: &[Parameter<'_>],
+        parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, DatabaseError> {
-        self.run(|session| session.query(query, given))
+        self.remember(|session| session.query(query, parameters))
     }
 
-    /// As `execute`, for one that is not among the named ones.
+    /// As [`Transaction::execute`], for a query without a name.
     pub(super) fn execute_this(
         &mut self,
         query: &Query,
-        given: &[Parameter<'_>],
+        parameters: &[Parameter<'_>],
     ) -> Result<u64, DatabaseError> {
-        self.run(|session| session.execute(query, given))
+        self.remember(|session| session.execute(query, parameters))
     }
 
-    /// The connection itself, for what is no statement.
+    /// The connection, for what is not a statement.
     pub(super) fn session(&mut self) -> &mut Session<'a> {
         &mut self.session
     }
 
-    fn run<T>(
+    /// Does `work` and remembers the first error.
+    fn remember<T>(
         &mut self,
         work: impl FnOnce(&mut Session<'a>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
@@ -305,7 +215,8 @@ impl Drop for Transaction<'_> {
         if self.open && self.session.batch("ROLLBACK").is_err() {
             match &mut self.session {
                 Session::Postgres(connection) => connection.spoilt = true,
-                // SQLite has rolled back by itself where ROLLBACK finds no transaction; the manager asks it.
+                // SQLite fails here if it has rolled back already. If not, `has_broken` of the
+                // manager finds the transaction still open.
                 Session::Sqlite(_) => {}
             }
         }
@@ -315,7 +226,7 @@ impl Drop for Transaction<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::fixture;
-    use super::super::value::Value;
+    use super::super::sql_value::SqlValue;
     use super::*;
 
     #[test]
@@ -327,7 +238,7 @@ mod tests {
                 .unwrap();
             let insert = |tx: &mut Transaction<'_>| {
                 let query = Query::parse("insert", "INSERT INTO t VALUES (:id)")?;
-                tx.execute_this(&query, &[("id", Value::Int(1))])
+                tx.execute_this(&query, &[("id", SqlValue::Int(1))])
             };
 
             let failed = database.transaction(|tx| {

@@ -1,17 +1,16 @@
-//! The watches: tables whose triggers write names into the outbox. Postgres only.
+//! Watches: tables whose triggers write names into the outbox. Postgres only.
 
 use super::error::DatabaseError;
 use super::session::Session;
-use super::{Database, DatabaseKind};
 
-/// A template that is attached to a table with `larder_watch`.
+/// A template that `larder_watch` attached to a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
-    /// The table, with its schema where that has to be said.
+    /// The table, with its schema if that is not on the search path.
     pub table: String,
-    /// The template, as it was given.
+    /// The template, as it was passed to `larder_watch`.
     pub template: String,
-    /// The columns that stand at its places, each once.
+    /// The columns that the template names, each once.
     pub columns: Vec<WatchedColumn>,
 }
 
@@ -20,29 +19,19 @@ pub struct Watch {
 pub struct WatchedColumn {
     /// Its name.
     pub name: String,
-    /// Its type, as Postgres calls it; `None`: there is no such column any more.
+    /// Its type, as Postgres calls it. `None` if the column was dropped.
     pub of_type: Option<String>,
-    /// How its canonical texts are made, as `larder_kind` says. `None`: its equal values have no
-    /// one text, and each change invalidates everything.
+    /// The rule that makes its canonical texts, as `larder_kind` names it. `None` if its type has
+    /// no canonical texts, so that each change invalidates everything.
     pub kind: Option<String>,
 }
 
-impl Database {
-    /// Every watch there is; none on SQLite.
-    pub fn watches(&self) -> Result<Vec<Watch>, DatabaseError> {
-        match self.kind() {
-            DatabaseKind::Sqlite => Ok(Vec::new()),
-            DatabaseKind::Postgres => self.with(|mut session| of_session(&mut session)),
-        }
-    }
-}
-
-/// Those that a session sees.
+/// The watches that a session sees. None on SQLite.
 pub(super) fn of_session(session: &mut Session<'_>) -> Result<Vec<Watch>, DatabaseError> {
     let Session::Postgres(connection) = session else {
         return Ok(Vec::new());
     };
-    // The arguments of a trigger are stored with a NUL behind each.
+    // Postgres stores each argument of a trigger with a NUL at its end.
     let sql = "SELECT watched::regclass::text, template, parts[1], format_type(atttypid, NULL), larder_kind(atttypid, attcollation)
                FROM (
                    SELECT tgrelid, convert_from(substr(tgargs, 1, length(tgargs) - 1), getdatabaseencoding())
@@ -55,7 +44,7 @@ pub(super) fn of_session(session: &mut Session<'_>) -> Result<Vec<Watch>, Databa
     let mut watches: Vec<Watch> = Vec::new();
     for row in connection.client.query(sql, &[])? {
         let (table, template): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        let place: Option<String> = row.try_get(2)?;
+        let column: Option<String> = row.try_get(2)?;
         let of_type: Option<String> = row.try_get(3)?;
         let kind: Option<String> = row.try_get(4)?;
         let known = watches
@@ -68,7 +57,7 @@ pub(super) fn of_session(session: &mut Session<'_>) -> Result<Vec<Watch>, Databa
                 columns: Vec::new(),
             });
         }
-        if let (Some(watch), Some(name)) = (watches.last_mut(), place)
+        if let (Some(watch), Some(name)) = (watches.last_mut(), column)
             && !watch.columns.iter().any(|column| column.name == name)
         {
             watch.columns.push(WatchedColumn {

@@ -11,9 +11,7 @@
 
 use std::collections::HashMap;
 
-use uuid::Uuid;
-
-use crate::database::{Canonical, Description};
+use crate::database::{Canonical, Description, parse_uuid};
 
 /// A type whose values have several spellings, one of them canonical.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,22 +107,10 @@ impl Spelling {
 
     fn of(self, text: &str) -> Option<String> {
         match self {
-            Spelling::Uuid => uuid(text),
+            Spelling::Uuid => parse_uuid(text).map(|uuid| uuid.to_string()),
             Spelling::Integer => integer(text),
         }
     }
-}
-
-/// Braces around it are allowed, and hyphens anywhere, as Postgres does.
-fn uuid(text: &str) -> Option<String> {
-    let text = text.trim();
-    let bare = text
-        .strip_prefix('{')
-        .and_then(|text| text.strip_suffix('}'))
-        .unwrap_or(text);
-    let digits = bare.replace('-', "");
-    let uuid = Uuid::try_parse(&digits).ok().filter(|_| digits.len() == 32);
-    Some(uuid?.to_string())
 }
 
 /// A fraction of zeros and an exponent are allowed: in JSON, `7.0` and `7e0` are 7.

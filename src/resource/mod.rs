@@ -259,11 +259,8 @@ impl Resource {
             jitter,
             tally: self.tally.clone(),
         };
-        let making = origin.producer(self, &item, &own);
-        Some(Request {
-            subject: item,
-            making,
-        })
+        let producer = origin.producer(self, &item, &own);
+        Some(Request { item, producer })
     }
 
     /// The value as `transaction` sees it. `None`: it is absent, or the resource is only written.

@@ -200,7 +200,7 @@ impl News {
                     Ok(Loaded::new(listing, Lifetime::Policy))
                 });
                 Request {
-                    subject: CacheItem {
+                    item: CacheItem {
                         key: Key::new(fingerprint, &key),
                         policy: item.policy.clone(),
                         tags: item.tags.clone(),
@@ -210,7 +210,7 @@ impl News {
                         jitter: item.jitter,
                         tally: tally.clone(),
                     },
-                    making: Producer::Load(Load {
+                    producer: Producer::Load(Load {
                         limit: upstream.http.timeout(),
                         run,
                     }),

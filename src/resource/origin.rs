@@ -107,11 +107,11 @@ impl Origin {
             Origin::Composite(composite) => composite.targets(values),
             Origin::News(_) => resource
                 .request_of(values, 0, "")
-                .map_or(Vec::new(), |request| match request.making {
+                .map_or(Vec::new(), |request| match request.producer {
                     Producer::Compose(news) => news
                         .parts
                         .iter()
-                        .map(|part| InvalidationTarget::from(&part.subject.key))
+                        .map(|part| InvalidationTarget::from(&part.item.key))
                         .collect(),
                     Producer::Load(_) => Vec::new(),
                 }),

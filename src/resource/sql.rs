@@ -86,20 +86,20 @@ impl Sql {
 /// The parameters of `query` by name. `values` are in the order of the parameters.
 pub(super) fn named(
     query: &Query,
-    values: impl IntoIterator<Item = database::Value>,
+    values: impl IntoIterator<Item = database::SqlValue>,
 ) -> Vec<database::Parameter<'_>> {
     let names = query.parameters().iter().map(String::as_str);
     names.zip(values).collect()
 }
 
 /// The value of each parameter of `query`, in its order. A parameter without a value is null.
-fn bound(query: &Query, values: &Values<'_>) -> Vec<database::Value> {
-    let value = |name: &String| value_of(values, name).map_or(database::Value::Null, Into::into);
+fn bound(query: &Query, values: &Values<'_>) -> Vec<database::SqlValue> {
+    let value = |name: &String| value_of(values, name).map_or(database::SqlValue::Null, Into::into);
     query.parameters().iter().map(value).collect()
 }
 
-impl From<&ParamValue> for database::Value {
-    fn from(value: &ParamValue) -> database::Value {
+impl From<&ParamValue> for database::SqlValue {
+    fn from(value: &ParamValue) -> database::SqlValue {
         match value {
             ParamValue::Text(text) => text.as_str().into(),
             ParamValue::Integer(number) => (*number).into(),

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_json::value::RawValue;
 
-use crate::database::{Database, DatabaseError, Isolation, OutboxRow, Transaction, WrittenRow};
+use crate::database::{Database, DatabaseError, Isolation, OutboxRow, ReturnedRow, Transaction};
 use larder_cache::{Cache, InvalidationReceipt, InvalidationTarget, Purge};
 
 use super::Resource;
@@ -55,7 +55,7 @@ pub struct Written {
 
 /// What a transaction did.
 struct Done {
-    rows: Vec<WrittenRow>,
+    rows: Vec<ReturnedRow>,
     /// The names to invalidate once it is committed.
     names: Vec<String>,
     outbox_row: Option<OutboxRow>,
@@ -222,7 +222,7 @@ impl Write {
     /// everything that the resource depends on), rendered with the request's values and with each
     /// returned row. Each template is rendered with the values themselves and with their canonical
     /// texts, as the tags of entries are.
-    fn names(&self, resource: &Resource, input: &WriteInput, rows: &[WrittenRow]) -> Vec<String> {
+    fn names(&self, resource: &Resource, input: &WriteInput, rows: &[ReturnedRow]) -> Vec<String> {
         let values = input.values();
         let templates = self.settings.invalidates.as_ref();
         let own: Vec<InvalidationTarget> = match (resource.request_of(&values, 0, ""), templates) {
@@ -231,7 +231,7 @@ impl Write {
                 let names = &resource.names;
                 names.targets(&names.own_values(&values))
             }
-            (Some(own), None) => own.making.names(&own.subject).to_vec(),
+            (Some(own), None) => own.producer.targets(&own.item).to_vec(),
         };
         let mut names: Vec<String> = own.iter().map(|name| name.as_str().to_owned()).collect();
         let mut known: HashSet<String> = names.iter().cloned().collect();
@@ -265,7 +265,7 @@ impl Write {
     }
 }
 
-fn array(rows: &[WrittenRow]) -> Vec<u8> {
+fn array(rows: &[ReturnedRow]) -> Vec<u8> {
     let mut json = vec![b'['];
     for (at, row) in rows.iter().enumerate() {
         if at > 0 {

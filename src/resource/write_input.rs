@@ -41,7 +41,7 @@ pub struct WriteInput {
     /// Of the path and the query, by name.
     values: Vec<(String, ParamValue)>,
     /// Of the statement's parameters, in its order.
-    pub(super) parameters: Vec<database::Value>,
+    pub(super) parameters: Vec<database::SqlValue>,
     /// The texts of all parameters and fields as they stand in a tag, by name.
     texts: HashMap<String, String>,
     /// Their canonical texts, where those are others.
@@ -160,7 +160,7 @@ impl InputReader {
             match (field, value_of(&values, name)) {
                 (Some(raw), _) => (&**raw).into(),
                 (None, Some(value)) => value.into(),
-                (None, None) => database::Value::Null,
+                (None, None) => database::SqlValue::Null,
             }
         };
         let text = |(name, value): (&&String, &Value)| {

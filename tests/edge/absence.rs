@@ -1,4 +1,4 @@
-//! What an answer says of the cache where there is no value, and parameters that nobody declared.
+//! Cache headers of an answer without a value, and parameters that nobody declared.
 
 use super::{config, upstream};
 use testkit::larder::{Larder, LarderOptions};

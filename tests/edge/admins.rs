@@ -1,4 +1,4 @@
-//! What admins do is in the log, and keys that nobody has are counted.
+//! The audit log of admins, and the counting of unknown keys.
 
 use std::io::Write;
 
@@ -46,7 +46,7 @@ fn what_an_admin_does_is_in_the_log_with_who_and_what() {
     line(
         &larder,
         &[
-            "made",
+            "created",
             bot,
             "\"deploy bot\"",
             "admin: true",
@@ -74,7 +74,7 @@ fn what_an_admin_does_is_in_the_log_with_who_and_what() {
     let target = format!("/keys/{bot}");
     call("DELETE", &target, "req-5", ADMIN_KEY, None).expect(204);
     line(&larder, &["revoked", bot, "LARDER_ADMIN_KEY", "id=req-5"]);
-    // What was not done is not told as done, and no key is told at all.
+    // Refused actions are not logged as done, and no key is logged.
     call("DELETE", &target, "req-6", ADMIN_KEY, None).problem(404);
     call(
         "POST",
@@ -104,7 +104,7 @@ fn unknown_keys_are_counted_and_slowed_by_address_and_valid_ones_pass() {
         let _ = stream.write_all(guesses.as_bytes());
         seen.extend(statuses(&read_to_end(&mut stream)));
     }
-    // The rest of 2,000 was not looked at: after the first thirty each guess takes a connection.
+    // The rest of the 2,000 keys were not looked up: after thirty, each guess takes a permit.
     let count = |status| seen.iter().filter(|seen| **seen == status).count();
     assert!(count(401) >= 30 && count(401) < 60, "{seen:?}");
     assert_eq!(count(401) + count(429), seen.len());
@@ -123,7 +123,7 @@ fn unknown_keys_are_counted_and_slowed_by_address_and_valid_ones_pass() {
         "{log}"
     );
 
-    // From the same address, between two guesses: as behind a proxy.
+    // A valid key from the same address, as behind a proxy.
     for n in 0..5 {
         let mut stream = connect(GUILTY, larder.address()).unwrap();
         write!(stream, "GET /closed/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {valid}\r\nConnection: close\r\n\r\n")
@@ -134,7 +134,7 @@ fn unknown_keys_are_counted_and_slowed_by_address_and_valid_ones_pass() {
         let refused = read_to_end(&mut stream);
         assert!(refused.contains("retry-after: "), "{refused}");
     }
-    // Another address has thirty of its own; no key at all is no guess.
+    // Another address has its own thirty. A request without a key is not a guess.
     let other = larder.call("GET", "/closed/1").key("guess").send();
     other.problem(401);
     for _ in 0..50 {

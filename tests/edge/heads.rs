@@ -1,4 +1,4 @@
-//! Heads and bodies that do not come.
+//! Request heads and bodies that do not arrive.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! Clients that mean no good, or are merely slow, and everybody else meanwhile.
+//! Hostile and slow clients, and what everybody else notices.
 
 mod absence;
 mod admins;
@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 use testkit::larder::Larder;
 use testkit::upstream::{Behaviour, FakeUpstream, Response};
 
-/// Where the guilty come from, and where the innocent do.
+/// The addresses of the bad clients and of the good ones.
 const GUILTY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 const INNOCENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 

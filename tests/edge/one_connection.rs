@@ -1,4 +1,4 @@
-//! What is said once on a connection, and what is said twice.
+//! One connection: keep-alive, `Expect`, and headers that may stand only once.
 
 use std::io::{Read, Write};
 
@@ -72,7 +72,7 @@ fn nothing_is_served_behind_the_last_request() {
 }
 
 #[test]
-fn what_is_said_once_is_refused_when_it_is_said_twice() {
+fn a_header_that_may_stand_once_is_refused_twice() {
     let (_upstream, larder) = larder();
     let (_, key) = larder.create_key(&json!({"name": "reader"}));
     let key = format!("Bearer {key}");
@@ -205,7 +205,7 @@ fn a_body_is_asked_for_only_from_who_may_send_it() {
 }
 
 #[test]
-fn an_end_that_is_asked_for_is_said_in_the_answer_while_the_server_stops() {
+fn a_requested_close_is_in_the_answer_while_the_server_stops() {
     let (upstream, mut larder) = larder();
     upstream.hold();
     let mut stream = connect(GUILTY, larder.address()).unwrap();

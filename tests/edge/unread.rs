@@ -1,4 +1,4 @@
-//! Clients that ask for much and read nothing.
+//! Clients that ask for much and do not read it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -85,7 +85,7 @@ fn a_body_that_nobody_takes_is_in_memory_once_and_its_clients_are_cut() {
 }
 
 #[test]
-fn who_takes_a_little_at_a_time_has_the_whole() {
+fn a_client_that_reads_slowly_gets_the_whole_body() {
     let upstream = upstream();
     let larder = Larder::start(&LarderOptions::new(&config(
         "progress_timeout = \"5s\"",
@@ -108,7 +108,7 @@ fn who_takes_a_little_at_a_time_has_the_whole() {
 }
 
 #[test]
-fn who_takes_nothing_of_many_small_answers_is_cut_too() {
+fn a_client_that_reads_none_of_many_small_answers_is_cut() {
     let upstream = upstream();
     let larder = Larder::start(&LarderOptions::new(&config(
         "progress_timeout = \"500ms\"",

@@ -1,4 +1,5 @@
-//! Users and employees, as they ship: every route, on SQLite and on Postgres, with two replicas on one Redis.
+//! The shipped users and employees: every route, on SQLite and on Postgres, with two replicas on
+//! one Redis.
 
 mod refused;
 

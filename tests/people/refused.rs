@@ -1,4 +1,4 @@
-//! Writes of users and employees that are refused: by a precondition, for whose key it is, and for what they say.
+//! Refused writes of users and employees: by a precondition, a key's rights, or an invalid body.
 
 use std::sync::Barrier;
 use std::thread;
@@ -10,7 +10,7 @@ use testkit::client::Call;
 use testkit::larder::{ADMIN_KEY, Larder};
 
 #[test]
-fn of_two_writers_who_have_seen_the_same_one_wins() {
+fn of_two_writers_with_the_same_etag_one_wins() {
     on_each(|directory| {
         let body = |name: &str| json!({"name": name, "email": "x@example.org"});
         let made = directory.near().post("/users", &body("0")).expect(201);
@@ -60,7 +60,7 @@ fn of_two_writers_who_have_seen_the_same_one_wins() {
 }
 
 #[test]
-fn a_precondition_is_of_the_whole() {
+fn a_precondition_is_of_the_composite() {
     on_each(|directory| {
         let grace = json!({"name": "Grace", "title": "Admiral"});
         let made = directory.near().post("/employees", &grace).expect(201);
@@ -83,7 +83,7 @@ fn a_precondition_is_of_the_whole() {
 }
 
 #[test]
-fn who_may_read_may_not_write() {
+fn a_reader_may_not_write() {
     let directory = Directory::on_sqlite();
     let (_, key) = directory.near().create_key(&json!({"name": "reader"}));
     let near = directory.near();
@@ -116,7 +116,7 @@ fn who_may_read_may_not_write() {
 }
 
 #[test]
-fn what_does_not_fit_is_named_and_writes_nothing() {
+fn an_invalid_body_is_named_and_writes_nothing() {
     on_each(|directory| {
         let near = directory.near();
         let good = json!({"name": "Ada", "email": "ada@example.org"});

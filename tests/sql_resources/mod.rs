@@ -1,4 +1,4 @@
-//! Resources that an operator declares over SQL: a few lines of configuration and a file with a statement, no Rust.
+//! SQL resources: a few lines of configuration and a file with a statement.
 
 mod connections;
 mod spellings;

@@ -1,5 +1,5 @@
-//! One row under several spellings: whichever of them a write, a trigger or an operator names, no
-//! other one is left behind.
+//! Spellings: whichever spelling of a row a write, a trigger or an operator names, all others are
+//! invalidated.
 
 use postgres::Client;
 use serde_json::{Value, json};
@@ -86,7 +86,7 @@ fn a_watched_citext_is_fresh_under_each_spelling() {
 }
 
 #[test]
-fn what_citext_tells_apart_has_answers_of_its_own() {
+fn values_that_citext_tells_apart_have_answers_of_their_own() {
     // The locale of this database is C, where only ASCII has a case.
     let mut beside = beside(
         "CREATE EXTENSION citext; CREATE TABLE people (handle citext UNIQUE, bio text);
@@ -220,7 +220,7 @@ fn a_write_reaches_each_spelling_of_its_row() {
 }
 
 #[test]
-fn so_it_does_where_sqlite_compares_without_case_or_by_number() {
+fn a_write_reaches_each_spelling_where_sqlite_compares_without_case_or_by_number() {
     for (column, spellings) in [
         ("v TEXT COLLATE NOCASE", ["Ada", "ada", "ADA"]),
         ("v TEXT COLLATE RTRIM", ["Ada", "Ada%20", "Ada%20%20"]),
@@ -237,7 +237,7 @@ fn so_it_does_where_sqlite_compares_without_case_or_by_number() {
 }
 
 #[test]
-fn so_it_does_for_other_types_of_postgres() {
+fn a_write_reaches_each_spelling_of_other_types_of_postgres() {
     for (of_type, value, spellings) in [
         ("char(6)", "ab", ["ab", "ab%20", "ab%20%20"]),
         ("interval", "1 day", ["P1D", "PT24H", "PT1440M"]),

@@ -1,5 +1,5 @@
-//! What `check` and a start say of statements to which no request could give its values, and the
-//! way that works.
+//! Statements that no request could ever fill: `check` and `serve` report them, and say what works
+//! instead.
 
 use serde_json::json;
 
@@ -41,7 +41,7 @@ fn a_place_that_no_parameter_fills_is_refused() {
             &format!("SELECT key FROM api_keys WHERE name = {place}"),
         );
         let said = refused(&options);
-        let named = format!("the place {place}: larder gives it no value");
+        let named = format!("the placeholder {place}: larder gives it no value");
         assert!(said.contains(&named) && said.contains("line 1"), "{said}");
     }
     let postgres = PostgresServer::start();
@@ -49,7 +49,7 @@ fn a_place_that_no_parameter_fills_is_refused() {
         .env("DATABASE_URL", &postgres.new_database())
         .statement("items", "SELECT id FROM api_keys\nWHERE name = $1");
     let said = refused(&options);
-    assert!(said.contains("line 2: the place $1"), "{said}");
+    assert!(said.contains("line 2: the placeholder $1"), "{said}");
 }
 
 #[test]

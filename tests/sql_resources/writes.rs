@@ -1,4 +1,4 @@
-//! Writes that an operator declares over SQL: what they invalidate, what they refuse, and what their fields take.
+//! SQL writes: what they invalidate, what they refuse, and the types of their fields.
 
 use serde_json::{Value, json};
 
@@ -139,7 +139,7 @@ fn a_statement_that_fails_half_way_leaves_nothing() {
 }
 
 #[test]
-fn what_goes_against_a_constraint_is_named() {
+fn a_violated_constraint_is_named() {
     on_each(ORDERS, &shop(), |shop| {
         let write = |body: Value| shop.write("PATCH", "/orders/1", &body);
         let taken = write(json!({"note": "gift"}));
@@ -379,7 +379,7 @@ write.PUT = { sql = \"all\", invalidates = [\"one:{id}\"] }
 }
 
 #[test]
-fn what_was_read_may_be_written_back_as_it_is() {
+fn an_answer_may_be_written_back_as_it_is() {
     let rows = [
         ("whole", "INTEGER", "7", "7", json!(8)),
         ("number", "NUMERIC", "1.50", "1.5", json!(1.51)),

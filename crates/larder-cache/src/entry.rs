@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::clock::Micros;
 use super::coherence::{Dependency, InvalidationTarget, Stamp};
+use super::key::hash;
 use super::outcome::Staleness;
 use super::policy::{Expiry, Lifetime, Policy};
 
@@ -53,66 +54,123 @@ pub struct Entry {
     /// How long its load took.
     pub load_time: Micros,
     /// Until when it is fresh.
-    pub ends: Expiry,
-    /// For how long memory keeps it, from its fill: for its use past its end, too. Zero until then, and where it does not.
-    pub kept_for: Micros,
-    /// What tells it from a plain one; a plain one has none.
-    pub particulars: Option<Box<Extras>>,
+    pub expiry: Expiry,
+    /// How long the memory tier keeps it, counted from the fill. Includes the stale window. Zero
+    /// before the fill, or if it is not kept.
+    kept_for: Micros,
+    /// What a plain entry does not have; a plain entry has none.
+    extras: Option<Box<Extras>>,
 }
 
-/// What a plain entry does not have, in one place, so that it takes no room there. Plain are values of SQL, and of upstreams that send
-/// neither a validator nor a lifetime.
+/// What a plain entry does not have, in one place, so that it takes no room there. Plain are values
+/// of SQL, and of upstreams that send neither a validator nor a lifetime.
 #[derive(Clone, Debug, Default)]
 pub struct Extras {
-    /// What the parts of a whole depend on, each as of its own load; of what was loaded, nothing.
+    /// What the parts of a composite depend on, each as of its own load. Empty for a loaded value.
     pub of_parts: Box<[Dependency]>,
     /// How much of its TTL it was given.
-    pub life: Lifetime,
-    /// What its source knows it by when it is asked to confirm it; `None`: it cannot.
+    pub lifetime: Lifetime,
+    /// What its source knows it by when it is asked to confirm it. `None`: it cannot.
     pub validator: Option<Box<str>>,
-    /// A stale entry whose renewal failed is served without a new attempt until then, for this reason.
-    pub hold: Option<(Micros, Staleness)>,
+    /// Set on a stale entry whose reload has failed.
+    pub backoff: Option<Backoff>,
+}
+
+/// The pause after a failed load: the stale entry is served without a new attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// The end of the pause.
+    pub until: Micros,
+    /// What readers are told meanwhile.
+    pub reason: Staleness,
 }
 
 impl Extras {
-    /// For [`Entry::particulars`]: `None` if these are those of a plain entry.
-    pub fn boxed(self) -> Option<Box<Extras>> {
-        let plain = self.of_parts.is_empty()
-            && self.life == Lifetime::Policy
+    fn is_plain(&self) -> bool {
+        self.of_parts.is_empty()
+            && self.lifetime == Lifetime::Policy
             && self.validator.is_none()
-            && self.hold.is_none();
-        (!plain).then(|| Box::new(self))
+            && self.backoff.is_none()
+    }
+
+    /// What they take in memory, in bytes.
+    fn weight(&self) -> usize {
+        size_of::<Extras>()
+            + self.of_parts.len() * size_of::<Dependency>()
+            + self.validator.as_ref().map_or(0, |text| text.len())
     }
 }
 
 impl Entry {
+    /// An entry that no tier keeps yet. `own`: its tags and, last, its key. `loaded_at` and
+    /// `load_time`: when its load ended, and how long it took.
+    pub fn new(
+        value: Value,
+        own: Dependency,
+        loaded_at: Micros,
+        load_time: Micros,
+        expiry: Expiry,
+        extras: Extras,
+    ) -> Entry {
+        Entry {
+            hash: hash(value.bytes()),
+            value,
+            own,
+            loaded_at,
+            load_time,
+            expiry,
+            kept_for: 0,
+            extras: (!extras.is_plain()).then(|| Box::new(extras)),
+        }
+    }
+
+    /// The same value, not to be reloaded during this pause.
+    pub(crate) fn with_backoff(&self, backoff: Backoff) -> Entry {
+        let mut entry = self.clone();
+        entry.extras.get_or_insert_default().backoff = Some(backoff);
+        entry
+    }
+
+    /// The same entry, kept in memory from now on for this long.
+    pub(crate) fn kept(self, kept_for: Micros) -> Entry {
+        Entry { kept_for, ..self }
+    }
+
+    /// How long the memory tier keeps it, counted from the fill.
+    pub(crate) fn kept_for(&self) -> Duration {
+        Duration::from_micros(self.kept_for)
+    }
+
+    /// What it takes in memory besides its value, its names and its plain fields, in bytes.
+    pub(crate) fn extra_weight(&self) -> usize {
+        self.extras.as_ref().map_or(0, |extras| extras.weight())
+    }
+
     /// What its parts depend on: see [`Extras::of_parts`].
     pub fn of_parts(&self) -> &[Dependency] {
-        self.particulars
-            .as_ref()
-            .map_or(&[], |particulars| &particulars.of_parts)
+        self.extras.as_ref().map_or(&[], |extras| &extras.of_parts)
     }
 
     /// How much of its TTL it was given.
-    pub fn life(&self) -> Lifetime {
-        self.particulars
-            .as_ref()
-            .map_or(Lifetime::Policy, |particulars| particulars.life)
+    pub fn lifetime(&self) -> Lifetime {
+        let extras = self.extras.as_ref();
+        extras.map_or(Lifetime::Policy, |extras| extras.lifetime)
     }
 
     /// What its source knows it by: see [`Extras::validator`].
     pub fn validator(&self) -> Option<&str> {
-        self.particulars.as_ref()?.validator.as_deref()
+        self.extras.as_ref()?.validator.as_deref()
     }
 
-    /// Until when it is served stale without a new attempt, and why: see [`Extras::hold`].
-    pub fn hold(&self) -> Option<(Micros, Staleness)> {
-        self.particulars.as_ref()?.hold
+    /// The pause after its reload has failed: see [`Extras::backoff`].
+    pub fn backoff(&self) -> Option<Backoff> {
+        self.extras.as_ref()?.backoff
     }
 
-    /// Whether it may never be served past its end: absence, and what its source allows no stale use of.
-    pub(crate) fn ends_sharply(&self) -> bool {
-        self.value.is_absent() || self.life().ends_sharply()
+    /// Whether it may never be served past its fresh life: an absent value, or one whose source
+    /// forbids stale use.
+    pub(crate) fn forbids_stale(&self) -> bool {
+        self.value.is_absent() || self.lifetime().forbids_stale()
     }
 
     /// All that it depends on.
@@ -120,7 +178,8 @@ impl Entry {
         std::iter::once(&self.own).chain(self.of_parts())
     }
 
-    /// Where its load stands in the history of changes; of a whole, the earliest of its parts.
+    /// Where its load stands in the history of invalidations; of a composite, the earliest of its
+    /// parts.
     pub fn stamp(&self) -> Stamp {
         let stamps = self.dependencies().map(|dependency| dependency.stamp);
         stamps
@@ -133,24 +192,15 @@ impl Entry {
         self.own.names.split_last().map_or(&[], |(_, tags)| tags)
     }
 
-    /// When its load began; of a whole, no later than that of any part.
-    pub(crate) fn load_began(&self) -> Micros {
-        self.loaded_at.saturating_sub(self.load_time)
-    }
-
-    /// How long after its end it is still of use: to be served stale, or to be confirmed by its source.
+    /// How long after its fresh life it is still of use: to be served stale, or to be confirmed by
+    /// its source.
     pub(crate) fn use_past_end(&self, policy: &Policy) -> Duration {
         let confirmed = match self.validator() {
             Some(_) => policy.revalidate,
             None => Duration::ZERO,
         };
-        policy.longest_stale(self.ends_sharply()).max(confirmed)
+        policy.longest_stale(self.forbids_stale()).max(confirmed)
     }
-}
-
-/// The hash that entity tags are made of (XXH3, 64 bits).
-pub fn hash(bytes: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(bytes)
 }
 
 #[cfg(test)]
@@ -159,8 +209,9 @@ mod tests {
 
     #[test]
     fn a_plain_entry_takes_160_bytes() {
-        // With the two counts of its `Arc`. The allocator gives 128, 160 or 192 bytes: what goes past 160 costs each entry four words.
+        // With the two counts of its `Arc`. The allocator hands out 128, 160 or 192 bytes, so one byte
+        // more than 160 costs each entry four words.
         assert!(2 * size_of::<usize>() + size_of::<Entry>() <= 160);
-        assert!(Extras::default().boxed().is_none());
+        assert!(Extras::default().is_plain());
     }
 }

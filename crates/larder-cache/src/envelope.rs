@@ -1,12 +1,14 @@
 //! Entry <-> bytes in Redis; versioned, checksummed, never panics on any bytes.
 //!
-//! Layout, integers little-endian: `LDR` and the version (4 bytes), the load's id (8), XXH3 of all that follows (8), flags (1),
-//! epoch (8), load clock (8), moment of the load on Redis's clock (8, microseconds), fresh life (8, microseconds), duration of the
-//! load (8, microseconds), the validator as length (2; 0: none) and text, then the body to the end. Its names are in none: whoever
-//! looks for a key knows them.
+//! Layout, integers little-endian: `LDR` and the version (4 bytes), the id of the load (8), XXH3 of
+//! all that follows (8), flags (1), history id (8), load clock (8), end of the load on Redis's clock
+//! (8, microseconds), freshness lifetime (8, microseconds), duration of the load (8, microseconds),
+//! the validator as length (2; 0: none) and text, then the body to the end. The tags are not in it:
+//! whoever looks for a key knows them.
 //!
-//! Rolling deployments: a replica reads its own version only and takes any other for a miss, so two versions side by side cost
-//! loads, never wrong answers. The load's id stays where it is in every version, since the lease script compares it.
+//! Rolling deployments: a replica reads its own version only and takes any other for a miss. Two
+//! versions side by side cost loads, never wrong answers. The id of the load stays where it is in
+//! every version, since the lease script compares it.
 
 use std::time::Duration;
 
@@ -14,17 +16,19 @@ use bytes::Bytes;
 
 use super::clock::Clock;
 use super::coherence::{Dependency, HistoryId, Stamp};
-use super::entry::{Entry, Extras, Value, hash};
+use super::entry::{Entry, Extras, Value};
+use super::key::hash;
 use super::policy::{Lifetime, Policy};
 
 const HEAD: &[u8; 4] = b"LDR\x03";
 const SUMMED_FROM: usize = 20;
 const ABSENT: u8 = 1;
-const TENTH: u8 = 2;
-const EXACTLY: u8 = 4;
-const STRICTLY: u8 = 8;
+const SHORTENED: u8 = 2;
+const MAX_AGE: u8 = 4;
+const MUST_REVALIDATE: u8 = 8;
 
-/// The bytes that stand for `entry` in Redis; `load_id`: a new one for each load and each confirmation.
+/// The bytes that stand for `entry` in Redis. `load_id`: a new one for each load and each
+/// confirmation.
 pub fn encode(entry: &Entry, load_id: u64, fresh_for: Duration, clock: &Clock) -> Vec<u8> {
     let body = entry.value.bytes();
     let validator = entry.validator().unwrap_or_default();
@@ -33,16 +37,16 @@ pub fn encode(entry: &Entry, load_id: u64, fresh_for: Duration, clock: &Clock) -
     out.extend_from_slice(&load_id.to_le_bytes());
     out.extend_from_slice(&[0; 8]);
     let absent = if entry.value.is_absent() { ABSENT } else { 0 };
-    let life = match entry.life() {
-        // What is not kept comes to no envelope.
+    let lifetime = match entry.lifetime() {
+        // A value that is not stored gets no envelope.
         Lifetime::Policy | Lifetime::NoStore => 0,
-        Lifetime::Shortened => TENTH,
-        Lifetime::MaxAge(_) => EXACTLY,
-        Lifetime::MustRevalidate(_) => STRICTLY,
+        Lifetime::Shortened => SHORTENED,
+        Lifetime::MaxAge(_) => MAX_AGE,
+        Lifetime::MustRevalidate(_) => MUST_REVALIDATE,
     };
-    out.push(absent | life);
+    out.push(absent | lifetime);
     for number in [
-        entry.own.stamp.epoch.0,
+        entry.own.stamp.history.0,
         entry.own.stamp.clock,
         clock.redis_of_local(entry.loaded_at),
         super::clock::micros(fresh_for),
@@ -58,8 +62,9 @@ pub fn encode(entry: &Entry, load_id: u64, fresh_for: Duration, clock: &Clock) -
     out
 }
 
-/// The entry that `bytes` stand for, with its ends by this replica's `policy`; `own` gives what a value depends on whose load has that
-/// stamp. `None` for bytes that are no envelope of this version, or a damaged one.
+/// The entry that `bytes` stand for. It expires by this replica's `policy`. `own` returns what a
+/// value depends on whose load has that stamp. `None` for bytes that are not an envelope of this
+/// version, or a damaged one.
 pub fn decode(
     bytes: &Bytes,
     own: impl FnOnce(Stamp) -> Dependency,
@@ -71,7 +76,7 @@ pub fn decode(
         return None;
     }
     let flags = *bytes.get(SUMMED_FROM)?;
-    let [epoch, load_clock, loaded_at, fresh_for, load_time] =
+    let [history, load_clock, loaded_at, fresh_for, load_time] =
         [0, 1, 2, 3, 4].map(|i| number(bytes, SUMMED_FROM + 1 + 8 * i));
     let mut at = SUMMED_FROM + 41;
     let validator = Some(text(bytes, &mut at)?).filter(|validator| !validator.is_empty());
@@ -81,38 +86,40 @@ pub fn decode(
         Value::Absent
     };
     let said = Duration::from_micros(fresh_for?);
-    let life = match flags & !ABSENT {
+    let lifetime = match flags & !ABSENT {
         0 => Lifetime::Policy,
-        TENTH => Lifetime::Shortened,
-        EXACTLY => Lifetime::MaxAge(said),
-        STRICTLY => Lifetime::MustRevalidate(said),
+        SHORTENED => Lifetime::Shortened,
+        MAX_AGE => Lifetime::MaxAge(said),
+        MUST_REVALIDATE => Lifetime::MustRevalidate(said),
         _ => return None,
     };
     // Not in the future, however the clocks were set meanwhile.
     let loaded_at = clock.local_of_redis(loaded_at?).min(clock.now());
     let fresh_until = loaded_at.checked_add(fresh_for?)?;
-    Some(Entry {
-        hash: hash(value.bytes()),
-        own: own(Stamp {
-            epoch: HistoryId(epoch?),
-            clock: load_clock?,
-            begun: 0,
-        }),
-        loaded_at,
-        load_time: load_time?,
-        ends: policy.ends(value.is_absent(), life, jitter, fresh_until, clock.now()),
-        kept_for: 0,
-        particulars: Extras {
-            life,
-            validator: validator.map(Into::into),
-            ..Extras::default()
-        }
-        .boxed(),
-        value,
-    })
+    let own = own(Stamp {
+        history: HistoryId(history?),
+        clock: load_clock?,
+        sequence: 0,
+    });
+    let expiry = policy.expiry(
+        value.is_absent(),
+        lifetime,
+        jitter,
+        fresh_until,
+        clock.now(),
+    );
+    let extras = Extras {
+        lifetime,
+        validator: validator.map(Into::into),
+        ..Extras::default()
+    };
+    Some(Entry::new(
+        value, own, loaded_at, load_time?, expiry, extras,
+    ))
 }
 
-/// The id of the load that made the envelope, where the lease script finds it: empty for bytes too short to have one.
+/// The id of the load that made the envelope, where the lease script finds it. Empty for bytes that
+/// are too short.
 pub(crate) fn load_id(bytes: &[u8]) -> &[u8] {
     bytes.get(4..12).unwrap_or_default()
 }
@@ -160,34 +167,27 @@ mod tests {
         Dependency::unknown(stamp, Arc::default())
     }
 
-    fn entry(body: Option<Vec<u8>>, particulars: Extras, clock: &Clock) -> Entry {
+    fn entry(body: Option<Vec<u8>>, extras: Extras, clock: &Clock) -> Entry {
         let value = body.map_or(Value::Absent, |body| Value::Present(body.into()));
-        Entry {
-            hash: hash(value.bytes()),
-            value,
-            own: own(Stamp {
-                epoch: HistoryId(8),
-                clock: 9,
-                begun: 0,
-            }),
-            loaded_at: clock.now(),
-            load_time: 12_000,
-            ends: Expiry {
-                memory_until: 0,
-                fresh_until: 0,
-            },
-            kept_for: 0,
-            particulars: particulars.boxed(),
-        }
+        let stamp = Stamp {
+            history: HistoryId(8),
+            clock: 9,
+            sequence: 0,
+        };
+        let never = Expiry {
+            memory_until: 0,
+            fresh_until: 0,
+        };
+        Entry::new(value, own(stamp), clock.now(), 12_000, never, extras)
     }
 
     fn envelope(body: Vec<u8>, clock: &Clock) -> Vec<u8> {
-        let particulars = Extras {
-            life: Lifetime::Shortened,
+        let extras = Extras {
+            lifetime: Lifetime::Shortened,
             validator: Some("\"abc\"\n".into()),
             ..Extras::default()
         };
-        let entry = entry(Some(body), particulars, clock);
+        let entry = entry(Some(body), extras, clock);
         encode(&entry, 7, Duration::from_secs(1), clock)
     }
 
@@ -196,7 +196,7 @@ mod tests {
         fn round_trips(
             body: Option<Vec<u8>>,
             validator in proptest::option::of(".{1,20}"),
-            life in prop_oneof![
+            lifetime in prop_oneof![
                 Just(Lifetime::Policy),
                 Just(Lifetime::Shortened),
                 Just(Lifetime::MaxAge(Duration::from_secs(60))),
@@ -206,18 +206,18 @@ mod tests {
             let clock = Clock::new();
             clock.heard_redis(clock.now() + 3_000_000, clock.now());
             let validator = validator.map(Into::into);
-            let particulars = Extras { life, validator, ..Extras::default() };
-            let before = entry(body, particulars, &clock);
+            let extras = Extras { lifetime, validator, ..Extras::default() };
+            let before = entry(body, extras, &clock);
             let bytes = Bytes::from(encode(&before, 7, Duration::from_secs(60), &clock));
             prop_assert_eq!(load_id(&bytes), 7u64.to_le_bytes());
             let after = decode(&bytes, own, &policy(), 0, &clock).unwrap();
             prop_assert_eq!(&after.value, &before.value);
             prop_assert_eq!(after.validator(), before.validator());
             prop_assert_eq!(
-                (after.hash, after.stamp(), after.loaded_at, after.load_time, after.life()),
-                (before.hash, before.stamp(), before.loaded_at, before.load_time, before.life())
+                (after.hash, after.stamp(), after.loaded_at, after.load_time, after.lifetime()),
+                (before.hash, before.stamp(), before.loaded_at, before.load_time, before.lifetime())
             );
-            prop_assert_eq!(after.ends.fresh_until, before.loaded_at + 60_000_000);
+            prop_assert_eq!(after.expiry.fresh_until, before.loaded_at + 60_000_000);
         }
 
         #[test]

@@ -6,20 +6,19 @@ use std::time::Duration;
 /// A load that failed. Its text names no secret: it is for logs and for answers alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadError {
-    /// The source failed, or answered with something that is no value.
+    /// The source failed, or its answer is not a value.
     Failed(String),
     /// The source did not answer within its deadline.
     TooSlow(String),
-    /// The source's quota is spent by the books that are kept here; it comes back after the given
-    /// time.
+    /// The source's quota is spent, by this program's own book. It is back after the given time.
     Spent {
         /// Which source.
         what: String,
         /// How long until it may be asked again.
         retry_after: Duration,
     },
-    /// The source asks to be left alone for a while. It is not asked before that is over, unless
-    /// what is asked for is invalidated.
+    /// The source asks to be left alone for a while. It is not asked before that is over, unless the
+    /// value is invalidated.
     Paused {
         /// Which source, and its words.
         what: String,
@@ -28,8 +27,8 @@ pub enum LoadError {
         /// Whether all loads of the same share wait, or those of this key alone.
         whole_source: bool,
     },
-    /// It failed a moment ago, for that reason, and is not asked again yet.
-    Held {
+    /// A load failed a moment ago, and is not tried again yet.
+    BackingOff {
         /// The reason.
         what: String,
         /// Whether that was a source that did not answer in time.
@@ -37,7 +36,7 @@ pub enum LoadError {
         /// How long until it is asked again.
         retry_after: Duration,
     },
-    /// The source cannot do anything with what it is asked for: the request is wrong, and stays wrong.
+    /// The request is wrong, and stays wrong: the source cannot use a parameter of it.
     Unfit {
         /// Which parameter does not fit.
         parameter: String,
@@ -46,6 +45,8 @@ pub enum LoadError {
     },
     /// Too many loads run and wait already; none was begun.
     Overloaded,
+    /// Something that cannot happen has happened: this is a fault of this program.
+    Bug(String),
 }
 
 impl LoadError {
@@ -55,7 +56,7 @@ impl LoadError {
             self,
             LoadError::Spent { .. }
                 | LoadError::Paused { .. }
-                | LoadError::Held { .. }
+                | LoadError::BackingOff { .. }
                 | LoadError::Overloaded
         )
     }
@@ -70,9 +71,12 @@ impl LoadError {
         match self {
             LoadError::Spent { retry_after, .. }
             | LoadError::Paused { retry_after, .. }
-            | LoadError::Held { retry_after, .. } => Some(*retry_after),
+            | LoadError::BackingOff { retry_after, .. } => Some(*retry_after),
             LoadError::Overloaded => Some(Duration::from_secs(1)),
-            LoadError::Failed(_) | LoadError::TooSlow(_) | LoadError::Unfit { .. } => None,
+            LoadError::Failed(_)
+            | LoadError::TooSlow(_)
+            | LoadError::Unfit { .. }
+            | LoadError::Bug(_) => None,
         }
     }
 }
@@ -80,9 +84,9 @@ impl LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LoadError::Failed(what) | LoadError::TooSlow(what) | LoadError::Held { what, .. } => {
-                f.write_str(what)
-            }
+            LoadError::Failed(what)
+            | LoadError::TooSlow(what)
+            | LoadError::BackingOff { what, .. } => f.write_str(what),
             LoadError::Spent { what, retry_after } => {
                 write!(
                     f,
@@ -100,6 +104,7 @@ impl fmt::Display for LoadError {
                 write!(f, "parameter `{parameter}` does not fit; valid: {valid}")
             }
             LoadError::Overloaded => f.write_str("too many loads are waiting"),
+            LoadError::Bug(what) => write!(f, "internal error: {what}"),
         }
     }
 }
@@ -127,7 +132,8 @@ impl LoadError {
                 };
                 format!("{kind} {} {what}", retry_after.as_millis())
             }
-            LoadError::Held { what, .. } => format!("failed 0 {what}"),
+            LoadError::BackingOff { what, .. } => format!("failed 0 {what}"),
+            LoadError::Bug(_) => format!("failed 0 {self}"),
             // A parameter's name has no space.
             LoadError::Unfit { parameter, valid } => format!("unfit {parameter} {valid}"),
             LoadError::Overloaded => "overloaded 0 ".to_owned(),
@@ -162,17 +168,24 @@ impl LoadError {
         }
     }
 
-    /// One error for parts that all failed. What is true of each is true of the whole; else it simply failed.
+    /// One error for parts that all failed. What is true of each is true of the composite; otherwise
+    /// it simply failed.
     pub(crate) fn of_parts(errors: impl Iterator<Item = LoadError>) -> LoadError {
         let errors: Vec<LoadError> = errors.collect();
         if errors.is_empty() {
-            return LoadError::Failed("the parts make no whole".to_owned());
+            return LoadError::Failed("no composite can be made of the parts".to_owned());
         }
         let unfit = errors
             .iter()
             .find(|error| matches!(error, LoadError::Unfit { .. }));
         if let Some(unfit) = unfit {
             return unfit.clone();
+        }
+        let bug = errors
+            .iter()
+            .find(|error| matches!(error, LoadError::Bug(_)));
+        if let Some(bug) = bug {
+            return bug.clone();
         }
         let text = errors
             .iter()
@@ -196,11 +209,11 @@ impl LoadError {
                 what,
                 retry_after: soonest.unwrap_or(Duration::from_secs(1)),
             }
-        } else if all(|error| matches!(error, LoadError::Held { .. })) {
+        } else if all(|error| matches!(error, LoadError::BackingOff { .. })) {
             let slow = errors
                 .iter()
-                .all(|error| matches!(error, LoadError::Held { slow: true, .. }));
-            LoadError::Held {
+                .all(|error| matches!(error, LoadError::BackingOff { slow: true, .. }));
+            LoadError::BackingOff {
                 what: text,
                 slow,
                 retry_after: soonest.unwrap_or(Duration::from_secs(1)),

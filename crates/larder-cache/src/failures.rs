@@ -1,15 +1,18 @@
 //! Loads that failed a moment ago, and are not tried again yet.
 //!
-//! Promise: a source that is down is asked for one key once in a while, not once for each reader: its quota is not spent on
-//! refusals. The pause doubles from failure to failure, from a second to a tenth of the key's TTL, half a minute at most, and ends with a success.
+//! Promise: a source that is down is asked for one key once in a while, not once for each reader, so
+//! its quota is not spent on refusals. The pause doubles with each failure, from a second to a tenth
+//! of the key's TTL, and to half a minute at most. It ends with a success.
 //!
-//! A source that asks to be left alone is left alone for the time that it names: for the key that
-//! was asked for, or altogether. Such a pause does not hold for a key that was invalidated after it
-//! began, so an invalidation lifts it for what it names, on every replica.
+//! A source that asks to be left alone is left alone for the time that it names: for that key, or
+//! altogether. An invalidation after the pause began lifts it for the keys that it names, on every
+//! replica.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::clock::{Micros, micros};
 use super::coherence::Stamp;
@@ -19,9 +22,10 @@ use super::outcome::Staleness;
 use super::policy::Policy;
 use super::request::CacheItem;
 
-/// The first pause, where a tenth of the TTL is longer.
+/// The first pause, if a tenth of the TTL is longer.
 const FIRST: Duration = Duration::from_secs(1);
-/// The longest pause: a value that lives for a day is not to be missing for hours after its source has come back.
+/// The longest pause. A value with a TTL of a day must not be missing for hours after its source has
+/// come back.
 const LONGEST: Duration = Duration::from_secs(30);
 /// Keys that are remembered.
 const MOST: u64 = 10_000;
@@ -29,7 +33,8 @@ const MOST: u64 = 10_000;
 /// See the module.
 pub(crate) struct Failures {
     keys: moka::sync::Cache<Key, Failure, foldhash::fast::RandomState>,
-    /// By the share that their loads draw on. Held for one look or one change.
+    /// Pauses of whole sources, by the share that their loads draw on. The lock is held for one look
+    /// or one change.
     sources: Mutex<HashMap<Arc<str>, Failure>>,
 }
 
@@ -39,7 +44,7 @@ struct Failure {
     count: u32,
     until: Micros,
     error: LoadError,
-    /// Where the history of changes stood as it was noted.
+    /// Where the history of invalidations stood then.
     at: Stamp,
 }
 
@@ -52,16 +57,16 @@ impl Failures {
         }
     }
 
-    /// Why `subject` is not to be loaded now, if it is not. `lifted`: whether any of its names was
-    /// invalidated since.
-    pub(crate) fn held(
+    /// Why `item` is not to be loaded now, if it is not. `lifted`: whether anything that it depends on
+    /// was invalidated since that point of history.
+    pub(crate) fn pause_of(
         &self,
-        subject: &CacheItem,
+        item: &CacheItem,
         now: Micros,
         lifted: impl Fn(Stamp) -> bool,
     ) -> Option<LoadError> {
-        let of_key = self.keys.get(subject.key.as_str());
-        let of_source = || self.sources().get(&subject.share).cloned();
+        let of_key = self.keys.get(item.key.as_str());
+        let of_source = || self.sources.lock().get(&item.share).cloned();
         let holds = |failure: &Failure| failure.still_holds(now, &lifted);
         let failure = of_key.filter(holds).or_else(|| of_source().filter(holds))?;
         let retry_after = Duration::from_micros(failure.until - now);
@@ -73,7 +78,7 @@ impl Failures {
                 retry_after,
                 whole_source,
             },
-            error => LoadError::Held {
+            error => LoadError::BackingOff {
                 what: error.to_string(),
                 slow: matches!(error, LoadError::TooSlow(_)),
                 retry_after,
@@ -81,9 +86,9 @@ impl Failures {
         })
     }
 
-    /// Notes that a load of `subject` failed, at `now` and at this point of history.
-    pub(crate) fn note(&self, subject: &CacheItem, error: &LoadError, now: Micros, at: Stamp) {
-        let (key, policy) = (&subject.key, &subject.policy);
+    /// Notes that a load of `item` failed, at `now` and at this point of history.
+    pub(crate) fn note(&self, item: &CacheItem, error: &LoadError, now: Micros, at: Stamp) {
+        let (key, policy) = (&item.key, &item.policy);
         let before = self.keys.get(key.as_str());
         let before = before.map_or(0, |failure| failure.count);
         let (count, pause) = match error {
@@ -97,12 +102,13 @@ impl Failures {
                 (before + 1, (FIRST * (1 << before.min(16))).min(longest))
             }
             LoadError::Paused { retry_after, .. } => (before, *retry_after),
-            // Nobody was asked, or for nothing that could be had. The quota's own book tells when
-            // it is back, and asking that costs nothing.
+            // No source was asked, or none could have answered. The quota's own book says when it is
+            // back, and asking the book costs nothing.
             LoadError::Spent { .. }
             | LoadError::Overloaded
-            | LoadError::Held { .. }
-            | LoadError::Unfit { .. } => return,
+            | LoadError::BackingOff { .. }
+            | LoadError::Unfit { .. }
+            | LoadError::Bug(_) => return,
         };
         let failure = Failure {
             count,
@@ -113,7 +119,7 @@ impl Failures {
         match error {
             LoadError::Paused {
                 whole_source: true, ..
-            } => drop(self.sources().insert(subject.share.clone(), failure)),
+            } => drop(self.sources.lock().insert(item.share.clone(), failure)),
             _ => self.keys.insert(key.clone(), failure),
         }
     }
@@ -125,10 +131,6 @@ impl Failures {
             self.keys.invalidate(key.as_str());
         }
     }
-
-    fn sources(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Failure>> {
-        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Failure {
@@ -138,30 +140,31 @@ impl Failure {
     }
 }
 
-/// What follows for the copy at hand from a load that failed.
+/// What a failed load means for the copy at hand. Every place that keeps a copy after a failure, or
+/// waits for a part that failed, asks [`Aftermath::of`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Aftermath {
-    /// How long the copy is served without another attempt: until one makes sense, but no longer
-    /// than a fresh one would be.
-    pub(crate) hold: Duration,
+    /// How long the copy is served without another attempt: until an attempt makes sense, but no
+    /// longer than a fresh copy would be.
+    pub(crate) pause: Duration,
     /// What the readers are told who waited for the load.
-    pub(crate) told: Staleness,
-    /// What those are told who come while the copy is held.
-    pub(crate) told_later: Staleness,
+    pub(crate) for_waiters: Staleness,
+    /// What the readers are told who come during the pause.
+    pub(crate) for_later: Staleness,
 }
 
 impl Aftermath {
     pub(crate) fn of(error: &LoadError, policy: &Policy) -> Aftermath {
         let unknown = (policy.memory / 10).min(LONGEST);
-        let (told, told_later) = match error {
+        let (for_waiters, for_later) = match error {
             error if error.is_spent() => (Staleness::Spent, Staleness::Spent),
-            error if error.is_known() => (Staleness::Held, Staleness::Held),
-            _ => (Staleness::IfError, Staleness::Held),
+            error if error.is_known() => (Staleness::BackingOff, Staleness::BackingOff),
+            _ => (Staleness::IfError, Staleness::BackingOff),
         };
         Aftermath {
-            hold: error.retry_after().unwrap_or(unknown).min(policy.memory),
-            told,
-            told_later,
+            pause: error.retry_after().unwrap_or(unknown).min(policy.memory),
+            for_waiters,
+            for_later,
         }
     }
 }
@@ -175,9 +178,9 @@ mod tests {
     const S: Micros = 1_000_000;
     const SECOND: Duration = Duration::from_secs(1);
     const AT: Stamp = Stamp {
-        epoch: HistoryId(1),
+        history: HistoryId(1),
         clock: 7,
-        begun: 0,
+        sequence: 0,
     };
 
     fn policy(memory: Duration, redis: Duration) -> Policy {
@@ -192,7 +195,7 @@ mod tests {
         }
     }
 
-    fn subject(key: &str, policy: Policy) -> CacheItem {
+    fn item(key: &str, policy: Policy) -> CacheItem {
         CacheItem {
             key: Key::new(1, key),
             policy: policy.into(),
@@ -216,15 +219,15 @@ mod tests {
     #[test]
     fn pauses_double_up_to_a_tenth_of_the_ttl() {
         let failures = Failures::new();
-        let held = |subject: &CacheItem, now| failures.held(subject, now, |_| true);
+        let held = |item: &CacheItem, now| failures.pause_of(item, now, |_| true);
         let error = LoadError::Failed("no".into());
-        let k = subject("k", policy(30 * SECOND, 50 * SECOND));
+        let k = item("k", policy(30 * SECOND, 50 * SECOND));
         for pause in [1, 2, 4, 5, 5] {
             failures.note(&k, &error, 100 * S, AT);
             let pause = Duration::from_secs(pause);
             assert_eq!(held(&k, 100 * S).unwrap().retry_after(), Some(pause));
         }
-        let expected = LoadError::Held {
+        let expected = LoadError::BackingOff {
             what: "no".into(),
             slow: false,
             retry_after: SECOND,
@@ -234,7 +237,7 @@ mod tests {
         failures.clear(&k.key);
         failures.note(&k, &error, 100 * S, AT);
         assert_eq!(held(&k, 101 * S), None);
-        let short = subject("s", policy(SECOND / 2, Duration::ZERO));
+        let short = item("s", policy(SECOND / 2, Duration::ZERO));
         failures.note(&short, &error, 0, AT);
         assert!(held(&short, S / 20 - 1).is_some() && held(&short, S / 20).is_none());
     }
@@ -242,32 +245,32 @@ mod tests {
     #[test]
     fn a_pause_is_of_one_key_or_of_the_whole_source_and_can_be_lifted() {
         let policy = policy(30 * SECOND, 300 * SECOND);
-        let (a, b) = (subject("a", policy.clone()), subject("b", policy.clone()));
+        let (a, b) = (item("a", policy.clone()), item("b", policy.clone()));
         let other = CacheItem {
             share: "others".into(),
-            ..subject("c", policy)
+            ..item("c", policy)
         };
         for whole in [false, true] {
             let failures = Failures::new();
-            let held = |subject: &CacheItem, now| failures.held(subject, now, |_| false);
+            let held = |item: &CacheItem, now| failures.pause_of(item, now, |_| false);
             failures.note(&a, &paused(60, whole), 100 * S, AT);
             assert_eq!(held(&a, 150 * S), Some(paused(10, whole)));
             assert_eq!(held(&b, 150 * S), whole.then(|| paused(10, true)));
             assert_eq!(held(&other, 150 * S), None);
             assert_eq!(held(&a, 160 * S), None);
             // Each looks at its own names.
-            assert_eq!(failures.held(&a, 150 * S, |at| at == AT), None);
+            assert_eq!(failures.pause_of(&a, 150 * S, |at| at == AT), None);
         }
     }
 
     #[test]
-    fn one_function_says_how_long_a_copy_is_held_and_what_is_told() {
-        use Staleness::{Held, IfError, Spent};
+    fn one_function_says_how_long_a_copy_is_kept_without_a_load_and_what_is_told() {
+        use Staleness::{BackingOff, IfError, Spent};
         let spent = |seconds| LoadError::Spent {
             what: "guardian".into(),
             retry_after: Duration::from_secs(seconds),
         };
-        let held = LoadError::Held {
+        let held = LoadError::BackingOff {
             what: "no".into(),
             slow: false,
             retry_after: 2 * SECOND,
@@ -275,23 +278,35 @@ mod tests {
         let failed = LoadError::Failed("no".into());
         let slow = LoadError::TooSlow("no".into());
         let day = Duration::from_secs(86_400);
-        for (error, memory, hold, told, told_later) in [
+        for (error, memory, pause, for_waiters, for_later) in [
             (spent(1), 30 * SECOND, SECOND, Spent, Spent),
             (spent(3600), 30 * SECOND, 30 * SECOND, Spent, Spent),
             (paused(5, false), 30 * SECOND, 5 * SECOND, Spent, Spent),
             (paused(90, true), 30 * SECOND, 30 * SECOND, Spent, Spent),
-            (held.clone(), 30 * SECOND, 2 * SECOND, Held, Held),
-            (held, SECOND, SECOND, Held, Held),
-            (LoadError::Overloaded, 30 * SECOND, SECOND, Held, Held),
-            (failed.clone(), 30 * SECOND, 3 * SECOND, IfError, Held),
-            (slow, 30 * SECOND, 3 * SECOND, IfError, Held),
-            (failed.clone(), day, LONGEST, IfError, Held),
-            (failed, Duration::ZERO, Duration::ZERO, IfError, Held),
+            (
+                held.clone(),
+                30 * SECOND,
+                2 * SECOND,
+                BackingOff,
+                BackingOff,
+            ),
+            (held, SECOND, SECOND, BackingOff, BackingOff),
+            (
+                LoadError::Overloaded,
+                30 * SECOND,
+                SECOND,
+                BackingOff,
+                BackingOff,
+            ),
+            (failed.clone(), 30 * SECOND, 3 * SECOND, IfError, BackingOff),
+            (slow, 30 * SECOND, 3 * SECOND, IfError, BackingOff),
+            (failed.clone(), day, LONGEST, IfError, BackingOff),
+            (failed, Duration::ZERO, Duration::ZERO, IfError, BackingOff),
         ] {
             let expected = Aftermath {
-                hold,
-                told,
-                told_later,
+                pause,
+                for_waiters,
+                for_later,
             };
             let policy = policy(memory, memory);
             assert_eq!(Aftermath::of(&error, &policy), expected, "{error:?}");

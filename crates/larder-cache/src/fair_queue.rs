@@ -1,8 +1,8 @@
 //! A queue that takes from each caller in turn.
 //!
-//! Each caller has a line, and the callers take turns, so that one with a thousand jobs delays
-//! another's single job by one turn. A job that several callers wait for stands in the line of
-//! each, and is taken by whose turn comes first. Jobs that nobody waits for have one line together.
+//! Each caller has a line, and the callers take turns, so that a caller with a thousand jobs delays
+//! another's single job by one turn. A job that several callers wait for stands in each of their
+//! lines, and is taken at the first turn of any of them. Jobs that nobody waits for share one line.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -98,7 +98,7 @@ impl<T> FairQueue<T> {
         None
     }
 
-    /// The job of this id, if it waits; it does so no longer.
+    /// The job of this id, if it waits.
     pub(crate) fn get(&self, id: u64) -> Option<&T> {
         self.jobs.get(&id).map(|waiting| &waiting.job)
     }
@@ -121,9 +121,9 @@ impl<T> FairQueue<T> {
         Some(job)
     }
 
-    /// Makes room for a job of `callers` where the queue is full: takes out a job that nobody waits
-    /// for, or else the newest of the caller who has most. `None`: no caller has more than these
-    /// would have then, so that theirs is the one to refuse.
+    /// Makes room for a job of `callers` in a full queue: takes out a job that nobody waits for, or
+    /// else the newest job of the caller who has most. `None`: no caller has more jobs than these
+    /// would have then, so theirs is the one to refuse.
     pub(crate) fn make_room(&mut self, callers: &[Caller]) -> Option<T> {
         let own = |caller: &Caller| self.lines.get(&Some(*caller)).map_or(0, |own| own.waiting);
         let own = callers.iter().map(own).min()? + 1;

@@ -1,8 +1,8 @@
-//! Whether a value is the same after it was written as JSON and read again.
+//! JSON that keeps a value as it is: encode, decode, and the checks between them.
 //!
-//! JSON has no `NaN`, and one `null` for `None`, for `Some(None)` and for `Some(())`: serde_json
-//! writes them all, and what is read is another value or none. [`written`] tells of each of them
-//! where it stands. What is left is found by reading: a type whose `Deserialize` does not take what
+//! JSON has no `NaN`, and the same `null` for `None`, `Some(None)` and `Some(())`. serde_json writes
+//! them all, and decodes them as another value or not at all. [`encode`] refuses each of them and
+//! says where it stands. It also decodes what it has written: a type's `Deserialize` may refuse what
 //! its `Serialize` writes.
 
 use std::fmt::{self, Display};
@@ -10,27 +10,27 @@ use std::fmt::{self, Display};
 use serde::de::DeserializeOwned;
 use serde::ser::{self, Serialize, Serializer};
 
-/// `value` as JSON that reads back as it was written.
+/// `value` as JSON that decodes to the same value.
 ///
 /// # Errors
-/// What cannot be written, and where it stands; or why it cannot be read.
-pub(super) fn written<T: Serialize + DeserializeOwned>(value: &T) -> Result<Vec<u8>, String> {
+/// What JSON cannot represent, and where it stands; or why it cannot be decoded.
+pub(super) fn encode<T: Serialize + DeserializeOwned>(value: &T) -> Result<Vec<u8>, String> {
     let cannot = |why: &dyn Display| format!("the value cannot be stored as JSON: {why}");
-    // First: it knows the place.
+    // First, since this check knows the place.
     value.serialize(Look).map_err(|lossy| cannot(&lossy))?;
     let json = serde_json::to_vec(value).map_err(|error| cannot(&error))?;
-    match read::<T>(&json) {
+    match decode::<T>(&json) {
         Ok(_) => Ok(json),
-        Err(why) => Err(cannot(&format!("{json:.60?} {why}", json = Shown(&json)))),
+        Err(why) => Err(cannot(&format!("{json:.60?} {why}", json = Excerpt(&json)))),
     }
 }
 
-/// The `T` that `json` is. Refuses what serde would read as a `T` only by leaving members out or
-/// filling them in: it is of another type, or of another version of this one.
+/// The `T` that `json` stands for. Refuses JSON that serde would decode as a `T` only by leaving
+/// members out or filling them in: it is of another type, or of another version of this one.
 ///
 /// # Errors
-/// Why it is no `T`.
-pub(super) fn read<T: Serialize + DeserializeOwned>(json: &[u8]) -> Result<T, String> {
+/// Why it is not a `T`.
+pub(super) fn decode<T: Serialize + DeserializeOwned>(json: &[u8]) -> Result<T, String> {
     let value: T = serde_json::from_slice(json)
         .map_err(|error| format!("is not a valid {}: {error}", name::<T>()))?;
     // Members of a map may come in another order, so the length is compared.
@@ -48,9 +48,9 @@ fn name<T>() -> &'static str {
 }
 
 /// The beginning of some JSON, for an error.
-struct Shown<'j>(&'j [u8]);
+struct Excerpt<'j>(&'j [u8]);
 
-impl fmt::Debug for Shown<'_> {
+impl fmt::Debug for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = String::from_utf8_lossy(self.0);
         let most = f.precision().unwrap_or(usize::MAX);
@@ -100,7 +100,7 @@ impl ser::Error for Lossy {
     }
 }
 
-/// What a value looks like in JSON.
+/// Whether a value is `null` in JSON.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Json {
     Null,
@@ -325,12 +325,12 @@ mod tests {
     }
 
     fn kept<T: Serialize + DeserializeOwned + PartialEq + fmt::Debug>(value: T) {
-        let json = written(&value).unwrap();
-        assert_eq!(read::<T>(&json).unwrap(), value);
+        let json = encode(&value).unwrap();
+        assert_eq!(decode::<T>(&json).unwrap(), value);
     }
 
     fn refused<T: Serialize + DeserializeOwned>(value: &T, why: &str) {
-        let error = written(value).unwrap_err();
+        let error = encode(value).unwrap_err();
         assert!(error.contains(why), "{error}");
     }
 
@@ -416,15 +416,15 @@ mod tests {
 
     #[test]
     fn one_type_is_not_read_as_another_by_leaving_out_or_filling_in() {
-        let reading = written(&Reading {
+        let reading = encode(&Reading {
             name: "n".into(),
             value: Some(1.0),
         })
         .unwrap();
-        assert!(read::<Older>(&reading).is_err());
-        let older = written(&Older { name: "n".into() }).unwrap();
-        assert!(read::<Reading>(&older).is_err());
-        assert!(read::<u8>(&older).is_err());
+        assert!(decode::<Older>(&reading).is_err());
+        let older = encode(&Older { name: "n".into() }).unwrap();
+        assert!(decode::<Reading>(&older).is_err());
+        assert!(decode::<u8>(&older).is_err());
     }
 
     proptest! {
@@ -432,8 +432,8 @@ mod tests {
         fn every_finite_float_is_read_to_the_last_bit(bits: u64, small: u32) {
             let (wide, narrow) = (f64::from_bits(bits), f32::from_bits(small));
             prop_assume!(wide.is_finite() && narrow.is_finite());
-            let json = written(&(wide, narrow)).unwrap();
-            let (again, small_again) = read::<(f64, f32)>(&json).unwrap();
+            let json = encode(&(wide, narrow)).unwrap();
+            let (again, small_again) = decode::<(f64, f32)>(&json).unwrap();
             prop_assert_eq!(again.to_bits(), wide.to_bits());
             prop_assert_eq!(small_again.to_bits(), narrow.to_bits());
         }

@@ -1,38 +1,54 @@
 //! Who still waits for what a flight brings.
 //!
-//! A flight that a whole is made from is wanted for as long as somebody wants the whole. Promise: a
-//! flight that was closed because nobody wanted it takes no reader any more, so a reader that comes
-//! at that moment begins a flight of its own instead of receiving an error that is not about it.
+//! A flight that a composite is made from is wanted for as long as somebody wants the composite.
+//! Promise: a flight that was closed because nobody wanted it takes no reader any more. A reader
+//! that comes at that moment begins a flight of its own, and gets no error that is not about it.
 //!
 //! Lock order: the loaders' lock, then the lock of one interest at a time.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use super::fair_queue::Caller;
-use super::loaders::Place;
 
 /// A load that many callers wait for stands in the lines of this many of them.
 const MOST_CALLERS: usize = 8;
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Interest(Mutex<State>);
+pub(crate) struct Interest(
+    /// Protects the counts, the callers and the links; held for one look or one change.
+    Mutex<State>,
+);
 
 #[derive(Default)]
 struct State {
     /// Readers who hold a ticket.
     readers: usize,
-    /// Those of them who are known to be there still, and so have a right to a place in the queue.
+    /// Those of them who are known to be there still, and so have a right to a slot in the queue.
     present: usize,
     /// The callers of those readers, each once.
     callers: Vec<Caller>,
     /// Whether a stale copy was served in place of what the flight brings: it goes on for the next
     /// reader.
-    kept: bool,
+    is_refresh: bool,
     closed: bool,
-    wholes: Vec<Weak<Interest>>,
+    composites: Vec<Weak<Interest>>,
     parts: Vec<Weak<Interest>>,
-    place: Option<Place>,
+    /// `None`: its load does not wait in a queue.
+    slot: Option<Slot>,
+}
+
+/// The slot of a queue where a load waits: called with what has changed. The loaders make it.
+pub(crate) type Slot = Arc<dyn Fn(Change<'_>) + Send + Sync>;
+
+/// What has changed for a load that waits in a queue.
+pub(crate) enum Change<'a> {
+    /// These callers wait for it, too.
+    MoreCallers(&'a [Caller]),
+    /// Perhaps nobody wants it any more.
+    ReaderLeft,
 }
 
 /// For whom a flight is begun or joined.
@@ -41,7 +57,7 @@ pub(crate) enum Behalf {
     /// A reader.
     Reader(Caller),
     /// Another flight, which is made from this one.
-    Whole(Arc<Interest>),
+    Composite(Arc<Interest>),
 }
 
 /// What a flight is about to do with who wants it.
@@ -61,34 +77,29 @@ pub(crate) struct Reader {
 
 impl Interest {
     /// Takes part in the flight of this interest. `None`: it was closed. `Some(None)`: on behalf of
-    /// a whole, whose readers count.
+    /// a composite, whose readers count.
     pub(crate) fn board(self: &Arc<Self>, behalf: &Behalf) -> Option<Option<Reader>> {
+        let mut state = self.0.lock();
+        if state.closed {
+            return None;
+        }
         match behalf {
             Behalf::Reader(caller) => {
-                {
-                    let mut state = self.lock();
-                    if state.closed {
-                        return None;
-                    }
-                    state.readers += 1;
-                    state.present += 1;
-                }
-                self.add_callers(&[*caller]);
+                state.readers += 1;
+                state.present += 1;
+                let told = state.add_callers(&[*caller]);
+                drop(state);
+                tell_of_callers(told, &[*caller]);
                 Some(Some(Reader {
                     interest: self.clone(),
                     present: true,
                 }))
             }
-            Behalf::Whole(whole) => {
-                {
-                    let mut state = self.lock();
-                    if state.closed {
-                        return None;
-                    }
-                    state.wholes.push(Arc::downgrade(whole));
-                }
+            Behalf::Composite(composite) => {
+                state.composites.push(Arc::downgrade(composite));
+                drop(state);
                 let callers = {
-                    let mut state = whole.lock();
+                    let mut state = composite.0.lock();
                     state.parts.push(Arc::downgrade(self));
                     state.callers.clone()
                 };
@@ -99,33 +110,14 @@ impl Interest {
     }
 
     fn add_callers(&self, callers: &[Caller]) {
-        let (place, parts) = {
-            let mut state = self.lock();
-            // A renewal behind a stale copy stays what it is: its readers are answered by that
-            // copy.
-            if state.kept {
-                return;
-            }
-            for caller in callers {
-                if state.callers.len() < MOST_CALLERS && !state.callers.contains(caller) {
-                    state.callers.push(*caller);
-                }
-            }
-            (state.place.clone(), state.parts.clone())
-        };
-        if let Some(place) = place {
-            place.also_for(callers);
-        }
-        parts
-            .iter()
-            .filter_map(Weak::upgrade)
-            .for_each(|part| part.add_callers(callers));
+        let told = self.0.lock().add_callers(callers);
+        tell_of_callers(told, callers);
     }
 
-    /// The callers in whose lines its load waits; none for a renewal that nobody waits for.
+    /// The callers in whose lines its load waits; none for a refresh that nobody waits for.
     pub(crate) fn callers(&self) -> Vec<Caller> {
-        let state = self.lock();
-        if state.kept {
+        let state = self.0.lock();
+        if state.is_refresh {
             Vec::new()
         } else {
             state.callers.clone()
@@ -133,41 +125,45 @@ impl Interest {
     }
 
     /// Notes that a stale copy was served, so that the load goes on without readers.
-    pub(crate) fn keep(&self) {
-        self.lock().kept = true;
+    pub(crate) fn set_refresh(&self) {
+        self.0.lock().is_refresh = true;
     }
 
     /// Where its load waits; `None`: it waits no longer.
-    pub(crate) fn set_place(&self, place: Option<Place>) {
-        self.lock().place = place;
+    pub(crate) fn set_slot(&self, slot: Option<Slot>) {
+        self.0.lock().slot = slot;
     }
 
     /// Whether it was closed and no reader is left: nobody will see how it ends.
     pub(crate) fn is_deserted(&self) -> bool {
-        let state = self.lock();
+        let state = self.0.lock();
         state.closed && state.readers == 0
     }
 
-    /// Closes the flight, and the wholes that are made from it, if nobody wants them for this
+    /// Closes the flight, and the composites that are made from it, if nobody wants them for this
     /// `step`; returns whether it is closed.
     pub(crate) fn close_if_unwanted(&self, step: Step) -> bool {
         loop {
-            let wholes = {
-                let state = self.lock();
-                if state.closed || state.wanted(step) {
+            let composites = {
+                let state = self.0.lock();
+                if state.closed || state.is_wanted(step) {
                     return state.closed;
                 }
-                state.wholes.clone()
+                state.composites.clone()
             };
-            let mut known = wholes.iter().filter_map(Weak::upgrade);
-            if !known.all(|whole| whole.close_if_unwanted(step)) {
+            let mut known = composites.iter().filter_map(Weak::upgrade);
+            if !known.all(|composite| composite.close_if_unwanted(step)) {
                 return false;
             }
-            let mut state = self.lock();
-            // Otherwise somebody came meanwhile.
-            if !state.wanted(step) && state.wholes.len() == wholes.len() {
+            let mut state = self.0.lock();
+            // Look again:
+            //
+            // 1. This finds no reader and no wanted composite, and lets go of the lock.
+            // 2. A reader or another composite boards.
+            // 3. Closing now would end their flight with an error that is not about them.
+            if !state.is_wanted(step) && state.composites.len() == composites.len() {
                 state.closed = true;
-                state.place = None;
+                state.slot = None;
                 return true;
             }
         }
@@ -175,41 +171,64 @@ impl Interest {
 
     /// Takes its load, and those of its parts, out of the queue if nobody wants them any more.
     fn settle(&self) {
-        let (place, parts) = {
-            let state = self.lock();
-            (state.place.clone(), state.parts.clone())
+        let (slot, parts) = {
+            let state = self.0.lock();
+            (state.slot.clone(), state.parts.clone())
         };
-        if let Some(place) = place {
-            place.leave_if_unwanted();
+        if let Some(slot) = slot {
+            slot(Change::ReaderLeft);
         }
         parts
             .iter()
             .filter_map(Weak::upgrade)
             .for_each(|part| part.settle());
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+/// Who has to be told of new callers: the slot and the parts.
+type Told = (Option<Slot>, Vec<Weak<Interest>>);
+
+/// Tells them, outside the lock.
+fn tell_of_callers((slot, parts): Told, callers: &[Caller]) {
+    if let Some(slot) = slot {
+        slot(Change::MoreCallers(callers));
     }
+    parts
+        .iter()
+        .filter_map(Weak::upgrade)
+        .for_each(|part| part.add_callers(callers));
 }
 
 impl State {
-    fn wanted(&self, step: Step) -> bool {
+    fn add_callers(&mut self, callers: &[Caller]) -> Told {
+        // A refresh behind a stale copy stays what it is: that copy answers its readers.
+        if self.is_refresh {
+            return Told::default();
+        }
+        for caller in callers {
+            if self.callers.len() < MOST_CALLERS && !self.callers.contains(caller) {
+                self.callers.push(*caller);
+            }
+        }
+        (self.slot.clone(), self.parts.clone())
+    }
+
+    fn is_wanted(&self, step: Step) -> bool {
         let waiting = match step {
             Step::Wait => self.present,
             Step::Begin => self.readers,
         };
-        !self.closed && (self.kept || waiting > 0)
+        !self.closed && (self.is_refresh || waiting > 0)
     }
 }
 
 impl Reader {
-    /// The reader may be gone: it takes what a load brings that runs, but has no right to a place
-    /// in the queue any more.
+    /// The reader may be gone: it takes what a running load brings, but has no right to a slot in
+    /// the queue any more.
     pub(crate) fn step_back(&mut self) {
         if std::mem::take(&mut self.present) {
             let last = {
-                let mut state = self.interest.lock();
+                let mut state = self.interest.0.lock();
                 state.present -= 1;
                 state.present == 0
             };
@@ -219,15 +238,15 @@ impl Reader {
         }
     }
 
-    /// See [`Interest::keep`].
-    pub(crate) fn keep(&self) {
-        self.interest.keep();
+    /// See [`Interest::set_refresh`].
+    pub(crate) fn set_refresh(&self) {
+        self.interest.set_refresh();
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
         self.step_back();
-        self.interest.lock().readers -= 1;
+        self.interest.0.lock().readers -= 1;
     }
 }

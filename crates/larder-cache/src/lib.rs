@@ -1,12 +1,17 @@
-//! FLOOR 0: the two-tier cache.
+//! A two-tier cache: memory and Redis, with a bound on staleness.
 //!
-//! [`Cache`] is the one door. A value is bytes under a [`Key`]; it is served from this process's memory, else from Redis, else it
-//! is made by a [`Load`] on a blocking thread, and both tiers are filled on the way back. The core is synchronous and knows
-//! neither HTTP nor SQL: a [`Ticket`] is a plain `Future` that needs no runtime, and it can be waited for on a thread.
+//! [`Cache`] is the one door. A value is bytes under a [`Key`]. It is served from this process's
+//! memory, else from Redis; else a [`Load`] makes it on a blocking thread, and both tiers are filled
+//! on the way back. The cache is synchronous and knows neither HTTP nor SQL. A [`Ticket`] is a plain
+//! `Future` that needs no runtime, and a thread can wait for it.
 //!
-//! Promises: [`Cache::get`] never blocks and never waits for a lock that a load can hold. One key is loaded once at a time in this
-//! process, and once across all replicas while Redis is up. A tier that fails is a miss, never an error. A load that began before
-//! a change is told from one that began after it by its load clock.
+//! Promises:
+//!
+//! - [`Cache::get`] never blocks and never waits for a lock that a load can hold.
+//! - A key is loaded once at a time in this process, and once across all replicas while Redis is up.
+//! - A tier that fails is a miss, never an error.
+//! - A value whose load began before an invalidation of it is not served after that invalidation: the
+//!   load clock tells the two apart.
 //!
 //! # In a program of your own
 //!
@@ -28,7 +33,8 @@
 //! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // Memory alone. With `.redis("redis://...")` it shares values and invalidations with every process that does the same.
+//! // Memory alone. With `.redis("redis://...")` it shares values and invalidations with every
+//! // process that does the same.
 //! let cache = Cache::builder().memory(64 << 20).prefix("shop").build()?;
 //! // Fresh for 10 s in this process and for a minute in Redis; older for a day where a load fails.
 //! let policy = Policy::new(Duration::from_secs(10), Duration::from_secs(60))
@@ -36,8 +42,8 @@
 //!
 //! // The name and the version are what other processes know the type by.
 //! let users = cache.typed::<User>("user", 1)?;
-//! let wanted = TaggedKey::new().with("id", 42).tag("user:42");
-//! let (user, outcome) = users.get_or_load(wanted, &policy, || from_the_database(42))?;
+//! let key = TaggedKey::new().with("id", 42).tag("user:42");
+//! let (user, outcome) = users.get_or_load(key, &policy, || from_the_database(42))?;
 //! println!("{} {outcome:?}", user.name);
 //!
 //! // After a change, in every process that shares the Redis:
@@ -50,8 +56,8 @@
 //! - [`Cache::typed`] names a type and its version. A value is what serde_json writes and reads
 //!   back as it was: one that JSON would change (`NaN`, `Some(None)`, a map with keys that are no
 //!   text) is an error of its load, which says where it stands.
-//! - [`TaggedKey`] says which value of the type, and its tags. `Ok(None)` from [`Typed::find_or_load`]
-//!   is kept as an absence.
+//! - [`TaggedKey`] says which value of the type, and its tags. `Ok(None)` from
+//!   [`Typed::find_or_load`] is kept as an absence.
 //! - [`Outcome`] says how it was found: in memory, in Redis, by a load, or stale and why.
 //! - [`Typed::get_or_load`] blocks while it is not in memory. An async server awaits
 //!   [`Typed::get_or_load_async`], which takes no thread, and calls [`Cache::invalidate`] off its
@@ -63,25 +69,25 @@
 //!
 //! `examples/embedded.rs` and `examples/actix.rs` are whole programs.
 
+mod answer;
 mod builder;
+mod bus;
 mod clock;
 mod coherence;
-mod compose;
-mod core;
+mod composition;
 mod entry;
 mod envelope;
 mod error;
 mod failures;
 mod fair_queue;
 mod faithful;
-mod flight;
+mod freshness;
 mod interest;
 mod invalidation;
 mod key;
 mod loaders;
-mod loading;
-mod memory_tier;
-mod miss;
+mod lookup;
+mod memory;
 mod open;
 mod outcome;
 mod policy;
@@ -91,48 +97,51 @@ mod request;
 mod secret;
 mod settings;
 mod shares;
+mod single_flight;
 mod stats;
 mod status;
 #[cfg(test)]
 mod tests;
-mod ticket;
+mod thread;
+mod tiers;
 mod typed;
-mod verdict;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::coherence::bus::{self, BusParts};
-use self::coherence::{Mirror, Scripts, Seen};
-use self::core::{Core, Proof};
+use self::bus::Bus;
+use self::coherence::{Mirror, Scripts};
 use self::failures::Failures;
-use self::flight::Flights;
+use self::freshness::Evidence;
+use self::interest::Behalf;
 use self::loaders::Loaders;
-use self::memory_tier::MemoryTier;
+use self::lookup::{Accepts, begin};
+use self::memory::MemoryTier;
 use self::open::Open;
 use self::redis_tier::RedisTier;
 use self::settings::RedisChoice;
-use self::typed::TypedParts;
+use self::single_flight::Flights;
+use self::tiers::Tiers;
+use self::typed::TypedShared;
 
+pub use self::answer::{Answer, LookupResult, Trace};
 pub use self::builder::CacheBuilder;
+pub use self::bus::Replica;
 pub use self::clock::{Clock, Micros, micros};
 pub use self::coherence::{Dependency, HistoryId, InvalidationTarget, Purge, Stamp};
-#[doc(hidden)] // For the server.
-pub use self::entry::hash;
-pub use self::entry::{Entry, Extras, Value};
+pub use self::entry::{Backoff, Entry, Extras, Value};
 #[doc(hidden)] // For benches/micro alone: no embedder has a use for these bytes.
 pub use self::envelope::{decode as decode_envelope, encode as encode_envelope};
 pub use self::error::LoadError;
 pub use self::fair_queue::Caller;
-pub use self::flight::LookupResult;
+pub use self::freshness::Decision;
 pub use self::invalidation::InvalidationReceipt;
 #[doc(hidden)] // For the server.
-pub use self::key::unescaped;
+pub use self::key::hash;
 pub use self::key::{Key, KeyText, Tag, escape_into};
 pub use self::loaders::ShareStatus;
-pub use self::outcome::{Answer, Outcome, Staleness, Trace};
-pub use self::policy::{Expiry, Freshness, Lifetime, Policy, StaleRules};
+pub use self::outcome::{Outcome, Staleness};
+pub use self::policy::{Expiry, Lifetime, Policy, StaleRules};
 pub use self::random::random;
 pub use self::redis_tier::fault::{RedisDown, RedisState};
 pub use self::redis_tier::pool::RedisPool;
@@ -147,38 +156,32 @@ pub use self::secret::Secret;
 pub use self::settings::{
     CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisSettings,
 };
+pub use self::single_flight::Ticket;
 pub use self::stats::{Tally, Totals};
-pub use self::status::{BusState, MemorySize, Replica};
-pub use self::ticket::Ticket;
+pub use self::status::{BusState, MemorySize};
 pub use self::typed::{TaggedKey, Typed, TypedTicket};
-
-/// How long Redis may take to reply to the bus at least, unless `max_staleness` is shorter; otherwise
-/// five times what the pool allows.
-const BUS_REPLY: Duration = Duration::from_millis(500);
-
-/// How long names are remembered at least.
-const NAMES_KEPT: Duration = Duration::from_secs(3600);
 
 /// The two-tier cache. Cheap to clone; clones are the same cache.
 ///
-/// It closes with its last clone, and with the last [`Typed`] and [`TypedTicket`] made from it. That
-/// blocks only while an invalidation is pending, for [`CacheBuilder::delivery`] (a second by
+/// It closes with its last clone, and with the last [`Typed`] and [`TypedTicket`] made from it.
+/// That blocks only while an invalidation is pending, for [`CacheBuilder::delivery`] (a second by
 /// default) at most. Its threads and its connections to Redis end within a second of that; a thread
 /// that runs a load ends with the load. A name server that does not answer can hold a thread
 /// longer.
 #[derive(Clone)]
 pub struct Cache {
-    core: Arc<Core>,
-    bus: Arc<BusParts>,
-    typed: Arc<TypedParts>,
+    tiers: Arc<Tiers>,
+    bus: Arc<Bus>,
+    typed: Arc<TypedShared>,
     open: Arc<Open>,
 }
 
 impl Cache {
-    /// A cache over this process's memory and the Redis of these settings, which is looked for in the background.
+    /// A cache over this process's memory and the Redis of these settings, which is looked for in
+    /// the background.
     ///
-    /// # Errors
-    /// If the Redis URL is not valid or a thread cannot be started. A Redis that is down is no error.
+    /// # Errors If the Redis URL is not valid or a thread cannot be started. A Redis that is down
+    /// is no error.
     pub fn start(
         memory: &MemorySettings,
         redis: &RedisSettings,
@@ -205,40 +208,28 @@ impl Cache {
         let clock = Arc::new(Clock::new());
         let scripts = Arc::new(Scripts::new(&redis.prefix));
         let tier = Arc::new(MemoryTier::new(memory));
-        let drop_memory = tier.clone();
-        let saw = Box::new(move |seen| match seen {
-            Seen::Same | Seen::Retired | Seen::Other => {}
-            // What was loaded alone has no place in a history that others write, too.
-            Seen::First => drop_memory.clear(),
-        });
+        // What was loaded alone has no place in a history that others write, too.
+        let memory = tier.clone();
+        let on_first_history = Box::new(move || memory.clear());
         let pool = RedisPool::start(
             redis,
             choice,
             mirror.clone(),
             clock.clone(),
             scripts.clone(),
-            saw,
+            on_first_history,
         )?;
-        let reply = BUS_REPLY
-            .max(redis.timeout * 5)
-            .min(coherence.max_staleness);
+        let pool_timeout = redis.timeout;
         let redis = RedisTier::start(pool, &redis.prefix, mirror.clone(), scripts.clone())?;
-        let parts = Arc::new(BusParts {
-            mirror: mirror.clone(),
-            clock: clock.clone(),
+        let bus = Arc::new(Bus::new(
+            mirror.clone(),
+            clock.clone(),
             scripts,
-            settings: coherence.clone(),
-            replica: format!("{:016x}", random()),
-            longest_life: AtomicU64::new(micros(NAMES_KEPT)),
-            about: Mutex::default(),
-            started: Instant::now(),
-            gaps_repaired: AtomicU64::new(0),
-            listeners: Mutex::default(),
-            held: redis.held().clone(),
-            reply,
-            closed: AtomicBool::new(false),
-        });
-        let core = Arc::new(Core {
+            coherence.clone(),
+            redis.leases().clone(),
+            pool_timeout,
+        ));
+        let tiers = Arc::new(Tiers {
             memory: tier,
             redis,
             flights: Arc::new(Flights::new()),
@@ -248,56 +239,68 @@ impl Cache {
             clock,
             max_staleness: coherence.max_staleness,
         });
-        let open = Arc::new(Open::new(core.clone(), parts.clone()));
-        if core.redis.pool().is_used() {
-            let pool = core.redis.pool();
-            bus::start(&parts, pool.connector(), pool.health().clone())?;
+        let open = Arc::new(Open::new(tiers.clone(), bus.clone()));
+        if tiers.redis.pool().is_used() {
+            bus.start(tiers.redis.pool().connector())?;
         }
         Ok(Cache {
-            core,
-            bus: parts,
+            tiers,
+            bus,
             typed: Arc::default(),
             open,
         })
     }
 
-    /// What memory may answer with under the key of this text, to a reader who knows of changes up to the clock `after` (zero: of
-    /// none). Does not block.
-    pub fn get(&self, key: &str, policy: &Policy, after: u64) -> Option<Answer> {
-        self.get_at(key, policy, after, self.core.clock.now())
+    /// What memory may answer with under the key of this text. `after`: a clock of an invalidation
+    /// that the reader knows of; the answer must not be older. Does not block.
+    pub fn get(&self, key: &str, policy: &Policy, after: Option<u64>) -> Option<Answer> {
+        self.get_at(key, policy, after, self.tiers.clock.now())
     }
 
-    /// The same for a reader who came at `now` by [`Cache::clock`], not long ago, and has looked at the clock already.
-    pub fn get_at(&self, key: &str, policy: &Policy, after: u64, now: Micros) -> Option<Answer> {
-        self.core.look(key, policy, after, now)
+    /// The same for a reader who came at `now` by [`Cache::clock`], not long ago, and has looked at
+    /// the clock already.
+    pub fn get_at(
+        &self,
+        key: &str,
+        policy: &Policy,
+        after: Option<u64>,
+        now: Micros,
+    ) -> Option<Answer> {
+        self.tiers.look(key, policy, after, now)
     }
 
-    /// A claim to the answer for `request`: from Redis, from a load that is under way, or from one that this call begins. Does
-    /// not block; the ticket can be awaited or waited for.
+    /// A claim to the answer for `request`: from Redis, from a load under way, or from one that this
+    /// call begins. Does not block; the ticket can be awaited or waited for.
     pub fn fetch(&self, request: Request) -> Ticket {
         self.fetch_for(request, Caller::default())
     }
 
-    /// The same on behalf of `caller`: where loads have to wait, callers take turns.
+    /// The same on behalf of `caller`: if loads have to wait, callers take turns.
     pub fn fetch_for(&self, request: Request, caller: Caller) -> Ticket {
-        self.core.fetch(request, caller, Proof::Mirror)
+        self.begin(request, caller, Accepts::Copies(Evidence::NotAsked))
     }
 
-    /// The same for a reader who knows of a change with the clock `after` that this replica may not
-    /// have heard of yet: asks Redis what became of the names first, and loads anew if it does not
-    /// answer. A clock that no history can have given yet is no reason to load. Blocks for that
-    /// round trip.
+    /// The same for a reader who knows of an invalidation with the clock `after`, which this
+    /// replica may not have heard of yet: asks Redis first what was invalidated, and loads anew if
+    /// Redis does not answer. A clock that no history can have given yet is no reason to load.
+    /// Blocks for that round trip.
     pub fn fetch_after(&self, request: Request, caller: Caller, after: u64) -> Ticket {
-        let core = &self.core;
-        if core.has_heard(after) && core.mirror.is_trusted(core.clock.now()) {
-            return core.fetch(request, caller, Proof::Mirror);
-        }
-        let names = request.making.names(&request.subject);
-        match core.redis.ask_names(&request.subject.key, &names) {
-            Ok(()) => core.fetch(request, caller, Proof::Verified),
-            Err(_) if core.is_ahead(after) => core.fetch(request, caller, Proof::Mirror),
-            Err(_) => core.fetch(request, caller, Proof::Fresh),
-        }
+        let tiers = &self.tiers;
+        let accepts = if tiers.has_heard(after) && tiers.mirror.is_trusted(tiers.clock.now()) {
+            Accepts::Copies(Evidence::NotAsked)
+        } else {
+            let targets = request.producer.targets(&request.item);
+            match tiers.ask(&request.item.key, &targets) {
+                Evidence::Verified => Accepts::Copies(Evidence::Verified),
+                _ if tiers.is_ahead(after) => Accepts::Copies(Evidence::NotAsked),
+                _ => Accepts::NewLoad,
+            }
+        };
+        self.begin(request, caller, accepts)
+    }
+
+    fn begin(&self, request: Request, caller: Caller, accepts: Accepts) -> Ticket {
+        begin(&self.tiers, request, &Behalf::Reader(caller), accepts, None)
     }
 
     /// Memory, else Redis, else the source, waiting on this thread for at most `limit`.
@@ -305,39 +308,163 @@ impl Cache {
     /// # Errors
     /// What the load ended with, if no stale copy may stand in for it.
     pub fn answer(&self, request: Request, limit: Duration) -> LookupResult {
-        match self.get(request.subject.key.as_str(), &request.subject.policy, 0) {
+        match self.get(request.item.key.as_str(), &request.item.policy, None) {
             Some(answer) => Ok(answer),
             None => self.fetch(request).wait(limit),
         }
     }
 
-    /// Sets a part of `max_loads` and `max_queue` aside for each of the shares with these names,
-    /// which loads of other shares cannot take: see [`CacheItem::share`]. One that is not named here
-    /// has its part from its first load on.
+    /// Sets a part of `max_loads` and `max_queue` aside for each of the shares with these names; loads
+    /// of other shares cannot take it. See [`CacheItem::share`]. A share that is not named here has
+    /// its part from its first load on.
     pub fn set_aside(&self, shares: impl IntoIterator<Item = Arc<str>>) {
-        self.core.loaders.set_aside(shares);
+        self.tiers.loaders.set_aside(shares);
     }
 
-    /// What runs and waits of each share of the loads.
+    /// How many loads of each share run and wait.
     pub fn shares(&self) -> Vec<ShareStatus> {
-        self.core.loaders.status()
+        self.tiers.loaders.status()
     }
 
-    /// Names are remembered for as long as an entry can live: for this long at least, or longer if that was said before.
+    /// Invalidated targets are remembered for as long as an entry can live: for `longest_life`, an
+    /// hour, or what an earlier call said, whichever is longest.
     pub fn remember_names_for(&self, longest_life: Duration) {
-        let keep = longest_life.max(NAMES_KEPT);
-        self.bus
-            .longest_life
-            .fetch_max(micros(keep), Ordering::Relaxed);
+        self.bus.remember_for(longest_life);
+    }
+
+    /// Invalidates these targets, here at once and on every replica within `max_staleness`.
+    ///
+    /// Blocks for a round trip to Redis, and one more for each thousand targets. In a cache that
+    /// has just been made, it also blocks until a configured Redis was looked for once: for four
+    /// times what a connection may take at most, a second by default.
+    ///
+    /// While Redis cannot take it, it holds here and is pending. [`Cache::wait_delivered`] waits
+    /// until it is delivered, and so does dropping the last clone. Without targets nothing is
+    /// invalidated, and the receipt has the last clock that was heard.
+    pub fn invalidate(&self, targets: &[InvalidationTarget], purge: Purge) -> InvalidationReceipt {
+        invalidation::invalidate(&self.tiers, &self.bus, targets, purge)
+    }
+
+    /// Waits until Redis has taken every pending invalidation, or `limit` has passed. Returns
+    /// whether none is pending.
+    pub fn wait_delivered(&self, limit: Duration) -> bool {
+        self.tiers.mirror.pending.wait_empty(limit)
+    }
+
+    /// Calls `listener` with each target that is invalidated, here or elsewhere. It must not block.
+    /// A listener that holds a clone of the cache keeps it open for ever.
+    pub fn on_invalidation(
+        &self,
+        listener: impl Fn(&InvalidationTarget, Purge) + Send + Sync + 'static,
+    ) {
+        self.bus.listen(listener);
+    }
+
+    /// How the bus is.
+    pub fn bus(&self) -> BusState {
+        let mirror = &self.tiers.mirror;
+        let history = mirror.history();
+        BusState {
+            trusted: mirror.is_trusted(self.tiers.clock.now()),
+            clock: history.applied(),
+            gaps_repaired: self.bus.gaps_repaired(),
+            pending: mirror.pending.len(),
+            names: history.target_count(),
+        }
+    }
+
+    /// Waits until memory is trusted and Redis can be asked, or `limit` has passed. Returns whether
+    /// memory is trusted.
+    pub fn wait_trusted(&self, limit: Duration) -> bool {
+        let began = Instant::now();
+        let trusted = self.tiers.mirror.wait_trusted(&self.tiers.clock, limit);
+        if trusted && !self.is_alone() {
+            // The bus has connections of its own and may be ready a moment before the pool.
+            let left = limit.saturating_sub(began.elapsed());
+            self.tiers.redis.pool().health().wait_answers(left);
+        }
+        trusted
+    }
+
+    /// Whether no Redis was ever found, so that this process is alone.
+    pub fn is_alone(&self) -> bool {
+        self.tiers.mirror.is_alone()
+    }
+
+    /// Whether everything up to this clock was heard here.
+    pub fn has_heard(&self, clock: u64) -> bool {
+        self.tiers.has_heard(clock)
+    }
+
+    /// The id of this replica.
+    pub fn replica(&self) -> &str {
+        self.bus.replica()
+    }
+
+    /// Sets what this replica says of itself to the others: the members of a JSON object, without
+    /// its braces.
+    pub fn describe(&self, members: &str) {
+        self.bus.describe(members);
+    }
+
+    /// What this replica says of itself, as the others hear it.
+    pub fn about(&self) -> serde_json::Value {
+        let mut about: serde_json::Value =
+            serde_json::from_str(&self.bus.about()).unwrap_or_default();
+        about["id"] = self.replica().into();
+        about
+    }
+
+    /// The replicas that spoke of themselves lately, this one among them. Blocks for a round trip.
+    ///
+    /// # Errors
+    /// [`RedisDown`] if Redis cannot be asked.
+    pub fn replicas(&self) -> Result<Vec<Replica>, RedisDown> {
+        self.bus.replicas(self.tiers.redis.pool())
+    }
+
+    /// The entry in memory under the key of this text, whether or not it may be served, and what
+    /// may be done with it while this replica is connected.
+    pub fn inspect(&self, key: &str, policy: &Policy) -> Option<(Arc<Entry>, Decision)> {
+        let (entry, now) = (self.tiers.memory.get(key)?, self.tiers.clock.now());
+        let decision = self.tiers.decide(&entry, Evidence::Trusted, policy, now);
+        Some((entry, decision))
+    }
+
+    /// The targets that an entry depends on, each with the clock of its last invalidation that is
+    /// known here.
+    pub fn invalidated(&self, entry: &Entry) -> Vec<(InvalidationTarget, Option<u64>)> {
+        let mut all: Vec<(InvalidationTarget, Option<u64>)> = Vec::new();
+        for (target, clock) in entry.dependencies().flat_map(Dependency::invalidated) {
+            if !all.iter().any(|(known, _)| *known == target) {
+                all.push((target, clock));
+            }
+        }
+        all
+    }
+
+    /// What memory holds now.
+    pub fn memory_size(&self) -> MemorySize {
+        let (entries, bytes, evictions) = self.tiers.memory.size();
+        MemorySize {
+            entries,
+            bytes,
+            evictions,
+        }
     }
 
     /// The connections to Redis, for what else all replicas count together.
     pub fn redis(&self) -> &RedisPool {
-        self.core.redis.pool()
+        self.tiers.redis.pool()
     }
 
     /// This replica's time.
     pub fn clock(&self) -> &Arc<Clock> {
-        &self.core.clock
+        &self.tiers.clock
     }
 }
+
+/// Compiles and runs the example in the crate's page.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExample;

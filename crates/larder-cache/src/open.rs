@@ -1,28 +1,27 @@
-//! An open cache: closed when the last of its clones is dropped.
+//! An open cache. It is closed when the last of its clones is dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::coherence::bus::BusParts;
-use super::core::Core;
+use super::bus::Bus;
+use super::tiers::Tiers;
 
-/// How long closing waits for pending invalidations to be delivered, unless the builder says
-/// otherwise.
+/// How long closing waits for pending invalidations, unless the builder says otherwise.
 pub(super) const DELIVERY: Duration = Duration::from_secs(1);
 
-/// See the module. Every clone of a cache holds it; nothing that a thread of the cache runs does,
-/// but for a load that was given a clone.
+/// See the module. Every clone of a cache has it. No thread of the cache has it, except a load that
+/// was given a clone.
 pub(super) struct Open {
-    core: Arc<Core>,
-    bus: Arc<BusParts>,
+    tiers: Arc<Tiers>,
+    bus: Arc<Bus>,
     /// How long closing may wait.
     pub(super) delivery: Duration,
 }
 
 impl Open {
-    pub(super) fn new(core: Arc<Core>, bus: Arc<BusParts>) -> Open {
+    pub(super) fn new(tiers: Arc<Tiers>, bus: Arc<Bus>) -> Open {
         Open {
-            core,
+            tiers,
             bus,
             delivery: DELIVERY,
         }
@@ -31,7 +30,7 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let pending = &self.core.mirror.pending;
+        let pending = &self.tiers.mirror.pending;
         if !pending.wait_empty(self.delivery) {
             log::warn!(
                 "{} pending invalidations are lost: Redis did not take them within {:?}",
@@ -40,8 +39,8 @@ impl Drop for Open {
             );
         }
         self.bus.close();
-        // Loads first: what a read that is given up would load has no place any more.
-        self.core.loaders.close();
-        self.core.redis.close();
+        // Loads first: a read that ends with the tier must not begin a load.
+        self.tiers.loaders.close();
+        self.tiers.redis.close();
     }
 }

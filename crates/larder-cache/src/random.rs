@@ -1,11 +1,14 @@
-//! Numbers that no other process draws: for jitter and for identities of loads and requests, not for secrets.
+//! Numbers that no other process draws: for jitter and for identities of loads and requests. They
+//! are not fit for secrets.
 
 use std::cell::Cell;
 
-/// The next one. Costs no lock and no system call, but for the first on a thread.
+use super::clock::Clock;
+
+/// The next number. Takes no lock and makes no system call, except for the first on a thread.
 pub fn random() -> u64 {
-    thread_local!(static STATE: Cell<u64> = Cell::new(super::coherence::HistoryId::random().0));
-    // SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014), seeded by the system.
+    thread_local!(static STATE: Cell<u64> = Cell::new(seed()));
+    // SplitMix64, from Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014.
     STATE.with(|state| {
         let next = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         state.set(next);
@@ -15,12 +18,22 @@ pub fn random() -> u64 {
     })
 }
 
+/// A random number from the operating system.
+pub(crate) fn seed() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| {
+        // The machine has no randomness. Time and process id differ between any two calls that
+        // matter here.
+        let now = Clock::new().now();
+        now.rotate_left(20) ^ u64::from(std::process::id())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn threads_draw_different_numbers() {
+    fn threads_draw_different_random_numbers() {
         let draw = || (0..100).map(|_| super::random()).collect::<Vec<_>>();
         let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(draw)).collect();
         let drawn: HashSet<u64> = threads

@@ -1,14 +1,15 @@
-//! What a look-up asks for: a key, what its resource allows, and how to make the value when no tier has it.
+//! What a lookup asks for: a key, what its resource allows, and how to make the value if no tier has
+//! it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::answer::LookupResult;
 use super::coherence::InvalidationTarget;
 use super::entry::Value;
 use super::error::LoadError;
-use super::flight::LookupResult;
 use super::key::{Key, Tag};
 use super::policy::{Lifetime, Policy};
 use super::stats::Tally;
@@ -16,27 +17,28 @@ use super::stats::Tally;
 /// See the module.
 pub struct Request {
     /// What it is about.
-    pub subject: CacheItem,
+    pub item: CacheItem,
     /// How the value is made.
-    pub making: Producer,
+    pub producer: Producer,
 }
 
-/// What a look-up is about.
+/// What a lookup is about.
 pub struct CacheItem {
     /// What is asked for.
     pub key: Key,
     /// How long it may be served.
     pub policy: Arc<Policy>,
-    /// The names that the value depends on.
+    /// The tags that the value depends on.
     pub tags: Box<[Tag]>,
-    /// The share of `max_loads` and `max_queue` that its load draws on. What is slow together has
-    /// one share: an upstream, a database.
+    /// The share of `max_loads` and `max_queue` that its load draws on. Sources that are slow
+    /// together have one share: an upstream, a database.
     pub share: Arc<str>,
     /// How its source is named in a log line: `newsapi`.
     pub label: Arc<str>,
     /// What the log line of a load ends with, such as the identity of the request that led to it.
     pub note: Box<str>,
-    /// Any number, by which its TTL is shortened a little. Parts of one whole have one, so that they expire together.
+    /// Any number, by which its TTL is shortened a little. The parts of one composite have the same
+    /// one, so that they expire together.
     pub jitter: u64,
     /// Where its loads are counted.
     pub tally: Arc<Tally>,
@@ -44,7 +46,7 @@ pub struct CacheItem {
 
 impl CacheItem {
     /// Its tags and, last, its key.
-    pub fn names(&self) -> impl Iterator<Item = InvalidationTarget> + '_ {
+    pub fn targets(&self) -> impl Iterator<Item = InvalidationTarget> + '_ {
         let tags = self.tags.iter().map(InvalidationTarget::from);
         tags.chain([InvalidationTarget::from(&self.key)])
     }
@@ -59,23 +61,20 @@ pub enum Producer {
 }
 
 impl Producer {
-    /// The names that the value of `subject` depends on: its tags and its key, and those of its parts.
-    pub fn names(&self, subject: &CacheItem) -> Arc<[InvalidationTarget]> {
-        let own = |subject: &CacheItem| subject.names().collect::<Vec<_>>();
-        let mut names = own(subject);
-        if let Producer::Compose(composition) = self {
-            for part in &composition.parts {
-                let of_part = part.making.names(&part.subject);
-                names.extend(
-                    of_part
-                        .iter()
-                        .filter(|name| !names.contains(name))
-                        .cloned()
-                        .collect::<Vec<_>>(),
-                );
+    /// All that the value of `item` depends on: its tags and its key, and those of its parts.
+    pub fn targets(&self, item: &CacheItem) -> Arc<[InvalidationTarget]> {
+        let Producer::Compose(composition) = self else {
+            return item.targets().collect();
+        };
+        let mut targets: Vec<_> = item.targets().collect();
+        for part in &composition.parts {
+            for target in part.producer.targets(&part.item).iter() {
+                if !targets.contains(target) {
+                    targets.push(target.clone());
+                }
             }
         }
-        names.into()
+        targets.into()
     }
 }
 
@@ -87,17 +86,18 @@ pub struct Load {
     pub run: Box<dyn FnOnce(LoadContext) -> Result<Loaded, LoadError> + Send>,
 }
 
-/// What a load has to go by.
+/// What a load works with.
 #[derive(Clone, Debug)]
 pub struct LoadContext {
     /// When it must be over: `limit` from its start.
     pub deadline: Instant,
-    /// A copy that is no longer fresh, which the source may confirm instead of giving a new value. Never one that was invalidated
-    /// hard, or that comes from before Redis lost its data: whoever invalidates wants the thing fetched anew.
-    pub previous: Option<Revalidation>,
+    /// A copy that is no longer fresh, which the source may confirm instead of sending a new value.
+    /// Never one that was purged hard, or that comes from before Redis lost its data: whoever purges
+    /// hard wants the value fetched again.
+    pub revalidation: Option<Revalidation>,
 }
 
-/// A value from before with what its source made of it to know it by.
+/// An older value, with the validator that its source gave with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revalidation {
     /// The value's bytes. A source that confirms them gives them back, which copies nothing.
@@ -106,15 +106,16 @@ pub struct Revalidation {
     pub validator: Box<str>,
 }
 
-/// What a source gave.
+/// What a source has sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
     /// The value, or that there is none.
     pub value: Value,
     /// How much of its TTL it deserves.
-    pub life: Lifetime,
-    /// What the source knows this value by when it is asked to confirm it: text of its own. Dropped where it is longer than
-    /// [`Loaded::LONGEST_VALIDATOR`], and with a value that is absent or not kept.
+    pub lifetime: Lifetime,
+    /// What the source knows this value by when it is asked to confirm it: any text, such as an
+    /// entity tag. Dropped if it is longer than [`Loaded::LONGEST_VALIDATOR`], and with a value that
+    /// is absent or not kept.
     pub validator: Option<Box<str>>,
 }
 
@@ -123,34 +124,35 @@ impl Loaded {
     pub const LONGEST_VALIDATOR: usize = 1024;
 
     /// A value that its source cannot confirm.
-    pub fn new(value: Value, life: Lifetime) -> Loaded {
+    pub fn new(value: Value, lifetime: Lifetime) -> Loaded {
         Loaded {
             value,
-            life,
+            lifetime,
             validator: None,
         }
     }
 
     /// The validator to keep.
     pub(crate) fn take_validator(&mut self) -> Option<Box<str>> {
-        let kept = !self.value.is_absent() && self.life != Lifetime::NoStore;
+        let kept = !self.value.is_absent() && self.lifetime != Lifetime::NoStore;
         let taken = self.validator.take().filter(|_| kept);
         taken.filter(|text| (1..=Loaded::LONGEST_VALIDATOR).contains(&text.len()))
     }
 }
 
-/// A value made from other entries, which have lives of their own. The whole is kept in memory only, as long as its shortest
-/// part is fresh.
+/// A value made from other entries, which have lifetimes of their own. It is kept in memory only, as
+/// long as its shortest part is fresh.
 pub struct Composition {
     /// The parts, looked up side by side.
     pub parts: Vec<Request>,
-    /// Makes the whole from what became of the parts, in their order; called when at least one of them is there.
+    /// Makes the composite from the results of the parts, in their order. Called if at least one of
+    /// them is there.
     pub compose: Compose,
-    /// What to answer when no part is there and no older whole either. Done on a blocking thread.
+    /// What to answer if there is no part and no older composite. Done on a blocking thread.
     pub last_resort: Option<LastResort>,
 }
 
-/// Makes a whole from its parts. `None`: it cannot be made.
+/// Makes a composite from its parts. `None`: it cannot be made.
 pub type Compose = Arc<dyn Fn(&[LookupResult]) -> Option<Loaded> + Send + Sync>;
-/// Makes a value when all else failed. `None`: it cannot.
+/// Makes a value when all else has failed. `None`: it cannot.
 pub type LastResort = Box<dyn FnOnce() -> Option<Loaded> + Send>;

@@ -1,12 +1,12 @@
-//! How many places each share of the loads has for itself.
+//! Permits for loads, to run or to wait, and how many each share has for itself.
 //!
-//! Half of all places are set aside in equal parts, one part for each share, which no other can
-//! take; the other half is for whoever comes first. A share has one place for itself at least, as
-//! long as there are as many places as shares.
+//! Half of all permits are set aside in equal parts, one part for each share; no other share can
+//! take them. The other half is for whoever comes first. A share has at least one permit for itself,
+//! as long as there are as many permits as shares.
 
-/// The places of one kind, to run or to wait, and who has them.
-#[derive(Debug)]
-pub(crate) struct Places {
+/// The permits of one kind, and who has them.
+#[derive(Clone, Debug)]
+pub(crate) struct Permits {
     total: usize,
     /// How many each share has set aside.
     own: usize,
@@ -18,9 +18,9 @@ pub(crate) struct Places {
     common_taken: usize,
 }
 
-impl Places {
-    pub(crate) fn new(total: usize) -> Places {
-        Places {
+impl Permits {
+    pub(crate) fn new(total: usize) -> Permits {
+        Permits {
             total,
             own: 0,
             common: total,
@@ -45,21 +45,23 @@ impl Places {
         self.common_taken = over.sum();
     }
 
-    /// Whether the share with this index may take a place more.
-    pub(crate) fn has_room(&self, share: usize) -> bool {
-        // A share that is new finds what is set aside for it taken, until that is given back.
-        self.all_taken() < self.total
-            && (self.taken(share) < self.own || self.common_taken < self.common)
-    }
-
-    pub(crate) fn take(&mut self, share: usize) {
-        if let Some(taken) = self.taken.get_mut(share) {
-            *taken += 1;
-            self.common_taken += usize::from(*taken > self.own);
+    /// Takes a permit for the share with this index; `false`: it may have no more.
+    pub(crate) fn try_reserve(&mut self, share: usize) -> bool {
+        // A new share may find that others have taken what is set aside for it, until they release
+        // it.
+        let has_own = self.taken(share) < self.own;
+        if self.all_taken() >= self.total || !has_own && self.common_taken >= self.common {
+            return false;
         }
+        let Some(taken) = self.taken.get_mut(share) else {
+            return false;
+        };
+        *taken += 1;
+        self.common_taken += usize::from(!has_own);
+        true
     }
 
-    pub(crate) fn give_back(&mut self, share: usize) {
+    pub(crate) fn release(&mut self, share: usize) {
         if let Some(taken) = self.taken.get_mut(share) {
             self.common_taken -= usize::from(*taken > self.own);
             *taken -= 1;
@@ -81,14 +83,16 @@ impl Places {
 mod tests {
     use super::*;
 
-    /// Places of which `share` has taken as many as it may.
-    fn full_of(total: usize, shares: usize, share: usize) -> Places {
-        let mut places = Places::new(total);
-        places.divide(shares);
-        while places.has_room(share) {
-            places.take(share);
-        }
-        places
+    /// Permits of which `share` has taken as many as it may.
+    fn full_of(total: usize, shares: usize, share: usize) -> Permits {
+        let mut permits = Permits::new(total);
+        permits.divide(shares);
+        while permits.try_reserve(share) {}
+        permits
+    }
+
+    fn has_room(permits: &Permits, share: usize) -> bool {
+        permits.clone().try_reserve(share)
     }
 
     #[test]
@@ -104,45 +108,43 @@ mod tests {
             (1, 3, 1),
             (0, 3, 0),
         ] {
-            let places = full_of(total, shares, 0);
-            assert_eq!(places.taken(0), most, "{shares} share {total}");
-            assert_eq!(places.all_taken(), most);
-            let left = (1..shares).all(|other| places.has_room(other));
+            let permits = full_of(total, shares, 0);
+            assert_eq!(permits.taken(0), most, "{shares} share {total}");
+            assert_eq!(permits.all_taken(), most);
+            let left = (1..shares).all(|other| has_room(&permits, other));
             assert_eq!(left, total >= shares, "{shares} share {total}");
         }
     }
 
     #[test]
     fn what_is_set_aside_is_there_whoever_has_the_rest() {
-        let mut places = full_of(64, 3, 0);
+        let mut permits = full_of(64, 3, 0);
         for other in [1, 2] {
-            while places.has_room(other) {
-                places.take(other);
-            }
-            assert_eq!(places.taken(other), 10);
+            while permits.try_reserve(other) {}
+            assert_eq!(permits.taken(other), 10);
         }
-        assert_eq!(places.all_taken(), 64);
+        assert_eq!(permits.all_taken(), 64);
         // A place of the common half that is given back is for whoever comes first.
-        places.give_back(0);
-        assert!(places.has_room(1) && places.has_room(0));
-        places.take(1);
-        assert!(!places.has_room(0));
+        permits.release(0);
+        assert!(has_room(&permits, 1) && has_room(&permits, 0));
+        assert!(permits.try_reserve(1));
+        assert!(!has_room(&permits, 0));
     }
 
     #[test]
     fn shares_that_come_later_have_what_is_theirs_as_it_is_given_back() {
-        let mut places = full_of(8, 1, 0);
-        places.divide(2);
-        assert!(!places.has_room(0) && !places.has_room(1));
-        places.give_back(0);
-        assert!(!places.has_room(0) && places.has_room(1));
-        places.take(1);
+        let mut permits = full_of(8, 1, 0);
+        permits.divide(2);
+        assert!(!has_room(&permits, 0) && !has_room(&permits, 1));
+        permits.release(0);
+        assert!(!has_room(&permits, 0) && has_room(&permits, 1));
+        assert!(permits.try_reserve(1));
         for _ in 0..3 {
-            places.give_back(0);
+            permits.release(0);
         }
-        assert_eq!((places.taken(0), places.taken(1)), (4, 1));
-        places.take(0);
-        places.take(0);
-        assert!(!places.has_room(0) && places.has_room(1));
+        assert_eq!((permits.taken(0), permits.taken(1)), (4, 1));
+        assert!(permits.try_reserve(0));
+        assert!(permits.try_reserve(0));
+        assert!(!has_room(&permits, 0) && has_room(&permits, 1));
     }
 }

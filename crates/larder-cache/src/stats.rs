@@ -1,14 +1,14 @@
-//! Counters of one resource's look-ups on this replica since it started.
+//! Counters of one resource's lookups on this replica since it started.
 //!
-//! Look-ups of readers and look-ups as a part of another value are counted apart: the first are
-//! what was asked of this replica, and a sum over all resources counts each of them once.
+//! Lookups of readers and lookups of parts are counted apart. The first are the requests to this
+//! replica, and a sum over all resources counts each of them once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::flight::LookupResult;
-use super::outcome::{Answer, Outcome};
+use super::answer::{Answer, LookupResult};
+use super::outcome::Outcome;
 
-/// See the module. A look-up is counted once, by how it ended.
+/// See the module. A lookup is counted once, by how it ended.
 #[derive(Debug, Default)]
 pub struct Tally {
     own: Counters,
@@ -20,7 +20,7 @@ pub struct Tally {
 struct Counters {
     memory_hits: AtomicU64,
     redis_hits: AtomicU64,
-    /// Of the look-ups that memory had nothing for, those that Redis was asked for and had nothing for either.
+    /// Lookups that neither memory nor Redis had anything for, if Redis was asked.
     redis_misses: AtomicU64,
     /// Stale answers for which nobody waited: hits.
     stale_hits: AtomicU64,
@@ -43,17 +43,17 @@ pub struct Totals {
     pub misses: u64,
     /// Answers from memory.
     pub memory_hits: u64,
-    /// Look-ups that memory had no fresh copy for.
+    /// Lookups that memory had no fresh copy for.
     pub memory_misses: u64,
     /// Answers from Redis.
     pub redis_hits: u64,
-    /// Look-ups that Redis was asked for and had no fresh copy for.
+    /// Lookups that Redis was asked for and had no fresh copy for.
     pub redis_misses: u64,
     /// Loads from the source, those in the background included.
     pub loads: u64,
     /// Loads that failed, in whole or in part.
     pub load_errors: u64,
-    /// Look-ups that waited for another one's load.
+    /// Lookups that waited for another one's load.
     pub collapsed: u64,
     /// Answers past their TTL.
     pub stale_served: u64,
@@ -62,12 +62,12 @@ pub struct Totals {
 }
 
 impl Tally {
-    /// Counts a look-up.
-    pub fn count(&self, ending: &LookupResult) {
-        self.own.count(ending);
+    /// Counts a lookup.
+    pub fn count(&self, result: &LookupResult) {
+        self.own.count(result);
     }
 
-    /// Counts an answer that memory gave: the short way for the case that must cost nothing more.
+    /// Counts an answer from memory. This short way keeps a memory hit cheap.
     pub fn count_hit(&self, answer: &Answer) {
         add(if answer.outcome == Outcome::MemoryHit {
             &self.own.memory_hits
@@ -76,16 +76,16 @@ impl Tally {
         });
     }
 
-    /// Counts a look-up as a part of another value.
-    pub(crate) fn count_part(&self, ending: &LookupResult) {
-        self.part.count(ending);
+    /// Counts a lookup as a part of another value.
+    pub(crate) fn count_part(&self, result: &LookupResult) {
+        self.part.count(result);
     }
 
     pub(crate) fn count_load(&self) {
         add(&self.own.loads);
     }
 
-    /// Counts a load that is told of by the value that this is a part of.
+    /// Counts the load of a part; its composite logs it.
     pub(crate) fn count_part_load(&self) {
         add(&self.part.loads);
     }
@@ -98,20 +98,20 @@ impl Tally {
         add(&self.own.unreadable);
     }
 
-    /// What readers' look-ups have come to so far.
+    /// The sums of readers' lookups so far.
     pub fn totals(&self) -> Totals {
         self.own.totals()
     }
 
-    /// What look-ups as a part of another value have come to so far.
+    /// The sums of the lookups of parts so far.
     pub fn part_totals(&self) -> Totals {
         self.part.totals()
     }
 }
 
 impl Counters {
-    fn count(&self, ending: &LookupResult) {
-        let counter = match ending {
+    fn count(&self, result: &LookupResult) {
+        let counter = match result {
             Ok(answer) => {
                 if answer.trace.redis.is_some() && answer.outcome != Outcome::RedisHit {
                     add(&self.redis_misses);

@@ -1,4 +1,5 @@
-//! The cache as a whole in one process, with no Redis: what needs one is tested against a real one in `tests/`.
+//! The cache in one process, without Redis. Whatever needs one is tested against a real one in
+//! `tests/`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
@@ -6,12 +7,19 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
+mod disconnected;
 mod pauses;
 mod revalidation;
 
 const LONG: Duration = Duration::from_secs(20);
 
+/// A cache that is alone and trusts itself.
 fn cache() -> Cache {
+    assembled(true, CoherenceSettings::default().max_staleness)
+}
+
+/// A cache with a Redis that nobody can reach.
+fn assembled(standalone: bool, max_staleness: Duration) -> Cache {
     // A port that nobody listens on: reserved, and closed again.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -32,8 +40,11 @@ fn cache() -> Cache {
             max_loads: 4,
             max_queue: 4,
         },
-        &CoherenceSettings::default(),
-        true,
+        &CoherenceSettings {
+            max_staleness,
+            ..CoherenceSettings::default()
+        },
+        standalone,
     )
     .unwrap()
 }
@@ -54,7 +65,7 @@ fn policy(memory: Duration, while_revalidate: Duration, if_error: Duration) -> A
     })
 }
 
-fn subject(name: &str, policy: &Arc<Policy>) -> CacheItem {
+fn item(name: &str, policy: &Arc<Policy>) -> CacheItem {
     CacheItem {
         key: Key::new(1, name),
         policy: policy.clone(),
@@ -77,8 +88,8 @@ fn loading(
         run: Box::new(|_| run()),
     };
     Request {
-        subject: subject(name, policy),
-        making: Producer::Load(load),
+        item: item(name, policy),
+        producer: Producer::Load(load),
     }
 }
 
@@ -142,7 +153,7 @@ fn stale_is_served_at_once_and_renewed_behind() {
         Outcome::Loaded
     );
     let deadline = Instant::now() + LONG;
-    while cache.get(Key::new(1, "k").as_str(), &brief, 0).is_some() {
+    while cache.get(Key::new(1, "k").as_str(), &brief, None).is_some() {
         assert!(Instant::now() < deadline);
         std::thread::yield_now();
     }
@@ -173,7 +184,7 @@ fn a_load_that_fails_falls_back_to_the_stale_copy_and_is_not_tried_again_at_once
         .unwrap();
     let key = Key::new(1, "k");
     let deadline = Instant::now() + LONG;
-    while cache.get(key.as_str(), &brief, 0).is_some() {
+    while cache.get(key.as_str(), &brief, None).is_some() {
         assert!(Instant::now() < deadline);
         std::thread::yield_now();
     }
@@ -213,7 +224,7 @@ fn absence_is_remembered_and_a_panicking_load_frees_its_readers() {
     let deadline = Instant::now() + LONG;
     let next = || cache.answer(loading("p", &policy, || present("v")), LONG);
     assert!(
-        matches!(next(), Err(LoadError::Held { .. })),
+        matches!(next(), Err(LoadError::BackingOff { .. })),
         "the source is left alone for a while"
     );
     while next().is_err() {
@@ -262,8 +273,8 @@ fn composed(
     });
     let parts = vec![loading("part-a", policy, a), loading("part-b", policy, b)];
     Request {
-        subject: subject("whole", policy),
-        making: Producer::Compose(Composition {
+        item: item("composite", policy),
+        producer: Producer::Compose(Composition {
             parts,
             compose,
             last_resort,
@@ -272,7 +283,7 @@ fn composed(
 }
 
 #[test]
-fn a_whole_is_made_of_its_parts_and_kept() {
+fn a_composite_is_made_of_its_parts_and_kept() {
     let (cache, policy) = (cache(), hour());
     let first = cache.answer(
         composed(&policy, || present("a"), || present("b"), None),
@@ -284,28 +295,28 @@ fn a_whole_is_made_of_its_parts_and_kept() {
 }
 
 #[test]
-fn a_whole_falls_with_a_tag_that_none_of_its_parts_has() {
-    let (cache, policy, key) = (cache(), hour(), Key::new(1, "whole"));
-    let kept = || cache.get(key.as_str(), &policy, 0).is_some();
+fn a_composite_falls_with_a_tag_that_none_of_its_parts_has() {
+    let (cache, policy, key) = (cache(), hour(), Key::new(1, "composite"));
+    let kept = || cache.get(key.as_str(), &policy, None).is_some();
     for kind in [Purge::Hard, Purge::Soft] {
         let mut request = composed(&policy, || present("a"), || present("b"), None);
-        request.subject.tags = Box::new([Tag::new("whole's")]);
+        request.item.tags = Box::new([Tag::new("composite's")]);
         let made = cache.answer(request, LONG);
         assert_eq!(text(&made).0, "a+b");
         assert!(kept());
-        cache.invalidate(&[InvalidationTarget::tag("whole's")], kind);
+        cache.invalidate(&[InvalidationTarget::tag("composite's")], kind);
         assert!(!kept(), "{kind:?}");
     }
 }
 
 #[test]
-fn a_whole_that_lacks_a_part_lives_a_tenth_and_spares_the_part_that_is_there() {
+fn a_composite_that_lacks_a_part_lives_a_tenth_and_spares_the_part_that_is_there() {
     let cache = cache();
     let policy = policy(Duration::from_secs(300), Duration::ZERO, Duration::ZERO);
     let partial = cache.answer(composed(&policy, failed, || present("b"), None), LONG);
     assert_eq!(text(&partial), ("-+b".into(), Outcome::Loaded));
     let entry = partial.unwrap().entry;
-    let left = Duration::from_micros(entry.ends.memory_until - cache.clock().now());
+    let left = Duration::from_micros(entry.expiry.memory_until - cache.clock().now());
     assert!(
         left <= Duration::from_secs(30) && left > Duration::from_secs(20),
         "{left:?}"

@@ -11,40 +11,45 @@ use std::fmt::Display;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Cache;
+use super::answer::{Answer, LookupResult};
 use super::coherence::InvalidationTarget;
 use super::entry::Value;
 use super::error::LoadError;
 use super::fair_queue::Caller;
 use super::faithful;
-use super::flight::LookupResult;
+use super::freshness::Evidence;
+use super::interest::Behalf;
 use super::key::{Key, Tag, escape_into};
-use super::outcome::{Answer, Outcome};
+use super::lookup::{Accepts, begin};
+use super::outcome::Outcome;
 use super::policy::{Lifetime, Policy};
 use super::random::random;
 use super::request::{CacheItem, Load, Loaded, Producer, Request};
+use super::single_flight::Ticket;
 use super::stats::{Tally, Totals};
-use super::ticket::Ticket;
 
-/// What all typed look-ups of one cache share.
-pub(super) struct TypedParts {
+/// What all typed lookups of one cache share.
+pub(super) struct TypedShared {
     /// How long a load may take.
     pub(super) load_timeout: Duration,
     tally: Arc<Tally>,
-    /// The type that each name and version stands for in this process.
+    /// The type that each name and version stands for in this process. The lock is held for one
+    /// look or one insertion.
     named: Mutex<HashMap<(String, u32), &'static str>>,
 }
 
-impl Default for TypedParts {
-    fn default() -> TypedParts {
-        TypedParts {
+impl Default for TypedShared {
+    fn default() -> TypedShared {
+        TypedShared {
             load_timeout: Duration::from_secs(10),
             tally: Arc::default(),
             named: Mutex::default(),
@@ -52,13 +57,14 @@ impl Default for TypedParts {
     }
 }
 
-/// What is asked for: which value of its type, and the tags by which it can be invalidated besides.
+/// Which value of its type is asked for, and the tags by which it can be invalidated, besides its
+/// key.
 ///
 /// ```
 /// use larder_cache::TaggedKey;
 ///
 /// let id = 42;
-/// let wanted = TaggedKey::new().with("id", id).tag(&format!("user:{id}")).tag("users");
+/// let key = TaggedKey::new().with("id", id).tag(&format!("user:{id}")).tag("users");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaggedKey {
@@ -72,8 +78,8 @@ impl TaggedKey {
         TaggedKey::default()
     }
 
-    /// The one with this `value`, which is escaped: whatever it holds, it is never taken for
-    /// another value or parameter.
+    /// The value with this parameter. Its `value` is escaped, so it is never mistaken for another
+    /// value or parameter.
     pub fn with(mut self, parameter: &str, value: impl Display) -> TaggedKey {
         self.parameters
             .push(if self.parameters.is_empty() { '?' } else { '&' });
@@ -113,10 +119,10 @@ impl<T> Clone for Typed<T> {
 impl Cache {
     /// The values of type `T`, kept under `name` and `version`. Every program that uses one Redis
     /// and prefix shares the values of one name and version, wherever the type is declared there
-    /// and whatever it is called. The version is to be changed with the shape of the type, so that
-    /// a program of another version does not read its values.
+    /// and whatever it is called. Change the version with the shape of the type, so that a program of
+    /// another version does not read its values.
     ///
-    /// A value is what serde_json writes, and reads back as it was written.
+    /// A value is kept as JSON, which must decode to the same value.
     ///
     /// # Errors
     /// If `name` is not 1 to 64 letters, digits, `_`, `-` and `.`, or stands with this version for
@@ -132,11 +138,7 @@ impl Cache {
                 "{name:?} is not a valid type name: 1 to 64 letters, digits, `_`, `-` and `.`"
             ));
         }
-        let mut named = self
-            .typed
-            .named
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut named = self.typed.named.lock();
         let own = type_name::<T>();
         let known = named.entry((name.to_owned(), version)).or_insert(own);
         if *known != own {
@@ -153,18 +155,19 @@ impl Cache {
         })
     }
 
-    /// What was counted of all typed look-ups of this cache.
+    /// The counts of all typed lookups of this cache.
     pub fn typed_totals(&self) -> Totals {
         self.typed.tally.totals()
     }
 }
 
 impl<T: Serialize + DeserializeOwned> Typed<T> {
-    /// The value of `wanted`: from memory, else from Redis, else from `load`, which runs on a thread of the cache's own and fills
-    /// both tiers. Returns it with how it was found. Blocks while it is not in memory: not for an async worker, which has
-    /// [`Typed::get_or_load_async`].
+    /// The value of `tagged`: from memory, else from Redis, else from `load`, which runs on a thread
+    /// of the cache and fills both tiers. Returns it with how it was found. Blocks unless memory has
+    /// it: an async worker uses [`Typed::get_or_load_async`] instead.
     ///
-    /// However many ask for it at one time, `load` runs once at a time in this process, and once across all replicas while Redis is up.
+    /// However many ask for it at one time, `load` runs once at a time in this process, and once
+    /// across all replicas while Redis is up.
     ///
     /// # Errors
     /// What `load` ended with, by its text, unless `policy` allows an older value to stand in for
@@ -173,30 +176,31 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
     /// [`CacheBuilder::load_timeout`](super::CacheBuilder::load_timeout) twice and ten seconds.
     pub fn get_or_load<E: Display>(
         &self,
-        wanted: TaggedKey,
+        tagged: TaggedKey,
         policy: &Policy,
         load: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> Result<(T, Outcome), LoadError> {
-        found_something(self.find_or_load(wanted, policy, || load().map(Some))?)
+        found_something(self.find_or_load(tagged, policy, || load().map(Some))?)
     }
 
-    /// The same where there may be no such thing: `Ok(None)` from `load`. That, too, is kept, for as long as `policy.absent` says.
+    /// The same for a value that may not exist: `load` returns `Ok(None)` then. That is kept, too, for
+    /// as long as `policy.absent` says.
     ///
     /// # Errors
     /// As [`Typed::get_or_load`].
     pub fn find_or_load<E: Display>(
         &self,
-        wanted: TaggedKey,
+        tagged: TaggedKey,
         policy: &Policy,
         load: impl FnOnce() -> Result<Option<T>, E> + Send + 'static,
     ) -> Result<(Option<T>, Outcome), LoadError> {
         let parts = &self.cache.typed;
-        let key = self.key(&wanted);
-        if let Some(answer) = self.cache.get(key.as_str(), policy, 0) {
+        let key = self.key(&tagged);
+        if let Some(answer) = self.cache.get(key.as_str(), policy, None) {
             parts.tally.count_hit(&answer);
             return read(Ok(answer));
         }
-        let ticket = self.fetch(key, wanted, policy, load);
+        let ticket = self.fetch(key, tagged, policy, load);
         let limit = parts.load_timeout * 2 + Duration::from_secs(10);
         let ending = ticket.wait_or_stale(policy.soft_timeout, limit);
         parts.tally.count(&ending);
@@ -208,18 +212,18 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
     /// [`Policy::soft_timeout`] is the caller's.
     pub fn get_or_load_async<E: Display>(
         &self,
-        wanted: TaggedKey,
+        tagged: TaggedKey,
         policy: &Policy,
         load: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> TypedTicket<T> {
-        let key = self.key(&wanted);
-        let (ticket, waits_in) = match self.cache.get(key.as_str(), policy, 0) {
+        let key = self.key(&tagged);
+        let (ticket, waits_in) = match self.cache.get(key.as_str(), policy, None) {
             Some(answer) => {
                 self.cache.typed.tally.count_hit(&answer);
                 (Ticket::ready(answer), None)
             }
             None => {
-                let ticket = self.fetch(key, wanted, policy, || load().map(Some));
+                let ticket = self.fetch(key, tagged, policy, || load().map(Some));
                 (ticket, Some(self.cache.clone()))
             }
         };
@@ -230,60 +234,58 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
         }
     }
 
-    /// The name by which [`Cache::invalidate`] takes what `wanted` asks for alone, in every version
+    /// The name by which [`Cache::invalidate`] takes what `tagged` asks for alone, in every version
     /// of its type.
-    pub fn name(&self, wanted: &TaggedKey) -> InvalidationTarget {
-        InvalidationTarget::from(&self.key(wanted))
+    pub fn name(&self, tagged: &TaggedKey) -> InvalidationTarget {
+        InvalidationTarget::from(&self.key(tagged))
     }
 
-    fn key(&self, wanted: &TaggedKey) -> Key {
-        Key::with_parameters(self.fingerprint, &self.name, &wanted.parameters)
+    fn key(&self, tagged: &TaggedKey) -> Key {
+        Key::with_parameters(self.fingerprint, &self.name, &tagged.parameters)
     }
 
     fn fetch<E: Display>(
         &self,
         key: Key,
-        wanted: TaggedKey,
+        tagged: TaggedKey,
         policy: &Policy,
         load: impl FnOnce() -> Result<Option<T>, E> + Send + 'static,
     ) -> Ticket {
         let run = Box::new(move |_| {
             let value = match load().map_err(|error| LoadError::Failed(error.to_string()))? {
-                Some(value) => {
-                    Value::present(faithful::written(&value).map_err(LoadError::Failed)?)
-                }
+                Some(value) => Value::present(faithful::encode(&value).map_err(LoadError::Failed)?),
                 None => Value::Absent,
             };
             Ok(Loaded::new(value, Lifetime::Policy))
         });
         let parts = &self.cache.typed;
-        // Otherwise its names would be forgotten before it, and it would be a miss then.
+        // Otherwise its tags could be forgotten before it expires, and it would be a miss then.
         self.cache.remember_names_for(policy.longest_life());
         let request = Request {
-            subject: CacheItem {
+            item: CacheItem {
                 key,
                 policy: Arc::new(policy.clone()),
-                tags: wanted.tags.into(),
+                tags: tagged.tags.into(),
                 share: "load".into(),
                 label: "load".into(),
                 note: "".into(),
                 jitter: random(),
                 tally: parts.tally.clone(),
             },
-            making: Producer::Load(Load {
+            producer: Producer::Load(Load {
                 limit: parts.load_timeout,
                 run,
             }),
         };
-        self.cache
-            .core
-            .fetch_readable(request, Caller::default(), is_readable::<T>)
+        let (tiers, behalf) = (&self.cache.tiers, Behalf::Reader(Caller::default()));
+        let accepts = Accepts::Copies(Evidence::NotAsked);
+        begin(tiers, request, &behalf, accepts, Some(is_readable::<T>))
     }
 }
 
 /// Whether what Redis has under a key is a `T`.
 fn is_readable<T: Serialize + DeserializeOwned>(json: &[u8]) -> bool {
-    faithful::read::<T>(json).is_ok()
+    faithful::decode::<T>(json).is_ok()
 }
 
 /// A value that is being looked up: see [`Typed::get_or_load_async`]. It keeps the cache open until
@@ -321,8 +323,8 @@ fn read<T: DeserializeOwned>(ending: LookupResult) -> Result<(Option<T>, Outcome
     let Answer { entry, outcome, .. } = ending?;
     match &entry.value {
         Value::Absent => Ok((None, outcome)),
-        // It was read when it came here: only a `Deserialize` that is not always of one mind comes
-        // to an error.
+        // It was read when it came here. Only a `Deserialize` that does not always do the same fails
+        // now.
         Value::Present(json) => match serde_json::from_slice(json) {
             Ok(value) => Ok((Some(value), outcome)),
             Err(error) => Err(LoadError::Failed(format!(

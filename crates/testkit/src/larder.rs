@@ -1,5 +1,5 @@
-//! The real binary as a test sees it: started with a configuration of its own in a folder of its own, and an environment in
-//! which nothing is set but what the test sets.
+//! The larder binary as a process: started with its own configuration in its own folder. Its
+//! environment has only the variables that the test sets.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -20,7 +20,8 @@ use crate::{SOON, free_address, until};
 /// The admin key that every larder of the tests has, unless the test says otherwise.
 pub const ADMIN_KEY: &str = "the-admin-key-of-the-tests-0123456789";
 
-/// The program. Cargo tells it to a test or bench of the package that has it; one before 1.94 leaves it beside their folder.
+/// The path of the binary. Cargo 1.94 and later pass it to tests and benches of the package; with
+/// an older one it is found beside the folder of the test binary.
 fn binary() -> &'static Path {
     static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
         let told = std::env::var_os("CARGO_BIN_EXE_larder").map(PathBuf::from);
@@ -35,19 +36,19 @@ fn binary() -> &'static Path {
     &BINARY
 }
 
-/// How to start one. Cheap to clone: replicas are several starts of one.
+/// How to start one larder. Cheap to clone: start one value several times for several replicas.
 #[derive(Clone)]
 pub struct LarderOptions {
     config: Option<String>,
     environment: Vec<(String, String)>,
     folder: Option<Arc<TempDir>>,
-    /// Where its own configuration has it listen, if that is to decide.
+    /// The address in its configuration, if `--bind` is left out.
     bound_at: Option<SocketAddr>,
-    /// The name of the file, in the working directory and not told to it.
+    /// The name of the configuration file in the working directory, if `LARDER_CONFIG` is left out.
     found_as: Option<&'static str>,
     /// Other files beside it, by their paths.
     beside: Vec<(String, String)>,
-    /// What a shell says before it becomes the server: limits of the process.
+    /// A shell command that sets limits before the server starts.
     limits: Option<&'static str>,
 }
 
@@ -61,7 +62,7 @@ impl LarderOptions {
         .env("LARDER_ADMIN_KEY", ADMIN_KEY)
     }
 
-    /// With no file and nothing in the environment.
+    /// Without a configuration file, with an empty environment.
     pub fn unconfigured() -> LarderOptions {
         LarderOptions {
             config: None,
@@ -112,7 +113,7 @@ impl LarderOptions {
         self
     }
 
-    /// Started without `--bind`: its configuration says where it listens, and that is here.
+    /// Starts without `--bind`. The configuration makes it listen at this address.
     pub fn bound_by_its_configuration(mut self, at: SocketAddr) -> LarderOptions {
         self.bound_at = Some(at);
         self
@@ -185,7 +186,7 @@ impl LarderOptions {
 pub struct Larder {
     address: SocketAddr,
     config: PathBuf,
-    /// Gone when the last larder in it is.
+    /// Removed when the last larder in it is dropped.
     _folder: Arc<TempDir>,
     process: Process,
 }
@@ -272,6 +273,11 @@ impl Larder {
     #[track_caller]
     pub fn post(&self, target: &str, body: &Value) -> Answer {
         self.call("POST", target).key(ADMIN_KEY).json(body).send()
+    }
+
+    #[track_caller]
+    pub fn put(&self, target: &str, body: &Value) -> Answer {
+        self.call("PUT", target).key(ADMIN_KEY).json(body).send()
     }
 
     #[track_caller]

@@ -1,7 +1,8 @@
-//! What larder's tests need: servers that are started and stopped, a network that fails, clients, a way to wait, and ports.
+//! What larder's tests share: real servers, a network that fails, clients, ports, and a way to
+//! wait.
 //!
-//! A guard owns each server and ends it by its process id when the test is over, whether that passed or not. A program that is
-//! not installed fails the test with a message that says what to install; nothing is skipped.
+//! A guard owns each server and stops it by its process id when the test ends, passed or failed. A
+//! missing program fails the test with the name of the package to install. Nothing is skipped.
 
 #![allow(
     missing_docs,
@@ -29,7 +30,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what should happen soon. Generous: it is only ever waited out by a test that fails.
+/// The limit of a wait. Generous: only a failing test waits this long.
 pub const SOON: Duration = Duration::from_secs(20);
 
 /// Waits until `condition` holds, and panics with `what` when it does not within `deadline`.
@@ -38,7 +39,8 @@ pub fn until(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool
     until_some(deadline, what, || condition().then_some(()));
 }
 
-/// Waits until `attempt` gives something, and panics with `what` when it does not within `deadline`.
+/// Waits until `attempt` gives something, and panics with `what` when it does not within
+/// `deadline`.
 #[track_caller]
 pub fn until_some<T>(deadline: Duration, what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + deadline;
@@ -51,9 +53,10 @@ pub fn until_some<T>(deadline: Duration, what: &str, mut attempt: impl FnMut() -
     }
 }
 
-/// The port where a Redis is looked for when none is configured, kept for one test at a time, whichever process runs it.
+/// Reserves port 6379, where larder looks for a Redis when none is configured. One test at a time
+/// has it, across processes.
 ///
-/// Panics when somebody listens there.
+/// Panics if a server already listens there.
 pub fn the_usual_redis_port() -> UsualPort {
     let lock = std::env::temp_dir().join("larder-tests-6379.lock");
     let lock = File::options()
@@ -80,10 +83,11 @@ pub struct UsualPort {
     _lock: File,
 }
 
-/// An address on this machine that nobody listens at.
+/// A free address on this machine.
 ///
-/// Ports come from below the range that the kernel takes for outgoing connections, so a server that was stopped can be started
-/// at its port again. Each process begins at a place of its own, since test runners start one process per test.
+/// Ports are below the kernel's range for outgoing connections, so a stopped server can start again
+/// at its port. Each process starts its search at another port, since test runners start one
+/// process per test.
 pub fn free_address() -> SocketAddr {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 22_000;

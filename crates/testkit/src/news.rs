@@ -33,7 +33,7 @@ pub fn path(category: &str) -> String {
 /// How many articles each upstream has for a category, unless a test says otherwise.
 pub const ARTICLES: usize = 5;
 
-/// Both upstreams. Their articles are all different, and newest first they alternate: NewsAPI's first.
+/// Both upstreams. All their articles differ. Newest first, they alternate, beginning with NewsAPI.
 pub struct News {
     pub newsapi: FakeUpstream,
     pub guardian: FakeUpstream,
@@ -183,7 +183,7 @@ pub fn guardian_error(status: u16, message: &str) -> Response {
     Response::json(status, &json!({"message": message}))
 }
 
-/// What a test sets; the rest is as an operator would find it, with short times.
+/// The settings that tests change. The rest are an operator's, with short times.
 #[derive(Clone)]
 pub struct NewsConfig {
     pub memory: &'static str,
@@ -217,7 +217,7 @@ impl Default for NewsConfig {
             upstream_timeout: "10s",
             newsapi_quota: &[],
             guardian_quota: &[],
-            // A machine that runs many tests at once may take its time; a test of a slow Redis sets its own.
+            // Long, since the machine may be busy. A test of a slow Redis sets its own.
             redis_timeout: "2s",
             redis_required: false,
             max_staleness: "1s",

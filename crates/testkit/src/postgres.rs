@@ -1,4 +1,4 @@
-//! A Postgres of one test: a real server in a temporary folder, with nothing in it.
+//! A Postgres server in a temporary folder, empty.
 //!
 //! Tests connect as a role that owns its databases and is no superuser, as on a managed server. The
 //! superuser makes roles and databases and reads the server's own state. `initdb` without `fsync`
@@ -24,9 +24,10 @@ use crate::{SOON, free_address, until};
 const OWNER: &str = "larder";
 /// The superuser that `initdb` makes.
 const SUPERUSER: &str = "postgres";
-/// A role that has to prove its password. The server trusts everybody else on this machine.
+/// A role that must give its password. The server trusts all other local connections.
 const GUARDED: &str = "guarded";
-/// The password in every URL: that of the guarded role, and for the others something to look for in logs.
+/// The password in every URL. Only the guarded role needs it; the others carry it so that tests can
+/// look for it in logs.
 pub const PASSWORD: &str = "a-postgres-password-that-nobody-may-see";
 
 pub struct PostgresServer {
@@ -36,7 +37,7 @@ pub struct PostgresServer {
     /// `name=value`, on top of the usual settings.
     settings: Vec<String>,
     process: Option<Process>,
-    /// The processes that stand still.
+    /// The processes that are stopped by [`PostgresServer::freeze`].
     frozen: Vec<Pid>,
 }
 
@@ -45,8 +46,8 @@ impl PostgresServer {
         PostgresServer::start_with(&[])
     }
 
-    /// The server that the tests of this process share. A static is never dropped, so a shell that waits for this process to
-    /// end, however it ends, stops the server and removes its folder.
+    /// The server that the tests of this process share. A static is never dropped, so a shell waits
+    /// for this process to end, then stops the server and removes its folder.
     pub fn shared() -> &'static PostgresServer {
         const REAPER: &str = "read _; kill -QUIT $0; for _ in 1 2 3 4 5 6 7 8 9 10; do \
                               kill -0 $0 2>/dev/null && sleep 0.2; done; rm -rf \"$1\"";
@@ -251,13 +252,13 @@ impl PostgresServer {
         self.process = None;
     }
 
-    /// Stops it in the middle of whatever it does: its connections stay open and nobody answers on them.
+    /// Stops all its processes: connections stay open and get no answer.
     pub fn freeze(&mut self) {
         let parent = self.process.as_ref().expect("a server that runs").pid();
-        // The one that makes the others first, so that none is added meanwhile.
+        // The parent first, so that it starts no more children.
         let stop = |pid: u32| {
             let pid = Pid::from_raw(pid as i32).unwrap();
-            // One that ended by itself meanwhile answers nobody either.
+            // A child may have ended by itself.
             let _ = kill_process(pid, Signal::STOP);
             pid
         };
@@ -294,7 +295,7 @@ fn run<'a>(name: &str, args: impl IntoIterator<Item = &'a str>, url: &str) -> St
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
-        // Its children would not hear that they are to end.
+        // Stopped children would not receive the signal.
         self.stop();
     }
 }

@@ -1,6 +1,6 @@
-//! The programs of Postgres: where they are, and as whom they run. For the tests of the database floor as well.
+//! The programs of Postgres: where they are, and the user that runs them.
 //!
-//! Postgres refuses to run as root, so for root it runs as the user `postgres` that its package makes.
+//! Postgres refuses to run as root. For root they run as the user `postgres` of its package.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -18,7 +18,7 @@ pub fn program(name: &str) -> Command {
 /// Any program, as that user.
 pub fn as_its_user(program: &Path) -> Command {
     let mut command = Command::new(program);
-    // Wherever this process is, that user may not be allowed to be.
+    // That user may not be allowed in the current folder.
     command.current_dir("/");
     if let Some((user, group)) = other_user() {
         command.uid(user).gid(group);

@@ -1,6 +1,7 @@
 //! A server process under a guard.
 //!
-//! Promise: it is gone when the guard is dropped, stopped with `SIGSTOP` or not. Refuses to end anything by name.
+//! Promise: the process has ended when the guard is dropped, even if `SIGSTOP` had stopped it.
+//! Nothing is ever ended by name.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -43,7 +44,7 @@ impl Process {
         }
     }
 
-    /// Ends with `signal` instead of `SIGKILL` when dropped: for a server that has children of its own to end.
+    /// Sends `signal` instead of `SIGKILL` when dropped, for a server that must end its children.
     pub fn ended_by(mut self, signal: Signal) -> Process {
         self.last_words = signal;
         self
@@ -69,7 +70,7 @@ impl Process {
         until_some(deadline, "the process ends", || self.ended())
     }
 
-    /// Panics with its log if it has ended, for whoever waits for it to be ready.
+    /// Panics with the log if the process has ended. For callers that wait until it is ready.
     #[track_caller]
     pub fn must_run(&mut self) {
         if let Some(status) = self.ended() {
@@ -87,7 +88,7 @@ impl Drop for Process {
         if matches!(self.child.try_wait(), Ok(None)) {
             let pid = Pid::from_child(&self.child);
             let _ = kill_process(pid, self.last_words);
-            // A stopped process does not see the signal before it goes on.
+            // A stopped process handles the signal only once it continues.
             let _ = kill_process(pid, Signal::CONT);
             let _ = self.child.wait();
         }

@@ -1,12 +1,13 @@
 //! A TCP proxy that fails on demand: between larder and Redis, Postgres or an upstream.
 //!
-//! Promise: when a fault's method returns, the fault holds, for the connections that are open and for new ones. Nothing spins:
-//! threads wait in `accept`, in `read`, or on one condition variable.
+//! Promise: when a fault's method returns, the fault holds for open connections and for new ones.
+//! Nothing spins: threads wait in `accept`, in `read`, or on one condition variable.
 //!
-//! A fault is for every connection, or only for those that subscribe to a channel of Redis, or only for the others: a proxy sees
-//! a connection become a subscriber in what the client sends.
+//! A fault applies to every connection, only to those that subscribe to a Redis channel, or only to
+//! the others. The proxy recognises a subscriber by what the client sends.
 //!
-//! Invariant: while it is cut, nobody listens at its address, so a new connection is refused as by a host whose server is down.
+//! Invariant: while it is cut, nobody listens at its address. A new connection is refused, as by a
+//! host whose server is down.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
@@ -52,7 +53,7 @@ struct State {
     next_id: u64,
     open: HashMap<u64, [TcpStream; 2]>,
     subscribers: HashSet<u64>,
-    /// What was lost since the last time that losing began.
+    /// The bytes lost since losing began last.
     lost: Vec<u8>,
     accepted: u64,
 }
@@ -117,7 +118,8 @@ impl FaultProxy {
         self.set_fault(Fault::Cut, Scope::Bus);
     }
 
-    /// Closes the connections that have subscribed to a channel, and no other; new ones go where the target is now.
+    /// Closes the connections that have subscribed to a channel, and no other; new ones go where
+    /// the target is now.
     pub fn close_bus(&self) {
         self.shared.lock().close(Scope::Bus);
         self.shared.changed.notify_all();
@@ -129,7 +131,8 @@ impl FaultProxy {
         self.shared.changed.notify_all();
     }
 
-    /// Keeps everything open and passes nothing on, in either direction, until [`FaultProxy::restore`].
+    /// Keeps everything open and passes nothing on, in either direction, until
+    /// [`FaultProxy::restore`].
     pub fn stall(&self) {
         self.stall_only(Scope::All);
     }
@@ -311,7 +314,7 @@ impl Shared {
     /// Connects one client with the target, and returns when either side has closed.
     fn join(self: Arc<Self>, client: TcpStream) {
         let target = self.lock().target;
-        // A target that is down closes the client's connection, which says as much as a proxy can say of it.
+        // If the target is down, closing the client's connection is all that a proxy can do.
         let Ok(server) = TcpStream::connect(target) else {
             return;
         };
@@ -405,7 +408,8 @@ impl Direction {
     }
 }
 
-/// Finds a command that subscribes in what a client of Redis sends, also where it is split over two pieces.
+/// Finds a command that subscribes in what a client of Redis sends, also where it is split over two
+/// pieces.
 #[derive(Default)]
 struct Subscription {
     before: Vec<u8>,

@@ -26,10 +26,21 @@ pub struct RedisServer {
     folder: TempDir,
     address: SocketAddr,
     tls: Option<(SocketAddr, Certificates)>,
+    /// Arguments that shorten what tests wait for.
+    hurried: &'static [&'static str],
     process: Option<Process>,
 }
 
-/// The server that is tested with: `LARDER_TEST_REDIS` names another version's, or Valkey's.
+const HURRIED: &[&str] = &[
+    // A stream is trimmed by whole nodes. Small nodes let short streams be trimmed.
+    "--stream-node-max-entries",
+    "5",
+    // A replica is in step at once.
+    "--repl-diskless-sync-delay",
+    "0",
+];
+
+/// The server under test. `LARDER_TEST_REDIS` names another version, or Valkey.
 fn program() -> String {
     std::env::var("LARDER_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned())
 }
@@ -41,21 +52,27 @@ impl RedisServer {
 
     /// One at a given address, for the test of the default port.
     pub fn start_at(address: SocketAddr) -> RedisServer {
-        RedisServer::launch(address, false)
+        RedisServer::launch(address, false, HURRIED)
+    }
+
+    /// One with Redis's default settings, for benchmarks.
+    pub fn start_as_shipped() -> RedisServer {
+        RedisServer::launch(free_address(), false, &[])
     }
 
     /// One that also listens with TLS, and lets only a user of the access list in.
     pub fn start_with_tls_and_user() -> RedisServer {
-        RedisServer::launch(free_address(), true)
+        RedisServer::launch(free_address(), true, HURRIED)
     }
 
-    fn launch(address: SocketAddr, secured: bool) -> RedisServer {
+    fn launch(address: SocketAddr, secured: bool, hurried: &'static [&'static str]) -> RedisServer {
         let folder = tempfile::tempdir().unwrap();
         let tls = secured.then(|| (free_address(), Certificates::write(folder.path())));
         let mut server = RedisServer {
             folder,
             address,
             tls,
+            hurried,
             process: None,
         };
         server.restart();
@@ -73,7 +90,7 @@ impl RedisServer {
         }
     }
 
-    /// The same server by its Unix socket: for a test that makes more connections than there are ports.
+    /// The URL of its Unix socket, for tests that open more connections than there are ports.
     pub fn socket_url(&self) -> String {
         format!(
             "redis+unix://{}",
@@ -110,8 +127,8 @@ impl RedisServer {
         self.launch_process();
     }
 
-    /// Has it forget names as a replica does now and then: those that were invalidated longer ago than `keep`, and the oldest beyond
-    /// `most`. Gives how many went.
+    /// Prunes the record of names as a replica does: names invalidated longer ago than `keep`, and
+    /// the oldest beyond `most`. Returns how many it removed.
     pub fn forget_names(&self, keep: Duration, most: u64) -> u64 {
         let script = redis::Script::new(concat!(
             include_str!("../../larder-cache/src/coherence/call.lua"),
@@ -122,13 +139,13 @@ impl RedisServer {
         for key in ["state", "names", "log"] {
             call.key(format!("{{larder:bus}}:{key}"));
         }
-        // The epoch would only be used for a new history.
+        // The history id is used only to begin a new history.
         call.arg("00000000000f0e0d").arg("{larder:bus}");
         call.arg(keep.as_micros() as u64).arg(most);
         call.invoke(&mut self.connect()).unwrap()
     }
 
-    /// It takes no write from now on: what a replica of a lost master does, and what it says. Reads and messages go on.
+    /// Refuses writes from now on, as a replica that lost its primary. Reads and messages go on.
     pub fn make_read_only(&self) {
         self.cli::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
     }
@@ -137,7 +154,7 @@ impl RedisServer {
         self.cli::<()>(&["REPLICAOF", "NO", "ONE"]);
     }
 
-    /// It refuses whatever may need memory from now on.
+    /// Refuses every command that may need memory from now on.
     pub fn make_full(&self) {
         self.cli::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
         self.cli::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
@@ -147,8 +164,7 @@ impl RedisServer {
         self.cli::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
     }
 
-    /// It refuses every write from now on: it was to write a snapshot and could not, as on a disk
-    /// that is full.
+    /// Refuses every write from now on: its last snapshot failed, as on a full disk.
     pub fn break_disk(&self) {
         fs::create_dir(self.folder.path().join(DUMP)).unwrap();
         self.cli::<()>(&["CONFIG", "SET", "save", "3600 1000000"]);
@@ -165,7 +181,7 @@ impl RedisServer {
         self.cli::<()>(&["SAVE"]);
     }
 
-    /// Makes it a replica of another one, and waits until it has all that the other one has.
+    /// Makes it a replica of `primary`, and waits until both hold the same.
     pub fn replicate(&self, primary: &RedisServer) {
         let port = primary.address.port().to_string();
         self.cli::<()>(&["REPLICAOF", "127.0.0.1", &port]);
@@ -175,8 +191,8 @@ impl RedisServer {
         });
     }
 
-    /// Has its replica take its place, and becomes the replica of that one. No write that it has
-    /// acknowledged is lost. Its connections stay open.
+    /// Fails over to `replica`, and becomes the replica of that one. No acknowledged write is lost.
+    /// Connections stay open.
     pub fn fail_over_to(&self, replica: &RedisServer) {
         let port = replica.address.port().to_string();
         self.cli::<()>(&["FAILOVER", "TO", "127.0.0.1", &port]);
@@ -190,12 +206,12 @@ impl RedisServer {
         });
     }
 
-    /// Ends it if it runs, and starts it again with what a snapshot holds, which it goes on reading
-    /// until [`RedisServer::finish_loading`].
+    /// Restarts it with a snapshot. It keeps loading until [`RedisServer::finish_loading`].
     pub fn restore_and_go_on_loading(&mut self, snapshot: &[u8]) {
         self.kill();
         fs::write(self.folder.path().join(DUMP), snapshot).unwrap();
-        // Both for tests of Redis itself: a pause for each key, and how often it answers meanwhile.
+        // Options meant for Redis's own tests: a pause for each key, and how often it answers
+        // meanwhile.
         let slow = [
             "--key-load-delay",
             "5000",
@@ -243,10 +259,7 @@ impl RedisServer {
             .args(["--unixsocket", "socket"])
             .args(["--protected-mode", "no", "--save", "", "--appendonly", "no"])
             .args(["--dbfilename", DUMP])
-            // A stream is trimmed by whole nodes, and only long ones have more than one of the usual size.
-            .args(["--stream-node-max-entries", "5"])
-            // A replica is in step at once.
-            .args(["--repl-diskless-sync-delay", "0"])
+            .args(self.hurried)
             .args(arguments);
         if let Some((address, certificates)) = &self.tls {
             let (user, password) = USER;
@@ -325,6 +338,14 @@ impl RedisServer {
             .unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
+    pub fn version(&self) -> String {
+        let about: String = self.cli(&["INFO", "server"]);
+        let line = about
+            .lines()
+            .find_map(|line| line.strip_prefix("redis_version:"));
+        line.unwrap_or("unknown").to_owned()
+    }
+
     /// How often a command was called so far.
     pub fn calls(&self, command: &str) -> u64 {
         let stats: String = self.cli(&["INFO", "commandstats"]);
@@ -340,7 +361,7 @@ impl RedisServer {
         keys
     }
 
-    /// Every key and value as raw bytes, whatever their type: for looking whether something stands in them.
+    /// Every key and value as raw bytes, whatever the type. For tests that search all of Redis.
     pub fn everything(&self) -> Vec<u8> {
         let mut connection = self.connect();
         let mut all = Vec::new();

@@ -1,7 +1,7 @@
-//! A scripted HTTP/1.1 server that stands in for an upstream, in every way in which one can be good or bad.
+//! A scripted HTTP/1.1 server that stands in for an upstream, well-behaved or not.
 //!
-//! Promise: it counts and records each request before it answers it, so what a test reads after an answer includes that request.
-//! A thread per connection: it keeps up with hundreds, and a silent one costs nothing.
+//! Promise: it records each request before it answers it, so a test that has an answer sees its
+//! request. A thread per connection: it keeps up with hundreds.
 
 mod message;
 
@@ -33,7 +33,8 @@ pub enum Behaviour {
     Silence,
     /// The whole answer, a byte a second.
     ByteASecond(Response),
-    /// Whatever the script does with the connection, given the head of the request as it arrived. It closes afterwards.
+    /// The script gets the connection and the request's head as it arrived. The connection closes
+    /// when it returns.
     Raw(RawScript),
 }
 
@@ -113,7 +114,7 @@ impl FakeUpstream {
         }
     }
 
-    /// One that leaves each connection to `serve`, with the head of the request as it arrived.
+    /// One that passes each connection to `serve`, with the request's head as it arrived.
     pub fn raw(serve: impl Fn(TcpStream, &str) + Send + Sync + 'static) -> FakeUpstream {
         FakeUpstream::start(Behaviour::Raw(Arc::new(serve)))
     }
@@ -126,7 +127,7 @@ impl FakeUpstream {
         format!("http://{}", self.address)
     }
 
-    /// Closes every connection. Nobody listens there any more once this has returned.
+    /// Closes every connection and stops listening.
     pub fn stop(&mut self) {
         let mut state = self.shared.lock();
         state.ended = true;
@@ -156,13 +157,13 @@ impl FakeUpstream {
         self.shared.changed.notify_all();
     }
 
-    /// Counts and records requests and answers none of them before [`FakeUpstream::release`].
+    /// Records requests and answers none before [`FakeUpstream::release`].
     pub fn hold(&self) {
         let mut state = self.shared.lock();
         (state.held, state.early) = (true, false);
     }
 
-    /// As [`FakeUpstream::hold`], and what it will answer is what was true when the request arrived: the slow source.
+    /// As [`FakeUpstream::hold`], but each answer is made when its request arrives: a slow source.
     pub fn hold_answers(&self) {
         let mut state = self.shared.lock();
         (state.held, state.early) = (true, true);
@@ -209,7 +210,7 @@ impl Drop for FakeUpstream {
     }
 }
 
-/// Closes a connection when its thread ends, by a panic in a script as well.
+/// Closes a connection when its thread ends, also by a panic in a script.
 struct Closing<'s> {
     shared: &'s Shared,
     id: u64,
@@ -255,7 +256,8 @@ impl Shared {
         let (behaviour, changes) = {
             let mut state = self.lock();
             let early = match &state.behaviour {
-                // Before the request is seen in the count: whoever waits for it may change the data next.
+                // Made before the request is counted: a test that waits for the count may change
+                // the data next.
                 Behaviour::Answer(script) if state.held && state.early => Some(script(request)),
                 _ => None,
             };

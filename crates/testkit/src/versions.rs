@@ -1,8 +1,8 @@
-//! Data with a version number: an upstream whose answer for each category says which version of it that is, and the configuration
-//! of a larder that asks it.
+//! Versioned data: an upstream whose answer names the version of its category, and a configuration
+//! that asks it.
 //!
-//! Nothing but an invalidation makes these larders ask again: their TTLs are hours and nothing is served stale, unless a test
-//! says otherwise.
+//! Only an invalidation makes these larders load again. TTLs are hours and nothing is served stale,
+//! unless a test changes that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! The servers, the proxy and the scripted upstream that the other topics stand on, each tried by itself.
+//! The servers, the proxy and the scripted upstream, each tested by itself.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -140,9 +140,9 @@ fn echo() -> std::net::SocketAddr {
     address
 }
 
-/// Whether what is sent comes back within `max_staleness`; an error where the connection is gone.
-fn comes_back(stream: &mut TcpStream, max_staleness: Duration) -> std::io::Result<bool> {
-    stream.set_read_timeout(Some(max_staleness))?;
+/// Whether what is sent comes back within `limit`; an error where the connection is gone.
+fn comes_back(stream: &mut TcpStream, limit: Duration) -> std::io::Result<bool> {
+    stream.set_read_timeout(Some(limit))?;
     stream.write_all(b"x")?;
     match stream.read(&mut [0; 1]) {
         Ok(0) => Err(std::io::ErrorKind::UnexpectedEof.into()),
@@ -216,8 +216,8 @@ fn proxy_makes_faults_for_subscribers_alone_and_for_the_others() {
     // A message of `text`, which is one byte.
     let publish = |text: &str| server.cli::<i64>(&["PUBLISH", "c", text]);
     let message = |text: &str| format!("*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\n{text}\r\n");
-    let reads = |stream: &mut TcpStream, expected: &[u8], max_staleness: Duration| {
-        stream.set_read_timeout(Some(max_staleness)).unwrap();
+    let reads = |stream: &mut TcpStream, expected: &[u8], limit: Duration| {
+        stream.set_read_timeout(Some(limit)).unwrap();
         let mut bytes = vec![0; expected.len()];
         let got = stream.read_exact(&mut bytes).is_ok();
         assert!(
@@ -228,9 +228,9 @@ fn proxy_makes_faults_for_subscribers_alone_and_for_the_others() {
         got
     };
     let short = Duration::from_millis(100);
-    let ping = |stream: &mut TcpStream, max_staleness: Duration| {
+    let ping = |stream: &mut TcpStream, limit: Duration| {
         stream.write_all(b"PING\r\n").unwrap();
-        reads(stream, b"+PONG\r\n", max_staleness)
+        reads(stream, b"+PONG\r\n", limit)
     };
 
     let mut bus = subscriber();

@@ -1,9 +1,9 @@
-//! One connection of a client, and where it stands.
+//! One connection of a client, and its state.
 //!
-//! Promise: a request costs a few writes to memory that only this thread touches; only
-//! [`super::watch`] reads the clock. Invariant: `turn` changes whenever the client does what the
-//! server waits for. So if `turn` stays the same for as long as a limit, the client has kept the
-//! server waiting all that time.
+//! Promise: a request costs a few writes to memory that only this thread uses; only [`super::watch`]
+//! reads the clock. Invariant: `turn` changes whenever the client does what the server waits for. So
+//! if `turn` stays the same for as long as a limit, the client has kept the server waiting for that
+//! long.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -24,7 +24,7 @@ use super::places::Place;
 use crate::api::presence::Presence;
 use crate::auth::ClientNetwork;
 
-/// What a client is told whose head does not come (RFC 9110, section 15.5.9).
+/// The answer to a head that does not arrive in time (RFC 9110, section 15.5.9).
 const HEAD_TOO_SLOW: &str = r#"{"type":"urn:larder:problem:head-too-slow","title":"Request timeout","status":408,"detail":"The head of the request was not complete in time."}"#;
 
 /// What the server waits for.
@@ -34,12 +34,11 @@ pub(super) enum Standing {
     New,
     /// For the first byte of another request.
     Idle,
-    /// For the rest of a head, of which some has come.
+    /// For the rest of a head.
     Head,
-    /// For nothing of the client's: a handler is at work, and keeps a time limit of its own for a
-    /// body.
+    /// For its own handler, which has a time limit of its own for a body.
     Handled,
-    /// For the client to take some of an answer.
+    /// For the client to read some of an answer.
     Blocked,
 }
 
@@ -50,22 +49,21 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
     /// For a whole head.
     pub(super) head: Duration,
-    /// To take some of an answer.
+    /// To read some of an answer.
     pub(super) progress: Duration,
 }
 
-/// Looks that must have found a connection waiting before its client counts as too slow. A machine
-/// that stands still for a while looks once behind it, and what clients have sent meanwhile is not
-/// read yet.
+/// Looks that must find a connection waiting before its client counts as too slow. After the machine
+/// stood still, the first look finds input that was not read yet.
 const LOOKS_BEFORE_END: u32 = 5;
 
-/// What the last looks saw.
+/// The last value of `turn` that was seen.
 #[derive(Clone, Copy)]
 struct Seen {
     turn: u32,
-    /// When it was seen first.
+    /// When it was first seen.
     since: Instant,
-    /// How often it was.
+    /// How many looks saw it.
     looks: u32,
 }
 
@@ -74,19 +72,19 @@ pub(in crate::api) struct Connection {
     stream: RefCell<TcpStream>,
     place: Place,
     standing: Cell<Standing>,
-    /// The kernel takes no more of an answer for now.
+    /// The kernel accepts no more of an answer for now.
     blocked: Cell<bool>,
     turn: Cell<u32>,
     seen: Cell<Seen>,
-    /// A request or an answer said that it is the last (RFC 9112, section 9.6).
+    /// A request or an answer was marked as the last one (RFC 9112, section 9.6).
     last: Cell<bool>,
-    /// A request came behind the last one. All answers before it are written.
+    /// A request came after the last one. All answers before it are written.
     over: Cell<bool>,
-    /// It was told to end, and will when its task runs.
+    /// It ends as soon as its task runs.
     cut: Cell<bool>,
     /// Whether the client may be gone.
     pub(super) presence: Presence,
-    /// Where the list of this thread's connections has it.
+    /// Its index in the list of this thread's connections.
     pub(super) at: Cell<usize>,
 }
 
@@ -111,12 +109,12 @@ impl Connection {
         }
     }
 
-    /// Whom it comes from.
+    /// The client's network.
     pub(super) fn source(&self) -> ClientNetwork {
         self.place.source()
     }
 
-    /// What the server waits for, and since when that is known; `None` once it was told to end.
+    /// What the server waits for, and since when that is known; `None` once the connection is ending.
     pub(super) fn standing(&self) -> Option<(Standing, Instant)> {
         let standing = if self.blocked.get() {
             Standing::Blocked
@@ -126,8 +124,8 @@ impl Connection {
         (!self.cut.get()).then(|| (standing, self.seen.get().since))
     }
 
-    /// Ends the connection if its client has kept the server waiting for longer than `limits` say.
-    /// Returns for what, if it did.
+    /// Ends the connection if its client has kept the server waiting for longer than `limits` allow.
+    /// Returns what the server waited for if it did.
     pub(super) fn look(&self, now: Instant, limits: &Limits) -> Option<Standing> {
         let mut seen = self.seen.get();
         if seen.turn != self.turn.get() {
@@ -150,7 +148,7 @@ impl Connection {
         if waited < limit || seen.looks < LOOKS_BEFORE_END {
             return None;
         }
-        // Behind an answer that was the last nothing is said.
+        // After the last answer nothing more is sent.
         if standing == Standing::Head && !self.last.get() {
             let answer = format!(
                 "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
@@ -168,26 +166,26 @@ impl Connection {
         self.cut.set(true);
         let stream = self.stream.borrow();
         if self.blocked.get() {
-            // The kernel would keep what was not taken, and offer it for minutes more.
+            // Otherwise the kernel would retransmit the unread data for minutes.
             let _ = stream.set_zero_linger();
         }
         let _ = SockRef::from(&*stream).shutdown(Shutdown::Both);
     }
 
-    /// Whether a request that has come now is behind the last one: then the connection ends as soon
-    /// as what was answered is written.
+    /// Whether the request that has just arrived comes after the last one. If so, the connection ends
+    /// as soon as the answers are written.
     fn is_over(&self) -> bool {
         self.over.set(self.last.get());
         self.last.get()
     }
 
-    /// The same for a request whose body has not been asked for.
+    /// The same for a request whose body was not asked for yet.
     pub(super) fn is_over_before(request: &Request) -> bool {
         let connection = request.conn_data::<Rc<Connection>>();
         connection.is_some_and(|connection| connection.is_over())
     }
 
-    /// Notes that this request, whose body is not wanted, is the last of its connection.
+    /// Marks this request, whose body is not wanted, as the last of its connection.
     pub(super) fn end_with(request: &Request) {
         if let Some(connection) = request.conn_data::<Rc<Connection>>() {
             connection.last.set(true);
@@ -199,7 +197,7 @@ impl Connection {
     }
 }
 
-/// A connection's bytes, as the server reads and writes them.
+/// The stream of a connection, as the server reads and writes it.
 pub(super) struct ClientStream {
     connection: Rc<Connection>,
     /// Called when it is dropped.
@@ -261,7 +259,7 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The server flushes once all that it has encoded is written.
+        // The server flushes only after it has written everything.
         Poll::Ready(if self.connection.over.get() {
             Err(io::ErrorKind::ConnectionAborted.into())
         } else {
@@ -278,9 +276,9 @@ impl AsyncWrite for ClientStream {
 pub(in crate::api) struct Exchange(Option<Rc<Connection>>);
 
 impl Exchange {
-    /// Notes that the request has come. `None` if one before it was the last of its connection:
-    /// whoever gets that answers nothing and waits; the connection ends as soon as what was
-    /// answered is written.
+    /// Begins with the head of a request. `None` if an earlier request was the last of its
+    /// connection: the caller then answers nothing and waits; the connection ends as soon as the
+    /// answers before it are written.
     pub(in crate::api) fn begin(request: &HttpRequest) -> Option<Exchange> {
         let Some(connection) = request.conn_data::<Rc<Connection>>() else {
             return Some(Exchange(None));
@@ -295,12 +293,12 @@ impl Exchange {
         Some(Exchange(Some(connection.clone())))
     }
 
-    /// Notes that the answer is there. It says that the connection ends if the request did, or if
-    /// `closing`.
+    /// Ends with the answer, which says that the connection ends if the request asked for that, or if
+    /// the server is `closing`.
     pub(in crate::api) fn end(self, answer: &mut HttpResponse, closing: bool) {
         let head = answer.head_mut();
-        // A head is used again and has the version of its last answer, which would tell its
-        // connection's type.
+        // A response head is reused and still has the version of its last answer, from which actix
+        // would derive the connection type.
         head.version = Version::HTTP_11;
         if let Some(connection) = self.0 {
             if closing || head.connection_type() == ConnectionType::Close {

@@ -1,10 +1,10 @@
 //! The edge: the sockets that clients connect to, how many of them there are, and how long they may
 //! take.
 //!
-//! Promise: whatever clients do, descriptors stay free for Redis, the database and upstreams. A
+//! Promise: whatever clients do, file descriptors stay free for Redis, the database and upstreams. A
 //! client that does not complete its request in time, or reads nothing of its answer, is
 //! disconnected. When all places are taken, a new connection displaces an old one that is idle or
-//! stuck. This costs a request two writes to its connection, and no look at the clock.
+//! stuck. This costs a request two writes to its connection, and no clock read.
 
 mod connection;
 mod expect;
@@ -14,4 +14,5 @@ mod watch;
 
 pub(super) use self::connection::Exchange;
 pub use self::places::Places;
-pub use self::server::{EdgeSettings, bind};
+pub use self::server::EdgeSettings;
+pub(super) use self::server::bind;

@@ -1,16 +1,17 @@
-//! How many connections there are, in all and from each source, and what became of those that had
-//! no place.
+//! Counts the connections, in all and from each source, and those that found no place.
 //!
-//! Its lock is taken when a connection begins and when it ends, never for a request.
+//! The lock is taken when a connection begins and ends, never for a request.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::auth::ClientNetwork;
 
-/// At most one line in the log for so long, however many connections find no place.
+/// One line in the log per this time at most, however many connections find no place.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// See the module.
@@ -18,6 +19,7 @@ const QUIET: Duration = Duration::from_secs(60);
 pub struct Places {
     most: usize,
     most_of_one: usize,
+    /// Protects the counts.
     taken: Mutex<Taken>,
     refused: AtomicU64,
     displaced: AtomicU64,
@@ -28,35 +30,35 @@ pub struct Places {
 struct Taken {
     all: usize,
     of: HashMap<ClientNetwork, usize>,
-    told: Option<Instant>,
+    logged: Option<Instant>,
 }
 
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    /// All are taken.
+    /// All places are taken.
     All,
-    /// This source has as many as it may have.
+    /// This source has as many connections as it may have.
     Source,
 }
 
-/// What was counted.
+/// The counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::api) struct PlaceTotals {
     /// Connections that are open now.
     pub(in crate::api) open: usize,
     /// How many may be open.
     pub(in crate::api) most: usize,
-    /// New connections that were closed at once, since there was no place.
+    /// New connections that were closed at once, because no place was free.
     pub(in crate::api) refused: u64,
-    /// Connections that were closed so that a new one had a place.
+    /// Connections that were closed to make room for a new one.
     pub(in crate::api) displaced: u64,
-    /// Connections that were closed because their client sent or took nothing for too long.
+    /// Connections that were closed because their client sent or read nothing for too long.
     pub(in crate::api) timed_out: u64,
 }
 
 impl Places {
-    /// So many places in all, and so many for each source; zero: as many as there are.
+    /// `most` places in all, and `most_of_one` for each source; zero sets no limit for a source.
     pub fn new(most: usize, most_of_one: usize) -> Places {
         Places {
             most,
@@ -72,14 +74,14 @@ impl Places {
         }
     }
 
-    /// How many there are.
+    /// How many places there are.
     pub(super) fn most(&self) -> usize {
         self.most
     }
 
-    /// A place for a connection from `source`, if there is one.
+    /// A place for a connection from `source`, if one is free.
     pub(super) fn take(self: &Arc<Self>, source: ClientNetwork) -> Result<Place, Full> {
-        let taken = self.lock();
+        let taken = self.taken.lock();
         if taken.of.get(&source).copied().unwrap_or_default() >= self.most_of_one {
             return Err(Full::Source);
         }
@@ -89,18 +91,18 @@ impl Places {
         Ok(self.count(taken, source))
     }
 
-    /// The place of another connection, which was told to end and has not yet.
+    /// A place instead of that of another connection, which is about to end.
     pub(super) fn take_over(self: &Arc<Self>, source: ClientNetwork) -> Place {
         self.displaced.fetch_add(1, Ordering::Relaxed);
-        self.count(self.lock(), source)
+        self.count(self.taken.lock(), source)
     }
 
-    /// How many connections each of these sources has.
+    /// Calls `then` with a function that says how many connections a source has.
     pub(super) fn with_counts<T>(
         &self,
         then: impl FnOnce(&dyn Fn(ClientNetwork) -> usize) -> T,
     ) -> T {
-        let taken = self.lock();
+        let taken = self.taken.lock();
         then(&|source| taken.of.get(&source).copied().unwrap_or_default())
     }
 
@@ -114,15 +116,15 @@ impl Places {
         self.timed_out.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Says in the log that a connection from `source` found no place, unless that was said a short
-    /// while ago.
-    pub(super) fn tell_full(&self, full: Full, source: ClientNetwork) {
-        let mut taken = self.lock();
+    /// Logs that a connection from `source` found no place, unless that was logged a short while
+    /// ago.
+    pub(super) fn log_full(&self, full: Full, source: ClientNetwork) {
+        let mut taken = self.taken.lock();
         let now = Instant::now();
-        if taken.told.is_some_and(|told| now < told + QUIET) {
+        if taken.logged.is_some_and(|logged| now < logged + QUIET) {
             return;
         }
-        taken.told = Some(now);
+        taken.logged = Some(now);
         let of_source = taken.of.get(&source).copied().unwrap_or_default();
         let (all, sources) = (taken.all, taken.of.len());
         drop(taken);
@@ -139,10 +141,10 @@ impl Places {
         }
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     pub(in crate::api) fn totals(&self) -> PlaceTotals {
         PlaceTotals {
-            open: self.lock().all,
+            open: self.taken.lock().all,
             most: self.most,
             refused: self.refused.load(Ordering::Relaxed),
             displaced: self.displaced.load(Ordering::Relaxed),
@@ -158,11 +160,6 @@ impl Places {
             source,
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        // Nothing panics while it counts.
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The place of one connection. It is free again when this is dropped.
@@ -173,7 +170,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Whose it is.
+    /// The source of the connection.
     pub(super) fn source(&self) -> ClientNetwork {
         self.source
     }
@@ -181,7 +178,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
+        let mut taken = self.places.taken.lock();
         taken.all -= 1;
         if let Some(count) = taken.of.get_mut(&self.source) {
             *count -= 1;
@@ -214,7 +211,7 @@ mod tests {
         assert_eq!(places.totals().open, 1);
         assert!(places.take(source(1)).is_ok());
         assert_eq!(
-            places.lock().of.len(),
+            places.taken.lock().of.len(),
             1,
             "a source without connections takes no memory"
         );

@@ -12,6 +12,7 @@ use actix_server::Server;
 use actix_service::{ServiceFactoryExt, fn_service, map_config};
 use actix_web::App;
 use actix_web::dev::AppConfig;
+use actix_web::web::ServiceConfig;
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use tokio::net::TcpStream;
 
@@ -19,45 +20,44 @@ use super::connection::{ClientStream, Limits};
 use super::expect;
 use super::places::Places;
 use super::watch::Watch;
-use crate::api::Api;
+use crate::api::state::AppState;
 
 /// How long a connection is kept for another request.
 const IDLE: Duration = Duration::from_secs(5);
-/// How long what a client still sends is read and thrown away, once it was answered without its
-/// body.
+/// How long the server reads and discards the rest of a body after it has answered without it.
 const LINGER: Duration = Duration::from_secs(1);
-/// Connections that the kernel keeps for the server until it takes them.
+/// Connections that the kernel holds until the server accepts them.
 const BACKLOG: i32 = 1024;
-/// How much of an answer the kernel takes beyond what is on its way, in bytes.
+/// How much unsent data of an answer the kernel takes, in bytes.
 const UNSENT: u32 = 128 << 10;
-/// How much longer than the server the kernel bears a client that takes nothing, so that it is the
-/// server that ends the connection and counts it. The kernel's limit is for what is left when the
-/// server has written all.
+/// How much longer than the server the kernel waits for a client that reads nothing. So it is the
+/// server that ends the connection and counts it. The kernel's own limit is for the time after the
+/// server has written everything.
 const LATER: Duration = Duration::from_secs(2);
-/// Connections beyond the bound that are let in at once: each takes the place of one that was told
-/// to end.
+/// Connections beyond the bound that are admitted at once: each displaces one that is about to end.
 const MARGIN: usize = 32;
 
-/// How the server listens, and what it bears.
+/// How the server listens, and its time limits.
 pub struct EdgeSettings {
     /// Host and port to listen on.
     pub bind: String,
-    /// Threads that answer.
+    /// Worker threads.
     pub workers: usize,
-    /// For a whole head, of each request.
+    /// For the whole head of a request.
     pub head_timeout: Duration,
-    /// For a client to take some of an answer.
+    /// For a client to read some of an answer.
     pub progress_timeout: Duration,
-    /// For what is under way when it is told to stop.
+    /// For requests under way when the server is told to stop.
     pub shutdown_grace: Duration,
 }
 
-/// A server of these routes that listens already, and where. It answers once it is polled.
-///
-/// # Errors
-/// If none of the addresses can be listened on.
-pub fn bind(api: &Api, settings: &EdgeSettings) -> io::Result<(Server, Vec<SocketAddr>)> {
-    let places = api.places().clone();
+/// See [`crate::api::Api::listen`]. `routes` registers the routes of each worker.
+pub(in crate::api) fn bind(
+    places: Arc<Places>,
+    state: &AppState,
+    settings: &EdgeSettings,
+    routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
+) -> io::Result<(Server, Vec<SocketAddr>)> {
     let limits = Limits {
         idle: IDLE,
         head: settings.head_timeout,
@@ -69,15 +69,16 @@ pub fn bind(api: &Api, settings: &EdgeSettings) -> io::Result<(Server, Vec<Socke
         // comes.
         .max_concurrent_connections(most_of_worker(&places, settings.workers))
         .disable_signals()
-        // It knows whole seconds only and looks once in a second: this is for its workers, the
-        // exact time is kept by whoever stops it.
+        // This is in whole seconds and for the workers only. Whoever stops the server keeps the exact
+        // time.
         .shutdown_timeout(settings.shutdown_grace.as_secs().saturating_add(1));
     let stopping = builder.graceful_shutdown_signal();
     let mut addresses = Vec::new();
     for listener in listeners(settings)? {
         let address = listener.local_addr()?;
         addresses.push(address);
-        let (api, places, stopping) = (api.clone(), places.clone(), stopping.clone());
+        let (state, routes) = (state.clone(), routes.clone());
+        let (places, stopping) = (places.clone(), stopping.clone());
         // Called once by each worker.
         let service = move || {
             let watch = Watch::new(places.clone(), limits);
@@ -88,8 +89,8 @@ pub fn bind(api: &Api, settings: &EdgeSettings) -> io::Result<(Server, Vec<Socke
                     Err(error) => Err(DispatchError::Io(error)),
                 })
             });
-            let (routes, front, stopping) = (api.clone(), Rc::new(api.front()), stopping.clone());
-            let app = App::new().configure(move |config| routes.routes(config));
+            let (state, stopping) = (Rc::new(state.clone()), stopping.clone());
+            let app = App::new().configure(routes.clone());
             let app = actix_service::IntoServiceFactory::into_factory(app)
                 .map_err(|error: actix_web::Error| error.error_response());
             accept.and_then(
@@ -98,7 +99,7 @@ pub fn bind(api: &Api, settings: &EdgeSettings) -> io::Result<(Server, Vec<Socke
                         let stopping = stopping.clone();
                         async move { stopping.notified().await }
                     })
-                    // Both by `Watch`, for every request.
+                    // `Watch` enforces both limits, for every request.
                     .keep_alive(KeepAlive::Os)
                     .client_request_timeout(Duration::ZERO)
                     .client_disconnect_timeout(LINGER)
@@ -108,8 +109,8 @@ pub fn bind(api: &Api, settings: &EdgeSettings) -> io::Result<(Server, Vec<Socke
                         data.insert(stream.connection().presence.clone());
                     })
                     .expect(fn_service(move |request| {
-                        let front = front.clone();
-                        async move { expect::admit(request, &front).await }
+                        let state = state.clone();
+                        async move { expect::admit(request, &state).await }
                     }))
                     .finish(map_config(app, |()| AppConfig::default())),
             )
@@ -123,8 +124,8 @@ fn most_of_worker(places: &Arc<Places>, workers: usize) -> usize {
     (places.most() + MARGIN).div_ceil(workers.max(1))
 }
 
-/// A listener for each address of the name that can be listened on. What is set here each
-/// connection has from it.
+/// A listener for each address of the name that can be listened on. Connections inherit the options
+/// of their listener.
 fn listeners(settings: &EdgeSettings) -> io::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     let mut failed = None;
@@ -148,8 +149,8 @@ fn listener(address: SocketAddr, progress: Duration) -> io::Result<TcpListener> 
     #[cfg(target_os = "linux")]
     {
         socket.set_tcp_notsent_lowat(UNSENT)?;
-        // For what the kernel has taken and the client has not: also a window that stays closed
-        // counts (RFC 5482).
+        // For data that the kernel has taken and the client has not acknowledged, also behind a
+        // closed window (RFC 5482).
         socket.set_tcp_user_timeout(Some(progress + LATER))?;
     }
     socket.bind(&address.into())?;

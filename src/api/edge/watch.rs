@@ -1,7 +1,7 @@
-//! The connections of one worker: who is let in, who makes way, and who has taken too long.
+//! The connections of one worker: which are admitted, which are displaced, and which are too slow.
 //!
-//! One task of the worker looks at all of them a few times in each time limit, so that neither a
-//! request nor a connection has a timer.
+//! One task of the worker looks at all connections several times within each time limit. So neither
+//! a request nor a connection needs a timer.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -17,8 +17,8 @@ use super::connection::{ClientStream, Connection, Limits, Standing};
 use super::places::{Full, Place, Places};
 use crate::auth::ClientNetwork;
 
-/// How many looks there are in the shortest limit, and how long the pause between two is at most
-/// and at least.
+/// How many looks there are within the shortest limit, and the longest and the shortest pause
+/// between two.
 const LOOKS: u32 = 10;
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -41,8 +41,10 @@ impl Watch {
         })
     }
 
-    /// Lets a connection in, in the place of another if there is no other place; or says that there
-    /// is none.
+    /// Admits a connection. If all places are taken it displaces another one.
+    ///
+    /// # Errors
+    /// If no place is free and no connection can be displaced.
     pub(super) fn admit(
         self: &Rc<Self>,
         stream: TcpStream,
@@ -53,7 +55,7 @@ impl Watch {
         let peer = stream.peer_addr()?;
         let source = ClientNetwork::of(peer.ip());
         let place = self.places.take(source);
-        let place = place.or_else(|full| self.in_place_of_another(full, source))?;
+        let place = place.or_else(|full| self.displace(full, source))?;
         let connection = Rc::new(Connection::new(stream, place, Instant::now()));
         let mut open = self.open.borrow_mut();
         connection.at.set(open.len());
@@ -63,8 +65,8 @@ impl Watch {
         Ok((ClientStream::new(connection, ended), peer))
     }
 
-    fn in_place_of_another(&self, full: Full, source: ClientNetwork) -> io::Result<Place> {
-        self.places.tell_full(full, source);
+    fn displace(&self, full: Full, source: ClientNetwork) -> io::Result<Place> {
+        self.places.log_full(full, source);
         let victim = match full {
             Full::Source => self.least_missed(|connection| connection.source() == source),
             Full::All => self.least_missed(|_| true),
@@ -81,9 +83,9 @@ impl Watch {
         }
     }
 
-    /// The connection that makes way: of the source that has most of them one that is idle, else
-    /// one whose head is incomplete, else one that takes nothing; of several the one that stands so
-    /// for the longest. None whose request is being answered.
+    /// The connection to displace. It belongs to the source with the most connections; there it is an
+    /// idle one, else one with an incomplete head, else one that reads nothing; of several, the one
+    /// that has been so for the longest. Never one whose request is being answered.
     fn least_missed(&self, among: impl Fn(&Connection) -> bool) -> Option<Rc<Connection>> {
         let open = self.open.borrow();
         self.places.with_counts(|count| {
@@ -106,7 +108,7 @@ impl Watch {
 
     fn look(&self, now: Instant) {
         for connection in self.open.borrow().iter() {
-            // That a connection is used no more is how most of them end.
+            // Most connections end idle: that is no time-out.
             if connection
                 .look(now, &self.limits)
                 .is_some_and(|waited_for| waited_for != Standing::Idle)
@@ -128,7 +130,7 @@ impl Watch {
     }
 }
 
-/// Looks at the connections again and again, for as long as the worker is there.
+/// Looks at the connections again and again while the worker lives.
 async fn look(watch: Weak<Watch>) {
     loop {
         let Some(pause) = watch.upgrade().map(|watch| {

@@ -1,4 +1,4 @@
-//! What the migration installs, and the sessions that read it.
+//! The functions and triggers that the migration installs, and the sessions that read the outbox.
 
 use std::time::Instant;
 
@@ -7,18 +7,18 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::super::fixture::{self, Opened, Place};
 use super::super::query::Query;
-use super::super::value::Value;
+use super::super::sql_value::SqlValue;
 use super::*;
 use larder_cache::escape_into;
 
-fn ask(database: &Database, sql: &str) -> Result<Value, DatabaseError> {
+fn ask(database: &Database, sql: &str) -> Result<SqlValue, DatabaseError> {
     database.transaction(|tx| {
         let rows = tx.query_this(&Query::parse("test", sql)?, &[])?;
         Ok(rows[0].columns().next().unwrap().1.clone())
     })
 }
 
-/// The names of each row, and empties the outbox.
+/// Empties the outbox and returns the names of each row.
 fn take(reader: &mut OutboxReader) -> Vec<Vec<String>> {
     let rows = reader.due(&[]).unwrap();
     let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
@@ -44,14 +44,17 @@ fn names_are_escaped_as_larder_does() {
     let mut runner = TestRunner::new(Config::with_cases(400));
     runner
         .run(&"\\PC*|[a-zA-Z0-9._~%/: é€😀\n\u{1}-]{0,40}", |text| {
-            let mut wanted = String::new();
-            escape_into(&mut wanted, &text);
-            let given = [("text", Value::from(text.replace('\0', "").as_str()))];
+            let mut expected = String::new();
+            escape_into(&mut expected, &text);
+            let parameters = [("text", SqlValue::from(text.replace('\0', "").as_str()))];
             prop_assume!(!text.contains('\0'));
             let rows = database
-                .transaction(|tx| tx.query_this(&query, &given))
+                .transaction(|tx| tx.query_this(&query, &parameters))
                 .unwrap();
-            prop_assert_eq!(rows[0].columns().next().unwrap().1, &Value::from(wanted));
+            prop_assert_eq!(
+                rows[0].columns().next().unwrap().1,
+                &SqlValue::from(expected)
+            );
             Ok(())
         })
         .unwrap();
@@ -146,7 +149,7 @@ fn at_one_time_so_many_names_are_read_and_each_row_once() {
     let (database, mut reader) = watched(
         "INSERT INTO larder_outbox (names) SELECT array_fill('n'::text, ARRAY[1000]) FROM generate_series(1, 7)",
     );
-    let ids = |rows: Vec<Due>| rows.into_iter().map(|row| row.id).collect::<Vec<_>>();
+    let ids = |rows: Vec<DueRow>| rows.into_iter().map(|row| row.id).collect::<Vec<_>>();
     assert_eq!(ids(reader.due(&[]).unwrap()), [1, 2, 3, 4, 5]);
     assert_eq!(ids(reader.due(&[1, 3, 5]).unwrap()), [2, 4, 6, 7]);
     assert_eq!(reader.still_there(&[7, 8]).unwrap(), [7]);
@@ -166,18 +169,18 @@ fn watching_twice_is_once_and_unwatching_ends_it() {
     let (database, mut reader) = watched("CREATE TABLE members (id INT)");
     let said = |sql: &str| ask(&database, sql).unwrap();
     let watch = "SELECT larder_watch('members', 'user:{id}')";
-    assert_eq!(said(watch), Value::Bool(true));
-    assert_eq!(said(watch), Value::Bool(false));
+    assert_eq!(said(watch), SqlValue::Bool(true));
+    assert_eq!(said(watch), SqlValue::Bool(false));
     let triggers = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'members'::regclass";
-    assert_eq!(said(triggers), Value::Int(4));
+    assert_eq!(said(triggers), SqlValue::Int(4));
     let unwatch = "SELECT larder_unwatch('members', 'user:{id}')";
     assert_eq!(
         said("SELECT larder_unwatch('members', 'other:{id}')"),
-        Value::Bool(false)
+        SqlValue::Bool(false)
     );
-    assert_eq!(said(triggers), Value::Int(4));
-    assert_eq!(said(unwatch), Value::Bool(true));
-    assert_eq!(said(unwatch), Value::Bool(false));
+    assert_eq!(said(triggers), SqlValue::Int(4));
+    assert_eq!(said(unwatch), SqlValue::Bool(true));
+    assert_eq!(said(unwatch), SqlValue::Bool(false));
     fixture::batch(&database, "INSERT INTO members VALUES (1)");
     assert_eq!(take(&mut reader), [[""; 0]; 0]);
 }
@@ -220,7 +223,7 @@ fn what_cannot_be_watched_is_refused_with_the_reason() {
         );
     }
     let none = "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal";
-    assert_eq!(ask(&database, none), Ok(Value::Int(0)));
+    assert_eq!(ask(&database, none), Ok(SqlValue::Int(0)));
 }
 
 #[test]
@@ -267,7 +270,8 @@ fn a_writer_needs_nothing_but_its_table_and_gains_nothing_by_it() {
          CREATE AGGREGATE array_agg(text) (SFUNC = array_agg_step, STYPE = text[])",
     )
     .unwrap();
-    // A larger schema path and a temporary table of the outbox's name lead its function nowhere.
+    // Neither a longer search path nor a temporary table of the outbox's name misleads its
+    // function.
     write(
         "CREATE TEMP TABLE larder_outbox (names text[]); SET LOCAL search_path = pg_temp, public;
          SET LOCAL larder.schema = 'pg_temp'; INSERT INTO public.members VALUES (1)",
@@ -286,7 +290,7 @@ fn a_writer_needs_nothing_but_its_table_and_gains_nothing_by_it() {
             "{forbidden}: {error}"
         );
     }
-    // Whoever may attach, may attach what is their own.
+    // Who may attach a watch may attach it to their own tables.
     fixture::batch(
         &database,
         "GRANT EXECUTE ON FUNCTION larder_watch(regclass, text), larder_note() TO outbox_writer",
@@ -324,7 +328,7 @@ fn what_a_transaction_leaves_is_its_own_to_deliver_first() {
         "not due, and nothing of the trigger's is left"
     );
     let left_in_all = "SELECT count(*) FROM larder_outbox";
-    assert_eq!(ask(&database, left_in_all), Ok(Value::Int(1)));
+    assert_eq!(ask(&database, left_in_all), Ok(SqlValue::Int(1)));
     fixture::batch(
         &database,
         "UPDATE larder_outbox SET due_at = due_at - interval '2 seconds'",
@@ -332,9 +336,10 @@ fn what_a_transaction_leaves_is_its_own_to_deliver_first() {
     assert_eq!(reader.due(&[]).unwrap()[0].names, ["user:1", "all:members"]);
     database.outbox().delivered(row).unwrap();
     database.outbox().delivered(row).unwrap();
-    assert_eq!(ask(&database, left_in_all), Ok(Value::Int(0)));
+    assert_eq!(ask(&database, left_in_all), Ok(SqlValue::Int(0)));
 
-    // Whose writer could tell its own replica only: due at once, and told to whoever listens.
+    // The writer reached its own replica only, so the row is due at once and listeners are
+    // notified.
     let row = left("SELECT 1", &["user:7"]).unwrap();
     assert_eq!(reader.due(&[]).unwrap(), []);
     let none = Duration::ZERO;
@@ -344,7 +349,7 @@ fn what_a_transaction_leaves_is_its_own_to_deliver_first() {
     assert_eq!(take(&mut reader), [["user:7"]]);
     database.outbox().hand_over(row).unwrap();
 
-    // What the writer does not name is the trigger's business as ever.
+    // A name that the writer does not leave stays in the trigger's row.
     left("INSERT INTO members VALUES (2), (3)", &["user:2"]).unwrap();
     assert_eq!(take(&mut reader), [["user:2", "user:3"]]);
     assert_eq!(left("SELECT 1", &[]), None);
@@ -353,7 +358,7 @@ fn what_a_transaction_leaves_is_its_own_to_deliver_first() {
         tx.batch("SELECT nothing")
     });
     assert!(failed.is_err());
-    assert_eq!(ask(&database, left_in_all), Ok(Value::Int(1)));
+    assert_eq!(ask(&database, left_in_all), Ok(SqlValue::Int(1)));
 
     let file = Place::sqlite().migrated();
     let none = file.transaction(|tx| tx.leave_in_outbox(&["user:1".to_owned()]));
@@ -376,7 +381,7 @@ fn one_session_leads_until_it_resigns_or_ends() {
     while !first.try_to_lead().unwrap() {
         assert!(Instant::now() < deadline);
     }
-    // Another outbox of the same server has a lead of its own.
+    // Another outbox on the same server has its own lead.
     let mut other = Place::postgres()
         .migrated()
         .outbox()
@@ -384,7 +389,7 @@ fn one_session_leads_until_it_resigns_or_ends() {
         .unwrap()
         .unwrap();
     assert!(other.try_to_lead().unwrap());
-    // The lock of a session that says nothing is free after a while, whatever becomes of its connection.
+    // The lock of a silent session is released after a while, whatever happens to its connection.
     let begun = Instant::now();
     let mut third = open();
     while !third.try_to_lead().unwrap() {
@@ -403,6 +408,6 @@ fn a_commit_is_heard_of_and_a_closed_connection_is_an_error() {
     assert_eq!(reader.wait(Duration::from_secs(10)), Ok(true));
     let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
                WHERE application_name = 'larder outbox' AND datname = current_database()";
-    assert_eq!(ask(&database, end), Ok(Value::Bool(true)));
+    assert_eq!(ask(&database, end), Ok(SqlValue::Bool(true)));
     assert!(reader.wait(Duration::from_secs(10)).is_err());
 }

@@ -1,20 +1,22 @@
-//! What a database promises to those above, on a real Postgres and on SQLite.
+//! The promises of a database to its callers, on a real Postgres and on SQLite.
 
 mod canonical;
 mod conflicts;
+mod decoding;
 mod describing;
-mod given;
+mod encoding;
 mod lost;
 mod reading;
 mod schema_changes;
 mod tokens;
-mod types;
 mod values;
 mod writing;
 
 use std::sync::mpsc;
 
 use super::fixture::{self, Place};
+use larder_cache::Secret;
+
 use super::*;
 
 #[test]
@@ -55,11 +57,11 @@ fn a_database_that_is_all_at_work_is_not_dead() {
         });
         wait_begun.recv().unwrap();
         database.ping().unwrap();
-        // Larder's own statements have connections of their own.
+        // Larder's own statements have their own connections.
         database.keys().mark().unwrap();
         let error = database.transaction(|_| Ok(())).unwrap_err();
         assert!(
-            matches!(&error, DatabaseError::Unavailable(what) if what.contains("at work")),
+            matches!(&error, DatabaseError::Unavailable(what) if what.contains("in use")),
             "{error}"
         );
         drop(end);
@@ -78,7 +80,7 @@ fn own_statements_that_all_wait_make_no_dead_database() {
             for _ in 0..OWN_CONNECTIONS {
                 let (begun, wait_end, database) = (begun.clone(), &wait_end, &database);
                 scope.spawn(move || {
-                    let waits = database.on(&database.0.own, |_| {
+                    let waits = database.0.own.run(|_| {
                         begun.send(()).unwrap();
                         let _ = wait_end.lock().unwrap().recv();
                         Ok(())

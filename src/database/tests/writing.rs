@@ -1,17 +1,18 @@
-//! Writing: what a statement changed and returned, what goes against the schema, and that a failure leaves nothing.
+//! Writing: changed and returned rows, violated constraints, and that a failure leaves nothing.
 
 use crate::database::fixture;
 use crate::database::{
-    Database, DatabaseError, DatabaseKind, Isolation, Parameter, Query, Shape, Value, Written,
+    Database, DatabaseError, DatabaseKind, Isolation, Parameter, Query, Shape, SqlValue,
+    WriteResult,
 };
 
 fn write(
     database: &Database,
     sql: &str,
-    given: &[Parameter<'_>],
-) -> Result<Written, DatabaseError> {
+    parameters: &[Parameter<'_>],
+) -> Result<WriteResult, DatabaseError> {
     let query = Query::parse("q", sql)?;
-    database.change(Isolation::Plain, |tx| tx.write(&query, given))
+    database.change(Isolation::Plain, |tx| tx.write(&query, parameters))
 }
 
 fn rows(database: &Database, table: &str) -> String {
@@ -20,8 +21,8 @@ fn rows(database: &Database, table: &str) -> String {
     String::from_utf8(json).unwrap()
 }
 
-fn json(text: &str) -> Value {
-    Value::Json(text.to_owned())
+fn json(text: &str) -> SqlValue {
+    SqlValue::Json(text.to_owned())
 }
 
 #[test]
@@ -32,9 +33,9 @@ fn a_write_says_what_it_changed_and_returned() {
             &database,
             "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, score DOUBLE PRECISION)",
         );
-        let given = [("id", json("1")), ("name", json(r#""é \" '; DROP""#))];
+        let parameters = [("id", json("1")), ("name", json(r#""é \" '; DROP""#))];
         let insert = "INSERT INTO t (id, name) VALUES (:id, :name) RETURNING name, id, score";
-        let written = write(&database, insert, &given).unwrap();
+        let written = write(&database, insert, &parameters).unwrap();
         assert_eq!((written.changed, written.rows.len()), (1, 1));
         let row = &written.rows[0];
         assert_eq!(
@@ -54,7 +55,7 @@ fn a_write_says_what_it_changed_and_returned() {
         assert_eq!(written.changed, 3);
         assert_eq!(ids, ["1", "2", "3"].map(|id| Some(id.to_owned())));
         let none = "DELETE FROM t WHERE id = :id";
-        let written = write(&database, none, &[("id", Value::Int(9))]).unwrap();
+        let written = write(&database, none, &[("id", SqlValue::Int(9))]).unwrap();
         assert_eq!((written.changed, written.rows.len()), (0, 0));
     });
 }
@@ -77,22 +78,25 @@ fn what_goes_against_the_schema_names_its_field_and_no_value() {
         let base = [
             ("id", json("2")),
             ("email", json(r#""b@x""#)),
-            ("age", Value::Null),
-            ("org", Value::Null),
-            ("first", Value::Null),
-            ("last", Value::Null),
+            ("age", SqlValue::Null),
+            ("org", SqlValue::Null),
+            ("first", SqlValue::Null),
+            ("last", SqlValue::Null),
         ];
         let with = |changes: &[(&str, &str)]| {
-            let mut given = base.clone();
+            let mut parameters = base.clone();
             for (name, value) in changes {
-                let place = given.iter_mut().find(|(known, _)| known == name).unwrap();
+                let place = parameters
+                    .iter_mut()
+                    .find(|(known, _)| known == name)
+                    .unwrap();
                 place.1 = if *value == "null" {
-                    Value::Null
+                    SqlValue::Null
                 } else {
                     json(value)
                 };
             }
-            write(&database, insert, &given).unwrap_err()
+            write(&database, insert, &parameters).unwrap_err()
         };
         let unfit = |error: DatabaseError, field: &str, part: &str| {
             assert!(
@@ -101,11 +105,11 @@ fn what_goes_against_the_schema_names_its_field_and_no_value() {
                 "{kind} {error:?}"
             );
         };
-        let conflict = |error: DatabaseError, wanted: Option<&str>, part: &str| {
+        let conflict = |error: DatabaseError, expected: Option<&str>, part: &str| {
             assert!(!error.to_string().contains("secret"), "{error}");
             assert!(
                 matches!(&error, DatabaseError::Conflict { field, what }
-                    if field.as_deref() == wanted && what.contains(part)),
+                    if field.as_deref() == expected && what.contains(part)),
                 "{kind} {error:?}"
             );
         };
@@ -115,17 +119,25 @@ fn what_goes_against_the_schema_names_its_field_and_no_value() {
         conflict(
             with(&[("email", r#""secret@x""#)]),
             Some("email"),
-            "taken already",
+            "violates a uniqueness constraint",
         );
-        conflict(with(&[("id", "1")]), Some("id"), "taken already");
+        conflict(
+            with(&[("id", "1")]),
+            Some("id"),
+            "violates a uniqueness constraint",
+        );
         let both = [("first", r#""f""#), ("last", r#""l""#)];
-        conflict(with(&both), Some("first, last"), "taken already");
-        // SQLite does not tell which reference it is.
+        conflict(
+            with(&both),
+            Some("first, last"),
+            "violates a uniqueness constraint",
+        );
+        // SQLite does not name the reference.
         let org = (kind == DatabaseKind::Postgres).then_some("org");
-        conflict(with(&[("org", "7")]), org, "not there");
+        conflict(with(&[("org", "7")]), org, "not found");
         let error = write(&database, "DELETE FROM orgs", &[]).unwrap_err();
         let id = (kind == DatabaseKind::Postgres).then_some("id");
-        conflict(error, id, "still referred to");
+        conflict(error, id, "still referenced");
         assert_eq!(rows(&database, "users"), r#"{"n":1}"#);
     });
 }

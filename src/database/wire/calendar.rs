@@ -1,22 +1,26 @@
 //! Dates and times: Postgres counts from 2000, JSON has the text of RFC 3339 and ISO 8601.
 //!
-//! Promise: every date that Postgres has gets a text, and the same text is read back. A year before 0000 or after 9999, which
-//! RFC 3339 does not have, is written with a sign and six digits, as ISO 8601 extends it: 1 BC is 0000, 2 BC is -000001. What has
-//! no end is `infinity` or `-infinity`. Refuses a text that says less or more than the type holds: a day without its time for a
-//! `timestamptz`, an offset for a `timestamp`, parts of a microsecond.
+//! Promise: every date of Postgres has a text, and that text reads back as the same date. RFC 3339
+//! ends at the years 0000 and 9999. Beyond them a year is written with a sign and six digits, as
+//! ISO 8601 extends it: 1 BC is 0000, 2 BC is -000001. The two infinite values are `infinity` and
+//! `-infinity`. A text that says less or more than its type holds is refused: a date without its
+//! time for a `timestamptz`, an offset for a `timestamp`, fractions of a microsecond.
 
-use super::Reader;
+use super::reader::Reader;
 
-/// Days from 1970-01-01 to 2000-01-01, where Postgres begins to count.
+/// Days from 1970-01-01 to 2000-01-01, which is day zero for Postgres.
 const POSTGRES_DAY_ZERO: i64 = 10_957;
 pub(super) const SECOND: i64 = 1_000_000;
 pub(super) const MINUTE: i64 = 60 * SECOND;
 pub(super) const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
-/// The day with this number, counted from 1970, in the Gregorian calendar: year, month, day.
-fn civil(day: i64) -> (i64, i64, i64) {
-    // Counted from 0000-03-01, so that the leap day ends a year: 400 years are 146097 days.
+/// The year, month and day of a day that is counted from 1970-01-01, in the proleptic Gregorian
+/// calendar. This is `civil_from_days` of Howard Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms", <https://howardhinnant.github.io/date_algorithms.html>.
+fn civil_from_days(day: i64) -> (i64, i64, i64) {
+    // Counted from 0000-03-01, so that a leap day is the last day of its year. An era of 400 years
+    // has 146097 days.
     let day = day + 719_468;
     let era = day.div_euclid(146_097);
     let of_era = day.rem_euclid(146_097);
@@ -33,8 +37,8 @@ fn civil(day: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
-/// The number of that day; the inverse of `civil`.
-fn day_number(year: i64, month: i64, day: i64) -> i64 {
+/// The inverse of [`civil_from_days`]: `days_from_civil` of the same source.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month <= 2);
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);
@@ -44,7 +48,7 @@ fn day_number(year: i64, month: i64, day: i64) -> i64 {
 }
 
 fn date_text(day: i64) -> String {
-    let (year, month, day) = civil(day);
+    let (year, month, day) = civil_from_days(day);
     if (0..=9999).contains(&year) {
         format!("{year:04}-{month:02}-{day:02}")
     } else {
@@ -67,7 +71,7 @@ fn clock_text(micros: i64) -> String {
     format!("{hours:02}:{minutes:02}:{seconds:02}{rest}")
 }
 
-pub(super) fn date(raw: &mut Reader<'_>) -> Option<String> {
+pub(super) fn decode_date(raw: &mut Reader<'_>) -> Option<String> {
     Some(match raw.i32()? {
         i32::MAX => "infinity".to_owned(),
         i32::MIN => "-infinity".to_owned(),
@@ -75,26 +79,26 @@ pub(super) fn date(raw: &mut Reader<'_>) -> Option<String> {
     })
 }
 
-/// With `end` behind it: nothing, or `Z`.
-pub(super) fn timestamp(raw: &mut Reader<'_>, end: &str) -> Option<String> {
+/// `zone` follows the text: nothing, or `Z`.
+pub(super) fn decode_timestamp(raw: &mut Reader<'_>, zone: &str) -> Option<String> {
     Some(match raw.i64()? {
         i64::MAX => "infinity".to_owned(),
         i64::MIN => "-infinity".to_owned(),
         micros => {
             let date = date_text(POSTGRES_DAY_ZERO + micros.div_euclid(DAY));
-            format!("{date}T{}{end}", clock_text(micros.rem_euclid(DAY)))
+            format!("{date}T{}{zone}", clock_text(micros.rem_euclid(DAY)))
         }
     })
 }
 
-pub(super) fn time(raw: &mut Reader<'_>) -> Option<String> {
+pub(super) fn decode_time(raw: &mut Reader<'_>) -> Option<String> {
     let micros = raw.i64()?;
     (0..=DAY).contains(&micros).then(|| clock_text(micros))
 }
 
-pub(super) fn time_with_offset(raw: &mut Reader<'_>) -> Option<String> {
-    let clock = time(raw)?;
-    // Postgres counts to the west.
+pub(super) fn decode_time_with_offset(raw: &mut Reader<'_>) -> Option<String> {
+    let clock = decode_time(raw)?;
+    // Postgres counts the seconds west of UTC.
     let east = -i64::from(raw.i32()?);
     let sign = if east < 0 { '-' } else { '+' };
     let (hours, minutes, seconds) = (east.abs() / 3600, east.abs() % 3600 / 60, east.abs() % 60);
@@ -105,17 +109,19 @@ pub(super) fn time_with_offset(raw: &mut Reader<'_>) -> Option<String> {
     Some(format!("{clock}{sign}{hours:02}:{minutes:02}{seconds}"))
 }
 
-/// Text that is read from its beginning.
-pub(super) struct Text<'a>(pub(super) &'a str);
+/// The text that is left to read. Every method that returns an option returns `None` if the text
+/// does not begin with what it reads.
+pub(super) struct TextReader<'a>(pub(super) &'a str);
 
-impl Text<'_> {
-    pub(super) fn takes(&mut self, any: &[char]) -> bool {
+impl TextReader<'_> {
+    /// Skips one of these characters. Returns whether it was there.
+    pub(super) fn skips(&mut self, any: &[char]) -> bool {
         let rest = self.0.strip_prefix(any);
         self.0 = rest.unwrap_or(self.0);
         rest.is_some()
     }
 
-    /// A number of that many digits, within limits.
+    /// A number of exactly `length` digits, between `from` and `to`.
     fn number(&mut self, length: usize, from: i64, to: i64) -> Option<i64> {
         let digits = self.0.get(..length)?;
         if !digits.bytes().all(|c| c.is_ascii_digit()) {
@@ -125,9 +131,9 @@ impl Text<'_> {
         digits.parse().ok().filter(|n| (from..=to).contains(n))
     }
 
-    /// The digits behind a point, in microseconds; 0 if no point comes.
+    /// The decimals of a second, in microseconds. 0 if the text does not begin with a point.
     pub(super) fn fraction(&mut self) -> Option<i64> {
-        if !self.takes(&['.']) {
+        if !self.skips(&['.']) {
             return Some(0);
         }
         let length = self.0.bytes().take_while(u8::is_ascii_digit).count();
@@ -137,7 +143,7 @@ impl Text<'_> {
         (length > 0 && kept.len() <= 6).then(|| format!("{kept:0<6}").parse().ok())?
     }
 
-    /// The number of the day.
+    /// A date, as days since 1970-01-01.
     fn date(&mut self) -> Option<i64> {
         let signed = self.0.starts_with(['+', '-']);
         let negative = self.0.starts_with('-');
@@ -149,18 +155,18 @@ impl Text<'_> {
         } else {
             self.number(4, 0, 9999)?
         };
-        let month = self.takes(&['-']).then(|| self.number(2, 1, 12))??;
-        let day = self.takes(&['-']).then(|| self.number(2, 1, 31))??;
-        let number = day_number(year, month, day);
-        // The 31st of a month that has none is another day.
-        (civil(number) == (year, month, day)).then_some(number)
+        let month = self.skips(&['-']).then(|| self.number(2, 1, 12))??;
+        let day = self.skips(&['-']).then(|| self.number(2, 1, 31))??;
+        let number = days_from_civil(year, month, day);
+        // A date that does not exist, such as the 31st of April, comes back as another one.
+        (civil_from_days(number) == (year, month, day)).then_some(number)
     }
 
-    /// Microseconds of the day; a leap second counts as the next one's begin.
+    /// A time of day, in microseconds. A leap second is the first moment of the next minute.
     fn clock(&mut self) -> Option<i64> {
         let hours = self.number(2, 0, 24)?;
-        let minutes = self.takes(&[':']).then(|| self.number(2, 0, 59))??;
-        let seconds = if self.takes(&[':']) {
+        let minutes = self.skips(&[':']).then(|| self.number(2, 0, 59))??;
+        let seconds = if self.skips(&[':']) {
             self.number(2, 0, 60)? * SECOND + self.fraction()?
         } else {
             0
@@ -169,18 +175,18 @@ impl Text<'_> {
         (micros <= DAY).then_some(micros)
     }
 
-    /// Seconds to the east.
+    /// An offset from UTC, in seconds east.
     fn offset(&mut self) -> Option<i64> {
-        if self.takes(&['Z', 'z']) {
+        if self.skips(&['Z', 'z']) {
             return Some(0);
         }
         let negative = self.0.starts_with('-');
-        if !self.takes(&['+', '-']) {
+        if !self.skips(&['+', '-']) {
             return None;
         }
         let hours = self.number(2, 0, 15)?;
-        let minutes = self.takes(&[':']).then(|| self.number(2, 0, 59))??;
-        let seconds = if self.takes(&[':']) {
+        let minutes = self.skips(&[':']).then(|| self.number(2, 0, 59))??;
+        let seconds = if self.skips(&[':']) {
             self.number(2, 0, 59)?
         } else {
             0
@@ -194,12 +200,12 @@ impl Text<'_> {
     }
 }
 
-pub(super) fn date_from(text: &str) -> Option<[u8; 4]> {
+pub(super) fn encode_date(text: &str) -> Option<[u8; 4]> {
     let days = match text {
         "infinity" => i32::MAX,
         "-infinity" => i32::MIN,
         _ => {
-            let mut text = Text(text);
+            let mut text = TextReader(text);
             let day = text.date()?;
             text.end()?;
             i32::try_from(day - POSTGRES_DAY_ZERO).ok()?
@@ -208,26 +214,26 @@ pub(super) fn date_from(text: &str) -> Option<[u8; 4]> {
     Some(days.to_be_bytes())
 }
 
-/// Whether a timestamp says how far it is from UTC.
+/// Whether the text of a timestamp has an offset from UTC.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Offset {
-    Needed,
+    Required,
     Refused,
 }
 
-pub(super) fn timestamp_from(text: &str, offset: Offset) -> Option<[u8; 8]> {
+pub(super) fn encode_timestamp(text: &str, offset: Offset) -> Option<[u8; 8]> {
     let micros = match text {
         "infinity" => i64::MAX,
         "-infinity" => i64::MIN,
         _ => {
-            let mut text = Text(text);
+            let mut text = TextReader(text);
             let day = text.date()? - POSTGRES_DAY_ZERO;
             let mut micros = 0;
-            // A day alone is its midnight.
-            if offset == Offset::Needed || text.end().is_none() {
-                micros = text.takes(&['T', 't', ' ']).then(|| text.clock())??;
+            // A date alone means its midnight.
+            if offset == Offset::Required || text.end().is_none() {
+                micros = text.skips(&['T', 't', ' ']).then(|| text.clock())??;
             }
-            if offset == Offset::Needed {
+            if offset == Offset::Required {
                 micros -= text.offset()? * SECOND;
             }
             text.end()?;
@@ -237,15 +243,15 @@ pub(super) fn timestamp_from(text: &str, offset: Offset) -> Option<[u8; 8]> {
     Some(micros.to_be_bytes())
 }
 
-pub(super) fn time_from(text: &str) -> Option<[u8; 8]> {
-    let mut text = Text(text);
+pub(super) fn encode_time(text: &str) -> Option<[u8; 8]> {
+    let mut text = TextReader(text);
     let micros = text.clock()?;
     text.end()?;
     Some(micros.to_be_bytes())
 }
 
-pub(super) fn time_with_offset_from(text: &str) -> Option<([u8; 8], [u8; 4])> {
-    let mut text = Text(text);
+pub(super) fn encode_time_with_offset(text: &str) -> Option<([u8; 8], [u8; 4])> {
+    let mut text = TextReader(text);
     let micros = text.clock()?;
     let west = i32::try_from(-text.offset()?).ok()?;
     text.end()?;
@@ -258,7 +264,7 @@ mod tests {
 
     #[test]
     fn days_are_counted_as_the_calendar_does() {
-        for (day, wanted) in [
+        for (day, expected) in [
             (0, "1970-01-01"),
             (10_957, "2000-01-01"),
             (11_016, "2000-02-29"),
@@ -266,8 +272,8 @@ mod tests {
             (-719_529, "-000001-12-31"),
             (2_932_897, "+010000-01-01"),
         ] {
-            assert_eq!(date_text(day), wanted);
-            assert_eq!(Text(wanted).date(), Some(day), "{wanted}");
+            assert_eq!(date_text(day), expected);
+            assert_eq!(TextReader(expected).date(), Some(day), "{expected}");
         }
         for wrong in [
             "2001-02-29",
@@ -277,27 +283,27 @@ mod tests {
             "+1-01-01",
             "é",
         ] {
-            assert_eq!(Text(wrong).date(), None, "{wrong}");
+            assert_eq!(TextReader(wrong).date(), None, "{wrong}");
         }
     }
 
     #[test]
     fn a_text_says_no_more_and_no_less_than_its_type() {
-        use Offset::{Needed, Refused};
+        use Offset::{Refused, Required};
         for (text, offset, good) in [
-            ("2026-03-01T00:00:01Z", Needed, true),
-            ("2026-03-01 00:00+05:30", Needed, true),
-            ("2026-03-01T00:00:01", Needed, false),
-            ("2026-03-01", Needed, false),
+            ("2026-03-01T00:00:01Z", Required, true),
+            ("2026-03-01 00:00+05:30", Required, true),
+            ("2026-03-01T00:00:01", Required, false),
+            ("2026-03-01", Required, false),
             ("2026-03-01", Refused, true),
             ("2026-03-01T00:00:01.1234560", Refused, true),
             ("2026-03-01T00:00:01.1234567", Refused, false),
             ("2026-03-01T00:00:01Z", Refused, false),
             ("2026-03-01T25:00:00", Refused, false),
             ("2026-03-01T24:00:01", Refused, false),
-            ("infinity", Needed, true),
+            ("infinity", Required, true),
         ] {
-            assert_eq!(timestamp_from(text, offset).is_some(), good, "{text}");
+            assert_eq!(encode_timestamp(text, offset).is_some(), good, "{text}");
         }
     }
 
@@ -305,20 +311,20 @@ mod tests {
         #[test]
         fn every_moment_is_read_back(micros in -211_813_488_000_000_000_i64..9_223_371_331_200_000_000) {
             let raw = micros.to_be_bytes();
-            let text = timestamp(&mut Reader(&raw), "Z").unwrap();
-            proptest::prop_assert_eq!(timestamp_from(&text, Offset::Needed), Some(raw), "{}", text);
+            let text = decode_timestamp(&mut Reader(&raw), "Z").unwrap();
+            proptest::prop_assert_eq!(encode_timestamp(&text, Offset::Required), Some(raw), "{}", text);
         }
 
         #[test]
         fn any_text_is_survived(text in "[-+TZ:.0-9é]{0,24}") {
-            let _ = (time_with_offset_from(&text), time_from(&text));
-            let _ = (timestamp_from(&text, Offset::Needed), date_from(&text));
+            let _ = (encode_time_with_offset(&text), encode_time(&text));
+            let _ = (encode_timestamp(&text, Offset::Required), encode_date(&text));
         }
 
         #[test]
         fn any_bytes_are_survived(raw in proptest::collection::vec(proptest::num::u8::ANY, 0..20)) {
-            let _ = (date(&mut Reader(&raw)), timestamp(&mut Reader(&raw), ""));
-            let _ = time_with_offset(&mut Reader(&raw));
+            let _ = (decode_date(&mut Reader(&raw)), decode_timestamp(&mut Reader(&raw), ""));
+            let _ = decode_time_with_offset(&mut Reader(&raw));
         }
     }
 }

@@ -1,37 +1,40 @@
-//! The canonical text of a value, from its binary form: one for all values that `=` of its type
-//! calls equal. sql/postgres/0007_canonical_text.sql makes the same texts.
+//! The canonical text of a value, made from its binary format. All values that `=` of their type
+//! calls equal have one canonical text. sql/postgres/0007_canonical_text.sql makes the same texts.
 
 use postgres::types::{Kind, Type};
 
+use super::decode::{special_float, write_json};
+use super::network;
 use super::numeric::Decimal;
-use super::{Reader, base, is_text, network, write_json};
+use super::pg_type::{base, is_text};
+use super::reader::Reader;
 
-/// As decimal numbers are written those at least this far from zero,
-const LEAST: f64 = 1e-6;
-/// and closer to it than this.
-const MOST: f64 = 1e15;
+/// The absolute values of the floats that are written as decimals: from here,
+const SMALLEST_DECIMAL: f64 = 1e-6;
+/// to below here.
+const DECIMAL_LIMIT: f64 = 1e15;
 
-/// The canonical text of a value of this type. `None`: these are not the bytes of one.
+/// The canonical text of a value of this type. `None` if these are not the bytes of one.
 pub(in crate::database) fn canonical(ty: &Type, raw: &[u8]) -> Option<String> {
     let ty = base(ty);
     let mut reader = Reader(raw);
     Some(match *ty {
         Type::NUMERIC => {
-            let text = shown(ty, raw)?;
+            let text = json_text(ty, raw)?;
             Decimal::parse(&text).map_or(text, |number| number.plain())
         }
         Type::FLOAT4 => canonical_narrow(reader.array().map(f32::from_be_bytes)?),
         Type::FLOAT8 => canonical_float(reader.array().map(f64::from_be_bytes)?),
-        // Spaces at the end are padding.
-        Type::BPCHAR => shown(ty, raw)?.trim_end_matches(' ').to_owned(),
-        Type::INTERVAL => length(&mut reader)?,
-        Type::INET | Type::CIDR => network::plain(&mut reader)?,
-        _ => shown(ty, raw)?,
+        // Trailing spaces are padding.
+        Type::BPCHAR => json_text(ty, raw)?.trim_end_matches(' ').to_owned(),
+        Type::INTERVAL => interval_length(&mut reader)?,
+        Type::INET | Type::CIDR => network::canonical_inet(&mut reader)?,
+        _ => json_text(ty, raw)?,
     })
 }
 
-/// The name of the way in which canonical texts of this type are made; types with one name have one
-/// text for one value.
+/// The name of the rule that makes the canonical texts of this type. Types that share a rule have
+/// the same text for the same value.
 pub(in crate::database) fn canonical_kind(ty: &Type) -> &str {
     let ty = base(ty);
     match *ty {
@@ -43,15 +46,15 @@ pub(in crate::database) fn canonical_kind(ty: &Type) -> &str {
     }
 }
 
-/// Whether equal values of this type have one text that larder can give.
+/// Whether larder has a canonical text for the values of this type.
 pub(in crate::database) fn is_canonical(ty: &Type) -> bool {
     let ty = base(ty);
     let none = [Type::JSON, Type::JSONB, Type::XML, Type::VOID];
     !matches!(ty.kind(), Kind::Array(_)) && !none.contains(ty)
 }
 
-/// What larder writes for the value, as plain text.
-fn shown(ty: &Type, raw: &[u8]) -> Option<String> {
+/// The value's JSON; of a string, its text.
+fn json_text(ty: &Type, raw: &[u8]) -> Option<String> {
     let mut json = Vec::new();
     write_json(ty, Some(raw), &mut json).ok()?;
     if json.starts_with(b"\"") {
@@ -60,19 +63,11 @@ fn shown(ty: &Type, raw: &[u8]) -> Option<String> {
     String::from_utf8(json).ok()
 }
 
-/// A number as a decimal one where fifteen digits hold it, or else its bits: which digits are the
-/// shortest that hold it Postgres and larder decide differently.
+/// A float as a decimal if fifteen digits hold it, else its bits. Not the shortest digits that hold
+/// it: Postgres and larder choose these differently.
 pub(in crate::database) fn canonical_float(number: f64) -> String {
-    if number.is_nan() {
-        return "NaN".to_owned();
-    }
-    if number.is_infinite() {
-        return if number > 0.0 {
-            "Infinity"
-        } else {
-            "-Infinity"
-        }
-        .to_owned();
+    if let Some(name) = special_float(number) {
+        return name.to_owned();
     }
     if number == 0.0 {
         return "0".to_owned();
@@ -92,12 +87,12 @@ fn canonical_narrow(number: f32) -> String {
 }
 
 fn decimal(digits: String, number: f64, same: impl Fn(&str) -> bool) -> Option<String> {
-    let plain = (LEAST..MOST).contains(&number.abs()) && same(&digits);
+    let plain = (SMALLEST_DECIMAL..DECIMAL_LIMIT).contains(&number.abs()) && same(&digits);
     plain.then(|| Decimal::parse(&digits).map(|number| number.plain()))?
 }
 
-/// How long an interval is where two are compared: a month has 30 days, a day 24 hours.
-fn length(raw: &mut Reader<'_>) -> Option<String> {
+/// The length by which Postgres compares intervals: a month has 30 days, a day 24 hours.
+fn interval_length(raw: &mut Reader<'_>) -> Option<String> {
     let (micros, days, months) = (raw.i64()?, raw.i32()?, raw.i32()?);
     let days = i128::from(days) + i128::from(months) * 30;
     let micros = i128::from(micros) + days * 86_400_000_000;
@@ -135,7 +130,7 @@ mod tests {
 
     #[test]
     fn an_interval_is_as_long_as_its_parts() {
-        let of = |text: &str| canonical(&Type::INTERVAL, &super::super::interval::from(text)?);
+        let of = |text: &str| canonical(&Type::INTERVAL, &super::super::interval::encode(text)?);
         for text in ["P1D", "PT24H", "PT86400S"] {
             assert_eq!(of(text).as_deref(), Some("PT86400S"), "{text}");
         }

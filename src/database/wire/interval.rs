@@ -1,10 +1,10 @@
-//! Intervals: months, days and microseconds to Postgres, an ISO 8601 duration in JSON.
+//! Intervals: months, days and microseconds in Postgres, an ISO 8601 duration in JSON.
 
-use super::Reader;
-use super::calendar::{HOUR, MINUTE, SECOND, Text, fraction};
+use super::calendar::{HOUR, MINUTE, SECOND, TextReader, fraction};
+use super::reader::Reader;
 
-/// An interval as ISO 8601 writes durations, each part with its own sign, as in Postgres's own `iso_8601` style.
-pub(super) fn write(raw: &mut Reader<'_>) -> Option<String> {
+/// An ISO 8601 duration in which each part has its own sign, as Postgres's style `iso_8601` has it.
+pub(super) fn decode(raw: &mut Reader<'_>) -> Option<String> {
     let (micros, days, months) = (raw.i64()?, raw.i32()?, raw.i32()?);
     match (micros, days, months) {
         (i64::MAX, i32::MAX, i32::MAX) => return Some("infinity".to_owned()),
@@ -38,8 +38,8 @@ pub(super) fn write(raw: &mut Reader<'_>) -> Option<String> {
     Some(text)
 }
 
-/// Reads an ISO 8601 duration, each part of which may have a sign; only the seconds may have decimals.
-pub(super) fn from(text: &str) -> Option<[u8; 16]> {
+/// Reads an ISO 8601 duration. Each part may have a sign, only the seconds may have decimals.
+pub(super) fn encode(text: &str) -> Option<[u8; 16]> {
     let (dates, times) = match text.strip_prefix('P')?.split_once('T') {
         Some((_, "")) => return None,
         Some(parts) => parts,
@@ -50,10 +50,10 @@ pub(super) fn from(text: &str) -> Option<[u8; 16]> {
     }
     let (mut months, mut days, mut micros) = (0_i64, 0_i64, 0_i64);
     for (part, units) in [(dates, "YMWD"), (times, "HMS")] {
-        let mut rest = Text(part);
+        let mut rest = TextReader(part);
         let mut last = None;
         while !rest.0.is_empty() {
-            let negative = rest.takes(&['-']);
+            let negative = rest.skips(&['-']);
             let length = rest.0.bytes().take_while(u8::is_ascii_digit).count();
             let mut number: i64 = rest.0[..length].parse().ok()?;
             rest.0 = &rest.0[length..];
@@ -63,7 +63,7 @@ pub(super) fn from(text: &str) -> Option<[u8; 16]> {
             }
             let unit = rest.0.chars().next()?;
             let at = units.find(unit)?;
-            // Each unit once, and in their order.
+            // Each unit stands once, and in order.
             if last >= Some(at) || (decimals != 0 && unit != 'S') {
                 return None;
             }
@@ -97,7 +97,7 @@ mod tests {
         for wrong in [
             "", "P", "PT", "P1", "1D", "P1H", "PT1D", "P1.5D", "P1D1Y", "P1D1D", "PT1.S",
         ] {
-            assert_eq!(from(wrong), None, "{wrong}");
+            assert_eq!(encode(wrong), None, "{wrong}");
         }
         for text in [
             "P1Y2M3DT4H5M6.7S",
@@ -106,24 +106,24 @@ mod tests {
             "PT-0.000001S",
             "PT-1H-1M",
         ] {
-            let raw = from(text).unwrap();
-            assert_eq!(write(&mut Reader(&raw)).as_deref(), Some(text));
+            let raw = encode(text).unwrap();
+            assert_eq!(decode(&mut Reader(&raw)).as_deref(), Some(text));
         }
-        assert_eq!(from("P1W"), from("P7D"));
+        assert_eq!(encode("P1W"), encode("P7D"));
     }
 
     proptest::proptest! {
         #[test]
         fn every_interval_is_read_back(raw in proptest::array::uniform16(proptest::num::u8::ANY)) {
-            let text = write(&mut Reader(&raw)).unwrap();
-            proptest::prop_assert_eq!(from(&text), Some(raw), "{}", text);
+            let text = decode(&mut Reader(&raw)).unwrap();
+            proptest::prop_assert_eq!(encode(&text), Some(raw), "{}", text);
         }
 
         #[test]
         fn any_text_is_survived(text in "P?[-TYMWDHS.0-9é]{0,16}") {
-            if let Some(raw) = from(&text) {
-                let written = write(&mut Reader(&raw)).unwrap();
-                proptest::prop_assert_eq!(from(&written), Some(raw));
+            if let Some(raw) = encode(&text) {
+                let decoded = decode(&mut Reader(&raw)).unwrap();
+                proptest::prop_assert_eq!(encode(&decoded), Some(raw));
             }
         }
     }

@@ -1,20 +1,23 @@
-//! Decimal numbers as Postgres sends them: digits to the base of 10000, and how many of the decimals are shown.
+//! The binary format of `numeric`: digits to the base of 10000, and a scale, which is the number of
+//! decimals that are printed.
 //!
-//! Promise: every digit is kept, the zeros at the end of its scale too, and the text is a JSON number. Refuses what Postgres would
-//! round or could not hold: more than 131072 digits before the point, or 16383 behind it.
+//! Promise: the text is a JSON number with every digit, trailing zeros of the scale included.
+//! Numbers that Postgres would round or could not hold are refused: more than 131072 digits before
+//! the point, or 16383 after it.
 
-use super::Reader;
+use super::reader::Reader;
 
 const NEGATIVE: u16 = 0x4000;
 const NAN: u16 = 0xC000;
 const INFINITY: u16 = 0xD000;
 const MINUS_INFINITY: u16 = 0xF000;
-/// The digits that may stand before the point, and behind it.
-const MOST_WHOLE: i64 = 131_072;
-const MOST_SCALE: i64 = 16_383;
+/// The most digits before the point, and after it.
+const MAX_INTEGER_DIGITS: i64 = 131_072;
+const MAX_SCALE: i64 = 16_383;
 
-/// Writes the number, or a string for one that JSON does not have. `None`: these are not the bytes of one.
-pub(super) fn write(raw: &mut Reader<'_>, out: &mut Vec<u8>) -> Option<()> {
+/// Appends the number, or a string for NaN and the infinities. `None` if these are not the bytes of
+/// a number.
+pub(super) fn decode(raw: &mut Reader<'_>, out: &mut Vec<u8>) -> Option<()> {
     let count = raw.u16()?;
     let weight = i32::from(raw.i16()?);
     let sign = raw.u16()?;
@@ -37,7 +40,7 @@ pub(super) fn write(raw: &mut Reader<'_>, out: &mut Vec<u8>) -> Option<()> {
     if sign == NEGATIVE && groups.iter().any(|group| *group > 0) {
         out.push(b'-');
     }
-    // The group that stands for 10000^power.
+    // The digit at 10000^power.
     let group = |power: i32| {
         let at = usize::try_from(weight - power).ok();
         at.and_then(|at| groups.get(at)).copied().unwrap_or(0)
@@ -74,17 +77,18 @@ fn push_group(group: u16, out: &mut Vec<u8>) {
     }
 }
 
-/// A decimal number taken apart: `0.DIGITS` times ten to the power of `point`, with `scale` decimals shown.
+/// A decimal number: `0.DIGITS` times ten to the power of `point`, printed with `scale` decimals.
 pub(super) struct Decimal {
     negative: bool,
-    /// Without zeros at either end; empty for zero.
+    /// ASCII, without zeros at either end. Empty for zero.
     digits: Vec<u8>,
     point: i64,
     scale: i64,
 }
 
 impl Decimal {
-    /// Reads a number in JSON's form. `None` if it is none, or further from zero or closer to it than any database's.
+    /// Reads a number that is written as in JSON. `None` if it is not one, or if its exponent is
+    /// beyond every database's.
     pub(super) fn parse(text: &str) -> Option<Decimal> {
         let (negative, rest) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -123,7 +127,7 @@ impl Decimal {
         })
     }
 
-    /// The whole number that this is; `None` if it is none, or too large.
+    /// Its value if that is a whole number that an i64 holds.
     pub(super) fn whole(&self) -> Option<i64> {
         if self.digits.is_empty() {
             return Some(0);
@@ -140,7 +144,7 @@ impl Decimal {
         i64::try_from(if self.negative { -whole } else { whole }).ok()
     }
 
-    /// Its digits without an exponent, and without zeros at their end.
+    /// Its text without an exponent and without trailing zeros.
     pub(super) fn plain(&self) -> String {
         let digits = String::from_utf8_lossy(&self.digits);
         let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or_default());
@@ -157,9 +161,9 @@ impl Decimal {
         format!("{sign}{number}")
     }
 
-    /// Writes it as Postgres reads it. `None`, and nothing is written, if Postgres could not hold it.
-    pub(super) fn write(&self, out: &mut impl Extend<u8>) -> Option<()> {
-        if self.point > MOST_WHOLE || self.scale > MOST_SCALE {
+    /// Appends its binary format. `None`, with nothing appended, if Postgres could not hold it.
+    pub(super) fn encode(&self, out: &mut impl Extend<u8>) -> Option<()> {
+        if self.point > MAX_INTEGER_DIGITS || self.scale > MAX_SCALE {
             return None;
         }
         let weight = (self.point + 3).div_euclid(4) - 1;
@@ -182,7 +186,7 @@ impl Decimal {
         };
         let head = [
             u16::try_from(groups.len()).ok()?,
-            // As the same sixteen bits.
+            // Signed, in the same sixteen bits.
             i16::try_from(weight).ok()? as u16,
             sign,
             u16::try_from(self.scale).ok()?,
@@ -194,8 +198,8 @@ impl Decimal {
     }
 }
 
-/// Writes `NaN`, `Infinity` or `-Infinity` as Postgres reads it. `None` if `text` is none of them.
-pub(super) fn write_special(text: &str, out: &mut impl Extend<u8>) -> Option<()> {
+/// Appends the binary format of `NaN`, `Infinity` or `-Infinity`. `None` for any other text.
+pub(super) fn encode_special(text: &str, out: &mut impl Extend<u8>) -> Option<()> {
     let sign = match text {
         "NaN" => NAN,
         "Infinity" => INFINITY,
@@ -214,10 +218,10 @@ mod tests {
 
     fn both_ways(text: &str) -> Option<String> {
         let mut raw = Vec::new();
-        Decimal::parse(text)?.write(&mut raw)?;
+        Decimal::parse(text)?.encode(&mut raw)?;
         let mut reader = Reader(&raw);
         let mut out = Vec::new();
-        write(&mut reader, &mut out).unwrap();
+        decode(&mut reader, &mut out).unwrap();
         assert!(reader.0.is_empty(), "{text}");
         Some(String::from_utf8(out).unwrap())
     }
@@ -245,7 +249,7 @@ mod tests {
         ] {
             assert_eq!(both_ways(text).as_deref(), Some(text));
         }
-        for (text, wanted) in [
+        for (text, expected) in [
             ("-0", "0"),
             ("-0.000", "0.000"),
             ("1e3", "1000"),
@@ -255,7 +259,7 @@ mod tests {
             ("0e-5", "0.00000"),
             ("1e+2", "100"),
         ] {
-            assert_eq!(both_ways(text).as_deref(), Some(wanted), "{text}");
+            assert_eq!(both_ways(text).as_deref(), Some(expected), "{text}");
         }
         assert_eq!(
             both_ways("1e-400").unwrap(),
@@ -288,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_whole_number_is_known_in_any_form() {
-        for (text, wanted) in [
+        for (text, expected) in [
             ("0", Some(0)),
             ("-0.0", Some(0)),
             ("1.0", Some(1)),
@@ -300,7 +304,7 @@ mod tests {
             ("1.5", None),
             ("0.001", None),
         ] {
-            assert_eq!(Decimal::parse(text).unwrap().whole(), wanted, "{text}");
+            assert_eq!(Decimal::parse(text).unwrap().whole(), expected, "{text}");
         }
     }
 
@@ -308,7 +312,7 @@ mod tests {
         #[test]
         fn any_bytes_are_a_number_or_refused(raw in proptest::collection::vec(proptest::num::u8::ANY, 0..40)) {
             let mut out = Vec::new();
-            if write(&mut Reader(&raw), &mut out).is_some() {
+            if decode(&mut Reader(&raw), &mut out).is_some() {
                 proptest::prop_assert!(serde_json::from_slice::<&serde_json::value::RawValue>(&out).is_ok());
             }
         }

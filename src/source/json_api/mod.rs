@@ -206,7 +206,7 @@ impl JsonApi {
         params: &[(N, V)],
         context: LoadContext,
     ) -> Result<Loaded, LoadError> {
-        let previous = context.previous;
+        let previous = context.revalidation;
         let known = previous.as_ref().map(|previous| &*previous.validator);
         let (value, validator, life) = match self.fetch(params, known, context.deadline)? {
             Fetched::New {
@@ -222,7 +222,7 @@ impl JsonApi {
         };
         Ok(Loaded {
             value,
-            life: match self.ttl {
+            lifetime: match self.ttl {
                 TtlFrom::Resource => Lifetime::Policy,
                 TtlFrom::Upstream => life,
             },

@@ -276,7 +276,7 @@ fn what_the_upstream_confirms_is_given_back_without_a_copy() {
         let load = |previous: Option<Revalidation>| {
             let attempt = LoadContext {
                 deadline: Instant::now() + LONG,
-                previous,
+                revalidation: previous,
             };
             api.load(&[("symbol", "A")], attempt).unwrap()
         };
@@ -289,7 +289,7 @@ fn what_the_upstream_confirms_is_given_back_without_a_copy() {
         assert_eq!(second.value, first.value);
         assert_eq!(second.value.bytes().as_ptr(), first.value.bytes().as_ptr());
         assert_eq!(second.validator, first.validator);
-        for life in [first.life, second.life] {
+        for life in [first.lifetime, second.lifetime] {
             match ttl {
                 TtlFrom::Resource => assert_eq!(life, Lifetime::Policy),
                 TtlFrom::Upstream => {

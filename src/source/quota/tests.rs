@@ -31,9 +31,9 @@ fn the_log_is_told_once_and_not_again_and_again() {
 }
 
 fn until(what: &str, done: impl Fn() -> bool) {
-    let wait = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while !done() {
-        assert!(Instant::now() < wait, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
         std::thread::yield_now();
     }
 }
@@ -295,7 +295,7 @@ fn without_redis_this_process_keeps_the_quota_alone() {
     assert_eq!(asked.load(Ordering::SeqCst), so_far);
 }
 
-/// Books with so much wait on the replicas in turn, all at once; how many were booked.
+/// Books with so much time on the replicas in turn, all at once; how many were booked.
 fn booked(replicas: &[Quota], times: usize, wait: Duration) -> usize {
     std::thread::scope(|scope| {
         let books: Vec<_> = (0..times)

@@ -1,259 +1,230 @@
-//! The mirror: what this replica knows of the history of changes.
+//! The mirror: what this replica knows of the history of invalidations.
 //!
-//! It has one [`History`] in force, and whether that can be trusted. An entry keeps the names that it depends on with their hashes, so that
-//! a hit compares one number for each with the clock of its load, and nearly always looks up nothing.
+//! It has one [`History`] in force, and knows until when that can be trusted. The mirror takes no
+//! I/O: whoever talks to Redis hands it the replies and messages.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use redis::RedisResult;
+use parking_lot::{Condvar, Mutex};
 
-use super::era::{History, HistoryId, Last, State};
-use super::name::{InvalidationTarget, Purge};
-use super::pending::Pending;
-use super::scripts::Clocks;
+use super::dependency::{Dependency, Stamp};
+use super::history::{History, HistoryState, LastPurges};
+use super::history_id::HistoryId;
+use super::pending::{Batch, Pending};
+use super::target::{InvalidationTarget, Purge};
 use crate::clock::{Clock, Micros};
-use crate::redis_tier::fault::over;
 
-/// Trust that never ends: nobody else is there to be heard.
+/// Trust that never ends: there is no other replica to hear from.
 const FOREVER: Micros = Micros::MAX;
-/// How often the log tells at most that another history has taken the place of the known one.
-const TELL_EVERY: Duration = Duration::from_secs(10);
-
-/// Where a load stands in history: taken before its source is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    /// Of which history.
-    pub epoch: HistoryId,
-    /// Its clock: what was invalidated later is not in the value.
-    pub clock: u64,
-    /// How many invalidations this process had begun by then; zero for a value that came from elsewhere.
-    pub begun: u64,
-}
-
-/// What was read, and the names that it depends on: one part of an entry, or all of it.
-#[derive(Clone, Debug)]
-pub struct Dependency {
-    /// Where its load stands.
-    pub stamp: Stamp,
-    /// The names.
-    pub names: Arc<[InvalidationTarget]>,
-    /// The history that its load was part of, if that was in force here then.
-    era: Option<Arc<History>>,
-}
-
-impl Dependency {
-    /// One of a history that nobody here knows: nothing can tell what becomes of it, so what depends on it is served to those who
-    /// waited for it, and never again.
-    pub fn unknown(stamp: Stamp, names: Arc<[InvalidationTarget]>) -> Dependency {
-        Dependency {
-            stamp,
-            names,
-            era: None,
-        }
-    }
-
-    /// Each name with the clock of its last invalidation, if any is known.
-    pub(crate) fn invalidated(
-        &self,
-    ) -> impl Iterator<Item = (InvalidationTarget, Option<u64>)> + '_ {
-        self.names.iter().map(|name| {
-            let last = self.era.as_ref().and_then(|era| era.last_of(name));
-            (name.clone(), last.map(Last::newest))
-        })
-    }
-}
+/// The log warns of a lost history at most this often.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// What has become of an entry since its load began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// Nothing that it depends on was invalidated.
     Valid,
-    /// It was made stale by the invalidation with this clock.
+    /// The invalidation with this clock made it stale.
     Soft(u64),
+    /// A soft purge is pending: Redis has not given it a clock yet.
+    SoftPending,
     /// It was invalidated: never to be served again.
     Invalid,
     /// It is of another history.
     OtherHistory,
 }
 
-/// See the module.
-#[derive(Debug)]
-pub(crate) struct Mirror {
-    /// The epoch of the era in force: what a memory hit compares first.
-    epoch: AtomicU64,
-    era: ArcSwap<History>,
-    /// The epochs that were in force and are no more, with what was loaded below being invalid by then. Held while an era is
-    /// replaced.
-    retired: Mutex<HashMap<HistoryId, u64>>,
-    alone: AtomicBool,
-    /// Until when this replica can prove that it would have heard.
-    trust_until: AtomicU64,
-    /// Tells of trust that was extended; its lock is `retired`.
-    extended: Condvar,
-    /// When the log last told of a history that took another's place.
-    told: Mutex<Option<Instant>>,
-    /// Invalidations that Redis has not taken yet.
-    pub(crate) pending: Pending,
-}
-
-/// What a look at the history showed.
+/// What a reply of Redis showed about the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seen {
-    /// The history that was known already.
-    Same,
-    /// The first of a Redis after this replica had been alone.
+pub(crate) enum Observed {
+    /// The history in force.
+    Known,
+    /// The first history of a Redis. Until now this replica was alone.
     First,
-    /// Another history: Redis lost its data or got old data back.
-    Other,
-    /// A history that is over.
+    /// A new history: Redis lost its data or got old data back.
+    New,
+    /// A history that is over here.
     Retired,
 }
 
+/// A reply of a Redis whose history is over here: this replica left that Redis for another one. The
+/// reply proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HistoryRetired;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    /// The id of the history in force. A memory hit compares it first.
+    history_id: AtomicU64,
+    history: ArcSwap<History>,
+    /// The histories that are over, each with its hard watermark. Entries loaded below the
+    /// watermark are invalid. The lock is held while the history in force is replaced.
+    retired: Mutex<HashMap<HistoryId, u64>>,
+    alone: AtomicBool,
+    /// Until then this replica can prove that it would have heard.
+    trust_until: AtomicU64,
+    /// Notified when trust was extended. Its lock is `retired`.
+    extended: Condvar,
+    /// Protects the time of the last warning of a lost history.
+    warned: Mutex<Option<Instant>>,
+    /// Invalidations that Redis has not confirmed yet.
+    pub(crate) pending: Pending,
+}
+
 impl Mirror {
-    /// A history of this process alone. `standalone`: nobody else can be there, so it is trusted.
+    /// A history of this process alone. `standalone`: no other replica can exist, so it is trusted.
     pub(crate) fn alone(standalone: bool) -> Mirror {
-        let era = History::new(HistoryId::random(), 1, 1);
+        let history = History::new(HistoryId::random(), 1, 1);
         Mirror {
-            epoch: AtomicU64::new(era.epoch().0),
-            era: ArcSwap::from_pointee(era),
+            history_id: AtomicU64::new(history.id().0),
+            history: ArcSwap::from_pointee(history),
             retired: Mutex::default(),
             alone: AtomicBool::new(true),
             trust_until: AtomicU64::new(if standalone { FOREVER } else { 0 }),
             extended: Condvar::new(),
-            told: Mutex::default(),
+            warned: Mutex::default(),
             pending: Pending::default(),
         }
     }
 
-    pub(crate) fn epoch(&self) -> HistoryId {
-        HistoryId(self.epoch.load(Ordering::Acquire))
+    /// The id of the history in force.
+    pub(crate) fn history_id(&self) -> HistoryId {
+        HistoryId(self.history_id.load(Ordering::Acquire))
     }
 
-    pub(crate) fn era(&self) -> Arc<History> {
-        self.era.load_full()
+    /// The history in force.
+    pub(crate) fn history(&self) -> Arc<History> {
+        self.history.load_full()
     }
 
-    /// The stamp of a load that cannot ask Redis: behind is safe.
+    /// The stamp of a load that cannot ask Redis. Its clock may be behind: that costs at most a
+    /// needless miss.
     pub(crate) fn stamp(&self) -> Stamp {
-        let begun = self.pending.begun();
-        let era = self.era.load();
+        let sequence = self.pending.sequence();
+        let history = self.history.load();
         Stamp {
-            epoch: era.epoch(),
-            clock: era.last(),
-            begun,
+            history: history.id(),
+            clock: history.applied(),
+            sequence,
         }
     }
 
-    /// Takes over the state of a history that a connection saw: a new era, if it is not the known one.
-    pub(crate) fn saw(&self, state: &State) -> Seen {
-        if self.epoch() == state.epoch && !self.is_alone() {
-            self.era.load().apply_state(state);
-            return Seen::Same;
+    /// Takes over the state that a reply of Redis gave. Begins a new history here if the reply is
+    /// of one that is not known.
+    pub(crate) fn observe(&self, state: &HistoryState) -> Observed {
+        if self.history_id() == state.history && !self.is_alone() {
+            self.history.load().apply_state(state);
+            return Observed::Known;
         }
-        let mut retired = self.retired();
-        // A reply that was on its way while a new history began: epochs have no order, so what is over is remembered.
-        if retired.contains_key(&state.epoch) {
-            return Seen::Retired;
+        let mut retired = self.retired.lock();
+        // A reply that was under way while a new history began. Ids have no order, so the mirror
+        // remembers the old ones.
+        if retired.contains_key(&state.history) {
+            return Observed::Retired;
         }
-        if self.epoch() == state.epoch {
-            self.era.load().apply_state(state);
-            return Seen::Same;
+        if self.history_id() == state.history {
+            self.history.load().apply_state(state);
+            return Observed::Known;
         }
-        let seen = if self.alone.swap(false, Ordering::AcqRel) {
-            Seen::First
+        let observed = if self.alone.swap(false, Ordering::AcqRel) {
+            Observed::First
         } else {
-            self.tell_of_loss();
-            Seen::Other
+            self.warn_of_loss();
+            Observed::New
         };
-        // Nothing was heard of it yet: `last` is zero until the subscriber has caught up, and so is trust.
-        let era = History::new(state.epoch, state.begun, 0);
-        era.apply_state(state);
+        // Nothing of it was applied yet, and nothing is trusted, until the subscriber has caught
+        // up.
+        let history = History::new(state.history, state.first_clock, 0);
+        history.apply_state(state);
         self.trust_until.store(0, Ordering::Release);
-        self.epoch.store(state.epoch.0, Ordering::Release);
-        let before = self.era.swap(Arc::new(era));
-        // Last: whoever raises it later finds in `applied` that its history is over. Readers who want it wait for the lock.
+        self.history_id.store(state.history.0, Ordering::Release);
+        let before = self.history.swap(Arc::new(history));
+        // With the fence in `apply_invalidation`:
+        // 1. here: the id is replaced, fence, the old watermark is read;
+        // 2. there: the old watermark is raised, fence, the id is read.
+        // Either 1 reads what 2 raised, or 2 reads the new id.
         fence(Ordering::SeqCst);
-        retired.insert(
-            before.epoch(),
-            before.hard_watermark.load(Ordering::Acquire),
-        );
+        retired.insert(before.id(), before.hard_watermark());
         before.end();
-        seen
+        observed
     }
 
-    /// Where it happens again and again, as with a Redis that evicts the history itself, one line
-    /// in a while says so.
-    fn tell_of_loss(&self) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A Redis that evicts the history itself loses it again and again. Then one line in a while is
+    /// a warning.
+    fn warn_of_loss(&self) {
+        let mut warned = self.warned.lock();
         let now = Instant::now();
-        let lately = told.is_some_and(|told| now - told < TELL_EVERY);
+        let lately = warned.is_some_and(|warned| now - warned < WARN_EVERY);
         let level = if lately {
             log::Level::Debug
         } else {
-            *told = Some(now);
+            *warned = Some(now);
             log::Level::Warn
         };
         log::log!(
             level,
-            "Redis has lost its data or got old data back: what was loaded before is invalid"
+            "Redis has lost its data or got old data back; everything loaded before is invalid"
         );
     }
 
-    /// Notes what Redis has taken into the history `epoch`. Returns whether that history is in force, and was so to
-    /// the end of it: otherwise nobody may rely on it here.
-    pub(crate) fn applied<'n>(
-        &self,
-        epoch: HistoryId,
-        names: impl Iterator<Item = &'n InvalidationTarget>,
-        kind: Purge,
-        clock: u64,
-    ) -> bool {
-        let era = self.era();
-        if era.epoch() != epoch {
+    /// Redis has taken `batch` into `history` with this clock. Applies it and ends its pending
+    /// state. Returns `false` if that history is not in force, or was replaced meanwhile. Then the
+    /// batch stays pending: what depends on it cannot be compared with that clock here.
+    pub(crate) fn confirm(&self, batch: &Batch, history: HistoryId, clock: u64) -> bool {
+        let confirmed = self.apply_invalidation(batch, history, clock);
+        if confirmed {
+            self.pending.settle(batch);
+        }
+        confirmed
+    }
+
+    fn apply_invalidation(&self, batch: &Batch, id: HistoryId, clock: u64) -> bool {
+        let history = self.history();
+        if history.id() != id {
             return false;
         }
-        names.for_each(|name| era.apply(name, kind, clock));
-        // With the fence in `saw`: either that sees what was raised, or this sees that the history is over.
+        for target in batch.targets() {
+            history.apply(target, batch.purge, clock);
+        }
+        // See `observe`.
         fence(Ordering::SeqCst);
-        self.epoch() == epoch
+        self.history_id() == id
     }
 
-    /// Whether this history was in force here once and is no more.
-    pub(crate) fn is_over(&self, epoch: HistoryId) -> bool {
-        self.retired().contains_key(&epoch)
+    /// Whether this history was in force here once and is over.
+    pub(crate) fn is_retired(&self, history: HistoryId) -> bool {
+        self.retired.lock().contains_key(&history)
     }
 
-    /// Takes over what a reply of Redis said of these names.
+    /// Takes over what a reply of Redis said of these targets: the clocks of the last hard and the
+    /// last soft invalidation of each.
     ///
     /// # Errors
-    /// If it is of a history that is over: a connection to a Redis that was left for another one. It proves nothing.
+    /// If the reply is of a history that is over.
     pub(crate) fn learn(
         &self,
-        state: &State,
-        names: &[InvalidationTarget],
-        clocks: &Clocks,
-    ) -> RedisResult<()> {
-        self.saw(state);
-        let era = self.era();
-        if era.epoch() != state.epoch {
-            return Err(over());
+        state: &HistoryState,
+        targets: &[InvalidationTarget],
+        clocks: &[LastPurges],
+    ) -> Result<(), HistoryRetired> {
+        self.observe(state);
+        let history = self.history();
+        if history.id() != state.history {
+            return Err(HistoryRetired);
         }
-        for (name, (hard, soft)) in names.iter().zip(clocks) {
-            for (kind, clock) in [(Purge::Hard, *hard), (Purge::Soft, *soft)] {
+        for (target, last) in targets.iter().zip(clocks) {
+            for (purge, clock) in [(Purge::Hard, last.hard), (Purge::Soft, last.soft)] {
                 if clock > 0 {
-                    era.apply(name, kind, clock);
+                    history.apply(target, purge, clock);
                 }
             }
         }
         Ok(())
-    }
-
-    fn retired(&self) -> MutexGuard<'_, HashMap<HistoryId, u64>> {
-        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether no Redis was ever found.
@@ -261,20 +232,21 @@ impl Mirror {
         self.alone.load(Ordering::Acquire)
     }
 
-    /// Whether this replica would have heard of any change acknowledged longer ago than `max_staleness`.
+    /// Whether this replica would have heard of every invalidation that was acknowledged longer ago
+    /// than `max_staleness`.
     pub(crate) fn is_trusted(&self, now: Micros) -> bool {
         now < self.trust_until.load(Ordering::Acquire)
     }
 
-    /// Until when it is trusted, or when it lost its trust; zero if it never had any.
+    /// Until when it is trusted, or when it lost its trust. Zero if it never had any.
     pub(crate) fn trust_until(&self) -> Micros {
         self.trust_until.load(Ordering::Acquire)
     }
 
-    /// Only for the subscriber: trusted until `until`, as far as `era` is still in force.
-    pub(super) fn trust(&self, era: &History, until: Micros) {
-        let _retired = self.retired();
-        if self.epoch() == era.epoch() && !self.is_alone() {
+    /// For the subscriber only: trusted until `until`, if `history` is still in force.
+    pub(crate) fn extend_trust(&self, history: &History, until: Micros) {
+        let _unreplaced = self.retired.lock();
+        if self.history_id() == history.id() && !self.is_alone() {
             self.trust_until.fetch_max(until, Ordering::AcqRel);
             self.extended.notify_all();
         }
@@ -282,84 +254,92 @@ impl Mirror {
 
     /// Waits until it is trusted, or `limit` has passed. Returns whether it is.
     pub(crate) fn wait_trusted(&self, clock: &Clock, limit: Duration) -> bool {
+        let mut retired = self.retired.lock();
         let distrusted = |_: &mut _| !self.is_trusted(clock.now());
-        drop(
-            self.extended
-                .wait_timeout_while(self.retired(), limit, distrusted),
-        );
+        self.extended
+            .wait_while_for(&mut retired, distrusted, limit);
         self.is_trusted(clock.now())
     }
 
-    /// What a value depends on, whose load has this stamp. If that is of another history than the one in force, it stays so for good.
+    /// What a value with this stamp depends on. If the stamp is not of the history in force, the
+    /// value is of another history for good.
     pub(crate) fn dependency(&self, stamp: Stamp, names: &Arc<[InvalidationTarget]>) -> Dependency {
-        let era = self.era();
+        let history = self.history();
         Dependency {
             stamp,
             names: names.clone(),
-            era: (era.epoch() == stamp.epoch).then_some(era),
+            history: (history.id() == stamp.history).then_some(history),
         }
     }
 
-    /// Whether anything that these depend on was invalidated since the history in force began: what is older than it, and stale by
-    /// its resource's leave, falls with that.
+    /// Whether anything that these depend on was invalidated since the history in force began, or
+    /// in their own history after their load. An entry from before a reset that policy allows as
+    /// stale is invalid then.
     pub(crate) fn invalidated_since_reset<'d>(
         &self,
         dependencies: impl Iterator<Item = &'d Dependency> + Clone,
     ) -> bool {
         // First, as in `standing`.
-        if self.pending.standing_in_the_way(dependencies.clone()) == Some(Purge::Hard) {
+        if self.pending.blocks(dependencies.clone()) == Some(Purge::Hard) {
             return true;
         }
-        let era = self.era.load();
-        let hit = |name: &InvalidationTarget| era.last_of(name).is_some_and(|last| last.hard > 0);
-        // What was invalidated in its own history stays so: that is still at hand.
-        let before = |dependency: &Dependency| {
-            let Stamp { epoch, clock, .. } = dependency.stamp;
-            let own = dependency.era.as_ref();
-            let gone = |name: &InvalidationTarget| {
-                own?.since(name, clock).filter(|last| last.hard > clock)
+        let in_own_history = |dependency: &Dependency| {
+            let Stamp { history, clock, .. } = dependency.stamp;
+            let own = dependency.history.as_ref();
+            let purged = |target: &InvalidationTarget| {
+                own.and_then(|own| own.purges_after(target, clock))
+                    .is_some_and(|last| last.hard > clock)
             };
-            dependency.names.iter().any(|name| gone(name).is_some())
+            dependency.names.iter().any(purged)
                 || self
-                    .retired()
-                    .get(&epoch)
+                    .retired
+                    .lock()
+                    .get(&history)
                     .is_some_and(|hard_watermark| *hard_watermark > clock)
         };
-        dependencies.clone().any(before)
-            || era.hard_watermark.load(Ordering::Acquire) > era.begun
+        let history = self.history.load();
+        let purged = |target: &InvalidationTarget| {
+            history
+                .last_purges(target)
+                .is_some_and(|last| last.hard > 0)
+        };
+        dependencies.clone().any(in_own_history)
+            || history.was_flushed()
             || dependencies
                 .flat_map(|dependency| dependency.names.iter())
-                .any(hit)
+                .any(purged)
     }
 
-    /// What has become of what depends on these. Nothing is looked up and nothing is locked, unless an invalidation is pending or one of
-    /// the names was perhaps invalidated since its load: see [`History::since`].
+    /// What has become of an entry with these dependencies. Takes no lock and looks up no target,
+    /// unless an invalidation is pending or [`History::purges_after`] has to.
     pub(crate) fn standing<'d>(
         &self,
         dependencies: impl Iterator<Item = &'d Dependency> + Clone,
     ) -> Standing {
-        // What is pending before the epoch and the names: one that is delivered meanwhile has its clock there before it ceases to be
-        // pending. The other way round it could be seen in neither place.
-        let pending = self.pending.standing_in_the_way(dependencies.clone());
+        // Pending first, then the history. A delivery meanwhile does the opposite:
+        // 1. it applies the clock to the history;
+        // 2. it ends the pending state.
+        // A reader that looked at the history first could miss both.
+        let pending = self.pending.blocks(dependencies.clone());
         if pending == Some(Purge::Hard) {
             return Standing::Invalid;
         }
-        let epoch = self.epoch();
+        let in_force = self.history_id();
         let mut standing = Standing::Valid;
         for dependency in dependencies {
             let clock = dependency.stamp.clock;
-            let own = dependency.era.as_deref();
-            let Some(era) = own.filter(|era| era.epoch() == epoch) else {
+            let own = dependency.history.as_deref();
+            let Some(history) = own.filter(|history| history.id() == in_force) else {
                 return Standing::OtherHistory;
             };
-            if era.hard_watermark.load(Ordering::Acquire) > clock {
+            if history.hard_watermark() > clock {
                 return Standing::Invalid;
             }
-            let mut soft = era.soft_watermark.load(Ordering::Acquire);
+            let mut soft = history.soft_watermark();
             for last in dependency
                 .names
                 .iter()
-                .filter_map(|name| era.since(name, clock))
+                .filter_map(|target| history.purges_after(target, clock))
             {
                 if last.hard > clock {
                     return Standing::Invalid;
@@ -371,7 +351,7 @@ impl Mirror {
             }
         }
         match (standing, pending) {
-            (Standing::Valid, Some(Purge::Soft)) => Standing::Soft(0),
+            (Standing::Valid, Some(Purge::Soft)) => Standing::SoftPending,
             _ => standing,
         }
     }

@@ -1,22 +1,33 @@
 //! The scripts that keep the history in Redis, and the keys that they keep it under.
 //!
-//! Each operation is one script: a connection has one reply to wait for, and nothing is done by halves. All keys of the history
-//! have one hash tag, so that they are in one slot of a cluster.
+//! Each operation is one script: a connection waits for one reply, and no operation is left half
+//! done. All keys of the history have one hash tag, so they are in one slot of a cluster.
+//!
+//! Keys, fields and the letters of messages are shared with the replicas of other versions during a
+//! rolling upgrade. So they keep their first names: `epoch` is the id of the history, `floor` and
+//! `soft` are its watermarks, `begun` is its first clock.
 
-use redis::{Connection, RedisResult, Script, ScriptInvocation, Value};
+use redis::{Connection, ErrorKind, RedisError, RedisResult, Script, ScriptInvocation, Value};
 
-use super::era::{HistoryId, State};
-use super::name::{InvalidationTarget, Purge};
-use crate::redis_tier::fault::unexpected;
+use super::history::{HistoryState, LastPurges};
+use super::history_id::HistoryId;
+use super::pending::Batch;
+use super::target::{InvalidationTarget, Purge};
 
-macro_rules! script {
-    ($file:literal) => {
-        concat!(
-            include_str!("call.lua"),
-            include_str!("history.lua"),
-            include_str!($file)
-        )
-    };
+/// A script that reads and writes keys of its own.
+pub(crate) fn script(lua: &str) -> Script {
+    Script::new(&format!("{}{lua}", include_str!("call.lua")))
+}
+
+/// A script that also reads or advances the history: see [`Scripts::invocation`].
+pub(crate) fn history_script(lua: &str) -> Script {
+    script(&format!("{}{lua}", include_str!("history.lua")))
+}
+
+/// A reply that none of larder's scripts gives.
+pub(crate) fn unexpected() -> RedisError {
+    let what = "the answer of one of larder's scripts has an unexpected form";
+    (ErrorKind::UnexpectedReturnType, what).into()
 }
 
 /// See the module.
@@ -31,18 +42,12 @@ pub(crate) struct Scripts {
     invalidate: Script,
     read: Script,
     prune: Script,
-    lease: Script,
 }
 
-/// The clocks of the last hard and the last soft invalidation of a name.
-pub(crate) type Clocks = Vec<(u64, u64)>;
-
-/// Names with the clock of an invalidation each.
+/// Targets, each with a purge and its clock.
 pub(crate) type Page = Vec<(InvalidationTarget, Purge, u64)>;
-/// Replicas, when each last spoke (microseconds on Redis's clock), and what it said.
-pub(crate) type Spoken = Vec<(String, u64, String)>;
 
-/// What a replica says of itself with a ping.
+/// A ping, and what the replica says of itself with it.
 pub(crate) struct Ping<'a> {
     pub(crate) private_channel: &'a str,
     pub(crate) token: u64,
@@ -50,11 +55,20 @@ pub(crate) struct Ping<'a> {
     pub(crate) about: &'a str,
 }
 
-/// A read that asked for everything.
-pub(crate) struct CheckedRead {
-    pub(crate) value: Option<Vec<u8>>,
-    pub(crate) state: State,
-    pub(crate) clocks: Clocks,
+/// What a replica last said of itself.
+pub(crate) struct Said {
+    pub(crate) replica: String,
+    /// When it said that, in microseconds of Redis's time.
+    pub(crate) at: u64,
+    pub(crate) about: String,
+}
+
+/// The reply of a script that is asked about some targets.
+pub(crate) struct TargetsReply {
+    pub(crate) values: Vec<Value>,
+    pub(crate) state: HistoryState,
+    /// The last invalidations of each target.
+    pub(crate) clocks: Vec<LastPurges>,
 }
 
 impl Scripts {
@@ -66,12 +80,11 @@ impl Scripts {
             log: key(":log"),
             replicas: key(":replicas"),
             channel: key(""),
-            hello: Script::new(script!("hello.lua")),
-            ping: Script::new(script!("ping.lua")),
-            invalidate: Script::new(script!("invalidate.lua")),
-            read: Script::new(script!("read.lua")),
-            prune: Script::new(script!("prune.lua")),
-            lease: Script::new(script!("../redis_tier/lease.lua")),
+            hello: history_script(include_str!("hello.lua")),
+            ping: history_script(include_str!("ping.lua")),
+            invalidate: history_script(include_str!("invalidate.lua")),
+            read: history_script(include_str!("read.lua")),
+            prune: history_script(include_str!("prune.lua")),
         }
     }
 
@@ -85,33 +98,44 @@ impl Scripts {
         format!("{}:{replica}", self.channel)
     }
 
-    fn begin<'s>(&self, script: &'s Script) -> ScriptInvocation<'s> {
+    /// A call of a [`history_script`], with the keys and arguments that `history.lua` takes.
+    fn invocation<'s>(&self, script: &'s Script) -> ScriptInvocation<'s> {
         let mut call = script.prepare_invoke();
         call.key(&self.state).key(&self.names).key(&self.log);
         call.arg(HistoryId::random().to_string()).arg(&self.channel);
         call
     }
 
-    /// The history that this connection's Redis keeps, and its time. `anew`: begins a new one in any case.
-    pub(crate) fn hello(
-        &self,
-        connection: &mut Connection,
-        anew: bool,
-    ) -> RedisResult<(State, u64)> {
-        let reply = self
-            .begin(&self.hello)
-            .arg(if anew { "anew" } else { "" })
-            .invoke(connection)?;
-        state_and_time(&reply)
+    /// The state of the history that this Redis keeps, and its time. Begins a new history if this
+    /// Redis has none or has lost a part of it.
+    pub(crate) fn hello(&self, connection: &mut Connection) -> RedisResult<(HistoryState, u64)> {
+        self.say_hello(connection, "")
     }
 
-    /// The clock, also to this replica's own subscriber.
+    /// The same, but begins a new history in any case.
+    pub(crate) fn begin_history(
+        &self,
+        connection: &mut Connection,
+    ) -> RedisResult<(HistoryState, u64)> {
+        self.say_hello(connection, "anew")
+    }
+
+    fn say_hello(
+        &self,
+        connection: &mut Connection,
+        how: &str,
+    ) -> RedisResult<(HistoryState, u64)> {
+        let mut call = self.invocation(&self.hello);
+        state_and_time(&call.arg(how).invoke(connection)?)
+    }
+
+    /// Reads the clock and sends it to this replica's own subscriber, too.
     pub(crate) fn ping(
         &self,
         connection: &mut Connection,
         ping: &Ping<'_>,
-    ) -> RedisResult<(State, u64)> {
-        let mut call = self.begin(&self.ping);
+    ) -> RedisResult<(HistoryState, u64)> {
+        let mut call = self.invocation(&self.ping);
         call.key(&self.replicas);
         call.arg(ping.private_channel)
             .arg(ping.token)
@@ -120,107 +144,89 @@ impl Scripts {
         state_and_time(&call.invoke(connection)?)
     }
 
-    /// Invalidates; returns epoch and clock of it.
+    /// Invalidates the targets of `batch` on behalf of the replica `origin`. Returns the history
+    /// and the clock of the invalidation.
     pub(crate) fn invalidate(
         &self,
         connection: &mut Connection,
-        kind: Purge,
-        names: impl Iterator<Item = InvalidationTarget>,
+        batch: &Batch,
         origin: &str,
         log_length: u32,
     ) -> RedisResult<(HistoryId, u64)> {
-        let mut call = self.begin(&self.invalidate);
-        call.arg(kind.letter()).arg(origin).arg(log_length);
-        names.for_each(|name| {
-            call.arg(name.as_str());
-        });
-        let reply: Value = call.invoke(connection)?;
-        let parts = texts(&reply);
-        match (
-            parts.first().and_then(|text| HistoryId::parse(text)),
-            parts.get(1).and_then(|text| number(text)),
-        ) {
-            (Some(epoch), Some(clock)) => Ok((epoch, clock)),
-            _ => Err(unexpected()),
+        let mut call = self.invocation(&self.invalidate);
+        call.arg(batch.purge.letter()).arg(origin).arg(log_length);
+        for target in batch.targets() {
+            call.arg(target.as_str());
         }
+        let parts = texts(&call.invoke(connection)?);
+        let history = parts.first().and_then(|text| HistoryId::parse(text));
+        let clock = parts.get(1).and_then(|text| number(text));
+        history.zip(clock).ok_or_else(unexpected)
     }
 
-    /// Reads a value and all that tells whether it may be served.
+    /// Reads the value under `key`, and what tells whether it may be served.
     pub(crate) fn read(
         &self,
         connection: &mut Connection,
         key: &str,
-        names: &[InvalidationTarget],
-    ) -> RedisResult<CheckedRead> {
-        let mut call = self.begin(&self.read);
-        call.key(key);
-        names.iter().for_each(|name| {
-            call.arg(name.as_str());
-        });
-        let Value::Array(parts) = call.invoke(connection)? else {
+        targets: &[InvalidationTarget],
+    ) -> RedisResult<(Option<Vec<u8>>, TargetsReply)> {
+        let mut reply = self.ask_targets(connection, &self.read, &[key], &[], targets)?;
+        let value = match (reply.values.pop(), reply.values.is_empty()) {
+            (Some(Value::BulkString(bytes)), true) => Some(bytes),
+            (Some(_), true) => None,
+            _ => return Err(unexpected()),
+        };
+        Ok((value, reply))
+    }
+
+    /// Runs a [`history_script`] with these keys, and with these arguments before the targets. Its
+    /// reply ends with the state of the history and the clocks of the targets.
+    pub(crate) fn ask_targets(
+        &self,
+        connection: &mut Connection,
+        script: &Script,
+        keys: &[&str],
+        arguments: &[&[u8]],
+        targets: &[InvalidationTarget],
+    ) -> RedisResult<TargetsReply> {
+        let mut call = self.invocation(script);
+        for key in keys {
+            call.key(*key);
+        }
+        for argument in arguments {
+            call.arg(*argument);
+        }
+        for target in targets {
+            call.arg(target.as_str());
+        }
+        let Value::Array(mut values) = call.invoke(connection)? else {
             return Err(unexpected());
         };
-        let [value, state, clocks] = parts.as_slice() else {
-            return Err(unexpected());
-        };
-        let value = if let Value::BulkString(bytes) = value {
-            Some(bytes.clone())
-        } else {
-            None
-        };
-        Ok(CheckedRead {
-            value,
-            state: self::state(state)?,
-            clocks: self::clocks(clocks),
+        let clocks = values.pop().ok_or_else(unexpected)?;
+        let state = values.pop().ok_or_else(unexpected)?;
+        Ok(TargetsReply {
+            values,
+            state: self::state(&state)?,
+            clocks: self::clocks(&clocks),
         })
     }
 
-    /// Asks for the right to load. Returns what became of that, a value or text, the history's state and the names' clocks.
-    pub(crate) fn lease(
-        &self,
-        connection: &mut Connection,
-        keys: [&str; 2],
-        arguments: [&[u8]; 4],
-        names: &[InvalidationTarget],
-    ) -> RedisResult<(Vec<u8>, Vec<u8>, State, Clocks)> {
-        let mut call = self.begin(&self.lease);
-        keys.iter().for_each(|key| {
-            call.key(*key);
-        });
-        arguments.iter().for_each(|argument| {
-            call.arg(*argument);
-        });
-        names.iter().for_each(|name| {
-            call.arg(name.as_str());
-        });
-        let Value::Array(parts) = call.invoke(connection)? else {
-            return Err(unexpected());
-        };
-        let [kind, what, state, clocks] = parts.as_slice() else {
-            return Err(unexpected());
-        };
-        Ok((
-            bytes(kind),
-            bytes(what),
-            self::state(state)?,
-            self::clocks(clocks),
-        ))
-    }
-
-    /// Forgets names older than `keep_micros` and those beyond `most`. Returns how many went.
+    /// Forgets targets that were last invalidated more than `keep_micros` ago, and the oldest
+    /// beyond `most`. Returns how many it forgot.
     pub(crate) fn prune(
         &self,
         connection: &mut Connection,
         keep_micros: u64,
         most: u64,
     ) -> RedisResult<u64> {
-        self.begin(&self.prune)
+        self.invocation(&self.prune)
             .arg(keep_micros)
             .arg(most)
             .invoke(connection)
     }
 
-    /// The messages after `clock`, as far as the log has them.
+    /// The messages after `clock` that the log still has.
     pub(crate) fn log_after(
         &self,
         connection: &mut Connection,
@@ -241,7 +247,7 @@ impl Scripts {
             let Value::Array(fields) = entry.get(1)? else {
                 return None;
             };
-            // What is no text is no message either.
+            // A message that is no text cannot be decoded either.
             Some(String::from_utf8(bytes(fields.get(1)?)).unwrap_or_default())
         };
         entries
@@ -250,8 +256,9 @@ impl Scripts {
             .collect()
     }
 
-    /// A page of all names with their clocks, from `cursor`; the next cursor, zero after the last page.
-    pub(crate) fn names_page(
+    /// A page of all targets with their clocks, from `cursor`. Returns the next cursor, too: zero
+    /// after the last page.
+    pub(crate) fn targets_page(
         &self,
         connection: &mut Connection,
         cursor: u64,
@@ -263,29 +270,26 @@ impl Scripts {
             .arg(1000)
             .query(connection)?;
         let page = flat.into_iter().filter_map(|(member, clock)| {
-            let kind = match member.get(..2)? {
-                "h:" => Purge::Hard,
-                "s:" => Purge::Soft,
-                _ => return None,
-            };
-            Some((
-                InvalidationTarget::tag(member.get(2..)?),
-                kind,
-                clock as u64,
-            ))
+            let (letter, name) = member.split_once(':')?;
+            let purge = Purge::of_letter(letter)?;
+            Some((InvalidationTarget::tag(name), purge, clock as u64))
         });
         Ok((next, page.collect()))
     }
 
-    /// What each replica last said of itself, with the time of Redis when it did, in microseconds; and that time now.
-    pub(crate) fn replicas(&self, connection: &mut Connection) -> RedisResult<(u64, Spoken)> {
+    /// The time of Redis in microseconds, and what each replica last said of itself.
+    pub(crate) fn replicas(&self, connection: &mut Connection) -> RedisResult<(u64, Vec<Said>)> {
         let (seconds, micros): (u64, u64) = redis::cmd("TIME").query(connection)?;
         let all: Vec<(String, String)> = redis::cmd("HGETALL")
             .arg(&self.replicas)
             .query(connection)?;
         let said = all.into_iter().filter_map(|(replica, said)| {
-            let (time, about) = said.split_once(' ')?;
-            Some((replica, time.parse().ok()?, about.to_owned()))
+            let (at, about) = said.split_once(' ')?;
+            Some(Said {
+                replica,
+                at: at.parse().ok()?,
+                about: about.to_owned(),
+            })
         });
         Ok((seconds * 1_000_000 + micros, said.collect()))
     }
@@ -303,7 +307,8 @@ impl Scripts {
     }
 }
 
-fn bytes(value: &Value) -> Vec<u8> {
+/// The bytes of a value that is a text or a number; empty for every other.
+pub(crate) fn bytes(value: &Value) -> Vec<u8> {
     match value {
         Value::BulkString(bytes) => bytes.clone(),
         Value::SimpleString(text) => text.clone().into_bytes(),
@@ -322,7 +327,7 @@ fn texts(value: &Value) -> Vec<String> {
         .collect()
 }
 
-/// A clock. Redis may write a score of its sorted sets with an exponent.
+/// A clock. Redis may write a score of a sorted set with an exponent.
 fn number(text: &str) -> Option<u64> {
     text.parse().ok().or_else(|| {
         text.parse::<f64>()
@@ -332,28 +337,24 @@ fn number(text: &str) -> Option<u64> {
     })
 }
 
-fn state(value: &Value) -> RedisResult<State> {
+fn state(value: &Value) -> RedisResult<HistoryState> {
     let parts = texts(value);
-    let at = |i: usize| {
-        parts
-            .get(i)
-            .and_then(|text| number(text))
-            .ok_or_else(unexpected)
+    let clock = |at: usize| {
+        let text = parts.get(at);
+        text.and_then(|text| number(text)).ok_or_else(unexpected)
     };
-    Ok(State {
-        epoch: parts
-            .first()
-            .and_then(|text| HistoryId::parse(text))
-            .ok_or_else(unexpected)?,
-        clock: at(1)?,
-        floor: at(2)?,
-        soft_floor: at(3)?,
-        pruned_to: at(4)?,
-        begun: at(5)?,
+    let history = parts.first().and_then(|text| HistoryId::parse(text));
+    Ok(HistoryState {
+        history: history.ok_or_else(unexpected)?,
+        clock: clock(1)?,
+        hard_watermark: clock(2)?,
+        soft_watermark: clock(3)?,
+        pruned_to: clock(4)?,
+        first_clock: clock(5)?,
     })
 }
 
-fn state_and_time(value: &Value) -> RedisResult<(State, u64)> {
+fn state_and_time(value: &Value) -> RedisResult<(HistoryState, u64)> {
     let time = texts(value)
         .get(6)
         .and_then(|text| number(text))
@@ -361,12 +362,15 @@ fn state_and_time(value: &Value) -> RedisResult<(State, u64)> {
     Ok((state(value)?, time))
 }
 
-fn clocks(value: &Value) -> Clocks {
+fn clocks(value: &Value) -> Vec<LastPurges> {
     let flat: Vec<u64> = texts(value)
         .iter()
         .map(|text| number(text).unwrap_or(0))
         .collect();
     flat.chunks_exact(2)
-        .map(|pair| (pair[0], pair[1]))
+        .map(|pair| LastPurges {
+            hard: pair[0],
+            soft: pair[1],
+        })
         .collect()
 }

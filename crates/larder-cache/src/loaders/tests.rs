@@ -1,5 +1,6 @@
 use std::sync::mpsc::{self, Receiver, Sender};
 
+use super::super::fair_queue::Caller;
 use super::super::interest::{Behalf, Reader};
 use super::*;
 
@@ -209,20 +210,20 @@ fn a_reader_who_may_be_gone_takes_what_begins_at_once_and_does_not_wait() {
 }
 
 #[test]
-fn a_part_waits_as_long_as_somebody_wants_a_whole_of_it() {
+fn a_part_waits_as_long_as_somebody_wants_a_composite_of_it() {
     let mut bench = bench(1, 2, &["s"]);
     bench.held("s", 1);
     let part = Arc::new(Interest::default());
     let ((first, one), (second, two)) = (wanted_by(1), wanted_by(2));
-    for whole in [&first, &second] {
-        let none = part.board(&Behalf::Whole(whole.clone())).unwrap();
+    for composite in [&first, &second] {
+        let none = part.board(&Behalf::Composite(composite.clone())).unwrap();
         assert!(none.is_none());
     }
     assert_eq!(part.callers(), [1, 2]);
     bench.submit("part", "s", part.clone(), || ());
     drop(one);
     assert!(bench.quiet());
-    // Who joins the whole joins the line of each part.
+    // Who joins the composite joins the line of each part.
     let three = second.board(&Behalf::Reader(3)).unwrap();
     assert_eq!(part.callers(), [1, 2, 3]);
     drop(two);
@@ -231,22 +232,22 @@ fn a_part_waits_as_long_as_somebody_wants_a_whole_of_it() {
     assert_eq!(bench.next(), ("part", Turn::Left));
     assert!(
         second.board(&Behalf::Reader(4)).is_none(),
-        "it would be a whole without this part"
+        "it would be a composite without this part"
     );
 }
 
 #[test]
-fn a_renewal_needs_nobody_and_makes_room_first() {
+fn a_refresh_needs_nobody_and_makes_room_first() {
     let mut bench = bench(1, 2, &["s"]);
     bench.held("s", 1);
     let (interest, reader) = wanted_by(1);
-    interest.keep();
-    bench.submit("renewal", "s", interest, || ());
+    interest.set_refresh();
+    bench.submit("refresh", "s", interest, || ());
     drop(reader);
     let _a = bench.job("a", "s", 1);
     assert!(bench.quiet());
     let _b = bench.job("b", "s", 1);
-    assert_eq!(bench.next(), ("renewal", Turn::Refused));
+    assert_eq!(bench.next(), ("refresh", Turn::Refused));
     bench.release.clear();
     assert_eq!(bench.names(2), ["a", "b"]);
 }

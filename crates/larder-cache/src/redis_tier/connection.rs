@@ -1,9 +1,9 @@
-//! A connection to Redis that has compared the history, and what opens it.
+//! Opens connections to Redis.
 //!
-//! Promise: opening takes no longer than it may, and nothing else is done on a connection before
-//! the history that its Redis keeps was compared with the one that this replica knows. Whoever
-//! reads restored values beside restored names would believe both. Whoever opens one, or cannot,
-//! tells everybody.
+//! Promise: opening takes no longer than the configured time. Before anything else happens on a
+//! connection, the history that its Redis keeps is compared with the one that this replica knows.
+//! Otherwise a reader of restored values beside restored clocks would believe both. Success and
+//! failure are reported to [`Health`].
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -14,18 +14,16 @@ use std::time::Duration;
 
 use redis::{ConnectionLike, ErrorKind, RedisError, RedisResult};
 
-use super::fault::{Fault, over};
+use super::fault::{Fault, retired};
 use super::health::Health;
 use crate::clock::Clock;
-use crate::coherence::{Mirror, Scripts, Seen};
+use crate::coherence::{Mirror, Observed, Scripts};
 
-/// Opens connections: those of the pool, and those that are nobody else's.
-#[derive(Clone)]
-pub(super) struct Manager(pub(super) Arc<ManagerParts>);
-
-pub(super) struct ManagerParts {
+/// See the module.
+pub(crate) struct Connector {
     pub(super) client: redis::Client,
     pub(super) connect_timeout: Duration,
+    /// How long a reply to the pool may take.
     pub(super) timeout: Duration,
     pub(super) scripts: Arc<Scripts>,
     pub(super) mirror: Arc<Mirror>,
@@ -33,75 +31,81 @@ pub(super) struct ManagerParts {
     pub(super) health: Arc<Health>,
     /// Whether a connection was ever opened.
     pub(super) opened: AtomicBool,
-    /// Told when a connection saw a history that was not the known one.
-    pub(super) saw: Box<dyn Fn(Seen) + Send + Sync>,
+    /// Called when a connection found the first history after this replica was alone.
+    pub(super) on_first_history: Box<dyn Fn() + Send + Sync>,
 }
 
-/// One of the pool's, or why there is none: what waits for a connection is to be woken by that,
-/// too.
-pub(super) struct Checked {
+/// What r2d2 opens the pool's connections with.
+#[derive(Clone)]
+pub(super) struct Manager(pub(super) Arc<Connector>);
+
+/// A connection of the pool, or the error of opening one. An error is pooled too, so that it wakes
+/// whoever waits for a connection.
+pub(super) struct PooledConnection {
     pub(super) connection: RedisResult<redis::Connection>,
-    /// From before it was opened.
+    /// The generation before it was opened.
     pub(super) generation: u32,
     pub(super) broken: bool,
 }
 
 impl r2d2::ManageConnection for Manager {
-    type Connection = Checked;
-    // An error would have r2d2 try again and again, and tell nobody who waits.
+    type Connection = PooledConnection;
+    // With an error r2d2 would try again and again, and tell nobody who waits.
     type Error = Infallible;
 
-    fn connect(&self) -> Result<Checked, Infallible> {
+    fn connect(&self) -> Result<PooledConnection, Infallible> {
         let generation = self.0.health.generation();
-        Ok(Checked {
-            connection: self.open(self.0.timeout),
+        Ok(PooledConnection {
+            connection: self.0.open(self.0.timeout),
             generation,
             broken: false,
         })
     }
 
-    fn is_valid(&self, _: &mut Checked) -> Result<(), Infallible> {
+    fn is_valid(&self, _: &mut PooledConnection) -> Result<(), Infallible> {
         Ok(())
     }
 
-    fn has_broken(&self, checked: &mut Checked) -> bool {
-        match &checked.connection {
-            Ok(connection) => checked.broken || !connection.is_open(),
-            // Handed on from one who waits to the next, as long as it stands for all of them.
-            Err(_) => checked.broken || self.0.health.answers(),
+    fn has_broken(&self, pooled: &mut PooledConnection) -> bool {
+        match &pooled.connection {
+            Ok(connection) => pooled.broken || !connection.is_open(),
+            // While Redis is lost, one error answers everybody who waits.
+            Err(_) => pooled.broken || self.0.health.answers(),
         }
     }
 }
 
-impl Manager {
+impl Connector {
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
+    }
+
     /// A connection that has compared the history, on which a reply may take as long as `timeout`.
-    pub(super) fn open(&self, timeout: Duration) -> RedisResult<redis::Connection> {
-        let opened = self.open_to_look(timeout);
+    pub(crate) fn open(&self, timeout: Duration) -> RedisResult<redis::Connection> {
+        let opened = self.open_for_watcher(timeout);
         if opened.is_ok() {
-            self.0.health.found();
+            self.health.found();
         }
         opened
     }
 
-    /// The same for the watcher, who decides by more than that whether Redis is found, and when to
-    /// look again.
-    pub(super) fn open_to_look(&self, timeout: Duration) -> RedisResult<redis::Connection> {
+    /// The same for the watcher. It tries a fill as well before it reports that Redis is found.
+    pub(super) fn open_for_watcher(&self, timeout: Duration) -> RedisResult<redis::Connection> {
         let opened = self.try_open(timeout);
         match &opened {
-            Ok(_) => self.0.opened.store(true, Ordering::Relaxed),
-            Err(error) => self.0.health.cannot_open(error, &self.explain(error)),
+            Ok(_) => self.opened.store(true, Ordering::Relaxed),
+            Err(error) => self.health.cannot_open(error, &self.explain(error)),
         }
         opened
     }
 
     fn try_open(&self, timeout: Duration) -> RedisResult<redis::Connection> {
-        let parts = &*self.0;
-        let mut connection = parts
+        let mut connection = self
             .client
-            .get_connection_with_timeout(parts.connect_timeout)?;
-        // Compared under the time that a connection may take, then the time that a reply may take.
-        connection.set_read_timeout(Some(parts.connect_timeout))?;
-        connection.set_write_timeout(Some(parts.connect_timeout))?;
+            .get_connection_with_timeout(self.connect_timeout)?;
+        // Comparing the history is part of connecting. From then on the time of a reply counts.
+        connection.set_read_timeout(Some(self.connect_timeout))?;
+        connection.set_write_timeout(Some(self.connect_timeout))?;
         self.compare_history(&mut connection)?;
         connection.set_read_timeout(Some(timeout))?;
         connection.set_write_timeout(Some(timeout))?;
@@ -109,37 +113,42 @@ impl Manager {
     }
 
     fn compare_history(&self, connection: &mut redis::Connection) -> RedisResult<()> {
-        let parts = &*self.0;
-        let sent = parts.clock.now();
-        let (state, time) = parts.scripts.hello(connection, false)?;
-        parts.clock.heard_redis(time, sent);
-        let mut seen = parts.mirror.saw(&state);
-        if seen == Seen::Retired {
-            // A Redis that was left for another one, and is back with what it had: its history is over here, so a new one begins.
-            let (anew, _) = parts.scripts.hello(connection, true)?;
-            seen = parts.mirror.saw(&anew);
+        let sent = self.clock.now();
+        let (state, time) = self.scripts.hello(connection)?;
+        self.clock.heard_redis(time, sent);
+        let mut observed = self.mirror.observe(&state);
+        if observed == Observed::Retired {
+            // This replica left that Redis for another one, and now it is back with its old data.
+            let (state, _) = self.scripts.begin_history(connection)?;
+            observed = self.mirror.observe(&state);
         }
-        if seen == Seen::Retired {
-            return Err(over());
+        match observed {
+            Observed::Known | Observed::New => Ok(()),
+            Observed::First => {
+                (self.on_first_history)();
+                Ok(())
+            }
+            Observed::Retired => Err(retired()),
         }
-        if seen != Seen::Same {
-            (parts.saw)(seen);
-        }
-        Ok(())
     }
 
-    /// Why a connection could not be opened, for logs. Where none was ever opened it also says what
-    /// the URL may have wrong. Names no secret.
+    /// Host and port, for logs.
+    pub(super) fn address(&self) -> String {
+        self.client.get_connection_info().addr().to_string()
+    }
+
+    /// Why a connection could not be opened, for logs. If none was ever opened, it also says what
+    /// may be wrong with the URL. Contains no secret.
     fn explain(&self, error: &RedisError) -> String {
-        let address = self.0.client.get_connection_info().addr();
+        let address = self.client.get_connection_info().addr();
         if error.kind() == ErrorKind::AuthenticationFailed {
             return format!("{address} does not accept the user or the password of the Redis URL");
         }
-        if self.0.opened.load(Ordering::Relaxed) {
+        if self.opened.load(Ordering::Relaxed) {
             return error.to_string();
         }
         let timed_out = Fault::of(error) == Fault::TimedOut;
-        // Not a name without an address, nor a host without a route: nobody was reached there.
+        // Somebody was reached: the name has an address and the host a route.
         let closed = error.kind() == ErrorKind::Parse
             || error.is_connection_dropped() && !error.is_connection_refusal();
         let tls = matches!(address, redis::ConnectionAddr::TcpTls { .. });
@@ -147,20 +156,20 @@ impl Manager {
             Some(rustls::Error::InvalidMessage(_)) => {
                 format!("{address} does not speak TLS ({error}); a plain port takes redis://")
             }
-            // A plain port waits for the end of what it takes for a command.
+            // A plain port takes the handshake for a command and waits for its end.
             None if tls && (closed || timed_out) => {
                 format!("no TLS handshake with {address} ({error}); a plain port takes redis://")
             }
             None if closed => format!(
                 "{address} closed the connection or speaks another protocol ({error}); a port that speaks TLS takes rediss://"
             ),
-            // A certificate that is not trusted, for one: it says so itself.
+            // For example a certificate that is not trusted: the error says so itself.
             Some(_) | None => error.to_string(),
         }
     }
 }
 
-/// The error of TLS behind this error.
+/// The TLS error behind this error.
 fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
     let shared = error
         .source()?

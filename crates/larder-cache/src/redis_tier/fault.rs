@@ -1,5 +1,5 @@
-//! What a failed exchange with Redis says: of the connection, of the server, and of what Redis can
-//! do.
+//! Faults: what a failed exchange with Redis says of the connection, of the server, and of what
+//! Redis can do.
 //!
 //! Errors are told apart by the kinds of the `redis` crate, by the code with which a reply begins
 //! and by the kinds of I/O errors, never by the text of an error.
@@ -8,7 +8,10 @@ use std::fmt;
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-/// Redis gave no answer that can be used. Counted where it happened; the caller goes on without.
+use crate::coherence::HistoryRetired;
+
+/// Redis gave no answer that can be used. It is counted where it happened; the caller goes on
+/// without Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisDown {
     /// It cannot be reached, or did not answer in time.
@@ -28,7 +31,7 @@ impl fmt::Display for RedisDown {
 
 impl std::error::Error for RedisDown {}
 
-/// Whether Redis takes a fill, and if not, why.
+/// Whether Redis takes fills, and if not, why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedisState {
     /// It takes fills.
@@ -49,7 +52,7 @@ pub enum RedisState {
 }
 
 impl RedisState {
-    /// Whether reads and invalidations work as promised: a Redis that is full takes no fills, and
+    /// Whether reads and invalidations work as promised. A Redis that is full takes no fills, but
     /// every invalidation.
     pub fn keeps_promises(self) -> bool {
         matches!(self, RedisState::Up | RedisState::Full)
@@ -70,40 +73,39 @@ impl fmt::Display for RedisState {
     }
 }
 
-/// What a failed exchange says, split by what the caller does next.
+/// What a failed exchange says. The variants differ by what the caller does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// No reply in time. The connection is closed: a late reply would be taken for that of the next
-    /// question.
+    /// No reply in time. The connection is closed: a late reply would be taken for the reply to the
+    /// next command.
     TimedOut,
     /// The connection was lost. Those that were opened before it are closed too. Only a new one can
     /// tell whether Redis is gone.
     ConnectionLost,
-    /// The server answers, and is not the one to write to, or not yet. Every connection that was
-    /// opened so far is closed: a new one may reach another server.
+    /// The server answers, but takes no writes, or not yet. Every connection that was opened so far
+    /// is closed: a new one may reach another server.
     WrongServer(RedisState),
-    /// The server does not know who speaks on this connection. This connection is closed.
+    /// This connection is not authenticated. It is closed.
     NotAuthenticated,
-    /// The server answers, and has no memory for this, or the user may not do it. The connection
-    /// stays.
+    /// The server answers, but has no memory for this, or the user may not do it. The connection
+    /// stays open.
     Refusing(RedisState),
-    /// The server refuses this one request. The connection stays.
+    /// The server refuses this one command. The connection stays open.
     Refused,
 }
 
-/// What larder's own error of a connection says whose history is over: a Redis that was left for
-/// another one.
-const OVER: &str = "the history of this Redis is over";
+/// The text of larder's own error for a connection to a Redis whose history is over here.
+const RETIRED: &str = "the history of this Redis is over";
 
-/// That error.
-pub(crate) fn over() -> RedisError {
-    (ErrorKind::ClusterConnectionNotFound, OVER).into()
+/// The error for a connection to a Redis whose history is over here.
+pub(crate) fn retired() -> RedisError {
+    (ErrorKind::ClusterConnectionNotFound, RETIRED).into()
 }
 
-/// An answer that is none of larder's.
-pub(crate) fn unexpected() -> RedisError {
-    let what = "the answer of one of larder's scripts has an unexpected form";
-    (ErrorKind::UnexpectedReturnType, what).into()
+impl From<HistoryRetired> for RedisError {
+    fn from(HistoryRetired: HistoryRetired) -> RedisError {
+        retired()
+    }
 }
 
 impl Fault {
@@ -113,15 +115,16 @@ impl Fault {
             return Fault::TimedOut;
         }
         match error.kind() {
-            // The library closes a connection after what it cannot read.
+            // The library closes a connection after a reply that it cannot parse.
             ErrorKind::Io | ErrorKind::Parse => Fault::ConnectionLost,
             ErrorKind::AuthenticationFailed => Fault::NotAuthenticated,
-            // `over`: the library itself gives this kind to clients of a cluster only.
+            // `retired`: the library itself gives this kind to clients of a cluster only.
             ErrorKind::ClusterConnectionNotFound => Fault::WrongServer(RedisState::Refusing),
-            // A reply of the server. Redis before 7 wraps what a script met in an error of its own.
+            // A reply of the server. Redis before 7 wraps the error of a command in a script in an
+            // error of its own.
             ErrorKind::Server(ServerErrorKind::ResponseError) => error
                 .detail()
-                .and_then(met_by_script)
+                .and_then(code_in_script)
                 .map_or(Fault::Refused, Fault::of_code),
             _ => error.code().map_or(Fault::Refused, Fault::of_code),
         }
@@ -166,11 +169,11 @@ impl Fault {
     }
 }
 
-/// The code of the error that a script met, in the detail of the error that the script ended with:
-/// Redis 6 writes `Error running script (call to f_<sha1>): @user_script:12: @user_script: 12:
-/// -READONLY You can't write ...`, and an error that a script raises itself begins with its place,
+/// The code of the error that ended a script, in the detail of the script's own error. Redis 6
+/// writes `Error running script (call to f_<sha1>): @user_script:12: @user_script: 12: -READONLY
+/// You can't write ...`, and an error that a script raises itself begins with its place,
 /// `user_script:12: NOPERM ...`.
-fn met_by_script(detail: &str) -> Option<&str> {
+fn code_in_script(detail: &str) -> Option<&str> {
     let (_, from_place) = detail.split_once("user_script:")?;
     let mut words = from_place.split(' ');
     words
@@ -283,8 +286,11 @@ mod tests {
             "Password authentication failed",
         );
         assert_eq!(Fault::of(&password.into()), Fault::NotAuthenticated);
-        assert_eq!(Fault::of(&over()), Fault::WrongServer(RedisState::Refusing));
-        assert_eq!(Fault::of(&unexpected()), Fault::Refused);
+        assert_eq!(
+            Fault::of(&retired()),
+            Fault::WrongServer(RedisState::Refusing)
+        );
+        assert_eq!(Fault::of(&crate::coherence::unexpected()), Fault::Refused);
     }
 
     #[test]

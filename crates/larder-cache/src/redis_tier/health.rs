@@ -1,33 +1,34 @@
 //! What is known of Redis: whether to ask it at all, and whether it takes fills. Every part that
-//! talks to Redis tells it here what it finds, and so every part knows what one of them found.
+//! talks to Redis reports here what it finds.
 //!
-//! Promise: while Redis is known to be gone, nobody waits for it. Asking whether it is costs one
-//! atomic load.
+//! Promise: while Redis is known to be gone, nobody waits for it. Looking that up costs one atomic
+//! load.
 //!
 //! Invariant: a connection that was opened before Redis was lost, or before it was found again, is
 //! of an older generation, and is never used again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use redis::RedisError;
 
 use super::breaker::Breaker;
 use super::fault::{Fault, RedisState};
 
-/// How often a change of what Redis takes is told in the log at most. It can change with each fill
-/// where memory is short.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+/// The log reports a change of state at most this often while Redis answers. If memory is short,
+/// the state can change with each fill.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub(crate) struct Health {
     breaker: Breaker,
-    /// Whether it takes fills, as far as is known: read without the lock.
+    /// Whether it takes fills. Read without the lock.
     takes_fills: AtomicBool,
-    /// Protects the rest. Its condition tells of a breaker that opens or closes, of a look, of news
-    /// and of the end.
+    /// Protects the rest.
     known: Mutex<Known>,
+    /// Notified when the breaker opens or closes, when the watcher has looked, when somebody else
+    /// has found Redis, and at the end. Its lock is `known`.
     changed: Condvar,
 }
 
@@ -35,28 +36,29 @@ struct Known {
     state: RedisState,
     /// The error behind a state that is not `Up`.
     reason: String,
-    /// When the log last told of a state in which Redis answers.
-    told: Option<Instant>,
+    /// When the log last reported a state in which Redis answers.
+    reported: Option<Instant>,
     /// How often the watcher has looked for a Redis that was lost.
     looks: u64,
-    /// Somebody has found that it answers: the watcher is to look now.
+    /// Somebody has found that it answers. The watcher looks at once.
     found: bool,
     ended: bool,
 }
 
 impl Known {
-    /// The level at which a change is told while Redis answers: `level`, or where one was told
-    /// lately, less.
+    /// The level of the next report: `level`, or debug if the log has reported lately.
     fn level(&mut self, level: log::Level) -> log::Level {
         let now = Instant::now();
-        let lately = self.told.is_some_and(|told| now - told < TELL_EVERY);
-        self.told = Some(now);
+        let lately = self
+            .reported
+            .is_some_and(|reported| now - reported < REPORT_EVERY);
+        self.reported = Some(now);
         if lately { log::Level::Debug } else { level }
     }
 }
 
 impl Health {
-    /// Nothing is known to work yet.
+    /// Redis is not known to answer yet.
     pub(crate) fn new() -> Health {
         Health {
             breaker: Breaker::new(),
@@ -64,7 +66,7 @@ impl Health {
             known: Mutex::new(Known {
                 state: RedisState::Down,
                 reason: String::new(),
-                told: None,
+                reported: None,
                 looks: 0,
                 found: false,
                 ended: false,
@@ -73,11 +75,7 @@ impl Health {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether it makes sense to ask: not while Redis is known to be gone.
+    /// Whether Redis is worth asking: it is not known to be gone.
     pub(crate) fn answers(&self) -> bool {
         !self.breaker.is_open()
     }
@@ -87,11 +85,11 @@ impl Health {
         self.answers() && self.takes_fills.load(Ordering::Acquire)
     }
 
-    /// What it takes, and the error that says why it does not take more; empty for `Up`.
+    /// The state, and the error behind it; empty for `Up`.
     pub(crate) fn state(&self) -> (RedisState, String) {
-        let known = self.known();
+        let known = self.known.lock();
         let state = match known.state {
-            // It was lost while somebody else had an answer.
+            // It was lost while somebody else got a reply.
             RedisState::Up if !self.answers() => RedisState::Down,
             state => state,
         };
@@ -103,14 +101,13 @@ impl Health {
         self.breaker.generation()
     }
 
-    /// It answered a question.
+    /// An exchange succeeded.
     pub(crate) fn succeeded(&self) {
         self.breaker.succeeded();
     }
 
-    /// An exchange on an open connection failed. Returns what that says. That a connection was
-    /// lost, or leads to a server that takes no writes, says nothing of Redis: who opens the next
-    /// one finds out.
+    /// An exchange on an open connection failed. Returns the fault. A lost connection, or one to a
+    /// server that takes no writes, proves nothing about Redis: the next connection does.
     pub(crate) fn failed(&self, error: &RedisError) -> Fault {
         let fault = Fault::of(error);
         match fault {
@@ -118,8 +115,8 @@ impl Health {
                 self.lost(RedisState::Down, &error.to_string());
             }
             fault if fault.ends_all() => self.breaker.renew(),
-            // A right that is missing may concern this one command. Whether it concerns fills, the
-            // watcher sees.
+            // The missing right may concern this one command only. The watcher finds out whether it
+            // concerns fills.
             Fault::Refusing(state) if state != RedisState::NotPermitted => {
                 self.takes(state, &error.to_string());
             }
@@ -135,21 +132,20 @@ impl Health {
             Fault::Refused => RedisState::Refusing,
             fault => fault.state().unwrap_or(RedisState::Down),
         };
-        let is_news = match fault {
-            // Once is a busy machine.
+        let is_lost = match fault {
+            // One timeout is a busy machine.
             Fault::TimedOut => self.breaker.timed_out(),
-            // As long as others are open, what the server says of one more is no reason to do
-            // without them.
+            // The connections that are open still work.
             Fault::Refused | Fault::NotAuthenticated => false,
             _ => self.breaker.open(),
         };
-        if is_news {
+        if is_lost {
             self.lost(state, why);
         } else if !self.answers() {
-            // Lost already; what is known of the reason may have changed.
+            // Lost already. The reason may have changed.
             self.note(state, why);
         } else {
-            let level = self.known().level(log::Level::Warn);
+            let level = self.known.lock().level(log::Level::Warn);
             log::log!(
                 level,
                 "one more connection to Redis cannot be opened: {why}"
@@ -157,7 +153,7 @@ impl Health {
         }
     }
 
-    /// There is nothing to talk to it on.
+    /// No connection is left.
     pub(crate) fn gone(&self, state: RedisState, why: &str) {
         if self.breaker.open() {
             self.lost(state, why);
@@ -171,7 +167,7 @@ impl Health {
     }
 
     fn note(&self, state: RedisState, why: &str) -> bool {
-        let mut known = self.known();
+        let mut known = self.known.lock();
         let changed = known.state != state;
         known.state = state;
         why.clone_into(&mut known.reason);
@@ -180,18 +176,18 @@ impl Health {
         changed
     }
 
-    /// It answers, and this is what it takes.
+    /// It answers, and its state is this.
     pub(crate) fn takes(&self, state: RedisState, why: &str) {
         if !self.note(state, why) || !self.answers() {
             return;
         }
         match state {
             RedisState::Up => log::log!(
-                self.known().level(log::Level::Info),
+                self.known.lock().level(log::Level::Info),
                 "Redis accepts fills again"
             ),
             _ => log::log!(
-                self.known().level(log::Level::Warn),
+                self.known.lock().level(log::Level::Warn),
                 "Redis accepts no fills ({state}): {why}"
             ),
         }
@@ -201,51 +197,51 @@ impl Health {
     /// The watcher has found a Redis that was lost.
     pub(crate) fn found_by_watcher(&self, state: RedisState, why: &str) {
         self.note(state, why);
-        // What was opened before leads to nobody, or to another one.
+        // Older connections lead nowhere, or to another server.
         self.breaker.renew();
         self.breaker.close();
-        self.known().looks += 1;
+        self.known.lock().looks += 1;
         self.changed.notify_all();
     }
 
-    /// The watcher has looked for a Redis that was lost, and not found it.
+    /// The watcher has looked for a Redis that was lost, in vain.
     pub(crate) fn looked_in_vain(&self) {
-        self.known().looks += 1;
+        self.known.lock().looks += 1;
         self.changed.notify_all();
     }
 
-    /// Somebody has opened a connection. If Redis was lost, the watcher is to look at once.
+    /// Somebody has opened a connection. If Redis was lost, the watcher looks at once.
     pub(crate) fn found(&self) {
         if !self.answers() {
-            self.known().found = true;
+            self.known.lock().found = true;
             self.changed.notify_all();
         }
     }
 
-    /// Ends the watcher, and every wait. Nobody is to ask Redis any more.
+    /// Ends the watcher and every wait. From now on nobody asks Redis.
     pub(crate) fn end(&self) {
         self.breaker.open();
-        self.known().ended = true;
+        self.known.lock().ended = true;
         self.changed.notify_all();
     }
 
     pub(crate) fn is_ended(&self) -> bool {
-        self.known().ended
+        self.known.lock().ended
     }
 
-    /// For the watcher: waits while Redis answers, at most for `limit`. Returns whether `limit` has
+    /// For the watcher: waits while Redis answers, for `limit` at most. Returns whether `limit` has
     /// passed.
     pub(crate) fn wait_lost(&self, limit: Duration) -> bool {
         self.wait(limit, |known| !known.ended && self.answers())
     }
 
-    /// For the watcher: waits until somebody has found Redis, at most for `limit`.
+    /// For the watcher: waits until somebody has found Redis, for `limit` at most.
     pub(crate) fn wait_found(&self, limit: Duration) {
         self.wait(limit, |known| !known.ended && !known.found);
-        self.known().found = false;
+        self.known.lock().found = false;
     }
 
-    /// Waits for `limit`, or until a Redis that is lost now answers again.
+    /// Waits for `limit`. If Redis is lost now, waits until it answers at most.
     pub(crate) fn pause(&self, limit: Duration) {
         let lost = !self.answers();
         self.wait(limit, |known| !(known.ended || lost && self.answers()));
@@ -267,10 +263,9 @@ impl Health {
     }
 
     fn wait(&self, limit: Duration, mut waits: impl FnMut(&Known) -> bool) -> bool {
+        let mut known = self.known.lock();
         self.changed
-            .wait_timeout_while(self.known(), limit, |known| waits(known))
-            .unwrap_or_else(PoisonError::into_inner)
-            .1
+            .wait_while_for(&mut known, |known| waits(known), limit)
             .timed_out()
     }
 }

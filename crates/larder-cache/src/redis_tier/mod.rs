@@ -1,14 +1,16 @@
-//! The Redis tier: reads, fills, leases.
+//! The Redis tier: reads, fills and leases, and the connections for them.
 //!
-//! A read that Redis does not answer is told so; nothing here is an error to a reader.
+//! A Redis that does not answer is a miss, never an error to a reader.
 //!
-//! Leases only save work. Whoever holds one is the only replica to load a key; correctness never needs them.
+//! A lease is the right to load one key across all replicas. Leases only save work: correctness
+//! never needs them.
 //!
 //! The folder is named `redis_tier` because a module named `redis` would hide the `redis` crate.
-//! Arrows: `redis_tier` imports `coherence`, never the other way round.
+//! Arrows: `bus` imports `redis_tier`, and `redis_tier` imports `coherence`, never the other way
+//! round.
 
-pub(crate) mod breaker;
-mod connection;
+mod breaker;
+pub(crate) mod connection;
 pub(crate) mod fault;
 pub(crate) mod health;
 pub(crate) mod leases;
@@ -23,27 +25,30 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::Script;
 
-use self::fault::{RedisDown, unexpected};
-use self::leases::{Held, LEASE};
+use self::fault::RedisDown;
+use self::leases::{LEASE, Leases};
 use self::pool::RedisPool;
 use self::reads::{Ask, Queue, Read};
-use crate::coherence::{InvalidationTarget, Mirror, Scripts, Stamp};
+use crate::coherence::{
+    InvalidationTarget, Mirror, Scripts, Stamp, bytes, history_script, script, unexpected,
+};
 use crate::error::LoadError;
 use crate::key::Key;
+use crate::thread;
 
-/// Threads that read.
+/// How many threads read.
 const READERS: usize = 2;
-/// How long a failed load is told to those who waited for it on other replicas.
-const FAILURE_TOLD: Duration = Duration::from_millis(500);
+/// How long a failure is kept for those who waited for its load on other replicas.
+const FAILURE_KEPT: Duration = Duration::from_millis(500);
 
-/// What became of a wish to load.
+/// The answer to a request for a lease.
 pub(crate) enum Lease {
-    /// The caller is to load; these are its stamps.
+    /// The caller has the lease and loads. This is the stamp of its load.
     Won(Stamp),
-    /// Another load filled the key since the caller looked.
+    /// Another load filled the key since the caller looked. This is its envelope.
     Newer(Bytes),
-    /// The load with this token is at it.
-    Held(String),
+    /// Another load has the lease. This is its token.
+    Taken(String),
     /// The load that the caller waited for failed.
     Failed(LoadError),
 }
@@ -51,21 +56,22 @@ pub(crate) enum Lease {
 /// See the module.
 pub(crate) struct RedisTier {
     pool: RedisPool,
-    names: Names,
+    keys: Keys,
     queue: Arc<Queue>,
     mirror: Arc<Mirror>,
     scripts: Arc<Scripts>,
-    held: Arc<Held>,
+    leases: Arc<Leases>,
+    lease: Script,
     fill: Script,
     release: Script,
 }
 
-#[derive(Clone)]
-struct Names {
+/// The keys in Redis.
+struct Keys {
     prefix: Arc<str>,
 }
 
-impl Names {
+impl Keys {
     fn value(&self, key: &Key) -> String {
         format!("{}:v:{}", self.prefix, key.as_str())
     }
@@ -91,28 +97,20 @@ impl RedisTier {
         for _ in 0..readers {
             let (queue, pool) = (queue.clone(), pool.clone());
             let (mirror, scripts) = (mirror.clone(), scripts.clone());
-            std::thread::Builder::new()
-                .name("redis-read".into())
-                .spawn(move || queue.serve(&pool, &mirror, &scripts))
-                .map_err(|error| format!("cannot start a thread: {error}"))?;
+            thread::spawn("redis-read", move || queue.serve(&pool, &mirror, &scripts))?;
         }
         Ok(RedisTier {
             pool,
-            names: Names {
+            keys: Keys {
                 prefix: prefix.into(),
             },
             queue,
             mirror,
             scripts,
-            held: Arc::default(),
-            fill: Script::new(concat!(
-                include_str!("../coherence/call.lua"),
-                include_str!("fill.lua")
-            )),
-            release: Script::new(concat!(
-                include_str!("../coherence/call.lua"),
-                include_str!("release.lua")
-            )),
+            leases: Arc::default(),
+            lease: history_script(include_str!("lease.lua")),
+            fill: script(include_str!("fill.lua")),
+            release: script(include_str!("release.lua")),
         })
     }
 
@@ -120,20 +118,24 @@ impl RedisTier {
         &self.pool
     }
 
-    /// Ends the threads and closes the connections, but for those that are at work: they follow
-    /// when it is done.
+    /// The leases that this replica holds, for the bus to renew.
+    pub(crate) fn leases(&self) -> &Arc<Leases> {
+        &self.leases
+    }
+
+    /// Ends the threads and closes the connections. Those at work follow when their work is done.
     pub(crate) fn close(&self) {
         self.pool.close();
         self.queue.close();
     }
 
-    /// Reads `key` and gives what was found to `reply`, on a reader's thread, not before `pause` has passed; at once, here, while
-    /// Redis is down. `checked`: the names of the value, if Redis is to be asked what became of them as well; the mirror knows
-    /// it by the time of the reply.
+    /// Reads `key` on a reader's thread, after `pause`, and calls `reply` with what was found.
+    /// While Redis is down, calls it here at once. With `targets`, which the value depends on,
+    /// Redis is asked for their clocks as well, and the mirror has learned them before the reply.
     pub(crate) fn read(
         &self,
         key: &Key,
-        checked: Option<Arc<[InvalidationTarget]>>,
+        targets: Option<Arc<[InvalidationTarget]>>,
         pause: Duration,
         reply: impl FnOnce(Read) + Send + 'static,
     ) {
@@ -141,77 +143,77 @@ impl RedisTier {
             return reply(Read::Down);
         }
         let ask = Ask {
-            value: self.names.value(key),
-            checked,
+            value: self.keys.value(key),
+            targets,
             reply: Box::new(reply),
         };
         self.queue.push(ask, pause);
     }
 
-    /// The leases that this replica holds: they are short, and renewed while their loads run, so that one that nobody gives back is
-    /// no hindrance for long.
-    pub(crate) fn held(&self) -> &Arc<Held> {
-        &self.held
-    }
-
-    /// Asks for the right to load `key`, which depends on `names`. `seen`: the id of the load whose value
-    /// was found, if any; `waited_for`: the token of the lease that stood in the way before. The mirror knows by then what became
-    /// of the names.
+    /// Asks for the lease of `key`, whose value depends on `targets`. The mirror has learned their
+    /// clocks before this returns. `seen`: the id of the load whose value the caller found, or
+    /// nothing. `waited_for`: the token of the lease that the caller waited for, if any.
     pub(crate) fn lease(
         &self,
         key: &Key,
-        names: &[InvalidationTarget],
+        targets: &[InvalidationTarget],
         token: &str,
         seen: &[u8],
         waited_for: Option<&str>,
     ) -> Result<Lease, RedisDown> {
-        let begun = self.mirror.pending.begun();
+        let sequence = self.mirror.pending.sequence();
         let ttl = LEASE.as_millis().to_string();
-        let keys = [self.names.value(key), self.names.lease(key)];
-        let keys = [keys[0].as_str(), keys[1].as_str()];
+        let (value, lease) = (self.keys.value(key), self.keys.lease(key));
+        let keys = [value.as_str(), lease.as_str()];
         let arguments = [
             token.as_bytes(),
             ttl.as_bytes(),
             seen,
             waited_for.unwrap_or_default().as_bytes(),
         ];
-        let (kind, what, state, _) = self.pool.run(|connection| {
-            let reply = self.scripts.lease(connection, keys, arguments, names)?;
-            self.mirror.learn(&reply.2, names, &reply.3)?;
+        let reply = self.pool.run(|connection| {
+            let scripts = &self.scripts;
+            let reply = scripts.ask_targets(connection, &self.lease, &keys, &arguments, targets)?;
+            self.mirror.learn(&reply.state, targets, &reply.clocks)?;
             Ok(reply)
         })?;
+        let refused = || RedisDown::Refused(unexpected().to_string());
+        let [answer, what] = reply.values.as_slice() else {
+            return Err(refused());
+        };
+        let what = bytes(what);
         let text = || String::from_utf8_lossy(&what).into_owned();
-        match kind.as_slice() {
+        match bytes(answer).as_slice() {
             b"newer" => Ok(Lease::Newer(what.into())),
-            b"held" => Ok(Lease::Held(text())),
+            b"taken" => Ok(Lease::Taken(text())),
             b"failed" => Ok(Lease::Failed(LoadError::from_wire(&text()))),
             b"won" => {
-                self.held.note(token, keys[1]);
+                self.leases.add(token, &lease);
                 Ok(Lease::Won(Stamp {
-                    epoch: state.epoch,
-                    clock: state.clock,
-                    begun,
+                    history: reply.state.history,
+                    clock: reply.state.clock,
+                    sequence,
                 }))
             }
-            _ => Err(RedisDown::Refused(unexpected().to_string())),
+            _ => Err(refused()),
         }
     }
 
-    /// Asks what became of these names; the mirror knows it then.
+    /// Asks Redis for the clocks of these targets. The mirror has learned them before this returns.
     pub(crate) fn ask_names(
         &self,
         key: &Key,
-        names: &[InvalidationTarget],
+        targets: &[InvalidationTarget],
     ) -> Result<(), RedisDown> {
-        let value = self.names.value(key);
+        let value = self.keys.value(key);
         self.pool.run(|connection| {
-            let read = self.scripts.read(connection, &value, names)?;
-            self.mirror.learn(&read.state, names, &read.clocks)
+            let (_, reply) = self.scripts.read(connection, &value, targets)?;
+            Ok(self.mirror.learn(&reply.state, targets, &reply.clocks)?)
         })
     }
 
-    /// Stores an envelope for `ttl`, or with an empty one drops what is there, and gives the lease back. Returns whether that was
-    /// done: not if a later load is at it.
+    /// Stores an envelope for `ttl` and gives the lease back. An empty envelope drops what is
+    /// stored. Returns `false` if nothing was done because a later load has the lease.
     pub(crate) fn fill(
         &self,
         key: &Key,
@@ -219,11 +221,11 @@ impl RedisTier {
         envelope: &[u8],
         ttl: Duration,
     ) -> Result<bool, RedisDown> {
-        self.held.forget(token);
+        self.leases.remove(token);
         self.pool.run(|connection| {
             self.fill
-                .key(self.names.value(key))
-                .key(self.names.lease(key))
+                .key(self.keys.value(key))
+                .key(self.keys.lease(key))
                 .arg(token)
                 .arg(envelope)
                 .arg(ttl.as_millis().max(1) as u64)
@@ -231,20 +233,20 @@ impl RedisTier {
         })
     }
 
-    /// Gives the lease back after a failure.
+    /// Gives the lease back after a load that failed. Returns whether this replica still had it.
     pub(crate) fn release(
         &self,
         key: &Key,
         token: &str,
         why: &LoadError,
     ) -> Result<bool, RedisDown> {
-        self.held.forget(token);
+        self.leases.remove(token);
         self.pool.run(|connection| {
             self.release
-                .key(self.names.lease(key))
+                .key(self.keys.lease(key))
                 .arg(token)
                 .arg(why.to_wire())
-                .arg(FAILURE_TOLD.as_millis() as u64)
+                .arg(FAILURE_KEPT.as_millis() as u64)
                 .invoke(connection)
         })
     }

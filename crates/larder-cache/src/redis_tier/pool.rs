@@ -1,69 +1,74 @@
-//! Connections to Redis: r2d2 over a manager of larder's own.
+//! The pool of connections to Redis: r2d2 over a [`Connector`] of larder's own.
 //!
-//! Promise: nothing here waits longer than the configured times, and while Redis is down nothing
-//! waits at all: a watcher thread asks for it in the background and lets traffic through again once
-//! it takes a fill. A connection is used only after it has compared Redis's history with the one
-//! that this replica knows, never again after an I/O error, and never after a sign that it leads to
-//! another server than a new one would: see `fault.rs`.
+//! Promise: nothing here waits longer than the configured times. While Redis is down nothing waits
+//! at all: a watcher thread looks for it in the background and lets traffic through again once it
+//! takes a fill. A connection is used only after it has compared Redis's history with the one that
+//! this replica knows. It is never used again after an I/O error, or after a sign that a new
+//! connection would reach another server: see [`Fault`].
 //!
-//! Refuses: r2d2's PING on every checkout (a second round trip for each read), and the manager that the redis crate brings
-//! (it connects without a limit of time, and a connection that timed out still calls itself open).
+//! r2d2's PING on every checkout is off: it costs a second round trip for each read. The manager of
+//! the redis crate is not used: it connects without a time limit, and a connection that timed out
+//! still counts as open.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::RwLock;
 use redis::{ErrorKind, RedisError, RedisResult, Script};
 use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 
-use super::connection::{Manager, ManagerParts};
+use super::connection::{Connector, Manager};
 use super::fault::{Fault, RedisDown, RedisState};
 use super::health::Health;
 use super::url::check_redis_url;
 use super::watch::watch;
 use crate::clock::Clock;
-use crate::coherence::{Mirror, Scripts, Seen};
+use crate::coherence::{Mirror, Scripts, script};
 use crate::settings::{RedisChoice, RedisSettings};
+use crate::thread;
 
-/// Connections that are opened at one time, each on a thread.
+/// How many connections are opened at one time, each on a thread.
 const OPENERS: usize = 3;
 
 /// A call that failed.
 struct Failed {
     down: RedisDown,
-    /// What the error says, if it came on a connection.
+    /// The fault of the exchange; `None` if there was no connection for it.
     fault: Option<Fault>,
-    /// Whether the server can have carried out what it was asked for.
-    done: bool,
+    /// Whether the server may have carried out the command.
+    maybe_done: bool,
 }
 
-/// A pool of checked connections. Cheap to clone.
+/// A pool of connections to Redis. Cheap to clone.
 #[derive(Clone)]
-pub struct RedisPool(Arc<Inner>);
+pub struct RedisPool(Arc<PoolInner>);
 
-struct Inner {
-    /// `None`: the cache works without Redis, or is closed.
+struct PoolInner {
+    /// `None`: the cache works without Redis, or is closed. The lock is not held while a connection
+    /// is used.
     pool: RwLock<Option<r2d2::Pool<Manager>>>,
-    manager: Manager,
+    connector: Arc<Connector>,
     health: Arc<Health>,
     errors: AtomicU64,
     choice: RedisChoice,
-    /// A fill on trial, and the key that it is made under.
+    /// The script that tries a fill, and the key that it fills.
     trial: (Script, String),
 }
 
 impl RedisPool {
-    /// A pool for the Redis that `choice` names. Connects in the background.
+    /// A pool for the Redis that `choice` names. Connects in the background. `on_first_history` is
+    /// called when the first history of a Redis is found.
     ///
     /// # Errors
-    /// If the URL is none that Redis understands, or no thread can be started.
+    /// If the Redis URL is not valid, or no thread can be started.
     pub(crate) fn start(
         settings: &RedisSettings,
         choice: RedisChoice,
         mirror: Arc<Mirror>,
         clock: Arc<Clock>,
         scripts: Arc<Scripts>,
-        saw: Box<dyn Fn(Seen) + Send + Sync>,
+        on_first_history: Box<dyn Fn() + Send + Sync>,
     ) -> Result<RedisPool, String> {
         let url = settings
             .url
@@ -74,7 +79,7 @@ impl RedisPool {
         // The error's text could quote the URL, and the URL can hold a password.
         let client =
             redis::Client::open(url).map_err(|_| "the Redis URL is not valid".to_owned())?;
-        let manager = Manager(Arc::new(ManagerParts {
+        let connector = Arc::new(Connector {
             client,
             connect_timeout: settings.connect_timeout,
             timeout: settings.timeout,
@@ -83,20 +88,17 @@ impl RedisPool {
             clock,
             health: health.clone(),
             opened: AtomicBool::new(false),
-            saw,
-        }));
+            on_first_history,
+        });
         let used = choice != RedisChoice::None;
-        let inner = Arc::new(Inner {
-            pool: RwLock::new(used.then(|| opened(settings, manager.clone()))),
-            manager,
+        let inner = Arc::new(PoolInner {
+            pool: RwLock::new(used.then(|| empty_pool(settings, Manager(connector.clone())))),
+            connector,
             health,
             errors: AtomicU64::new(0),
             choice,
             trial: (
-                Script::new(concat!(
-                    include_str!("../coherence/call.lua"),
-                    include_str!("trial.lua")
-                )),
+                script(include_str!("trial.lua")),
                 format!("{}:trial", settings.prefix),
             ),
         });
@@ -105,26 +107,24 @@ impl RedisPool {
             return Ok(RedisPool(inner));
         }
         let (watched, health) = (Arc::downgrade(&inner), inner.health.clone());
-        let (address, configured) = (inner.address(), choice == RedisChoice::Configured);
-        std::thread::Builder::new()
-            .name("redis-watch".into())
-            .spawn(move || {
-                let look = || Some(watched.upgrade()?.look());
-                let see = || {
-                    RedisPool(watched.upgrade()?).see_what_it_takes();
-                    Some(())
-                };
-                watch(&health, &address, configured, look, see);
-            })
-            .map_err(|error| format!("cannot start a thread: {error}"))?;
+        let address = inner.connector.address();
+        let configured = choice == RedisChoice::Configured;
+        thread::spawn("redis-watch", move || {
+            let look = || Some(watched.upgrade()?.look());
+            let try_fill = || {
+                RedisPool(watched.upgrade()?).report_fill();
+                Some(())
+            };
+            watch(&health, &address, configured, look, try_fill);
+        })?;
         Ok(RedisPool(inner))
     }
 
-    /// Runs `work`, one command or one script, on a connection. Where the server refuses it because
-    /// it is not the one to write to, or does not know who speaks, once more on a new connection.
+    /// Runs `work`, one command or one script, on a connection. If the server takes no writes, or
+    /// the connection is not authenticated, runs it once more on a new connection.
     ///
     /// # Errors
-    /// [`RedisDown`] if there is no connection to be had in time, or the work failed.
+    /// [`RedisDown`] if no connection is free in time, or the work failed.
     pub fn run<T>(
         &self,
         work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
@@ -134,13 +134,13 @@ impl RedisPool {
                 failed.fault,
                 Some(Fault::WrongServer(_) | Fault::NotAuthenticated)
             );
-            elsewhere && !failed.done
+            elsewhere && !failed.maybe_done
         })
         .map_err(|failed| failed.down)
     }
 
-    /// The same for work that does no harm when it is done twice: once more also where the
-    /// connection was lost, as one is that was cut while it lay in the pool.
+    /// The same for work that is idempotent: runs it once more also if the connection was lost. An
+    /// idle connection of the pool may have been cut.
     ///
     /// # Errors
     /// As [`RedisPool::run`].
@@ -152,8 +152,8 @@ impl RedisPool {
             .map_err(|failed| failed.down)
     }
 
-    /// Tries a fill and tells everybody what came of it.
-    fn see_what_it_takes(&self) {
+    /// Tries a fill and reports to [`Health`] whether Redis takes fills.
+    fn report_fill(&self) {
         let inner = &*self.0;
         let tried = self.attempt(
             |connection| inner.try_fill(connection),
@@ -169,7 +169,7 @@ impl RedisPool {
                 let state = fault.state().unwrap_or(RedisState::Refusing);
                 inner.health.takes(state, &why);
             }
-            // Told by whoever found that.
+            // The exchange itself was reported already.
             Err(_) => {}
         }
     }
@@ -193,13 +193,13 @@ impl RedisPool {
         let none = |down| Failed {
             down,
             fault: None,
-            done: false,
+            maybe_done: false,
         };
         if !inner.health.answers() {
             return Err(none(RedisDown::Unreachable));
         }
-        let mut checked = inner.checkout().map_err(none)?;
-        let error = match &mut checked.connection {
+        let mut pooled = inner.checkout().map_err(none)?;
+        let error = match &mut pooled.connection {
             Ok(connection) => match work(connection) {
                 Ok(value) => {
                     inner.health.succeeded();
@@ -211,26 +211,25 @@ impl RedisPool {
         };
         inner.errors.fetch_add(1, Ordering::Relaxed);
         let fault = inner.health.failed(&error);
-        checked.broken = fault.ends_connection();
+        pooled.broken = fault.ends_connection();
         Err(Failed {
             down: match fault {
                 Fault::TimedOut | Fault::ConnectionLost => RedisDown::Unreachable,
                 _ => RedisDown::Refused(error.to_string()),
             },
             fault: Some(fault),
-            // A reply that is an error: nothing was done. Larder's own refusal of a reply comes
-            // after it.
-            done: !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension),
+            // If the reply is an error, nothing was done. Larder refuses a reply only after the
+            // command was done.
+            maybe_done: !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension),
         })
     }
 
-    /// What opens connections that are not the pool's: for whoever must not wait for those who use it.
-    pub(crate) fn connector(&self) -> crate::coherence::bus::Connect {
-        let manager = self.0.manager.clone();
-        Box::new(move |timeout| manager.open(timeout))
+    /// Opens connections that are not the pool's, for a thread that must not wait for its users.
+    pub(crate) fn connector(&self) -> Arc<Connector> {
+        self.0.connector.clone()
     }
 
-    /// What every part that talks to Redis knows of it.
+    /// What is known of Redis.
     pub(crate) fn health(&self) -> &Arc<Health> {
         &self.0.health
     }
@@ -240,12 +239,12 @@ impl RedisPool {
         self.0.health.is_up()
     }
 
-    /// Whether it makes sense to ask Redis: it answers, be it that it takes no fills.
+    /// Whether Redis answers. It may take no fills.
     pub fn answers(&self) -> bool {
         self.0.health.answers()
     }
 
-    /// What Redis takes, and the error that says why it is not more. The error is for operators: it
+    /// Whether Redis takes fills, and the error that says why not. The error is for operators: it
     /// can name the Redis user.
     pub fn state(&self) -> (RedisState, String) {
         self.0.health.state()
@@ -257,9 +256,9 @@ impl RedisPool {
     }
 
     /// How long one look for Redis may take: a connection, the comparison of its history, and a
-    /// question.
+    /// fill.
     pub(crate) fn longest_look(&self) -> Duration {
-        self.0.manager.0.connect_timeout * 4
+        self.0.connector.connect_timeout * 4
     }
 
     /// Whether there is a Redis to ask or to wait for.
@@ -267,22 +266,18 @@ impl RedisPool {
         self.0.choice != RedisChoice::None
     }
 
-    /// Ends the watcher and closes the connections: those that lie in the pool now, the others when
-    /// they come back. Who asks from now on is told that Redis cannot be reached. Does not block.
+    /// Ends the watcher and closes the connections: the idle ones now, the others when they are
+    /// returned. From now on every call fails as if Redis could not be reached. Does not block.
     pub(crate) fn close(&self) {
-        let inner = &*self.0;
-        inner.health.end();
-        let pool = inner
-            .pool
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.0.health.end();
+        let pool = self.0.pool.write().take();
+        // Without the lock.
         drop(pool);
     }
 
     /// Host and port, for logs.
     pub fn address(&self) -> String {
-        self.0.address()
+        self.0.connector.address()
     }
 
     /// Calls that failed so far.
@@ -290,7 +285,8 @@ impl RedisPool {
         self.0.errors.load(Ordering::Relaxed)
     }
 
-    /// Waits until Redis is up, or the watcher has looked for it once, or `limit` has passed. Returns whether it is up.
+    /// Waits until Redis is up, or the watcher has looked for it once, or `limit` has passed.
+    /// Returns whether it is up.
     pub fn wait_first_look(&self, limit: Duration) -> bool {
         self.0.health.wait_first_look(limit);
         self.is_up()
@@ -303,31 +299,27 @@ impl RedisPool {
     }
 }
 
-impl Inner {
+impl PoolInner {
     fn checkout(&self) -> Result<r2d2::PooledConnection<Manager>, RedisDown> {
-        let pool = self
-            .pool
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .ok_or(RedisDown::Unreachable)?;
-        let deadline = Instant::now() + self.manager.0.connect_timeout;
+        let pool = self.pool.read().clone().ok_or(RedisDown::Unreachable)?;
+        let deadline = Instant::now() + self.connector.connect_timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(mut checked) = pool.get_timeout(left) else {
+            let Ok(mut pooled) = pool.get_timeout(left) else {
                 self.errors.fetch_add(1, Ordering::Relaxed);
-                // A pool that is merely busy is no outage; one that has nothing open cannot connect.
+                // A pool that is merely busy is no outage. A pool without connections cannot
+                // connect.
                 if pool.state().connections == 0 {
                     self.health
                         .gone(RedisState::Down, "no connection can be opened");
                 }
                 return Err(RedisDown::Unreachable);
             };
-            let current = checked.generation == self.health.generation();
-            match &checked.connection {
-                Ok(_) if current => return Ok(checked),
-                // From before Redis was lost, or led to another server than a new one would.
-                Ok(_) => checked.broken = true,
+            let current = pooled.generation == self.health.generation();
+            match &pooled.connection {
+                Ok(_) if current => return Ok(pooled),
+                // Opened before Redis was lost, or before it became another server.
+                Ok(_) => pooled.broken = true,
                 Err(_) if !self.health.answers() => {
                     self.errors.fetch_add(1, Ordering::Relaxed);
                     return Err(RedisDown::Unreachable);
@@ -335,13 +327,13 @@ impl Inner {
                 Err(error) if current => {
                     return Err(self.cannot_open(error, pool.state().connections));
                 }
-                Err(_) => checked.broken = true,
+                Err(_) => pooled.broken = true,
             }
         }
     }
 
-    /// No connection could be opened just now, and yet Redis is not known to be gone.
-    /// `connections`: those that are open, the one in hand counted.
+    /// No connection could be opened, although Redis is not known to be gone. `connections` counts
+    /// the open ones, this one included.
     fn cannot_open(&self, error: &RedisError, connections: u32) -> RedisDown {
         self.errors.fetch_add(1, Ordering::Relaxed);
         let fault = Fault::of(error);
@@ -358,15 +350,10 @@ impl Inner {
         }
     }
 
-    fn address(&self) -> String {
-        let info = self.manager.0.client.get_connection_info();
-        info.addr().to_string()
-    }
-
-    /// Opens a connection and tries a fill, under the time that a reply may take, as traffic will
-    /// be. Returns what Redis takes.
+    /// Opens a connection and tries a fill, under the time limit of an ordinary reply. Returns
+    /// whether Redis takes fills, and if not, why.
     fn look(&self) -> RedisResult<(RedisState, String)> {
-        let mut connection = self.manager.open_to_look(self.manager.0.timeout)?;
+        let mut connection = self.connector.open_for_watcher(self.connector.timeout)?;
         match self.try_fill(&mut connection) {
             Ok(()) => Ok((RedisState::Up, String::new())),
             Err(error) => {
@@ -383,22 +370,21 @@ impl Inner {
         }
     }
 
-    /// Tries what a fill does, on a key of its own that nobody ever sees.
+    /// Does what a fill does, on a key of its own.
     fn try_fill(&self, connection: &mut redis::Connection) -> RedisResult<()> {
         let (script, key) = &self.trial;
         script.key(key).invoke(connection)
     }
 }
 
-impl Drop for Inner {
+impl Drop for PoolInner {
     fn drop(&mut self) {
         self.health.end();
     }
 }
 
-/// An empty pool for `manager`. Its threads end with it at once: what they were to do later is
-/// dropped.
-fn opened(settings: &RedisSettings, manager: Manager) -> r2d2::Pool<Manager> {
+/// An empty pool for `manager`. Its threads end with it at once, whatever they were to do later.
+fn empty_pool(settings: &RedisSettings, manager: Manager) -> r2d2::Pool<Manager> {
     let openers = ScheduledThreadPool::builder()
         .num_threads(OPENERS)
         .thread_name_pattern("redis-open-{}")

@@ -1,25 +1,27 @@
 //! Reads from Redis, many at once.
 //!
-//! Reads that wait at the same time share one MGET: two threads drain the queue, so that a thousand waiting readers cost two
-//! connections and a few round trips, while a lone one pays just its own. A read that asks what became of its names as well is a
-//! script of its own. One that Redis does not answer is told so.
+//! Reads that wait at the same time share one MGET. Two threads drain the queue, so a thousand
+//! waiting readers cost two connections and a few round trips, and a single one pays just its own.
+//! A read that also asks for the clocks of its targets is a script of its own. If Redis does not
+//! answer, the reader is told so.
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
 
 use super::pool::RedisPool;
 use crate::coherence::{InvalidationTarget, Mirror, Scripts};
 
-/// Keys in one MGET, so that the reply to large values still comes within the time that a reply may take.
+/// Keys in one MGET. With more of them, a reply of large values could exceed the time of a reply.
 const BATCH: usize = 64;
 
 /// What a read found.
 pub(crate) enum Read {
-    /// An envelope, not looked into yet.
+    /// An envelope that is not decoded yet.
     Hit(Bytes),
     /// Nothing.
     Miss,
@@ -32,8 +34,9 @@ pub(super) type Reply = Box<dyn FnOnce(Read) + Send>;
 /// See the module.
 #[derive(Default)]
 pub(super) struct Queue {
-    /// Held for the time of a push or a drain, never during a round trip.
-    state: Mutex<Waiting>,
+    /// Protects the reads that wait. Never locked during a round trip.
+    waiting: Mutex<Waiting>,
+    /// Notified when there is work, or when the queue is closed.
     work: Condvar,
 }
 
@@ -52,14 +55,14 @@ struct Later {
 /// One read that waits.
 pub(super) struct Ask {
     pub(super) value: String,
-    /// What the value depends on, where Redis is to tell what became of it, since the mirror cannot.
-    pub(super) checked: Option<Arc<[InvalidationTarget]>>,
+    /// The targets that the value depends on, if Redis is asked for their clocks as well.
+    pub(super) targets: Option<Arc<[InvalidationTarget]>>,
     pub(super) reply: Reply,
 }
 
 impl Ord for Later {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        // The heap gives its greatest first: the one that is due first.
+        // Reversed: the heap pops its greatest, which is the one that is due first.
         other.due.cmp(&self.due)
     }
 }
@@ -79,9 +82,9 @@ impl PartialEq for Later {
 impl Eq for Later {}
 
 impl Queue {
-    /// Has a read made, not before `pause` has passed.
+    /// Queues a read. It begins after `pause`.
     pub(super) fn push(&self, ask: Ask, pause: Duration) {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         if waiting.closed {
             drop(waiting);
             return give(ask.reply, Read::Down);
@@ -98,9 +101,9 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Ends the threads that serve it. Reads that wait are told that there is no answer.
+    /// Ends the threads that serve it. Readers that wait get [`Read::Down`].
     pub(super) fn close(&self) {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         waiting.closed = true;
         let now = std::mem::take(&mut waiting.now);
         let later = std::mem::take(&mut waiting.later);
@@ -113,29 +116,25 @@ impl Queue {
             .for_each(|ask| give(ask.reply, Read::Down));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes the reads that wait, until it is closed.
+    /// Reads for those who wait, until the queue is closed.
     pub(super) fn serve(&self, pool: &RedisPool, mirror: &Mirror, scripts: &Scripts) {
         while let Some(batch) = self.drain() {
             let (plain, checked): (Vec<Ask>, Vec<Ask>) =
-                batch.into_iter().partition(|ask| ask.checked.is_none());
+                batch.into_iter().partition(|ask| ask.targets.is_none());
             if !plain.is_empty() {
                 read_together(pool, plain);
             }
             for Ask {
                 value,
-                checked: names,
+                targets,
                 reply,
             } in checked
             {
-                let names = names.unwrap_or_default();
+                let targets = targets.unwrap_or_default();
                 let found = pool.read(|connection| {
-                    let read = scripts.read(connection, &value, &names)?;
-                    mirror.learn(&read.state, &names, &read.clocks)?;
-                    Ok(read.value)
+                    let (value, read) = scripts.read(connection, &value, &targets)?;
+                    mirror.learn(&read.state, &targets, &read.clocks)?;
+                    Ok(value)
                 });
                 let found = match found {
                     Ok(Some(bytes)) => Read::Hit(bytes.into()),
@@ -147,9 +146,10 @@ impl Queue {
         }
     }
 
-    /// All that waits or has become due, up to a batch; waits until there is something. `None` when the tier is gone.
+    /// The reads that wait or have become due, up to a batch. Waits until there is one. `None` when
+    /// the queue is closed.
     fn drain(&self) -> Option<Vec<Ask>> {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         loop {
             if waiting.closed {
                 return None;
@@ -169,19 +169,10 @@ impl Queue {
                 }
                 return Some(batch);
             }
-            waiting = match waiting.later.peek() {
-                Some(next) => {
-                    let left = next.due.saturating_duration_since(now);
-                    self.work
-                        .wait_timeout(waiting, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
-                None => self
-                    .work
-                    .wait(waiting)
-                    .unwrap_or_else(PoisonError::into_inner),
-            };
+            match waiting.later.peek().map(|next| next.due) {
+                Some(due) => drop(self.work.wait_until(&mut waiting, due)),
+                None => self.work.wait(&mut waiting),
+            }
         }
     }
 }
@@ -208,7 +199,8 @@ fn read_together(pool: &RedisPool, asks: Vec<Ask>) {
     }
 }
 
-/// Gives what was found to who asked. A panic there is a bug, and ends that look-up, not the thread that all others read on.
+/// Gives a reader what was found. A panic of the reader is a bug. It ends that look-up, not the
+/// thread that all others read on.
 fn give(reply: Reply, found: Read) {
     if catch_unwind(AssertUnwindSafe(|| reply(found))).is_err() {
         log::error!("a look-up panicked");

@@ -11,18 +11,18 @@ fn confirmable(body: &str, life: Lifetime, validator: &str) -> Result<Loaded, Lo
 }
 
 /// A look-up that loads with `run`, which is shown what it may confirm.
-fn attempting(
+fn confirming_load(
     name: &str,
     policy: &Arc<Policy>,
     run: impl FnOnce(Option<Revalidation>) -> Result<Loaded, LoadError> + Send + 'static,
 ) -> Request {
     let load = Load {
         limit: LONG,
-        run: Box::new(|attempt| run(attempt.previous)),
+        run: Box::new(|attempt| run(attempt.revalidation)),
     };
     Request {
-        subject: subject(name, policy),
-        making: Producer::Load(load),
+        item: item(name, policy),
+        producer: Producer::Load(load),
     }
 }
 
@@ -55,11 +55,11 @@ fn an_expired_copy_is_confirmed_and_not_served_before() {
         )
         .unwrap();
     let key = Key::new(1, "k");
-    assert!(cache.get(key.as_str(), &policy, 0).is_none());
+    assert!(cache.get(key.as_str(), &policy, None).is_none());
     let (_, freshness) = cache.inspect(key.as_str(), &policy).unwrap();
     assert_eq!(
         freshness,
-        Freshness::Dead,
+        Decision::Refuse,
         "it is kept for its source alone"
     );
     // Nor where the source fails: what is kept for that makes nothing servable.
@@ -68,7 +68,7 @@ fn an_expired_copy_is_confirmed_and_not_served_before() {
         LONG,
     );
     other.unwrap();
-    let failing = attempting("k2", &policy, |previous| {
+    let failing = confirming_load("k2", &policy, |previous| {
         assert!(previous.is_some());
         failed()
     });
@@ -76,17 +76,18 @@ fn an_expired_copy_is_confirmed_and_not_served_before() {
 
     let acknowledged = cache.invalidate(&[InvalidationTarget::tag("elsewhere")], Purge::Hard);
     let second = cache
-        .answer(attempting("k", &policy, confirms), LONG)
+        .answer(confirming_load("k", &policy, confirms), LONG)
         .unwrap();
     assert_eq!(second.outcome, Outcome::Loaded);
     let (before, after) = (&first.entry, &second.entry);
     assert_eq!((&after.value, after.hash), (&before.value, before.hash));
     assert_eq!(after.value.bytes().as_ptr(), before.value.bytes().as_ptr());
     assert!(after.loaded_at >= before.loaded_at);
-    // Pending, since the Redis of these tests is none: what tells the two loads apart is the count of what was begun here.
-    assert!(acknowledged.is_pending() && after.stamp().begun > before.stamp().begun);
+    // It is pending, since there is no Redis: only the count of invalidations begun here tells the
+    // two loads apart.
+    assert!(acknowledged.is_pending() && after.stamp().sequence > before.stamp().sequence);
     let third = cache
-        .answer(attempting("k", &policy, |_| failed()), LONG)
+        .answer(confirming_load("k", &policy, |_| failed()), LONG)
         .unwrap();
     assert_eq!(
         (third.outcome, third.entry.validator()),
@@ -101,7 +102,7 @@ fn what_was_invalidated_soft_is_confirmed_and_hard_is_fetched_anew() {
         let load = || loading("k", &policy, || confirmable("v", Lifetime::Policy, "v1"));
         cache.answer(load(), LONG).unwrap();
         cache.invalidate(&[InvalidationTarget::from(&Key::new(1, "k"))], kind);
-        let shown = attempting("k", &policy, move |previous| {
+        let shown = confirming_load("k", &policy, move |previous| {
             assert_eq!(previous.is_some(), kind == Purge::Soft);
             present("new")
         });
@@ -143,7 +144,7 @@ fn what_its_source_cannot_confirm_is_not_kept_for_that() {
             cache.inspect(Key::new(1, name).as_str(), &policy).is_none(),
             "{name}"
         );
-        let next = attempting(name, &policy, |previous| {
+        let next = confirming_load(name, &policy, |previous| {
             assert_eq!(previous, None);
             present("new")
         });
@@ -174,19 +175,19 @@ fn what_is_not_kept_goes_to_those_who_wait_and_to_nobody_else() {
     let next = cache.answer(loading("k", &policy, || present("next")), LONG);
     assert_eq!(text(&next), ("next".into(), Outcome::Loaded));
 
-    // Nor is a whole that has it for a part, whatever stale use the policy bears.
+    // Nor is a composite of it, whatever stale use the policy allows.
     let unkept = || Ok(Loaded::new(Value::Present("a".into()), Lifetime::NoStore));
-    let whole = cache.answer(composed(&policy, unkept, || present("b"), None), LONG);
-    assert_eq!(text(&whole), ("a+b".into(), Outcome::Loaded));
+    let composite = cache.answer(composed(&policy, unkept, || present("b"), None), LONG);
+    assert_eq!(text(&composite), ("a+b".into(), Outcome::Loaded));
     assert!(
         cache
-            .inspect(Key::new(1, "whole").as_str(), &policy)
+            .inspect(Key::new(1, "composite").as_str(), &policy)
             .is_none()
     );
 }
 
 #[test]
-fn a_source_that_forbids_stale_use_is_obeyed_also_by_a_whole() {
+fn a_source_that_forbids_stale_use_is_obeyed_also_by_a_composite() {
     let cache = cache();
     let policy = policy(LONG, LONG, LONG);
     let ended = |name: &str, life: Lifetime| {
@@ -214,7 +215,7 @@ fn a_source_that_forbids_stale_use_is_obeyed_also_by_a_whole() {
         .unwrap();
     assert!(
         cache
-            .inspect(Key::new(1, "whole").as_str(), &policy)
+            .inspect(Key::new(1, "composite").as_str(), &policy)
             .is_none()
     );
 }

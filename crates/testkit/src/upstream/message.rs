@@ -1,4 +1,4 @@
-//! What goes over the wire between larder and a scripted upstream: requests as they arrived, answers as they are sent.
+//! The messages of a scripted upstream: requests as they arrived, responses as they are sent.
 
 use std::io::{BufRead, Write};
 use std::net::TcpStream;
@@ -111,7 +111,8 @@ impl Response {
         }
     }
 
-    /// What a server that keeps to RFC 9110, section 13, says to this request: itself, or 304 where the client has it already.
+    /// The response of a server that follows RFC 9110, section 13: 304 if the client has it
+    /// already.
     pub fn unless_known(self, request: &Request) -> Response {
         let own = |name| header(&self.headers, name);
         let known = match request.header("If-None-Match") {
@@ -164,7 +165,7 @@ pub fn respond(stream: &mut TcpStream, status: &str, headers: &[&str], body: &[u
         head.push_str("\r\n");
     }
     head.push_str("\r\n");
-    // A client that has seen enough hangs up: that is its right.
+    // The client may have hung up, which is its right.
     let _ = stream.write_all(head.as_bytes());
     let _ = stream.write_all(body);
 }

@@ -1,21 +1,21 @@
 use super::*;
 
-fn state(epoch: u64, clock: u64) -> State {
-    State {
-        epoch: HistoryId(epoch),
+fn state(history: u64, clock: u64) -> HistoryState {
+    HistoryState {
+        history: HistoryId(history),
         clock,
-        floor: 0,
-        soft_floor: 0,
+        hard_watermark: 0,
+        soft_watermark: 0,
         pruned_to: 0,
-        begun: 0,
+        first_clock: 0,
     }
 }
 
-fn stamp(epoch: u64, clock: u64) -> Stamp {
+fn stamp(history: u64, clock: u64) -> Stamp {
     Stamp {
-        epoch: HistoryId(epoch),
+        history: HistoryId(history),
         clock,
-        begun: 0,
+        sequence: 0,
     }
 }
 
@@ -28,7 +28,7 @@ fn names(names: &[&str]) -> Arc<[InvalidationTarget]> {
 
 fn mirror() -> Mirror {
     let mirror = Mirror::alone(false);
-    assert_eq!(mirror.saw(&state(1, 10)), Seen::First);
+    assert_eq!(mirror.observe(&state(1, 10)), Observed::First);
     mirror
 }
 
@@ -39,7 +39,7 @@ fn an_entry_falls_with_what_was_invalidated_after_its_load_began() {
     let (before, after) = (of(10), of(11));
     assert_eq!(mirror.standing(before.iter()), Standing::Valid);
     mirror
-        .era()
+        .history()
         .apply(&InvalidationTarget::tag("b"), Purge::Hard, 11);
     assert_eq!(mirror.standing(before.iter()), Standing::Invalid);
     assert_eq!(mirror.standing(after.iter()), Standing::Valid);
@@ -49,7 +49,7 @@ fn an_entry_falls_with_what_was_invalidated_after_its_load_began() {
         "a late copy of the old value, too"
     );
     mirror
-        .era()
+        .history()
         .apply(&InvalidationTarget::tag("b"), Purge::Hard, 9);
     assert_eq!(
         mirror.standing(before.iter()),
@@ -62,7 +62,7 @@ fn an_entry_falls_with_what_was_invalidated_after_its_load_began() {
 fn each_part_is_compared_by_its_own_clock() {
     let mirror = mirror();
     mirror
-        .era()
+        .history()
         .apply(&InvalidationTarget::tag("fast"), Purge::Hard, 20);
     let parts = [
         mirror.dependency(stamp(1, 10), &names(&["slow"])),
@@ -70,11 +70,11 @@ fn each_part_is_compared_by_its_own_clock() {
     ];
     assert_eq!(mirror.standing(parts.iter()), Standing::Valid);
     mirror
-        .era()
+        .history()
         .apply(&InvalidationTarget::tag("fast"), Purge::Soft, 21);
     assert_eq!(mirror.standing(parts.iter()), Standing::Soft(21));
     mirror
-        .era()
+        .history()
         .apply(&InvalidationTarget::tag("slow"), Purge::Hard, 22);
     assert_eq!(mirror.standing(parts.iter()), Standing::Invalid);
 }
@@ -85,21 +85,21 @@ fn everything_is_a_floor() {
     let of = |clock| [mirror.dependency(stamp(1, clock), &names(&["a"]))];
     let (early, late) = (of(10), of(30));
     mirror
-        .era()
+        .history()
         .apply(&InvalidationTarget::everything(), Purge::Soft, 20);
     assert_eq!(
         (mirror.standing(early.iter()), mirror.standing(late.iter())),
         (Standing::Soft(20), Standing::Valid)
     );
     mirror
-        .era()
+        .history()
         .apply(&InvalidationTarget::everything(), Purge::Hard, 30);
     assert_eq!(
         (mirror.standing(early.iter()), mirror.standing(late.iter())),
         (Standing::Invalid, Standing::Valid)
     );
     let of = |pruned_to| {
-        mirror.saw(&State {
+        mirror.observe(&HistoryState {
             pruned_to,
             ..state(1, 31)
         });
@@ -114,11 +114,11 @@ fn a_new_history_shares_nothing_with_the_old_one() {
     let mirror = mirror();
     let old = [mirror.dependency(stamp(1, 10), &names(&["a"]))];
     mirror
-        .era()
+        .history()
         .apply(&InvalidationTarget::tag("a"), Purge::Hard, 1000);
-    mirror.trust(&mirror.era(), 5);
+    mirror.extend_trust(&mirror.history(), 5);
     assert!(mirror.is_trusted(4));
-    assert_eq!(mirror.saw(&state(2, 3)), Seen::Other);
+    assert_eq!(mirror.observe(&state(2, 3)), Observed::New);
     assert!(!mirror.is_trusted(4), "nothing of it was heard yet");
     assert_eq!(mirror.standing(old.iter()), Standing::OtherHistory);
     assert!(
@@ -129,15 +129,15 @@ fn a_new_history_shares_nothing_with_the_old_one() {
     assert_eq!(mirror.standing(late.iter()), Standing::OtherHistory);
     assert!(!mirror.invalidated_since_reset(late.iter()));
     mirror
-        .era()
+        .history()
         .apply(&InvalidationTarget::tag("a"), Purge::Hard, 3);
     assert!(mirror.invalidated_since_reset(late.iter()));
     assert_eq!(
-        mirror.saw(&state(1, 10)),
-        Seen::Retired,
+        mirror.observe(&state(1, 10)),
+        Observed::Retired,
         "a late reply does not bring the old one back"
     );
-    assert_eq!(mirror.epoch(), HistoryId(2));
+    assert_eq!(mirror.history_id(), HistoryId(2));
     let new = [mirror.dependency(stamp(2, 3), &names(&["a"]))];
     assert_eq!(
         mirror.standing(new.iter()),
@@ -151,15 +151,15 @@ fn what_was_loaded_before_a_name_that_is_forgotten_is_dead() {
     let mirror = mirror();
     let held = [mirror.dependency(stamp(1, 10), &names(&["held"]))];
     mirror
-        .era()
+        .history()
         .apply(&InvalidationTarget::tag("loose"), Purge::Hard, 15);
     mirror
-        .era()
+        .history()
         .apply(&InvalidationTarget::tag("recent"), Purge::Soft, 20);
     let at = [mirror.dependency(stamp(1, 15), &names(&["held"]))];
     let of_it = [mirror.dependency(stamp(1, 14), &names(&["loose"]))];
-    mirror.era().prune(20);
-    assert_eq!(mirror.era().names(), 1, "the recent one");
+    mirror.history().prune(20);
+    assert_eq!(mirror.history().target_count(), 1, "the recent one");
     assert_eq!(mirror.standing(of_it.iter()), Standing::Invalid);
     assert_eq!(
         mirror.standing(at.iter()),
@@ -173,7 +173,7 @@ fn what_was_loaded_before_a_name_that_is_forgotten_is_dead() {
     );
     let later = [mirror.dependency(stamp(1, 16), &names(&["held"]))];
     mirror
-        .era()
+        .history()
         .apply(&InvalidationTarget::tag("held"), Purge::Hard, 17);
     assert_eq!(
         mirror.standing(later.iter()),
@@ -185,7 +185,7 @@ fn what_was_loaded_before_a_name_that_is_forgotten_is_dead() {
 #[test]
 fn one_that_is_alone_forgets_names_where_there_are_too_many() {
     let mirror = Mirror::alone(true);
-    let era = mirror.era();
+    let history = mirror.history();
     let since = |clock| {
         let stamp = Stamp {
             clock,
@@ -194,15 +194,19 @@ fn one_that_is_alone_forgets_names_where_there_are_too_many() {
         mirror.standing([mirror.dependency(stamp, &names(&["other"]))].iter())
     };
     for (clock, name) in [(10, "a"), (20, "b"), (30, "c")] {
-        era.apply(&InvalidationTarget::tag(name), Purge::Hard, clock);
+        history.apply(&InvalidationTarget::tag(name), Purge::Hard, clock);
     }
-    era.make_room(3, 15);
-    assert_eq!((era.names(), since(5)), (3, Standing::Valid), "they fit");
-    era.make_room(2, 15);
-    assert_eq!(era.names(), 2, "the old one went");
+    history.make_room(3, 15);
+    assert_eq!(
+        (history.target_count(), since(5)),
+        (3, Standing::Valid),
+        "they fit"
+    );
+    history.make_room(2, 15);
+    assert_eq!(history.target_count(), 2, "the old one went");
     assert_eq!((since(9), since(10)), (Standing::Invalid, Standing::Valid));
-    era.make_room(1, 15);
-    assert_eq!(era.names(), 0, "none is old");
+    history.make_room(1, 15);
+    assert_eq!(history.target_count(), 0, "none is old");
     assert_eq!((since(29), since(30)), (Standing::Invalid, Standing::Valid));
 }
 
@@ -212,23 +216,19 @@ fn a_history_that_is_over_holds_no_names() {
     let of = |name| [mirror.dependency(stamp(1, 10), &names(&[name]))];
     let (hit, spared) = (of("a"), of("b"));
     mirror
-        .era()
+        .history()
         .apply(&InvalidationTarget::tag("a"), Purge::Hard, 1000);
-    let old = mirror.era();
-    mirror.saw(&state(2, 3));
-    assert_eq!((old.names(), mirror.era().names()), (0, 0));
+    let old = mirror.history();
+    mirror.observe(&state(2, 3));
+    assert_eq!(
+        (old.target_count(), mirror.history().target_count()),
+        (0, 0)
+    );
     assert!(
         mirror.invalidated_since_reset(hit.iter()),
         "and knows all the same"
     );
     assert!(!mirror.invalidated_since_reset(spared.iter()));
-}
-
-#[test]
-fn epochs_read_as_they_are_written() {
-    let epoch = HistoryId::random();
-    assert_eq!(HistoryId::parse(&epoch.to_string()), Some(epoch));
-    assert_eq!(HistoryId::parse("x"), None);
 }
 
 #[test]
@@ -244,11 +244,11 @@ fn names_that_share_a_slot_are_told_apart() {
     };
     for (at, name) in &even {
         let kind = [Purge::Hard, Purge::Soft][at / 2 % 2];
-        mirror.era().apply(name, kind, 20 + *at as u64);
+        mirror.history().apply(name, kind, 20 + *at as u64);
     }
     let shared = odd
         .iter()
-        .filter(|(_, name)| mirror.era().since(name, 10).is_some());
+        .filter(|(_, name)| mirror.history().purges_after(name, 10).is_some());
     assert!(shared.count() > 0, "some meet");
     for (_, name) in odd {
         assert_eq!(mirror.standing(of(name, 10).iter()), Standing::Valid);
@@ -282,8 +282,9 @@ impl Turns {
     }
 }
 
-/// Has something happen while a read looks at an entry with many names: in each of many rounds `before` makes ready, and `meanwhile`
-/// meets the look at an entry that is dead by `before`, and stays so.
+/// Has something happen while a read looks at an entry with many names: in each of many rounds
+/// `before` makes ready, and `meanwhile` meets the look at an entry that is dead by `before`, and
+/// stays so.
 fn never_missed(
     before: impl Fn(&Mirror, &[InvalidationTarget], u64) + Sync,
     meanwhile: impl Fn(&Mirror, &[InvalidationTarget], u64) + Sync,
@@ -327,8 +328,8 @@ fn one_that_is_delivered_while_a_read_looks_is_seen_all_the_same() {
         },
         |mirror, all, round| {
             // Its name comes first, and the others take their time.
-            mirror.era().apply(&all[0], Purge::Hard, 10 + round);
-            for batch in mirror.pending.batches(1) {
+            mirror.history().apply(&all[0], Purge::Hard, 10 + round);
+            for batch in mirror.pending.to_deliver(1) {
                 mirror.pending.settle(&batch);
             }
         },
@@ -339,18 +340,18 @@ fn one_that_is_delivered_while_a_read_looks_is_seen_all_the_same() {
 fn a_name_that_is_forgotten_while_a_read_looks_is_not_missed() {
     never_missed(
         // The last one that is looked at.
-        |mirror, all, round| mirror.era().apply(&all[499], Purge::Hard, 10 + round),
-        |mirror, _, round| mirror.era().prune(11 + round),
+        |mirror, all, round| mirror.history().apply(&all[499], Purge::Hard, 10 + round),
+        |mirror, _, round| mirror.history().prune(11 + round),
     );
 }
 
 #[test]
 fn nor_is_one_that_somebody_late_tells_again_with_an_older_clock() {
     never_missed(
-        |mirror, all, round| mirror.era().apply(&all[499], Purge::Hard, 10 + round),
+        |mirror, all, round| mirror.history().apply(&all[499], Purge::Hard, 10 + round),
         |mirror, all, round| {
-            mirror.era().prune(11 + round);
-            mirror.era().apply(&all[499], Purge::Hard, 1);
+            mirror.history().prune(11 + round);
+            mirror.history().apply(&all[499], Purge::Hard, 1);
         },
     );
 }

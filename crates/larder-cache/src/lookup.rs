@@ -1,0 +1,633 @@
+//! The read line, in order: memory, join a flight, Redis, lease, load, fill.
+//!
+//! [`begin`] looks into memory for a part and joins a flight. Its leader goes on as a [`Lookup`],
+//! which is moved from stage to stage, and with it the guard of the flight: wherever it is lost, the
+//! flight ends. Two stages are callbacks: [`Lookup::on_read`] on a thread that reads from Redis, and
+//! [`Lookup::on_turn`] on a loader's thread. No stage waits on a thread for another replica: the
+//! lookup comes back to the Redis readers' queue after a pause.
+//!
+//! The lease says whether this replica loads at all, and gives the clock of the load, before the
+//! source is asked. What the source brings fills Redis, then memory. A failure gives the lease back,
+//! and a stale copy stands in as far as policy allows.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::answer::{Answer, Trace};
+use super::clock::micros;
+use super::coherence::{Dependency, InvalidationTarget, Stamp};
+use super::composition::Composite;
+use super::entry::{Entry, Extras, Value};
+use super::envelope;
+use super::error::LoadError;
+use super::freshness::{Decision, Evidence, decide, may_join};
+use super::interest::Behalf;
+use super::loaders::{Job, Turn};
+use super::outcome::{Outcome, Staleness};
+use super::policy::{Lifetime, Policy};
+use super::random::random;
+use super::redis_tier::Lease;
+use super::redis_tier::reads::Read;
+use super::request::{CacheItem, Load, LoadContext, Loaded, Producer, Request, Revalidation};
+use super::single_flight::{Flight, Leader, Ticket};
+use super::tiers::Tiers;
+
+/// The first and the longest pause between two looks for what another replica is loading.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(100));
+
+/// What a reader accepts for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accepts {
+    /// Any copy that may be served, and any load under way that will bring one. The evidence is
+    /// what the reader brings: [`Evidence::Verified`] if it has just asked Redis.
+    Copies(Evidence),
+    /// Only what a load brings that begins now.
+    NewLoad,
+}
+
+/// Whether the bytes of a value in Redis are what the lookup is for. Others are a miss.
+pub(crate) type Readable = fn(&[u8]) -> bool;
+
+/// A claim to the answer of `request`. Begins the load if there is none to join. `readable`: `None`
+/// if whatever Redis has under the key is what is looked for. Does not block.
+pub(crate) fn begin(
+    tiers: &Arc<Tiers>,
+    request: Request,
+    behalf: &Behalf,
+    accepts: Accepts,
+    readable: Option<Readable>,
+) -> Ticket {
+    let Request { item, producer } = request;
+    let is_part = matches!(behalf, Behalf::Composite(_));
+    // A reader has looked into memory already.
+    if is_part && accepts != Accepts::NewLoad {
+        let now = tiers.clock.now();
+        if let Some(answer) = tiers.look(item.key.as_str(), &item.policy, None, now) {
+            return Ticket::ready(answer);
+        }
+    }
+    let is_new_load = accepts == Accepts::NewLoad;
+    let key = item.key.clone();
+    let lead = {
+        let tiers = tiers.clone();
+        move |leader| lead(tiers, leader, item, producer, is_part, accepts, readable)
+    };
+    let joinable = |flight: &Flight| is_joinable(tiers, flight, accepts);
+    let flights = &tiers.flights;
+    flights.join(&key, behalf, joinable, is_new_load, lead)
+}
+
+/// Whether what a flight brings may be served to this reader: nothing was invalidated since its load
+/// began, and nothing that this replica might not have heard of.
+fn is_joinable(tiers: &Tiers, flight: &Flight, accepts: Accepts) -> bool {
+    let Accepts::Copies(brought) = accepts else {
+        return false;
+    };
+    flight
+        .look(|dependency, began, unverified| {
+            let evidence = if brought == Evidence::Verified {
+                Evidence::Verified
+            } else if tiers.mirror.is_trusted(tiers.clock.now()) {
+                Evidence::Trusted
+            } else if !unverified && began.elapsed() < tiers.max_staleness {
+                // It asks its source or Redis itself, and is no older than readers have to bear.
+                Evidence::Verified
+            } else {
+                Evidence::NotAsked
+            };
+            may_join(tiers.mirror.standing(std::iter::once(dependency)), evidence)
+        })
+        .unwrap_or(true)
+}
+
+/// The leader's way, from memory on. Does not block.
+fn lead(
+    tiers: Arc<Tiers>,
+    leader: Leader,
+    item: CacheItem,
+    producer: Producer,
+    is_part: bool,
+    accepts: Accepts,
+    readable: Option<Readable>,
+) {
+    let targets: Arc<[InvalidationTarget]> = producer.targets(&item);
+    leader.stamp(tiers.mirror.dependency(tiers.mirror.stamp(), &targets));
+    // Look into memory again:
+    //
+    // 1. This reader finds nothing in memory.
+    // 2. Another reader's flight of the same key fills memory and ends.
+    // 3. This reader finds no flight in the table, and leads a new one.
+    //
+    // Without this look, a second load would follow the first one for nothing.
+    let in_memory = match accepts {
+        Accepts::Copies(_) => tiers.memory.get(item.key.as_str()),
+        Accepts::NewLoad => None,
+    };
+    let now = tiers.clock.now();
+    let served = in_memory
+        .clone()
+        .and_then(|entry| tiers.serve(entry, &item.policy, None, now));
+    if let Some(answer) = served {
+        return leader.end(Ok(answer));
+    }
+    match producer {
+        Producer::Load(load) => Lookup {
+            tiers,
+            leader,
+            item,
+            is_part,
+            targets,
+            readable,
+            began: Instant::now(),
+            stale: in_memory.clone(),
+            newest: in_memory,
+            is_refresh: false,
+            heard: Evidence::NotAsked,
+            redis_took: None,
+            seen: Bytes::new(),
+            elsewhere: Elsewhere::Unknown,
+            pause: PAUSES.0,
+        }
+        .start(load, accepts),
+        Producer::Compose(composition) => {
+            let composite = Composite::new(&tiers, item, targets, &composition);
+            // Its parts may come from anywhere.
+            leader.set_unverified(true);
+            let tickets = composition.parts.into_iter().map(|part| {
+                let behalf = Behalf::Composite(leader.interest().clone());
+                begin(&tiers, part, &behalf, accepts, None)
+            });
+            let tickets = tickets.collect();
+            composite.gather(leader, tickets, in_memory, composition.last_resort);
+        }
+    }
+}
+
+/// One flight on its way: see the module.
+struct Lookup {
+    tiers: Arc<Tiers>,
+    leader: Leader,
+    item: CacheItem,
+    /// Whether a composite looks it up, not a reader.
+    is_part: bool,
+    /// What the value depends on: its tags and its own key.
+    targets: Arc<[InvalidationTarget]>,
+    readable: Option<Readable>,
+    began: Instant,
+    /// The best copy that is past its TTL.
+    stale: Option<Arc<Entry>>,
+    /// The newest copy at hand, which the source may confirm, even if it is too old to be served.
+    newest: Option<Arc<Entry>>,
+    /// Whether a stale copy was offered to the readers.
+    is_refresh: bool,
+    /// What vouches for the copies at hand where the bus does not: what Redis has said in this
+    /// lookup.
+    heard: Evidence,
+    redis_took: Option<Duration>,
+    /// The id of the load whose envelope was seen in Redis.
+    seen: Bytes,
+    elsewhere: Elsewhere,
+    /// How long to wait before the next look for what another replica loads.
+    pause: Duration,
+}
+
+/// What is known of loads of the key on other replicas.
+#[derive(Debug, PartialEq, Eq)]
+enum Elsewhere {
+    Unknown,
+    /// The load with this lease was waited for.
+    WaitedFor(String),
+    /// One has filled the key while this lookup was under way, and was not waited for.
+    Filled,
+}
+
+/// Whether this replica is to load.
+enum LeaseOutcome {
+    /// It is: from this point of history on.
+    Load(Stamp),
+    /// Another load has brought this meanwhile.
+    Answer(Answer),
+    /// Another replica loads it now.
+    LoadingElsewhere,
+    /// The load on another replica that was waited for has failed.
+    Failed(LoadError),
+}
+
+impl Lookup {
+    /// The first stage. Does not block.
+    fn start(self, load: Load, accepts: Accepts) {
+        if accepts == Accepts::NewLoad {
+            return self.submit(load);
+        }
+        // A resource without the Redis tier has nothing to read there, unless a copy from memory has
+        // to be verified.
+        let verify = self.stale.is_some() && self.evidence() == Evidence::NotAsked;
+        if self.uses_redis() || verify {
+            self.read(load, Duration::ZERO);
+        } else {
+            self.refresh(load);
+        }
+    }
+
+    /// Reads the value from Redis after `pause`.
+    fn read(self, load: Load, pause: Duration) {
+        let (tiers, key) = (self.tiers.clone(), self.item.key.clone());
+        let asked_at = Instant::now() + pause;
+        // Without trust the mirror may not know what was invalidated: Redis is asked for that, too.
+        let trusted = tiers.mirror.is_trusted(tiers.clock.now());
+        let checked = (!trusted).then(|| self.targets.clone());
+        self.leader.set_unverified(trusted);
+        tiers.redis.read(&key, checked, pause, move |read| {
+            self.on_read(load, read, trusted, asked_at);
+        });
+    }
+
+    /// What Redis has, on a reading thread. `trusted`: the mirror was, as Redis was asked, so the
+    /// targets were not asked for.
+    fn on_read(mut self, load: Load, read: Read, trusted: bool, asked_at: Instant) {
+        let answered = !matches!(read, Read::Down);
+        if answered {
+            let took = Instant::now().saturating_duration_since(asked_at);
+            self.redis_took = Some(self.redis_took.unwrap_or_default() + took);
+        }
+        if !trusted {
+            self.hear(answered);
+        }
+        match read {
+            // Trust ended while the reply was on its way: what the mirror lets pass now proves
+            // nothing.
+            Read::Hit(_) if trusted && self.evidence() != Evidence::Trusted => {
+                self.read(load, Duration::ZERO);
+            }
+            Read::Hit(bytes) => match self.look_into(&bytes) {
+                Some(answer) => self.leader.end(Ok(answer)),
+                None => self.refresh(load),
+            },
+            Read::Miss | Read::Down => match self.verified_copy().filter(|_| !trusted) {
+                Some(answer) => self.leader.end(Ok(answer)),
+                None => self.refresh(load),
+            },
+        }
+    }
+
+    /// Notes whether Redis has said what was invalidated of the targets.
+    fn hear(&mut self, answered: bool) {
+        self.heard = if answered {
+            Evidence::Verified
+        } else {
+            Evidence::Unreachable
+        };
+    }
+
+    /// What vouches for the copies at hand now.
+    fn evidence(&self) -> Evidence {
+        let now = self.tiers.clock.now();
+        self.tiers.evidence_after(self.heard, now)
+    }
+
+    /// What may be done with a copy at hand now.
+    fn decide(&self, entry: &Entry) -> Decision {
+        let now = self.tiers.clock.now();
+        let evidence = self.tiers.evidence_after(self.heard, now);
+        self.tiers.decide(entry, evidence, &self.item.policy, now)
+    }
+
+    /// The copy that was in memory, if it may be served now that Redis was asked.
+    fn verified_copy(&self) -> Option<Answer> {
+        let copy = self.stale.as_ref()?;
+        (self.decide(copy) == Decision::Serve)
+            .then(|| self.answer(copy.clone(), Outcome::MemoryHit))
+    }
+
+    /// The answer that these bytes from Redis give, if they are fresh. If not, they are noted for
+    /// what they are good for. Redis has said what was invalidated, or the mirror was trusted.
+    fn look_into(&mut self, bytes: &Bytes) -> Option<Answer> {
+        self.seen = Bytes::copy_from_slice(envelope::load_id(bytes));
+        let (tiers, policy) = (&self.tiers, &self.item.policy);
+        let own = |stamp| tiers.mirror.dependency(stamp, &self.targets);
+        let entry = envelope::decode(bytes, own, policy, random(), &tiers.clock)?;
+        if let (Some(readable), Value::Present(value)) = (self.readable, &entry.value)
+            && !readable(value)
+        {
+            self.item.tally.count_unreadable();
+            return None;
+        }
+        let copy = tiers.facts(&entry, entry.expiry.fresh_until, policy);
+        let decision = decide(&copy, Evidence::Verified, policy, tiers.clock.now());
+        if decision == Decision::Serve {
+            let entry = tiers.keep(&self.item, entry);
+            let outcome = match self.elsewhere {
+                Elsewhere::Unknown => Outcome::RedisHit,
+                Elsewhere::WaitedFor(_) | Elsewhere::Filled => Outcome::Collapsed,
+            };
+            return Some(self.answer(entry, outcome));
+        }
+        let entry = Arc::new(entry);
+        let is_newer = |than: &Arc<Entry>| than.loaded_at <= entry.loaded_at;
+        if self.newest.as_ref().is_none_or(is_newer) {
+            self.newest = Some(entry.clone());
+        }
+        if decision != Decision::Refuse && self.stale.as_ref().is_none_or(is_newer) {
+            self.stale = Some(entry);
+        }
+        None
+    }
+
+    /// No tier has a fresh copy: offers a stale one, and loads.
+    fn refresh(mut self, load: Load) {
+        self.offer_stale();
+        self.submit(load);
+    }
+
+    /// Serves the stale copy to those who wait, as far as policy allows.
+    fn offer_stale(&mut self) {
+        let Some(entry) = self.stale.clone().filter(|_| !self.is_refresh) else {
+            return;
+        };
+        let decision = self.decide(&entry);
+        let copy = StaleCopy {
+            tiers: self.tiers.clone(),
+            policy: self.item.policy.clone(),
+            entry,
+            heard: self.heard,
+            trace: self.trace(),
+        };
+        match decision {
+            Decision::Serve | Decision::ServeAndRefresh => {
+                self.is_refresh = true;
+                self.leader.offer(move || {
+                    copy.give(Decision::ServeAndRefresh, Staleness::WhileRevalidate)
+                });
+            }
+            Decision::OnlyIfLoadFails => self
+                .leader
+                .set_fallback(move || copy.give(Decision::OnlyIfLoadFails, Staleness::SoftTimeout)),
+            Decision::Refuse => match self.evidence() {
+                Evidence::Trusted | Evidence::Verified => self.stale = None,
+                // Somebody may vouch for it by the time that a load has failed.
+                Evidence::Unreachable | Evidence::NotAsked => {}
+            },
+        }
+    }
+
+    /// Waits for a loader's thread, unless the load is not to be tried now.
+    fn submit(self, load: Load) {
+        let (tiers, now) = (&self.tiers, self.tiers.clock.now());
+        let is_lifted = |at| tiers.is_invalidated_since(at, &self.targets);
+        if let Some(error) = tiers.failures.pause_of(&self.item, now, is_lifted) {
+            return self.fall_back(error, None);
+        }
+        let loaders = tiers.loaders.clone();
+        loaders.submit(Job {
+            share: self.item.share.clone(),
+            interest: self.leader.interest().clone(),
+            work: Box::new(move |turn| self.on_turn(load, turn)),
+        });
+    }
+
+    /// What becomes of the load, on a loader's thread, which may block if it is its turn.
+    fn on_turn(mut self, load: Load, turn: Turn) {
+        match turn {
+            Turn::Now => {}
+            Turn::Refused => return self.failed(LoadError::Overloaded, None),
+            // Its readers have stepped back: they have no right to wait in the queue.
+            Turn::Left => return self.leader.end(Err(LoadError::Overloaded)),
+        }
+        let token = format!("{:016x}", random());
+        match self.take_lease(&token) {
+            LeaseOutcome::Load(stamp) => self.load(load, stamp, &token),
+            LeaseOutcome::Answer(answer) => self.leader.end(Ok(answer)),
+            LeaseOutcome::LoadingElsewhere => {
+                // Waiting takes no thread. Each look is a full read.
+                self.offer_stale();
+                let pause = self.pause;
+                self.pause = (pause * 2).min(PAUSES.1);
+                self.read(load, pause);
+            }
+            LeaseOutcome::Failed(error) => self.failed(error, None),
+        }
+    }
+
+    fn take_lease(&mut self, token: &str) -> LeaseOutcome {
+        if !self.uses_redis() {
+            return LeaseOutcome::Load(self.tiers.mirror.stamp());
+        }
+        // Twice: what another load has filled meanwhile can be stale already. It is not the same
+        // value a second time.
+        for _ in 0..2 {
+            let waited_for = match &self.elsewhere {
+                Elsewhere::WaitedFor(token) => Some(token.as_str()),
+                Elsewhere::Unknown | Elsewhere::Filled => None,
+            };
+            let (redis, key) = (&self.tiers.redis, &self.item.key);
+            let lease = redis.lease(key, &self.targets, token, &self.seen, waited_for);
+            self.hear(lease.is_ok());
+            match lease {
+                Ok(Lease::Won(stamp)) => return LeaseOutcome::Load(stamp),
+                Ok(Lease::Taken(holder)) => {
+                    self.elsewhere = Elsewhere::WaitedFor(holder);
+                    return LeaseOutcome::LoadingElsewhere;
+                }
+                Ok(Lease::Failed(error)) => return LeaseOutcome::Failed(error),
+                Ok(Lease::Newer(bytes)) => {
+                    if self.elsewhere == Elsewhere::Unknown {
+                        self.elsewhere = Elsewhere::Filled;
+                    }
+                    if let Some(answer) = self.look_into(&bytes) {
+                        return LeaseOutcome::Answer(answer);
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        LeaseOutcome::Load(self.tiers.mirror.stamp())
+    }
+
+    /// Asks the source.
+    fn load(mut self, load: Load, stamp: Stamp, token: &str) {
+        self.leader.set_unverified(false);
+        // From here on readers that come later are compared with the stamp of the load.
+        let own = self.tiers.mirror.dependency(stamp, &self.targets);
+        self.leader.stamp(own.clone());
+        if self.is_part && !self.is_refresh {
+            self.item.tally.count_part_load();
+        } else {
+            self.item.tally.count_load();
+        }
+        let began = Instant::now();
+        let context = LoadContext {
+            deadline: began + load.limit,
+            revalidation: self.revalidation(),
+        };
+        let loaded = catch_unwind(AssertUnwindSafe(|| (load.run)(context)));
+        let took = began.elapsed();
+        match loaded {
+            Ok(Ok(loaded)) => self.fill(loaded, own, token, took),
+            Ok(Err(error)) => self.gave_nothing(error, token, took),
+            Err(_) => {
+                log::error!("the load of {} panicked", self.item.key);
+                let error = LoadError::Failed("the load panicked".into());
+                self.gave_nothing(error, token, took);
+            }
+        }
+    }
+
+    /// The copy that the source may confirm.
+    fn revalidation(&mut self) -> Option<Revalidation> {
+        let copy = self.newest.take()?;
+        let fresh_until = copy.expiry.fresh_until;
+        let facts = self.tiers.facts(&copy, fresh_until, &self.item.policy);
+        let validator = copy
+            .validator()
+            .filter(|_| facts.validity.is_confirmable())?;
+        Some(Revalidation {
+            value: copy.value.bytes().clone(),
+            validator: validator.into(),
+        })
+    }
+
+    /// The source brought a value: fills Redis, then memory.
+    fn fill(self, mut loaded: Loaded, own: Dependency, token: &str, took: Duration) {
+        let (tiers, policy) = (&self.tiers, &self.item.policy);
+        let (now, jitter) = (tiers.clock.now(), self.item.jitter);
+        let (absent, lifetime) = (loaded.value.is_absent(), loaded.lifetime);
+        let fresh_for = policy.fresh_for(absent, lifetime, jitter);
+        let fresh_until = now + micros(fresh_for);
+        let expiry = policy.expiry(absent, lifetime, jitter, fresh_until, now);
+        let extras = Extras {
+            lifetime,
+            validator: loaded.take_validator(),
+            ..Extras::default()
+        };
+        let entry = Entry::new(loaded.value, own, now, micros(took), expiry, extras);
+        let mut stored = false;
+        if self.uses_redis() {
+            let ttl = match lifetime {
+                Lifetime::NoStore => Duration::ZERO,
+                _ => fresh_for + entry.use_past_end(policy),
+            };
+            // The lease is given back also if there is nothing to keep: it is renewed until then.
+            let bytes = if ttl.is_zero() {
+                Vec::new()
+            } else {
+                envelope::encode(&entry, random(), fresh_for, &tiers.clock)
+            };
+            let done = tiers.redis.fill(&self.item.key, token, &bytes, ttl);
+            stored = done.unwrap_or(false) && !bytes.is_empty();
+        }
+        tiers.failures.clear(&self.item.key);
+        let entry = tiers.keep(&self.item, entry);
+        let mut answer = self.answer(entry, Outcome::Loaded);
+        answer.trace.source = Some(took);
+        answer.trace.stored = stored;
+        self.log(Some(took), None);
+        self.leader.end(Ok(answer));
+    }
+
+    /// The source brought nothing: gives the lease back.
+    fn gave_nothing(mut self, error: LoadError, token: &str, took: Duration) {
+        if self.uses_redis() {
+            // A lease that cannot be given back expires.
+            let _ = self.tiers.redis.release(&self.item.key, token, &error);
+        }
+        // Trust has ended during the load, and Redis was not asked about the copy at hand yet.
+        if self.stale.is_some() && self.evidence() == Evidence::NotAsked {
+            self.heard = self.tiers.ask(&self.item.key, &self.targets);
+        }
+        self.failed(error, Some(took));
+    }
+
+    fn failed(self, error: LoadError, took: Option<Duration>) {
+        self.item.tally.count_load_error();
+        self.log(took, Some(&error));
+        let tiers = &self.tiers;
+        let (now, at) = (tiers.clock.now(), tiers.mirror.stamp());
+        tiers.failures.note(&self.item, &error, now, at);
+        self.fall_back(error, took);
+    }
+
+    /// Ends without a new value: with the stale copy, as far as policy allows.
+    fn fall_back(self, error: LoadError, took: Option<Duration>) {
+        let may_stand_in = |copy: &&Arc<Entry>| self.decide(copy) != Decision::Refuse;
+        let Some(stale) = self.stale.as_ref().filter(may_stand_in) else {
+            return self.leader.end(Err(error));
+        };
+        let (entry, outcome) = self.tiers.back_off(&self.item, stale, &error);
+        let mut answer = self.answer(entry, outcome);
+        answer.trace.source = took;
+        self.leader.end(Ok(answer));
+    }
+
+    fn uses_redis(&self) -> bool {
+        !self.item.policy.redis.is_zero()
+    }
+
+    fn answer(&self, entry: Arc<Entry>, outcome: Outcome) -> Answer {
+        Answer {
+            entry,
+            outcome,
+            trace: self.trace(),
+        }
+    }
+
+    fn trace(&self) -> Trace {
+        Trace {
+            redis: self.redis_took,
+            ..Trace::default()
+        }
+    }
+
+    /// One line for a load that a reader waits for, and for a refresh. A composite logs its parts.
+    fn log(&self, took: Option<Duration>, error: Option<&LoadError>) {
+        if self.is_part && !self.is_refresh {
+            return;
+        }
+        let kind = if self.is_refresh { "refresh" } else { "miss" };
+        let all = self.began.elapsed().as_millis();
+        let CacheItem {
+            key, label, note, ..
+        } = &self.item;
+        match error {
+            Some(error) => {
+                // A wrong request is the client's: clients must not fill the log with warnings.
+                let level = match error {
+                    LoadError::Unfit { .. } => log::Level::Info,
+                    _ => log::Level::Warn,
+                };
+                log::log!(level, "{kind} {key} {all}ms {label}=failed ({error}){note}");
+            }
+            None => log::info!(
+                "{kind} {key} {all}ms {label}={}ms{note}",
+                took.unwrap_or_default().as_millis()
+            ),
+        }
+    }
+}
+
+/// A stale copy for readers of a flight that goes on. Whether it may be served is decided again each
+/// time: a hard purge may have come meanwhile, or trust may be over.
+struct StaleCopy {
+    tiers: Arc<Tiers>,
+    policy: Arc<Policy>,
+    entry: Arc<Entry>,
+    /// What the lookup has heard from Redis.
+    heard: Evidence,
+    trace: Trace,
+}
+
+impl StaleCopy {
+    /// The copy, if the decision is at least as good as `least`.
+    fn give(&self, least: Decision, why: Staleness) -> Option<Answer> {
+        let now = self.tiers.clock.now();
+        let evidence = self.tiers.evidence_after(self.heard, now);
+        let decision = self.tiers.decide(&self.entry, evidence, &self.policy, now);
+        (decision <= least).then(|| Answer {
+            entry: self.entry.clone(),
+            outcome: Outcome::Stale(why),
+            trace: self.trace,
+        })
+    }
+}

@@ -1,0 +1,744 @@
+//! Single-flight: readers of one key share one load.
+//!
+//! Three types to read first:
+//!
+//! - [`Flights`] is the table. [`Flights::join`] makes a reader the leader or a follower of a load.
+//! - [`Leader`] is the guard of the one who loads. It stamps the load, can offer a stale copy early,
+//!   and ends the flight. If it is dropped, by a panic too, the flight ends with an error.
+//! - [`Ticket`] is a reader's claim to the result. It is a future, can be waited for on a thread, or
+//!   takes a callback. It also gives a stale copy, if the leader has one at hand.
+//!
+//! [`Flight`] is what they share: one load, its stamp, and who waits.
+//!
+//! Invariant: a key is in the table exactly while a [`Leader`] of it is alive. A leader that is
+//! dropped takes its own flight out of the table and wakes every reader, so that a load that panics
+//! strands nobody.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::BuildHasher;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::answer::{Answer, LookupResult};
+use super::coherence::Dependency;
+use super::error::LoadError;
+use super::interest::{Behalf, Interest, Reader};
+use super::key::Key;
+use super::outcome::{Outcome, Staleness};
+
+const SHARDS: usize = 16;
+/// Loads of one key at one time.
+const RUNNING: usize = 2;
+
+/// Makes a stale answer for a reader who will not wait to the end. `None`: it may not be served any
+/// more.
+type StaleAnswer = Box<dyn Fn() -> Option<Answer> + Send>;
+
+/// Begins a load; must not block.
+type Start = Box<dyn FnOnce(Leader) + Send>;
+
+/// The flights under way.
+pub(crate) struct Flights {
+    /// Each lock protects the flights of the keys that hash to it. Held while a reader joins or a
+    /// flight leaves, never while a load begins.
+    shards: [Mutex<HashMap<Key, OfKey, RandomState>>; SHARDS],
+    hasher: RandomState,
+}
+
+/// The flights of one key: two at most, the overtaken one and the newest, so that a storm of
+/// invalidations is no storm of loads. A third is queued.
+#[derive(Default)]
+struct OfKey {
+    running: Vec<Arc<Flight>>,
+    queued: Option<Queued>,
+}
+
+/// A flight that begins when another one of its key has ended.
+struct Queued {
+    flight: Arc<Flight>,
+    start: Start,
+    /// Whether it goes to the source whatever the tiers have.
+    is_new_load: bool,
+}
+
+/// One load and those who wait for it.
+pub(crate) struct Flight {
+    /// Protects all that changes during the load. Held for a look or a change, never while a reader
+    /// is woken.
+    state: Mutex<FlightState>,
+    interest: Arc<Interest>,
+}
+
+#[derive(Default)]
+struct FlightState {
+    /// What the load depends on, stamped as it began, and when that was.
+    began: Option<(Dependency, Instant)>,
+    /// Whether it may bring a copy that was checked against the local mirror only.
+    unverified: bool,
+    /// Served at once to whoever asks, for as long as it gives an answer.
+    early: Option<StaleAnswer>,
+    /// Served to those who will not wait to the end.
+    fallback: Option<StaleAnswer>,
+    result: Option<LookupResult>,
+    waiters: Vec<Waiter>,
+    /// How often all waiters were woken.
+    wakes: u64,
+}
+
+enum Waiter {
+    Task(Waker),
+    Callback(Box<dyn FnOnce(LookupResult) + Send>, Role),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Leader,
+    Follower,
+}
+
+impl Flights {
+    pub(crate) fn new() -> Flights {
+        Flights {
+            shards: Default::default(),
+            hasher: RandomState::default(),
+        }
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, OfKey, RandomState>> {
+        self.shards[self.hasher.hash_one(key) as usize % SHARDS].lock()
+    }
+
+    /// Joins a running flight of `key` if `joinable` says that it can serve this reader; else the
+    /// queued one; else leads a new one. `start` begins that: at once, here, or when another flight
+    /// of the key has ended. `is_new_load`: only a load from the source serves this reader. A queued
+    /// flight that would be content with less is begun by this `start` then.
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        key: &Key,
+        behalf: &Behalf,
+        joinable: impl Fn(&Flight) -> bool,
+        is_new_load: bool,
+        start: impl FnOnce(Leader) + Send + 'static,
+    ) -> Ticket {
+        let mut shard = self.shard(key);
+        let of_key = match shard.get_mut(key) {
+            Some(of_key) => of_key,
+            None => shard.entry(key.clone()).or_default(),
+        };
+        let follow = |flight: &Arc<Flight>| {
+            let reader = flight.interest.board(behalf)?;
+            Some(Ticket::waiting(flight.clone(), Role::Follower, reader))
+        };
+        let newest = of_key.running.last().filter(|flight| joinable(flight));
+        if let Some(ticket) = newest.and_then(follow) {
+            return ticket;
+        }
+        // It begins later than this reader came, so it can serve it whatever is invalidated.
+        if let Some(queued) = &mut of_key.queued
+            && let Some(ticket) = follow(&queued.flight)
+        {
+            if is_new_load && !queued.is_new_load {
+                queued.start = Box::new(start);
+                queued.is_new_load = true;
+            }
+            return ticket;
+        }
+        let flight = Arc::new(Flight {
+            state: Mutex::default(),
+            interest: Arc::default(),
+        });
+        let reader = flight.interest.board(behalf).flatten();
+        let ticket = Ticket::waiting(flight.clone(), Role::Leader, reader);
+        if of_key.running.len() < RUNNING {
+            of_key.running.push(flight.clone());
+            drop(shard);
+            start(Leader {
+                flights: self.clone(),
+                flight,
+                key: key.clone(),
+            });
+        } else {
+            of_key.queued = Some(Queued {
+                flight,
+                start: Box::new(start),
+                is_new_load,
+            });
+        }
+        ticket
+    }
+
+    /// Takes `flight` out of the table. Returns the queued one, if that may begin now.
+    fn leave(&self, key: &Key, flight: &Arc<Flight>) -> Option<Queued> {
+        let mut shard = self.shard(key);
+        let of_key = shard.get_mut(key)?;
+        of_key
+            .running
+            .retain(|running| !Arc::ptr_eq(running, flight));
+        if of_key.running.len() < RUNNING
+            && let Some(queued) = of_key.queued.take()
+        {
+            of_key.running.push(queued.flight.clone());
+            return Some(queued);
+        }
+        if of_key.running.is_empty() {
+            shard.remove(key);
+        }
+        None
+    }
+}
+
+impl Flight {
+    /// Looks at what the load depends on, when it began, and whether its result is unverified:
+    /// [`Leader::set_unverified`]. `None` before it has begun.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Dependency, Instant, bool) -> T) -> Option<T> {
+        let state = self.state.lock();
+        let (dependency, began) = state.began.as_ref()?;
+        Some(look(dependency, *began, state.unverified))
+    }
+}
+
+impl FlightState {
+    fn answer(&self, role: Role) -> Option<LookupResult> {
+        let Some(result) = &self.result else {
+            return self.early.as_ref()?().map(Ok);
+        };
+        let mut result = result.clone();
+        if let (Ok(answer), Role::Follower) = (&mut result, role) {
+            answer.outcome = answer.outcome.for_follower();
+        }
+        Some(result)
+    }
+}
+
+/// The guard of the one who loads: it ends the flight, at the latest when it is dropped.
+pub(crate) struct Leader {
+    flights: Arc<Flights>,
+    flight: Arc<Flight>,
+    key: Key,
+}
+
+impl Leader {
+    /// Notes what the load depends on as it begins, and again when there is a better stamp.
+    pub(crate) fn stamp(&self, dependency: Dependency) {
+        let mut state = self.flight.state.lock();
+        let began = state.began.take();
+        let began = began.map_or_else(Instant::now, |(_, began)| began);
+        state.began = Some((dependency, began));
+    }
+
+    /// Marks the flight's result as unverified: it was checked against the local mirror only, so
+    /// only readers that trust the mirror may join.
+    pub(crate) fn set_unverified(&self, unverified: bool) {
+        self.flight.state.lock().unverified = unverified;
+    }
+
+    /// Who waits for the flight.
+    pub(crate) fn interest(&self) -> &Arc<Interest> {
+        &self.flight.interest
+    }
+
+    /// Serves what `early` gives, for as long as it gives it, to those who wait and to those who
+    /// come. The flight goes on as a refresh.
+    pub(crate) fn offer(&self, early: impl Fn() -> Option<Answer> + Send + 'static) {
+        self.flight.interest.set_refresh();
+        let waiters = {
+            let mut state = self.flight.state.lock();
+            state.early = Some(Box::new(early));
+            state.wakes += 1;
+            std::mem::take(&mut state.waiters)
+        };
+        self.wake(waiters);
+    }
+
+    /// Has `fallback` at hand for those who will not wait to the end.
+    pub(crate) fn set_fallback(&self, fallback: impl Fn() -> Option<Answer> + Send + 'static) {
+        self.flight.state.lock().fallback = Some(Box::new(fallback));
+    }
+
+    /// Ends the flight.
+    pub(crate) fn end(self, result: LookupResult) {
+        self.flight.state.lock().result = Some(result);
+        // Dropping it does the rest, as for a flight that ends by a panic.
+    }
+
+    fn wake(&self, waiters: Vec<Waiter>) {
+        for waiter in waiters {
+            match waiter {
+                Waiter::Task(waker) => waker.wake(),
+                Waiter::Callback(callback, role) => {
+                    let mut state = self.flight.state.lock();
+                    let Some(answer) = state.answer(role) else {
+                        state.waiters.push(Waiter::Callback(callback, role));
+                        continue;
+                    };
+                    drop(state);
+                    // A panic there is that reader's own bug: the others wait, and so does the next
+                    // flight.
+                    if catch_unwind(AssertUnwindSafe(|| callback(answer))).is_err() {
+                        log::error!("what waits for {} panicked", self.key);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        // Out of the table first: a reader that comes now must begin a load of its own, or find the
+        // value in memory.
+        let queued = self.flights.leave(&self.key, &self.flight);
+        let (waiters, fallback, early) = {
+            let mut state = self.flight.state.lock();
+            state
+                .result
+                .get_or_insert_with(|| Err(LoadError::Failed("the load was given up".into())));
+            (
+                std::mem::take(&mut state.waiters),
+                state.fallback.take(),
+                state.early.take(),
+            )
+        };
+        // Outside the lock: a fallback may hold tickets of other flights.
+        drop((fallback, early));
+        self.wake(waiters);
+        if let Some(Queued { flight, start, .. }) = queued {
+            start(Leader {
+                flights: self.flights.clone(),
+                flight,
+                key: self.key.clone(),
+            });
+        }
+    }
+}
+
+/// A reader's claim to an answer: a future, or something to wait for on a thread. A load that has
+/// not begun when the last ticket to it is dropped is not made.
+pub struct Ticket(Claim);
+
+enum Claim {
+    /// Met already; `None` once the answer was taken.
+    Ready(Option<Answer>),
+    Waiting {
+        flight: Arc<Flight>,
+        role: Role,
+        /// `None`: on behalf of a composite, whose readers count.
+        reader: Option<Reader>,
+        /// The waker that was left with the flight, and how often the flight had woken its readers
+        /// by then.
+        left: Option<(Waker, u64)>,
+    },
+}
+
+impl Ticket {
+    /// A claim that is met already.
+    pub(crate) fn ready(answer: Answer) -> Ticket {
+        Ticket(Claim::Ready(Some(answer)))
+    }
+
+    fn waiting(flight: Arc<Flight>, role: Role, reader: Option<Reader>) -> Ticket {
+        Ticket(Claim::Waiting {
+            flight,
+            role,
+            reader,
+            left: None,
+        })
+    }
+
+    /// A stale answer for a reader who has waited as long as its resource allows, if there is a copy.
+    pub fn stale(&self) -> Option<Answer> {
+        let Claim::Waiting { flight, reader, .. } = &self.0 else {
+            return None;
+        };
+        let mut answer = flight.state.lock().fallback.as_ref()?()?;
+        if let Some(reader) = reader {
+            reader.set_refresh();
+        }
+        answer.outcome = Outcome::Stale(Staleness::SoftTimeout);
+        Some(answer)
+    }
+
+    /// Says that the reader may be gone. The ticket still gives what a load brings that runs or can
+    /// begin at once, but the load no longer waits in the queue for this reader.
+    pub fn step_back(&mut self) {
+        if let Claim::Waiting {
+            reader: Some(reader),
+            ..
+        } = &mut self.0
+        {
+            reader.step_back();
+        }
+    }
+
+    /// The answer or a stale copy, as far as there is one now.
+    pub(crate) fn answer_or_stale(&self) -> Option<Answer> {
+        match &self.0 {
+            Claim::Ready(answer) => answer.clone(),
+            Claim::Waiting { flight, role, .. } => {
+                let now = flight.state.lock().answer(*role);
+                now.and_then(Result::ok).or_else(|| self.stale())
+            }
+        }
+    }
+
+    /// Calls `callback` with the answer, once: here, if there is one already.
+    pub(crate) fn on_answer(&self, callback: impl FnOnce(LookupResult) + Send + 'static) {
+        let answer = match &self.0 {
+            Claim::Ready(answer) => answer.clone().ok_or_else(taken_twice),
+            Claim::Waiting { flight, role, .. } => {
+                let mut state = flight.state.lock();
+                match state.answer(*role) {
+                    Some(answer) => answer,
+                    None => {
+                        let waiter = Waiter::Callback(Box::new(callback), *role);
+                        return state.waiters.push(waiter);
+                    }
+                }
+            }
+        };
+        callback(answer);
+    }
+
+    /// Waits on this thread, at most for `limit`.
+    ///
+    /// # Errors
+    /// What the load ended with; `TooSlow` when the time is over.
+    pub fn wait(self, limit: Duration) -> LookupResult {
+        self.wait_or_stale(None, limit)
+    }
+
+    /// The same, but after `soft` with a stale copy, if there is one.
+    ///
+    /// # Errors
+    /// As [`Ticket::wait`].
+    pub fn wait_or_stale(self, soft: Option<Duration>, limit: Duration) -> LookupResult {
+        struct Unpark(std::thread::Thread);
+        impl Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let began = Instant::now();
+        let mut soft = soft.filter(|soft| *soft < limit);
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let mut ticket = self;
+        loop {
+            if let Poll::Ready(result) = Pin::new(&mut ticket).poll(&mut context) {
+                return result;
+            }
+            let left = soft.unwrap_or(limit).saturating_sub(began.elapsed());
+            if !left.is_zero() {
+                std::thread::park_timeout(left);
+            } else if soft.take().is_none() {
+                return Err(LoadError::TooSlow("the load took too long".into()));
+            } else if let Some(stale) = ticket.stale() {
+                return Ok(stale);
+            }
+        }
+    }
+}
+
+impl Future for Ticket {
+    type Output = LookupResult;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<LookupResult> {
+        match &mut self.0 {
+            Claim::Ready(answer) => Poll::Ready(answer.take().ok_or_else(taken_twice)),
+            Claim::Waiting {
+                flight, role, left, ..
+            } => {
+                let mut state = flight.state.lock();
+                if let Some(result) = state.answer(*role) {
+                    return Poll::Ready(result);
+                }
+                let waker = context.waker();
+                let waits = left
+                    .as_ref()
+                    .is_some_and(|(left, wakes)| *wakes == state.wakes && left.will_wake(waker));
+                if !waits {
+                    state.waiters.push(Waiter::Task(waker.clone()));
+                    *left = Some((waker.clone(), state.wakes));
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+fn taken_twice() -> LoadError {
+    LoadError::Bug("the answer of a ticket was taken twice".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::Trace;
+    use crate::entry::{Entry, Extras, Value};
+    use crate::policy::Expiry;
+    use crate::{HistoryId, Stamp};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    fn answer(body: &'static str, outcome: Outcome) -> Answer {
+        let own = Dependency::unknown(
+            Stamp {
+                history: HistoryId(1),
+                clock: 0,
+                sequence: 0,
+            },
+            Arc::default(),
+        );
+        let never = Expiry {
+            memory_until: 0,
+            fresh_until: 0,
+        };
+        let value = Value::Present(body.into());
+        let entry = Entry::new(value, own, 0, 0, never, Extras::default());
+        Answer {
+            entry: Arc::new(entry),
+            outcome,
+            trace: Trace::default(),
+        }
+    }
+
+    fn body(result: &LookupResult) -> &[u8] {
+        result.as_ref().unwrap().entry.value.bytes()
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// Joins, or leads with the guard given back.
+    fn join(flights: &Arc<Flights>, joinable: bool) -> (Ticket, Option<Leader>) {
+        let (give, take) = mpsc::channel();
+        let ticket = flights.join(
+            &Key::new(1, "a"),
+            &Behalf::Reader(0),
+            |_| joinable,
+            false,
+            move |guard| drop(give.send(guard)),
+        );
+        (ticket, take.try_recv().ok())
+    }
+
+    #[test]
+    fn one_leads_and_the_others_get_what_it_brings() {
+        let flights = Arc::new(Flights::new());
+        let (leader, guard) = join(&flights, true);
+        let followers: Vec<_> = (0..20)
+            .map(|_| {
+                let (ticket, guard) = join(&flights, true);
+                assert!(guard.is_none());
+                std::thread::spawn(move || ticket.wait(LONG))
+            })
+            .collect();
+        guard.unwrap().end(Ok(answer("x", Outcome::Loaded)));
+        assert_eq!(leader.wait(LONG).unwrap().outcome, Outcome::Loaded);
+        for follower in followers {
+            let result = follower.join().unwrap();
+            assert_eq!(
+                (body(&result), result.as_ref().unwrap().outcome),
+                (&b"x"[..], Outcome::Collapsed)
+            );
+        }
+        assert!(
+            join(&flights, true).1.is_some(),
+            "a flight that has landed is not joined"
+        );
+    }
+
+    #[test]
+    fn a_flight_that_could_not_serve_a_reader_is_not_joined_and_two_fly_at_most() {
+        let flights = Arc::new(Flights::new());
+        let (first, old) = join(&flights, false);
+        let (second, new) = join(&flights, false);
+        let (give, begun) = mpsc::channel();
+        let third = flights.join(
+            &Key::new(1, "a"),
+            &Behalf::Reader(0),
+            |_| false,
+            false,
+            move |guard| drop(give.send(guard)),
+        );
+        assert!(begun.try_recv().is_err(), "a third waits for a place");
+        let (fourth, none) = join(&flights, false);
+        assert!(none.is_none(), "and who comes then waits with it");
+        old.unwrap().end(Ok(answer("1", Outcome::Loaded)));
+        let guard = begun.try_recv().expect("the place is free");
+        new.unwrap().end(Ok(answer("2", Outcome::Loaded)));
+        guard.end(Ok(answer("3", Outcome::Loaded)));
+        let bodies = [first, second, third, fourth].map(|ticket| body(&ticket.wait(LONG)).to_vec());
+        assert_eq!(bodies, [b"1", b"2", b"3", b"3"].map(|body| body.to_vec()));
+    }
+
+    #[test]
+    fn a_reader_that_panics_strands_nobody() {
+        let flights = Arc::new(Flights::new());
+        let (first, guard) = join(&flights, false);
+        let (_, other) = join(&flights, false);
+        let (next, _) = join(&flights, false);
+        first.on_answer(|_| panic!("a reader's own bug"));
+        let (told, answers) = mpsc::channel();
+        first.on_answer(move |result| drop(told.send(result)));
+        guard.unwrap().end(Ok(answer("x", Outcome::Loaded)));
+        assert_eq!(body(&answers.try_recv().unwrap()), b"x");
+        // The next flight has begun, and ends: nothing here takes its leader.
+        assert!(next.wait(LONG).is_err());
+        drop(other);
+        assert!(flights.shards.iter().all(|shard| shard.lock().is_empty()));
+    }
+
+    #[test]
+    fn who_needs_a_load_shares_the_next_one() {
+        let flights = Arc::new(Flights::new());
+        let (_, first) = join(&flights, false);
+        let (_, second) = join(&flights, false);
+        let (content, _) = join(&flights, false);
+        let (give, begun) = mpsc::channel();
+        let need = |number: usize| {
+            let give = give.clone();
+            flights.join(
+                &Key::new(1, "a"),
+                &Behalf::Reader(0),
+                |_| false,
+                true,
+                move |guard| drop(give.send((number, guard))),
+            )
+        };
+        let needs: Vec<Ticket> = (0..100).map(need).collect();
+        assert!(begun.try_recv().is_err(), "two loads run at most");
+        drop(first);
+        let (number, guard) = begun.try_recv().expect("the place is free");
+        assert_eq!(number, 0, "the way of the first that needs a load");
+        guard.end(Ok(answer("new", Outcome::Loaded)));
+        for ticket in needs.into_iter().chain([content]) {
+            assert_eq!(body(&ticket.wait(LONG)), b"new");
+        }
+        drop(second);
+        assert!(begun.try_recv().is_err(), "one load for all of them");
+    }
+
+    #[test]
+    fn a_leader_that_is_lost_frees_the_key_and_its_readers() {
+        let flights = Arc::new(Flights::new());
+        let (_, guard) = join(&flights, true);
+        let (follower, _) = join(&flights, true);
+        let panicked = std::thread::spawn(move || {
+            let _guard = guard;
+            panic!("a load may panic");
+        });
+        assert!(panicked.join().is_err());
+        assert!(matches!(follower.wait(LONG), Err(LoadError::Failed(_))));
+        assert!(join(&flights, true).1.is_some());
+    }
+
+    #[test]
+    fn an_offer_is_served_while_the_flight_goes_on() {
+        let flights = Arc::new(Flights::new());
+        let (leader, guard) = join(&flights, true);
+        let guard = guard.unwrap();
+        let (told, heard) = mpsc::channel();
+        leader.on_answer(move |result| told.send(result).unwrap());
+        let stale = Outcome::Stale(Staleness::WhileRevalidate);
+        guard.offer(move || Some(answer("old", stale)));
+        assert_eq!(body(&heard.recv().unwrap()), b"old");
+        assert_eq!(
+            body(&join(&flights, true).0.wait(LONG)),
+            b"old",
+            "who joins later gets it, too"
+        );
+        guard.offer(|| None);
+        let (late, _) = join(&flights, true);
+        guard.end(Ok(answer("new", Outcome::Loaded)));
+        assert_eq!(body(&late.wait(LONG)), b"new", "an offer has its time");
+    }
+
+    #[test]
+    fn who_will_wait_no_longer_gets_the_copy_at_hand() {
+        let flights = Arc::new(Flights::new());
+        let (ticket, guard) = join(&flights, true);
+        assert!(ticket.stale().is_none());
+        guard
+            .as_ref()
+            .unwrap()
+            .set_fallback(|| Some(answer("old", Outcome::MemoryHit)));
+        let copy = ticket.stale().unwrap();
+        assert_eq!(copy.outcome, Outcome::Stale(Staleness::SoftTimeout));
+        assert!(matches!(
+            ticket.wait(Duration::from_millis(1)),
+            Err(LoadError::TooSlow(_))
+        ));
+    }
+
+    #[test]
+    fn a_ticket_that_is_met_is_taken_once_and_told_to_a_callback() {
+        let (tell, told) = mpsc::channel();
+        let met = Ticket::ready(answer("x", Outcome::MemoryHit));
+        met.on_answer(move |result| tell.send(result).unwrap());
+        assert_eq!(body(&told.recv().unwrap()), b"x");
+        assert!(met.answer_or_stale().is_some() && met.stale().is_none());
+        let (mut met, mut context) = (met, Context::from_waker(Waker::noop()));
+        let mut poll = || Pin::new(&mut met).poll(&mut context);
+        assert!(matches!(poll(), Poll::Ready(Ok(_))));
+        // To take it twice is a bug of the caller, and is told as one.
+        assert!(matches!(poll(), Poll::Ready(Err(LoadError::Bug(_)))));
+    }
+
+    #[test]
+    fn an_offer_that_gives_nothing_wakes_everybody_and_each_waits_again() {
+        #[derive(Default)]
+        struct Counting(std::sync::atomic::AtomicUsize);
+        impl Wake for Counting {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+        let counting = Arc::new(Counting::default());
+        let woken = || counting.0.swap(0, std::sync::atomic::Ordering::SeqCst) > 0;
+        let waker = Waker::from(counting.clone());
+        let mut context = Context::from_waker(&waker);
+        let flights = Arc::new(Flights::new());
+        let (mut ticket, leader) = join(&flights, true);
+        let leader = leader.unwrap();
+        let mut poll = || Pin::new(&mut ticket).poll(&mut context);
+        assert!(poll().is_pending() && poll().is_pending() && !woken());
+        leader.offer(|| None);
+        assert!(woken() && poll().is_pending() && !woken());
+        leader.end(Ok(answer("x", Outcome::Loaded)));
+        assert!(woken());
+        assert!(matches!(poll(), Poll::Ready(Ok(_))));
+    }
+
+    #[test]
+    fn a_load_keeps_the_time_of_its_first_stamp_and_the_names_of_its_last() {
+        let flights = Arc::new(Flights::new());
+        let (_ticket, leader) = join(&flights, true);
+        let leader = leader.unwrap();
+        let look = || {
+            leader
+                .flight
+                .look(|own, began, unverified| (own.stamp.clock, began, unverified))
+        };
+        assert!(look().is_none(), "it has not begun");
+        let stamped = |clock| {
+            let stamp = Stamp {
+                history: HistoryId(1),
+                clock,
+                sequence: 0,
+            };
+            leader.stamp(Dependency::unknown(stamp, Arc::default()));
+        };
+        stamped(1);
+        let (first, began, _) = look().unwrap();
+        leader.set_unverified(true);
+        stamped(2);
+        assert_eq!((first, look()), (1, Some((2, began, true))));
+    }
+}

@@ -1,0 +1,209 @@
+//! The tiers, and what every lookup shares: what memory has, what is known of a copy, what is kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::answer::{Answer, Trace};
+use super::clock::{Clock, Micros, micros};
+use super::coherence::{InvalidationTarget, Mirror, Stamp, Standing};
+use super::entry::{Backoff, Entry};
+use super::error::LoadError;
+use super::failures::{Aftermath, Failures};
+use super::freshness::{CopyFacts, Decision, Evidence, Validity, decide};
+use super::key::Key;
+use super::loaders::Loaders;
+use super::memory::MemoryTier;
+use super::outcome::Outcome;
+use super::policy::Policy;
+use super::redis_tier::RedisTier;
+use super::request::CacheItem;
+use super::single_flight::Flights;
+
+/// A clock is the last one plus one or Redis's time, whichever is later. One that lies this far
+/// ahead of both, as this replica knows them, is not of the history that is known here. Two
+/// readings of Redis's time differ by much less, also after an outage.
+const AHEAD: Duration = Duration::from_secs(3600);
+
+/// See the module.
+pub(crate) struct Tiers {
+    pub(crate) memory: Arc<MemoryTier>,
+    pub(crate) redis: RedisTier,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) failures: Failures,
+    pub(crate) loaders: Loaders,
+    pub(crate) mirror: Arc<Mirror>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) max_staleness: Duration,
+}
+
+impl Tiers {
+    /// What memory may answer with to a reader who came at `now`. `after`: a clock of the history
+    /// that the reader has seen; the answer must not be older. Does not block, and waits for no lock
+    /// that a load can hold.
+    #[inline]
+    pub(crate) fn look(
+        &self,
+        key: &str,
+        policy: &Policy,
+        after: Option<u64>,
+        now: Micros,
+    ) -> Option<Answer> {
+        self.serve(self.memory.get(key)?, policy, after, now)
+    }
+
+    /// What `entry`, which memory has, is to such a reader.
+    pub(crate) fn serve(
+        &self,
+        entry: Arc<Entry>,
+        policy: &Policy,
+        after: Option<u64>,
+        now: Micros,
+    ) -> Option<Answer> {
+        let evidence = self.evidence(now);
+        if evidence == Evidence::NotAsked || after.is_some_and(|clock| self.may_be_older(clock)) {
+            return None;
+        }
+        let copy = self.facts(&entry, entry.expiry.memory_until, policy);
+        let outcome = match decide(&copy, evidence, policy, now) {
+            Decision::Serve => Outcome::MemoryHit,
+            // Its reload failed a moment ago, and is not tried again yet.
+            Decision::ServeAndRefresh | Decision::OnlyIfLoadFails => {
+                let backoff = entry.backoff()?;
+                let covered =
+                    evidence == Evidence::Trusted || copy.is_within_disconnected_ttl(policy, now);
+                if now >= backoff.until || !covered {
+                    return None;
+                }
+                Outcome::Stale(backoff.reason)
+            }
+            Decision::Refuse => return None,
+        };
+        Some(Answer {
+            entry,
+            outcome,
+            trace: Trace::default(),
+        })
+    }
+
+    /// Whether memory may be older than this clock, which a reader has seen. While Redis cannot be
+    /// asked, a clock that is of no history known here is no reason to refuse.
+    fn may_be_older(&self, clock: u64) -> bool {
+        !self.has_heard(clock) && (self.redis.pool().answers() || !self.is_ahead(clock))
+    }
+
+    /// Whether the bus has brought everything up to this clock.
+    pub(crate) fn has_heard(&self, clock: u64) -> bool {
+        self.mirror.history().applied() >= clock
+    }
+
+    /// Whether the history that is known here cannot have given this clock yet: see [`AHEAD`]. The
+    /// clock is then of an earlier history, and all that is valid now was loaded after that; or it
+    /// is of no history at all.
+    pub(crate) fn is_ahead(&self, clock: u64) -> bool {
+        let redis_time = self.clock.redis_of_local(self.clock.now());
+        let latest = self.mirror.history().applied().max(redis_time);
+        clock > latest.saturating_add(micros(AHEAD))
+    }
+
+    /// What vouches for copies at `now`, for a reader who has not asked Redis.
+    pub(crate) fn evidence(&self, now: Micros) -> Evidence {
+        if self.mirror.is_trusted(now) {
+            Evidence::Trusted
+        } else if self.redis.pool().answers() {
+            Evidence::NotAsked
+        } else {
+            Evidence::Unreachable
+        }
+    }
+
+    /// The same for a lookup that has `heard` this from Redis. That Redis is up says nothing there:
+    /// it may refuse every question.
+    pub(crate) fn evidence_after(&self, heard: Evidence, now: Micros) -> Evidence {
+        if self.mirror.is_trusted(now) {
+            Evidence::Trusted
+        } else {
+            heard
+        }
+    }
+
+    /// Asks Redis what was invalidated of these targets; the mirror knows it then. Blocks for the
+    /// round trip.
+    pub(crate) fn ask(&self, key: &Key, targets: &[InvalidationTarget]) -> Evidence {
+        match self.redis.ask_names(key, targets) {
+            Ok(()) => Evidence::Verified,
+            Err(_) => Evidence::Unreachable,
+        }
+    }
+
+    /// What may be done at `now` with a copy from memory, or one that Redis no longer calls fresh.
+    pub(crate) fn decide(
+        &self,
+        entry: &Entry,
+        evidence: Evidence,
+        policy: &Policy,
+        now: Micros,
+    ) -> Decision {
+        let copy = self.facts(entry, entry.expiry.memory_until, policy);
+        decide(&copy, evidence, policy, now)
+    }
+
+    /// What the decision needs to know of a copy. Its fresh life ends at `fresh_until` in the tier
+    /// where it was found.
+    #[inline]
+    pub(crate) fn facts(&self, entry: &Entry, fresh_until: Micros, policy: &Policy) -> CopyFacts {
+        let standing = self.mirror.standing(entry.dependencies());
+        // If the policy refuses a copy from before a reset anyway, the mirror's lock is not taken.
+        let invalidated_since_reset =
+            || policy.stale.on_reset && self.mirror.invalidated_since_reset(entry.dependencies());
+        CopyFacts {
+            validity: Validity::new(
+                standing,
+                |clock| self.clock.local_of_redis(clock),
+                invalidated_since_reset,
+            ),
+            fresh_until,
+            loaded_at: entry.loaded_at,
+            load_time: entry.load_time,
+            trust_until: self.mirror.trust_until(),
+            forbids_stale: entry.forbids_stale(),
+        }
+    }
+
+    /// Whether any of these targets was invalidated since history stood at this point.
+    pub(crate) fn is_invalidated_since(
+        &self,
+        at: Stamp,
+        targets: &Arc<[InvalidationTarget]>,
+    ) -> bool {
+        let dependency = self.mirror.dependency(at, targets);
+        let since = std::iter::once(&dependency);
+        match self.mirror.standing(since.clone()) {
+            Standing::Invalid | Standing::Soft(_) | Standing::SoftPending => true,
+            Standing::OtherHistory => self.mirror.invalidated_since_reset(since),
+            Standing::Valid => false,
+        }
+    }
+
+    /// Keeps an entry of `item` in memory, as long as it is of any use there, and returns it.
+    pub(crate) fn keep(&self, item: &CacheItem, entry: Entry) -> Arc<Entry> {
+        let key = item.key.clone();
+        self.memory.fill(key, entry, &item.policy, &self.clock)
+    }
+
+    /// Keeps a stale copy after its reload has failed: see [`Aftermath`]. Returns the copy, and what
+    /// those readers are told who waited for the reload.
+    pub(crate) fn back_off(
+        &self,
+        item: &CacheItem,
+        stale: &Entry,
+        error: &LoadError,
+    ) -> (Arc<Entry>, Outcome) {
+        let after = Aftermath::of(error, &item.policy);
+        let backoff = Backoff {
+            until: self.clock.now() + micros(after.pause),
+            reason: after.for_later,
+        };
+        let entry = self.keep(item, stale.with_backoff(backoff));
+        (entry, Outcome::Stale(after.for_waiters))
+    }
+}

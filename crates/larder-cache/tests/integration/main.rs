@@ -1,0 +1,39 @@
+//! The cache as a program that embeds it uses it, over a real Redis.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    unreachable_pub
+)]
+
+mod child;
+mod closing;
+mod examples;
+mod shared_redis;
+mod typed;
+
+use std::time::Duration;
+
+use larder_cache::{Cache, CacheBuilder, Policy};
+use testkit::SOON;
+
+/// Fresh for an hour in both tiers.
+fn policy() -> Policy {
+    let hour = Duration::from_secs(3600);
+    Policy::new(hour, hour)
+}
+
+/// A cache on the Redis at `url`, with long timeouts since the machine may be busy.
+fn builder(url: &str) -> CacheBuilder {
+    let patient = Duration::from_secs(5);
+    Cache::builder().redis(url).redis_timeouts(patient, patient)
+}
+
+/// The same, made and trusted.
+#[track_caller]
+fn trusted(url: &str) -> Cache {
+    let cache = builder(url).build().unwrap();
+    assert!(cache.redis().wait_up(SOON) && cache.wait_trusted(SOON));
+    cache
+}
