@@ -1,4 +1,5 @@
-//! Templates: texts with places, `{name}` for a parameter and `${NAME}` for an environment variable.
+//! Templates: texts with places, `{name}` for a parameter and `${NAME}` for an environment
+//! variable.
 //!
 //! There is one parser. A [`Syntax`] says which places a text may have, and whether `{{` and `}}`
 //! stand for a brace. A character that begins no place stands for itself.

@@ -1,6 +1,7 @@
-//! Addresses: where larder listens, and the URLs of what it depends on.
+//! Addresses: where larder listens, and the URLs of Redis, databases and upstreams.
 //!
-//! Refuses to show a URL in its faults: what is wrong with it may be just the thing that hides a password in it.
+//! Promise: no error shows a URL, because an invalid URL may have its password in an unexpected
+//! place.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -22,7 +23,7 @@ const BASE_FORM: &str = "http:// or https://, a host and perhaps a path";
 /// What is wrong with a URL, and what would be valid.
 pub(super) type Wrong = (String, &'static str);
 
-/// Whether `text` is a host or an IP address, and a port. The host may turn out not to exist.
+/// Whether `text` is a host or an IP address, and a port. The host need not exist.
 pub fn is_bind(text: &str) -> bool {
     if text.parse::<SocketAddr>().is_ok() {
         return true;
@@ -39,7 +40,7 @@ pub fn is_bind(text: &str) -> bool {
                     .all(|b| b.is_ascii_alphanumeric() || b == b'-')
         })
     };
-    // A host of digits and dots only is an IP address with a slip in it.
+    // A host of digits and dots only must be an IP address.
     let numeric = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let host_is_fine = if numeric {
         host.parse::<Ipv4Addr>().is_ok()
@@ -92,7 +93,7 @@ pub(super) fn check_database(url: &str) -> Result<(), Wrong> {
     }
 }
 
-/// What an upstream's requests begin with, without a slash at the end.
+/// The base URL of an upstream, without a slash at the end.
 pub(super) fn base_url(url: &str) -> Result<String, Wrong> {
     let wrong = |problem: &str| Err((problem.to_owned(), BASE_FORM));
     if !matches!(scheme(url), Some("http" | "https")) {
@@ -110,7 +111,7 @@ pub(super) fn base_url(url: &str) -> Result<String, Wrong> {
     if uri.host().is_none_or(str::is_empty) {
         return wrong("has no host");
     }
-    // Uri takes any digits for a port, and gives no port where they are too many.
+    // Uri accepts any digits as a port, and has no port if the number is too large.
     let authority = uri.authority().map_or("", |a| a.as_str());
     let host = uri.host().unwrap_or_default();
     let port = authority.strip_prefix(host).unwrap_or_default();
@@ -120,7 +121,7 @@ pub(super) fn base_url(url: &str) -> Result<String, Wrong> {
     Ok(url.trim_end_matches('/').to_owned())
 }
 
-/// A rate of its usual form.
+/// A rate.
 pub(super) fn rate(value: &super::reader::Setting<'_>) -> Option<Rate> {
     value.parse(RATE_FORM, |text| text.parse().ok())
 }

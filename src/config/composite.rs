@@ -1,4 +1,4 @@
-//! Wholes: resources that join the objects of others, and what they take from these.
+//! Composites: resources that join the objects of others.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -9,7 +9,8 @@ use crate::database::Shape;
 use crate::resource::{ResourceSettings, SourceSettings};
 use larder_cache::{Policy, StaleRules};
 
-/// What a whole may say of its own life. Its TTLs and what may be stale of it are its parts'.
+/// Reads the policy that a composite itself may have. Its TTLs and stale rules are those of its
+/// parts.
 pub(super) fn policy(resource: &Table<'_>) -> Policy {
     for key in ["ttl", "stale", "disconnected_ttl"] {
         if let Some(value) = resource.get(key) {
@@ -25,8 +26,8 @@ pub(super) fn policy(resource: &Table<'_>) -> Policy {
     }
 }
 
-/// Gives each whole what it takes from its parts; `places` are where the resources are declared, and `declared` what all are called,
-/// those with a fault of their own among them.
+/// Checks the parts of each composite and derives its policy from theirs. `places` are the places
+/// of the resources. `declared` are the names of all resources, even of those that are not valid.
 pub(super) fn join(resources: &mut [ResourceSettings], places: &[Setting<'_>], declared: &[&str]) {
     let all = resources.to_vec();
     let by_name: HashMap<&str, (&ResourceSettings, &Setting<'_>)> = all
@@ -35,8 +36,8 @@ pub(super) fn join(resources: &mut [ResourceSettings], places: &[Setting<'_>], d
         .map(|(resource, place)| (resource.name.as_str(), (resource, place)))
         .collect();
     let known: HashSet<&str> = declared.iter().copied().collect();
-    for (whole, place) in resources.iter_mut().zip(places) {
-        let Some(SourceSettings::Composite(names)) = &whole.source else {
+    for (composite, place) in resources.iter_mut().zip(places) {
+        let Some(SourceSettings::Composite(names)) = &composite.source else {
             continue;
         };
         let source = place
@@ -46,13 +47,13 @@ pub(super) fn join(resources: &mut [ResourceSettings], places: &[Setting<'_>], d
         let mut parts: Vec<&ResourceSettings> = Vec::new();
         for name in names {
             match by_name.get(name.as_str()).copied() {
-                // What is wrong with its source is told already.
+                // The error of its source was reported already.
                 Some((part, at)) if part.source.is_none() && at.inner("source").is_some() => {}
                 Some((part, _)) => {
-                    judge(whole, part, place);
+                    check(composite, part, place);
                     parts.push(part);
                 }
-                // What is wrong with it is told already.
+                // Its error was reported already.
                 None if known.contains(name.as_str()) => {}
                 None => {
                     place.fault(
@@ -67,7 +68,7 @@ pub(super) fn join(resources: &mut [ResourceSettings], places: &[Setting<'_>], d
         }
         let policies = || parts.iter().map(|part| &part.policy);
         let shortest = |of: fn(&Policy) -> Duration| policies().map(of).min().unwrap_or_default();
-        whole.policy = Policy {
+        composite.policy = Policy {
             memory: shortest(|policy| policy.memory),
             redis: Duration::ZERO,
             absent: shortest(|policy| policy.absent),
@@ -75,7 +76,7 @@ pub(super) fn join(resources: &mut [ResourceSettings], places: &[Setting<'_>], d
                 on_reset: policies().all(|policy| policy.stale.on_reset),
                 ..StaleRules::default()
             },
-            soft_timeout: whole.policy.soft_timeout,
+            soft_timeout: composite.policy.soft_timeout,
             disconnected_ttl: policies()
                 .filter_map(|policy| policy.disconnected_ttl)
                 .min(),
@@ -84,8 +85,8 @@ pub(super) fn join(resources: &mut [ResourceSettings], places: &[Setting<'_>], d
     }
 }
 
-/// Whether `part` can be one of `whole`.
-fn judge(whole: &ResourceSettings, part: &ResourceSettings, place: &Setting<'_>) {
+/// Checks whether `part` can be a part of `composite`.
+fn check(composite: &ResourceSettings, part: &ResourceSettings, place: &Setting<'_>) {
     let name = &part.name;
     let is_object = match &part.source {
         Some(SourceSettings::Sql(sql)) => sql.shape == Shape::One,
@@ -99,7 +100,7 @@ fn judge(whole: &ResourceSettings, part: &ResourceSettings, place: &Setting<'_>)
         );
     }
     for param in part.params.iter().filter(|param| !param.view) {
-        let same = whole.params.iter().find(|own| own.name == param.name);
+        let same = composite.params.iter().find(|own| own.name == param.name);
         match same {
             Some(own) if own.kind != param.kind => place.fault(
                 format!(

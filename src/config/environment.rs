@@ -1,8 +1,8 @@
 //! The environment, as a function that tests can replace.
 //!
-//! Invariant: an empty variable counts as not set, because `VAR=${VAR:-}` in a compose file makes an
-//! empty one. White space and line ends around a value are removed, because `VAR=$(cat file)` and
-//! editors leave them there.
+//! Invariant: an empty variable counts as not set, because `VAR=${VAR:-}` in a compose file makes
+//! an empty one. White space and line ends around a value are removed, because `VAR=$(cat file)`
+//! and editors leave them there.
 
 use std::fmt::Display;
 use std::net::Ipv6Addr;
@@ -19,7 +19,8 @@ pub fn process_environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// A variable's value without white space and line ends around it. `None` if it is not set or empty.
+/// A variable's value without white space and line ends around it. `None` if it is not set or
+/// empty.
 pub fn variable(name: &str, lookup: Lookup<'_>) -> Option<String> {
     let value = lookup(name)?;
     let value = value.trim();
@@ -49,10 +50,10 @@ impl Environment<'_> {
         Ok(Some(Secret::new(value)))
     }
 
-    /// The URL `value` with each `${VAR}` replaced by the variable. A variable at the beginning is a
-    /// URL or the beginning of one, and is not escaped. Any other is a value, which is escaped for
-    /// its place. Reports all its errors without showing it. `valid` says what is valid if it is
-    /// not a text.
+    /// The URL `value` with each `${VAR}` replaced by the variable. A variable at the beginning is
+    /// a URL or the beginning of one, and is not escaped. Any other is a value, which is escaped
+    /// for its place. Reports all its errors without showing it. `valid` says what is valid if it
+    /// is not a text.
     pub(super) fn fill_url(self, value: &Setting<'_>, valid: impl Display) -> Option<String> {
         let Some(text) = value.as_text() else {
             value.fault("is not a text", valid);
@@ -78,8 +79,8 @@ impl Environment<'_> {
         valid.then_some(filled)
     }
 
-    /// The text for the variable `name` in a URL, between `before` and `after`; or what is wrong with
-    /// it, and what would be valid.
+    /// The text for the variable `name` in a URL, between `before` and `after`; or what is wrong
+    /// with it, and what would be valid.
     fn filled(self, name: &str, before: &str, after: &str) -> Result<String, (String, String)> {
         let Some(value) = self.get(name) else {
             return Err((

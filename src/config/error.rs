@@ -1,53 +1,55 @@
-//! What is wrong with a configuration: every fault at once, each with its place, its key and what would be valid.
+//! The errors of a configuration, each with its place, its key and what would be valid.
 //!
-//! Refuses to show a value that may hold a secret: a URL, a key, the name of a variable that a key was put into by mistake.
+//! Promise: no error shows a value that may be a secret: a URL, a key, or the name of a variable,
+//! which may be a key by mistake.
 
 use std::fmt;
 
-/// Everything that is wrong with one configuration, in the order of the file.
+/// All errors of a configuration, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
-    /// The file, as it was named.
+    /// The name of the file.
     pub file: String,
-    /// The faults.
+    /// The errors.
     pub errors: Vec<ConfigError>,
 }
 
 impl ConfigErrors {
-    /// Puts the faults in the order of the file.
+    /// Sorts the errors by their place in the file.
     pub fn sort(&mut self) {
         self.errors.sort_by_key(|error| error.place.order());
     }
 }
 
-/// One fault.
+/// One error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Where it is.
+    /// Its place.
     pub place: Place,
-    /// The path of the key, `resource.articles.ttl.memory`, or the name of the variable. Empty where there is neither.
+    /// The path of the key, such as `resource.articles.ttl.memory`, or the name of a variable.
+    /// Empty if there is neither.
     pub key: String,
-    /// What is wrong, as a predicate: `is "1w", not a duration`.
+    /// What is wrong, as a predicate: `is "1w"`.
     pub problem: String,
-    /// What would be valid. Empty where that is plain from the problem.
+    /// What would be valid. Empty if the problem says it.
     pub valid: String,
 }
 
-/// Where a fault is.
+/// The place of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// The file as a whole.
     File,
     /// A line of the file, counted from 1.
     Line(usize),
-    /// A line and a column of the file, counted from 1, where it is no TOML.
+    /// A line and a column of the file, counted from 1, if it is not TOML.
     Column(usize, usize),
     /// The environment.
     Environment,
 }
 
 impl Place {
-    /// The order in which faults are told: by line, then the environment's.
+    /// The order of errors: by line, then those of the environment.
     pub(super) fn order(self) -> (usize, usize) {
         match self {
             Place::File => (0, 0),
@@ -58,7 +60,7 @@ impl Place {
     }
 }
 
-/// One line for each fault: `config.toml:12: resource.articles.ttl.memory: is "1w", not a duration; valid: …`.
+/// One line for each error: `config.toml:12: resource.articles.ttl.memory: is "1w"; valid: …`.
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, error) in self.errors.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Sources that are HTTP APIs, and the upstreams that they keep to.
+//! HTTP sources, and their upstreams.
 
 use std::time::Duration;
 
@@ -16,20 +16,20 @@ const URL_FORM: &str = "\"https://api.example.com/v1/quote/{symbol}\"";
 const PICK_FORM: &str = "a JSON pointer such as \"/data/items\"";
 const TEMPLATE_FORM: &str = "a text, in which {name} is a parameter and ${NAME} a variable";
 const TTL_FORM: &str = "{ memory = \"1s\", redis = \"5s\" } or \"upstream\"";
-/// What an upstream may say at most, where it decides.
+/// The longest lifetime that an upstream can declare.
 const LONGEST: Duration = Duration::from_secs(86_400);
-/// How long past its end a value is kept that the upstream can confirm.
+/// How long an expired value is kept for revalidation.
 const REVALIDATED: Duration = Duration::from_secs(86_400);
 
-/// What a source is read with.
+/// What HTTP sources need beside their own table.
 #[derive(Clone, Copy)]
 pub(super) struct Apis<'r, 'e> {
-    /// The whole file, for its upstreams.
+    /// The root of the file, for its upstreams.
     pub(super) root: &'r Table<'r>,
     pub(super) env: Environment<'e>,
 }
 
-/// The API that `table`, the source of the resource `name`, declares; `None` where it has a fault.
+/// Reads the HTTP API in `table`, the source of the resource `name`. `None` if it is not valid.
 pub(super) fn source(
     table: &Table<'_>,
     name: &str,
@@ -42,7 +42,7 @@ pub(super) fn source(
         match Template::parse(text, &|name| apis.env.get(name)) {
             Ok(template) => Some(template),
             Err(error) => {
-                // Not shown: it may be the key itself, pasted in the wrong place.
+                // The value is not shown: it may be a key by mistake.
                 value.fault(error, TEMPLATE_FORM);
                 None
             }
@@ -70,7 +70,7 @@ pub(super) fn source(
     };
     let (headers, query) = (named("headers"), named("query"));
     let pick_at = table.get("pick");
-    // What is wrong with one of these does not keep the others from being looked at: every fault is told at once.
+    // An error in one of these does not hide those in the others.
     let pick = match &pick_at {
         Some(value) => value.text(PICK_FORM).map(|text| Some(text.to_owned())),
         None => Some(None),
@@ -111,7 +111,7 @@ pub(super) fn source(
             }
             found.is_some()
         };
-        let told = match &fault.place {
+        let reported = match &fault.place {
             Place::Url => false,
             Place::Header(name) => entry(&headers, name),
             Place::Query(name) => entry(&query, name),
@@ -120,7 +120,7 @@ pub(super) fn source(
                 .inspect(|value| value.fault(&fault.problem, fault.valid))
                 .is_some(),
         };
-        if !told {
+        if !reported {
             url_at.fault(&fault.problem, fault.valid);
         }
     }
@@ -130,7 +130,7 @@ pub(super) fn source(
     }))
 }
 
-/// What it keeps to: an upstream that it shares, or one of its own by the name of the resource.
+/// Its upstream: a shared one, or one of its own with the resource's name.
 fn upstream(table: &Table<'_>, resource: &str, apis: Apis<'_, '_>) -> Option<HttpUpstreamSettings> {
     let Some(value) = table.get("upstream") else {
         return Some(HttpUpstreamSettings::new(resource));
@@ -144,7 +144,7 @@ fn upstream(table: &Table<'_>, resource: &str, apis: Apis<'_, '_>) -> Option<Htt
     Some(upstreams::http(apis.root, name))
 }
 
-/// Whether the upstream is to say how long its values are fresh: `ttl = "upstream"`.
+/// Who decides how long a value is fresh: the upstream, with `ttl = "upstream"`, or the resource.
 pub(super) fn ttl_from(resource: &Table<'_>) -> TtlFrom {
     match resource.get("ttl").and_then(|value| value.as_text()) {
         Some(_) => TtlFrom::Upstream,
@@ -152,7 +152,7 @@ pub(super) fn ttl_from(resource: &Table<'_>) -> TtlFrom {
     }
 }
 
-/// The TTLs where the upstream says how long its values are fresh: what it may say at most.
+/// The TTLs with `ttl = "upstream"`: the longest lifetime that it can declare.
 pub(super) fn ttl_of_upstream(value: &Setting<'_>) -> [Option<Duration>; 3] {
     if value.as_text() != Some("upstream") {
         value.wrong(TTL_FORM);
@@ -160,7 +160,7 @@ pub(super) fn ttl_of_upstream(value: &Setting<'_>) -> [Option<Duration>; 3] {
     [Some(LONGEST); 3]
 }
 
-/// What an upstream's values are kept for beside being served.
+/// The policy with time for revalidation.
 pub(super) fn kept(policy: Policy) -> Policy {
     Policy {
         revalidate: REVALIDATED,

@@ -1,8 +1,9 @@
-//! FLOOR 4: config.toml, and what the environment adds to it, as a [`Config`] that is wholly valid.
+//! FLOOR 4: `config.toml` and the environment, as a valid [`Config`].
 //!
-//! Promise: a `Config` breaks no rule of the documentation, and a file that breaks some is answered with every fault at once,
-//! each with its line, its key and what would be valid. The environment wins over the file. Refuses to guess: a key that it does
-//! not know, or a value of another form, is a fault and never ignored.
+//! Promise: a `Config` breaks no rule of the documentation. For a file that is not valid, all
+//! errors are reported at once, each with its line, its key and what would be valid. The
+//! environment wins over the file. Nothing is guessed or ignored: an unknown key is an error, and
+//! so is a value of another type.
 
 mod address;
 mod composite;
@@ -38,17 +39,17 @@ pub use environment::{Lookup, process_environment, variable};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use sections::{AuthSettings, ServerSettings};
 
-/// The file that ships with larder, and what it does where there is none.
+/// The file that ships with larder, and the configuration without a file.
 const BUILT_IN: &str = include_str!("../../config.toml");
-/// Where the statements of resources stand, beside the configuration.
+/// The folder of statements, beside the configuration.
 const STATEMENTS: &str = "sql/queries";
-/// The file that is looked for in the working directory.
+/// The file in the working directory.
 const FILE: &str = "config.toml";
 
-/// Everything that an operator sets; valid as a whole.
+/// All settings. Valid as a whole.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `[server]`, but for the loads.
+    /// `[server]`, without `max_loads` and `max_queue`.
     pub server: ServerSettings,
     /// `[memory]`
     pub memory: MemorySettings,
@@ -56,33 +57,33 @@ pub struct Config {
     pub redis: RedisSettings,
     /// `[coherence]`
     pub coherence: CoherenceSettings,
-    /// `max_loads` and `max_queue` of `[server]`.
+    /// `max_loads` and `max_queue` in `[server]`.
     pub loads: LoadSettings,
     /// `[database]`
     pub database: DatabaseSettings,
     /// `[auth]`
     pub auth: AuthSettings,
-    /// `[upstream.*]`: every news upstream, whether or not the file names it.
+    /// `[upstream.*]`: all news upstreams, whether or not the file names them.
     pub upstreams: Vec<UpstreamSettings>,
     /// `[resource.*]`, in the order of the file.
     pub resources: Vec<ResourceSettings>,
 }
 
-/// Which configuration was found.
+/// Where the configuration was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigOrigin {
-    /// This file, named on the command line.
+    /// A file named on the command line.
     CommandLine(PathBuf),
-    /// This file, named by `LARDER_CONFIG`.
+    /// A file named by `LARDER_CONFIG`.
     Environment(PathBuf),
     /// `config.toml` in the working directory.
     WorkingDirectory(PathBuf),
-    /// None: the one that is built in.
+    /// The built-in configuration.
     BuiltIn,
 }
 
 impl ConfigOrigin {
-    /// The file, if it is one.
+    /// The file, if there is one.
     pub fn path(&self) -> Option<&Path> {
         match self {
             ConfigOrigin::CommandLine(path)
@@ -103,22 +104,25 @@ impl fmt::Display for ConfigOrigin {
 }
 
 impl Config {
-    /// Finds and reads the configuration: the file `explicit`, else the one that `LARDER_CONFIG` names, else `./config.toml` if
-    /// there is one, else the built-in one. A file that is named and cannot be read is a fault, not a reason to look further.
+    /// Finds and reads the configuration: the file `explicit`, else the file in `LARDER_CONFIG`,
+    /// else `./config.toml` if it exists, else the built-in configuration.
+    ///
+    /// # Errors
+    /// All errors of the configuration. A named file that cannot be read is one of them.
     pub fn load(
         explicit: Option<&Path>,
         env: Lookup<'_>,
     ) -> Result<(Config, ConfigOrigin), ConfigErrors> {
-        Config::survey(explicit, env).whole()
+        Config::survey(explicit, env).valid()
     }
 
-    /// [`Config::load`] for a reader that has more to find fault with: what could be read comes
-    /// with what is wrong.
+    /// As [`Config::load`], for a caller with further checks: returns what could be read and all
+    /// errors.
     pub fn survey(explicit: Option<&Path>, env: Lookup<'_>) -> Survey {
         Config::survey_beside(Path::new(""), explicit, env)
     }
 
-    /// [`Config::survey`] with another working directory.
+    /// As [`Config::survey`], with another working directory.
     fn survey_beside(directory: &Path, explicit: Option<&Path>, env: Lookup<'_>) -> Survey {
         let named = environment::Environment(env).get("LARDER_CONFIG");
         let origin = match (explicit, named) {
@@ -160,7 +164,7 @@ impl Config {
                 return nothing(origin, Place::Line(line), problem, "a file in UTF-8");
             }
         };
-        // Statements stand beside the file that names them, wherever the process was started.
+        // Statements stand beside the file, wherever the process was started.
         let folder = origin.path().and_then(Path::parent);
         let folder = folder.map(|folder| folder.join(STATEMENTS));
         let (config, errors) = Config::read(&text, &file, folder.as_deref(), env);
@@ -171,8 +175,11 @@ impl Config {
         }
     }
 
-    /// Reads a configuration from its text; `file` is what faults call it, and statements are looked for in `folder` before those
-    /// that ship with larder.
+    /// Reads a configuration from its text. `file` is its name in errors. Statements in `folder` go
+    /// before those that ship with larder.
+    ///
+    /// # Errors
+    /// All errors of the configuration.
     pub fn parse(
         text: &str,
         file: &str,
@@ -185,8 +192,8 @@ impl Config {
         }
     }
 
-    /// [`Config::parse`] that gives what it could read beside every fault: a value with a fault is
-    /// left out or at its default. Nothing where the text is no TOML.
+    /// As [`Config::parse`], but returns what could be read beside all errors. An invalid value is
+    /// left out or at its default. `None` if the text is not TOML.
     fn read(
         text: &str,
         file: &str,
@@ -235,28 +242,30 @@ impl Config {
     }
 }
 
-/// A configuration as far as it could be read, and everything that is wrong with it.
+/// A configuration as far as it could be read, and all its errors.
 #[derive(Clone, Debug)]
 pub struct Survey {
     /// Where it was found.
     pub origin: ConfigOrigin,
-    /// What could be read: a value with a fault is left out or at its default. `None`: nothing
-    /// could.
+    /// What could be read. An invalid value is left out or at its default. `None`: nothing.
     pub config: Option<Config>,
-    /// What is wrong; without a fault the configuration is valid.
+    /// All errors. Without one, the configuration is valid.
     pub errors: ConfigErrors,
 }
 
 impl Survey {
-    /// The configuration if it is valid as a whole, else what is wrong.
-    pub fn whole(self) -> Result<(Config, ConfigOrigin), ConfigErrors> {
+    /// The configuration, if it is valid.
+    ///
+    /// # Errors
+    /// All its errors.
+    pub fn valid(self) -> Result<(Config, ConfigOrigin), ConfigErrors> {
         match self.config {
             Some(config) if self.errors.errors.is_empty() => Ok((config, self.origin)),
             _ => Err(self.errors),
         }
     }
 
-    /// Whether its `[database]` could be read as it was meant, so that this database can be asked.
+    /// Whether its `[database]` is valid, so that the database can be asked.
     pub fn knows_its_database(&self) -> bool {
         let of_database = |error: &ConfigError| {
             error.key == "DATABASE_URL" || error.key.split('.').next() == Some("database")

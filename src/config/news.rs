@@ -1,4 +1,4 @@
-//! What a resource from the news aggregator may look like: it is loaded by category, and cut by source and by number.
+//! News resources: loaded by category, with views by source and by number.
 
 use super::params::Declared;
 use super::reader::{Setting, Table};
@@ -6,7 +6,7 @@ use super::wording::unknown;
 use crate::resource::{ParamKind, ParamValue, SourceSettings};
 use crate::source::NEWS_UPSTREAMS;
 
-/// The categories that both upstreams have.
+/// The categories of both upstreams.
 const CATEGORIES: [&str; 7] = [
     "business",
     "entertainment",
@@ -18,7 +18,7 @@ const CATEGORIES: [&str; 7] = [
 ];
 const PARAMS: [&str; 3] = ["category", "source", "limit"];
 
-/// The upstreams that `table`, a source, names; `None` where that has a fault.
+/// Reads the upstreams in `table`, a source. `None` if they are not valid.
 pub(super) fn source(table: &Table<'_>) -> Option<SourceSettings> {
     let news = table.need("news", "[\"newsapi\", \"guardian\"]")?;
     upstreams(&news).map(SourceSettings::News)
@@ -52,7 +52,7 @@ fn upstreams(news: &Setting<'_>) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// Judges the parameters of a resource from the news aggregator.
+/// Checks the parameters of a news resource.
 pub(super) fn judge(params: &mut [Declared<'_>]) {
     for param in params {
         let Declared {
@@ -73,7 +73,7 @@ pub(super) fn judge(params: &mut [Declared<'_>]) {
         };
         match (*name, &mut settings.kind, settings.view) {
             ("category", ParamKind::Text { one_of, .. }, false) => {
-                // Only where some were read: another fault of it is told already.
+                // If none was read, another error was reported already.
                 let items = value.inner("one_of").filter(|_| !one_of.is_empty());
                 let items = items.and_then(|value| value.list(""));
                 for item in items.unwrap_or_default() {

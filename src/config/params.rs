@@ -10,16 +10,16 @@ const TYPE_FORM: &str = "\"string\", \"integer\" or \"boolean\"";
 const NAME_FORM: &str = "a name of at most 64 letters, digits, \"_\" and \"-\", a letter first";
 const DEFAULT_MAX_LEN: usize = 200;
 
-/// A parameter as far as it could be read, and where it is declared.
+/// A parameter as far as it could be read, and its place.
 pub(super) struct Declared<'a> {
     pub(super) name: &'a str,
     pub(super) value: Setting<'a>,
     pub(super) view: bool,
-    /// `None` where it has a fault that leaves nothing to judge.
+    /// `None` if they are not valid.
     pub(super) settings: Option<ParamSettings>,
 }
 
-/// The parameters of `resource`, some of which its path has.
+/// Reads the parameters of `resource`. `in_path` are those of its path.
 pub(super) fn read<'a>(resource: &Table<'a>, in_path: &[&str]) -> Vec<Declared<'a>> {
     resource
         .table("params")
@@ -43,7 +43,7 @@ pub(super) fn read<'a>(resource: &Table<'a>, in_path: &[&str]) -> Vec<Declared<'
         .collect()
 }
 
-/// The values that `table` says something takes; `None` where it does not say, or has a fault.
+/// Reads the valid values that `table` declares. `None` if they are not valid.
 pub(super) fn kind_of(table: &Table<'_>) -> Option<ParamKind> {
     let name = table.need("type", TYPE_FORM).and_then(|value| {
         let text = value.text(TYPE_FORM)?;
@@ -102,7 +102,7 @@ fn param(name: &str, table: Table<'_>, in_path: bool) -> (bool, Option<ParamSett
     (view, settings)
 }
 
-/// Every limit is asked for whatever the type is, so that one of another type is told apart from one that does not exist.
+/// Reads every limit, whatever the type, so that a limit of another type is not an unknown key.
 fn kind(table: &Table<'_>, name: Option<&'static str>) -> Option<ParamKind> {
     let (one_of, pattern) = (table.get("one_of"), table.get("pattern"));
     let max_length = table.get("max_length");

@@ -1,11 +1,11 @@
 //! Paths of resources: `/users/{id}`.
 //!
-//! Refuses what could be read in two ways: a path that another resource has under other parameter names, and one that begins
-//! as larder's own routes do.
+//! An ambiguous path is an error: one that another resource has with other parameter names, and one
+//! that begins like a route of larder's own.
 
 use super::wording::quoted;
 
-/// What larder's own routes begin with.
+/// The first segments of larder's own routes.
 const OWN: [&str; 8] = [
     "cache",
     "dashboard",
@@ -19,7 +19,7 @@ const OWN: [&str; 8] = [
 
 const PATH_FORM: &str = "a path such as \"/articles\" or \"/users/{id}\"";
 
-/// Letters and digits, then `_` and `-` too: names of resources and parameters, which stand in keys without being escaped.
+/// Whether it is a valid name of a resource or parameter. Names stand in keys without escapes.
 pub(super) fn is_name(name: &str) -> bool {
     name.len() <= 64
         && name.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -28,7 +28,7 @@ pub(super) fn is_name(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
-/// The parameter that a segment is, if it is one.
+/// The name of the parameter, if the segment is one.
 fn param(segment: &str) -> Option<&str> {
     segment
         .strip_prefix('{')?
@@ -36,7 +36,7 @@ fn param(segment: &str) -> Option<&str> {
         .filter(|name| is_name(name))
 }
 
-/// The names of the path's parameters; or what is wrong with the path, and what would be valid.
+/// The names of the path's parameters. Or what is wrong with the path, and what would be valid.
 pub(super) fn params(path: &str) -> Result<Vec<&str>, (String, String)> {
     let wrong = |why: &str| Err((format!("is {}{why}", quoted(path)), PATH_FORM.to_owned()));
     let Some(rest) = path.strip_prefix('/') else {
@@ -82,7 +82,7 @@ pub(super) fn params(path: &str) -> Result<Vec<&str>, (String, String)> {
     Ok(names)
 }
 
-/// What two paths have in common if one request could mean either of them.
+/// The path without the names of its parameters. Two paths of one shape match the same requests.
 pub(super) fn shape(path: &str) -> String {
     path.split('/')
         .map(|segment| {

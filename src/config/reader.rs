@@ -1,7 +1,8 @@
 //! Reads a TOML document key by key, and collects its errors instead of stopping at the first.
 //!
-//! Invariant: when a table is closed, every key that was not read is an error. So the code that reads
-//! a table is the only list of its keys. A key that was renamed is an error that names the new one.
+//! Invariant: when a table is closed, every key that was not read is an error. So the code that
+//! reads a table is the only list of its keys. A key that was renamed is an error that names the
+//! new one.
 
 use std::borrow::Cow;
 use std::cell::RefCell;

@@ -1,4 +1,4 @@
-//! The faults of a document, collected while it is read; and those of what is no document at all.
+//! The errors of a document, collected while it is read, and those of a text that is not TOML.
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -7,13 +7,12 @@ use toml::de::DeTable;
 
 use super::error::{ConfigError, Place};
 
-/// Faults that are told of one file. A file with more is no configuration, and to judge the rest of
-/// it would take as long as it is large.
+/// Errors of one file, at most. With more, the rest of the file is not checked.
 const MOST: usize = 200;
 
-/// The faults found so far, and where in the file they are.
+/// The errors so far, and the lines of the file.
 pub(super) struct Report {
-    /// Where each line begins.
+    /// The byte at which each line begins.
     lines: Vec<usize>,
     errors: RefCell<Vec<ConfigError>>,
 }
@@ -27,12 +26,12 @@ impl Report {
         }
     }
 
-    /// The line that `at` is in.
+    /// The line of the byte `at`.
     pub(super) fn line(&self, at: usize) -> usize {
         self.lines.partition_point(|begin| *begin <= at)
     }
 
-    /// A fault of `key`, in the line of the byte `at`.
+    /// Adds an error of `key`, at the line of the byte `at`.
     pub(super) fn fault(&self, at: usize, key: &str, problem: impl Display, valid: impl Display) {
         self.push(Place::Line(self.line(at)), key, problem, valid);
     }
@@ -48,22 +47,22 @@ impl Report {
         }
     }
 
-    /// Whether no further fault will be told, so that nothing more need be looked at.
+    /// Whether no further error will be added, so that the caller can stop.
     pub(super) fn is_full(&self) -> bool {
         self.errors.borrow().len() >= MOST
     }
 
-    /// A fault of the variable `name`.
+    /// Adds an error of the variable `name`.
     pub(super) fn environment(&self, name: &str, problem: impl Display, valid: impl Display) {
         self.push(Place::Environment, name, problem, valid);
     }
 
-    /// All faults, in the order of the file.
+    /// All errors, in the order of the file.
     pub(super) fn into_errors(self) -> Vec<ConfigError> {
         let mut errors = self.errors.into_inner();
         let is_full = errors.len() >= MOST;
         errors.sort_by_key(|error| error.place.order());
-        // What several resources share is read for each of them.
+        // A table that several resources share is read for each of them.
         errors.dedup();
         if is_full {
             errors.insert(0, too_many());
@@ -81,7 +80,10 @@ fn too_many() -> ConfigError {
     }
 }
 
-/// A document that is no TOML: its first fault on each line.
+/// Parses a document.
+///
+/// # Errors
+/// The first error of each line, if it is not TOML.
 pub(super) fn parse_document<'t>(
     text: &'t str,
 ) -> Result<toml::Spanned<DeTable<'t>>, Vec<ConfigError>> {
@@ -101,7 +103,7 @@ pub(super) fn parse_document<'t>(
     found.dedup_by_key(|(line, _, _)| *line);
     let is_full = found.len() >= MOST;
     found.truncate(MOST);
-    let told = found.into_iter().map(|(line, at, message)| {
+    let errors = found.into_iter().map(|(line, at, message)| {
         let start = report.lines.get(line - 1).copied().unwrap_or_default();
         let before = text.get(start..at).unwrap_or_default();
         ConfigError {
@@ -111,5 +113,5 @@ pub(super) fn parse_document<'t>(
             valid: String::new(),
         }
     });
-    Err(is_full.then(too_many).into_iter().chain(told).collect())
+    Err(is_full.then(too_many).into_iter().chain(errors).collect())
 }

@@ -1,4 +1,4 @@
-//! The resources that an operator declares.
+//! The resources of a configuration.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use larder_cache::{Policy, StaleRules};
 
 const TTL_FORM: &str = "{ memory = \"30s\", redis = \"5m\" }";
 const UNKNOWN_FORM: &str = "\"ignore\" or \"refuse\"";
-/// How long it is remembered that there is no value, where the file does not say.
+/// The default TTL of an absent value.
 const ABSENT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;
 
-/// Every declared resource, in the order of the file.
+/// Reads all resources, in the order of the file.
 pub(super) fn read(root: &Table<'_>, context: Context<'_>) -> Vec<ResourceSettings> {
     let mut taken = HashMap::new();
     let mut resources = Vec::new();
@@ -46,13 +46,13 @@ pub(super) fn read(root: &Table<'_>, context: Context<'_>) -> Vec<ResourceSettin
     resources
 }
 
-/// A path that a resource has.
+/// A path of a resource.
 struct Taken {
     path: String,
     resource: String,
 }
 
-/// The paths that resources have, by their shapes.
+/// The paths of all resources so far, by their shapes.
 type AllTaken = HashMap<String, Taken>;
 
 fn resource(
@@ -91,7 +91,7 @@ fn resource(
         );
     }
     let policy = match place.as_ref().and_then(source::kind) {
-        // What it takes from its parts, once all resources are read.
+        // The rest is derived from its parts, after all resources are read.
         Some("parts") => composite::policy(&table),
         Some("http") => http::kept(policy(&table, true)),
         _ if place.is_none() && is_written => Policy::default(),
@@ -107,7 +107,7 @@ fn resource(
         })
     });
     table.close();
-    // What else it declares is looked at all the same: its statements, by the database.
+    // The writes are kept, so that the database can check their statements.
     if place.is_some() && source.is_none() && writes.is_empty() {
         return None;
     }
@@ -125,7 +125,7 @@ fn resource(
     })
 }
 
-/// The path, and its parameters.
+/// Reads the path and the names of its parameters.
 fn path<'a>(name: &str, table: &Table<'a>, taken: &mut AllTaken) -> (Option<String>, Vec<&'a str>) {
     let Some((value, path)) = table
         .get("path")
@@ -157,10 +157,10 @@ fn path<'a>(name: &str, table: &Table<'a>, taken: &mut AllTaken) -> (Option<Stri
     (Some(path.to_owned()), in_path)
 }
 
-/// `may_ask`: the source itself can say how long its values are fresh.
-fn policy(resource: &Table<'_>, may_ask: bool) -> Policy {
+/// Reads the policy. `by_upstream`: `ttl = "upstream"` is allowed.
+fn policy(resource: &Table<'_>, by_upstream: bool) -> Policy {
     let [memory, redis, absent] = match resource.need("ttl", TTL_FORM) {
-        Some(value) if may_ask && value.as_text().is_some() => http::ttl_of_upstream(&value),
+        Some(value) if by_upstream && value.as_text().is_some() => http::ttl_of_upstream(&value),
         Some(value) if value.as_text().is_some() => {
             value.wrong(TTL_FORM);
             [None; 3]
@@ -191,11 +191,11 @@ fn policy(resource: &Table<'_>, may_ask: bool) -> Policy {
     }
     table.close();
     let disconnected_ttl = resource.get("disconnected_ttl").and_then(|value| {
-        let blind = value.duration()?;
-        if let Some(memory) = memory.filter(|memory| blind > *memory) {
+        let ttl = value.duration()?;
+        if let Some(memory) = memory.filter(|memory| ttl > *memory) {
             exceeds(&value, "ttl.memory", memory);
         }
-        Some(blind)
+        Some(ttl)
     });
     Policy {
         memory: memory.unwrap_or_default(),
@@ -208,7 +208,7 @@ fn policy(resource: &Table<'_>, may_ask: bool) -> Policy {
     }
 }
 
-/// Reports that `value` is longer than `other`, which it may not exceed.
+/// Reports that `value` exceeds `other`, which is its limit.
 fn exceeds(value: &Setting<'_>, other: &str, limit: Duration) {
     value.fault(
         format!(
@@ -220,7 +220,7 @@ fn exceeds(value: &Setting<'_>, other: &str, limit: Duration) {
     );
 }
 
-/// The TTLs of memory, Redis and absence.
+/// Reads the TTLs of memory, Redis and absent values.
 fn ttl(table: Table<'_>) -> [Option<Duration>; 3] {
     let value = table.need("memory", "\"30s\", or \"0s\" for not in memory");
     let memory = value.as_ref().and_then(Setting::duration);

@@ -21,8 +21,8 @@ macro_rules! compare {
 }
 
 impl Config {
-    /// What changed from `self` to `new` and requires a restart: keys, variables, and upstreams as a
-    /// whole. The resources and `auth.rate` are taken over at once.
+    /// What changed from `self` to `new` and requires a restart: keys, variables, and upstreams as
+    /// a whole. The resources and `auth.rate` are taken over at once.
     #[rustfmt::skip]
     pub fn changes_needing_restart(&self, new: &Config) -> Vec<String> {
         let mut changed = Vec::new();

@@ -1,6 +1,6 @@
-//! The sections about larder itself: server, memory, Redis, coherence, database, keys.
+//! The sections about larder itself: server, memory, Redis, coherence, database, API keys.
 //!
-//! What the environment overrides is not looked at in the file, beyond that its key is a known one.
+//! If the environment overrides a key, its value in the file is not checked.
 
 use std::time::Duration;
 
@@ -17,21 +17,21 @@ use larder_cache::{CoherenceSettings, Eviction, LoadSettings, MemorySettings, Re
 pub struct ServerSettings {
     /// Host and port to listen on.
     pub bind: String,
-    /// Threads that answer; zero: one per core.
+    /// Worker threads. Zero: one per core.
     pub workers: usize,
-    /// How long connections are still taken after the signal to stop.
+    /// How long connections are still accepted after the signal to stop.
     pub drain_delay: Duration,
-    /// How long requests in flight may take after that.
+    /// How long requests may take after that.
     pub shutdown_grace: Duration,
-    /// Connections at one time; zero: what the descriptors allow.
+    /// Connections at one time, at most. Zero: as many as file descriptors allow.
     pub max_connections: usize,
-    /// Connections from one address at one time; zero: no bound of its own.
+    /// Connections from one address at one time, at most. Zero: no limit.
     pub max_connections_per_address: usize,
-    /// How long the head of each request may take to come.
+    /// How long the head of a request may take.
     pub head_timeout: Duration,
-    /// How long the body of a request may take to come.
+    /// How long the body of a request may take.
     pub body_timeout: Duration,
-    /// How long a client may take nothing of its answer.
+    /// How long a client may read nothing of its answer.
     pub progress_timeout: Duration,
 }
 
@@ -51,14 +51,14 @@ impl Default for ServerSettings {
     }
 }
 
-/// Who may ask, and how often.
+/// Who may send requests, and how many.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthSettings {
-    /// Resources that are not public need a key.
+    /// Whether resources that are not public require a key.
     pub required: bool,
-    /// The rate of keys that name none.
+    /// The rate of keys without one of their own.
     pub rate: Rate,
-    /// An admin key without a rate limit, beside those of the database.
+    /// An admin key beside those of the database. It has no rate limit.
     pub admin_key: Option<Secret>,
 }
 
@@ -75,7 +75,7 @@ impl Default for AuthSettings {
     }
 }
 
-/// How long the server waits for a client, at least and at most.
+/// The limits of timeouts for clients.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -163,7 +163,7 @@ pub(super) fn memory(root: &Table<'_>) -> MemorySettings {
     }
 }
 
-/// The URL at `table.url`, or the one of the variable, which wins.
+/// Reads the URL in the variable, or else at `table.url`.
 fn url(
     table: &Table<'_>,
     env: Environment<'_>,
@@ -199,7 +199,7 @@ pub(super) fn redis(root: &Table<'_>, env: Environment<'_>) -> RedisSettings {
     let prefix = table.get("prefix").and_then(|value| {
         value.parse(PREFIX_FORM, |text| {
             let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
-            // Braces above all: in a cluster they would choose the slot.
+            // Braces are not allowed: in a cluster they would choose the slot.
             ((1..=64).contains(&text.len()) && text.bytes().all(plain)).then(|| text.to_owned())
         })
     });
@@ -222,7 +222,7 @@ pub(super) fn redis(root: &Table<'_>, env: Environment<'_>) -> RedisSettings {
 pub(super) fn coherence(root: &Table<'_>) -> CoherenceSettings {
     let table = root.table("coherence");
     let default = CoherenceSettings::default();
-    // Four pings go into one max_staleness: below 20 ms the pings would be the load.
+    // There are four pings in one max_staleness. Below 20 ms they would be a load themselves.
     let max_staleness = table.get("max_staleness").and_then(|value| {
         value.duration_within(Duration::from_millis(20)..=Duration::from_secs(3600))
     });

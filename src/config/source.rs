@@ -1,4 +1,4 @@
-//! Where a resource's value comes from, of whichever kind.
+//! The sources of resources, of any kind.
 
 use std::path::Path;
 
@@ -14,17 +14,17 @@ pub(super) const FORM: &str = "{ news = [\"newsapi\", \"guardian\"] }, { sql = \
 const KINDS: [&str; 4] = ["news", "sql", "http", "parts"];
 pub(super) const SQL_FORM: &str = "the name of a file in sql/queries, without its \".sql\", that holds one statement which reads or writes rows";
 
-/// Where statements are looked for.
+/// Where to find statements.
 #[derive(Clone, Copy)]
 pub(super) struct Statements<'p> {
-    /// The operator's own; the ones that ship with larder come after these.
+    /// The operator's own statements. They go before those that ship with larder.
     pub(super) folder: Option<&'p Path>,
-    /// Which database they are for.
+    /// The database that runs them.
     pub(super) kind: DatabaseKind,
 }
 
 impl Statements<'_> {
-    /// The statement that `value` names; reports why there is none.
+    /// The statement that `value` names. Reports an error if there is none.
     pub(super) fn find(&self, value: &Setting<'_>) -> Option<Query> {
         let name = value.text(SQL_FORM)?;
         match load_query(self.folder, name, self.kind) {
@@ -37,20 +37,20 @@ impl Statements<'_> {
     }
 }
 
-/// What a source is read with besides.
+/// What sources need beside their own table.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'c> {
     pub(super) statements: Statements<'c>,
     pub(super) apis: Apis<'c, 'c>,
 }
 
-/// The kind of source that `value` declares, if it is of one alone; whatever else is wrong with it.
+/// The kind of the source `value`, if it has exactly one, even if it is not valid.
 pub(super) fn kind(value: &Setting<'_>) -> Option<&'static str> {
     let mut kinds = KINDS.into_iter().filter(|kind| value.inner(kind).is_some());
     kinds.next().filter(|_| kinds.next().is_none())
 }
 
-/// The source that `value` declares for `resource`, which is called `name`; `None` where it has a fault.
+/// Reads the source `value` of `resource`, whose name is `name`. `None` if it is not valid.
 pub(super) fn read(
     value: &Setting<'_>,
     resource: &Table<'_>,
@@ -105,7 +105,7 @@ pub(super) fn read(
     source
 }
 
-/// Only the news know how to cut a view from what is loaded.
+/// Reports views of a source that has none. Only news has views.
 fn no_views(params: &[Declared<'_>], kind: &str) {
     for param in params.iter().filter(|param| param.view) {
         param.value.fault(

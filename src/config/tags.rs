@@ -1,4 +1,4 @@
-//! Tags: the names by which entries are invalidated.
+//! Tags of resources.
 
 use super::params::Declared;
 use super::reader::{Setting, Table};
@@ -6,7 +6,7 @@ use crate::resource::TagTemplate;
 
 const FORM: &str = "a tag such as \"articles\" or \"category:{category}\", without spaces";
 
-/// The tags of a resource with these parameters.
+/// Reads the tags of a resource with these parameters.
 pub(super) fn read(resource: &Table<'_>, params: &[Declared<'_>]) -> Vec<TagTemplate> {
     let Some(value) = resource.get("tags") else {
         return Vec::new();
@@ -19,7 +19,7 @@ pub(super) fn read(resource: &Table<'_>, params: &[Declared<'_>]) -> Vec<TagTemp
     let judge = |item: &Setting<'_>, tag: &TagTemplate| {
         for name in tag.params().filter(|name| !keyed.contains(name)) {
             let why = if params.iter().any(|param| param.name == name) {
-                "a view, so no part of what is invalidated"
+                "a view, which no tag can have"
             } else {
                 "not a parameter of this resource"
             };
@@ -32,7 +32,7 @@ pub(super) fn read(resource: &Table<'_>, params: &[Declared<'_>]) -> Vec<TagTemp
     each(&value, judge)
 }
 
-/// A list of tags whose places may be anything.
+/// Reads a list of tags, whose places may have any names.
 pub(super) fn list(value: &Setting<'_>) -> Vec<TagTemplate> {
     each(value, |_, _| {})
 }

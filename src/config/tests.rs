@@ -421,7 +421,7 @@ write.PUT = { sql = "user_update" }
         "44: resource.articles.ttl.abscent: is an unknown key, did you mean \"absent\"?; valid: absent, memory, redis",
         "45: resource.articles.stale.while_revalidate: is \"1d\", longer than stale.if_error \"1m\"; valid: at most stale.if_error",
         "46: resource.articles.soft_timeout: is \"0s\"; valid: a duration such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"1d\", of at least 1ms",
-        "49: resource.articles.tags: has \"source:{source}\", but source is a view, so no part of what is invalidated; valid: a tag with no other parameters than category, page",
+        "49: resource.articles.tags: has \"source:{source}\", but source is a view, which no tag can have; valid: a tag with no other parameters than category, page",
         "50: resource.articles.tags: has \"x:{nothing}\", but nothing is not a parameter of this resource; valid: a tag with no other parameters than category, page",
         "53: resource.user.params.id: is missing, but the path has it; valid: id = { type = \"string\" }",
         "55: resource.user.source.sql: names :id, which is not a parameter of this resource; valid: a statement without parameters, or params that declare them",
@@ -493,7 +493,7 @@ fn the_file_is_looked_for_in_order() {
             let env = env.filter(|_| name == "LARDER_CONFIG")?;
             Some(env.to_str().unwrap().to_owned())
         })
-        .whole()
+        .valid()
         .map(|(config, origin)| (config.server.workers, origin))
     };
     let (_, origin) = load(None, None).unwrap();

@@ -1,4 +1,4 @@
-//! The upstreams: where each one is, its key, how long it may take and how often it may be asked.
+//! Upstreams: address, key, timeout, quota.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::resource::{ResourceSettings, SourceSettings};
 use crate::source::{HttpUpstreamSettings, NEWS_UPSTREAMS, UpstreamSettings};
 use crate::template::is_variable_name;
 
-/// Every news upstream, whether or not the file names it. Reports every other one that none of `resources` asks.
+/// Reads all news upstreams, whether or not the file names them. Reports every other upstream that
+/// none of `resources` uses.
 pub(super) fn read(
     root: &Table<'_>,
     env: Environment<'_>,
@@ -52,7 +53,7 @@ fn upstream(table: Table<'_>, default: UpstreamSettings, env: Environment<'_>) -
     let key_env = table.get("key_env").and_then(|value| {
         let name = value.as_text().filter(|name| is_variable_name(name));
         if name.is_none() {
-            // Not shown: it may be the key itself, pasted in the wrong place.
+            // The value is not shown: it may be the key by mistake.
             value.fault(
                 "is not a valid name of an environment variable",
                 format!("{:?}, with the key in that variable", default.key_env),
@@ -80,7 +81,7 @@ fn upstream(table: Table<'_>, default: UpstreamSettings, env: Environment<'_>) -
     settings
 }
 
-/// The upstream `name` of HTTP sources, by default where the file does not name it.
+/// Reads the upstream `name` of HTTP sources. It has its defaults if the file does not name it.
 pub(super) fn http(root: &Table<'_>, name: &str) -> HttpUpstreamSettings {
     let default = HttpUpstreamSettings::new(name);
     let found = root
@@ -103,7 +104,7 @@ pub(super) fn http(root: &Table<'_>, name: &str) -> HttpUpstreamSettings {
     settings
 }
 
-/// The longest that the upstream's own word can keep it from being asked.
+/// Reads the longest pause that the upstream's own answer can cause.
 fn max_pause(table: &Table<'_>) -> Option<Duration> {
     const LEAST: Duration = Duration::from_secs(1);
     const MOST: Duration = Duration::from_secs(86_400);

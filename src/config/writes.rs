@@ -1,4 +1,4 @@
-//! How a resource is written.
+//! The writes of resources.
 
 use super::params;
 use super::reader::Table;
@@ -11,7 +11,7 @@ const WRITE_FORM: &str = "{ sql = \"user_update\", invalidates = [\"user:{id}\"]
 const LOCATION_FORM: &str =
     "a path such as \"/users/{id}\", whose places are columns that the statement returns";
 
-/// Every write that `resource` declares; `in_path` are the parameters of its path.
+/// Reads the writes of `resource`. `in_path` are the parameters of its path.
 pub(super) fn read(
     resource: &Table<'_>,
     in_path: &[&str],
@@ -79,7 +79,7 @@ fn write(
     })
 }
 
-/// What is known of fields of the body: the same as of parameters, but that a field is there unless it need not be.
+/// Reads the fields of the body. They are declared like parameters, but are required by default.
 fn fields(table: &Table<'_>, in_path: &[&str]) -> Vec<FieldSettings> {
     let section = table.table("fields");
     let mut fields = Vec::new();

@@ -125,8 +125,8 @@ impl Work {
     }
 }
 
-/// The archive's category for articles that the sandbox invented for `category`. They are kept apart
-/// from real news.
+/// The archive's category for articles that the sandbox invented for `category`. They are kept
+/// apart from real news.
 pub(super) fn sandbox_category(category: &str) -> String {
     format!("sandbox:{category}")
 }

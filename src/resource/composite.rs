@@ -158,7 +158,8 @@ pub(super) fn joined<'p>(
     Some(Some(json))
 }
 
-/// The members of an object in their order. Each value is its JSON text, so numbers keep every digit.
+/// The members of an object in their order. Each value is its JSON text, so numbers keep every
+/// digit.
 struct Members(Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Members {

@@ -46,8 +46,8 @@ impl From<String> for Unbuilt {
 }
 
 impl Resources {
-    /// Builds the resources of these settings over `sources`. A resource that `before` has too keeps
-    /// its counters. Blocks: asks the database to describe each statement.
+    /// Builds the resources of these settings over `sources`. A resource that `before` has too
+    /// keeps its counters. Blocks: asks the database to describe each statement.
     ///
     /// # Errors
     /// [`Unbuilt::Statements`]: the database refuses a statement, or the statement does not fit its

@@ -1,12 +1,11 @@
-//! Seals: what tells two secrets apart, and from which neither can be recovered.
+//! Seals: short hashes that distinguish secrets, and from which no secret can be recovered.
 //!
-//! What an upstream gives can depend on whose key it is asked with, so the key is part of what
-//! makes a value, and that stands in the keys of Redis. Whoever reads those must not learn the
-//! secret from it. A seal is 32 bits of a slow hash (PBKDF2, RFC 8018, over HMAC-SHA-256). That is
-//! far less than a key generated at random holds, so countless others have the same seal, and no
-//! effort finds the right one. A secret that a person thought of could be found by guessing, at the
-//! cost of the rounds for each guess. The hash has no key of its own, since the configuration is
-//! all that replicas of one Redis must have in common.
+//! An upstream's answer can depend on the API key, so the key is part of a value's fingerprint, and
+//! fingerprints stand in the keys of Redis. A reader of those keys must not learn the secret. A
+//! seal is 32 bits of a slow hash (PBKDF2, RFC 8018, with HMAC-SHA-256). A random API key has far
+//! more bits, so countless other keys have the same seal, and no effort finds the right one. A
+//! secret that a person chose could be guessed, and each guess costs all the rounds. The hash has
+//! no key of its own, because replicas of one Redis share nothing but the configuration.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,10 +15,10 @@ use ring::pbkdf2;
 
 /// Rounds of the hash: some milliseconds.
 const ROUNDS: NonZeroU32 = NonZeroU32::MIN.saturating_add(4095);
-/// The same in every larder: replicas have to come to the same seal.
+/// The same in every larder, so that all replicas compute the same seal.
 const SALT: &[u8] = b"larder: what an upstream is asked with";
 
-/// The seals of one configuration. Each secret is hashed once, however many resources use it.
+/// The seals of one configuration. Each secret is hashed only once.
 #[derive(Default)]
 pub(super) struct Seals(RefCell<HashMap<String, u32>>);
 
@@ -49,8 +48,8 @@ mod tests {
         let seal = seals.of("a key");
         assert_eq!((seals.of("a key"), others.of("a key")), (seal, seal));
         assert_ne!(seals.of("another key"), seal);
-        // As another implementation has it: replicas of two versions share what they have from one
-        // upstream.
+        // Computed by another implementation. It must not change: replicas of two versions share
+        // values.
         assert_eq!(seal, 1_044_273_329);
     }
 }

@@ -228,7 +228,8 @@ impl ParamKind {
             && pattern.is_none_or(|pattern| pattern.is_match(text))
     }
 
-    /// Whether `value` is valid for this kind. Compiles the pattern, so it is for configuration only.
+    /// Whether `value` is valid for this kind. Compiles the pattern, so it is for configuration
+    /// only.
     pub fn accepts(&self, value: &ParamValue) -> bool {
         match (self, value) {
             (ParamKind::Text { .. }, ParamValue::Text(text)) => self

@@ -1,23 +1,23 @@
-//! Whether the statements of a configuration fit the database: what only the database can tell.
+//! Checks of statements that need the database.
 
 use crate::database::{DatabaseError, Description, Query};
 
 use super::settings::{ParamKind, ParamSettings, ResourceSettings, SourceSettings, WriteSettings};
 
-/// A statement that the database does not take, or that does not give what is declared around it.
+/// A statement that the database refuses, or that does not fit its declaration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatementFault {
-    /// The line of the configuration that names it.
+    /// The line of the configuration.
     pub line: usize,
-    /// The key of the configuration: `resource.user.source.sql`.
+    /// The key of the configuration, such as `resource.user.source.sql`.
     pub key: String,
     /// What is wrong.
     pub problem: String,
-    /// What would be right.
+    /// What would be valid.
     pub valid: String,
 }
 
-/// Every statement that `resources` name, in their order.
+/// All statements of `resources`, in their order.
 pub fn statements(resources: &[ResourceSettings]) -> Vec<&Query> {
     let mut all: Vec<&Query> = Vec::new();
     for resource in resources {
@@ -29,8 +29,8 @@ pub fn statements(resources: &[ResourceSettings]) -> Vec<&Query> {
     all
 }
 
-/// What is wrong with the statements of `resources`, of which `described` says, in the order of [`statements`], what the database
-/// makes of each.
+/// The faults in the statements of `resources`. `described` has the database's description of each,
+/// in the order of [`statements`].
 pub fn statement_faults(
     resources: &[ResourceSettings],
     described: &[Result<Description, DatabaseError>],
@@ -81,8 +81,7 @@ fn reads(found: &Result<Description, DatabaseError>) -> Option<(String, String)>
     Some((problem, valid.to_owned()))
 }
 
-/// What is wrong with each of `params` that no request can give in a form that its place in the
-/// statement takes.
+/// The faults of those `params` whose declared type never fits their place in the statement.
 fn unfit<'a>(
     params: impl IntoIterator<Item = &'a ParamSettings>,
     description: &Description,
@@ -90,13 +89,13 @@ fn unfit<'a>(
     let wrong = |param: &ParamSettings| {
         let name = &param.name;
         let mut places = description.parameters.iter();
-        let (_, wanted) = places.find(|(known, _)| known == name)?;
+        let (_, expected) = places.find(|(known, _)| known == name)?;
         let (kind, fits) = match &param.kind {
             ParamKind::Text { .. } => ("string", true),
-            ParamKind::Integer { .. } => ("integer", !NO_NUMBERS.contains(&wanted.as_str())),
-            ParamKind::Boolean => ("boolean", BOOLEANS.contains(&wanted.as_str())),
+            ParamKind::Integer { .. } => ("integer", !NO_NUMBERS.contains(&expected.as_str())),
+            ParamKind::Boolean => ("boolean", BOOLEANS.contains(&expected.as_str())),
         };
-        let valid = match wanted.strip_suffix("[]") {
+        let valid = match expected.strip_suffix("[]") {
             Some(element) => format!(
                 "string_to_array(:{name}, ',')::{element}[] in the statement and {name} of type \"string\", which a request gives as {name}=1,2"
             ),
@@ -105,7 +104,7 @@ fn unfit<'a>(
         };
         Some((
             format!(
-                "needs :{name} as {wanted}, but {name} is declared as {kind:?}, which never fits"
+                "needs :{name} as {expected}, but {name} is declared as {kind:?}, which never fits"
             ),
             valid,
         ))
@@ -113,7 +112,7 @@ fn unfit<'a>(
     params.into_iter().filter_map(wrong).collect()
 }
 
-/// Types of Postgres that no whole number is read as.
+/// Types of Postgres that accept no whole number.
 const NO_NUMBERS: [&str; 15] = [
     "bool",
     "uuid",
@@ -132,7 +131,7 @@ const NO_NUMBERS: [&str; 15] = [
     "bytea",
 ];
 
-/// Types that true and false are read as.
+/// Types that accept `true` and `false`.
 const BOOLEANS: [&str; 4] = ["any", "bool", "json", "jsonb"];
 
 fn writes(
@@ -149,12 +148,12 @@ fn writes(
         }
     };
     let params = resource.params.iter().map(|param| param.name.as_str());
-    let given = write.query.parameters().iter().map(String::as_str);
+    let fields = write.query.parameters().iter().map(String::as_str);
     let columns = description.columns.iter().map(String::as_str);
-    let mut known: Vec<&str> = params.chain(given).chain(columns).collect();
+    let mut known: Vec<&str> = params.chain(fields).chain(columns).collect();
     known.sort_unstable();
     known.dedup();
-    // What is no parameter of the path may come from the body, as any JSON.
+    // Only parameters of the path have a declared type. Any other may come from the body.
     let params = resource.params.iter();
     let of_path = params.filter(|param| resource.has_in_path(&param.name));
     let unfit = unfit(of_path, description).into_iter();

@@ -61,8 +61,8 @@ impl TagTemplate {
         Ok(TagTemplate { pieces })
     }
 
-    /// The tag with the text that `text_of` gives for each place. Texts are escaped, so no value can
-    /// make another tag. `None` leaves a place empty, which no value does.
+    /// The tag with the text that `text_of` gives for each place. Texts are escaped, so no value
+    /// can make another tag. `None` leaves a place empty, which no value does.
     pub fn render(&self, text_of: impl Fn(&str) -> Option<String>) -> Tag {
         let mut text = String::new();
         for piece in &self.pieces {

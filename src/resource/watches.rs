@@ -1,12 +1,12 @@
-//! Whether watched tables and resources make the same tags. If a watched column and the parameter
-//! at its place in a resource's tag have different texts, the watch misses entries.
+//! Checks that watched tables and resources make the same tags. If a watched column and the
+//! parameter at its place in a resource's tag have different texts, the watch misses entries.
 
 use crate::database::{DatabaseError, Description, Watch};
 
 use super::settings::{ParamKind, ParamSettings, ResourceSettings, SourceSettings};
 use super::tag::TagTemplate;
 
-/// What an operator should know of the watches, in whole sentences. `described` is in the order of
+/// Warnings about the watches, as sentences. `described` is in the order of
 /// [`statements`](super::statements()).
 pub fn watch_warnings(
     resources: &[ResourceSettings],
@@ -58,11 +58,11 @@ fn mismatch(
     for (place, param) in template.places_beside(tag)? {
         let column = watch.columns.iter().find(|column| column.name == place)?;
         let param = resource.params.iter().find(|known| known.name == param)?;
-        let (kind, taken) = (
+        let (kind, expected) = (
             kind_of_column(column.kind.as_deref()?),
             kind_of_param(param, described),
         );
-        if taken.is_some_and(|taken| taken != kind) {
+        if expected.is_some_and(|expected| expected != kind) {
             return Some(format!(
                 "resource {} may stay stale when table {} changes: its tag {tag} takes the parameter {} as {}, but in the watch {:?} \
                  the column {place} has the type {}. Use the same type in the statement, or declare a pattern that allows \
@@ -70,7 +70,7 @@ fn mismatch(
                 resource.name,
                 watch.table,
                 param.name,
-                taken.unwrap_or_default(),
+                expected.unwrap_or_default(),
                 watch.template,
                 column.of_type.as_deref().unwrap_or_default(),
             ));
@@ -79,8 +79,7 @@ fn mismatch(
     None
 }
 
-/// The kinds of columns that have one text for one value have one name here, as [`Canonical::kind`]
-/// has it.
+/// One name for all kinds of columns with the same canonical texts, as in [`Canonical::kind`].
 fn kind_of_column(kind: &str) -> &str {
     match kind {
         "int2" | "int4" | "int8" | "oid" | "numeric" => "number",
@@ -91,7 +90,7 @@ fn kind_of_column(kind: &str) -> &str {
     }
 }
 
-/// How the values of a parameter become canonical; `None` where it has one spelling in any case.
+/// How the values of a parameter become canonical. `None` if each value has only one spelling.
 fn kind_of_param<'d>(param: &ParamSettings, described: &[&'d Description]) -> Option<&'d str> {
     let of_statement = described.iter().find_map(|description| {
         let names = description.parameters.iter().map(|(name, _)| name);
@@ -101,7 +100,7 @@ fn kind_of_param<'d>(param: &ParamSettings, described: &[&'d Description]) -> Op
     let kind = of_statement.map(|(_, canonical)| canonical.kind());
     match (&param.kind, kind) {
         (ParamKind::Integer { .. } | ParamKind::Boolean, None | Some("text")) => None,
-        // It has its own text in its tags, too.
+        // Its tags have its own text too.
         (_, Some("opaque")) => None,
         (
             ParamKind::Text {

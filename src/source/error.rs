@@ -1,4 +1,5 @@
-//! Why a source gave nothing, split by what the caller does next, in words that name no secret.
+//! Why a source gave no value. The variants are split by what the caller does next, and no text
+//! shows a secret.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,31 +8,31 @@ use crate::quantity::format_duration;
 use larder_cache::LoadError;
 use larder_cache::Secret;
 
-/// How much of an upstream's own words is passed on, in characters.
-const LONGEST_WORDS: usize = 200;
+/// The longest text of an upstream that is passed on, in characters.
+const LONGEST: usize = 200;
 
-/// A source that gave nothing. Its text is for logs and for answers alike.
+/// Why a source gave no value. Its text is for logs and for responses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceError {
-    /// Nothing whole came before the deadline.
+    /// Timed out: no complete answer came before the deadline.
     TooSlow(String),
-    /// Its quota is spent by the books that are kept here; it was not asked.
+    /// Its quota is spent, as this process and Redis count it. It was not called.
     Spent {
-        /// Which source.
+        /// The source.
         what: String,
-        /// How long until it may be asked again.
+        /// How long until it may be called again.
         retry_after: Duration,
     },
-    /// It asks to be left alone for a while, as a 429 does.
+    /// It answered that it must not be called for a while, such as with 429.
     Paused {
-        /// Which source, its status, and its own words if it gave any.
+        /// The source, its status, and its own message if it has one.
         what: String,
-        /// How long until it may be asked again.
+        /// How long until it may be called again.
         retry_after: Duration,
-        /// Whether that is so for all that it is asked for, or for this one thing.
+        /// Whether that holds for every call to the source, or for this value only.
         whole_source: bool,
     },
-    /// It cannot be reached, refused, or answered what is no value.
+    /// It could not be reached, refused, or answered with something that is not a value.
     Failed(String),
 }
 
@@ -40,19 +41,27 @@ impl fmt::Display for SourceError {
         match self {
             SourceError::TooSlow(what) | SourceError::Failed(what) => f.write_str(what),
             SourceError::Spent { what, retry_after } => {
-                write!(f, "{what}: quota spent, back in {}", whole(*retry_after))
+                write!(
+                    f,
+                    "{what}: quota spent, back in {}",
+                    in_seconds(*retry_after)
+                )
             }
             SourceError::Paused {
                 what, retry_after, ..
-            } => write!(f, "{what}: not asked again for {}", whole(*retry_after)),
+            } => write!(
+                f,
+                "{what}: not asked again for {}",
+                in_seconds(*retry_after)
+            ),
         }
     }
 }
 
 impl std::error::Error for SourceError {}
 
-/// A wait in words, in whole seconds and none too few.
-pub(super) fn whole(wait: Duration) -> String {
+/// A wait as text, rounded up to seconds.
+pub(super) fn in_seconds(wait: Duration) -> String {
     format_duration(Duration::from_secs(wait.as_secs_f64().ceil() as u64))
 }
 
@@ -75,17 +84,18 @@ impl From<SourceError> for LoadError {
     }
 }
 
-/// Another's words, fit to be shown: on one line, at most 200 characters, `***` in place of each secret. Where one
-/// secret is a part of another the longer one comes first.
-pub(crate) fn shown(words: &str, secrets: &[Secret]) -> String {
-    // Control characters go first: without them a secret might be whole again.
+/// The text of an upstream, made fit for logs and responses: one line of at most 200 characters,
+/// with `***` in place of each secret. If one secret is part of another, the longer one must come
+/// first.
+pub(crate) fn sanitized(words: &str, secrets: &[Secret]) -> String {
+    // Control characters first: a secret that they split would be complete again without them.
     let mut line: String = words.chars().filter(|c| !c.is_control()).collect();
     for secret in secrets.iter().map(Secret::reveal) {
         if !secret.is_empty() {
             line = line.replace(secret, "***");
         }
     }
-    match line.char_indices().nth(LONGEST_WORDS) {
+    match line.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
     }
@@ -96,18 +106,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn others_words_are_made_fit_to_be_shown() {
+    fn others_words_are_made_fit_to_be_sanitized() {
         let key = [Secret::new("k3y")];
         assert_eq!(
-            shown("bad key k3y, k\u{1b}3y\r\nnext", &key),
+            sanitized("bad key k3y, k\u{1b}3y\r\nnext", &key),
             "bad key ***, ***next"
         );
-        assert_eq!(shown("as it is", &[]), "as it is");
-        assert_eq!(shown("as it is", &[Secret::default()]), "as it is");
-        let long = shown(&"é".repeat(500), &[]);
+        assert_eq!(sanitized("as it is", &[]), "as it is");
+        assert_eq!(sanitized("as it is", &[Secret::default()]), "as it is");
+        let long = sanitized(&"é".repeat(500), &[]);
         assert_eq!(long, format!("{}…", "é".repeat(200)));
-        // The secret goes before the words are cut, so no half of it is left at the cut.
-        let cut = shown(&format!("{}k3y", "x".repeat(198)), &key);
+        // Secrets are replaced before the text is cut, so no half of one is left.
+        let cut = sanitized(&format!("{}k3y", "x".repeat(198)), &key);
         assert_eq!(cut, format!("{}**…", "x".repeat(198)));
     }
 

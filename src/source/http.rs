@@ -1,16 +1,17 @@
-//! An HTTP client for one upstream: every call is over by its deadline, whatever the other side does.
+//! An HTTP client for one upstream. Every call ends by its deadline, whatever the upstream does.
 //!
-//! Promise: the deadline covers all of a call, the body too, so an upstream that sends a byte a second cannot hold a thread.
-//! A body is whole or it is an error, and never larger than the limit, unpacked. No error text shows the call's secret.
+//! Promise: the deadline covers the whole call, including the body, so an upstream that sends a
+//! byte a second cannot block a thread. A body is complete or it is an error. It is never larger
+//! than the limit, decompressed. No error shows the call's secrets.
 //!
 //! Of an answer other than 200 to 203 (RFC 9110, section 15) only the status and the head matter.
 //! Its body is read only if that is cheap: it may be too long, in an unknown coding, or cut short.
 //!
-//! It follows a redirect only within one origin, because the key in a header or a query is for one
-//! host only. It asks once: a retry would be a second call on the quota, and the cache asks again
-//! soon enough. There is one exception: some upstreams send a body after a 204 or a 304. Then the
-//! connection still holds that body, and the next answer on it is not HTTP. In that case the client
-//! asks again on a new connection.
+//! The client follows a redirect only within one origin, because the key in a header or a query is
+//! for one host only. It never retries: a retry would be a second call on the quota, and the cache
+//! loads again soon. There is one exception. Some upstreams send a body after a 204 or a 304. Then
+//! the connection still holds that body, and the next answer on it is not HTTP. In that case the
+//! client sends the request again on a new connection.
 
 mod coding;
 pub(super) mod date;
@@ -29,37 +30,37 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use ureq::http::{HeaderMap, HeaderValue, Response, Uri};
 
-use super::error::{SourceError, shown};
+use super::error::{SourceError, sanitized};
 use crate::quantity::format_size;
 use larder_cache::Secret;
 use larder_cache::escape_into;
 
-/// How long an upstream is left alone that asks for it without a time that can be read.
-const UNSAID_PAUSE: Duration = Duration::from_secs(60);
-/// How much is read of a body that is no value: an error in words, or what keeps the connection
-/// from being used again.
-const MOST_WORDS: u64 = 16 << 10;
-/// Redirects within one origin that are followed.
+/// The pause if an upstream asks for one without a valid `Retry-After`.
+const DEFAULT_PAUSE: Duration = Duration::from_secs(60);
+/// How much is read of a body that is not a value: it may have an error message, and the connection
+/// can be reused only after its end.
+const LONGEST_ERROR: u64 = 16 << 10;
+/// Redirects within one origin that are followed, at most.
 const REDIRECTS: usize = 3;
 
-/// What one upstream's calls keep to.
+/// The limits of calls to one upstream.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
-    /// What errors call it.
+    /// Its name in errors.
     pub upstream: String,
-    /// The longest that a call may take, where its deadline leaves more.
+    /// The longest time that a call may take, if its deadline is later.
     pub timeout: Duration,
-    /// The largest body taken, in bytes, unpacked.
+    /// The largest valid body, decompressed, in bytes.
     pub max_body: usize,
-    /// The longest that its own word can keep it from being asked.
+    /// The longest pause that its own answer can cause.
     pub max_pause: Duration,
 }
 
 impl HttpSettings {
-    /// The longest pause where nothing else is set: a minute.
+    /// The default of the longest pause: a minute.
     pub const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-    /// Settings with a limit of 4 MiB for bodies and of [`HttpSettings::MAX_PAUSE`] for pauses.
+    /// Settings with bodies of at most 4 MiB and pauses of at most [`HttpSettings::MAX_PAUSE`].
     pub fn new(upstream: impl Into<String>, timeout: Duration) -> HttpSettings {
         HttpSettings {
             upstream: upstream.into(),
@@ -70,32 +71,32 @@ impl HttpSettings {
     }
 }
 
-/// One GET.
+/// A GET request.
 pub struct Get<'a> {
     /// An `http` or `https` URL.
     pub url: &'a str,
-    /// Parameters to add to it; escaped on the way.
+    /// Parameters to add to it, not escaped.
     pub query: &'a [(&'a str, &'a str)],
-    /// Headers to send.
+    /// The headers to send.
     pub headers: &'a [(&'a str, &'a str)],
-    /// The secrets among all these: no error shows them.
+    /// The secrets in all of these. No error shows them.
     pub secrets: &'a [Secret],
 }
 
-/// Its answer, whatever the status.
+/// An answer of any status.
 #[derive(Debug)]
 pub struct HttpAnswer {
     /// The status code.
     pub status: u16,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body, unpacked: the whole of it where the status is 200 to 203, else what could be had
-    /// of its first 16 KiB.
+    /// The body, decompressed. Complete if the status is 200 to 203, else what could be read of its
+    /// first 16 KiB.
     pub body: Vec<u8>,
 }
 
 impl HttpAnswer {
-    /// A header's value, if it is there and text.
+    /// A header's value, if it is present and text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -107,29 +108,30 @@ impl HttpAnswer {
     }
 }
 
-/// What `Retry-After` says (RFC 9110, section 10.2.3): seconds, or a date.
-fn parse_retry_after(said: &str, now: Timestamp) -> Option<Duration> {
-    if !said.is_empty() && said.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Some(Duration::from_secs(said.parse().unwrap_or(u64::MAX)));
+/// The time that `Retry-After` gives, in seconds or as a date (RFC 9110, section 10.2.3).
+fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
-    let date = date::parse(said, now)?;
+    let date = date::parse(text, now)?;
     Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
 }
 
-/// Which connection a request goes over.
+/// The connection of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Connection {
-    /// One that is open already, if there is any.
+    /// An idle one, if there is one.
     Any,
+    /// A new one.
     New,
 }
 
-/// A client for one upstream, with connections of its own that it keeps. Cheap to clone.
+/// A client for one upstream, with connections of its own. Cheap to clone.
 #[derive(Clone)]
 pub struct HttpClient {
     settings: HttpSettings,
     agent: ureq::Agent,
-    /// Whether an answer had no body, and no nonsense has come since.
+    /// Whether an answer had no body, and no answer since was invalid HTTP.
     bodiless: Arc<AtomicBool>,
 }
 
@@ -140,7 +142,7 @@ impl fmt::Debug for HttpClient {
 }
 
 impl HttpClient {
-    /// A client that has called nobody yet.
+    /// A client without connections.
     pub fn new(settings: HttpSettings) -> HttpClient {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -156,33 +158,34 @@ impl HttpClient {
         }
     }
 
-    /// What errors call the upstream.
+    /// The upstream's name in errors.
     pub fn upstream(&self) -> &str {
         &self.settings.upstream
     }
 
-    /// The longest that a call may take, where its deadline leaves more.
+    /// The longest time that a call may take, if its deadline is later.
     pub fn timeout(&self) -> Duration {
         self.settings.timeout
     }
 
-    /// How long to leave the upstream alone after this answer: what `Retry-After` says, a minute if
-    /// that cannot be read; at least a second, at most [`HttpSettings::max_pause`].
+    /// How long to pause after this answer: the time in `Retry-After`, or a minute if that is not
+    /// valid. At least a second, at most [`HttpSettings::max_pause`].
     pub fn pause(&self, answer: &HttpAnswer) -> Duration {
-        let said = answer.header("retry-after").map(str::trim);
-        let pause = said.and_then(|said| parse_retry_after(said, Timestamp::now()));
+        let text = answer.header("retry-after").map(str::trim);
+        let pause = text.and_then(|text| parse_retry_after(text, Timestamp::now()));
         let least = Duration::from_secs(1);
         pause
-            .unwrap_or(UNSAID_PAUSE)
+            .unwrap_or(DEFAULT_PAUSE)
             .clamp(least, self.settings.max_pause.max(least))
     }
 
-    /// Makes one call and returns its answer, of any status but a redirect to another place.
+    /// Makes one call and returns its answer, of any status but a redirect to another origin.
+    /// Blocks until `deadline` or the upstream's timeout at the latest.
     ///
-    /// Blocks until `deadline` or the upstream's own timeout at the latest. `TooSlow` if the head,
-    /// or the body of a value, was not there by then. `Failed` if the upstream could not be
-    /// reached, broke off, sent too much or what cannot be unpacked, or redirects to another
-    /// origin. Never `Paused`: a 429 is an answer.
+    /// # Errors
+    /// `TooSlow` if the head, or the body of a value, is not complete by then. `Failed` if the
+    /// upstream could not be reached, lost the connection, sent a body that is too large or cannot
+    /// be decompressed, or redirects to another origin. Never `Paused`: a 429 is an answer.
     pub fn get(&self, get: &Get<'_>, deadline: Instant) -> Result<HttpAnswer, SourceError> {
         let own = Instant::now().checked_add(self.settings.timeout);
         let deadline = own.map_or(deadline, |own| own.min(deadline));
@@ -219,12 +222,13 @@ impl HttpClient {
         let (status, headers) = (head.status.as_u16(), head.headers);
         let body = match status {
             200..=203 => self.value(&headers, body, get.secrets, deadline)?,
-            // No body, whatever the headers say: those of a 304 tell of the 200 that it stands for, packed or not.
+            // No body, whatever the headers say: the headers of a 304 describe the 200 that it
+            // stands for.
             204 | 304 => {
                 self.bodiless.store(true, Ordering::Relaxed);
                 Vec::new()
             }
-            _ => words(&headers, body, deadline),
+            _ => error_body(&headers, body, deadline),
         };
         Ok(HttpAnswer {
             status,
@@ -233,7 +237,7 @@ impl HttpClient {
         })
     }
 
-    /// The whole body of an answer that is a value.
+    /// The complete body of an answer that is a value.
     fn value(
         &self,
         headers: &HeaderMap,
@@ -241,8 +245,9 @@ impl HttpClient {
         secrets: &[Secret],
         deadline: Instant,
     ) -> Result<Vec<u8>, SourceError> {
-        let codings = coding::of(headers).map_err(|what| self.failed(&shown(&what, secrets)))?;
-        // One byte past the limit tells a body that is too large from one that just fits.
+        let codings =
+            coding::of(headers).map_err(|what| self.failed(&sanitized(&what, secrets)))?;
+        // One byte more than the limit shows that a body is too large.
         let limit = self.settings.max_body as u64 + 1;
         let mut bytes = Vec::new();
         coding::unpack(body.into_reader(), &codings, deadline)
@@ -250,7 +255,7 @@ impl HttpClient {
             .map_err(|error| match error.kind() {
                 io::ErrorKind::TimedOut => self.too_slow(),
                 io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData if !codings.is_empty() => {
-                    self.failed("answered with a body that cannot be unpacked")
+                    self.failed("answered with a body that cannot be decompressed")
                 }
                 _ => self.trouble(&ureq::Error::from(error), secrets),
             })?;
@@ -261,7 +266,7 @@ impl HttpClient {
         Ok(bytes)
     }
 
-    /// Sends the request and returns the answer whose body is not read yet, or what the client says of it.
+    /// Sends the request. Returns the answer before its body is read, or the client's error.
     fn send(
         &self,
         uri: &Uri,
@@ -275,7 +280,8 @@ impl HttpClient {
         }
         let mut request = self.agent.get(uri);
         for (name, value) in get.headers {
-            // Bytes, since a value may have letters that are not ASCII; what no header may have is an error all the same.
+            // As bytes, because a value may have letters that are not ASCII. A control character is
+            // an error all the same.
             let mut value = HeaderValue::from_bytes(value.as_bytes())
                 .map_err(|_| self.failed("cannot be sent a header with a control character"))?;
             value.set_sensitive(true);
@@ -303,50 +309,49 @@ impl HttpClient {
         match error {
             ureq::Error::Timeout(_) => self.too_slow(),
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                self.failed("broke the connection off before its answer was whole")
+                self.failed("closed the connection before its answer was complete")
             }
-            ureq::Error::HostNotFound => {
-                self.failed("cannot be found: no address for its host name")
-            }
-            // These carry the URL, and with it a key in the query.
+            ureq::Error::HostNotFound => self.failed("was not found: its host name has no address"),
+            // These errors show the URL, which may have a key in its query.
             ureq::Error::BadUri(_) => self.failed("has a base URL without a scheme or a host"),
             ureq::Error::RequireHttpsOnly(_) => self.failed("has a base URL that is not https"),
             error => self.failed(&format!(
                 "could not be asked: {}",
-                shown(&error.to_string(), secrets)
+                sanitized(&error.to_string(), secrets)
             )),
         }
     }
 }
 
-/// What can be had of a body that is no value. Where all of it was had the connection can be used
-/// again.
-fn words(headers: &HeaderMap, body: ureq::Body, deadline: Instant) -> Vec<u8> {
+/// What can be read of a body that is not a value. If that is all of it, the connection can be
+/// reused.
+fn error_body(headers: &HeaderMap, body: ureq::Body, deadline: Instant) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Ok(codings) = coding::of(headers)
         && let Ok(body) = coding::unpack(body.into_reader(), &codings, deadline)
     {
-        // The status has said it all: what cannot be read changes nothing.
-        let _ = body.take(MOST_WORDS).read_to_end(&mut bytes);
+        // An error changes nothing: the status alone decides.
+        let _ = body.take(LONGEST_ERROR).read_to_end(&mut bytes);
     }
     bytes
 }
 
-/// The URL with these parameters added, escaped.
+/// The URL with these parameters added and escaped.
 fn with_query(url: &str, query: &[(&str, &str)]) -> String {
-    let mut whole = url.to_owned();
+    let mut complete = url.to_owned();
     let mut mark = if url.contains('?') { '&' } else { '?' };
     for (name, value) in query {
-        whole.push(mark);
+        complete.push(mark);
         mark = '&';
-        escape_into(&mut whole, name);
-        whole.push('=');
-        escape_into(&mut whole, value);
+        escape_into(&mut complete, name);
+        complete.push('=');
+        escape_into(&mut complete, value);
     }
-    whole
+    complete
 }
 
-/// A proxy from the environment is for other machines; the sandbox is on this one.
+/// Whether a URL leads to this machine, as the sandbox does. A proxy from the environment is for
+/// other machines.
 fn is_this_machine(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();
     let address = host

@@ -1,19 +1,18 @@
-//! The JSON text of a body, checked and not read: its bytes are handed on as they were sent.
+//! The JSON text of a body: checked, but not parsed, so its bytes stay as they were sent.
 
 use std::fmt;
 
 use serde_json::value::RawValue;
 
-/// Arrays and objects within each other, at most. Readers of JSON have such a limit, since most of
-/// them recurse.
+/// Levels of nested arrays and objects, at most. Most JSON parsers recurse, so they have a limit.
 const MOST_LEVELS: usize = 512;
 
-/// Why a body is no JSON that can be handed on.
+/// Why a body is not usable JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoJson {
     /// It is not valid JSON.
     Invalid,
-    /// It is nested too deep.
+    /// It is nested too deeply.
     TooDeep,
 }
 
@@ -26,8 +25,8 @@ impl fmt::Display for NoJson {
     }
 }
 
-/// The JSON text that a body is, without what stands around it (RFC 8259, section 2; a byte order
-/// mark is let pass, section 8.1).
+/// The JSON text of a body, without white space around it (RFC 8259, section 2). A byte order mark
+/// is allowed (section 8.1).
 pub(super) fn json_text(body: &[u8]) -> Result<&str, NoJson> {
     let text = std::str::from_utf8(body).map_err(|_| NoJson::Invalid)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -39,7 +38,7 @@ pub(super) fn json_text(body: &[u8]) -> Result<&str, NoJson> {
     Ok(text)
 }
 
-/// How deep this JSON is nested.
+/// The depth of this JSON.
 fn levels(json: &str) -> usize {
     let (mut level, mut deepest) = (0_usize, 0);
     let mut bytes = json.bytes();
@@ -51,7 +50,7 @@ fn levels(json: &str) -> usize {
             }
             b']' | b'}' => level = level.saturating_sub(1),
             b'"' => {
-                // To the end of the text; what follows a backslash is none.
+                // To the end of the string. A quote after a backslash does not end it.
                 while let Some(within) = bytes.next() {
                     match within {
                         b'"' => break,

@@ -1,4 +1,4 @@
-//! FLOOR 2: where a value comes from on a miss.
+//! FLOOR 2: sources: where a value comes from on a miss.
 
 mod error;
 pub mod http;

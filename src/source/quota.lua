@@ -1,27 +1,34 @@
--- A replica checks in and, if it wishes, books one call on every rate of an upstream, or on none.
+-- Checks a replica in. If it wants to, books one call on every rate of an upstream, or on none.
 --
--- KEYS: 1. A sorted set of the calls, each scored with its time, and of the replicas, each scored with minus the time at which
---          it was last heard. One set, so that no call is lost without the replicas too, which is how the loss is noticed.
---       2. A sorted set of the replicas whose calls may be missing here, each with the time until which it is waited for.
--- ARGV: the replica; when it was last heard, as it was told then (0: never); whether it brings 'nothing', 'part' or 'all' of the
---       calls that it booked; the name of the call to book ('': none); how long from now that may happen at the earliest, and
---       at the latest. Then lists of pairs, each after its length: the rates, count and time; what it brings, names and times
---       from now; the others that it was told of, as it was told.
--- Returns what, a wait, the time, the others. What: 'here', if nothing was to be booked; 'booked' for `wait` from now; 'full'
--- until then; 'awaits' others so long, nothing was booked; 'forgotten': Redis has lost calls, bring all and ask again.
+-- KEYS: 1. A sorted set of bookings and replicas. A booking's score is its time. A replica's score is
+--          minus the time of its last check-in. They share one set, so no booking is lost without the
+--          check-ins, and those show the loss.
+--       2. A sorted set of replicas that may have bookings to enter. The score is the time until which
+--          nobody books for their sake.
+-- ARGV: the replica; its last check-in as it knows it (0: never); 'nothing', 'part' or 'last' for the
+--       bookings that it enters; the name of the call to book ('': none); the earliest and the latest
+--       time for it, from now. Then lists of pairs, each after its length: the rates (count, time); the
+--       bookings to enter (name, time from now); the other replicas that it knows (id, check-in).
+-- Returns the outcome, a wait, the time, the replicas. The outcome is one of
+--   'checked_in'  no booking was wanted
+--   'booked'      for `wait` from now
+--   'full'        no place is free before `wait` from now
+--   'awaits'      nobody books for at most `wait`: other replicas may have bookings to enter
+--   'lost'        bookings were lost: enter all of them and call again
 --
--- All times are in microseconds, by the clock of Redis. No key has a TTL: what has one may be evicted.
+-- All times are in microseconds, by the clock of Redis. No key has a TTL, because Redis may evict keys
+-- that have one.
 
 local SECOND = 1000000
--- No booking is this far ahead, so one that is was made by a clock that has been put right since.
+-- No booking is this far ahead. One that is was made before a wrong clock was corrected.
 local HOUR = 3600 * SECOND
--- A replica checks in twice a second. Silent so long, it may have been cut off; and so long, it is gone.
+-- A replica checks in twice a second. After SILENT it may be disconnected; after GONE it has ended.
 local SILENT, GONE = 2 * SECOND, 10 * SECOND
--- How long others wait for one that may have calls to bring.
-local MAX_STALENESS = 3 * SECOND
+-- How long nobody books because another replica may have bookings to enter.
+local AWAIT = 3 * SECOND
 
 local calls, awaited = KEYS[1], KEYS[2]
-local replica, told, brings, call = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local replica, checked_in, upload, call = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local earliest, latest = tonumber(ARGV[5]), tonumber(ARGV[6])
 
 local read = 6
@@ -33,35 +40,35 @@ local function pairs_of_arguments()
   read = read + 1 + 2 * length
   return list
 end
-local rates, brought, known = pairs_of_arguments(), pairs_of_arguments(), pairs_of_arguments()
+local rates, bookings, known = pairs_of_arguments(), pairs_of_arguments(), pairs_of_arguments()
 
 local function text(number)
   return string.format('%.0f', number)
 end
 
--- When a replica was last heard; 0 if it is not known.
-local function heard(id)
+-- The last check-in of a replica. 0 if it is not known.
+local function last_check_in(id)
   return -tonumber(redis.call('ZSCORE', calls, id) or 0)
 end
 
 local time = redis.call('TIME')
 local now = time[1] * SECOND + time[2]
 
-if brings == 'nothing' and heard(replica) < told then
-  return { 'forgotten', 0, now, {} }
+if upload == 'nothing' and last_check_in(replica) < checked_in then
+  return { 'lost', 0, now, {} }
 end
-for _, booking in ipairs(brought) do
-  -- By its name it is counted once, however often it comes.
+for _, booking in ipairs(bookings) do
+  -- Its name makes it count once, however often it is entered.
   redis.call('ZADD', calls, 'GT', text(now + booking[2]), booking[1])
 end
-if brings == 'part' then
-  return { 'here', 0, now, {} }
+if upload == 'part' then
+  return { 'checked_in', 0, now, {} }
 end
-if brings == 'all' then
-  -- What this one lost, or could not enter, others may not have entered either: each that was there is to come first.
+if upload == 'last' then
+  -- The other replicas may have lost bookings too: each known one may enter its own first.
   for _, other in ipairs(known) do
-    if other[1] ~= replica and heard(other[1]) < math.max(-other[2], now - SILENT) then
-      redis.call('ZADD', awaited, 'NX', text(now + MAX_STALENESS), other[1])
+    if other[1] ~= replica and last_check_in(other[1]) < math.max(-other[2], now - SILENT) then
+      redis.call('ZADD', awaited, 'NX', text(now + AWAIT), other[1])
     end
   end
 end
@@ -82,16 +89,16 @@ local function answer(what, wait)
 end
 
 if call == '' then
-  return answer('here', 0)
+  return answer('checked_in', 0)
 end
 local longest_awaited = redis.call('ZRANGE', awaited, -1, -1, 'WITHSCORES')[2]
 if longest_awaited then
   return answer('awaits', longest_awaited - now)
 end
 
--- It is there if this was asked before and the answer was lost.
+-- It is there already if an earlier answer did not arrive.
 redis.call('ZREM', calls, call)
--- Bookings never go back in time: then only the window that ends with this one can be too full.
+-- Bookings never go back in time, so only the window that ends with this one can be too full.
 local at = math.max(now + earliest, tonumber(redis.call('ZRANGE', calls, -1, -1, 'WITHSCORES')[2]))
 for _, rate in ipairs(rates) do
   local counted = redis.call('ZRANGE', calls, '-' .. rate[1], '-' .. rate[1], 'WITHSCORES')[2]

@@ -1,14 +1,16 @@
-//! An upstream's quota: how many calls in how long, kept by all replicas together through Redis.
+//! An upstream's quota: how many calls in how long. All replicas keep it together, through Redis.
 //!
-//! Promise: no window of a rate's length, wherever it begins, holds more bookings than its count (a sliding-window log, not a
-//! counter per clock minute that lets twice as many through around the turn). A call is booked on every rate or on none.
+//! Promise: no window of a rate's length holds more bookings than its count, wherever it begins. It
+//! is a sliding-window log: a counter per clock minute would let twice as many calls through around
+//! the turn of the minute. A call is booked on every rate or on none.
 //!
-//! Two books are kept, and both must have room: Redis has everyone's bookings, this process its own. Where Redis lost some, or could
-//! not be asked, each process brings its own back. Without a Redis its own book decides alone, so then each replica may spend the
-//! whole quota.
+//! There are two books, and both must have room: Redis has the bookings of all replicas, this
+//! process has its own. If Redis lost bookings or was unreachable, each process enters its own
+//! again. Without Redis, a process's own book decides alone, so each replica may spend the whole
+//! quota.
 //!
-//! A booking is for now or for an instant to come. Whoever booked waits for it; a call that is then not made is not given back,
-//! since what an upstream has counted cannot be known.
+//! A booking is for now or for a later instant, and the caller waits for it. A booking is never
+//! given back: nobody can know what the upstream has counted.
 
 mod shared;
 #[cfg(test)]
@@ -16,45 +18,47 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::thread::Thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::error::{SourceError, whole};
+use parking_lot::Mutex;
+
+use super::error::{SourceError, in_seconds};
 use crate::quantity::Rate;
-use crate::worker::spawn_thread;
+use crate::worker::{Signals, Wake, Worker};
 
 pub use self::shared::QuotaStore;
-use self::shared::{Booking, Heard, Tie, Wish};
+use self::shared::{Answer, Booking, Membership, Wanted};
 
-/// How often a replica checks in, so that it soon sees that Redis lost something, and others know that it is there.
-const TICK: Duration = Duration::from_millis(500);
-/// How long Redis must be away before this process books alone: a connection that broke, or a Redis that only restarts, is no
-/// reason to.
+/// How often a replica checks in, so that it soon notices lost bookings and others know it exists.
+const CHECK_IN_EVERY: Duration = Duration::from_millis(500);
+/// How long Redis must be unreachable before this process books alone. A broken connection or a
+/// quick restart takes less.
 const BLINK: Duration = Duration::from_secs(1);
-/// The pause before it is asked again, by a call that has the time.
+/// The pause before a call that has time asks Redis again.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long the log is spared another line on a quota that is spent again and again.
-const TOLD: Duration = Duration::from_secs(60);
+/// The shortest time between two log lines about a spent quota.
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// No place is free in time; nothing was booked.
+/// No place is free in time. Nothing was booked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spent {
-    /// How long until one is free.
+    /// How long until a place is free.
     pub retry_after: Duration,
 }
 
 /// The quota of one upstream, as this process sees it.
 pub struct Quota {
     core: Arc<Core>,
-    /// Checks in while nobody books.
-    keeper: Option<Thread>,
+    /// Checks in while nobody books. `None`: there is nothing to share, or no thread.
+    _keeper: Option<Worker>,
 }
 
 struct Core {
     upstream: String,
     rates: Vec<Rate>,
     store: Option<QuotaStore>,
+    /// The lock protects this process's bookings. It is held while Redis is asked.
     book: Mutex<Book>,
 }
 
@@ -66,21 +70,22 @@ impl fmt::Debug for Quota {
 }
 
 impl Quota {
-    /// A quota of which this process has spent nothing yet. No rates: nothing limits it. With rates
-    /// and a store a thread of its own checks in there, until this is dropped.
+    /// A quota of which this process has spent nothing yet. Without rates, nothing limits it. With
+    /// rates and a store, a thread checks in there until the quota is dropped.
     pub fn new(upstream: impl Into<String>, rates: Vec<Rate>, store: Option<QuotaStore>) -> Quota {
-        let mut quota = Quota::without_keeper(upstream, rates, store);
-        if quota.core.shared().is_some() {
-            let kept = Arc::downgrade(&quota.core);
-            let keeper = spawn_thread("quota", move || keep(&kept));
-            match keeper {
-                Ok(keeper) => quota.keeper = Some(keeper.thread().clone()),
-                Err(error) => {
-                    log::warn!("{error}; a quota is checked only when used");
-                }
-            }
+        let quota = Quota::without_keeper(upstream, rates, store);
+        if quota.core.shared().is_none() {
+            return quota;
         }
-        quota
+        let core = quota.core.clone();
+        let keeper = Worker::start("quota", move |signals| core.keep_checking_in(signals));
+        let keeper = keeper.map_err(|error| {
+            log::warn!("{error}; a quota is checked only when used");
+        });
+        Quota {
+            _keeper: keeper.ok(),
+            ..quota
+        }
     }
 
     fn without_keeper(
@@ -96,22 +101,25 @@ impl Quota {
         };
         Quota {
             core: Arc::new(core),
-            keeper: None,
+            _keeper: None,
         }
     }
 
-    /// Books a call and returns when it may be made: blocks until then, which is never after `deadline`. If there is no place
-    /// before the deadline it books nothing and returns as soon as that is known.
+    /// Books a call and blocks until it may be made, which is never after `deadline`.
+    ///
+    /// # Errors
+    /// No place is free before the deadline. Nothing was booked, and this returns at once.
     pub fn book(&self, deadline: Instant) -> Result<(), Spent> {
         let at = self.core.reserve(deadline)?;
         std::thread::sleep(at.saturating_duration_since(Instant::now()));
         Ok(())
     }
 
-    /// Books a call, waits for its place, and makes it, which is to be over by `deadline`.
+    /// Books a call, waits for its place, and makes it. The call must end by `deadline`.
     ///
     /// # Errors
-    /// `Spent` if there is no place in time, `TooSlow` if there was no time at all, else what `call` gives.
+    /// `Spent` if no place is free in time, `TooSlow` if the deadline has passed, else the error of
+    /// `call`.
     pub fn around<T>(
         &self,
         deadline: Instant,
@@ -122,7 +130,7 @@ impl Quota {
             let what = format!("no time was left to ask {}", self.core.upstream);
             return Err(SourceError::TooSlow(what));
         }
-        // A place at the very deadline would be spent on a call that has no time to be answered.
+        // A place at the very deadline would leave the call no time.
         let latest = deadline - (left / 2).min(Duration::from_secs(1));
         self.book(latest).map_err(|spent| SourceError::Spent {
             what: self.core.upstream.clone(),
@@ -131,42 +139,46 @@ impl Quota {
         call()
     }
 
-    /// Whether there is any rate to keep to.
+    /// Whether there is any rate.
     pub fn is_limited(&self) -> bool {
         !self.core.rates.is_empty()
     }
 }
 
-impl Drop for Quota {
-    fn drop(&mut self) {
-        if let Some(keeper) = &self.keeper {
-            keeper.unpark();
-        }
-    }
-}
-
-fn keep(kept: &Weak<Core>) {
-    while let Some(core) = kept.upgrade() {
-        core.check_in();
-        drop(core);
-        std::thread::park_timeout(TICK);
-    }
-}
-
 impl Core {
-    fn shared(&self) -> Option<&QuotaStore> {
-        self.store.as_ref().filter(|_| !self.rates.is_empty())
+    fn keep_checking_in(&self, signals: &Signals) {
+        loop {
+            self.check_in();
+            if signals.wait(CHECK_IN_EVERY) == Wake::Stop {
+                return;
+            }
+        }
     }
 
     fn check_in(&self) {
         if let Some(store) = self.shared() {
-            self.exchange(store, &mut self.lock(), None);
+            self.exchange(store, &mut self.book.lock(), None);
         }
     }
 
-    fn exchange(&self, store: &QuotaStore, book: &mut Book, wish: Option<&Wish>) -> Option<Heard> {
+    /// The store, if there are rates to keep there.
+    fn shared(&self) -> Option<&QuotaStore> {
+        self.store.as_ref().filter(|_| !self.rates.is_empty())
+    }
+
+    fn exchange(
+        &self,
+        store: &QuotaStore,
+        book: &mut Book,
+        wanted: Option<&Wanted>,
+    ) -> Option<Answer> {
         let own = book.entries.make_contiguous();
-        store.exchange((&self.upstream, &self.rates), &mut book.tie, own, wish)
+        store.exchange(
+            (&self.upstream, &self.rates),
+            &mut book.membership,
+            own,
+            wanted,
+        )
     }
 
     fn reserve(&self, deadline: Instant) -> Result<Instant, Spent> {
@@ -178,91 +190,91 @@ impl Core {
         }
     }
 
-    /// `None`: it cannot be known yet, and there is time to ask again after a pause.
+    /// `None`: not known yet, and there is time to ask again after a pause.
     fn try_reserve(&self, deadline: Instant) -> Result<Option<Instant>, Spent> {
-        // Held while Redis is asked, or two callers would both count on the last place in this process's book.
-        let mut book = self.lock();
+        // Locked while Redis is asked: otherwise two callers could both book the last place.
+        let mut book = self.book.lock();
         let now = Instant::now();
         let earliest = book.earliest(now, &self.rates);
         if earliest > deadline {
-            // Also the answer while Redis is known to have no place: it is not asked again before there can be one.
+            // If Redis said that it has no place, it is not asked again before there can be one.
             let retry_after = earliest - now;
-            self.tell_spent(&mut book, now, retry_after);
+            self.log_spent(&mut book, now, retry_after);
             return Err(Spent { retry_after });
         }
         let at = match self.shared() {
             None => earliest,
             Some(store) => {
-                let wish = Wish {
+                let wanted = Wanted {
                     earliest: earliest - now,
                     latest: deadline - now,
                 };
-                let heard = self.exchange(store, &mut book, Some(&wish));
+                let answer = self.exchange(store, &mut book, Some(&wanted));
                 let asked = Instant::now();
                 let has_time = asked + PAUSE < deadline;
-                match heard {
-                    // Redis counted its wait from a moment that is past by now, so this instant is no earlier than the one it
-                    // booked.
-                    Some(Heard::BookedIn(wait)) => earliest.max(asked + wait),
-                    Some(Heard::FullFor(retry_after)) => {
+                match answer {
+                    // Redis counted its wait from an earlier moment, so this instant is no earlier
+                    // than the booked one.
+                    Some(Answer::BookedIn(wait)) => earliest.max(asked + wait),
+                    Some(Answer::FullFor(retry_after)) => {
                         book.close(asked + retry_after);
-                        self.tell_spent(&mut book, asked, retry_after);
+                        self.log_spent(&mut book, asked, retry_after);
                         return Err(Spent { retry_after });
                     }
-                    Some(Heard::AwaitsOthers(_)) if has_time => return Ok(None),
-                    Some(Heard::AwaitsOthers(retry_after)) => return Err(Spent { retry_after }),
-                    None if has_time && book.tie.lost_for().is_some_and(|time| time < BLINK) => {
+                    Some(Answer::AwaitsOthers(_)) if has_time => return Ok(None),
+                    Some(Answer::AwaitsOthers(retry_after)) => return Err(Spent { retry_after }),
+                    None if has_time
+                        && book
+                            .membership
+                            .unreachable_for()
+                            .is_some_and(|time| time < BLINK) =>
+                    {
                         return Ok(None);
                     }
-                    Some(Heard::Here) | None => {
-                        book.tie.owes = true;
+                    Some(Answer::CheckedIn) | None => {
+                        book.membership.unsynced = true;
                         earliest.max(asked)
                     }
                 }
             }
         };
         book.enter(at, now, &self.rates);
-        if book.told.back() {
+        if book.logged.back() {
             log::info!("the quota of {} is back", self.upstream);
         }
         Ok(Some(at))
     }
 
-    fn tell_spent(&self, book: &mut Book, now: Instant, retry_after: Duration) {
-        if book.told.spent(now) {
-            let (upstream, back) = (&self.upstream, whole(retry_after));
+    fn log_spent(&self, book: &mut Book, now: Instant, retry_after: Duration) {
+        if book.logged.spent(now) {
+            let (upstream, back) = (&self.upstream, in_seconds(retry_after));
             log::warn!("the quota of {upstream} is spent, back in {back}");
         }
     }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Book> {
-        // Nothing in there panics halfway through a change.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// This process's own bookings, oldest first, as far back as any rate looks.
+/// This process's own bookings, oldest first, as far back as the longest rate.
 #[derive(Default)]
 struct Book {
     entries: VecDeque<Booking>,
-    /// There is no place before this, by Redis's word.
+    /// Redis said that no place is free before this.
     closed_until: Option<Instant>,
-    tie: Tie,
-    told: Told,
+    membership: Membership,
+    logged: Logged,
 }
 
-/// What the log was told: once that a quota is spent and once that it is back, whoever meets it meanwhile.
+/// What was logged: once that the quota is spent, and once that it is back.
 #[derive(Default)]
-struct Told {
+struct Logged {
     spent: bool,
-    /// When that was told last.
+    /// When that was logged last.
     at: Option<Instant>,
 }
 
-impl Told {
-    /// Whether it is to be told now that it is spent.
+impl Logged {
+    /// Whether to log now that the quota is spent.
     fn spent(&mut self, now: Instant) -> bool {
-        let lately = |at: Instant| now.saturating_duration_since(at) < TOLD;
+        let lately = |at: Instant| now.saturating_duration_since(at) < LOG_EVERY;
         if self.spent || self.at.is_some_and(lately) {
             return false;
         }
@@ -270,7 +282,7 @@ impl Told {
         true
     }
 
-    /// Whether it is to be told that it is back.
+    /// Whether to log now that the quota is back.
     fn back(&mut self) -> bool {
         std::mem::take(&mut self.spent)
     }
@@ -279,7 +291,7 @@ impl Told {
 impl Book {
     /// The first instant that a call may be booked for.
     fn earliest(&self, now: Instant, rates: &[Rate]) -> Instant {
-        // Bookings never go back in time: then only the window that ends with this one can be too full.
+        // Bookings never go back in time, so only the window that ends here can be too full.
         let after = [self.closed_until, self.entries.back().map(|last| last.at)];
         let counted = rates.iter().filter_map(|rate| {
             let first = self.entries.len().checked_sub(rate.count as usize)?;
@@ -300,9 +312,9 @@ impl Book {
             .unwrap_or(0);
         let longest = rates.iter().map(|rate| rate.per).max().unwrap_or_default();
         if most > 0 {
-            let number = self.tie.booked;
+            let number = self.membership.booked;
             self.entries.push_back(Booking { number, at });
-            self.tie.booked += 1;
+            self.membership.booked += 1;
         }
         while self.entries.len() > most
             || self

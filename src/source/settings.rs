@@ -1,4 +1,4 @@
-//! What an operator sets for an upstream. The defaults are those of the documentation.
+//! The settings of a news upstream. The defaults are those of the documentation.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::news::NewsFormat;
 use crate::quantity::Rate;
 use larder_cache::Secret;
 
-/// The news upstreams, each with a format of its own. Their defaults: [`UpstreamSettings::news`].
+/// The news upstreams. Each has a format of its own. Their defaults: [`UpstreamSettings::news`].
 pub const NEWS_UPSTREAMS: [&str; 2] = {
     let [one, other] = NewsFormat::ALL;
     [one.name(), other.name()]
@@ -16,19 +16,19 @@ pub const NEWS_UPSTREAMS: [&str; 2] = {
 /// Where a news upstream is, and its limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {
-    /// What sources and errors call it.
+    /// Its name in sources and errors.
     pub name: String,
-    /// What its paths are added to.
+    /// The URL to which its paths are added.
     pub base_url: String,
-    /// The environment variable that holds its key; empty: it wants none.
+    /// The environment variable with its key.
     pub key_env: String,
-    /// Its key, if the environment had one.
+    /// Its key, if the variable is set.
     pub key: Option<Secret>,
-    /// The longest that a call may take.
+    /// The longest time that a call may take.
     pub timeout: Duration,
-    /// Calls in a time; all of them are kept to.
+    /// Its rate limits. Every one of them holds.
     pub quota: Vec<Rate>,
-    /// The longest that its own word can keep it from being asked.
+    /// The longest pause that its own answer can cause.
     pub max_pause: Duration,
 }
 

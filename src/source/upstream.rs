@@ -1,28 +1,30 @@
-//! An upstream that HTTP sources ask: one client and one quota, shared by all that name it.
+//! An upstream of HTTP sources: one client and one quota, shared by all sources that name it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::http::{HttpClient, HttpSettings};
 use super::quota::{Quota, QuotaStore};
 use crate::quantity::Rate;
 
-/// What an HTTP source keeps to.
+/// The settings of an upstream of HTTP sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUpstreamSettings {
-    /// What errors call it, and what its quota is kept under in Redis.
+    /// Its name in errors and in the keys of its quota.
     pub name: String,
-    /// The longest that a call may take, waiting for its quota included.
+    /// The longest time that a call may take, including the wait for its quota.
     pub timeout: Duration,
-    /// Calls in a time; all of them are kept to. None: no quota.
+    /// Its rate limits. Every one of them holds. Empty: no quota.
     pub quota: Vec<Rate>,
-    /// The longest that its own word can keep it from being asked.
+    /// The longest pause that its own answer can cause.
     pub max_pause: Duration,
 }
 
 impl HttpUpstreamSettings {
-    /// The default settings: ten seconds, no quota, pauses of a minute at most.
+    /// The default settings: a timeout of ten seconds, no quota, pauses of at most a minute.
     pub fn new(name: impl Into<String>) -> HttpUpstreamSettings {
         HttpUpstreamSettings {
             name: name.into(),
@@ -41,7 +43,8 @@ pub struct HttpUpstream {
 }
 
 impl HttpUpstream {
-    /// An upstream that nobody has called yet. `store`: where all replicas keep its quota together; `None`: each has it to itself.
+    /// An upstream that was never called. `store` is where all replicas share its quota. `None`:
+    /// each replica has the whole quota.
     pub fn new(settings: &HttpUpstreamSettings, store: Option<QuotaStore>) -> HttpUpstream {
         let (name, rates) = (&settings.name, settings.quota.clone());
         let calls = HttpSettings {
@@ -54,43 +57,47 @@ impl HttpUpstream {
         }
     }
 
-    /// What errors call it.
+    /// Its name in errors.
     pub fn name(&self) -> &str {
         self.http.upstream()
     }
 
-    /// The longest that a call may take: what a load of it is to be limited to.
+    /// The longest time that a call may take, and so the limit of a load.
     pub fn timeout(&self) -> Duration {
         self.http.timeout()
     }
 }
 
-/// Every upstream that some HTTP source asks, each made when the first one does. Cheap to clone; clones are the same.
+/// All upstreams of HTTP sources. Each is built for its first source. Cheap to clone; clones share
+/// everything.
 #[derive(Clone)]
 pub struct HttpUpstreams {
     store: Option<QuotaStore>,
-    made: Arc<Mutex<HashMap<String, (HttpUpstreamSettings, HttpUpstream)>>>,
+    /// By name. The lock protects the map, so that two sources never build one upstream twice.
+    built: Arc<Mutex<HashMap<String, (HttpUpstreamSettings, HttpUpstream)>>>,
 }
 
 impl HttpUpstreams {
-    /// None so far. `store`: where all replicas keep their quotas together; `None`: each has them to itself.
+    /// No upstreams yet. `store` is where all replicas share their quotas. `None`: each replica has
+    /// the whole quotas.
     pub fn new(store: Option<QuotaStore>) -> HttpUpstreams {
         HttpUpstreams {
             store,
-            made: Arc::default(),
+            built: Arc::default(),
         }
     }
 
-    /// The one with these settings. What was booked on it so far counts on, unless it is set otherwise since.
+    /// The upstream with these settings. An upstream whose settings did not change keeps its
+    /// bookings.
     pub fn of(&self, settings: &HttpUpstreamSettings) -> HttpUpstream {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((same, upstream)) = made.get(&settings.name)
+        let mut built = self.built.lock();
+        if let Some((same, upstream)) = built.get(&settings.name)
             && same == settings
         {
             return upstream.clone();
         }
         let upstream = HttpUpstream::new(settings, self.store.clone());
-        made.insert(settings.name.clone(), (settings.clone(), upstream.clone()));
+        built.insert(settings.name.clone(), (settings.clone(), upstream.clone()));
         upstream
     }
 }

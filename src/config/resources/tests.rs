@@ -305,7 +305,8 @@ fn times_of_a_resource() {
     assert!(added("disconnected_ttl = \"31s\"").contains(
         "disconnected_ttl: is \"31s\", longer than ttl.memory \"30s\"; valid: at most ttl.memory"
     ));
-    // With Redis switched off there is nothing for memory to exceed, and revalidation needs no if_error.
+    // With Redis switched off there is nothing for memory to exceed, and revalidation needs no
+    // if_error.
     let alone = "[resource.a]\nsource = { news = [\"newsapi\"] }\nttl = { memory = \"1h\", redis = \"0s\" }\nstale = { while_revalidate = \"1m\" }\n";
     assert_eq!(parse(alone).unwrap().resources.len(), 1);
 }

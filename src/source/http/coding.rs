@@ -1,7 +1,7 @@
-//! Content codings: how a body was compressed for transfer (RFC 9110, section 8.4).
+//! Content codings: how a body is compressed (RFC 9110, section 8.4).
 //!
-//! Names are compared without regard to case, `x-gzip` is gzip (section 8.4.1.3), and several
-//! codings are taken off in the reverse of the order in which they were put on.
+//! The case of names does not matter, `x-gzip` is gzip (section 8.4.1.3), and several codings are
+//! removed in the reverse order of the header.
 
 use std::io::{self, Read};
 use std::time::Instant;
@@ -11,22 +11,22 @@ use ureq::http::HeaderMap;
 
 use super::field::list;
 
-/// What larder asks for: `Accept-Encoding`.
+/// The `Accept-Encoding` of requests.
 pub(super) const ACCEPTED: &str = "gzip";
-/// Codings of one body. One is usual; each more is a way to make a small body costly.
+/// Codings of one body, at most. One is usual; each further one makes a small body more costly.
 const MOST: usize = 3;
 
-/// A coding that can be taken off.
+/// A supported coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coding {
     Gzip,
     Deflate,
 }
 
-/// The codings of a body in the order in which they were put on, without `identity`.
+/// The codings of a body in the order of the header, without `identity`.
 ///
 /// # Errors
-/// What the upstream did that cannot be undone: a coding that is not known here, or too many.
+/// An unsupported coding, or too many codings.
 pub(super) fn of(headers: &HeaderMap) -> Result<Vec<Coding>, String> {
     let mut codings = Vec::new();
     for name in list(headers, "content-encoding").split(',') {
@@ -48,8 +48,7 @@ pub(super) fn of(headers: &HeaderMap) -> Result<Vec<Coding>, String> {
     Ok(codings)
 }
 
-/// The body without its codings. It can be read until `deadline`: what unpacks to endless data ends
-/// in time as well.
+/// The decompressed body. It can be read until `deadline`, so even endless data ends in time.
 pub(super) fn unpack<'b>(
     body: impl Read + 'b,
     codings: &[Coding],
@@ -70,7 +69,7 @@ pub(super) fn unpack<'b>(
 }
 
 /// The `deflate` coding is zlib's format (RFC 1950). Some servers send bare deflate data (RFC 1951)
-/// under that name, as browsers know.
+/// under that name, and browsers accept it.
 fn inflate<'b>(mut packed: impl Read + 'b) -> io::Result<Box<dyn Read + 'b>> {
     let mut start = Vec::new();
     packed.by_ref().take(2).read_to_end(&mut start)?;
@@ -172,7 +171,7 @@ mod tests {
 
     #[test]
     fn unpacking_ends_at_the_deadline() {
-        // A million empty members, packed once more: much to do for nothing that could be counted.
+        // A million empty members, compressed once more: much work for an empty body.
         let nothing = gzip(b"").repeat(1_000_000);
         let packed = gzip(&nothing);
         let now = Instant::now();

@@ -1,4 +1,4 @@
-//! A date in HTTP, in each of its three forms (RFC 9110, section 5.6.7).
+//! Dates of HTTP, in their three forms (RFC 9110, section 5.6.7).
 
 use jiff::civil::DateTime;
 use jiff::fmt::rfc2822;
@@ -9,11 +9,11 @@ use jiff::{Timestamp, ToSpan};
 const IMF_FIXDATE: &str = "%a, %d %b %Y %H:%M:%S GMT";
 const ASCTIME: &str = "%a %b %e %H:%M:%S %Y";
 const RFC_850: &str = "%A, %d-%b-%y %H:%M:%S GMT";
-/// What is sent besides: a date of a mail, with a zone.
+/// Some upstreams send the date of a mail, with a zone.
 const MAIL: rfc2822::DateTimeParser = rfc2822::DateTimeParser::new().relaxed_weekday(true);
 
-/// The instant that `text` names; `None` if it is no date of HTTP. `now` tells the century of a
-/// year with two digits. The weekday is not compared with the date.
+/// The instant of a date. `None` if `text` is not a date of HTTP. `now` decides the century of a
+/// year with two digits. The weekday is not checked.
 pub(in crate::source) fn parse(text: &str, now: Timestamp) -> Option<Timestamp> {
     let text = text.trim();
     let read = |form| {
@@ -30,8 +30,8 @@ pub(in crate::source) fn parse(text: &str, now: Timestamp) -> Option<Timestamp> 
     MAIL.parse_timestamp(text).ok()
 }
 
-/// A date with two digits of a year: what appears to be more than 50 years ahead is the most recent
-/// year in the past with the same two.
+/// The date of a year with two digits. One that appears to be more than 50 years ahead is in the
+/// most recent past year with the same digits.
 fn with_century(mut date: BrokenDownTime, now: DateTime) -> Option<DateTime> {
     let latest = now.saturating_add(50.years());
     let ahead = now.year() / 100 * 100 + 100 + date.year()?.rem_euclid(100);
@@ -46,8 +46,8 @@ fn utc_now(now: Timestamp) -> DateTime {
     now.to_zoned(TimeZone::UTC).datetime()
 }
 
-/// The last days of the year 9999, a usual way to say "for ever", are past the last instant that
-/// there is here: they are that one.
+/// The last days of the year 9999, which some use for "never", are beyond the last [`Timestamp`].
+/// They become the last one.
 fn utc(civil: DateTime) -> Timestamp {
     civil
         .to_zoned(TimeZone::UTC)
@@ -71,7 +71,7 @@ mod tests {
             "Sunday, 06-Nov-94 08:49:37 GMT",
             "Sun Nov  6 08:49:37 1994",
             " Sun, 06 Nov 1994 08:49:37 GMT ",
-            // What is sent besides: another zone, a weekday that is wrong.
+            // Another zone, and a wrong weekday.
             "Sun, 6 Nov 1994 09:49:37 +0100",
             "Mon, 06 Nov 1994 08:49:37 GMT",
             "Monday, 06-Nov-94 08:49:37 GMT",
@@ -101,7 +101,7 @@ mod tests {
             let text = format!("Friday, 27-Nov-{year} 00:00:00 GMT");
             assert_eq!(at(&text), Some(format!("{date}T00:00:00Z")), "{year}");
         }
-        // To the second, and where one of the centuries has no such day.
+        // To the second, and in a century without this day.
         let leap = at("Tuesday, 29-Feb-00 00:00:00 GMT");
         assert_eq!(leap.as_deref(), Some("2000-02-29T00:00:00Z"));
         let (in_time, late) = ("12:00:00", "12:00:01");

@@ -1,20 +1,19 @@
-//! Where a redirect leads: a URI reference, resolved against the target of the request (RFC 9110,
+//! The target of a redirect: a URI reference, resolved against the target of the request (RFC 9110,
 //! section 10.2.2; RFC 3986, section 5).
 //!
-//! Promise: it never leads to another origin. The key in a header or a query is for the one that it
-//! was given for.
+//! Promise: it is never in another origin. The key in a header or a query is for one origin only.
 
 use ureq::http::Uri;
 use url::Url;
 
-use crate::source::error::shown;
+use crate::source::error::sanitized;
 use larder_cache::Secret;
 
-/// The target that `location` names, as an answer from `from` gave it.
+/// The target of `location`, in an answer from `from`.
 ///
 /// # Errors
-/// Where it leads instead, fit to be shown: no more than an origin, since the rest may be made of
-/// the query that was sent.
+/// The other origin, fit for logs. The rest of the URL may repeat the query that was sent, so it is
+/// left out.
 pub(super) fn target(from: &Uri, location: &str, secrets: &[Secret]) -> Result<Uri, String> {
     let elsewhere = || "elsewhere".to_owned();
     let base = Url::parse(&from.to_string()).map_err(|_| elsewhere())?;
@@ -23,7 +22,7 @@ pub(super) fn target(from: &Uri, location: &str, secrets: &[Secret]) -> Result<U
     let user = !next.username().is_empty() || next.password().is_some();
     if user || next.origin() != base.origin() {
         let host = next.host_str().ok_or_else(elsewhere)?;
-        return Err(shown(&format!("{}://{host}", next.scheme()), secrets));
+        return Err(sanitized(&format!("{}://{host}", next.scheme()), secrets));
     }
     next.as_str().parse().map_err(|_| elsewhere())
 }

@@ -143,7 +143,7 @@ fn a_connection_closed_with_nothing_is_an_error() {
     let error = get(&server, PATIENT).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "newsapi broke the connection off before its answer was whole"
+        "newsapi closed the connection before its answer was complete"
     );
 }
 
@@ -234,7 +234,8 @@ fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
     assert_eq!(error.to_string(), "newsapi answered with more than 1000B");
 }
 
-/// `python3 -c 'import gzip,sys; sys.stdout.buffer.write(gzip.compress(b"hello, packed world", 9, mtime=0))'`
+/// `python3 -c 'import gzip,sys; sys.stdout.buffer.write(gzip.compress(b"hello, packed world", 9,
+/// mtime=0))'`
 const PACKED: &[u8] = &[
     31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 203, 72, 205, 201, 201, 215, 81, 40, 72, 76, 206, 78, 77, 81,
     40, 207, 47, 202, 73, 1, 0, 72, 239, 46, 204, 19, 0, 0, 0,
@@ -269,7 +270,7 @@ fn gzip_is_unpacked_and_the_limit_counts_what_it_unpacks_to() {
     });
     assert_eq!(
         get(&server, PATIENT).unwrap_err().to_string(),
-        "newsapi answered with a body that cannot be unpacked"
+        "newsapi answered with a body that cannot be decompressed"
     );
 }
 

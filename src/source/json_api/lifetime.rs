@@ -1,12 +1,13 @@
-//! How long an answer may be kept, by what it says itself (RFC 9111).
+//! The freshness lifetime of an answer, by its headers (RFC 9111).
 //!
-//! larder is a shared cache: `s-maxage` goes before `max-age`, and what is `private` is not kept. What says nothing of its time is
-//! not fresh: no time is guessed (section 4.2.2 allows that, and it is what surprises people). What cannot be read is not fresh
-//! either. `stale-while-revalidate` and `stale-if-error` of an upstream are not looked at: the resource says what stale use it
-//! bears, and `must-revalidate`, `proxy-revalidate`, `no-cache` and `s-maxage` forbid it.
+//! larder is a shared cache: `s-maxage` goes before `max-age`, and a `private` answer is not
+//! stored. An answer without a lifetime is not fresh: larder does not guess one, though section
+//! 4.2.2 allows that. A lifetime that cannot be read counts as zero. `stale-while-revalidate` and
+//! `stale-if-error` of an upstream are ignored: the resource declares when a stale value may be
+//! served, and `must-revalidate`, `proxy-revalidate`, `no-cache` and `s-maxage` forbid it.
 //!
-//! Section 3.5, of answers to a request with `Authorization`, is not followed: the key is the operator's own, who has declared that
-//! all of larder's readers see one answer.
+//! Section 3.5, on requests with `Authorization`, is not followed: the key belongs to the operator,
+//! who has declared that all readers get the same answer.
 
 use std::time::Duration;
 
@@ -17,30 +18,31 @@ use super::super::http::date;
 use super::super::http::field::list;
 use larder_cache::Lifetime;
 
-/// The longest time that is believed (RFC 9111, section 1.2.2).
+/// The longest lifetime, in seconds (RFC 9111, section 1.2.2).
 const LONGEST: u64 = 1 << 31;
 
-/// The life that an answer is given which took so long to come. `cache_control` is what counts as this header, which a 304 need not
-/// repeat; the others are in `headers`. `now`: when it came, for an answer without a date.
+/// The lifetime of an answer. `cache_control` is the header that holds, which a 304 need not
+/// repeat; the others are in `headers`. `took` is the duration of the call. `now` stands for `Date`
+/// if the answer has none.
 pub(super) fn of(
     cache_control: &str,
     headers: &HeaderMap,
     took: Duration,
     now: Timestamp,
 ) -> Lifetime {
-    let said = Directives::read(cache_control);
+    let directives = Directives::read(cache_control);
     let varies = list(headers, "vary");
-    if said.kept == Kept::No || varies.split(',').any(|name| name.trim() == "*") {
+    if directives.stored == Stored::Never || varies.split(',').any(|name| name.trim() == "*") {
         return Lifetime::NoStore;
     }
-    let fresh_for = match said.shared_age.or(said.age) {
-        _ if said.kept == Kept::Unproven => Duration::ZERO,
+    let fresh_for = match directives.shared_age.or(directives.age) {
+        _ if directives.stored == Stored::Revalidated => Duration::ZERO,
         Some(age) => age.unwrap_or_default(),
         None => expires(headers, now),
     };
-    // What it spent on its way is over.
+    // The time in other caches and on the way counts.
     let left = fresh_for.saturating_sub(age(headers)).saturating_sub(took);
-    if said.strict || said.shared_age.is_some() {
+    if directives.strict || directives.shared_age.is_some() {
         Lifetime::MustRevalidate(left)
     } else {
         Lifetime::MaxAge(left)
@@ -48,52 +50,53 @@ pub(super) fn of(
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kept {
+enum Stored {
     Yes,
-    /// To be confirmed before each use.
-    Unproven,
-    No,
+    /// Only to be revalidated before each use.
+    Revalidated,
+    Never,
 }
 
-/// What Cache-Control says that matters here.
+/// The directives of `Cache-Control` that larder follows.
 struct Directives {
-    kept: Kept,
+    stored: Stored,
+    /// A stale value must not be served.
     strict: bool,
-    /// `max-age`: `Some(None)` where it cannot be read.
+    /// `max-age`. `Some(None)`: it cannot be read.
     age: Option<Option<Duration>>,
-    /// `s-maxage`, likewise.
+    /// `s-maxage`, in the same way.
     shared_age: Option<Option<Duration>>,
 }
 
 impl Directives {
     fn read(text: &str) -> Directives {
-        let mut said = Directives {
-            kept: Kept::Yes,
+        let mut found = Directives {
+            stored: Stored::Yes,
             strict: false,
             age: None,
             shared_age: None,
         };
         for (name, value) in split(text) {
             match name.to_ascii_lowercase().as_str() {
-                // Also where they name single fields: none is taken out here.
-                "no-store" | "private" => said.kept = Kept::No,
+                // Even if they name single fields: larder cannot remove a field.
+                "no-store" | "private" => found.stored = Stored::Never,
                 "no-cache" => {
-                    said.strict = true;
-                    if said.kept == Kept::Yes {
-                        said.kept = Kept::Unproven;
+                    found.strict = true;
+                    if found.stored == Stored::Yes {
+                        found.stored = Stored::Revalidated;
                     }
                 }
-                "must-revalidate" | "proxy-revalidate" => said.strict = true,
-                "max-age" => said.age = Some(once(said.age, seconds(&value))),
-                "s-maxage" => said.shared_age = Some(once(said.shared_age, seconds(&value))),
+                "must-revalidate" | "proxy-revalidate" => found.strict = true,
+                "max-age" => found.age = Some(once(found.age, seconds(&value))),
+                "s-maxage" => found.shared_age = Some(once(found.shared_age, seconds(&value))),
                 _ => {}
             }
         }
-        said
+        found
     }
 }
 
-/// A directive that is there twice counts if it says the same twice.
+/// A repeated directive counts if its values are equal.
 fn once(before: Option<Option<Duration>>, now: Option<Duration>) -> Option<Duration> {
     match before {
         None => now,
@@ -106,7 +109,8 @@ fn seconds(digits: &str) -> Option<Duration> {
     all_digits.then(|| Duration::from_secs(digits.parse().unwrap_or(LONGEST).min(LONGEST)))
 }
 
-/// The directives of a list with their values, quotes and escapes taken off; an empty value where there is none.
+/// The directives of a list with their values, without quotes and escapes. A directive without a
+/// value has an empty one.
 fn split(text: &str) -> Vec<(String, String)> {
     let mut all = Vec::new();
     let (mut name, mut value) = (String::new(), None::<String>);
@@ -119,7 +123,7 @@ fn split(text: &str) -> Vec<(String, String)> {
                 .iter_mut()
                 .for_each(|value| value.extend(chars.next())),
             Some('=') if value.is_none() => value = Some(String::new()),
-            // A quote that never ends takes all the rest, as any reader of it would.
+            // A quoted value without its end takes all the rest.
             Some(',') if !quoted => {}
             Some(c) => value.as_mut().unwrap_or(&mut name).push(c),
             None => {}
@@ -137,13 +141,14 @@ fn split(text: &str) -> Vec<(String, String)> {
     }
 }
 
-/// How long it was in other caches already; none where that cannot be read (section 5.1).
+/// How long it was in other caches (section 5.1). Zero if that cannot be read.
 fn age(headers: &HeaderMap) -> Duration {
-    let said = list(headers, "age");
-    seconds(said.split(',').next().unwrap_or_default().trim()).unwrap_or_default()
+    let age = list(headers, "age");
+    seconds(age.split(',').next().unwrap_or_default().trim()).unwrap_or_default()
 }
 
-/// How long after its own date it expires: its clock is compared with itself, not with this machine's.
+/// How long after its own `Date` it expires. Both times are of the upstream's clock, so this
+/// machine's does not matter.
 fn expires(headers: &HeaderMap, now: Timestamp) -> Duration {
     let instant = |name: &str| {
         let mut lines = headers.get_all(name).iter();
@@ -203,15 +208,15 @@ mod tests {
             ("no-store, no-cache", Lifetime::NoStore),
             ("private, max-age=60", Lifetime::NoStore),
             ("private=\"x, y\", max-age=60", Lifetime::NoStore),
-            // A value is no directive.
+            // Quoted values are not directives.
             ("ext=\"no-store, private\", max-age=60", exactly(60)),
             ("ext=\"a\\\"b, no-store\", max-age=60", exactly(60)),
             ("ext=no-store, max-age=60", exactly(60)),
-            // Twice.
+            // Repeated directives.
             ("max-age=60, max-age=60", exactly(60)),
             ("max-age=60, max-age=70", exactly(0)),
             ("max-age=60, max-age=70, max-age=60", exactly(0)),
-            // What cannot be read is not fresh.
+            // Values that cannot be read.
             ("max-age", exactly(0)),
             ("max-age=", exactly(0)),
             ("max-age=-1", exactly(0)),
@@ -296,10 +301,10 @@ mod tests {
                 ],
                 exactly(0),
             ),
-            // Without a date: since it came.
+            // Without a date: from now.
             (vec![&at("03:05:05")], exactly(60)),
             (vec!["Date: today", &at("03:05:05")], exactly(60)),
-            // max-age goes before it, also where it cannot be read.
+            // max-age goes before it, even if it cannot be read.
             (
                 vec![DATE, &at("10:01:00"), "Cache-Control: max-age=5"],
                 exactly(5),

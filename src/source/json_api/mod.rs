@@ -1,13 +1,13 @@
-//! Any HTTP API that answers with JSON, as a source.
+//! A source for any HTTP API that answers with JSON.
 //!
-//! Promise: a load makes one call, booked on its upstream's quota, and gives the JSON as it was
-//! sent, byte for byte, or the part of it that is picked. 404, 410 and 204 are absence, and
-//! anything else that is no JSON, or is nested too deep, is an error. A parameter cannot leave the
-//! place that it stands in: not its segment of the path, not its value in the query, not its
-//! header.
+//! Promise: a load makes one call, booked on its upstream's quota. Its value is the JSON as it was
+//! sent, byte for byte, or the picked part of it. 404, 410 and 204 mean that the value is absent.
+//! Any other answer without usable JSON is an error. A parameter cannot leave its place: its
+//! segment of the path, its value in the query, its header.
 //!
-//! No error, no identity and no printed form shows what the environment filled in.
+//! No error, identity or printed form shows the value of an environment variable.
 
+mod escaping;
 mod lifetime;
 mod pick;
 mod target;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::error::{SourceError, shown};
+use super::error::{SourceError, sanitized};
 use super::http::{Get, HttpAnswer};
 use super::json_text::{NoJson, json_text};
 use super::upstream::HttpUpstream;
@@ -31,27 +31,27 @@ use pick::{Nothing, Pointer};
 use target::Target;
 use validator::Validator;
 
-/// What an operator says of such an API.
+/// The settings of such an API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonApiSettings {
-    /// Where it is: an `http` or `https` URL. Its scheme, host and port have no parameter.
+    /// Its `http` or `https` URL. Scheme, host and port have no parameter.
     pub url: Template,
     /// Headers to send.
     pub headers: Vec<(String, Template)>,
-    /// What is added to the URL's query.
+    /// Parameters to add to the URL's query.
     pub query: Vec<(String, Template)>,
-    /// A JSON pointer (RFC 6901) to the part of the body that is the value.
+    /// A JSON pointer (RFC 6901) to the value in the body.
     pub pick: Option<String>,
-    /// Who says how long a value is fresh.
+    /// Who decides how long a value is fresh.
     pub ttl: TtlFrom,
 }
 
-/// Who says how long a value is fresh.
+/// Who decides how long a value is fresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TtlFrom {
-    /// The resource's policy; what the upstream says of it is not looked at.
+    /// The resource's policy. The upstream's headers are ignored.
     Resource,
-    /// The upstream (RFC 9111), within the resource's policy.
+    /// The upstream's headers (RFC 9111), within the resource's policy.
     Upstream,
 }
 
@@ -60,9 +60,9 @@ pub enum TtlFrom {
 pub struct JsonApiFault {
     /// Where.
     pub place: Place,
-    /// What: "has a parameter in its host".
+    /// What is wrong: "has a parameter in its host".
     pub problem: String,
-    /// What would be right.
+    /// What would be valid.
     pub valid: &'static str,
 }
 
@@ -80,7 +80,7 @@ pub enum Place {
 }
 
 impl JsonApiSettings {
-    /// The parameters that stand anywhere in it, each time that they do.
+    /// All parameters in its templates, with repetitions.
     pub fn params(&self) -> impl Iterator<Item = &str> {
         self.templates().flat_map(Template::params)
     }
@@ -90,14 +90,14 @@ impl JsonApiSettings {
         std::iter::once(&self.url).chain(named.map(|(_, template)| template))
     }
 
-    /// What the environment filled in, in order: values depend on it, and
-    /// [`JsonApiSettings::identity`] does not show it.
+    /// The values of its environment variables, in order. [`JsonApiSettings::identity`] does not
+    /// show them, but the API's values depend on them.
     pub(crate) fn filled(&self) -> impl Iterator<Item = &Secret> {
         self.templates().flat_map(Template::secrets)
     }
 
-    /// What makes its values, for a fingerprint: all but `ttl`, and what the environment filled in.
-    /// Variables stand in it by name.
+    /// What its values depend on, for a fingerprint: everything but `ttl` and the values of
+    /// environment variables, which it shows by name.
     pub fn identity(&self) -> String {
         let JsonApiSettings {
             url,
@@ -109,12 +109,12 @@ impl JsonApiSettings {
         format!("http {url:?} headers {headers:?} query {query:?} pick {pick:?}")
     }
 
-    /// All that is wrong with it.
+    /// Everything that is wrong with it.
     pub fn faults(&self) -> Vec<JsonApiFault> {
         self.read().err().unwrap_or_default()
     }
 
-    /// Where calls go, and what is picked of their answers.
+    /// The target of its calls, and the pointer into their answers.
     fn read(&self) -> Result<(Target, Option<Pointer>), Vec<JsonApiFault>> {
         let no_pointer = || JsonApiFault {
             place: Place::Pick,
@@ -142,34 +142,34 @@ pub struct JsonApi {
     ttl: TtlFrom,
 }
 
-/// What a call gave.
+/// The result of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fetched {
     /// A value.
     New {
         /// Its JSON.
         body: Bytes,
-        /// What the upstream knows it by, where it says so.
+        /// The upstream's validator for it, if it has one.
         validator: Option<Box<str>>,
-        /// How long it is fresh by the upstream's word.
+        /// How long it is fresh, by the upstream's headers.
         life: Lifetime,
     },
-    /// The value with the validator that was shown is still the one.
+    /// The value with the validator in the request is still valid.
     NotModified {
-        /// What the upstream knows it by from now on.
+        /// The upstream's validator from now on.
         validator: Box<str>,
-        /// How long it is fresh by the upstream's word.
+        /// How long it is fresh, by the upstream's headers.
         life: Lifetime,
     },
-    /// There is no such thing.
+    /// The value is absent.
     Absent {
-        /// How long that is so by the upstream's word.
+        /// How long that holds, by the upstream's headers.
         life: Lifetime,
     },
 }
 
 impl JsonApi {
-    /// The API of these settings at `upstream`.
+    /// An API with these settings at `upstream`.
     ///
     /// # Errors
     /// The [`JsonApiSettings::faults`], if there are any.
@@ -191,24 +191,24 @@ impl JsonApi {
         self.target.identity()
     }
 
-    /// The upstream that it asks.
+    /// Its upstream.
     pub fn upstream(&self) -> &HttpUpstream {
         &self.upstream
     }
 
-    /// What a load runs: the value for these parameters, or the one that `attempt` shows where the upstream confirms it. A
-    /// parameter without a value is left out of `params`.
+    /// Loads the value for these parameters. If the upstream confirms the copy in `context`, that
+    /// copy is the value. A parameter without a value is not in `params`.
     ///
     /// # Errors
     /// As [`JsonApi::fetch`].
     pub fn load<N: AsRef<str>, V: AsRef<str>>(
         &self,
         params: &[(N, V)],
-        attempt: LoadContext,
+        context: LoadContext,
     ) -> Result<Loaded, LoadError> {
-        let previous = attempt.revalidation;
-        let shown = previous.as_ref().map(|previous| &*previous.validator);
-        let (value, validator, life) = match self.fetch(params, shown, attempt.deadline)? {
+        let previous = context.revalidation;
+        let known = previous.as_ref().map(|previous| &*previous.validator);
+        let (value, validator, life) = match self.fetch(params, known, context.deadline)? {
             Fetched::New {
                 body,
                 validator,
@@ -230,16 +230,18 @@ impl JsonApi {
         })
     }
 
-    /// Asks for the value for these parameters, or whether the one with the validator `previous` is still it.
+    /// Fetches the value for these parameters, or asks whether that with the validator `previous`
+    /// is still valid.
     ///
-    /// Blocks until `deadline` at the latest, also for a place in the quota. A value that cannot be sent in its place (`..` as a
-    /// segment of the path, a control character in a header) names nothing: absent, without a call.
+    /// Blocks until `deadline` at the latest, including the wait for the quota. If a parameter
+    /// cannot be sent in its place (`..` as a segment of the path, a control character in a
+    /// header), the value is absent, without a call.
     ///
     /// # Errors
-    /// `Spent` if the quota comes back too late. `Paused` if the upstream says 429, or 503 with
-    /// `Retry-After`: for all of the upstream where it has a quota, else for these parameters.
-    /// `TooSlow` after `deadline`. `Failed` for any other status, for invalid JSON, and where there
-    /// is nothing to pick.
+    /// `Spent` if no place in the quota is free in time. `Paused` after a 429, or a 503 with
+    /// `Retry-After`: for the whole upstream if it has a quota, else for these parameters.
+    /// `TooSlow` after `deadline`. `Failed` for any other status, for invalid JSON, and if the
+    /// pointer leads to nothing.
     pub fn fetch<N: AsRef<str>, V: AsRef<str>>(
         &self,
         params: &[(N, V)],
@@ -247,11 +249,11 @@ impl JsonApi {
         deadline: Instant,
     ) -> Result<Fetched, SourceError> {
         let value = |name: &str| {
-            let given = params.iter().find(|(given, _)| given.as_ref() == name);
-            given.map(|(_, value)| value.as_ref())
+            let found = params.iter().find(|(known, _)| known.as_ref() == name);
+            found.map(|(_, value)| value.as_ref())
         };
         let Some(call) = self.target.call(&value) else {
-            // Declared TTLs hold for it; the upstream said nothing.
+            // The declared TTLs hold: the upstream was not called.
             return Ok(Fetched::Absent {
                 life: Lifetime::Policy,
             });
@@ -285,10 +287,10 @@ impl JsonApi {
         took: Duration,
     ) -> Result<Fetched, SourceError> {
         let (status, now) = (answer.status, Timestamp::now());
-        let said = Validator::of(&answer.headers);
+        let own = Validator::of(&answer.headers);
         let validator = match previous {
-            Some(previous) if status == 304 => said.or(previous),
-            _ => said,
+            Some(previous) if status == 304 => own.or(previous),
+            _ => own,
         };
         let life = lifetime::of(validator.cache_control(), &answer.headers, took, now);
         match status {
@@ -312,12 +314,12 @@ impl JsonApi {
         }
     }
 
-    /// The value in a body; `None`: it says that there is none.
+    /// The value in a body. `None`: it is absent.
     fn value(&self, body: Vec<u8>, answer: &HttpAnswer) -> Result<Option<Bytes>, SourceError> {
-        let whole = json_text(&body).map_err(|why| self.no_json(why, answer))?;
+        let json = json_text(&body).map_err(|why| self.no_json(why, answer))?;
         let part = match &self.pick {
-            None => whole,
-            Some(pointer) => match pointer.find(whole) {
+            None => json,
+            Some(pointer) => match pointer.find(json) {
                 Ok(part) => part,
                 Err(Nothing::PastTheEnd) => return Ok(None),
                 Err(Nothing::Missing) => {
@@ -329,13 +331,13 @@ impl JsonApi {
         if part.len() == body.len() {
             return Ok(Some(body.into_boxed_slice().into()));
         }
-        // A copy, since a slice would keep all of the body alive for a part that is weighed by itself.
+        // A copy: a slice would keep the whole body in memory, and only the part is accounted for.
         Ok(Some(Bytes::copy_from_slice(part.as_bytes())))
     }
 
     fn no_json(&self, why: NoJson, answer: &HttpAnswer) -> SourceError {
         let kind = answer.header("content-type").unwrap_or("no content type");
-        let kind = shown(kind, self.target.secrets());
+        let kind = sanitized(kind, self.target.secrets());
         let status = answer.status;
         self.failed(format!("answered {status} with {why} ({kind})"))
     }

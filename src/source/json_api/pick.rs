@@ -1,7 +1,8 @@
-//! The part of some JSON that a pointer picks: the very bytes that were sent.
+//! JSON pointers: the part of a JSON text, as the bytes that were sent.
 //!
-//! Nothing is read into numbers or strings and written anew, so `1.0`, `1e400` and numbers of fifty digits stay what they are, and
-//! members stay in their order. Where a member is there twice the last one counts.
+//! Numbers and strings are not parsed and written again, so `1.0`, `1e400` and numbers of fifty
+//! digits stay as they are, and members keep their order. If an object has a member twice, the last
+//! one counts.
 
 use std::fmt;
 
@@ -19,14 +20,15 @@ pub(super) struct Pointer {
 /// Why a pointer leads to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Nothing {
-    /// There is an array, and it is shorter: what was looked for does not exist.
+    /// The array is shorter: the item does not exist.
     PastTheEnd,
-    /// There is no such member, or nothing that could have one: the answer is not of the expected form.
+    /// There is no such member, or its parent is not an object or array. The answer does not have
+    /// the expected form.
     Missing,
 }
 
 impl Pointer {
-    /// The pointer of this text; `None` if it is none.
+    /// Parses a pointer. `None` if `text` is not one.
     pub(super) fn parse(text: &str) -> Option<Pointer> {
         let tokens = match text.strip_prefix('/') {
             Some(rest) => rest.split('/').map(unescape).collect::<Option<_>>()?,
@@ -39,11 +41,11 @@ impl Pointer {
         })
     }
 
-    /// The part of `json`, which is JSON, that it points to.
+    /// The part of `json` that it points to. `json` must be valid JSON.
     pub(super) fn find<'j>(&self, json: &'j str) -> Result<&'j str, Nothing> {
         let mut at = json;
         for token in &self.tokens {
-            // Whole JSON does not fail to be read but for a name whose escapes are no text.
+            // Valid JSON fails only on a name whose escapes are not valid UTF-16.
             at = serde_json::Deserializer::from_str(at)
                 .deserialize_any(Step(token))
                 .unwrap_or(Err(Nothing::Missing))?;
@@ -78,11 +80,11 @@ fn unescape(token: &str) -> Option<String> {
 struct Step<'t>(&'t str);
 
 impl Step<'_> {
-    /// The index of an array that the token is: no sign, no zeros in front.
+    /// The token as an index of an array: no sign, no leading zeros.
     fn index(&self) -> Option<usize> {
         let digits = self.0.bytes().all(|byte| byte.is_ascii_digit());
         let canonical = self.0 == "0" || !self.0.starts_with('0');
-        // More digits than a usize has are past the end of any array.
+        // A number that is too large for usize is past the end of any array.
         (digits && canonical && !self.0.is_empty()).then(|| self.0.parse().unwrap_or(usize::MAX))
     }
 }
@@ -120,7 +122,7 @@ impl<'j> Visitor<'j> for Step<'_> {
     }
 }
 
-/// Whether a member has this name.
+/// Reads a member's name and says whether it is this one.
 struct IsName<'t>(&'t str);
 
 impl<'j> DeserializeSeed<'j> for IsName<'_> {

@@ -10,11 +10,9 @@
 
 use std::fmt;
 
-use percent_encoding::{
-    AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode,
-};
 use ureq::http::{HeaderName, Uri};
 
+use super::escaping::{climbs, escape_to, escaped, fits_header, made_legal};
 use super::{JsonApiFault, JsonApiSettings, Place};
 use crate::template::{Part, Template};
 use larder_cache::Secret;
@@ -37,25 +35,6 @@ const OWN_HEADERS: [&str; 15] = [
     "transfer-encoding",
     "upgrade",
 ];
-
-/// Everything but unreserved characters.
-const VALUE: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
-/// What a URL cannot have anywhere.
-const ILLEGAL: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'<')
-    .add(b'>')
-    .add(b'\\')
-    .add(b'^')
-    .add(b'`')
-    .add(b'{')
-    .add(b'|')
-    .add(b'}');
 
 const URL_FORM: &str = "\"https://api.example.com/v1/thing/{id}\"";
 const HEADER_FORM: &str = "{ \"X-Api-Key\" = \"${API_KEY}\" }";
@@ -380,29 +359,4 @@ fn secrets(settings: &JsonApiSettings) -> Vec<Secret> {
     texts.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
     texts.dedup();
     texts.into_iter().map(Secret::new).collect()
-}
-
-fn escaped(text: &str) -> String {
-    utf8_percent_encode(text, VALUE).to_string()
-}
-
-fn escape_to(out: &mut String, text: &str) {
-    out.extend(utf8_percent_encode(text, VALUE));
-}
-
-/// Escapes no more than what a URL cannot have.
-fn made_legal(text: &str) -> String {
-    utf8_percent_encode(text, ILLEGAL).to_string()
-}
-
-/// Whether a segment of the path, unescaped once, is `.` or `..`.
-fn climbs(path: &str) -> bool {
-    let plain: Vec<u8> = percent_decode_str(path).collect();
-    let mut segments = plain.split(|byte| matches!(byte, b'/' | b'\\'));
-    segments.any(|segment| matches!(segment, b"." | b".."))
-}
-
-/// Whether a header can carry it (RFC 9110, section 5.5).
-fn fits_header(text: &str) -> bool {
-    !text.chars().any(|c| c.is_control() && c != '\t')
 }

@@ -1,7 +1,9 @@
-//! What an upstream knows a value by, so that it can be asked whether that is still the one (RFC 9110, section 8.8).
+//! Validators: what an upstream can compare to say whether a value is still valid (RFC 9110,
+//! section 8.8).
 //!
-//! As text, for the cache: the ETag, a line end, the time of the last modification, a line end, and what Cache-Control said, since
-//! a 304 that does not repeat it leaves it as it was (RFC 9111, section 4.3.4). Any of them can be empty.
+//! Its text in the cache has three lines: `ETag`, `Last-Modified` and `Cache-Control`. The last one
+//! is there because a 304 that does not repeat it leaves it as it was (RFC 9111, section 4.3.4).
+//! Any line can be empty.
 
 use ureq::http::HeaderMap;
 
@@ -17,7 +19,7 @@ pub(super) struct Validator {
 }
 
 impl Validator {
-    /// What an answer's headers say.
+    /// The validator in an answer's headers.
     pub(super) fn of(headers: &HeaderMap) -> Validator {
         let text = |name: &str| {
             let value = headers.get(name).and_then(|value| value.to_str().ok());
@@ -30,7 +32,7 @@ impl Validator {
         }
     }
 
-    /// What [`Validator::to_text`] wrote.
+    /// Parses the text of [`Validator::to_text`].
     pub(super) fn parse(text: &str) -> Validator {
         let mut lines = text.splitn(3, '\n').map(str::to_owned);
         let mut next = || lines.next().unwrap_or_default();
@@ -41,7 +43,8 @@ impl Validator {
         }
     }
 
-    /// Its text; `None` if an upstream could not tell the value by it. What Cache-Control said is left out where it is too long.
+    /// Its text. `None` if the upstream sent neither `ETag` nor `Last-Modified`. Leaves
+    /// `Cache-Control` out if the text would be too long.
     pub(super) fn to_text(&self) -> Option<Box<str>> {
         let Validator {
             etag,
@@ -51,13 +54,13 @@ impl Validator {
         if etag.is_empty() && modified.is_empty() {
             return None;
         }
-        let known_by = format!("{etag}\n{modified}\n");
-        let all = format!("{known_by}{cache_control}");
+        let own = format!("{etag}\n{modified}\n");
+        let all = format!("{own}{cache_control}");
         let fits = all.len() <= Loaded::LONGEST_VALIDATOR;
-        Some(if fits { all } else { known_by }.into())
+        Some(if fits { all } else { own }.into())
     }
 
-    /// The headers that ask whether it is still so.
+    /// The headers of a conditional request.
     pub(super) fn conditions(&self) -> impl Iterator<Item = (&str, &str)> {
         let all = [
             ("If-None-Match", self.etag.as_str()),
@@ -66,7 +69,7 @@ impl Validator {
         all.into_iter().filter(|(_, value)| !value.is_empty())
     }
 
-    /// What a 304 makes of the validator that was shown: what it says, else what was so before.
+    /// The validator after a 304: each of its headers, or else the one `before`.
     pub(super) fn or(self, before: &Validator) -> Validator {
         let either = |new: String, old: &String| if new.is_empty() { old.clone() } else { new };
         Validator {
@@ -76,7 +79,7 @@ impl Validator {
         }
     }
 
-    /// What Cache-Control says; empty where it says nothing.
+    /// The value of `Cache-Control`. Empty if there is none.
     pub(super) fn cache_control(&self) -> &str {
         &self.cache_control
     }

@@ -1,5 +1,5 @@
-//! The JSON of an answer with a list in it: each item is read by itself, so what is wrong with one
-//! costs that one.
+//! The JSON of an answer with a list. Each item is read by itself, so an invalid item costs only
+//! itself.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -9,11 +9,11 @@ use serde_json::value::RawValue;
 
 use super::article::text;
 
-/// An object whose members are not read yet.
+/// An object whose members are not parsed yet.
 #[derive(Default)]
 pub(super) struct Members<'a>(HashMap<String, &'a RawValue>);
 
-/// The body as text. A byte order mark goes, and bytes that are no UTF-8 become replacement
+/// The body as text, without a byte order mark. Bytes that are not UTF-8 become replacement
 /// characters.
 pub(super) fn body_text(body: &[u8]) -> Cow<'_, str> {
     let mark: &[u8] = b"\xef\xbb\xbf";
@@ -21,25 +21,25 @@ pub(super) fn body_text(body: &[u8]) -> Cow<'_, str> {
 }
 
 impl<'a> Members<'a> {
-    /// The members of the object that `json` is; none if it is no object.
+    /// The members of the object `json`. None if it is not an object.
     pub(super) fn of(json: &'a str) -> Members<'a> {
         serde_json::from_str(json).map(Members).unwrap_or_default()
     }
 
-    /// The members of the member `name`; none if it is no object.
+    /// The members of the member `name`. None if it is not an object.
     pub(super) fn object(&self, name: &str) -> Members<'a> {
         self.0
             .get(name)
             .map_or_else(Members::default, |member| Members::of(member.get()))
     }
 
-    /// The text of the member `name`; `None` if it is no text, or blank.
+    /// The text of the member `name`. `None` if it is not a text, or blank.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         let value: Value = serde_json::from_str(self.0.get(name)?.get()).ok()?;
         text(Some(&value))
     }
 
-    /// Those items of the list `name` that can be read; `None` if it is no list.
+    /// The valid items of the list `name`. `None` if it is not a list.
     pub(super) fn list(&self, name: &str) -> Option<impl Iterator<Item = Value> + use<'a>> {
         let items: Vec<&'a RawValue> = serde_json::from_str(self.0.get(name)?.get()).ok()?;
         let read = |item: &'a RawValue| serde_json::from_str(item.get()).ok();

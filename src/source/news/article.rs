@@ -1,10 +1,10 @@
-//! The common form of a news article, whichever upstream it came from, and its JSON.
+//! The common form of a news article, for all upstreams, and its JSON.
 //!
-//! Promise: an article that exists has a title, an `http` or `https` URL and a time, and none of
-//! its texts is blank. What lacks one of these is dropped, an article without a date too:
-//! `published_at` is what lists are ordered by and clients parse, and a made-up time would be a lie
-//! to both. Texts are plain text: an upstream may send HTML in any of them. An optional text that
-//! is blank or an image that is no web address is `null`.
+//! Promise: an article has a title, an `http` or `https` URL and a time, and none of its texts is
+//! blank. An article without one of these is dropped. That includes the time: lists are ordered by
+//! `published_at` and clients parse it, so an invented one would be wrong for both. Texts are plain
+//! text, though an upstream may send HTML in any of them. A blank optional text is `null`, and so
+//! is an image that is not a web address.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -19,22 +19,22 @@ pub struct Article {
     pub title: String,
     /// A sentence or two of plain text.
     pub description: Option<String>,
-    /// Where it is to be read; `http` or `https`.
+    /// Its web page, `http` or `https`.
     pub url: String,
-    /// A picture; `http` or `https`.
+    /// A picture, `http` or `https`.
     pub image: Option<String>,
-    /// Who wrote it.
+    /// Its author.
     pub author: Option<String>,
-    /// Who published it, as [`source_name`] writes it.
+    /// Its publisher, as [`source_name`] writes it.
     pub source: String,
-    /// When, to the second.
+    /// The time of publication, to the second.
     #[serde(serialize_with = "rfc3339")]
     pub published_at: Timestamp,
-    /// The category that it was asked for under.
+    /// The category of the request that loaded it.
     pub category: String,
 }
 
-/// An article as an upstream tells it: anything may be missing, of the wrong type, or nonsense.
+/// An article as an upstream sent it. Anything may be missing or of the wrong type.
 #[derive(Default)]
 pub(crate) struct Draft<'a> {
     pub(crate) title: Option<&'a Value>,
@@ -46,15 +46,15 @@ pub(crate) struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    /// The article, or `None` if it lacks what an article must have.
+    /// The article. `None` if it lacks a title, a URL or a time.
     pub(crate) fn finish(self, source: String, category: &str) -> Option<Article> {
         let at: Timestamp = self.published_at?.as_str()?.trim().parse().ok()?;
         Some(Article {
-            title: shown_text(self.title)?,
-            description: shown_text(self.description),
+            title: plain_text_of(self.title)?,
+            description: plain_text_of(self.description),
             url: web_address(self.url)?,
             image: web_address(self.image),
-            author: shown_text(self.author),
+            author: plain_text_of(self.author),
             source,
             published_at: Timestamp::from_second(at.as_second()).ok()?,
             category: category.to_owned(),
@@ -63,7 +63,7 @@ impl Draft<'_> {
 }
 
 impl Article {
-    /// How many of its optional fields are there: of two copies of one article the fuller one is kept.
+    /// How many optional fields it has. Of two copies of an article, the one with more is kept.
     pub(crate) fn fields(&self) -> u8 {
         [&self.description, &self.image, &self.author]
             .iter()
@@ -72,19 +72,20 @@ impl Article {
     }
 }
 
-/// The text of a JSON value, tidied; `None` for what is no text or blank.
+/// The text of a JSON value, on one line. `None` if it is not a text, or blank.
 pub(crate) fn text(value: Option<&Value>) -> Option<String> {
-    tidy(value?.as_str()?)
+    one_line(value?.as_str()?)
 }
 
-/// The text that a browser shows of a JSON value with HTML in it, tidied; `None` for what is no
-/// text or shows nothing.
-pub(crate) fn shown_text(value: Option<&Value>) -> Option<String> {
-    tidy(&plain_text(value?.as_str()?))
+/// The plain text of a JSON value with HTML in it, on one line. `None` if it is not a text, or its
+/// plain text is blank.
+pub(crate) fn plain_text_of(value: Option<&Value>) -> Option<String> {
+    one_line(&plain_text(value?.as_str()?))
 }
 
-/// One line: control characters and runs of white space are single spaces, none at the ends. `None` if nothing is left.
-fn tidy(text: &str) -> Option<String> {
+/// The text on one line: control characters and runs of white space become single spaces, and none
+/// is left at the ends. `None` if nothing is left.
+fn one_line(text: &str) -> Option<String> {
     let mut line = String::with_capacity(text.len());
     for word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
         if !word.is_empty() {
@@ -97,7 +98,7 @@ fn tidy(text: &str) -> Option<String> {
     (!line.is_empty()).then_some(line)
 }
 
-/// A URL that is safe to put into a page as a link: `javascript:` and `data:` never get through.
+/// A URL that is safe as a link in a page: never `javascript:` or `data:`.
 fn web_address(value: Option<&Value>) -> Option<String> {
     let url = value?.as_str()?.trim();
     let (scheme, rest) = url.split_once("://")?;
@@ -107,7 +108,7 @@ fn web_address(value: Option<&Value>) -> Option<String> {
     (web && hosted && clean).then(|| url.to_owned())
 }
 
-/// How a source is named in articles and in `?source=`: lower case, white space as `-`.
+/// A source's name in articles and in `?source=`: lower case, with `-` for white space.
 pub fn source_name(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for word in name.split(|c: char| c.is_whitespace() || c.is_control()) {

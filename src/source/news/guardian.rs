@@ -1,7 +1,7 @@
-//! The Guardian's wire format: what to ask, and what its answers mean.
+//! The Guardian's wire format: its requests and its answers.
 //!
-//! Promise: any bytes are either articles or a [`Refusal`], in each of the three shapes that its API and the gateway before
-//! it give errors in. Its key goes into the query, so no URL of a call may be shown.
+//! Promise: any bytes are either articles or a [`Refusal`]. Errors come in three forms, from the
+//! API and from the gateway before it. The key is in the query, so no URL of a call may be shown.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use super::refusal::Refusal;
 
 pub(crate) const PATH: &str = "/search";
 
-/// What its articles give as their source.
+/// The source of its articles.
 const SOURCE: &str = "guardian";
 
 pub(crate) fn query(category: &str) -> Vec<(&str, &str)> {
@@ -23,7 +23,7 @@ pub(crate) fn query(category: &str) -> Vec<(&str, &str)> {
     ]
 }
 
-/// The sections that make a category, `|` for "or". A category that an operator made up is tried as a section.
+/// The sections of a category; `|` means "or". Any other category is used as a section.
 fn section(category: &str) -> &str {
     match category {
         "general" => "world|uk-news|us-news",
@@ -34,7 +34,8 @@ fn section(category: &str) -> &str {
     }
 }
 
-/// Reads an answer of any status. An error in a 200 is an error, and results that come with another status are not taken.
+/// Reads an answer of any status. An error in a 200 is an error, and results with another status
+/// are ignored.
 pub(crate) fn read(status: u16, body: &[u8], category: &str) -> Result<Vec<Article>, Refusal> {
     let json = body_text(body);
     let answer = Members::of(&json);
@@ -158,7 +159,7 @@ mod tests {
         ] {
             let refusal = read_json(status, &body).unwrap_err();
             assert_eq!(
-                (refusal.words().as_str(), refusal.spent),
+                (refusal.text().as_str(), refusal.spent),
                 (words, spent),
                 "{body}"
             );

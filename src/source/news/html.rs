@@ -1,13 +1,13 @@
 //! HTML to plain text, as a browser shows it.
 //!
-//! The tokenizer is that of the HTML standard: it knows each character reference, those without a
-//! semicolon and the numbers of windows-1252 too, and where a tag, a comment or a script ends. The
-//! result is text, not safe HTML: `&lt;b&gt;` becomes `<b>`, and whoever shows it in a page escapes
-//! it as any text.
+//! The tokenizer follows the HTML standard. It knows every character reference, including those
+//! without a semicolon and the numbers of windows-1252, and it knows where a tag, a comment or a
+//! script ends. The result is text, not safe HTML: `&lt;b&gt;` becomes `<b>`, so a page must escape
+//! it like any other text.
 
 use html5gum::{DefaultEmitter, Token, Tokenizer};
 
-/// Elements of which nothing is shown.
+/// Elements whose content is not shown.
 const HIDDEN: [&[u8]; 8] = [
     b"datalist",
     b"iframe",
@@ -18,7 +18,7 @@ const HIDDEN: [&[u8]; 8] = [
     b"template",
     b"title",
 ];
-/// Elements that stand on lines or in cells of their own. All others are shown within the line.
+/// Elements on a line or in a cell of their own. All others are shown within the line.
 const APART: [&[u8]; 51] = [
     b"address",
     b"article",
@@ -73,17 +73,17 @@ const APART: [&[u8]; 51] = [
     b"ul",
 ];
 
-/// The text of a piece of HTML. Around an element that is shown apart there is a space.
+/// The plain text of some HTML, with spaces around elements of [`APART`].
 pub(crate) fn plain_text(html: &str) -> String {
     let mut text = String::with_capacity(html.len());
-    // The element of which nothing is shown, while it is open.
+    // The open element of [`HIDDEN`], if there is one.
     let mut hidden: Option<Vec<u8>> = None;
     let mut emitter = DefaultEmitter::default();
     emitter.naively_switch_states(true);
     for Ok(token) in Tokenizer::new_with_emitter(html, emitter) {
         let name = match token {
-            Token::String(shown) if hidden.is_none() => {
-                text.push_str(&String::from_utf8_lossy(&shown));
+            Token::String(more) if hidden.is_none() => {
+                text.push_str(&String::from_utf8_lossy(&more));
                 continue;
             }
             Token::StartTag(tag) => {
@@ -133,7 +133,11 @@ mod tests {
                 "ô «a» fj ≂\u{338}",
             ),
             ("&eacute &copy 2026 &ampx", "é © 2026 &x"),
-            ("&amp;lt; &amp;amp;", "&lt; &amp;"),
+            ("&amp;lt; &amp;amp; &amp;hellip;", "&lt; &amp; &hellip;"),
+            (
+                "&ldquor;a&rdquo; &Scaron;i&hellip; &nbsp;&#8230;&#x2026;",
+                "„a” Ši… \u{a0}……",
+            ),
             ("&unknown; &; &#; &#x;", "&unknown; &; &#; &#x;"),
             ("<a title=\"a > b\">l</a> <a title='c>d'>m</a>", "l m"),
             ("before<!-- a > b -->after<!-->.", "beforeafter."),
@@ -153,7 +157,7 @@ mod tests {
             ("&#145;&#146;&#147;&#148;&#151;", "‘’“”—"),
             ("&#128;&#133;&#159;", "€…Ÿ"),
             ("&#x92;s", "’s"),
-            // Numbers that windows-1252 has no character for, and that Unicode has none for.
+            // Numbers without a character in windows-1252, and without one in Unicode.
             ("&#129;", "\u{81}"),
             ("&#0;&#xd800;&#x110000;", "\u{fffd}\u{fffd}\u{fffd}"),
             ("&#8217;&#39&#39;", "’''"),

@@ -1,13 +1,21 @@
-//! A list of articles in bytes, its articles already JSON: a view of it is a selection and a copy, nothing is parsed.
+//! A list of articles as bytes. Each article is stored as JSON, so a view is a selection and a
+//! copy, and nothing is parsed.
 //!
-//! Invariant of what is written here: newest first, articles of one time in the order they were given in, one article per story.
+//! Invariant of a written listing: newest first, articles of one time in the order of the input,
+//! one article per story.
 //!
-//! Promise: reading never panics, whatever the bytes. It checks that every length fits, not that the JSON is JSON: whoever
-//! keeps the bytes keeps them whole (the envelope has a checksum).
+//! Promise: reading never panics, whatever the bytes. It checks every length, not the JSON itself:
+//! the cache's envelope has a checksum.
 //!
-//! The form, numbers little-endian: magic (4), flags (1), zeros (3), count (4), length of the JSON (4); per article a record:
-//! published at (i64, Unix seconds), end of its JSON (u32), end of its URL and of its source (u32 each), fields (u32); then
-//! the JSON, `{..},{..}`; then the names, each URL followed by its source. Ends count from the start of their part.
+//! The format, with little-endian numbers:
+//!
+//! 1. The head: magic (4 bytes), flags (1), zeros (3), number of articles (4), length of the JSON
+//!    (4).
+//! 2. A record for each article: time of publication (i64, Unix seconds), end of its JSON, end of
+//!    its URL, end of its source, number of optional fields (u32 each). Ends count from the start
+//!    of the JSON or of the names.
+//! 3. The JSON: `{..},{..}`.
+//! 4. The names: each URL followed by its source.
 
 #[cfg(test)]
 mod tests;
@@ -25,19 +33,19 @@ const PARTIAL: u8 = 1;
 const ARCHIVED: u8 = 2;
 const SANDBOX: u8 = 4;
 
-/// What is to be known of a list as a whole.
+/// Marks of a whole list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// An upstream that should have been asked gave nothing.
+    /// An upstream of the list gave nothing.
     pub partial: bool,
-    /// Some of it comes from the archive, since no upstream answered.
+    /// Some articles are from the archive, because no upstream answered.
     pub archived: bool,
-    /// Some of it was made up by the sandbox.
+    /// Some articles are from the sandbox.
     pub sandbox: bool,
 }
 
 impl Flags {
-    /// What holds for a list made of two lists.
+    /// The marks of a list made of two lists.
     pub fn or(self, other: Flags) -> Flags {
         Flags {
             partial: self.partial || other.partial,
@@ -67,15 +75,15 @@ pub struct Item<'a> {
     pub url: &'a str,
     /// Its source, as [`source_name`] writes it.
     pub source: &'a str,
-    /// When it was published, in Unix seconds.
+    /// The time of publication, in Unix seconds.
     pub published_at: i64,
-    /// How many of its optional fields are there; zero where that is not known.
+    /// How many optional fields it has. Zero if that is not known.
     pub fields: u8,
     /// The article as a JSON object.
     pub json: &'a [u8],
 }
 
-/// One article of a listing, its texts not checked.
+/// One article of a listing. Its texts may not be UTF-8.
 struct Raw<'a> {
     record: &'a [u8; RECORD],
     json: &'a [u8],
@@ -83,7 +91,7 @@ struct Raw<'a> {
     source: &'a [u8],
 }
 
-/// A listing in bytes that were checked.
+/// A listing whose lengths were checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Listing<'a> {
     flags: Flags,
@@ -97,7 +105,7 @@ impl<'a> Listing<'a> {
     pub fn encode(articles: &[Article], flags: Flags) -> Vec<u8> {
         let json: Vec<Vec<u8>> = articles
             .iter()
-            // Strings and a time cannot fail to become JSON; an empty object would be left out below.
+            // Serializing strings and a time does not fail. Empty JSON would be left out below.
             .map(|article| serde_json::to_vec(article).unwrap_or_default())
             .collect();
         let items = articles.iter().zip(&json).map(|(article, json)| Item {
@@ -110,7 +118,8 @@ impl<'a> Listing<'a> {
         Listing::of_items(items, flags)
     }
 
-    /// Writes a listing of items in any order, such as the archive keeps. Items with empty JSON are left out.
+    /// Writes a listing of items in any order, such as those of the archive. Leaves out items with
+    /// empty JSON.
     pub fn of_items<'i>(items: impl IntoIterator<Item = Item<'i>>, flags: Flags) -> Vec<u8> {
         let mut kept: Vec<Item<'i>> = Vec::new();
         let mut stories: HashMap<String, usize> = HashMap::new();
@@ -132,13 +141,13 @@ impl<'a> Listing<'a> {
         write(&kept, flags)
     }
 
-    /// Writes one listing of several: the flags are those given and those of any part.
+    /// Merges listings. The result has `flags` and the marks of every part.
     pub fn merge(parts: &[Listing<'_>], flags: Flags) -> Vec<u8> {
         let flags = parts.iter().fold(flags, |flags, part| flags.or(part.flags));
         Listing::of_items(parts.iter().flat_map(Listing::items), flags)
     }
 
-    /// Reads a listing; `None` if the bytes are not one.
+    /// Reads a listing. `None` if the bytes are not one.
     pub fn read(bytes: &'a [u8]) -> Option<Listing<'a>> {
         let (head, rest) = bytes.split_at_checked(HEAD)?;
         if &head[..4] != MAGIC || head[5..8] != [0, 0, 0] {
@@ -155,7 +164,7 @@ impl<'a> Listing<'a> {
             json,
             names,
         };
-        // `json_end` is one past the comma that follows the last article, were there one.
+        // The next article begins after a comma, as if one followed the last article too.
         let (mut json_start, mut name_start) = (0, 0);
         for record in records {
             let (json_end, url_end, source_end) = ends(record);
@@ -167,7 +176,7 @@ impl<'a> Listing<'a> {
         (json_start.saturating_sub(1) == json.len() && name_start == names.len()).then_some(listing)
     }
 
-    /// What holds for the whole of it.
+    /// Its marks.
     pub fn flags(&self) -> Flags {
         self.flags
     }
@@ -194,7 +203,7 @@ impl<'a> Listing<'a> {
         })
     }
 
-    /// Its articles as they lie there. What a view needs of them is no text that would have to be checked.
+    /// Its articles, without checking their texts for UTF-8. A view needs only bytes.
     fn raw(&self) -> impl Iterator<Item = Raw<'a>> + use<'a> {
         let Listing { json, names, .. } = *self;
         let (mut json_start, mut name_start) = (0, 0);
@@ -218,12 +227,13 @@ impl<'a> Listing<'a> {
         self.json.get(..end).unwrap_or_default()
     }
 
-    /// How many bytes [`Listing::view`] appends; for one source alone it is a guess.
+    /// How many bytes [`Listing::view`] appends. With a source, the result is an estimate.
     pub fn room(&self, limit: usize) -> usize {
         self.first(limit).len()
     }
 
-    /// Appends the first `limit` articles, of `source` alone if one is named, as `{..},{..}`; returns how many.
+    /// Appends the first `limit` articles, or the first `limit` of `source`, as `{..},{..}`.
+    /// Returns how many.
     pub fn view(&self, source: Option<&str>, limit: usize, out: &mut Vec<u8>) -> usize {
         let Some(source) = source else {
             out.extend_from_slice(self.first(limit));
@@ -243,7 +253,8 @@ impl<'a> Listing<'a> {
     }
 }
 
-/// Past `u32` an end would not fit its record: items that would go there are left out. An upstream's answer ends far below.
+/// Writes a listing. Leaves out items after the first 1 GiB, because an end must fit into a u32. An
+/// upstream's answer is far smaller.
 fn write(items: &[Item<'_>], flags: Flags) -> Vec<u8> {
     const MOST: usize = 1 << 30;
     let (mut json, mut names, mut records) = (Vec::new(), Vec::new(), Vec::new());

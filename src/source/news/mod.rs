@@ -1,7 +1,7 @@
-//! The news aggregator: two upstreams with formats of their own, one common form.
+//! The news upstreams: two formats, one common form.
 //!
-//! Promise: a load makes one call to one upstream, booked on its quota, and gives a [`Listing`] or the reason why not. What was
-//! built from the sandbox's answers says so.
+//! Promise: a load makes one call to one upstream, booked on its quota. Its result is a [`Listing`]
+//! or an error. A listing from the sandbox is marked as such.
 
 mod answer;
 mod article;
@@ -19,17 +19,17 @@ use std::time::Instant;
 pub use article::{Article, source_name};
 pub use listing::{Flags, Item, Listing};
 
-use super::error::{SourceError, shown};
+use super::error::{SourceError, sanitized};
 use super::http::{Get, HttpAnswer, HttpClient};
 use super::quota::Quota;
 use larder_cache::LoadError;
 use larder_cache::Secret;
 use refusal::Refusal;
 
-/// The header by which an answer says that the sandbox made it up.
+/// The header that marks an answer of the sandbox.
 pub const SANDBOX_HEADER: &str = "Larder-Sandbox";
 
-/// Whose format an upstream speaks.
+/// The format of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NewsFormat {
     /// NewsAPI's.
@@ -42,7 +42,7 @@ impl NewsFormat {
     /// Both.
     pub const ALL: [NewsFormat; 2] = [NewsFormat::NewsApi, NewsFormat::Guardian];
 
-    /// What the upstream is called in the configuration, in keys and in errors.
+    /// The upstream's name in the configuration, in keys and in errors.
     pub const fn name(self) -> &'static str {
         match self {
             NewsFormat::NewsApi => "newsapi",
@@ -50,7 +50,7 @@ impl NewsFormat {
         }
     }
 
-    /// The format of the upstream that is called `name`.
+    /// The format of the upstream `name`.
     pub fn of_upstream(name: &str) -> Option<NewsFormat> {
         NewsFormat::ALL
             .into_iter()
@@ -58,32 +58,34 @@ impl NewsFormat {
     }
 }
 
-/// One upstream: where it is, what it wants, what it has left.
+/// A news upstream: its address, its key, its client and its quota.
 #[derive(Clone, Debug)]
 pub struct NewsUpstream {
-    /// Whose format it speaks.
+    /// Its format.
     pub format: NewsFormat,
-    /// What its paths are added to, without a slash at the end.
+    /// The URL to which its paths are added, without a slash at the end.
     pub base_url: String,
-    /// Its API key. Without one it is asked without.
+    /// Its API key, if it has one.
     pub key: Option<Secret>,
     /// Its client.
     pub http: HttpClient,
-    /// Its quota; `None` has none.
+    /// Its quota, if it has one.
     pub quota: Option<Arc<Quota>>,
 }
 
 impl NewsUpstream {
-    /// What it is called.
+    /// Its name.
     pub fn name(&self) -> &'static str {
         self.format.name()
     }
 
-    /// Loads the newest articles of a category as the bytes of a [`Listing`].
+    /// Loads the newest articles of a category as the bytes of a [`Listing`]. Blocks until
+    /// `deadline` at the latest, including the wait for the quota.
     ///
-    /// Blocks until `deadline` at the latest, also for a place in the quota. `Spent` if that comes
-    /// too late. `Paused` if the upstream says that its quota is spent or that it wants to be left
-    /// alone: for all of the upstream where it has a quota, else for this category.
+    /// # Errors
+    /// `Spent` if no place in the quota is free in time. `Paused` if the upstream answers that its
+    /// quota is spent or that it must not be called for a while: for the whole upstream if it has a
+    /// quota, else for this category. Else as [`HttpClient::get`].
     pub fn fetch(&self, category: &str, deadline: Instant) -> Result<Vec<u8>, LoadError> {
         let ask = || self.ask(category, deadline);
         Ok(match &self.quota {
@@ -127,9 +129,9 @@ impl NewsUpstream {
 
     fn refused(&self, answer: &HttpAnswer, refusal: &Refusal) -> SourceError {
         let (name, status) = (self.name(), answer.status);
-        let words = shown(&refusal.words(), self.key.as_slice());
-        let what = match (words.is_empty(), status) {
-            (false, _) => format!("{name} answered {status}: {words}"),
+        let text = sanitized(&refusal.text(), self.key.as_slice());
+        let what = match (text.is_empty(), status) {
+            (false, _) => format!("{name} answered {status}: {text}"),
             (true, 200) => {
                 format!("{name} answered 200 with something other than a list of articles")
             }

@@ -1,16 +1,16 @@
-//! NewsAPI's wire format: what to ask, and what its answers mean.
+//! NewsAPI's wire format: its requests and its answers.
 //!
-//! Promise: any bytes are either articles or a [`Refusal`]. Every field may be null or of another
-//! type than documented; one such article costs that article, not the answer. Titles and
-//! descriptions may have HTML in them, whatever the documentation says.
+//! Promise: any bytes are either articles or a [`Refusal`]. Any field may be null or of another
+//! type than documented; such an article is dropped alone. Titles and descriptions may have HTML in
+//! them, though the documentation says otherwise.
 
 use serde_json::Value;
 
 use super::answer::{Members, body_text};
-use super::article::{Article, Draft, shown_text, source_name};
+use super::article::{Article, Draft, plain_text_of, source_name};
 use super::refusal::Refusal;
 
-/// What withdrawn articles are called.
+/// The title of a withdrawn article.
 const WITHDRAWN: &str = "[Removed]";
 
 pub(crate) const PATH: &str = "/top-headlines";
@@ -19,7 +19,8 @@ pub(crate) fn query(category: &str) -> Vec<(&str, &str)> {
     vec![("category", category), ("pageSize", "100")]
 }
 
-/// Reads an answer of any status. An error in a 200 is an error, and articles that come with another status are not taken.
+/// Reads an answer of any status. An error in a 200 is an error, and articles with another status
+/// are ignored.
 pub(crate) fn read(status: u16, body: &[u8], category: &str) -> Result<Vec<Article>, Refusal> {
     let json = body_text(body);
     let answer = Members::of(&json);
@@ -42,7 +43,7 @@ fn article(one: &Value, category: &str) -> Option<Article> {
         return None;
     }
     let source = &one["source"];
-    let source = shown_text(source.get("id")).or_else(|| shown_text(source.get("name")));
+    let source = plain_text_of(source.get("id")).or_else(|| plain_text_of(source.get("name")));
     Draft {
         title: one.get("title"),
         description: one.get("description"),
@@ -161,7 +162,7 @@ mod tests {
             for status in [200, 400, 401, 426, 429, 500] {
                 let body = json!({"status": "error", "code": code, "message": "Because."});
                 let refusal = read_json(status, &body).unwrap_err();
-                assert_eq!(refusal.words(), format!("{code}: Because."));
+                assert_eq!(refusal.text(), format!("{code}: Because."));
                 assert_eq!(
                     refusal.spent,
                     code == "apiKeyExhausted" || code == "rateLimited"

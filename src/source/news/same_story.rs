@@ -1,7 +1,7 @@
-//! When two URLs are one story: compared without what does not choose the page.
+//! Whether two URLs lead to one story: they are compared without the parts that do not matter.
 
-/// The URL without its scheme, its fragment, its `utm_*` parameters, the case of its host and a slash at the end. For
-/// comparing only: it is no URL.
+/// The URL without its scheme, its fragment, its `utm_*` parameters, the case of its host and a
+/// slash at its end. For comparing only: it is not a URL.
 pub(crate) fn story(url: &str) -> String {
     let url = url.split('#').next().unwrap_or_default();
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);

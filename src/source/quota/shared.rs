@@ -1,10 +1,12 @@
-//! The book that all replicas share, in Redis, and how a replica finds out that calls of its own are not in it.
+//! The book in Redis that all replicas share, and how a replica notices that its bookings are lost.
 //!
-//! Promise: what this replica booked is in Redis, once, after its first exchange with a Redis that lost it or could not be asked:
-//! restarted empty, restored from an old copy, failed over, evicted, unreachable for a while. Nothing is booked meanwhile until the
-//! replicas that were there before have brought theirs too, or a few seconds have passed.
+//! Promise: if Redis lost this replica's bookings (restarted empty, restored from an old copy,
+//! failed over, evicted) or was unreachable, this replica enters each of them again, once, in its
+//! next exchange. Until the other known replicas have entered theirs too, or a few seconds have
+//! passed, nobody books.
 //!
-//! The loss shows in when Redis last heard this replica: what it remembers of that is older than what it said.
+//! How a loss is noticed: Redis keeps the time of this replica's last check-in. The replica keeps
+//! the time too. If that in Redis is older, Redis lost something.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,18 +17,19 @@ use redis::{RedisResult, Script};
 use crate::quantity::Rate;
 use larder_cache::{RedisDown, RedisPool};
 
-/// So many bookings are brought by one script: it keeps Redis from everything else while it runs.
-const PART: usize = 1_000;
+/// Bookings that one script call enters, at most. A script blocks Redis while it runs.
+const BATCH: usize = 1_000;
 
-/// What Redis answers: the outcome, a wait, its time, and the replicas that it knows.
+/// The script's reply: the outcome, a wait, the time in Redis, and the replicas that it knows.
 type Reply = (String, u64, u64, Vec<String>);
 
-/// A question to Redis on a connection that the other side provides.
+/// A call on a connection that [`Run`] provides.
 type Ask<'a> = dyn FnMut(&mut redis::Connection) -> RedisResult<Reply> + 'a;
 
+/// Provides a connection. `None`: Redis is unreachable.
 type Run = dyn Fn(&mut Ask<'_>) -> Option<Reply> + Send + Sync;
 
-/// Where all replicas book. Cheap to clone.
+/// The shared book. Cheap to clone.
 #[derive(Clone)]
 pub struct QuotaStore {
     prefix: String,
@@ -35,19 +38,19 @@ pub struct QuotaStore {
 }
 
 impl QuotaStore {
-    /// A store in the cache's Redis, its keys beginning with `prefix`.
+    /// A store in the cache's Redis. Its keys begin with `prefix`.
     pub fn in_redis(pool: RedisPool, prefix: impl Into<String>) -> QuotaStore {
         let refusing = AtomicBool::new(false);
         QuotaStore::new(prefix, move |ask| {
             let outcome = pool.run(|connection| ask(connection));
             match &outcome {
                 Ok(_) => refusing.store(false, Ordering::Relaxed),
-                // The pool tells of an outage itself.
+                // The pool logs outages itself.
                 Err(RedisDown::Unreachable) => {}
                 Err(RedisDown::Refused(why)) => {
                     if !refusing.swap(true, Ordering::Relaxed) {
                         log::warn!(
-                            "Redis refuses to keep quotas, so each replica may spend all of one: {why}"
+                            "Redis refused a command for a quota, so each replica may spend the whole quota: {why}"
                         );
                     }
                 }
@@ -56,8 +59,8 @@ impl QuotaStore {
         })
     }
 
-    /// A store whose keys begin with `prefix`. `run` lends a connection to its argument and returns what that returns, or
-    /// `None`, soon, while there is no Redis.
+    /// A store whose keys begin with `prefix`. `run` calls its argument with a connection and
+    /// returns what that returns. While Redis is unreachable, it returns `None` soon.
     pub(super) fn new(
         prefix: impl Into<String>,
         run: impl Fn(&mut Ask<'_>) -> Option<Reply> + Send + Sync + 'static,
@@ -69,70 +72,72 @@ impl QuotaStore {
         }
     }
 
-    /// Checks in, brings what Redis lacks of `own`, and books as wished. `None` if Redis could not be asked.
+    /// Checks in, enters those of the `own` bookings that Redis lost, and books if one is `wanted`.
+    /// `None` if Redis is unreachable.
     pub(super) fn exchange(
         &self,
         (upstream, rates): (&str, &[Rate]),
-        tie: &mut Tie,
+        membership: &mut Membership,
         own: &[Booking],
-        wish: Option<&Wish>,
-    ) -> Option<Heard> {
-        let mut talk = Talk {
+        wanted: Option<&Wanted>,
+    ) -> Option<Answer> {
+        let mut exchange = Exchange {
             store: self,
             upstream,
             keys: ["calls", "awaited"]
-                // The braces keep an upstream's keys together in a cluster.
+                // The braces keep an upstream's keys in one slot of a cluster.
                 .map(|what| format!("{{{}:q:{upstream}}}:{what}", self.prefix)),
             rates,
-            tie,
-            wish,
+            membership,
+            wanted,
         };
-        let heard = talk.hold(own);
-        match heard {
-            Some(_) => tie.lost_since = None,
+        let answer = exchange.run(own);
+        match answer {
+            Some(_) => membership.unreachable_since = None,
             None => {
-                tie.lost_since.get_or_insert_with(Instant::now);
+                membership
+                    .unreachable_since
+                    .get_or_insert_with(Instant::now);
             }
         }
-        heard
+        answer
     }
 }
 
-/// What binds this replica to the shared book.
-pub(super) struct Tie {
-    /// Its name there.
+/// This replica as a member of the shared book.
+pub(super) struct Membership {
+    /// Its id there.
     replica: u64,
-    /// How many calls it has booked: each is known by its number.
+    /// How many calls it has booked. A booking's number identifies it.
     pub booked: u64,
-    /// When Redis last heard it, by Redis's clock; 0: never.
-    told: u64,
-    /// The replicas that Redis knew then, as it gave them.
+    /// Its last check-in, in microseconds by the clock of Redis. `None`: never.
+    checked_in: Option<u64>,
+    /// The replicas that Redis knew then: ids and check-ins, as Redis gave them.
     pub others: Vec<String>,
-    /// It booked while Redis could not be asked.
-    pub owes: bool,
-    /// Since when Redis cannot be asked.
-    lost_since: Option<Instant>,
+    /// Whether it booked while Redis was unreachable.
+    pub unsynced: bool,
+    /// Since when Redis is unreachable.
+    unreachable_since: Option<Instant>,
 }
 
-impl Default for Tie {
-    fn default() -> Tie {
-        Tie {
+impl Default for Membership {
+    fn default() -> Membership {
+        Membership {
             replica: larder_cache::random(),
             booked: 0,
-            told: 0,
+            checked_in: None,
             others: Vec::new(),
-            owes: false,
-            lost_since: None,
+            unsynced: false,
+            unreachable_since: None,
         }
     }
 }
 
-impl Tie {
-    /// For how long Redis cannot be asked, if it ever could be.
-    pub(super) fn lost_for(&self) -> Option<Duration> {
-        self.lost_since
-            .filter(|_| self.told != 0)
-            .map(|since| since.elapsed())
+impl Membership {
+    /// How long Redis has been unreachable. `None`: it is reachable, or it never was.
+    pub(super) fn unreachable_for(&self) -> Option<Duration> {
+        self.checked_in?;
+        self.unreachable_since.map(|since| since.elapsed())
     }
 }
 
@@ -143,55 +148,61 @@ pub(super) struct Booking {
     pub at: Instant,
 }
 
-/// When a call may be booked for, from now.
-pub(super) struct Wish {
+/// A call to book: the earliest and the latest time for it, from now.
+pub(super) struct Wanted {
     pub earliest: Duration,
     pub latest: Duration,
 }
 
-/// What Redis answered, its waits counted from then.
+/// What Redis answered. Its waits count from then.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// Nothing was wished.
-    Here,
+pub(super) enum Answer {
+    /// No booking was wanted.
+    CheckedIn,
+    /// The call is booked for this time from now.
     BookedIn(Duration),
+    /// No place is free before this time from now.
     FullFor(Duration),
-    /// Other replicas may have calls to bring; for so long at the most.
+    /// Nobody books for at most this long: other replicas may have bookings to enter.
     AwaitsOthers(Duration),
 }
 
-enum Brings<'a> {
+/// The bookings that a script call enters.
+enum Upload<'a> {
     Nothing,
+    /// More will follow.
     Part(&'a [Booking]),
-    All(&'a [Booking]),
+    /// With those of the parts before, all.
+    Last(&'a [Booking]),
 }
 
-struct Talk<'a> {
+/// One exchange with Redis: one script call, or several.
+struct Exchange<'a> {
     store: &'a QuotaStore,
     upstream: &'a str,
     keys: [String; 2],
     rates: &'a [Rate],
-    tie: &'a mut Tie,
-    wish: Option<&'a Wish>,
+    membership: &'a mut Membership,
+    wanted: Option<&'a Wanted>,
 }
 
-impl Talk<'_> {
-    fn hold(&mut self, own: &[Booking]) -> Option<Heard> {
+impl Exchange<'_> {
+    fn run(&mut self, own: &[Booking]) -> Option<Answer> {
         let mut reply = None;
-        if !self.tie.owes {
-            reply = Some(self.ask(&Brings::Nothing)?);
+        if !self.membership.unsynced {
+            reply = Some(self.call(&Upload::Nothing)?);
         }
         let reply = match reply {
-            Some(reply) if reply.0 != "forgotten" => reply,
-            forgotten => {
-                let (parts, rest) = own.split_at(own.len().saturating_sub(1) / PART * PART);
-                for part in parts.chunks(PART) {
-                    self.ask(&Brings::Part(part))?;
+            Some(reply) if reply.0 != "lost" => reply,
+            lost => {
+                let (parts, rest) = own.split_at(own.len().saturating_sub(1) / BATCH * BATCH);
+                for part in parts.chunks(BATCH) {
+                    self.call(&Upload::Part(part))?;
                 }
-                let reply = self.ask(&Brings::All(rest))?;
-                if forgotten.is_some() && !own.is_empty() {
+                let reply = self.call(&Upload::Last(rest))?;
+                if lost.is_some() && !own.is_empty() {
                     log::info!(
-                        "{}: Redis may have lost calls of the quota; this replica's are entered again",
+                        "{}: Redis lost bookings of the quota; those of this replica are entered again",
                         self.upstream
                     );
                 }
@@ -199,47 +210,47 @@ impl Talk<'_> {
             }
         };
         let (what, wait, now, others) = reply;
-        self.tie.owes = false;
-        self.tie.told = now;
-        self.tie.others = others;
+        self.membership.unsynced = false;
+        self.membership.checked_in = Some(now);
+        self.membership.others = others;
         let wait = Duration::from_micros(wait);
         Some(match what.as_str() {
-            "booked" => Heard::BookedIn(wait),
-            "full" => Heard::FullFor(wait),
-            "awaits" => Heard::AwaitsOthers(wait),
-            _ => Heard::Here,
+            "booked" => Answer::BookedIn(wait),
+            "full" => Answer::FullFor(wait),
+            "awaits" => Answer::AwaitsOthers(wait),
+            _ => Answer::CheckedIn,
         })
     }
 
-    fn ask(&self, brings: &Brings<'_>) -> Option<Reply> {
-        let tie = &*self.tie;
-        let (word, brought) = match brings {
-            Brings::Nothing => ("nothing", &[][..]),
-            Brings::Part(part) => ("part", *part),
-            Brings::All(rest) => ("all", *rest),
+    fn call(&self, upload: &Upload<'_>) -> Option<Reply> {
+        let member = &*self.membership;
+        let (word, bookings) = match upload {
+            Upload::Nothing => ("nothing", &[][..]),
+            Upload::Part(part) => ("part", *part),
+            Upload::Last(rest) => ("last", *rest),
         };
         let mut call = self.store.script.prepare_invoke();
         for key in &self.keys {
             call.key(key);
         }
-        let name = |number: u64| format!("{:016x}-{number}", tie.replica);
-        call.arg(format!("{:016x}", tie.replica))
-            .arg(tie.told)
+        let name = |number: u64| format!("{:016x}-{number}", member.replica);
+        call.arg(format!("{:016x}", member.replica))
+            .arg(member.checked_in.unwrap_or_default())
             .arg(word);
-        match self.wish {
+        match self.wanted {
             None => call.arg("").arg(0).arg(0),
-            Some(wish) => call
-                .arg(name(tie.booked))
-                .arg(micros(wish.earliest))
-                .arg(micros(wish.latest)),
+            Some(wanted) => call
+                .arg(name(member.booked))
+                .arg(micros(wanted.earliest))
+                .arg(micros(wanted.latest)),
         };
         call.arg(self.rates.len());
         for rate in self.rates {
             call.arg(rate.count).arg(micros(rate.per));
         }
-        call.arg(brought.len());
+        call.arg(bookings.len());
         let now = Instant::now();
-        for booking in brought {
+        for booking in bookings {
             let (ahead, past) = (
                 booking.at.saturating_duration_since(now),
                 now.saturating_duration_since(booking.at),
@@ -247,9 +258,9 @@ impl Talk<'_> {
             call.arg(name(booking.number))
                 .arg(micros(ahead) - micros(past));
         }
-        let others = match brings {
-            Brings::All(_) => &tie.others[..],
-            Brings::Nothing | Brings::Part(_) => &[],
+        let others = match upload {
+            Upload::Last(_) => &member.others[..],
+            Upload::Nothing | Upload::Part(_) => &[],
         };
         call.arg(others.len() / 2);
         for word in others {

@@ -14,7 +14,7 @@ fn rates(rates: &[&str]) -> Vec<Rate> {
 
 #[test]
 fn the_log_is_told_once_and_not_again_and_again() {
-    let (mut told, start) = (Told::default(), Instant::now());
+    let (mut told, start) = (Logged::default(), Instant::now());
     let at = |seconds| start + Duration::from_secs(seconds);
     assert!(!told.back());
     assert!(told.spent(at(0)));
@@ -100,7 +100,7 @@ fn one_that_does_not_is_spent_and_books_nothing() {
             retry_after > Duration::from_secs(3_500) && retry_after < Duration::from_secs(3_601)
         );
     }
-    assert_eq!(quota.core.lock().entries.len(), 1);
+    assert_eq!(quota.core.book.lock().entries.len(), 1);
 }
 
 struct Redis(RedisServer);
@@ -210,7 +210,7 @@ fn rates_are_booked_together_or_not_at_all() {
     let Spent { retry_after } = second.book(soon()).unwrap_err();
     assert!(retry_after > Duration::from_secs(3_500) && retry_after <= Duration::from_secs(3_601));
     assert_eq!(redis.log().len(), 1);
-    assert!(second.core.lock().entries.is_empty());
+    assert!(second.core.book.lock().entries.is_empty());
 }
 
 #[test]
@@ -228,13 +228,14 @@ fn no_shared_window_is_ever_too_full() {
                         .core
                         .reserve(Instant::now() + Duration::from_secs(20))
                         .unwrap();
-                    // None is forgotten while it counts: each booking is seen by whoever made it, or by one soon after it.
-                    bookings.lock().unwrap().extend(redis.log());
+                    // None is forgotten while it counts: each booking is seen by whoever made it,
+                    // or by one soon after it.
+                    bookings.lock().extend(redis.log());
                 }
             });
         }
     });
-    let bookings: Vec<u64> = bookings.into_inner().unwrap().into_iter().collect();
+    let bookings: Vec<u64> = bookings.into_inner().into_iter().collect();
     assert!(bookings.len() >= 10, "{}", bookings.len());
     assert_no_window_is_too_full(&bookings, &rates);
 }
@@ -247,6 +248,7 @@ fn no_booking_goes_before_one_that_is_to_come() {
     let latest = soon() + Duration::from_secs(600);
     first
         .core
+        .book
         .lock()
         .close(Instant::now() + Duration::from_secs(300));
     let held = first.core.reserve(latest).unwrap();
@@ -263,6 +265,7 @@ fn no_booking_goes_before_one_that_is_to_come() {
     assert!(
         second
             .core
+            .book
             .lock()
             .entries
             .iter()
@@ -306,7 +309,7 @@ fn booked(replicas: &[Quota], times: usize, wait: Duration) -> usize {
 fn know_each_other(replicas: &[Quota; 2]) {
     until("the replicas know each other", || {
         // A name and a time of each.
-        let known = |replica: &Quota| replica.core.lock().tie.others.len();
+        let known = |replica: &Quota| replica.core.book.lock().membership.others.len();
         replicas.iter().all(|replica| known(replica) == 4)
     });
 }
@@ -377,10 +380,10 @@ fn nothing_is_counted_twice() {
     let now = Instant::now();
     // More than one script brings.
     for _ in 0..2_500 {
-        quota.core.lock().enter(now, now, &quota.core.rates);
+        quota.core.book.lock().enter(now, now, &quota.core.rates);
     }
     for _ in 0..3 {
-        quota.core.lock().tie.owes = true;
+        quota.core.book.lock().membership.unsynced = true;
         quota.core.check_in();
         assert_eq!(redis.log().len(), 2_500);
     }
@@ -403,7 +406,7 @@ fn nor_is_a_booking_whose_answer_was_lost() {
     assert_eq!(redis.log().len(), 2);
     quota.core.check_in();
     quota.book(soon()).unwrap();
-    assert_eq!(quota.core.lock().entries.len(), 3);
+    assert_eq!(quota.core.book.lock().entries.len(), 3);
     quota.core.check_in();
     assert_eq!(redis.log().len(), 3);
 }

@@ -218,5 +218,5 @@ fn all_that_was_filled_in_is_masked() {
     all.headers = named(&[("A", "${SLASH}")]);
     let target = Target::build(&all).unwrap();
     let words = "long-token token t/k t%2Fk";
-    assert_eq!(shown(words, target.secrets()), "*** *** *** ***");
+    assert_eq!(sanitized(words, target.secrets()), "*** *** *** ***");
 }

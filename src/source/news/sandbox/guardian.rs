@@ -1,4 +1,4 @@
-//! The Guardian's search of the sandbox's news, and its errors.
+//! The Guardian's search over the sandbox's news, and its errors.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -92,13 +92,13 @@ fn result(story: &Story, fields: &[&str]) -> Value {
         ("byline", story.author.to_owned()),
         ("thumbnail", story.image.clone()),
     ];
-    let shown: serde_json::Map<String, Value> = all
+    let selected: serde_json::Map<String, Value> = all
         .into_iter()
         .filter(|(name, _)| fields.contains(name) || fields.contains(&"all"))
         .map(|(name, value)| (name.to_owned(), Value::from(value)))
         .collect();
-    if !shown.is_empty() {
-        result["fields"] = Value::from(shown);
+    if !selected.is_empty() {
+        result["fields"] = Value::from(selected);
     }
     result
 }

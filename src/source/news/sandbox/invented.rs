@@ -1,19 +1,19 @@
-//! News that never happened, for the sandbox.
+//! Invented news for the sandbox.
 //!
-//! Promise: the stories of an hour depend on nothing but the desk, the category and the hour, so every sandbox tells the same
-//! news, and tells new news every hour. Hosts end in `.example` (RFC 2606): no link leads to a real page, and no real paper
-//! is made to say what it did not.
+//! Promise: the stories of an hour depend on the desk, the category and the hour only. So all
+//! sandboxes have the same news, and new news every hour. Hosts end in `.example` (RFC 2606), so no
+//! link leads to a real page, and nothing is attributed to a real newspaper.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Whose stories.
+/// The publisher of stories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Desk {
-    /// Of many outlets, as NewsAPI tells them.
+    /// Many outlets, as in NewsAPI.
     Wire,
-    /// Of one paper, as The Guardian's API tells them.
+    /// One newspaper, as in The Guardian's API.
     Paper,
 }
 
@@ -21,7 +21,7 @@ pub(crate) enum Desk {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Story {
     pub(crate) category: &'static str,
-    /// The paper's section.
+    /// The newspaper's section.
     pub(crate) section: &'static str,
     pub(crate) outlet: Outlet,
     pub(crate) title: String,
@@ -30,14 +30,14 @@ pub(crate) struct Story {
     pub(crate) url: String,
     pub(crate) image: String,
     pub(crate) published_at: Timestamp,
-    /// What decides of anything else that should differ between stories.
+    /// A random number for anything else that differs between stories.
     pub(crate) seed: u64,
 }
 
-/// Who published a story.
+/// The publisher of a story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outlet {
-    /// Some have none, as with NewsAPI.
+    /// Some have no id, as in NewsAPI.
     pub(crate) id: Option<&'static str>,
     pub(crate) name: &'static str,
     pub(crate) host: &'static str,
@@ -62,7 +62,7 @@ pub(crate) const OUTLETS: [Outlet; 6] = [
     outlet(None, "Fieldnotes.example", "fieldnotes.example"),
 ];
 
-/// A category: the paper's sections for it, and what its headlines are made of.
+/// A category: the newspaper's sections for it, and the parts of its headlines.
 struct Beat {
     category: &'static str,
     sections: &'static [&'static str],
@@ -244,17 +244,19 @@ const FOLLOW_UPS: [&str; 6] = [
     "Not everyone is convinced, and a review is under way.",
 ];
 
-/// Stories of one hour in one category. On the wire one of them is the paper's, under the same URL with a tracking parameter.
+/// Stories of one hour in one category. On the wire, one of them is the newspaper's story, with a
+/// tracking parameter in its URL.
 const PER_HOUR: u64 = 4;
-/// How far back the news goes.
+/// How many hours the news goes back.
 const HOURS: i64 = 36;
 
-/// The categories there is news in.
+/// All categories.
 pub(crate) fn categories() -> impl Iterator<Item = &'static str> {
     BEATS.iter().map(|beat| beat.category)
 }
 
-/// The news in a category at a time, newest first; none in a category that there is not. The last whole hour's is the newest.
+/// The news of a category at the time `now`, newest first. The newest is of the last full hour. An
+/// unknown category has no news.
 pub(crate) fn stories(desk: Desk, category: &str, now: Timestamp) -> Vec<Story> {
     let hour = now.as_second().div_euclid(3600);
     let beat = BEATS.iter().find(|beat| beat.category == category);
@@ -272,7 +274,7 @@ pub(crate) fn stories(desk: Desk, category: &str, now: Timestamp) -> Vec<Story> 
 
 fn story(desk: Desk, beat: &Beat, hour: i64, slot: u64) -> Option<Story> {
     let seed = xxh3_64(format!("{desk:?} {} {hour} {slot}", beat.category).as_bytes());
-    // Other digits of the seed for each choice, so that choices do not go together.
+    // Each choice uses other digits of the seed, so choices are independent.
     let pick = |salt: u64, of: usize| (seed.rotate_left(7 * salt as u32) % of as u64) as usize;
     if desk == Desk::Wire && slot == 1 {
         let copied = story(Desk::Paper, beat, hour, slot)?;
@@ -290,7 +292,7 @@ fn story(desk: Desk, beat: &Beat, hour: i64, slot: u64) -> Option<Story> {
     let event = beat.events[pick(4, beat.events.len())].replace("{place}", place);
     let title = format!("{subject} {event}");
     let section = beat.sections[pick(5, beat.sections.len())];
-    // Each slot has a quarter of the hour to itself, so stories of an hour are in the order of their slots.
+    // Each slot is a quarter of the hour, so the stories of an hour are in the order of slots.
     let second = hour * 3600 + (slot * 900 + seed % 900) as i64;
     let published_at = Timestamp::from_second(second).ok()?;
     let date = published_at

@@ -1,7 +1,9 @@
-//! A stand-in for both news APIs: a request's path and query in, a status and JSON out, in the formats of UPSTREAMS.md.
+//! The sandbox: a stand-in for both news APIs. From a request's path and query it makes a status
+//! and JSON, in the formats of the real APIs.
 //!
-//! Promise: the same request at the same hour has the same answer. Parameters are checked as the real ones check them, so that
-//! what works here works there. No key is looked at, and no HTTP is spoken here: `cli/sandbox.rs` serves it.
+//! Promise: the same request has the same answer for an hour. Parameters are checked as the real
+//! APIs check them, so a request that works here works there. API keys are ignored.
+//! `cli/sandbox.rs` serves it over HTTP.
 
 mod guardian;
 mod invented;
@@ -16,7 +18,7 @@ use serde_json::{Value, json};
 use self::invented::{Desk, Story, categories, stories};
 use self::query::Query;
 
-/// What the sandbox answers.
+/// An answer of the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SandboxAnswer {
     /// The status code.
@@ -37,7 +39,7 @@ impl SandboxAnswer {
     }
 }
 
-/// Which API a path belongs to, and which of its lists.
+/// A list of one of the APIs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Route {
     TopHeadlines,
@@ -54,7 +56,7 @@ fn route(path: &str) -> Option<Route> {
     }
 }
 
-/// Answers a GET of `path` with the raw `query` at a time.
+/// Answers a GET of `path` with the raw `query` at the time `now`.
 pub fn answer(path: &str, query: &str, now: Timestamp) -> SandboxAnswer {
     let query = Query::parse(query);
     match route(path) {
@@ -65,7 +67,7 @@ pub fn answer(path: &str, query: &str, now: Timestamp) -> SandboxAnswer {
     }
 }
 
-/// One of the errors that the API at `path` has on a bad day: the `number`-th, in turn.
+/// One of the errors of the API at `path`: the `number`-th, in turn.
 pub fn failure(path: &str, number: u64) -> SandboxAnswer {
     let failures = match route(path) {
         Some(Route::TopHeadlines | Route::Everything) => [
@@ -82,7 +84,8 @@ pub fn failure(path: &str, number: u64) -> SandboxAnswer {
     if number.is_multiple_of(2) { one } else { other }
 }
 
-/// Whether the `number`-th request fails at this rate of failure: evenly spread, the same every time.
+/// Whether the `number`-th request fails at this rate of failure. Failures are evenly spread, and
+/// the same each time.
 pub fn fails(number: u64, rate: f64) -> bool {
     let failed_before = |number: u64| (number as f64 * rate).floor();
     failed_before(number.saturating_add(1)) > failed_before(number)
@@ -95,7 +98,7 @@ fn no_such_path() -> SandboxAnswer {
     )
 }
 
-/// A page of a list: which, and how long.
+/// A page of a list: its number and its size.
 struct Page {
     number: usize,
     size: usize,
@@ -121,7 +124,7 @@ fn all(desk: Desk, category: Option<&str>, now: Timestamp) -> Vec<Story> {
     found
 }
 
-/// Whether a story has all of these words.
+/// Whether a story contains all of these words.
 fn says(story: &Story, words: &str) -> bool {
     let text = format!("{} {}", story.title, story.summary).to_lowercase();
     words

@@ -1,4 +1,4 @@
-//! NewsAPI's two lists of the sandbox's news, and its errors.
+//! NewsAPI's two lists over the sandbox's news, and its errors.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -7,8 +7,8 @@ use super::invented::{Desk, OUTLETS, Story, categories};
 use super::query::Query;
 use super::{Page, SandboxAnswer, all, says};
 
-/// A code and a message of NewsAPI's.
-type Complaint = (&'static str, String);
+/// A code and a message of NewsAPI.
+type ApiError = (&'static str, String);
 
 /// `/v2/top-headlines`.
 pub(super) fn top_headlines(query: &Query, now: Timestamp) -> SandboxAnswer {
@@ -20,8 +20,8 @@ pub(super) fn everything(query: &Query, now: Timestamp) -> SandboxAnswer {
     page(of_everything(query, now), query)
 }
 
-/// The page that is asked for of what was found.
-fn page(found: Result<Vec<Story>, Complaint>, query: &Query) -> SandboxAnswer {
+/// The requested page of the stories.
+fn page(found: Result<Vec<Story>, ApiError>, query: &Query) -> SandboxAnswer {
     let page = query
         .number("page", 1, 1_000_000)
         .and_then(|number| Ok((number, query.number("pageSize", 20, 100)?)));
@@ -48,7 +48,7 @@ pub(super) fn error(status: u16, code: &str, message: &str) -> SandboxAnswer {
 }
 
 fn article(story: &Story) -> Value {
-    // Real answers have gaps, and articles that were withdrawn.
+    // As in real answers: missing values, and withdrawn articles.
     let unless = |one_in: u64, salt: u32, value: &str| match story.seed.rotate_right(salt) % one_in
     {
         0 => Value::Null,
@@ -72,7 +72,7 @@ fn article(story: &Story) -> Value {
     })
 }
 
-fn headlines(query: &Query, now: Timestamp) -> Result<Vec<Story>, Complaint> {
+fn headlines(query: &Query, now: Timestamp) -> Result<Vec<Story>, ApiError> {
     let (category, sources) = (query.get("category"), query.get("sources"));
     if sources.is_some() && (category.is_some() || query.get("country").is_some()) {
         let message = "sources cannot be mixed with country or category";
@@ -94,7 +94,7 @@ fn headlines(query: &Query, now: Timestamp) -> Result<Vec<Story>, Complaint> {
     }
 }
 
-fn of_everything(query: &Query, now: Timestamp) -> Result<Vec<Story>, Complaint> {
+fn of_everything(query: &Query, now: Timestamp) -> Result<Vec<Story>, ApiError> {
     if ["q", "sources", "domains"]
         .iter()
         .all(|name| query.get(name).is_none())
@@ -126,7 +126,7 @@ fn of_everything(query: &Query, now: Timestamp) -> Result<Vec<Story>, Complaint>
     Ok(stories)
 }
 
-fn stories(query: &Query, category: Option<&str>, now: Timestamp) -> Result<Vec<Story>, Complaint> {
+fn stories(query: &Query, category: Option<&str>, now: Timestamp) -> Result<Vec<Story>, ApiError> {
     let words = query.get("q").unwrap_or_default();
     if words.chars().count() > 500 {
         return Err((

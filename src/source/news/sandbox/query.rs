@@ -1,11 +1,11 @@
-//! The query of a request to the sandbox: read as forms are, checked as the real APIs check theirs.
+//! The query of a request to the sandbox: decoded as a form, checked as the real APIs check it.
 
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 
 use super::invented::Story;
 
-/// A query's parameters, decoded. Empty ones count as not given.
+/// The decoded parameters of a query. An empty one counts as missing.
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
@@ -36,7 +36,7 @@ impl Query {
         }
     }
 
-    /// Keeps the stories of these days; both bounds are dates or times and count themselves in.
+    /// Keeps the stories between two dates or times, including both.
     pub(super) fn keep_dates(
         &self,
         stories: &mut Vec<Story>,
@@ -62,8 +62,8 @@ impl Query {
     }
 }
 
-/// Decodes a text of a query (WHATWG URL, `application/x-www-form-urlencoded`). Invalid escapes stay
-/// as they are.
+/// Decodes a text of a query (WHATWG URL, `application/x-www-form-urlencoded`). Invalid escapes
+/// stay as they are.
 fn decode(text: &str) -> String {
     let spaced = text.replace('+', " ");
     let decoded = percent_decode_str(&spaced).decode_utf8_lossy();

@@ -184,7 +184,7 @@ fn failures_are_told_as_such_by_our_own_adapters() {
         let wire = failure("/v2/top-headlines", number);
         let refusal = newsapi::read(wire.status, wire.body.as_bytes(), "general").unwrap_err();
         assert_eq!(refusal.spent, number % 2 == 1);
-        assert!(!refusal.words().is_empty());
+        assert!(!refusal.text().is_empty());
         let paper = failure("/search", number);
         let refusal = guardian::read(paper.status, paper.body.as_bytes(), "general").unwrap_err();
         assert_eq!(refusal.spent, number % 2 == 1);
