@@ -6,15 +6,19 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
 use super::super::history::{HistoryState, LastPurges};
 use super::super::{
     Dependency, Echo, HistoryId, InvalidationTarget, Message, Mirror, Purge, Stamp, Standing,
 };
-use super::state::{Load, MAX_STALENESS, NO_HISTORY, Redis};
 use crate::clock::Micros;
 
+/// One tick is half of `max_staleness`.
+pub(super) const MAX_STALENESS: u8 = 2;
+/// No history: Redis is empty, or the replica is alone.
+pub(super) const NO_HISTORY: u8 = 0;
 /// The present moment on the clock of every mirror. One tick is one microsecond.
 const NOW: Micros = 1_000;
 
@@ -26,8 +30,20 @@ pub(super) static OTHER: LazyLock<InvalidationTarget> =
     LazyLock::new(|| InvalidationTarget::tag("other"));
 static TARGETS: LazyLock<Arc<[InvalidationTarget]>> = LazyLock::new(|| [TAG.clone()].into());
 
+/// Where a load stands in history: a stamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Load {
+    pub(super) history: u8,
+    pub(super) clock: u8,
+    /// 1 if it began after the purge that is pending here, else 0.
+    pub(super) sequence: u8,
+}
+
+/// The history, the clock and the clock of the tag in a reply of Redis.
+pub(super) type Reply = (u8, u8, u8);
+
 /// A real mirror between two steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MirrorState {
     /// The history in force; `NO_HISTORY` while the replica is alone.
     pub(super) history: u8,
@@ -41,6 +57,31 @@ pub(super) struct MirrorState {
     /// Whether a purge of the tag is pending and waits for delivery. Then its sequence number is 1
     /// here; otherwise nothing was begun.
     pub(super) pending: bool,
+}
+
+// In a few words: the checker hashes more than it does anything else.
+impl Hash for MirrorState {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let (trust, pending) = (self.trust_left, u8::from(self.pending));
+        let bytes = [
+            self.history,
+            self.applied,
+            self.tag,
+            trust,
+            pending,
+            0,
+            0,
+            0,
+        ];
+        hasher.write_u64(u64::from_le_bytes(bytes) ^ self.retired << 40);
+    }
+}
+
+impl Hash for Load {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let bytes = [self.history, self.clock, self.sequence, 0];
+        hasher.write_u32(u32::from_le_bytes(bytes));
+    }
 }
 
 impl MirrorState {
@@ -112,22 +153,20 @@ impl MirrorState {
         })
     }
 
-    /// The mirror after a reply of `redis` that has the state and the clocks of the key's targets.
-    /// `None` if the reply is refused.
-    pub(super) fn learned(self, redis: &Redis) -> Option<MirrorState> {
-        type Reply = (u8, u8, u8);
+    /// The mirror after a reply of Redis: its history and clock, and the clock of the tag. `None`
+    /// if the reply is refused.
+    pub(super) fn learned(self, reply: Reply) -> Option<MirrorState> {
         type Known =
             HashMap<(MirrorState, Reply), Option<MirrorState>, foldhash::fast::RandomState>;
         thread_local!(static KNOWN: RefCell<Known> = RefCell::default());
         KNOWN.with_borrow_mut(|known| {
-            let reply = (redis.history, redis.clock, redis.tag);
             *known.entry((self, reply)).or_insert_with(|| {
                 let mirror = self.mirror();
                 let clocks = LastPurges {
-                    hard: redis.tag.into(),
+                    hard: reply.2.into(),
                     soft: 0,
                 };
-                let state = history_state(redis.history, redis.clock);
+                let state = history_state(reply.0, reply.1);
                 let learned = mirror.learn(&state, &TARGETS, &[clocks]);
                 learned.ok().map(|()| self.read_back(&mirror))
             })

@@ -3,26 +3,27 @@
 //!
 //! Promise: in no run of the stated length is a read given what promise 1 (here, at once), 3
 //! (everywhere, within `max_staleness`) or 4 (never resurrected) rules out, whatever is lost, cut,
-//! refused, restarted or restored. And if one call of the protocol is left out, the checker finds a run
-//! in which a read is given that. It prints the counterexample.
+//! refused, restarted or restored. And if one call of the protocol is left out, the checker finds a
+//! run in which a read is given that. It prints the counterexample.
 //!
 //! A run begins with both replicas trusted and the value in every place, at least ten steps after a
-//! cold start. All faults together are explored for 6 steps, those of the bus, of Redis and of the pool
-//! each for 7 (about a million states each). Every counterexample has 7 steps at most. Walks of up to 40
-//! steps look further, at random.
+//! cold start. All faults together are explored for 6 steps, those of the bus, of Redis and of the
+//! pool each for 7 (about a million states each). Every counterexample has 7 steps at most. Walks
+//! of up to 40 steps look further, at random.
 //!
-//! The mirrors are real: each step calls [`Mirror`], [`History`], [`Pending`] and [`Message`] as the cache
-//! does, so the model cannot drift from them. What remains a twin, and why:
+//! The mirrors are real: each step calls [`Mirror`], [`History`], [`Pending`] and [`Message`] as
+//! the cache does, so the model cannot drift from them. What remains a twin, and why:
 //! - Redis and its Lua: a real server cannot be forked a million times.
-//! - The network, the bus's session and the pool, which only move bytes: what they decide on a message,
-//!   an echo, a log or a reply is decided by the real history. The twin of `Session::catch_up` calls
-//!   the same functions in the same order.
+//! - The network, the bus's session and the pool, which only move bytes: what they decide on a
+//!   message, an echo, a log or a reply is decided by the real history. The twin of
+//!   `Session::catch_up` calls the same functions in the same order.
 //! - Memory, flights and the order of a lookup (trust first, then standing).
 //!
-//! It leaves out: leases (anyone may load and fill at any time, which is more than leases allow), soft
-//! purges and stale answers, `disconnected_ttl` (it is zero), TTLs, purges of everything, pruning and
-//! eviction, a trimmed log, several keys and tags, a script that ran while its reply was lost, a repair
-//! that is applied later than it was read, and promise 2, which is about time alone.
+//! It leaves out: leases (anyone may load and fill at any time, which is more than leases allow),
+//! soft purges and stale answers, `disconnected_ttl` (it is zero), TTLs, purges of everything,
+//! pruning and eviction, a trimmed log, several keys and tags, a script that ran while its reply
+//! was lost, a repair that is applied later than it was read, and promise 2, which is about time
+//! alone.
 //!
 //! [`Mirror`]: super::Mirror
 //! [`History`]: super::History
@@ -74,7 +75,8 @@ const ALL: Scope = Scope {
     ..BUS
 };
 
-/// Every run of the whole protocol of up to `depth` steps. One thread, so that no state is first reached by a detour.
+/// Every run of the whole protocol of up to `depth` steps. One thread, so that no state is first
+/// reached by a detour.
 fn no_promise_is_broken(scope: Scope, depth: u8) {
     let start = Instant::now();
     let checker = Coherence {
@@ -186,7 +188,8 @@ fn no_promise_is_broken_when_writes_and_answers_come_apart() {
     no_promise_is_broken(Scope { apart: true, ..BUS }, 6);
 }
 
-/// Runs longer than any exhaustive search, picked at random; the seed makes them the same each time.
+/// Runs longer than any exhaustive search, picked at random; the seed makes them the same each
+/// time.
 #[test]
 fn no_promise_is_broken_in_long_walks() {
     let start = Instant::now();
@@ -229,7 +232,8 @@ fn everything_that_a_promise_is_about_happens() {
 
 // Teeth: one call is left out, and the checker finds the read that it was for.
 
-/// "The rule. An entry may be served only if nothing that it depends on was invalidated after its load began."
+/// "The rule. An entry may be served only if nothing that it depends on was invalidated after its
+/// load began."
 #[test]
 fn without_the_rule_a_late_fill_is_served() {
     let broken = counterexample(Without::Rule, CALM, 7);
@@ -272,7 +276,8 @@ fn without_the_history_check_a_restored_snapshot_is_believed() {
     assert!(broken.contains(&"promise 1"));
 }
 
-/// "Without this on the pool, a replica that has lost the bus reads restored values beside restored names."
+/// "Without this on the pool, a replica that has lost the bus reads restored values beside restored
+/// names."
 #[test]
 fn without_the_history_check_on_the_pool_a_restored_snapshot_is_believed() {
     let broken = counterexample(Without::HistoryCheckOnPool, REDIS, 7);
@@ -286,8 +291,8 @@ fn without_the_time_of_the_ping_a_late_echo_is_trusted_for_too_long() {
     assert_eq!(broken, ["promise 3"]);
 }
 
-/// Only the subscriber advances `applied`. Otherwise a message that was lost before it would look as if
-/// it had arrived.
+/// Only the subscriber advances `applied`. Otherwise a message that was lost before it would look
+/// as if it had arrived.
 #[test]
 fn without_applied_left_alone_an_own_invalidation_hides_a_lost_message() {
     let scope = Scope {
@@ -328,8 +333,8 @@ fn without_trust_at_the_join_a_copy_from_redis_is_served_for_twice_max_staleness
     assert_eq!(broken, ["promise 3", "promise 4"]);
 }
 
-/// A hit looks at the deadline before the clocks. In the other order a repair between the two may restore
-/// trust.
+/// A hit looks at the deadline before the clocks. In the other order a repair between the two may
+/// restore trust.
 #[test]
 fn without_the_deadline_first_a_hit_is_judged_by_clocks_older_than_its_trust() {
     let broken = counterexample(Without::DeadlineFirst, CALM, 7);

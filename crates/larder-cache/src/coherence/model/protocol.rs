@@ -2,8 +2,11 @@
 //!
 //! A step is one command or script in Redis, or what a replica does with one message or one reply.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use super::super::{Batch, History, HistoryId, LogReceived, Mirror, Purge, Received, Standing};
-use super::mirrors::{self, MirrorState, TAG};
+use super::mirrors::{self, TAG};
 use super::state::*;
 
 impl State {
@@ -164,7 +167,7 @@ impl State {
         let begun = self.replicas[r].mirror;
         let load = if self.replicas[r].pool {
             self.check_history(Connection::Pool);
-            let Some(learned) = begun.learned(&self.redis) else {
+            let Some(learned) = begun.learned(self.redis.reply()) else {
                 // Only `Without::HistoryCheck`: the connection is of no use.
                 return;
             };
@@ -205,7 +208,8 @@ impl State {
     pub(super) fn look(&mut self, r: usize) {
         if let Some(entry) = self.found_in_redis(r) {
             let by_mirror = self.trusted(r);
-            if !by_mirror && let Some(learned) = self.replicas[r].mirror.learned(&self.redis) {
+            if !by_mirror && let Some(learned) = self.replicas[r].mirror.learned(self.redis.reply())
+            {
                 self.replicas[r].mirror = learned;
             }
             self.check_history(Connection::Pool);
@@ -325,19 +329,18 @@ impl State {
 
     /// Whether the real history finds a gap before this message.
     pub(super) fn shows_gap(&self, r: usize, message: Message) -> bool {
-        let own = self.replicas[r].mirror.mirror().history();
-        match message {
-            Message::Invalidated {
-                history,
-                clock,
-                before,
-                ours,
-            } => own.receive(&mirrors::message(history, clock, before, ours)) == Received::Gap,
-            Message::Echo { history, clock, .. } => !own.is_at(&mirrors::echo(history, clock)),
-        }
+        type Known = HashMap<(MirrorState, Message), bool, foldhash::fast::RandomState>;
+        thread_local!(static KNOWN: RefCell<Known> = RefCell::default());
+        let mirror = self.replicas[r].mirror;
+        KNOWN.with_borrow_mut(|known| {
+            *known
+                .entry((mirror, message))
+                .or_insert_with(|| shows_gap(&mirror.mirror().history(), message))
+        })
     }
 
-    /// What `Session::catch_up` does: the log is read, or all targets where that does not reach back.
+    /// What `Session::catch_up` does: the log is read, or all targets where that does not reach
+    /// back.
     fn catch_up(&mut self, r: usize, mirror: &Mirror) {
         self.check_history(Connection::Bus);
         let Redis {
@@ -411,8 +414,8 @@ impl State {
         }
     }
 
-    /// Redis comes back as another run, with this data. What was already on its way to a replica still
-    /// arrives.
+    /// Redis comes back as another run, with this data. What was already on its way to a replica
+    /// still arrives.
     pub(super) fn restart(&mut self, data: Redis) {
         self.redis = Redis {
             same_run: false,
@@ -435,6 +438,18 @@ impl State {
                 _ => mirror.standing(entry.load) != Standing::Invalid,
             });
         }
+    }
+}
+
+fn shows_gap(own: &History, message: Message) -> bool {
+    match message {
+        Message::Invalidated {
+            history,
+            clock,
+            before,
+            ours,
+        } => own.receive(&mirrors::message(history, clock, before, ours)) == Received::Gap,
+        Message::Echo { history, clock, .. } => !own.is_at(&mirrors::echo(history, clock)),
     }
 }
 

@@ -1,10 +1,9 @@
 //! What a read that starts now would be given, from each place that may answer it.
 //!
-//! Reads are no steps: every state is read from, on both replicas and in every way. What a read leaves
-//! behind (a copy in memory, a load) is a step of its own.
+//! Reads are no steps: every state is read from, on both replicas and in every way. What a read
+//! leaves behind (a copy in memory, a load) is a step of its own.
 
 use super::super::Standing;
-use super::mirrors::MirrorState;
 use super::state::*;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +53,7 @@ impl State {
         } else if self.finds_new_history(Connection::Pool) {
             return None;
         } else {
-            replica.mirror.learned(&self.redis)?
+            replica.mirror.learned(self.redis.reply())?
         };
         self.is_valid(mirror, entry.load).then_some(entry)
     }
@@ -100,7 +99,8 @@ impl State {
         ]
     }
 
-    /// The first half of a hit in the wrong order: the clocks are compared, but not yet the deadline.
+    /// The first half of a hit in the wrong order: the clocks are compared, but not yet the
+    /// deadline.
     pub(super) fn begin_hit(&mut self, r: usize) {
         let entry = self.replicas[r].memory;
         self.replicas[r].hit = entry

@@ -1,8 +1,8 @@
-//! Which states count as one: those that differ by the names of the replicas, or by how many steps led
-//! to them.
+//! Which states count as one: those that differ by the names of the replicas, or by how many steps
+//! led to them.
 //!
-//! `late` is left out as well: whatever breaks promise 4 breaks promise 1 or 3, too, and those do not ask
-//! for it.
+//! `late` is left out as well: whatever breaks promise 4 breaks promise 1 or 3, too, and those do
+//! not ask for it.
 
 use std::hash::{Hash, Hasher};
 
@@ -27,8 +27,8 @@ impl Hash for State {
     }
 }
 
-/// Four bits each. An exhaustive run is too short to count further. A walk only asks whether it goes in
-/// circles.
+/// Four bits each. An exhaustive run is too short to count further. A walk only asks whether it
+/// goes in circles.
 fn pack(numbers: &[u8]) -> u64 {
     let mut packed = 0;
     for number in numbers {

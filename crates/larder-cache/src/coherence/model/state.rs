@@ -1,9 +1,9 @@
 //! What a run remembers: Redis, its snapshot, two replicas, and what has been acknowledged.
 //!
-//! Clocks, histories and versions are small numbers. Time is counted as ages in ticks, so a state does
-//! not know when it was reached.
+//! Clocks, histories and versions are small numbers. Time is counted as ages in ticks, so a state
+//! does not know when it was reached.
 
-use super::mirrors::MirrorState;
+pub(super) use super::mirrors::{Load, MAX_STALENESS, MirrorState, NO_HISTORY};
 
 /// The call that a run leaves out, to see that the checker misses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,27 +31,15 @@ pub(super) enum Without {
     TargetsAtStart,
     /// A reply of another history than the mirror's sets a clock by its bare number.
     HistoryOfReply,
-    /// A copy from Redis that the mirror let pass is joined like a load: within `max_staleness`, with or without trust.
+    /// A copy from Redis that the mirror let pass is joined like a load: within `max_staleness`,
+    /// with or without trust.
     JoinOfCopy,
     /// A memory hit compares the clocks first and the deadline of trust second.
     DeadlineFirst,
 }
 
-/// One tick is half of `max_staleness`.
-pub(super) const MAX_STALENESS: u8 = 2;
-/// No history: Redis is empty, or the replica is alone.
-pub(super) const NO_HISTORY: u8 = 0;
 /// An answer of the source that has not come yet.
 pub(super) const UNREAD: u8 = 0;
-
-/// Where a load stands in history: a stamp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Load {
-    pub(super) history: u8,
-    pub(super) clock: u8,
-    /// 1 if it began after the purge that is pending here, else 0.
-    pub(super) sequence: u8,
-}
 
 /// A copy of the value, with the stamp of its load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +71,7 @@ pub(super) struct Hit {
     pub(super) needs: u8,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Message {
     Invalidated {
         history: u8,
@@ -108,7 +96,8 @@ pub(super) const BACKLOG: usize = 3;
 pub(super) struct Replica {
     pub(super) mirror: MirrorState,
     pub(super) memory: Option<Entry>,
-    /// A hit that found its entry valid and has yet to look at the deadline; only without `DeadlineFirst`.
+    /// A hit that found its entry valid and has yet to look at the deadline; only without
+    /// `DeadlineFirst`.
     pub(super) hit: Option<Hit>,
     /// The newest flight, which readers may join, and the one that it overtook.
     pub(super) flights: [Option<Flight>; 2],
@@ -143,7 +132,8 @@ pub(super) struct State {
     pub(super) redis: Redis,
     pub(super) snapshot: Option<Redis>,
     pub(super) replicas: [Replica; 2],
-    /// The newest versions acknowledged anywhere in this tick, in the one before, and longer ago than `max_staleness`.
+    /// The newest versions acknowledged anywhere in this tick, in the one before, and longer ago
+    /// than `max_staleness`.
     pub(super) acknowledged: [u8; MAX_STALENESS as usize],
     pub(super) due: u8,
     pub(super) histories: u8,
@@ -155,4 +145,10 @@ pub(super) struct State {
 pub(super) enum Connection {
     Pool,
     Bus,
+}
+
+impl Redis {
+    pub(super) fn reply(&self) -> (u8, u8, u8) {
+        (self.history, self.clock, self.tag)
+    }
 }

@@ -1,10 +1,10 @@
-//! The model that `stateright` explores: where it starts, which steps there are, and what must hold.
+//! The model that `stateright` explores: where it starts, which steps there are, and what must
+//! hold.
 
 use std::fmt;
 
 use stateright::{Model, Property};
 
-use super::mirrors::MirrorState;
 use super::reads::Answer;
 use super::state::*;
 
@@ -52,12 +52,12 @@ pub(super) struct Scope {
     pub(super) copies: bool,
     /// The write and its invalidation are two steps, the lease and the source's answer too.
     ///
-    /// Where they are one, nothing is missed: the protocol does not look at values. So no value is older
-    /// for it than one that was read right after the lease and became old right before the
+    /// Where they are one, nothing is missed: the protocol does not look at values. So no value is
+    /// older for it than one that was read right after the lease and became old right before the
     /// invalidation.
     pub(super) apart: bool,
-    /// Start with nothing loaded and nobody connected. Otherwise both replicas have the value, as have
-    /// Redis and a snapshot, and both have just heard an echo.
+    /// Start with nothing loaded and nobody connected. Otherwise both replicas have the value, as
+    /// have Redis and a snapshot, and both have just heard an echo.
     pub(super) cold: bool,
 }
 
@@ -74,8 +74,8 @@ pub(super) enum Asked {
 pub(super) struct Coherence {
     pub(super) without: Without,
     pub(super) scope: Scope,
-    /// The steps that a run may have. The checker's own limit would also compute, and throw away, the
-    /// states one step beyond.
+    /// The steps that a run may have. The checker's own limit would also compute, and throw away,
+    /// the states one step beyond.
     pub(super) depth: u8,
     pub(super) asked: Asked,
 }
@@ -258,7 +258,8 @@ impl Coherence {
         if scope.other_tag && replica.pool {
             steps.push(Step::InvalidateOtherTag(r));
         }
-        // A reader that may join starts no flight, and no third load runs beside the newest and the overtaken one.
+        // A reader that may join starts no flight, and no third load runs beside the newest and the
+        // overtaken one.
         let [newest, overtaken] = replica.flights;
         if newest.is_none() || (overtaken.is_none() && state.joinable(r).is_none()) {
             if scope.loads {
