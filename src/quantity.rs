@@ -1,8 +1,8 @@
 //! Quantities as people write them: durations (`250ms`, `30s`, `5m`, `1h`, `1d`), sizes (`64KiB`,
 //! `256MiB`), rates (`600/1m`).
 //!
-//! Promise: the text that `format_*` or `Display` writes parses to the same quantity. A unit is never
-//! guessed: a number without a unit is an error, even zero.
+//! Promise: the text that `format_*` or `Display` writes parses to the same quantity. A unit is
+//! never guessed: a number without a unit is an error, even zero.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
--- WHERE true: without it SQLite takes ON CONFLICT for the condition of a join.
+-- Without WHERE true, SQLite would parse ON CONFLICT as the condition of a join.
 INSERT INTO archived_articles (category, url, source, published_at, stored_at, json)
 SELECT :category, value ->> 'url', value ->> 'source', value ->> 'published_at', :now, value ->> 'json'
 FROM json_each(:articles)

@@ -1,4 +1,4 @@
--- Saying again what is so already changes nothing: the status is as old as it was.
+-- Setting the present status again does not change its age.
 UPDATE employees
 SET status = :status, status_since = CASE WHEN status = :status THEN status_since ELSE now() END
 WHERE id = :id

@@ -1,5 +1,6 @@
--- Not due at once: the writer delivers it right after its commit, and only if it is gone by then somebody else has to.
-WITH given AS (SELECT array_agg(name) AS names FROM json_array_elements_text(:names) AS name)
+-- Due in two seconds: the writer delivers the row right after its commit. If the writer has died by
+-- then, another replica delivers it.
+WITH changed AS (SELECT array_agg(name) AS names FROM json_array_elements_text(:names) AS name)
 INSERT INTO larder_outbox (names, due_at)
-SELECT names, clock_timestamp() + interval '2 seconds' FROM given, larder_take_back(names)
+SELECT names, clock_timestamp() + interval '2 seconds' FROM changed, larder_take_back(names)
 RETURNING id

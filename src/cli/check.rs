@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{self, Config, ConfigError, Lookup, Place};
-use crate::database::{DatabaseError, DatabaseSettings, describe_with_watches};
+use crate::database::{DatabaseError, DatabaseSettings, describe_all};
 use crate::resource::{ResourceSettings, statement_faults, statements, watch_warnings};
 
 use super::apply::{NO_RESOURCES, config_faults};
@@ -80,7 +80,7 @@ fn ask(
     database: &DatabaseSettings,
     resources: &[ResourceSettings],
 ) -> Result<(Vec<ConfigError>, Vec<String>), DatabaseError> {
-    match describe_with_watches(database, &statements(resources)) {
+    match describe_all(database, &statements(resources)) {
         Ok((described, watches)) => Ok((
             config_faults(statement_faults(resources, &described)),
             watch_warnings(resources, &described, &watches),

@@ -1,9 +1,9 @@
 //! The archive: news articles as they were last fetched, to be served when every news source is
 //! down.
 //!
-//! Promise: a batch is stored completely or not at all. Two replicas that store the same articles at
-//! the same time delay each other by one statement at most. The JSON of an article is stored as it
-//! is and never parsed.
+//! Promise: a batch is stored completely or not at all. Two replicas that store the same articles
+//! at the same time delay each other by one statement at most. The JSON of an article is stored as
+//! it is and never parsed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! Canonical texts: one text for all values that the database treats as equal. Tags contain them.
 //!
-//! Promise: two values that are equal by `=` of their type have the same canonical text. On Postgres
-//! `larder_canonical` (sql/postgres/0007_canonical_text.sql) makes the same text from a column, so
-//! the trigger of a watched table and a request name the same tag. Values that are not equal have
-//! different texts, unless only the database could tell them apart. Then they share a text, and an
-//! invalidation of one reaches the entries of both.
+//! Promise: two values that are equal by `=` of their type have the same canonical text. On
+//! Postgres `larder_canonical` (sql/postgres/0007_canonical_text.sql) makes the same text from a
+//! column, so the trigger of a watched table and a request name the same tag. Values that are not
+//! equal have different texts, unless only the database could tell them apart. Then they share a
+//! text, and an invalidation of one reaches the entries of both.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

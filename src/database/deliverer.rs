@@ -7,13 +7,13 @@
 //! invalidates nothing twice: the bus brings pending invalidations to Redis, and when none is
 //! pending any more, their rows are removed.
 //!
-//! One bound is missing, as everywhere in this module: on a connection that goes silent, a statement
-//! that was just sent has no timeout. The server ends the session and another replica leads; this
-//! one returns when its connection breaks.
+//! One bound is missing, as everywhere in this module: on a connection that goes silent, a
+//! statement that was just sent has no timeout. The server ends the session and another replica
+//! leads; this one returns when its connection breaks.
 //!
-//! Invariant: the invalidation of a row in `pending_rows` is in force here and pending in the cache.
-//! Every other row that is gone from the table was acknowledged. Any error ends the session, and the
-//! next one begins. Each change of state is logged once.
+//! Invariant: the invalidation of a row in `pending_rows` is in force here and pending in the
+//! cache. Every other row that is gone from the table was acknowledged. Any error ends the session,
+//! and the next one begins. Each change of state is logged once.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -33,8 +33,8 @@ const POLL: Duration = Duration::from_secs(1);
 const SLICE: Duration = Duration::from_millis(100);
 /// The shortest and the longest pause between two attempts to connect.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// How long the end waits for a thread that the database holds.
-const LAST_LOOK: Duration = Duration::from_millis(500);
+/// How long a stop waits for the thread, which the database may hold.
+const STOP_LIMIT: Duration = Duration::from_millis(500);
 /// The most names in one invalidation.
 const MAX_NAMES: usize = 1_000;
 /// With more pending names than this, everything is invalidated instead of more names.
@@ -44,7 +44,8 @@ const REVIEW: Duration = Duration::from_secs(60);
 const MANY_ROWS: i64 = 10_000;
 const OLD: Duration = Duration::from_secs(300);
 
-/// The thread. Dropped it stops, within a moment; one that the database does not let go is left behind.
+/// The thread. Dropping this stops it within a moment. A thread that the database holds is left
+/// behind.
 #[derive(Debug)]
 pub struct Deliverer(Worker);
 
@@ -74,7 +75,7 @@ impl Deliverer {
 
 impl Drop for Deliverer {
     fn drop(&mut self) {
-        self.0.stop(LAST_LOOK);
+        self.0.stop(STOP_LIMIT);
     }
 }
 

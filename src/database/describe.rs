@@ -47,22 +47,17 @@ pub struct Description {
     pub writes: bool,
 }
 
-/// Describes each query as [`Database::describe`](super::Database::describe) does, on the database of
-/// these settings as if its schema were up to date. Changes nothing there and creates no file.
-/// Errors if opening or migrating the database would fail, and if larder's own queries do not fit
-/// the schema.
+/// The description of each query, or its error, and every watch that the database has.
+type Survey = (Vec<Result<Description, DatabaseError>>, Vec<Watch>);
+
+/// Describes each query as [`Database::describe`](super::Database::describe) does, on the database
+/// of these settings as if its schema were up to date, and lists the watches. Changes nothing there
+/// and creates no file. Errors if opening or migrating the database would fail, and if larder's own
+/// queries do not fit the schema.
 pub fn describe_all(
     settings: &DatabaseSettings,
     queries: &[impl Borrow<Query>],
-) -> Result<Vec<Result<Description, DatabaseError>>, DatabaseError> {
-    describe_with_watches(settings, queries).map(|(described, _)| described)
-}
-
-/// As [`describe_all`], and every watch that the database has.
-pub fn describe_with_watches(
-    settings: &DatabaseSettings,
-    queries: &[impl Borrow<Query>],
-) -> Result<Surveyed, DatabaseError> {
+) -> Result<Survey, DatabaseError> {
     let url = settings.url();
     match DatabaseKind::of_url(url) {
         Some(DatabaseKind::Postgres) => {
@@ -91,14 +86,8 @@ pub fn describe_with_watches(
     }
 }
 
-/// The description of each query, and the watches.
-type Surveyed = (Vec<Result<Description, DatabaseError>>, Vec<Watch>);
-
 /// Describes in a transaction that runs the missing migrations and is rolled back.
-fn rehearse(
-    session: Session<'_>,
-    queries: &[impl Borrow<Query>],
-) -> Result<Surveyed, DatabaseError> {
+fn rehearse(session: Session<'_>, queries: &[impl Borrow<Query>]) -> Result<Survey, DatabaseError> {
     let mut tx = Transaction::begin(session, "BEGIN")?;
     migration::rehearse(&mut tx, LOCK_TIMEOUT)?;
     for own in library::all_own(tx.kind()) {
@@ -169,8 +158,8 @@ fn describe_postgres(
     })
 }
 
-/// Errors unless each of the `found` placeholders that the database found has a parameter. Any other
-/// would be null.
+/// Errors unless each of the `found` placeholders that the database found has a parameter. Any
+/// other would be null.
 fn all_named(query: &Query, found: usize) -> Result<(), DatabaseError> {
     let named = query.parameters().len();
     if named == found {
@@ -250,8 +239,8 @@ fn writes(client: &mut postgres::Client, query: &Query) -> Result<bool, Database
     }
 }
 
-/// The server's error about a statement that it did not prepare, with the line, and with the names of
-/// parameters in place of their numbers.
+/// The server's error about a statement that it did not prepare, with the line, and with the names
+/// of parameters in place of their numbers.
 fn refused(error: postgres::Error, query: &Query, sql: &str) -> DatabaseError {
     let Some(refused) = error.as_db_error() else {
         return error.into();

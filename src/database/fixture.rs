@@ -82,7 +82,8 @@ impl Place {
     }
 }
 
-/// A database that is open, and is there for as long as this is: its pool opens connections whenever it likes.
+/// A database that is open, and is there for as long as this is: its pool opens connections
+/// whenever it likes.
 pub(crate) struct Opened {
     database: Database,
     place: Place,

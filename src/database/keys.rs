@@ -1,10 +1,10 @@
 //! API keys in the database.
 //!
-//! Promise: a key itself is shown only once, when it is created. The database has its SHA-256, which
-//! is enough for a secret of 190 random bits. Every change of the keys increments one version number
-//! in the same transaction and leaves a row that names the changed key, so a replica reads only what
-//! came after the version it knows. The first admin key is created once per database, however many
-//! replicas start.
+//! Promise: a key itself is shown only once, when it is created. The database has its SHA-256,
+//! which is enough for a secret of 190 random bits. Every change of the keys increments one version
+//! number in the same transaction and leaves a row that names the changed key, so a replica reads
+//! only what came after the version it knows. The first admin key is created once per database,
+//! however many replicas start.
 
 use super::error::DatabaseError;
 use super::key_form::{key_hash, new_key};
@@ -176,8 +176,8 @@ impl Keys<'_> {
         rows.iter().map(read).collect()
     }
 
-    /// All keys, read page by page, the oldest first. A key that is created or revoked meanwhile may
-    /// be missing or not.
+    /// All keys, read page by page, the oldest first. A key that is created or revoked meanwhile
+    /// may be missing or not.
     pub fn list(&self) -> Result<Vec<KeyRow>, DatabaseError> {
         let mut all: Vec<KeyRow> = Vec::new();
         loop {

@@ -16,7 +16,8 @@ use super::error::DatabaseError;
 use super::query::Query;
 use super::settings::DatabaseKind;
 
-/// Queries compiled in: `name.sql` for both databases, or `name.sqlite.sql` and `name.postgres.sql`.
+/// Queries compiled in: `name.sql` for both databases, or `name.sqlite.sql` and
+/// `name.postgres.sql`.
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
         &[$(($name, include_str!(concat!("../../sql/queries/", $name, ".sql")))),*]
@@ -105,9 +106,9 @@ const FIRST_WORDS: [&str; 9] = [
     "SELECT", "WITH", "VALUES", "TABLE", "INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE",
 ];
 
-/// The query that a resource calls `name`, for a database of `kind`: from `folder`, else the one that
-/// is shipped with larder. Errors with [`DatabaseError::Misconfigured`] if it is not found, naming
-/// the places that were tried, and if it is not one statement that reads or writes rows.
+/// The query that a resource calls `name`, for a database of `kind`: from `folder`, else the one
+/// that is shipped with larder. Errors with [`DatabaseError::Misconfigured`] if it is not found,
+/// naming the places that were tried, and if it is not one statement that reads or writes rows.
 pub fn load_query(
     folder: Option<&Path>,
     name: &str,
@@ -218,7 +219,7 @@ mod tests {
         write("commit", b"/* x */ COMMIT");
         write("attach", b"ATTACH 'x' AS y");
         std::fs::create_dir(folder.path().join("folder.sql")).unwrap();
-        for (name, wanted) in [
+        for (name, expected) in [
             ("nowhere", "nowhere.sqlite.sql"),
             ("nowhere", "shipped with larder"),
             ("api_key_list", "not found"),
@@ -234,7 +235,7 @@ mod tests {
             ("", "letters, digits"),
         ] {
             let error = load(folder.path(), name, DatabaseKind::Sqlite).unwrap_err();
-            assert!(error.contains(wanted), "{name}: {error}");
+            assert!(error.contains(expected), "{name}: {error}");
         }
         let error = load_query(None, "nowhere", DatabaseKind::Postgres).unwrap_err();
         assert!(error.to_string().contains("shipped"), "{error}");

@@ -97,8 +97,8 @@ fn is_behind(tx: &mut Transaction<'_>) -> Result<bool, DatabaseError> {
     Ok(!missing(tx, MIGRATIONS)?.1.is_empty())
 }
 
-/// Does what [`run`] does, in a transaction that the caller rolls back. Waits at most `lock_timeout`
-/// for a lock.
+/// Does what [`run`] does, in a transaction that the caller rolls back. Waits at most
+/// `lock_timeout` for a lock.
 pub(super) fn rehearse(
     tx: &mut Transaction<'_>,
     lock_timeout: Duration,
@@ -224,7 +224,8 @@ mod tests {
                     let (database, together) = (database.clone(), together.clone());
                     std::thread::spawn(move || {
                         let database = database.open();
-                        // On a busy machine a first connection takes its time; whoever failed here would keep the others.
+                        // On a busy machine a first connection takes its time; whoever failed here
+                        // would keep the others.
                         let connected = (0..30).any(|_| database.ping().is_ok());
                         together.wait();
                         assert!(connected);

@@ -61,7 +61,7 @@ use r2d2::ManageConnection;
 pub use archive::{Archive, ArchivedArticle};
 pub use canonical::{Canonical, Letters};
 pub use deliverer::Deliverer;
-pub use describe::{Description, describe_all, describe_with_watches};
+pub use describe::{Description, describe_all};
 pub use error::DatabaseError;
 pub use json_rows::{ReturnedRow, Shape, WriteResult};
 pub(crate) use key_form::presumed_key_id;

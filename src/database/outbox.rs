@@ -1,5 +1,5 @@
-//! The outbox: the names that a commit has changed, kept in the database until they are invalidated.
-//! Postgres only.
+//! The outbox: the names that a commit has changed, kept in the database until they are
+//! invalidated. Postgres only.
 //!
 //! Promise: a row exists if and only if its transaction committed, and stays until its deliverer
 //! removes it by its id. So a row that commits late is never skipped, although later rows have
@@ -47,8 +47,8 @@ impl Outbox<'_> {
             .map(drop)
     }
 
-    /// Makes a row due whose names are invalidated but pending: while Redis cannot pass them on, each
-    /// replica reads them here. The row may be gone already.
+    /// Makes a row due whose names are invalidated but pending: while Redis cannot pass them on,
+    /// each replica reads them here. The row may be gone already.
     pub fn hand_over(&self, row: OutboxRow) -> Result<(), DatabaseError> {
         self.0
             .execute("outbox_hand_over", &[("id", row.0.into())])
@@ -143,8 +143,8 @@ impl OutboxReader {
         Ok(())
     }
 
-    /// The next rows that are due, in the order of their ids, without `except`. Empty if there are no
-    /// more.
+    /// The next rows that are due, in the order of their ids, without `except`. Empty if there are
+    /// no more.
     pub(super) fn due(&mut self, except: &[i64]) -> Result<Vec<DueRow>, DatabaseError> {
         let sql = "SELECT id, names FROM (
                        SELECT id, names, sum(cardinality(names)) OVER (ORDER BY id) - cardinality(names) AS before

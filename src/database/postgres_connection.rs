@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use postgres::error::{Severity, SqlState};
+use postgres::error::Severity;
 use postgres::types::{ToSql, Type};
 use postgres::{Client, Statement};
 
@@ -153,21 +153,18 @@ impl PostgresConnection {
 
     /// Marks the connection as lost if this error ends it.
     pub(super) fn check_lost(&mut self, error: &postgres::Error) {
-        let ends = match error.as_db_error() {
+        let ended = match error.as_db_error() {
             // An unknown statement name means that a pooler in between reset the session, and the
             // settings are gone as well.
             Some(error) => {
                 matches!(
                     error.parsed_severity(),
                     Some(Severity::Fatal | Severity::Panic)
-                ) || *error.code() == SqlState::INVALID_SQL_STATEMENT_NAME
+                ) || error.code().code() == UNKNOWN_STATEMENT
             }
-            None => {
-                let cause = std::error::Error::source(error);
-                error.is_closed() || cause.is_some_and(|cause| cause.is::<std::io::Error>())
-            }
+            None => postgres_error::is_lost(error),
         };
-        if ends {
+        if ended {
             self.lost();
         }
     }

@@ -1,4 +1,5 @@
-//! Errors of Postgres and its client as a [`DatabaseError`], with the field if the server names one.
+//! Errors of Postgres and its client as a [`DatabaseError`], with the field if the server names
+//! one.
 //!
 //! Promise: no text holds a value, neither of a row nor of a request. Postgres quotes values in its
 //! details and in some messages. Names of columns, constraints and types are kept.
@@ -24,8 +25,17 @@ impl From<postgres::Error> for DatabaseError {
                 Misfit::Column(what) => DatabaseError::Failed(what.clone()),
             };
         }
-        DatabaseError::Unavailable(chain(&error))
+        DatabaseError::Unavailable(match is_lost(&error) {
+            true => format!("connection lost: {}", chain(&error)),
+            false => chain(&error),
+        })
     }
+}
+
+/// Whether the client found the connection closed or broken.
+pub(super) fn is_lost(error: &postgres::Error) -> bool {
+    let cause = std::error::Error::source(error);
+    error.is_closed() || cause.is_some_and(|cause| cause.is::<std::io::Error>())
 }
 
 /// The error of a failed attempt to connect: the server is away, or it refuses this user.
@@ -166,8 +176,8 @@ fn key_columns(detail: &str) -> Option<String> {
     Some(columns.to_owned())
 }
 
-/// The column that a check is about, or the check's name. Postgres itself calls a check of one column
-/// `table_column_check`.
+/// The column that a check is about, or the check's name. Postgres itself calls a check of one
+/// column `table_column_check`.
 fn checked_column<'a>(table: &str, constraint: &'a str, parameters: &[String]) -> &'a str {
     let inner = constraint
         .strip_prefix(table)
@@ -213,14 +223,14 @@ mod tests {
         );
         assert_eq!(key_columns("Something else"), None);
         let parameters = ["age".to_owned(), "name".to_owned()];
-        for (table, constraint, wanted) in [
+        for (table, constraint, expected) in [
             ("users", "users_age_check", "age"),
             ("users", "users_age_check1", "age"),
             ("users", "users_check", "users_check"),
             ("users", "grown_up", "grown_up"),
             ("users", "users_email_check", "users_email_check"),
         ] {
-            assert_eq!(checked_column(table, constraint, &parameters), wanted);
+            assert_eq!(checked_column(table, constraint, &parameters), expected);
         }
         assert_eq!(
             without_quotes("invalid input syntax for type uuid: \"a\"b\""),
@@ -230,7 +240,7 @@ mod tests {
             without_quotes("value \"1\" is out of range for type integer"),
             "value … is out of range for type integer"
         );
-        for (message, wanted) in [
+        for (message, expected) in [
             ("value too long for type character varying(5)", None),
             ("division by zero", None),
             (
@@ -246,7 +256,7 @@ mod tests {
                 Some("index … out of valid range"),
             ),
         ] {
-            assert_eq!(without_values(message), wanted.unwrap_or(message));
+            assert_eq!(without_values(message), expected.unwrap_or(message));
         }
         assert_eq!(
             longest("value too long for type character varying(5)"),

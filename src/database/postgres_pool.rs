@@ -260,7 +260,7 @@ mod tests {
         let server = PostgresServer::shared();
         let url = format!("{}?sslmode=disable", server.guarded_url());
         Database::open(&settings(&url)).unwrap();
-        for (url, wanted) in [
+        for (url, expected) in [
             (
                 url.replace(PASSWORD, "hunter2"),
                 "password authentication failed",
@@ -271,7 +271,7 @@ mod tests {
             let begun = Instant::now();
             let error = Database::open(&settings(url)).unwrap_err().to_string();
             assert!(
-                error.contains(wanted) && !error.contains("hunter2") && !error.contains(PASSWORD),
+                error.contains(expected) && !error.contains("hunter2") && !error.contains(PASSWORD),
                 "{error}"
             );
             assert!(begun.elapsed() < CONNECT, "{error}");

@@ -1,10 +1,10 @@
 //! Named queries: the SQL of a file with parameters written `:name`, for one database or for both.
 //!
-//! Promise: a `:name` inside a string, a quoted name, a comment or a dollar quote is left alone, and
-//! so is a `::cast`. The SQL that is sent has numbered placeholders and never a value, so nothing
-//! from a client becomes SQL. A text of two statements is refused, and so is a placeholder in the
-//! database's own notation, which would get no value. A call has to pass exactly the parameters
-//! that the text names.
+//! Promise: a `:name` inside a string, a quoted name, a comment or a dollar quote is left alone,
+//! and so is a `::cast`. The SQL that is sent has numbered placeholders and never a value, so
+//! nothing from a client becomes SQL. A text of two statements is refused, and so is a placeholder
+//! in the database's own notation, which would get no value. A call has to pass exactly the
+//! parameters that the text names.
 //!
 //! Invariant: placeholder number n, for either database, is `parameters()[n - 1]`, however often it
 //! occurs.
@@ -142,8 +142,8 @@ impl Query {
         }
     }
 
-    /// The first word of the statement, after comments and brackets. Empty if it does not begin with
-    /// a word.
+    /// The first word of the statement, after comments and brackets. Empty if it does not begin
+    /// with a word.
     pub(super) fn first_word(&self, kind: DatabaseKind) -> &str {
         let mut rest = self.text(kind);
         while let Some((token, length)) = token(rest, kind) {
@@ -158,8 +158,8 @@ impl Query {
         ""
     }
 
-    /// The values in the order of the placeholders. Errors with [`DatabaseError::Invalid`] unless the
-    /// names are exactly those of the text.
+    /// The values in the order of the placeholders. Errors with [`DatabaseError::Invalid`] unless
+    /// the names are exactly those of the text.
     pub(super) fn bind<'a>(
         &self,
         parameters: &'a [Parameter<'_>],

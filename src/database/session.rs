@@ -191,8 +191,8 @@ impl Session<'_> {
                     bound.each_row(|columns, cell| returned.push(columns.row(cell)?))?;
                 }
                 let changed = match connection.changes() {
-                    // SQLite counts the last statement that changed something, so after a SELECT the
-                    // count is that of an earlier statement.
+                    // SQLite counts the last statement that changed something, so after a SELECT
+                    // the count is that of an earlier statement.
                     _ if bound.statement.readonly() => 0,
                     // A write to a view changes rows by triggers only.
                     0 => connection.total_changes() - before,

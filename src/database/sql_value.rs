@@ -22,8 +22,8 @@ pub enum SqlValue {
     Int(i64),
     /// A floating point number.
     Real(f64),
-    /// Text, and every type that is written as text: JSON, UUIDs, dates, enums, and numbers as a URL
-    /// has them.
+    /// Text, and every type that is written as text: JSON, UUIDs, dates, enums, and numbers as a
+    /// URL has them.
     Text(String),
     /// Bytes.
     Bytes(Vec<u8>),

@@ -84,7 +84,8 @@ fn columns(named: &str) -> String {
     columns.join(", ")
 }
 
-/// The parameter that a check is about, if its name or expression has only one. Else the check itself.
+/// The parameter that a check is about, if its name or expression has only one. Else the check
+/// itself.
 fn checked_parameter<'a>(check: &'a str, parameters: &'a [String]) -> &'a str {
     let words: Vec<&str> = check
         .split(|c: char| !(c.is_alphanumeric() || c == '_'))
@@ -103,13 +104,13 @@ mod tests {
     #[test]
     fn names_are_found_in_sqlite_messages() {
         let parameters = ["age".to_owned(), "name".to_owned()];
-        for (check, wanted) in [
+        for (check, expected) in [
             ("age > 0", "age"),
             ("length(name) < 5", "name"),
             ("age > length(name)", "age > length(name)"),
             ("grown_up", "grown_up"),
         ] {
-            assert_eq!(checked_parameter(check, &parameters), wanted);
+            assert_eq!(checked_parameter(check, &parameters), expected);
         }
         assert_eq!(columns("t.a, t.b"), "a, b");
     }

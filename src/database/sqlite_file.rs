@@ -1,8 +1,8 @@
 //! The file of a SQLite database while larder has it open.
 //!
-//! Promise: a file that was removed or replaced is noticed at the next use. An open connection would
-//! continue in the old file, where nobody would find its writes, so every use fails until the file
-//! is back. A new file is readable by its owner only. SQLite gives its log file the same mode.
+//! Promise: a file that was removed or replaced is noticed at the next use. An open connection
+//! would continue in the old file, where nobody would find its writes, so every use fails until the
+//! file is back. A new file is readable by its owner only. SQLite gives its log file the same mode.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -43,7 +43,8 @@ impl SqliteFile {
         &self.path
     }
 
-    /// Errors with [`DatabaseError::Unavailable`] while its path leads to no file or to another one.
+    /// Errors with [`DatabaseError::Unavailable`] while its path leads to no file or to another
+    /// one.
     pub(super) fn must_be_there(&self) -> Result<(), DatabaseError> {
         let path = self.path.display();
         let what = match self.path.metadata() {

@@ -1,8 +1,8 @@
 //! Connections to a SQLite file: how they are opened and configured.
 //!
 //! Promise: readers never wait for the writer (WAL), and a writer waits for another one for up to
-//! `BUSY_TIMEOUT`. A database in memory is refused, because each connection of a pool would have its
-//! own. So are options in the URL.
+//! `BUSY_TIMEOUT`. A database in memory is refused, because each connection of a pool would have
+//! its own. So are options in the URL.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,8 +42,8 @@ impl SqliteManager {
         })
     }
 
-    /// A manager for another pool on the same file. Does not open the file outside SQLite: closing it
-    /// would release the locks of all connections of this process (fcntl, POSIX.1-2017).
+    /// A manager for another pool on the same file. Does not open the file outside SQLite: closing
+    /// it would release the locks of all connections of this process (fcntl, POSIX.1-2017).
     pub(super) fn another(&self) -> SqliteManager {
         SqliteManager {
             connections: connections(self.file.path()),
@@ -90,8 +90,9 @@ impl ManageConnection for SqliteManager {
     }
 }
 
-/// Switches the file to WAL, for good. That needs exclusive access, for which SQLite does not wait: of
-/// two processes that start together, one finds the file busy. So this tries until `BUSY_TIMEOUT`.
+/// Switches the file to WAL, for good. That needs exclusive access, for which SQLite does not wait:
+/// of two processes that start together, one finds the file busy. So this tries until
+/// `BUSY_TIMEOUT`.
 fn use_wal(connection: &Connection) -> Result<(), rusqlite::Error> {
     let deadline = Instant::now() + BUSY_TIMEOUT;
     loop {
@@ -105,7 +106,8 @@ fn use_wal(connection: &Connection) -> Result<(), rusqlite::Error> {
             {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            // On a file system without shared memory the old mode stays, which is slower but correct.
+            // On a file system without shared memory the old mode stays, which is slower but
+            // correct.
             other => return other.map(drop),
         }
     }

@@ -1,5 +1,5 @@
-//! A statement on SQLite: prepared once per connection, bound to its values, and interrupted when its
-//! time is up, as the server does on Postgres.
+//! A statement on SQLite: prepared once per connection, bound to its values, and interrupted when
+//! its time is up, as the server does on Postgres.
 
 use std::time::{Duration, Instant};
 

@@ -86,8 +86,8 @@ fn of_sqlite(rest: &str, first: char) -> Option<(Token, usize)> {
     })
 }
 
-/// The length of the variable at the beginning of `rest`. As in Tcl, it may contain `::` and end with
-/// brackets.
+/// The length of the variable at the beginning of `rest`. As in Tcl, it may contain `::` and end
+/// with brackets.
 fn variable_of_sqlite(rest: &str) -> Option<usize> {
     let (mut length, mut is_named) = (1, false);
     loop {
@@ -166,8 +166,8 @@ fn line_comment(rest: &str, kind: DatabaseKind) -> usize {
     rest.find(ends).unwrap_or(rest.len())
 }
 
-/// The length of a block comment. In Postgres comments nest. In SQLite they do not, and the end of the
-/// text ends them.
+/// The length of a block comment. In Postgres comments nest. In SQLite they do not, and the end of
+/// the text ends them.
 fn block_comment(rest: &str, kind: DatabaseKind) -> Option<usize> {
     if kind == DatabaseKind::Sqlite {
         return Some(closed(rest, 2, "*/").unwrap_or(rest.len()));
@@ -190,8 +190,8 @@ fn block_comment(rest: &str, kind: DatabaseKind) -> Option<usize> {
     Some(length)
 }
 
-/// The length of `E'…'`, in which a backslash escapes. After its closing quote and a line end, another
-/// quote may continue it.
+/// The length of `E'…'`, in which a backslash escapes. After its closing quote and a line end,
+/// another quote may continue it.
 fn escape_string(rest: &str) -> Option<usize> {
     let mut length = 2;
     loop {

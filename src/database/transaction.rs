@@ -1,9 +1,9 @@
 //! Transactions: all of their work takes effect, or nothing.
 //!
 //! Promise: a transaction whose function fails or panics leaves nothing behind, and its connection
-//! goes back to the pool only if that is certain. A transaction in which a statement failed is never
-//! committed, even if its function ignores the error. A function may also have its transaction undone
-//! without an error.
+//! goes back to the pool only if that is certain. A transaction in which a statement failed is
+//! never committed, even if its function ignores the error. A function may also have its
+//! transaction undone without an error.
 
 use super::error::DatabaseError;
 use super::json_rows::{Shape, WriteResult};

@@ -21,8 +21,8 @@ pub struct WatchedColumn {
     pub name: String,
     /// Its type, as Postgres calls it. `None` if the column was dropped.
     pub of_type: Option<String>,
-    /// The rule that makes its canonical texts, as `larder_kind` names it. `None` if its type has no
-    /// canonical texts, so that each change invalidates everything.
+    /// The rule that makes its canonical texts, as `larder_kind` names it. `None` if its type has
+    /// no canonical texts, so that each change invalidates everything.
     pub kind: Option<String>,
 }
 

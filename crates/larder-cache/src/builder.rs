@@ -1,4 +1,4 @@
-//! A cache for a program of one's own, with what differs from the defaults.
+//! Builds a cache to embed, with the settings that differ from the defaults.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,49 +68,51 @@ impl CacheBuilder {
         self
     }
 
-    /// What makes room when memory is full. What was not used for the longest time, by default.
+    /// Which entry makes room when memory is full. By default the least recently used one.
     pub fn eviction(mut self, eviction: Eviction) -> CacheBuilder {
         self.memory.eviction = eviction;
         self
     }
 
-    /// Where Redis is, as `redis://` or `rediss://`, with user and password. While it does not
-    /// answer, that is an outage, in which invalidations are pending. Without this the cache works
-    /// in memory alone and opens no connection.
+    /// The URL of Redis, `redis://` or `rediss://`, with user and password. While Redis does not
+    /// answer, invalidations are pending. Without a URL the cache uses memory only and opens no
+    /// connection.
     pub fn redis(mut self, url: &str) -> CacheBuilder {
         self.redis.url = Some(Secret::new(url));
         self
     }
 
     /// How long a connection to Redis may take to open, 250 ms by default, and how long a reply may
-    /// take, 100 ms by default. What takes longer is a miss.
+    /// take, 100 ms by default. A reply that takes longer is a miss.
     pub fn redis_timeouts(mut self, connect: Duration, reply: Duration) -> CacheBuilder {
         self.redis.connect_timeout = connect;
         self.redis.timeout = reply;
         self
     }
 
-    /// Memory alone, whatever [`CacheBuilder::redis`] said before: for tests of a program that uses
-    /// Redis elsewhere.
+    /// Memory only, whatever [`CacheBuilder::redis`] said before. For tests of a program that uses
+    /// Redis in production.
     pub fn memory_only(mut self) -> CacheBuilder {
         self.redis.url = None;
         self
     }
 
-    /// What every key in Redis begins with, `larder` by default. Caches of one prefix share values and invalidations.
+    /// The prefix of every key in Redis, `larder` by default. Caches with the same prefix share
+    /// values and invalidations.
     pub fn prefix(mut self, prefix: &str) -> CacheBuilder {
         self.redis.prefix = prefix.to_owned();
         self
     }
 
-    /// How long after an acknowledged invalidation another process may still answer with the old value, whatever fails. A second by
-    /// default; several times the round trip to Redis at least.
+    /// How long after an acknowledged invalidation another process may still serve the old value,
+    /// whatever fails. A second by default. It must be several times the round trip to Redis.
     pub fn max_staleness(mut self, max_staleness: Duration) -> CacheBuilder {
         self.coherence.max_staleness = max_staleness;
         self
     }
 
-    /// Loads at one time, each on a thread (64 by default), and loads that wait for one (1024 by default); past it
+    /// Loads at one time, each on a thread (64 by default), and loads that wait for one (1024 by
+    /// default); past it
     /// [`LoadError::Overloaded`](super::LoadError::Overloaded).
     pub fn loads(mut self, at_once: usize, waiting: usize) -> CacheBuilder {
         self.loads.max_loads = at_once;
@@ -118,22 +120,24 @@ impl CacheBuilder {
         self
     }
 
-    /// How long a load is expected to take at most, 10 s by default: who waits for it gives up after twice that and ten seconds. A
-    /// load that hangs for ever holds its thread for ever; give what it calls a timeout of its own.
+    /// How long a load is expected to take at most, 10 s by default. Whoever waits for it gives up
+    /// after twice that and ten seconds. A load that hangs for ever keeps its thread for ever, so
+    /// set a timeout on what it calls.
     pub fn load_timeout(mut self, limit: Duration) -> CacheBuilder {
         self.typed.load_timeout = limit;
         self
     }
 
-    /// How long dropping the last clone waits for Redis to take the invalidations that are pending,
-    /// a second by default. Where none is pending it does not wait. Those that Redis has not taken
-    /// by then are lost: more time suits a program that invalidates and ends.
+    /// How long dropping the last clone waits for Redis to take the pending invalidations, a second
+    /// by default. If none is pending it does not wait. Those that Redis has not taken by then are
+    /// lost, so a program that invalidates and then ends may want more time.
     pub fn delivery(mut self, limit: Duration) -> CacheBuilder {
         self.delivery = limit;
         self
     }
 
-    /// The cache. Redis is looked for in the background, so this neither waits for it nor fails without it;
+    /// The cache. Redis is looked for in the background, so this neither waits for it nor fails
+    /// without it;
     /// [`Cache::wait_trusted`] waits.
     ///
     /// # Errors
@@ -161,8 +165,8 @@ impl CacheBuilder {
 }
 
 impl Policy {
-    /// Fresh for `memory` without asking anyone, and for `redis` at all; zero switches that tier off. Absence is remembered for five
-    /// seconds or less, and nothing is served stale.
+    /// Fresh for `memory` without asking anyone, and for `redis` at all; zero switches that tier
+    /// off. Absence is remembered for five seconds or less, and nothing is served stale.
     pub fn new(memory: Duration, redis: Duration) -> Policy {
         Policy {
             memory,
@@ -172,8 +176,8 @@ impl Policy {
         }
     }
 
-    /// Also served when it is past its time: at once for `while_revalidate` longer, while a load renews it, and for `if_error` longer
-    /// when that load fails (RFC 5861).
+    /// Also served when it is past its time: at once for `while_revalidate` longer, while a load
+    /// renews it, and for `if_error` longer when that load fails (RFC 5861).
     pub fn stale(self, while_revalidate: Duration, if_error: Duration) -> Policy {
         Policy {
             stale: StaleRules {

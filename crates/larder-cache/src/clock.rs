@@ -1,13 +1,15 @@
-//! The time of this replica: microseconds that never run backwards, and what Redis's clock shows at the same moment.
+//! The time of this replica: microseconds that never run backwards, and the offset to Redis's
+//! clock.
 //!
-//! Promise: [`Clock::now`] is monotonic. It begins at the system's time of day and from then on follows the monotonic clock, so
-//! setting the system's clock ends no TTL. Ages of values that another replica loaded are reckoned on Redis's time, which every
-//! replica knows by its own offset: the clocks of two machines are never compared.
+//! Promise: [`Clock::now`] is monotonic. It starts at the system's time of day and then follows the
+//! monotonic clock, so setting the system's clock ends no TTL. The age of a value that another
+//! replica loaded is computed on Redis's time. Every replica knows its own offset to that, so the
+//! clocks of two machines are never compared.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Microseconds since 1970 by this process's own reckoning.
+/// Microseconds since 1970 by the clock of this process.
 pub type Micros = u64;
 
 /// See the module.
@@ -15,7 +17,7 @@ pub type Micros = u64;
 pub struct Clock {
     start: Instant,
     start_micros: Micros,
-    /// Redis's time less ours, in microseconds.
+    /// Redis's time minus ours, in microseconds.
     redis_offset: AtomicI64,
 }
 
@@ -43,7 +45,7 @@ impl Clock {
         self.start_micros + micros(self.start.elapsed())
     }
 
-    /// When `instant` was or will be.
+    /// The time of `instant`.
     pub fn at(&self, instant: Instant) -> Micros {
         match instant.checked_duration_since(self.start) {
             Some(after) => self.start_micros + micros(after),
@@ -51,19 +53,19 @@ impl Clock {
         }
     }
 
-    /// Takes over what Redis's clock showed between `sent` and now.
+    /// Takes over `redis_time`, which Redis's clock showed at some moment between `sent` and now.
     pub(crate) fn heard_redis(&self, redis_time: Micros, sent: Micros) {
         let middle = sent + (self.now().saturating_sub(sent)) / 2;
         self.redis_offset
             .store(redis_time.wrapping_sub(middle) as i64, Ordering::Relaxed);
     }
 
-    /// A moment of ours on Redis's clock.
+    /// A time of ours on Redis's clock.
     pub(crate) fn redis_of_local(&self, local: Micros) -> Micros {
         local.wrapping_add_signed(self.redis_offset.load(Ordering::Relaxed))
     }
 
-    /// A moment of Redis's on our clock.
+    /// A time of Redis's on our clock.
     pub(crate) fn local_of_redis(&self, redis: Micros) -> Micros {
         redis.wrapping_sub(self.redis_offset.load(Ordering::Relaxed) as u64)
     }

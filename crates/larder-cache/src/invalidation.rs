@@ -58,8 +58,8 @@ fn send(tiers: &Tiers, bus: &Bus, batch: &Batch) -> Option<u64> {
         return Some(apply_alone(tiers, bus, batch));
     }
     if pool.is_configured() {
-        // Before the first look Redis is not known to be down. What is not delivered now may be lost
-        // with this process.
+        // Before the first look Redis is not known to be down. What is not delivered now may be
+        // lost with this process.
         pool.wait_first_look(pool.longest_look());
     }
     // A repeated invalidation does no harm, so a connection that was cut while it was idle is no

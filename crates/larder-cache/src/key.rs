@@ -1,19 +1,22 @@
-//! Keys and tags: the names that entries have, canonical, escaped and injective.
+//! Keys and tags: the canonical names of entries.
 //!
-//! A key's text is `<resource>?<parameter>=<value>&...` with everything but unreserved characters (RFC 3986, section 2.3)
-//! percent-escaped, so that two different sets of values never meet in one key. Before it stands the fingerprint of what makes
-//! the value, so that two configurations that share a Redis never read each other's entries.
+//! The text of a key is `<resource>?<parameter>=<value>&...`. Everything but unreserved characters
+//! (RFC 3986, section 2.3) is percent-escaped, so two different sets of values never get the same
+//! key. The fingerprint of what makes the value stands before it, so two configurations that share
+//! a Redis never read each other's entries.
 
 use std::borrow::Borrow;
 use std::fmt::{self, Write};
 use std::sync::Arc;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The identity of an entry. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(Arc<str>);
 
 impl Key {
-    /// Digits of the fingerprint and the colon behind it.
+    /// Where the name begins: after the digits of the fingerprint and a colon.
     pub(super) const NAME_AT: usize = 17;
 
     /// A key of the resource version `fingerprint` with a name made by [`KeyText`].
@@ -21,17 +24,17 @@ impl Key {
         Key::with_parameters(fingerprint, name, "")
     }
 
-    /// The same with the parameters apart, as they stand behind the name: `?id=42`.
+    /// The same with the parameters given separately, as they follow the name: `?id=42`.
     pub(super) fn with_parameters(fingerprint: u64, name: &str, parameters: &str) -> Key {
         Key(format!("{fingerprint:016x}:{name}{parameters}").into())
     }
 
-    /// The name by which people and invalidations know it: the key without the fingerprint.
+    /// The key without the fingerprint. People and invalidations use this name.
     pub fn name(&self) -> &str {
         self.0.get(Key::NAME_AT..).unwrap_or_default()
     }
 
-    /// Fingerprint and name: what the tiers store it under.
+    /// Fingerprint and name. The tiers store the entry under this text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -47,7 +50,7 @@ impl Borrow<str> for Key {
     }
 }
 
-// By hand, to be certain that it hashes as the text that `Borrow` gives does: a look-up by text depends on it.
+// By hand: it must hash as the text of `Borrow` does, since lookups are by text.
 impl std::hash::Hash for Key {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.0.hash(state);
@@ -66,7 +69,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// A key's text in the making, in a buffer that can be used again and again without allocating.
+/// Builds the text of a key, in a buffer that can be used again without allocating.
 #[derive(Debug, Default)]
 pub struct KeyText {
     text: String,
@@ -74,7 +77,7 @@ pub struct KeyText {
 }
 
 impl KeyText {
-    /// Begins anew: a key of the resource `name`.
+    /// Starts a key of the resource `name`.
     pub fn begin(&mut self, fingerprint: u64, name: &str) {
         self.text.clear();
         self.parameters = 0;
@@ -82,14 +85,14 @@ impl KeyText {
         let _ = write!(self.text, "{fingerprint:016x}:{name}");
     }
 
-    /// Begins anew with what [`KeyText::begin`] has made before, which costs a copy.
+    /// Starts a key with a text that [`KeyText::begin`] made before. Costs one copy.
     pub fn begin_again(&mut self, beginning: &str) {
         self.text.clear();
         self.parameters = 0;
         self.text.push_str(beginning);
     }
 
-    /// Adds a parameter. The caller keeps one order for one resource.
+    /// Adds a parameter. The order must be the same for all keys of a resource.
     pub fn parameter(&mut self, name: &str, value: &str) {
         self.text.push(if self.parameters == 0 { '?' } else { '&' });
         self.parameters += 1;
@@ -98,7 +101,7 @@ impl KeyText {
         escape_into(&mut self.text, value);
     }
 
-    /// The text so far: what a look-up in memory takes.
+    /// The text so far. A lookup in memory takes this.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -109,12 +112,12 @@ impl KeyText {
     }
 }
 
-/// A name that entries share and that an invalidation can name: `user:42`.
+/// A tag that entries share and that can be invalidated: `user:42`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tag(Arc<str>);
 
 impl Tag {
-    /// A tag of this text. Values that come from outside go through [`escape_into`] first.
+    /// A tag with this text. Escape values from outside with [`escape_into`] first.
     pub fn new(text: &str) -> Tag {
         Tag(text.into())
     }
@@ -140,33 +143,17 @@ pub fn hash(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
 }
 
-/// Appends `value` with everything but unreserved characters percent-escaped, byte by byte of its UTF-8.
-pub fn escape_into(text: &mut String, value: &str) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let unreserved =
-        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    // Nearly always: one copy.
-    if value.bytes().all(unreserved) {
-        return text.push_str(value);
-    }
-    for &byte in value.as_bytes() {
-        if unreserved(byte) {
-            text.push(byte as char);
-        } else {
-            text.push('%');
-            text.push(HEX[usize::from(byte >> 4)] as char);
-            text.push(HEX[usize::from(byte & 15)] as char);
-        }
-    }
-}
+/// Everything but the unreserved characters of RFC 3986, section 2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
-/// The byte that the escape at the beginning of `text` stands for (RFC 3986, section 2.1); `None` if it does not begin with one.
-pub fn unescaped(text: &[u8]) -> Option<u8> {
-    let [b'%', high, low, ..] = text else {
-        return None;
-    };
-    let digit = |byte: &u8| char::from(*byte).to_digit(16);
-    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
+/// Appends `value` with everything but unreserved characters percent-escaped, byte by byte of its
+/// UTF-8.
+pub fn escape_into(text: &mut String, value: &str) {
+    text.extend(utf8_percent_encode(value, RESERVED));
 }
 
 #[cfg(test)]
@@ -181,6 +168,24 @@ mod tests {
             key.parameter(name, value);
         }
         key.as_str().to_owned()
+    }
+
+    #[test]
+    fn unreserved_characters_alone_stand_for_themselves() {
+        let mut all = String::new();
+        for byte in 0..=127_u8 {
+            let mut escaped = String::new();
+            escape_into(&mut escaped, &char::from(byte).to_string());
+            let plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            let expected = match plain {
+                true => char::from(byte).to_string(),
+                false => format!("%{byte:02X}"),
+            };
+            assert_eq!(escaped, expected);
+            all += &escaped;
+        }
+        escape_into(&mut all, "é");
+        assert!(all.ends_with("%7F%C3%A9"));
     }
 
     #[test]

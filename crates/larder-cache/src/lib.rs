@@ -136,9 +136,9 @@ pub use self::error::LoadError;
 pub use self::fair_queue::Caller;
 pub use self::freshness::Decision;
 pub use self::invalidation::InvalidationReceipt;
-pub use self::key::{Key, KeyText, Tag, escape_into};
 #[doc(hidden)] // For the server.
-pub use self::key::{hash, unescaped};
+pub use self::key::hash;
+pub use self::key::{Key, KeyText, Tag, escape_into};
 pub use self::loaders::ShareStatus;
 pub use self::outcome::{Outcome, Staleness};
 pub use self::policy::{Expiry, Lifetime, Policy, StaleRules};
@@ -163,8 +163,8 @@ pub use self::typed::{TaggedKey, Typed, TypedTicket};
 
 /// The two-tier cache. Cheap to clone; clones are the same cache.
 ///
-/// It closes with its last clone, and with the last [`Typed`] and [`TypedTicket`] made from it. That
-/// blocks only while an invalidation is pending, for [`CacheBuilder::delivery`] (a second by
+/// It closes with its last clone, and with the last [`Typed`] and [`TypedTicket`] made from it.
+/// That blocks only while an invalidation is pending, for [`CacheBuilder::delivery`] (a second by
 /// default) at most. Its threads and its connections to Redis end within a second of that; a thread
 /// that runs a load ends with the load. A name server that does not answer can hold a thread
 /// longer.
@@ -177,10 +177,11 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// A cache over this process's memory and the Redis of these settings, which is looked for in the background.
+    /// A cache over this process's memory and the Redis of these settings, which is looked for in
+    /// the background.
     ///
-    /// # Errors
-    /// If the Redis URL is not valid or a thread cannot be started. A Redis that is down is no error.
+    /// # Errors If the Redis URL is not valid or a thread cannot be started. A Redis that is down
+    /// is no error.
     pub fn start(
         memory: &MemorySettings,
         redis: &RedisSettings,
@@ -279,10 +280,10 @@ impl Cache {
         self.begin(request, caller, Accepts::Copies(Evidence::NotAsked))
     }
 
-    /// The same for a reader who knows of an invalidation with the clock `after`, which this replica
-    /// may not have heard of yet: asks Redis first what was invalidated, and loads anew if Redis does
-    /// not answer. A clock that no history can have given yet is no reason to load. Blocks for that
-    /// round trip.
+    /// The same for a reader who knows of an invalidation with the clock `after`, which this
+    /// replica may not have heard of yet: asks Redis first what was invalidated, and loads anew if
+    /// Redis does not answer. A clock that no history can have given yet is no reason to load.
+    /// Blocks for that round trip.
     pub fn fetch_after(&self, request: Request, caller: Caller, after: u64) -> Ticket {
         let tiers = &self.tiers;
         let accepts = if tiers.has_heard(after) && tiers.mirror.is_trusted(tiers.clock.now()) {
@@ -333,9 +334,9 @@ impl Cache {
 
     /// Invalidates these targets, here at once and on every replica within `max_staleness`.
     ///
-    /// Blocks for a round trip to Redis, and one more for each thousand targets. In a cache that has
-    /// just been made, it also blocks until a configured Redis was looked for once: for four times
-    /// what a connection may take at most, a second by default.
+    /// Blocks for a round trip to Redis, and one more for each thousand targets. In a cache that
+    /// has just been made, it also blocks until a configured Redis was looked for once: for four
+    /// times what a connection may take at most, a second by default.
     ///
     /// While Redis cannot take it, it holds here and is pending. [`Cache::wait_delivered`] waits
     /// until it is delivered, and so does dropping the last clone. Without targets nothing is
@@ -422,8 +423,8 @@ impl Cache {
         self.bus.replicas(self.tiers.redis.pool())
     }
 
-    /// The entry in memory under the key of this text, whether or not it may be served, and what may
-    /// be done with it while this replica is connected.
+    /// The entry in memory under the key of this text, whether or not it may be served, and what
+    /// may be done with it while this replica is connected.
     pub fn inspect(&self, key: &str, policy: &Policy) -> Option<(Arc<Entry>, Decision)> {
         let (entry, now) = (self.tiers.memory.get(key)?, self.tiers.clock.now());
         let decision = self.tiers.decide(&entry, Evidence::Trusted, policy, now);

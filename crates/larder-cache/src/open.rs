@@ -6,8 +6,7 @@ use std::time::Duration;
 use super::bus::Bus;
 use super::tiers::Tiers;
 
-/// How long closing waits for pending invalidations to be delivered, unless the builder says
-/// otherwise.
+/// How long closing waits for pending invalidations, unless the builder says otherwise.
 pub(super) const DELIVERY: Duration = Duration::from_secs(1);
 
 /// See the module. Every clone of a cache has it. No thread of the cache has it, except a load that

@@ -1,7 +1,7 @@
 //! A string that must not be shown: an upstream key, a password in a URL.
 //!
-//! Promise: neither `Debug` nor `Display` prints it. Comparing it takes no longer if more of a guess
-//! is right, so an attacker learns nothing from the time: see [`Secret::matches`].
+//! Promise: neither `Debug` nor `Display` prints it. Comparing it takes no longer if more of a
+//! guess is right, so an attacker learns nothing from the time: see [`Secret::matches`].
 
 use std::fmt;
 
@@ -10,17 +10,17 @@ use std::fmt;
 pub struct Secret(String);
 
 impl Secret {
-    /// Keeps `text` from being printed.
+    /// A secret with this text.
     pub fn new(text: impl Into<String>) -> Secret {
         Secret(text.into())
     }
 
-    /// The text itself, for the one place that has to send it.
+    /// The text itself, for the one place that sends it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// Whether `guess` is the secret, in a time that depends on the length of `guess` alone.
+    /// Whether `guess` is the secret. Takes a time that depends on the length of `guess` only.
     pub fn matches(&self, guess: &str) -> bool {
         let (secret, guess) = (self.0.as_bytes(), guess.as_bytes());
         let mut difference = u8::from(secret.len() != guess.len());

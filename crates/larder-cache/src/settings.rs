@@ -1,4 +1,4 @@
-//! What an operator sets for the cache. The defaults are those of the documentation.
+//! Settings of the cache. The defaults are those of the documentation.
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ pub struct MemorySettings {
 pub enum Eviction {
     /// The one that was not used for the longest time.
     Lru,
-    /// The one that is used least often, by TinyLFU's estimate (Einziger, Friedman, Manes: "TinyLFU", 2017).
+    /// The one that is used least often, by TinyLFU's estimate (Einziger, Friedman, Manes:
+    /// "TinyLFU", 2017).
     TinyLfu,
 }
 
@@ -34,7 +35,8 @@ impl Default for MemorySettings {
 /// The Redis tier and the pool behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisSettings {
-    /// Where it is, as `redis://` or `rediss://` with user and password. `None`: not configured; see [`RedisSettings::DEFAULT_URL`].
+    /// Where it is, as `redis://` or `rediss://` with user and password. `None`: not configured;
+    /// see [`RedisSettings::DEFAULT_URL`].
     pub url: Option<Secret>,
     /// Refuse to start, and to be ready, without it.
     pub required: bool,
@@ -66,23 +68,24 @@ impl Default for RedisSettings {
     }
 }
 
-/// Which Redis a cache works with.
+/// Which Redis a cache uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RedisChoice {
     /// The one whose URL is configured. Its absence is an outage.
     Configured,
     /// One that answers at [`RedisSettings::DEFAULT_URL`]. Without it the process is alone.
     Default,
-    /// None: no connection is opened and no thread is started for one.
+    /// No Redis: no connection is opened and no thread is started.
     None,
 }
 
 /// The bound on staleness across replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoherenceSettings {
-    /// How long after an acknowledged change a replica may still answer with what was before it, whatever fails.
+    /// How long after an acknowledged invalidation a replica may still serve the old value,
+    /// whatever fails.
     pub max_staleness: Duration,
-    /// About how many invalidations Redis keeps for replicas that missed some.
+    /// About how many invalidations the log in Redis keeps for replicas that missed some.
     pub log_length: u32,
 }
 
@@ -100,7 +103,7 @@ impl Default for CoherenceSettings {
 pub struct LoadSettings {
     /// Loads from sources at one time.
     pub max_loads: usize,
-    /// Loads that wait for one of those places; past it a load is refused as overloaded.
+    /// Loads that wait until one of those ends. Further loads are refused as overloaded.
     pub max_queue: usize,
 }
 

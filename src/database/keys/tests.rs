@@ -103,7 +103,7 @@ fn an_admin_made_by_hand_is_the_first_one() {
 #[test]
 fn the_first_admin_is_made_once_however_many_start() {
     fixture::each(|database| {
-        // A key that is no admin's is no reason to make none.
+        // A key without admin rights does not count.
         database.keys().create(&named("reader")).unwrap();
         let replicas: Vec<_> = (0..6)
             .map(|_| {
@@ -223,29 +223,29 @@ fn changes_that_cannot_be_told_are_not_guessed() {
         keys.create(&named("b")).unwrap();
         keys.create(&named("c")).unwrap();
         let now = keys.mark().unwrap();
-        let told = |known: &KeyMark, now: &KeyMark| keys.changes(known, now).unwrap().is_some();
-        assert!(told(&known, &now));
-        // Of another history, such as before a database was restored.
+        let complete = |known: &KeyMark, now: &KeyMark| keys.changes(known, now).unwrap().is_some();
+        assert!(complete(&known, &now));
+        // Of another history, as after a restore of the database.
         let other = KeyMark {
             changed: Some("somebodyelse".to_owned()),
             ..known.clone()
         };
-        assert!(!told(&other, &now));
-        assert!(!told(&now, &known), "it has gone back");
-        // By hand, or by a larder that leaves no row.
+        assert!(!complete(&other, &now));
+        assert!(!complete(&now, &known), "it has gone back");
+        // Changed by hand, or by an older larder that leaves no row.
         fixture::batch(
             database,
             "UPDATE api_keys_version SET version = version + 1",
         );
         let by_hand = keys.mark().unwrap();
-        assert!(!told(&known, &by_hand));
+        assert!(!complete(&known, &by_hand));
         keys.create(&named("d")).unwrap();
         let last = keys.mark().unwrap();
-        assert!(!told(&known, &last) && told(&by_hand, &last));
+        assert!(!complete(&known, &last) && complete(&by_hand, &last));
         fixture::batch(database, "DELETE FROM api_key_changes");
         assert!(
-            !told(&by_hand, &last)
-                && !told(
+            !complete(&by_hand, &last)
+                && !complete(
                     &last,
                     &KeyMark {
                         version: 99,

@@ -1,4 +1,4 @@
-//! What the migration installs, and the sessions that read it.
+//! The functions and triggers that the migration installs, and the sessions that read the outbox.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ fn ask(database: &Database, sql: &str) -> Result<SqlValue, DatabaseError> {
     })
 }
 
-/// The names of each row, and empties the outbox.
+/// Empties the outbox and returns the names of each row.
 fn take(reader: &mut OutboxReader) -> Vec<Vec<String>> {
     let rows = reader.due(&[]).unwrap();
     let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
@@ -44,14 +44,17 @@ fn names_are_escaped_as_larder_does() {
     let mut runner = TestRunner::new(Config::with_cases(400));
     runner
         .run(&"\\PC*|[a-zA-Z0-9._~%/: é€😀\n\u{1}-]{0,40}", |text| {
-            let mut wanted = String::new();
-            escape_into(&mut wanted, &text);
-            let given = [("text", SqlValue::from(text.replace('\0', "").as_str()))];
+            let mut expected = String::new();
+            escape_into(&mut expected, &text);
+            let parameters = [("text", SqlValue::from(text.replace('\0', "").as_str()))];
             prop_assume!(!text.contains('\0'));
             let rows = database
-                .transaction(|tx| tx.query_this(&query, &given))
+                .transaction(|tx| tx.query_this(&query, &parameters))
                 .unwrap();
-            prop_assert_eq!(rows[0].columns().next().unwrap().1, &SqlValue::from(wanted));
+            prop_assert_eq!(
+                rows[0].columns().next().unwrap().1,
+                &SqlValue::from(expected)
+            );
             Ok(())
         })
         .unwrap();
@@ -267,7 +270,8 @@ fn a_writer_needs_nothing_but_its_table_and_gains_nothing_by_it() {
          CREATE AGGREGATE array_agg(text) (SFUNC = array_agg_step, STYPE = text[])",
     )
     .unwrap();
-    // A larger schema path and a temporary table of the outbox's name lead its function nowhere.
+    // Neither a longer search path nor a temporary table of the outbox's name misleads its
+    // function.
     write(
         "CREATE TEMP TABLE larder_outbox (names text[]); SET LOCAL search_path = pg_temp, public;
          SET LOCAL larder.schema = 'pg_temp'; INSERT INTO public.members VALUES (1)",
@@ -286,7 +290,7 @@ fn a_writer_needs_nothing_but_its_table_and_gains_nothing_by_it() {
             "{forbidden}: {error}"
         );
     }
-    // Whoever may attach, may attach what is their own.
+    // Who may attach a watch may attach it to their own tables.
     fixture::batch(
         &database,
         "GRANT EXECUTE ON FUNCTION larder_watch(regclass, text), larder_note() TO outbox_writer",
@@ -334,7 +338,8 @@ fn what_a_transaction_leaves_is_its_own_to_deliver_first() {
     database.outbox().delivered(row).unwrap();
     assert_eq!(ask(&database, left_in_all), Ok(SqlValue::Int(0)));
 
-    // Whose writer could tell its own replica only: due at once, and told to whoever listens.
+    // The writer reached its own replica only, so the row is due at once and listeners are
+    // notified.
     let row = left("SELECT 1", &["user:7"]).unwrap();
     assert_eq!(reader.due(&[]).unwrap(), []);
     let none = Duration::ZERO;
@@ -344,7 +349,7 @@ fn what_a_transaction_leaves_is_its_own_to_deliver_first() {
     assert_eq!(take(&mut reader), [["user:7"]]);
     database.outbox().hand_over(row).unwrap();
 
-    // What the writer does not name is the trigger's business as ever.
+    // A name that the writer does not leave stays in the trigger's row.
     left("INSERT INTO members VALUES (2), (3)", &["user:2"]).unwrap();
     assert_eq!(take(&mut reader), [["user:2", "user:3"]]);
     assert_eq!(left("SELECT 1", &[]), None);
@@ -376,7 +381,7 @@ fn one_session_leads_until_it_resigns_or_ends() {
     while !first.try_to_lead().unwrap() {
         assert!(Instant::now() < deadline);
     }
-    // Another outbox of the same server has a lead of its own.
+    // Another outbox on the same server has its own lead.
     let mut other = Place::postgres()
         .migrated()
         .outbox()
@@ -384,7 +389,7 @@ fn one_session_leads_until_it_resigns_or_ends() {
         .unwrap()
         .unwrap();
     assert!(other.try_to_lead().unwrap());
-    // The lock of a session that says nothing is free after a while, whatever becomes of its connection.
+    // The lock of a silent session is released after a while, whatever happens to its connection.
     let begun = Instant::now();
     let mut third = open();
     while !third.try_to_lead().unwrap() {

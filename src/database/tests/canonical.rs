@@ -1,5 +1,5 @@
-//! One text for one value: what larder makes of a spelling, and what the triggers of a watched
-//! table make of the column that holds it.
+//! Canonical texts: larder makes the same text of a spelling as the triggers of a watched table
+//! make of the column that holds it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::OnceLock;
@@ -11,8 +11,8 @@ use crate::database::fixture::{self, Opened, Place};
 use crate::database::{Canonical, DatabaseError, Query, SqlValue, Transaction};
 use larder_cache::escape_into;
 
-/// Every type of docs/sql.md that a name may hold, with two patterns of spellings: of many values,
-/// and of few, so that two of them are often equal.
+/// Every type of docs/sql.md that a name may contain, with two patterns of spellings: one of many
+/// values, and one of few, so that two of them are often equal.
 const TYPES: &[(&str, &str, &str)] = &[
     ("bool", "true|false", "true|false"),
     ("int2", "-?[0-9]{1,4}", "-?0{0,2}[0-2](\\.0|e0)?"),
@@ -118,7 +118,7 @@ const HOSTILE: &str = "SET LOCAL TimeZone = 'Asia/Kolkata'; SET LOCAL DateStyle 
     SET LOCAL extra_float_digits = -15; SET LOCAL standard_conforming_strings = off;
     SET LOCAL escape_string_warning = off; SET LOCAL lc_numeric = 'C'; SET LOCAL search_path = pg_temp, public";
 
-/// The column of this type is `v` of this table.
+/// The table whose column `v` is of this type.
 fn table(ty: &str) -> String {
     let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     format!("of_{}", ty.chars().map(word).collect::<String>())
@@ -126,7 +126,7 @@ fn table(ty: &str) -> String {
 
 struct Watched {
     database: Opened,
-    /// The type of a place that is compared with the column, as a statement of larder's has it.
+    /// The type of a parameter that is compared with the column, as in a statement of larder's.
     canonical: HashMap<&'static str, Canonical>,
 }
 
@@ -163,18 +163,18 @@ fn watched() -> &'static Watched {
 fn ask(
     tx: &mut Transaction<'_>,
     sql: &str,
-    given: Vec<(&str, SqlValue)>,
+    parameters: Vec<(&str, SqlValue)>,
 ) -> Result<SqlValue, DatabaseError> {
-    let rows = tx.query_this(&Query::parse_for(tx.kind(), "test", sql)?, &given)?;
+    let rows = tx.query_this(&Query::parse_for(tx.kind(), "test", sql)?, &parameters)?;
     Ok(rows[0].columns().next().unwrap().1.clone())
 }
 
-/// The name that a watched table of this type gives for `value`.
+/// The name that the trigger of this type's table makes of `value`.
 fn named(ty: &str, value: &SqlValue) -> Option<String> {
     kept(ty, std::slice::from_ref(value)).0.pop_first()
 }
 
-/// The name that larder gives for `value` in a request.
+/// The name that larder makes of `value` in a request.
 fn asked(ty: &str, value: &SqlValue) -> Option<String> {
     let mut name = "v:".to_owned();
     escape_into(&mut name, &watched().canonical[ty].text(value)?);
@@ -183,29 +183,31 @@ fn asked(ty: &str, value: &SqlValue) -> Option<String> {
 
 fn are_equal(ty: &str, one: &SqlValue, other: &SqlValue) -> bool {
     let sql = format!("SELECT :a::{ty} = :b::{ty}");
-    let given = vec![("a", one.clone()), ("b", other.clone())];
-    let answer = watched().database.transaction(|tx| ask(tx, &sql, given));
+    let parameters = vec![("a", one.clone()), ("b", other.clone())];
+    let answer = watched()
+        .database
+        .transaction(|tx| ask(tx, &sql, parameters));
     answer.is_ok_and(|answer| answer == SqlValue::Bool(true))
 }
 
-/// What becomes of rows with these values: the names that the trigger gives, how many different
-/// values the database has, and the most texts that one of them has.
+/// Inserts rows with these values. Returns the names that the trigger makes, the number of
+/// different values in the database, and the most texts that one of them has.
 fn kept(ty: &str, values: &[SqlValue]) -> (BTreeSet<String>, i64, i64) {
     let table = table(ty);
     let places: Vec<String> = (0..values.len()).map(|at| format!("v{at}")).collect();
     let rows: Vec<String> = places.iter().map(|place| format!("(:{place})")).collect();
     let insert = format!("INSERT INTO {table} VALUES {}", rows.join(", "));
     let insert = Query::parse("insert", &insert).unwrap();
-    let given = places
+    let parameters = places
         .iter()
         .map(String::as_str)
         .zip(values.iter().cloned());
-    let given: Vec<_> = given.collect();
+    let parameters: Vec<_> = parameters.collect();
     let found = watched().database.transaction(|tx| {
-        // Tests on other threads write to this outbox, too.
+        // Tests on other threads also write to this outbox.
         tx.batch("LOCK TABLE larder_outbox IN ACCESS EXCLUSIVE MODE")?;
         tx.batch(&format!("TRUNCATE {table}; DELETE FROM larder_outbox; {HOSTILE}"))?;
-        tx.execute_this(&insert, &given)?;
+        tx.execute_this(&insert, &parameters)?;
         tx.batch("SET LOCAL search_path = public; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO';
                   SET LOCAL IntervalStyle = 'postgres'; SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1")?;
         let names = ask(tx, "SELECT array_to_json(names)::text FROM larder_outbox", vec![])?;
@@ -223,11 +225,11 @@ fn kept(ty: &str, values: &[SqlValue]) -> (BTreeSet<String>, i64, i64) {
     (serde_json::from_str(&names).unwrap(), values, texts)
 }
 
-/// Checks that larder gives the names for `values` that the trigger gives, and one for all that are
-/// equal.
+/// Checks that larder and the trigger make the same names of `values`, and one name of equal
+/// values.
 #[track_caller]
 fn check(ty: &str, values: &[SqlValue]) {
-    // What is no value of the type is refused before the database is asked.
+    // A text that is not a value of the type is refused before the database is asked.
     let values: Vec<SqlValue> = values
         .iter()
         .filter(|value| asked(ty, value).is_some())
@@ -237,10 +239,10 @@ fn check(ty: &str, values: &[SqlValue]) {
         return;
     }
     let (names, different, texts) = kept(ty, &values);
-    let wanted: BTreeSet<String> = values.iter().filter_map(|value| asked(ty, value)).collect();
-    assert_eq!(names, wanted, "{ty} {values:?}");
+    let expected: BTreeSet<String> = values.iter().filter_map(|value| asked(ty, value)).collect();
+    assert_eq!(names, expected, "{ty} {values:?}");
     assert_eq!(texts, 1, "{ty} {values:?}: equal values have several texts");
-    // The two small sigmas are one letter in names.
+    // The two lower-case sigmas are one letter in names.
     let is_caseless = matches!(watched().canonical[ty], Canonical::Caseless(_));
     assert!(
         is_caseless || names.len() as i64 == different,
@@ -371,8 +373,8 @@ fn two_spellings_of_one_value_meet_in_every_type_that_has_them() {
     }
 }
 
-/// Databases of other locales: one whose case is that of Unicode, and two of ICU, of which one
-/// looks at the letters around one.
+/// Databases of other locales: one with the case mapping of Unicode, and two of ICU, one of which
+/// maps by context.
 #[test]
 fn the_database_decides_which_letters_are_one() {
     for (options, same, different, folds) in [
@@ -401,9 +403,9 @@ fn the_database_decides_which_letters_are_one() {
         let canonical = database.describe(&read).unwrap().parameter_texts.remove(0);
         let text = |text: &str| canonical.text(&text.into()).unwrap();
         let are_equal = |[one, other]: [&str; 2]| {
-            let given = vec![("a", SqlValue::from(one)), ("b", SqlValue::from(other))];
+            let parameters = vec![("a", SqlValue::from(one)), ("b", SqlValue::from(other))];
             database
-                .transaction(|tx| ask(tx, "SELECT :a::citext = :b::citext", given))
+                .transaction(|tx| ask(tx, "SELECT :a::citext = :b::citext", parameters))
                 .unwrap()
         };
         assert_eq!(are_equal(same), SqlValue::Bool(true), "{options}");
@@ -418,12 +420,12 @@ fn the_database_decides_which_letters_are_one() {
             let of_column =
                 "SELECT string_agg(larder_text(handle::text, 'citext'::regtype), '|' ORDER BY at)
                 FROM unnest(ARRAY[:a::text, :b::text]) WITH ORDINALITY AS each (handle, at)";
-            let given = vec![
+            let parameters = vec![
                 ("a", SqlValue::from(same[0])),
                 ("b", SqlValue::from(different[0])),
             ];
             let of_column = database
-                .transaction(|tx| ask(tx, of_column, given))
+                .transaction(|tx| ask(tx, of_column, parameters))
                 .unwrap();
             assert_eq!(
                 of_column,

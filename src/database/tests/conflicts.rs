@@ -1,4 +1,4 @@
-//! Changes at the same time: none is lost, and one that came second is run again.
+//! Changes at the same time: none is lost, and the one that came second runs again.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Barrier, mpsc};
@@ -100,7 +100,8 @@ fn nothing_but_a_conflict_is_run_again_and_that_not_for_ever() {
     });
 }
 
-/// Attempts that as many changes as there are rows need, each of its own row, when none commits before all have written.
+/// How many attempts the changes need if each changes a row of its own and none commits before all
+/// have written.
 fn attempts_side_by_side(before: &str) -> u32 {
     const ROWS: i64 = 6;
     let database = Place::postgres().migrated();
@@ -116,7 +117,7 @@ fn attempts_side_by_side(before: &str) -> u32 {
         for id in 1..=ROWS {
             let (database, all_have_written, attempts) = (&*database, &all_have_written, &attempts);
             scope.spawn(move || {
-                // Rows that are far apart, since an index locks by the page.
+                // Rows that are far apart, because an index locks whole pages.
                 let id = id * 300;
                 let sql = "UPDATE members SET n = n + 1 WHERE id = :id";
                 let query = Query::parse("add", sql).unwrap();
@@ -157,8 +158,8 @@ fn writes_that_wait_for_a_lock_leave_connections_for_reads() {
     let place = Place::postgres();
     let other = account(&place);
     let database = place.open_with(4);
-    // By the locks that are not granted. What pg_stat_activity calls waiting is for a moment
-    // something else, whenever the waiter looks for a deadlock.
+    // Counts the locks that are not granted. pg_stat_activity shows another wait for a moment while
+    // a waiter looks for a deadlock.
     let waiting = || {
         let sql = "SELECT count(DISTINCT pid) AS n FROM pg_locks JOIN pg_stat_activity USING (pid)
                    WHERE NOT granted AND datname = current_database()";
@@ -183,7 +184,7 @@ fn writes_that_wait_for_a_lock_leave_connections_for_reads() {
                 });
             }
             until_three_wait();
-            // While three wait for the row the others give up; reads go on all the time.
+            // While three wait for the row, the others give up. Reads succeed all the time.
             for _ in 0..3 {
                 let given_up = loop {
                     assert!(waiting().is_some(), "a read is not refused");

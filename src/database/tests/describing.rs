@@ -1,4 +1,4 @@
-//! Describing queries without running them, also where there is no database yet.
+//! Describing queries without running them, even if there is no database yet.
 
 use crate::database::fixture::{self, Place};
 use postgres::types::Type;
@@ -135,7 +135,7 @@ fn a_check_changes_nothing_and_makes_no_file() {
         ]
         .map(|sql| Query::parse("q", sql).unwrap());
         let check = |settings| {
-            let described = describe_all(settings, &queries).unwrap();
+            let (described, _) = describe_all(settings, &queries).unwrap();
             assert!(matches!(
                 &described[0],
                 Err(DatabaseError::Misconfigured(_))
@@ -181,7 +181,7 @@ fn a_check_waits_for_nobody_that_writes() {
         let query = Query::parse("q", "SELECT id FROM api_keys").unwrap();
         database
             .transaction(|_| {
-                let described = describe_all(&place.settings(), std::slice::from_ref(&query))?;
+                let (described, _) = describe_all(&place.settings(), std::slice::from_ref(&query))?;
                 assert!(described[0].is_ok());
                 Ok(())
             })

@@ -1,4 +1,4 @@
-//! Connections that the server ended while they lay in the pool, or in the middle of something.
+//! Connections that the server ended while they were idle, or in the middle of a transaction.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -8,11 +8,11 @@ use crate::database::{
     Database, DatabaseError, Isolation, KeyRate, NewKey, Query, Shape, Transaction,
 };
 
-/// Every connection to this database but the one that asks.
+/// Ends every other connection to this database.
 const OTHERS: &str =
     "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
 
-/// A database with a table of numbers, and another pool to the same one.
+/// A database with a table of numbers, and another pool on the same database.
 fn place() -> (Place, Opened, Opened) {
     let place = Place::postgres();
     let (database, other) = (place.open_with(4), place.open_with(1));
@@ -21,7 +21,7 @@ fn place() -> (Place, Opened, Opened) {
     (place, database, other)
 }
 
-/// Has `database` open all of its connections and leaves them in the pool, just used.
+/// Opens all connections of `database` and leaves them in the pool, just used.
 fn fill_pool(database: &Database, connections: u32) {
     if connections > 0 {
         database
@@ -62,7 +62,7 @@ fn no_read_and_no_write_meets_a_connection_that_was_ended_in_the_pool() {
     database.change(Isolation::Plain, insert).unwrap();
     end_all();
     database.change(Isolation::Serializable, insert).unwrap();
-    // What is larder's own.
+    // Larder's own statements.
     end_all();
     assert_eq!(database.keys().mark().unwrap().version(), 0);
     end_all();
@@ -106,7 +106,7 @@ fn a_read_whose_connection_ends_on_the_way_runs_again() {
                 let reader = scope.spawn(|| database.read(&waits, &[], Shape::One));
                 let deadline = Instant::now() + Duration::from_secs(20);
                 loop {
-                    // What a transaction sees of others it keeps to its end unless told.
+                    // By default a transaction keeps its view of other sessions until its end.
                     tx.batch("SELECT pg_stat_clear_snapshot()")?;
                     if !tx.query_this(&waiting, &[])?.is_empty() {
                         break;

@@ -1,14 +1,14 @@
-//! What a database promises to those above, on a real Postgres and on SQLite.
+//! The promises of a database to its callers, on a real Postgres and on SQLite.
 
 mod canonical;
 mod conflicts;
+mod decoding;
 mod describing;
-mod given;
+mod encoding;
 mod lost;
 mod reading;
 mod schema_changes;
 mod tokens;
-mod types;
 mod values;
 mod writing;
 
@@ -57,7 +57,7 @@ fn a_database_that_is_all_at_work_is_not_dead() {
         });
         wait_begun.recv().unwrap();
         database.ping().unwrap();
-        // Larder's own statements have connections of their own.
+        // Larder's own statements have their own connections.
         database.keys().mark().unwrap();
         let error = database.transaction(|_| Ok(())).unwrap_err();
         assert!(

@@ -1,4 +1,4 @@
-//! Reading for resources: shapes, what SQLite declares, and that a read never writes.
+//! Reading for resources: shapes, declared types of SQLite, and that a read never writes.
 
 use crate::database::fixture::{self, Place};
 use crate::database::{Database, DatabaseError, DatabaseKind, Parameter, Query, Shape, SqlValue};
@@ -6,10 +6,10 @@ use crate::database::{Database, DatabaseError, DatabaseKind, Parameter, Query, S
 fn read(
     database: &Database,
     sql: &str,
-    given: &[Parameter<'_>],
+    parameters: &[Parameter<'_>],
     shape: Shape,
 ) -> Result<Option<String>, DatabaseError> {
-    let json = database.read(&Query::parse("q", sql)?, given, shape)?;
+    let json = database.read(&Query::parse("q", sql)?, parameters, shape)?;
     Ok(json.map(|json| String::from_utf8(json).unwrap()))
 }
 
@@ -78,7 +78,7 @@ fn a_read_cannot_write() {
             read(&database, sql, &[], Shape::Many).unwrap_err();
             assert_eq!(count().unwrap().as_deref(), Some(r#"{"n":1}"#), "{sql}");
         }
-        // The connection is as good as before.
+        // The connection is still good.
         fixture::batch(&database, "INSERT INTO t VALUES (2)");
         assert_eq!(count().unwrap().as_deref(), Some(r#"{"n":2}"#));
     });
@@ -141,8 +141,8 @@ fn a_column_that_could_not_be_read_is_read_again_once_it_is_gone() {
         "CREATE TABLE t (id INTEGER); INSERT INTO t VALUES (1)",
     );
     let all = || read(&database, "SELECT * FROM t", &[], Shape::One);
-    let wanted = Ok(Some(r#"{"id":1}"#.to_owned()));
-    assert_eq!(all(), wanted);
+    let expected = Ok(Some(r#"{"id":1}"#.to_owned()));
+    assert_eq!(all(), expected);
     fixture::batch(&database, "ALTER TABLE t ADD m money DEFAULT 5");
     for _ in 0..2 {
         let error = all().unwrap_err();
@@ -152,7 +152,7 @@ fn a_column_that_could_not_be_read_is_read_again_once_it_is_gone() {
         );
     }
     fixture::batch(&database, "ALTER TABLE t DROP m");
-    assert_eq!(all(), wanted);
+    assert_eq!(all(), expected);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn sqlite_goes_by_what_is_stored_and_what_is_declared() {
 fn sqlite_takes_json_by_its_type() {
     let place = Place::sqlite();
     let database = place.open();
-    for (given, wanted) in [
+    for (value, expected) in [
         ("true", r#"{"v":1,"t":"integer"}"#),
         (
             "9223372036854775807",
@@ -197,25 +197,25 @@ fn sqlite_takes_json_by_its_type() {
         (r#""7""#, r#"{"v":"7","t":"text"}"#),
         (r#"{"a":[1]}"#, r#"{"v":"{\"a\":[1]}","t":"text"}"#),
     ] {
-        let given = [("v", SqlValue::Json(given.to_owned()))];
+        let parameters = [("v", SqlValue::Json(value.to_owned()))];
         let found = read(
             &database,
             "SELECT :v AS v, typeof(:v) AS t",
-            &given,
+            &parameters,
             Shape::One,
         );
-        assert_eq!(found.unwrap().as_deref(), Some(wanted));
+        assert_eq!(found.unwrap().as_deref(), Some(expected));
     }
-    for (given, wanted) in [
+    for (value, expected) in [
         ("9223372036854775808", "a whole number"),
         ("1e400", "a number"),
         (r#""\ud800""#, "text"),
     ] {
-        let given = [("v", SqlValue::Json(given.to_owned()))];
-        let error = read(&database, "SELECT :v AS v", &given, Shape::One).unwrap_err();
+        let parameters = [("v", SqlValue::Json(value.to_owned()))];
+        let error = read(&database, "SELECT :v AS v", &parameters, Shape::One).unwrap_err();
         assert!(
             matches!(&error, DatabaseError::Unfit { parameter, valid }
-                if parameter == "v" && valid.contains(wanted)),
+                if parameter == "v" && valid.contains(expected)),
             "{error:?}"
         );
     }

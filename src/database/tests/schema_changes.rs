@@ -1,19 +1,19 @@
-//! A schema that changes under statements that are prepared: on every connection, and for what fits
-//! the new schema only.
+//! A schema that changes under prepared statements, on every connection, and values that fit only
+//! the new schema.
 
 use crate::database::fixture::{self, Place};
 use crate::database::{Database, DatabaseError, Isolation, Query, Shape, SqlValue};
 
 const CONNECTIONS: u32 = 3;
 
-/// What is prepared, and what changes then.
+/// A prepared statement and a change of the schema.
 struct Case {
     before: &'static str,
     change: &'static str,
     sql: &'static str,
     /// A value that fits the old schema, and the result.
     old: (&'static str, &'static str),
-    /// One that fits the new schema, and the result.
+    /// A value that fits the new schema, and the result.
     new: (&'static str, &'static str),
 }
 
@@ -97,13 +97,13 @@ const READS: &[Case] = &[
 ];
 
 /// Has every connection of the pool prepare `query`.
-fn prepare_everywhere(database: &Database, connections: u32, query: &Query, given: &str) {
+fn prepare_everywhere(database: &Database, connections: u32, query: &Query, value: &str) {
     if connections > 0 {
         database
             .transaction(|tx| {
-                tx.read(query, &[("v", given.into())], Shape::Many)?;
-                prepare_everywhere(database, connections - 1, query, given);
-                // As it was, so that each case begins with the same rows.
+                tx.read(query, &[("v", value.into())], Shape::Many)?;
+                prepare_everywhere(database, connections - 1, query, value);
+                // Undone, so that each case begins with the same rows.
                 tx.undo();
                 Ok(())
             })
@@ -126,7 +126,7 @@ fn a_read_that_fits_the_new_schema_is_never_refused() {
         assert_eq!(read(case.old.0).as_deref(), Ok(case.old.1), "{}", case.sql);
         fixture::batch(&other, case.change);
         std::thread::scope(|scope| {
-            // At one time, so that several connections take part.
+            // At the same time, so that several connections take part.
             let readers: Vec<_> = (0..6).map(|_| scope.spawn(|| read(case.new.0))).collect();
             for reader in readers {
                 let found = reader.join().unwrap();
@@ -178,7 +178,7 @@ fn a_write_that_fits_the_new_schema_is_never_refused() {
                 database
                     .transaction(|tx| {
                         tx.write(query, &[("v", value.clone())])?;
-                        // In another transaction while this one still has its connection.
+                        // In another transaction, while this one still has its connection.
                         write_everywhere(database, left - 1, query, value);
                         tx.undo();
                         Ok(())

@@ -1,5 +1,4 @@
-//! What larder takes for a parameter is what the database takes for one: texts of random pieces,
-//! judged by the real databases.
+//! Larder and the databases find the same parameters in random texts.
 
 use postgres::types::{ToSql, Type};
 use proptest::prelude::*;
@@ -9,7 +8,7 @@ use proptest::test_runner::TestRunner;
 use crate::database::fixture::Place;
 use crate::database::{DatabaseKind, Query};
 
-/// So many texts.
+/// `count` texts.
 fn texts(strategy: impl Strategy<Value = Vec<String>>, count: usize) -> Vec<String> {
     let mut runner = TestRunner::deterministic();
     let mut next = || strategy.new_tree(&mut runner).unwrap().current();
@@ -65,7 +64,7 @@ fn postgres_gives_the_same_rows_as_for_its_own_parameters() {
     let place = Place::postgres();
     let url = place.settings().url.unwrap();
     let mut client = postgres::Client::connect(url.reveal(), postgres::NoTls).unwrap();
-    // A # is a parameter: $1 where Postgres reads the text itself, and :p1 where larder does.
+    // A # is a parameter: $1 if Postgres reads the text, :p1 if larder does.
     let pieces = &[
         " # ", " # ", "'", "''", "\\", "\\'", "/*", "*/", "--", "\n", "\r", "$t$", "$$", "\"", "]",
         "[", "`", "x", "::", ";",
@@ -112,10 +111,11 @@ fn postgres_gives_the_same_rows_as_for_its_own_parameters() {
             format!("SELECT {} 'the end' -- #", text.collect::<String>())
         };
         let mut rows = |sql: &str, places: &[usize]| {
-            let given: Vec<String> = places.iter().map(|place| format!("v{place}")).collect();
-            let given: Vec<&(dyn ToSql + Sync)> = given.iter().map(|text| text as _).collect();
+            let values: Vec<String> = places.iter().map(|place| format!("v{place}")).collect();
+            let parameters: Vec<&(dyn ToSql + Sync)> =
+                values.iter().map(|text| text as _).collect();
             let statement = client.prepare_typed(sql, &vec![Type::TEXT; places.len()])?;
-            let portal = client.query(&statement, &given)?;
+            let portal = client.query(&statement, &parameters)?;
             let cell = |at: usize, row: &postgres::Row| {
                 format!("{:?}", row.try_get::<_, Option<String>>(at).ok())
             };
@@ -129,7 +129,7 @@ fn postgres_gives_the_same_rows_as_for_its_own_parameters() {
             Ok::<_, postgres::Error>(names.chain(cells).collect::<Vec<_>>().join("|"))
         };
         let all: Vec<usize> = (1..=count).collect();
-        let Ok(wanted) = rows(&numbered("$"), &all) else {
+        let Ok(expected) = rows(&numbered("$"), &all) else {
             continue;
         };
         let text = numbered(":p");
@@ -142,7 +142,7 @@ fn postgres_gives_the_same_rows_as_for_its_own_parameters() {
             .collect();
         let found = rows(query.text(DatabaseKind::Postgres), &places)
             .unwrap_or_else(|error| panic!("{text:?}: {error}"));
-        assert_eq!(found.replace(":p", "$"), wanted, "{text:?}");
+        assert_eq!(found.replace(":p", "$"), expected, "{text:?}");
         taken += 1;
     }
     assert!(taken > 500, "only {taken} of the texts were SQL");

@@ -1,4 +1,4 @@
-//! Single values there and back, as larder's own queries have them.
+//! Single values to the database and back, in larder's own queries.
 
 use crate::database::fixture::{self, Place};
 use crate::database::{DatabaseError, Parameter, Query, SqlValue, Transaction};
@@ -6,14 +6,18 @@ use crate::database::{DatabaseError, Parameter, Query, SqlValue, Transaction};
 fn ask(
     tx: &mut Transaction<'_>,
     sql: &str,
-    given: &[Parameter<'_>],
+    parameters: &[Parameter<'_>],
 ) -> Result<SqlValue, DatabaseError> {
-    let rows = tx.query_this(&Query::parse("test", sql)?, given)?;
+    let rows = tx.query_this(&Query::parse("test", sql)?, parameters)?;
     Ok(rows[0].columns().next().unwrap().1.clone())
 }
 
-fn run(tx: &mut Transaction<'_>, sql: &str, given: &[Parameter<'_>]) -> Result<u64, DatabaseError> {
-    tx.execute_this(&Query::parse("test", sql)?, given)
+fn run(
+    tx: &mut Transaction<'_>,
+    sql: &str,
+    parameters: &[Parameter<'_>],
+) -> Result<u64, DatabaseError> {
+    tx.execute_this(&Query::parse("test", sql)?, parameters)
 }
 
 #[test]
@@ -23,12 +27,12 @@ fn values_come_back_as_they_went() {
             .open()
             .transaction(|tx| {
                 tx.batch("CREATE TABLE t (i BIGINT, x DOUBLE PRECISION, s TEXT)")?;
-                let given = [
+                let parameters = [
                     ("i", SqlValue::Int(i64::MIN)),
                     ("x", SqlValue::Real(0.1)),
                     ("s", "it's :x é".into()),
                 ];
-                run(tx, "INSERT INTO t VALUES (:i, :x, :s)", &given)?;
+                run(tx, "INSERT INTO t VALUES (:i, :x, :s)", &parameters)?;
                 run(
                     tx,
                     "INSERT INTO t VALUES (:a, :b, :c)",
@@ -38,7 +42,7 @@ fn values_come_back_as_they_went() {
                     &Query::parse("test", "SELECT i, x, s FROM t ORDER BY i IS NULL")?,
                     &[],
                 )?;
-                for (name, value) in &given {
+                for (name, value) in &parameters {
                     assert_eq!(rows[0].get(name), Some(value));
                     assert_eq!(rows[1].get(name), Some(&SqlValue::Null));
                 }
@@ -50,12 +54,12 @@ fn values_come_back_as_they_went() {
 
 #[test]
 fn postgres_gets_the_type_it_wants_and_gives_text_for_what_has_no_other_form() {
-    let ask = |sql: &str, given: SqlValue| {
+    let ask = |sql: &str, value: SqlValue| {
         Place::postgres()
             .open()
-            .transaction(|tx| ask(tx, sql, &[("v", given)]))
+            .transaction(|tx| ask(tx, sql, &[("v", value)]))
     };
-    for (ty, given) in [
+    for (ty, value) in [
         ("bool", SqlValue::Bool(true)),
         ("int2", SqlValue::Int(-7)),
         ("int4", SqlValue::Int(7)),
@@ -77,8 +81,8 @@ fn postgres_gets_the_type_it_wants_and_gives_text_for_what_has_no_other_form() {
         ("int4", SqlValue::Null),
     ] {
         assert_eq!(
-            ask(&format!("SELECT :v::{ty}"), given.clone()),
-            Ok(given),
+            ask(&format!("SELECT :v::{ty}"), value.clone()),
+            Ok(value),
             "{ty}"
         );
     }
@@ -93,13 +97,13 @@ fn postgres_gets_the_type_it_wants_and_gives_text_for_what_has_no_other_form() {
         ),
         Ok("2026-03-01T00:00:00Z".into())
     );
-    for (sql, given, kind) in [
+    for (sql, value, kind) in [
         ("SELECT :v::uuid", SqlValue::from("no uuid"), "a UUID"),
         ("SELECT :v::text", SqlValue::from("a\0b"), "without NUL"),
         ("SELECT :v::bool", SqlValue::Int(1), "true or false"),
         ("SELECT :v::money", SqlValue::Int(1), "money"),
     ] {
-        let error = ask(sql, given).unwrap_err();
+        let error = ask(sql, value).unwrap_err();
         assert!(
             matches!(&error, DatabaseError::Unfit { parameter, valid }
                 if parameter == "v" && valid.contains(kind)),

@@ -1,4 +1,4 @@
-//! Writing: what a statement changed and returned, what goes against the schema, and that a failure leaves nothing.
+//! Writing: changed and returned rows, violated constraints, and that a failure leaves nothing.
 
 use crate::database::fixture;
 use crate::database::{
@@ -9,10 +9,10 @@ use crate::database::{
 fn write(
     database: &Database,
     sql: &str,
-    given: &[Parameter<'_>],
+    parameters: &[Parameter<'_>],
 ) -> Result<WriteResult, DatabaseError> {
     let query = Query::parse("q", sql)?;
-    database.change(Isolation::Plain, |tx| tx.write(&query, given))
+    database.change(Isolation::Plain, |tx| tx.write(&query, parameters))
 }
 
 fn rows(database: &Database, table: &str) -> String {
@@ -33,9 +33,9 @@ fn a_write_says_what_it_changed_and_returned() {
             &database,
             "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, score DOUBLE PRECISION)",
         );
-        let given = [("id", json("1")), ("name", json(r#""é \" '; DROP""#))];
+        let parameters = [("id", json("1")), ("name", json(r#""é \" '; DROP""#))];
         let insert = "INSERT INTO t (id, name) VALUES (:id, :name) RETURNING name, id, score";
-        let written = write(&database, insert, &given).unwrap();
+        let written = write(&database, insert, &parameters).unwrap();
         assert_eq!((written.changed, written.rows.len()), (1, 1));
         let row = &written.rows[0];
         assert_eq!(
@@ -84,16 +84,19 @@ fn what_goes_against_the_schema_names_its_field_and_no_value() {
             ("last", SqlValue::Null),
         ];
         let with = |changes: &[(&str, &str)]| {
-            let mut given = base.clone();
+            let mut parameters = base.clone();
             for (name, value) in changes {
-                let place = given.iter_mut().find(|(known, _)| known == name).unwrap();
+                let place = parameters
+                    .iter_mut()
+                    .find(|(known, _)| known == name)
+                    .unwrap();
                 place.1 = if *value == "null" {
                     SqlValue::Null
                 } else {
                     json(value)
                 };
             }
-            write(&database, insert, &given).unwrap_err()
+            write(&database, insert, &parameters).unwrap_err()
         };
         let unfit = |error: DatabaseError, field: &str, part: &str| {
             assert!(
@@ -102,11 +105,11 @@ fn what_goes_against_the_schema_names_its_field_and_no_value() {
                 "{kind} {error:?}"
             );
         };
-        let conflict = |error: DatabaseError, wanted: Option<&str>, part: &str| {
+        let conflict = |error: DatabaseError, expected: Option<&str>, part: &str| {
             assert!(!error.to_string().contains("secret"), "{error}");
             assert!(
                 matches!(&error, DatabaseError::Conflict { field, what }
-                    if field.as_deref() == wanted && what.contains(part)),
+                    if field.as_deref() == expected && what.contains(part)),
                 "{kind} {error:?}"
             );
         };
@@ -129,7 +132,7 @@ fn what_goes_against_the_schema_names_its_field_and_no_value() {
             Some("first, last"),
             "violates a uniqueness constraint",
         );
-        // SQLite does not tell which reference it is.
+        // SQLite does not name the reference.
         let org = (kind == DatabaseKind::Postgres).then_some("org");
         conflict(with(&[("org", "7")]), org, "not found");
         let error = write(&database, "DELETE FROM orgs", &[]).unwrap_err();

@@ -11,7 +11,7 @@ use super::misfit::Misfit;
 use super::network::{self, HostBits};
 use super::numeric::{self, Decimal};
 use super::pg_type::{
-    MAX_DIMENSIONS, base, expected, expected_in_json, is_json, is_plain_text, is_text, whole_number,
+    MAX_DIMENSIONS, base, expected, expected_in_json, is_json, is_plain_text, is_text,
 };
 use super::{interval, uuid};
 use crate::database::sql_value::SqlValue;
@@ -216,7 +216,7 @@ pub(in crate::database) fn sqlite_number(text: &str) -> Result<rusqlite::types::
     }
     // A whole number that no i64 holds. As a float it would be another number.
     if text.bytes().all(|c| c == b'-' || c.is_ascii_digit()) {
-        return Err(whole_number(i64::MIN, i64::MAX));
+        return Err(expected(&Type::INT8));
     }
     let real = text.parse().ok().filter(|x: &f64| x.is_finite());
     real.map(rusqlite::types::Value::Real)

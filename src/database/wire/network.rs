@@ -159,9 +159,9 @@ mod tests {
             let raw = encode_inet(text, HostBits::Allowed).unwrap();
             assert_eq!(decode_inet(&mut Reader(&raw)).as_deref(), Some(text));
         }
-        for (text, wanted) in [("10.0.0.0/9", "10.0.0.0/9"), ("10.1.2.3", "10.1.2.3/32")] {
+        for (text, expected) in [("10.0.0.0/9", "10.0.0.0/9"), ("10.1.2.3", "10.1.2.3/32")] {
             let raw = encode_inet(text, HostBits::Refused).unwrap();
-            assert_eq!(decode_inet(&mut Reader(&raw)).as_deref(), Some(wanted));
+            assert_eq!(decode_inet(&mut Reader(&raw)).as_deref(), Some(expected));
         }
         for wrong in [
             "",

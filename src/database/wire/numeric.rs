@@ -1,9 +1,9 @@
 //! The binary format of `numeric`: digits to the base of 10000, and a scale, which is the number of
 //! decimals that are printed.
 //!
-//! Promise: the text is a JSON number with every digit, trailing zeros of the scale included. Numbers
-//! that Postgres would round or could not hold are refused: more than 131072 digits before the point,
-//! or 16383 after it.
+//! Promise: the text is a JSON number with every digit, trailing zeros of the scale included.
+//! Numbers that Postgres would round or could not hold are refused: more than 131072 digits before
+//! the point, or 16383 after it.
 
 use super::reader::Reader;
 
@@ -249,7 +249,7 @@ mod tests {
         ] {
             assert_eq!(both_ways(text).as_deref(), Some(text));
         }
-        for (text, wanted) in [
+        for (text, expected) in [
             ("-0", "0"),
             ("-0.000", "0.000"),
             ("1e3", "1000"),
@@ -259,7 +259,7 @@ mod tests {
             ("0e-5", "0.00000"),
             ("1e+2", "100"),
         ] {
-            assert_eq!(both_ways(text).as_deref(), Some(wanted), "{text}");
+            assert_eq!(both_ways(text).as_deref(), Some(expected), "{text}");
         }
         assert_eq!(
             both_ways("1e-400").unwrap(),
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_whole_number_is_known_in_any_form() {
-        for (text, wanted) in [
+        for (text, expected) in [
             ("0", Some(0)),
             ("-0.0", Some(0)),
             ("1.0", Some(1)),
@@ -304,7 +304,7 @@ mod tests {
             ("1.5", None),
             ("0.001", None),
         ] {
-            assert_eq!(Decimal::parse(text).unwrap().whole(), wanted, "{text}");
+            assert_eq!(Decimal::parse(text).unwrap().whole(), expected, "{text}");
         }
     }
 

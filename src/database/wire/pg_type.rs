@@ -1,7 +1,5 @@
 //! What larder knows about a type of Postgres: how it is stored, what it is called, what it takes.
 
-use std::fmt;
-
 use postgres::types::{Kind, Type};
 
 /// The dimensions that an array of Postgres may have.
@@ -43,36 +41,7 @@ pub(in crate::database) fn is_supported(ty: &Type) -> bool {
     let ty = base(ty);
     match ty.kind() {
         Kind::Array(element) => is_supported(element),
-        _ if is_text(ty) => true,
-        _ => matches!(
-            *ty,
-            Type::BOOL
-                | Type::INT2
-                | Type::INT4
-                | Type::INT8
-                | Type::OID
-                | Type::FLOAT4
-                | Type::FLOAT8
-                | Type::NUMERIC
-                | Type::CHAR
-                | Type::UUID
-                | Type::JSON
-                | Type::JSONB
-                | Type::BYTEA
-                | Type::DATE
-                | Type::TIME
-                | Type::TIMETZ
-                | Type::TIMESTAMP
-                | Type::TIMESTAMPTZ
-                | Type::INTERVAL
-                | Type::INET
-                | Type::CIDR
-                | Type::MACADDR
-                | Type::MACADDR8
-                | Type::BIT
-                | Type::VARBIT
-                | Type::VOID
-        ),
+        _ => is_enum(ty) || *ty == Type::VOID || takes(ty).is_some(),
     }
 }
 
@@ -88,19 +57,25 @@ pub(in crate::database) fn type_name(ty: &Type) -> String {
 pub(in crate::database) fn expected(ty: &Type) -> String {
     let ty = base(ty);
     match ty.kind() {
-        Kind::Array(element) if is_plain_text(base(element)) => {
-            return "an array of strings".to_owned();
-        }
-        Kind::Array(element) => return format!("an array, each element {}", expected(element)),
-        Kind::Enum(labels) => return format!("one of {}", labels.join(", ")),
-        _ => {}
+        Kind::Array(element) if is_plain_text(base(element)) => "an array of strings".to_owned(),
+        Kind::Array(element) => format!("an array, each element {}", expected(element)),
+        Kind::Enum(labels) => format!("one of {}", labels.join(", ")),
+        _ => match takes(ty) {
+            Some(text) => text.to_owned(),
+            None => format!("of type {}", type_name(ty)),
+        },
     }
-    let text = match *ty {
+}
+
+/// As [`expected`], for every supported type that is not an array, an enum or a domain. `None` for
+/// any other type.
+fn takes(ty: &Type) -> Option<&'static str> {
+    Some(match *ty {
         Type::BOOL => "true or false",
-        Type::INT2 => return whole_number(i16::MIN, i16::MAX),
-        Type::INT4 => return whole_number(i32::MIN, i32::MAX),
-        Type::INT8 => return whole_number(i64::MIN, i64::MAX),
-        Type::OID => return whole_number(u32::MIN, u32::MAX),
+        Type::INT2 => "a whole number from -32768 to 32767",
+        Type::INT4 => "a whole number from -2147483648 to 2147483647",
+        Type::INT8 => "a whole number from -9223372036854775808 to 9223372036854775807",
+        Type::OID => "a whole number from 0 to 4294967295",
         Type::FLOAT4 => "a number that four bytes can hold",
         Type::FLOAT8 => "a number that eight bytes can hold",
         Type::NUMERIC => "a number",
@@ -118,10 +93,9 @@ pub(in crate::database) fn expected(ty: &Type) -> String {
         Type::MACADDR | Type::MACADDR8 => "a MAC address",
         Type::BIT | Type::VARBIT => "zeros and ones",
         Type::CHAR => "one ASCII character",
-        _ if is_text(ty) => "text without NUL characters",
-        _ => return format!("of type {}", type_name(ty)),
-    };
-    text.to_owned()
+        _ if is_plain_text(ty) => "text without NUL characters",
+        _ => return None,
+    })
 }
 
 /// As [`expected`], for a JSON value that is not a string.
@@ -132,8 +106,4 @@ pub(super) fn expected_in_json(ty: &Type) -> String {
         &Type::CHAR => "a string of one ASCII character".to_owned(),
         ty => expected(ty),
     }
-}
-
-pub(super) fn whole_number<T: fmt::Display>(from: T, to: T) -> String {
-    format!("a whole number from {from} to {to}")
 }

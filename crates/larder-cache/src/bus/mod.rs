@@ -2,10 +2,10 @@
 //!
 //! One thread has two connections of its own, never the pool's. On one it listens, on the other it
 //! sends commands. Every quarter of `max_staleness` it sends a ping. The ping reads the clock and
-//! publishes it on a private channel that the listening connection hears, too. Redis delivers to one
-//! connection in order. So when the echo arrives, everything published up to its clock has arrived
-//! before it, or there is a gap, which is repaired before anything else. The echo extends trust to
-//! the moment its ping was sent, plus `max_staleness`.
+//! publishes it on a private channel that the listening connection hears, too. Redis delivers to
+//! one connection in order. So when the echo arrives, everything published up to its clock has
+//! arrived before it, or there is a gap, which is repaired before anything else. The echo extends
+//! trust to the moment its ping was sent, plus `max_staleness`.
 //!
 //! A stalled, half-open or partitioned subscriber gets no echo, so it loses trust by itself.
 //!
@@ -35,8 +35,8 @@ use crate::thread;
 /// The first and the longest pause between two attempts to connect. The longest is a quarter of
 /// `max_staleness` if that is less.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
-/// How often targets are forgotten that no entry can depend on any more, in pings: every 30 s with a
-/// `max_staleness` of 1 s.
+/// How often targets are forgotten that no entry can depend on any more, in pings: every 30 s with
+/// a `max_staleness` of 1 s.
 const PRUNE_EVERY: u32 = 120;
 /// How many targets Redis, and a process that is alone, keep at most.
 pub(crate) const MOST_TARGETS: usize = 1_000_000;
@@ -70,8 +70,8 @@ pub(crate) struct Bus {
     replica: String,
     /// The longest lifetime of an entry, in microseconds. Targets are remembered for that long.
     longest_life: AtomicU64,
-    /// Protects what this replica says of itself, apart from what changes: members of a JSON object.
-    /// If it is empty, the replica is not listed.
+    /// Protects what this replica says of itself, apart from what changes: members of a JSON
+    /// object. If it is empty, the replica is not listed.
     about: Mutex<String>,
     started: Instant,
     gaps_repaired: AtomicU64,
@@ -84,7 +84,8 @@ pub(crate) struct Bus {
 }
 
 impl Bus {
-    /// The bus of a cache whose pool waits for a reply of Redis for `pool_timeout`. Starts no thread.
+    /// The bus of a cache whose pool waits for a reply of Redis for `pool_timeout`. Starts no
+    /// thread.
     pub(crate) fn new(
         mirror: Arc<Mirror>,
         clock: Arc<Clock>,

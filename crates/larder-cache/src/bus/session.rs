@@ -26,8 +26,8 @@ use crate::redis_tier::leases::RENEW_EVERY;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How many pending targets one script delivers.
 const DELIVERED_AT_ONCE: usize = 500;
-/// How many targets one run of `prune.lua` forgets, of either sort, as the script has it. In between
-/// Redis does other work, and this thread listens.
+/// How many targets one run of `prune.lua` forgets, of either sort, as the script has it. In
+/// between Redis does other work, and this thread listens.
 const FORGOTTEN_AT_ONCE: u64 = 1000;
 
 /// Why a session ends and the bus connects anew.

@@ -1,6 +1,7 @@
--- On every new connection, before anything else: is this the history that it was?
--- ARGV[3] is 'anew' to begin a new one in any case. Returns epoch, clock, floor, soft floor, pruned_to, begin, time in microseconds.
--- A write that changes nothing: a read-only copy that lags behind refuses it, and is no Redis to work with.
+-- Runs on every new connection, before anything else: is this the history that the replica knows?
+-- ARGV[3] is 'anew' to begin a new history in any case. Returns the state of the history, then the
+-- time in microseconds.
+-- First a write that changes nothing: a read-only copy that lags behind refuses it.
 touch(KEYS[1])
 local state
 if ARGV[3] == 'anew' then

@@ -1,7 +1,13 @@
--- Every script of the bus begins with this. KEYS[1] state, KEYS[2] names, KEYS[3] log; ARGV[1] the epoch that begins if a new
--- one must, ARGV[2] the channel.
+-- Every script that reads or advances the history begins with this.
+-- KEYS[1] state, KEYS[2] names (the targets with their clocks), KEYS[3] log. ARGV[1] the id of a new
+-- history, in case one must begin, ARGV[2] the channel.
+--
+-- Field names and message letters are shared with other versions during a rolling upgrade, so they
+-- keep their first names: epoch is the id of the history, floor and soft are its hard and soft
+-- watermark, begun is its first clock.
 
--- Lua's numbers are doubles, which are exact up to this one: 2^53 - 1. A clock beyond it would stand still.
+-- Lua's numbers are doubles, which are exact up to this one, 2^53 - 1. A clock beyond it would not
+-- advance.
 local LAST_CLOCK = 9007199254740991
 
 local function now()
@@ -14,7 +20,7 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
--- The number that a field of the state holds; nil if it is no clock after which there is another one.
+-- The clock in a field of the state. nil if it is not a clock, or the last one.
 local function clock_of(field)
   local clock = field and string.match(field, '^%d+$') and tonumber(field)
   return clock and clock < LAST_CLOCK and clock
@@ -24,27 +30,29 @@ local function run_id()
   return string.match(call('INFO', 'server'), 'run_id:(%w+)')
 end
 
--- A write that changes nothing: a read-only copy refuses it, and one that is full does not, and refuses nothing more of a script
--- that begins with it. What is no hash is no record, and goes.
+-- A write that changes nothing. A read-only copy refuses it. A full Redis does not, and then refuses
+-- nothing more of the script. A key that is not a hash is not a state and is deleted.
 local function touch(key)
   if lookup('HDEL', key, '-') == nil then call('DEL', key) end
 end
 
--- What happened, in the log and on the channel.
-local function tell(epoch, clock, before, kind, origin, names, length)
-  local message = cjson.encode({ e = epoch, c = text(clock), b = text(before), k = kind, o = origin, n = names })
-  local id = text(clock) .. '-0'
-  if is_error(redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', length, id, 'm', message)) then
-    -- An id in the log is ahead of the clock. Without a log, whoever missed something reads all names.
+-- Writes a message into the log and onto the channel.
+local function announce(id, clock, before, purge, origin, targets, length)
+  local message = cjson.encode({ e = id, c = text(clock), b = text(before), k = purge, o = origin, n = targets })
+  local entry = text(clock) .. '-0'
+  if is_error(redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', length, entry, 'm', message)) then
+    -- An entry of the log is ahead of the clock. A replica that misses a message, and finds no log,
+    -- reads all targets.
     call('DEL', KEYS[3])
-    call('XADD', KEYS[3], id, 'm', message)
+    call('XADD', KEYS[3], entry, 'm', message)
   end
   call('PUBLISH', ARGV[2], message)
 end
 
--- Begins a new history: everything loaded before it is invalid, and nothing of the old one is compared with it.
+-- Begins a new history after the clock of the old one, if that is known. Everything loaded before it
+-- is invalid, and no clock of the old history is compared with it.
 local function begin(clock)
-  -- First what Redis never refuses for memory; then it refuses nothing more of this script.
+  -- First a command that Redis never refuses for memory. Then it refuses nothing more of this script.
   call('DEL', KEYS[2], KEYS[3])
   local first = now()
   local known = clock_of(clock)
@@ -52,13 +60,14 @@ local function begin(clock)
   call('DEL', KEYS[1])
   call('HSET', KEYS[1], 'epoch', ARGV[1], 'run_id', run_id(), 'clock', text(first), 'floor', text(first),
     'soft', '0', 'pruned_to', '0', 'begun', text(first))
-  -- The sentinel: an eviction that takes the names takes it, too.
+  -- The sentinel: an eviction of the names evicts it, too.
   call('ZADD', KEYS[2], '+inf', 'e:' .. ARGV[1])
-  tell(ARGV[1], first, 0, 'e', '', { '*' }, '1000')
+  announce(ARGV[1], first, 0, 'e', '', { '*' }, '1000')
   return { ARGV[1], text(first), text(first), '0', '0', text(first) }
 end
 
--- Whether these fields are a state: an epoch, a clock, and floors and a begin that are no later than the clock.
+-- Whether these fields are a state: an id, a clock, and watermarks and a first clock that are not
+-- later than the clock.
 local function is_state(fields)
   local clock = clock_of(fields[2])
   if not clock or not fields[1] or #fields[1] ~= 16 or string.find(fields[1], '%X') then return false end
@@ -69,19 +78,20 @@ local function is_state(fields)
   return true
 end
 
--- Epoch, clock, floor, soft floor, pruned_to and begin of the history in force. State, names and log must be there together, and be
--- what they are called: Redis may have evicted one of them, and somebody else may have written there.
+-- The state of the history in force: id, clock, hard watermark, soft watermark, pruned_to, first clock.
+-- State, names and log must all be there and have the right type. Redis may have evicted one of them,
+-- and somebody else may have written to them. Otherwise a new history begins.
 local function history(compare_run)
   local fields = lookup('HMGET', KEYS[1], 'epoch', 'clock', 'floor', 'soft', 'pruned_to', 'begun', 'run_id')
-  local whole = fields and is_state(fields) and lookup('ZSCORE', KEYS[2], 'e:' .. fields[1])
+  local complete = fields and is_state(fields) and lookup('ZSCORE', KEYS[2], 'e:' .. fields[1])
     and call('EXISTS', KEYS[3]) == 1 and lookup('XRANGE', KEYS[3], '0-1', '0-1')
-  if whole and not (compare_run and fields[7] ~= run_id()) then
+  if complete and not (compare_run and fields[7] ~= run_id()) then
     return { fields[1], fields[2], fields[3], fields[4], fields[5], fields[6] }
   end
   return begin(fields and fields[2])
 end
 
--- The clocks of the last hard and the last soft invalidation of each of these names.
+-- The clocks of the last hard and the last soft purge of each target in ARGV from this index on.
 local function clocks(from)
   local found = {}
   for i = from, #ARGV do

@@ -26,10 +26,11 @@ use super::history_id::HistoryId;
 use super::message::{Echo, Message};
 use super::target::{InvalidationTarget, Purge};
 
-const SHARDS: usize = 16;
+/// In tests there are few shards and slots: the model makes millions of histories.
+const SHARDS: usize = if cfg!(test) { 2 } else { 16 };
 /// Half a megabyte of slots. After as many invalidations as there are slots, two of three hits that
-/// were loaded before them look up a target. Tests have few slots: the model makes many histories.
-const SLOTS: usize = if cfg!(test) { 1 << 6 } else { 1 << 16 };
+/// were loaded before them look up a target.
+const SLOTS: usize = if cfg!(test) { 1 << 3 } else { 1 << 16 };
 
 /// The state of a history as a reply of Redis gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,8 @@ pub(crate) struct HistoryState {
     pub(crate) first_clock: u64,
 }
 
-/// The clocks of the last hard and the last soft invalidation of one target; zero if there was none.
+/// The clocks of the last hard and the last soft invalidation of one target; zero if there was
+/// none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LastPurges {
     pub(crate) hard: u64,
@@ -244,8 +246,8 @@ impl History {
     }
 
     /// Whether exactly the messages up to the clock of this echo were applied. A lower clock is no
-    /// match either: the log may have been read since the ping, or Redis got old data back and still
-    /// runs.
+    /// match either: the log may have been read since the ping, or Redis got old data back and
+    /// still runs.
     pub(crate) fn is_at(&self, echo: &Echo) -> bool {
         echo.history == self.id && echo.clock == self.applied()
     }

@@ -1,22 +1,23 @@
--- One invalidation. ARGV[3] 'h' (hard: never serve again) or 's' (soft: stale now), ARGV[4] origin, ARGV[5] length of the log,
--- ARGV[6...] names; '*' is everything. Returns epoch and clock.
--- First what Redis never refuses for memory; then it refuses nothing more of this script.
+-- One invalidation. ARGV[3] 'h' (hard purge: never serve again) or 's' (soft purge: stale now),
+-- ARGV[4] the replica that sends it, ARGV[5] the length of the log, ARGV[6...] targets; '*' is
+-- everything. Returns the id of the history and the clock.
+-- First a command that Redis never refuses for memory. Then it refuses nothing more of this script.
 touch(KEYS[1])
 local state = history(false)
 local before = tonumber(state[2])
 local clock = now()
 if clock <= before then clock = before + 1 end
--- Never acknowledged with a clock that does not tell before from after.
+-- An invalidation is never acknowledged with a clock that does not order it.
 if clock <= before or clock > LAST_CLOCK then raise('ERR the clock of the history does not advance') end
 call('HSET', KEYS[1], 'clock', text(clock))
-local names = {}
+local targets = {}
 for i = 6, #ARGV do
-  names[#names + 1] = ARGV[i]
+  targets[#targets + 1] = ARGV[i]
   if ARGV[i] == '*' then
     call('HSET', KEYS[1], ARGV[3] == 'h' and 'floor' or 'soft', text(clock))
   else
     call('ZADD', KEYS[2], text(clock), ARGV[3] .. ':' .. ARGV[i])
   end
 end
-tell(state[1], clock, before, ARGV[3], ARGV[4], names, ARGV[5])
+announce(state[1], clock, before, ARGV[3], ARGV[4], targets, ARGV[5])
 return { state[1], text(clock) }

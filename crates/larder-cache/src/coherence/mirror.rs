@@ -62,8 +62,8 @@ pub(crate) struct Mirror {
     /// The id of the history in force. A memory hit compares it first.
     history_id: AtomicU64,
     history: ArcSwap<History>,
-    /// The histories that are over, each with its hard watermark. Entries loaded below the watermark
-    /// are invalid. The lock is held while the history in force is replaced.
+    /// The histories that are over, each with its hard watermark. Entries loaded below the
+    /// watermark are invalid. The lock is held while the history in force is replaced.
     retired: Mutex<HashMap<HistoryId, u64>>,
     alone: AtomicBool,
     /// Until then this replica can prove that it would have heard.
@@ -114,8 +114,8 @@ impl Mirror {
         }
     }
 
-    /// Takes over the state that a reply of Redis gave. Begins a new history here if the reply is of
-    /// one that is not known.
+    /// Takes over the state that a reply of Redis gave. Begins a new history here if the reply is
+    /// of one that is not known.
     pub(crate) fn observe(&self, state: &HistoryState) -> Observed {
         if self.history_id() == state.history && !self.is_alone() {
             self.history.load().apply_state(state);
@@ -137,7 +137,8 @@ impl Mirror {
             self.warn_of_loss();
             Observed::New
         };
-        // Nothing of it was applied yet, and nothing is trusted, until the subscriber has caught up.
+        // Nothing of it was applied yet, and nothing is trusted, until the subscriber has caught
+        // up.
         let history = History::new(state.history, state.first_clock, 0);
         history.apply_state(state);
         self.trust_until.store(0, Ordering::Release);
@@ -271,9 +272,9 @@ impl Mirror {
         }
     }
 
-    /// Whether anything that these depend on was invalidated since the history in force began, or in
-    /// their own history after their load. An entry from before a reset that policy allows as stale
-    /// is invalid then.
+    /// Whether anything that these depend on was invalidated since the history in force began, or
+    /// in their own history after their load. An entry from before a reset that policy allows as
+    /// stale is invalid then.
     pub(crate) fn invalidated_since_reset<'d>(
         &self,
         dependencies: impl Iterator<Item = &'d Dependency> + Clone,

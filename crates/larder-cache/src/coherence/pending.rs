@@ -31,8 +31,9 @@ type Queue = HashMap<(InvalidationTarget, Purge), Queued>;
 #[derive(Clone, Copy, Debug)]
 struct Queued {
     sequence: u64,
-    /// Whether its own call to Redis failed, so that the bus has to deliver it. Until then that call
-    /// delivers it. A second delivery would come later and invalidate what was loaded in between.
+    /// Whether its own call to Redis failed, so that the bus has to deliver it. Until then that
+    /// call delivers it. A second delivery would come later and invalidate what was loaded in
+    /// between.
     failed: bool,
 }
 
@@ -82,8 +83,8 @@ impl Pending {
         }
     }
 
-    /// Redis has not taken this batch: the bus delivers it later. Returns whether nothing else waits
-    /// for delivery.
+    /// Redis has not taken this batch: the bus delivers it later. Returns whether nothing else
+    /// waits for delivery.
     pub(crate) fn fail(&self, batch: &Batch) -> bool {
         let mut queue = self.queue.lock();
         let first = !queue.values().any(|queued| queued.failed);
@@ -140,7 +141,8 @@ impl Pending {
             .collect()
     }
 
-    /// The strictest pending purge of what depends on these. Takes no lock while nothing is pending.
+    /// The strictest pending purge of what depends on these. Takes no lock while nothing is
+    /// pending.
     pub(crate) fn blocks<'d>(
         &self,
         dependencies: impl Iterator<Item = &'d Dependency> + Clone,

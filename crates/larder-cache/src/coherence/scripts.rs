@@ -144,8 +144,8 @@ impl Scripts {
         state_and_time(&call.invoke(connection)?)
     }
 
-    /// Invalidates the targets of `batch` on behalf of the replica `origin`. Returns the history and
-    /// the clock of the invalidation.
+    /// Invalidates the targets of `batch` on behalf of the replica `origin`. Returns the history
+    /// and the clock of the invalidation.
     pub(crate) fn invalidate(
         &self,
         connection: &mut Connection,
@@ -212,8 +212,8 @@ impl Scripts {
         })
     }
 
-    /// Forgets targets that were last invalidated more than `keep_micros` ago, and the oldest beyond
-    /// `most`. Returns how many it forgot.
+    /// Forgets targets that were last invalidated more than `keep_micros` ago, and the oldest
+    /// beyond `most`. Returns how many it forgot.
     pub(crate) fn prune(
         &self,
         connection: &mut Connection,

@@ -1,14 +1,14 @@
 //! A breaker: whether something that failed is worth asking.
 //!
-//! Promise: [`Breaker::is_open`] costs one atomic load. It logs nothing and times nothing: whoever owns it watches for the moment
-//! to close it, and is told of each change of state exactly once.
+//! Promise: [`Breaker::is_open`] costs one atomic load. The breaker logs nothing and has no timer:
+//! its owner decides when to close it, and learns of each change of state exactly once.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// Time-outs in a row that count as an outage. One is a busy machine.
+/// This many timeouts in a row are an outage. One is a busy machine.
 const TIMEOUTS: u32 = 3;
 
-/// See the module. Begins open: nothing is known to work yet.
+/// See the module. Begins open: nothing is known to answer yet.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     open: AtomicBool,
@@ -30,7 +30,7 @@ impl Breaker {
         self.open.load(Ordering::Acquire)
     }
 
-    /// Which life of the thing this is: what was opened in an earlier one is of no use.
+    /// The current generation. A connection of an earlier one is of no use.
     pub(crate) fn generation(&self) -> u32 {
         self.generation.load(Ordering::Acquire)
     }
@@ -56,7 +56,7 @@ impl Breaker {
         changed
     }
 
-    /// It may be another one by now: what was opened before is of no use.
+    /// Begins a new generation: a new connection may reach another server.
     pub(crate) fn renew(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
@@ -81,7 +81,7 @@ mod tests {
         assert!(!breaker.timed_out() && !breaker.timed_out() && !breaker.is_open());
         let before = breaker.generation();
         assert!(breaker.timed_out() && breaker.is_open());
-        assert!(!breaker.open(), "a change of state is told once");
+        assert!(!breaker.open(), "a change of state is reported once");
         assert_eq!(breaker.generation(), before + 1);
         assert!(breaker.close() && !breaker.close());
     }

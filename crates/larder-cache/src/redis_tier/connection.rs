@@ -137,8 +137,8 @@ impl Connector {
         self.client.get_connection_info().addr().to_string()
     }
 
-    /// Why a connection could not be opened, for logs. If none was ever opened, it also says what may
-    /// be wrong with the URL. Contains no secret.
+    /// Why a connection could not be opened, for logs. If none was ever opened, it also says what
+    /// may be wrong with the URL. Contains no secret.
     fn explain(&self, error: &RedisError) -> String {
         let address = self.client.get_connection_info().addr();
         if error.kind() == ErrorKind::AuthenticationFailed {

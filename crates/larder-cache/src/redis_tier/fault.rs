@@ -1,5 +1,5 @@
-//! Faults: what a failed exchange with Redis says of the connection, of the server, and of what Redis
-//! can do.
+//! Faults: what a failed exchange with Redis says of the connection, of the server, and of what
+//! Redis can do.
 //!
 //! Errors are told apart by the kinds of the `redis` crate, by the code with which a reply begins
 //! and by the kinds of I/O errors, never by the text of an error.
@@ -169,8 +169,9 @@ impl Fault {
     }
 }
 
-/// The code of the error that ended a script, in the detail of the script's own error. Redis 6 writes `Error running script (call to f_<sha1>): @user_script:12: @user_script: 12:
-/// -READONLY You can't write ...`, and an error that a script raises itself begins with its place,
+/// The code of the error that ended a script, in the detail of the script's own error. Redis 6
+/// writes `Error running script (call to f_<sha1>): @user_script:12: @user_script: 12: -READONLY
+/// You can't write ...`, and an error that a script raises itself begins with its place,
 /// `user_script:12: NOPERM ...`.
 fn code_in_script(detail: &str) -> Option<&str> {
     let (_, from_place) = detail.split_once("user_script:")?;

@@ -1,5 +1,5 @@
--- Stores what a load brought, unless a later load holds the lease, and gives the lease back. An empty envelope: there is nothing to
--- keep, and what was kept before has been replaced by that.
+-- Stores the result of a load and gives the lease back, unless a later load has the lease. An empty
+-- envelope replaces what was stored with nothing.
 -- KEYS: value, lease. ARGV: token, envelope, time to live in ms. Returns 1 if it was done.
 local lease = lookup('GET', KEYS[2])
 local holder = lease and string.match(lease, '^%d+:(%w+)$')

@@ -16,8 +16,8 @@ use redis::RedisError;
 use super::breaker::Breaker;
 use super::fault::{Fault, RedisState};
 
-/// The log reports a change of state at most this often while Redis answers. If memory is short, the
-/// state can change with each fill.
+/// The log reports a change of state at most this often while Redis answers. If memory is short,
+/// the state can change with each fill.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module.

@@ -244,8 +244,8 @@ impl RedisPool {
         self.0.health.answers()
     }
 
-    /// Whether Redis takes fills, and the error that says why not. The error is for operators: it can
-    /// name the Redis user.
+    /// Whether Redis takes fills, and the error that says why not. The error is for operators: it
+    /// can name the Redis user.
     pub fn state(&self) -> (RedisState, String) {
         self.0.health.state()
     }
@@ -285,7 +285,8 @@ impl RedisPool {
         self.0.errors.load(Ordering::Relaxed)
     }
 
-    /// Waits until Redis is up, or the watcher has looked for it once, or `limit` has passed. Returns whether it is up.
+    /// Waits until Redis is up, or the watcher has looked for it once, or `limit` has passed.
+    /// Returns whether it is up.
     pub fn wait_first_look(&self, limit: Duration) -> bool {
         self.0.health.wait_first_look(limit);
         self.is_up()
@@ -306,7 +307,8 @@ impl PoolInner {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(mut pooled) = pool.get_timeout(left) else {
                 self.errors.fetch_add(1, Ordering::Relaxed);
-                // A pool that is merely busy is no outage. A pool without connections cannot connect.
+                // A pool that is merely busy is no outage. A pool without connections cannot
+                // connect.
                 if pool.state().connections == 0 {
                     self.health
                         .gone(RedisState::Down, "no connection can be opened");

@@ -1,8 +1,8 @@
 //! Reads from Redis, many at once.
 //!
 //! Reads that wait at the same time share one MGET. Two threads drain the queue, so a thousand
-//! waiting readers cost two connections and a few round trips, and a single one pays just its own. A
-//! read that also asks for the clocks of its targets is a script of its own. If Redis does not
+//! waiting readers cost two connections and a few round trips, and a single one pays just its own.
+//! A read that also asks for the clocks of its targets is a script of its own. If Redis does not
 //! answer, the reader is told so.
 
 use std::collections::{BinaryHeap, VecDeque};
@@ -199,8 +199,8 @@ fn read_together(pool: &RedisPool, asks: Vec<Ask>) {
     }
 }
 
-/// Gives a reader what was found. A panic of the reader is a bug. It ends that look-up, not the thread
-/// that all others read on.
+/// Gives a reader what was found. A panic of the reader is a bug. It ends that look-up, not the
+/// thread that all others read on.
 fn give(reply: Reply, found: Read) {
     if catch_unwind(AssertUnwindSafe(|| reply(found))).is_err() {
         log::error!("a look-up panicked");

@@ -1,5 +1,5 @@
--- Gives a lease back after a load that failed, and tells those who waited for it why.
--- KEYS: lease. ARGV: token, why, how long that is told in ms. Returns 1 if the lease was held.
+-- Gives a lease back after a load that failed, and keeps the reason for those who waited for it.
+-- KEYS: lease. ARGV: token, why, for how many ms the reason is kept. Returns 1 if the lease was held.
 local lease = lookup('GET', KEYS[1])
 if not lease or string.match(lease, '^%d+:(%w+)$') ~= ARGV[1] then return 0 end
 call('SET', KEYS[1], '!' .. ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])

@@ -1,15 +1,14 @@
-//! The URL of a Redis: what is wrong with one, without quoting it.
+//! Checks the URL of a Redis. Errors never quote the URL: it can hold a password.
 //!
-//! Promise: what the client would ignore without a word is refused: an option that it does not
-//! know, a fragment, a line end.
+//! Promise: everything that the client would silently ignore is refused: an unknown option, a
+//! fragment, a line end.
 
 use redis::IntoConnectionInfo;
 
 /// The options that a `redis://` or `rediss://` URL may have.
 const OPTIONS: &str = "protocol";
 
-/// Says what is wrong with `url` as one of a Redis server. No text holds a part of it but for the
-/// name of an option.
+/// Checks the URL of a Redis server. An error contains no part of it, except the name of an option.
 ///
 /// # Errors
 /// What is wrong, such as `has the option "db", which is unknown`.
@@ -40,8 +39,8 @@ pub fn check_redis_url(url: &str) -> Result<(), String> {
     }
 }
 
-/// Says that `name`, an option among `options`, is unknown. It is shown only where it cannot be a
-/// part of a password that was not escaped: of letters alone, and no user information behind it.
+/// The error for the unknown option `name` among `options`. It quotes the name only if that cannot
+/// be a part of an unescaped password: it has letters only, and no user information follows.
 pub fn unknown_option(name: &str, options: &str) -> String {
     let is_plain = name.len() <= 32 && name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_');
     match is_plain && !name.is_empty() && !options.contains('@') {

@@ -1,4 +1,5 @@
-//! The watcher: looks for a Redis that is lost, and sees whether it takes fills while it answers.
+//! The watcher: looks for a Redis that is lost. While Redis answers, it tries whether it takes
+//! fills.
 
 use std::time::{Duration, Instant};
 
@@ -7,25 +8,25 @@ use redis::RedisResult;
 use super::fault::RedisState;
 use super::health::Health;
 
-/// The first and the longest pause between two looks for a Redis that is down, and between two
-/// fills on trial while it is up.
+/// The first and the longest pause between two looks for a Redis that is down. The longest is also
+/// the pause between two trial fills while Redis is up.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// How long Redis has to stay for its next absence to be a new one.
+/// After this time of being up, the next outage starts with the shortest pause again.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// Runs until `health` has ended, or one of the two others says that the pool is gone. `look` opens
-/// a connection and returns what Redis takes; `see` tries a fill on a connection of the pool and
-/// tells `health` what came of it.
+/// Runs until `health` has ended, or a callback returns `None` because the pool is gone. `look`
+/// opens a connection and returns whether Redis takes fills. `try_fill` tries a fill on a
+/// connection of the pool and reports the result to `health`.
 pub(super) fn watch(
     health: &Health,
     address: &str,
     configured: bool,
     look: impl Fn() -> Option<RedisResult<(RedisState, String)>>,
-    see: impl Fn() -> Option<()>,
+    try_fill: impl Fn() -> Option<()>,
 ) {
     let mut pause = PAUSES.0;
-    let mut told = false;
+    let mut reported = false;
     let mut up_since: Option<Instant> = None;
     while !health.is_ended() {
         if health.answers() {
@@ -33,7 +34,7 @@ pub(super) fn watch(
                 pause = PAUSES.0;
             }
             // Without traffic nobody would notice that it is gone, or takes no fills.
-            if health.wait_lost(PAUSES.1) && see().is_none() {
+            if health.wait_lost(PAUSES.1) && try_fill().is_none() {
                 return;
             }
             continue;
@@ -41,13 +42,13 @@ pub(super) fn watch(
         let Some(found) = look() else { return };
         match found {
             Ok((state, why)) => {
-                // One that comes and goes is asked ever less often, whoever else finds it
-                // meanwhile.
+                // A Redis that comes and goes is used again only after ever longer pauses, whoever
+                // else finds it meanwhile.
                 if up_since.is_some_and(|since| since.elapsed() < STEADY) {
                     health.pause(pause);
                 }
                 up_since = Some(Instant::now());
-                told = true;
+                reported = true;
                 health.found_by_watcher(state, &why);
                 match state {
                     RedisState::Up => log::info!("Redis is up at {address}"),
@@ -58,9 +59,9 @@ pub(super) fn watch(
             }
             Err(_) => {
                 health.looked_in_vain();
-                if !told {
-                    told = true;
-                    tell_absent(address, &health.state().1, configured);
+                if !reported {
+                    reported = true;
+                    report_absent(address, &health.state().1, configured);
                 }
                 health.wait_found(pause);
             }
@@ -69,7 +70,7 @@ pub(super) fn watch(
     }
 }
 
-fn tell_absent(address: &str, why: &str, configured: bool) {
+fn report_absent(address: &str, why: &str, configured: bool) {
     if configured {
         log::warn!(
             "Redis does not answer at {address}: {why}; serving without Redis until it does"
@@ -89,7 +90,7 @@ mod tests {
     fn a_redis_that_comes_and_goes_is_asked_ever_less_often() {
         let health = &Health::new();
         let look = || {
-            // Whoever else opens a connection tells that, too.
+            // Everybody who opens a connection reports that.
             health.found();
             Some(Ok((RedisState::Up, String::new())))
         };

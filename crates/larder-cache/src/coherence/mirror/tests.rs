@@ -282,8 +282,9 @@ impl Turns {
     }
 }
 
-/// Has something happen while a read looks at an entry with many names: in each of many rounds `before` makes ready, and `meanwhile`
-/// meets the look at an entry that is dead by `before`, and stays so.
+/// Has something happen while a read looks at an entry with many names: in each of many rounds
+/// `before` makes ready, and `meanwhile` meets the look at an entry that is dead by `before`, and
+/// stays so.
 fn never_missed(
     before: impl Fn(&Mirror, &[InvalidationTarget], u64) + Sync,
     meanwhile: impl Fn(&Mirror, &[InvalidationTarget], u64) + Sync,

@@ -1,21 +1,21 @@
-//! JSON, and the text of URLs, as the types of Postgres.
+//! JSON, and the text of URLs, encoded in the types of Postgres.
 
 use serde_json::value::RawValue;
 
-use super::types::{database, select};
+use super::decoding::{database, select};
 use crate::database::{DatabaseError, DatabaseKind, Parameter, Query, Shape, SqlValue};
 
-/// What the value becomes on the way through a place of this type, and Postgres's own text of it.
-fn through(ty: &str, given: SqlValue) -> Result<(String, String), DatabaseError> {
-    let back = select(&format!(":v::{ty}"), &[("v", given.clone())])?;
-    let text = select(&format!("(:v::{ty})::text"), &[("v", given)])?;
+/// The value after a round trip through a parameter of this type, and Postgres's own text of it.
+fn through(ty: &str, value: SqlValue) -> Result<(String, String), DatabaseError> {
+    let back = select(&format!(":v::{ty}"), &[("v", value.clone())])?;
+    let text = select(&format!("(:v::{ty})::text"), &[("v", value)])?;
     Ok((back, text))
 }
 
 #[test]
 fn json_becomes_what_the_statement_wants() {
-    // What is given, its type, what comes back, Postgres's text.
-    for (given, ty, back, text) in [
+    // The JSON, its type, the JSON that comes back, Postgres's text.
+    for (value, ty, back, text) in [
         ("true", "bool", "true", "true"),
         ("-32768", "int2", "-32768", "-32768"),
         ("1.0", "int4", "1", "1"),
@@ -135,14 +135,14 @@ fn json_becomes_what_the_statement_wants() {
         ("[7]", "ages", "[7]", "{7}"),
         ("[1]", "jsonb", "[1]", "[1]"),
     ] {
-        let raw: Box<RawValue> = serde_json::from_str(given).unwrap();
-        let (found, shown) =
-            through(ty, SqlValue::from(&*raw)).unwrap_or_else(|e| panic!("{given} {ty}: {e}"));
-        assert_eq!(found, back, "{given} as {ty}");
+        let raw: Box<RawValue> = serde_json::from_str(value).unwrap();
+        let (found, printed) =
+            through(ty, SqlValue::from(&*raw)).unwrap_or_else(|e| panic!("{value} {ty}: {e}"));
+        assert_eq!(found, back, "{value} as {ty}");
         assert_eq!(
-            serde_json::from_str::<String>(&shown).unwrap(),
+            serde_json::from_str::<String>(&printed).unwrap(),
             text,
-            "{given} as {ty}"
+            "{value} as {ty}"
         );
     }
     let null: &RawValue = serde_json::from_str("null").unwrap();
@@ -155,7 +155,7 @@ fn json_becomes_what_the_statement_wants() {
 #[test]
 fn what_does_not_fit_names_the_parameter_and_what_would() {
     let numbers = "a whole number from -2147483648 to 2147483647";
-    for (given, ty, wanted) in [
+    for (value, ty, expected) in [
         ("2147483648", "int4", numbers),
         ("1.5", "int4", numbers),
         (r#""7""#, "int4", numbers),
@@ -210,37 +210,37 @@ fn what_does_not_fit_names_the_parameter_and_what_would() {
             &format!(":other::int4, :field::{ty}"),
             &[
                 ("other", SqlValue::Int(1)),
-                ("field", SqlValue::Json(given.to_owned())),
+                ("field", SqlValue::Json(value.to_owned())),
             ],
         );
         let error = error.unwrap_err();
         assert!(
             matches!(&error, DatabaseError::Unfit { parameter, valid }
-                if parameter == "field" && valid.contains(wanted)),
-            "{given} as {ty}: {error:?}"
+                if parameter == "field" && valid.contains(expected)),
+            "{value} as {ty}: {error:?}"
         );
     }
 }
 
 #[test]
 fn the_text_of_a_url_is_read_as_what_the_statement_wants() {
-    for (given, ty, wanted) in [
+    for (value, ty, expected) in [
         ("7", "int4", "7"),
         ("true", "bool", "true"),
         ("1.50", "numeric", "1.50"),
         ("7", "text", r#""7""#),
         ("[1]", "jsonb", "[1]"),
     ] {
-        let found = select(&format!(":v::{ty}"), &[("v", given.into())]);
-        assert_eq!(found.as_deref(), Ok(wanted), "{given} as {ty}");
+        let found = select(&format!(":v::{ty}"), &[("v", value.into())]);
+        assert_eq!(found.as_deref(), Ok(expected), "{value} as {ty}");
     }
     let query = Query::parse(
         "q",
         "SELECT count(*) AS n FROM (VALUES (1)) AS t (id) WHERE id = :v",
     );
     let query = query.unwrap();
-    for given in [SqlValue::from("99999999999"), SqlValue::Int(99_999_999_999)] {
-        let found = database().read(&query, &[("v", given)], Shape::One);
+    for value in [SqlValue::from("99999999999"), SqlValue::Int(99_999_999_999)] {
+        let found = database().read(&query, &[("v", value)], Shape::One);
         assert_eq!(found, Ok(Some(br#"{"n":0}"#.to_vec())));
     }
 }
@@ -248,10 +248,10 @@ fn the_text_of_a_url_is_read_as_what_the_statement_wants() {
 #[test]
 fn a_number_too_large_for_its_cast_is_the_fault_of_its_parameter() {
     let database = database();
-    let refused = |expression: &str, given: &[Parameter<'_>]| {
+    let refused = |expression: &str, parameters: &[Parameter<'_>]| {
         let sql = format!("SELECT count(*) AS n FROM (VALUES (1)) AS t (id) WHERE {expression}");
         let query = Query::parse_for(DatabaseKind::Postgres, "q", &sql).unwrap();
-        database.read(&query, given, Shape::One).unwrap_err()
+        database.read(&query, parameters, Shape::One).unwrap_err()
     };
     let large = || SqlValue::from("99999999999");
     for expression in [
@@ -261,18 +261,18 @@ fn a_number_too_large_for_its_cast_is_the_fault_of_its_parameter() {
         "(ARRAY[1])[:v] = :other",
         "make_date(:v, 1, 1) IS NULL",
     ] {
-        let mut given = vec![("v", large())];
+        let mut parameters = vec![("v", large())];
         if expression.contains(":other") {
-            given.push(("other", SqlValue::from("1")));
+            parameters.push(("other", SqlValue::from("1")));
         }
-        let error = refused(expression, &given);
+        let error = refused(expression, &parameters);
         assert!(
             matches!(&error, DatabaseError::Unfit { parameter, valid }
                 if parameter == "v" && valid.starts_with("a whole number from -")),
             "{expression}: {error:?}"
         );
     }
-    for (expression, given, wanted) in [
+    for (expression, value, expected) in [
         ("id = 10 / :v::int", "0", "division by zero"),
         (
             "id = :v::text::int",
@@ -296,10 +296,10 @@ fn a_number_too_large_for_its_cast_is_the_fault_of_its_parameter() {
         ),
         ("id = :v::int * 2000000000", "7654", "integer out of range"),
     ] {
-        let error = refused(expression, &[("v", given.into())]);
+        let error = refused(expression, &[("v", value.into())]);
         assert_eq!(
             error,
-            DatabaseError::Invalid(wanted.to_owned()),
+            DatabaseError::Invalid(expected.to_owned()),
             "{expression}"
         );
     }
@@ -311,8 +311,8 @@ proptest::proptest! {
     #[test]
     fn a_numeric_reads_as_postgres_writes_it(text in "-?(0|[1-9][0-9]{0,40})(\\.[0-9]{1,40})?(e-?[0-9]{1,2})?") {
         let raw: Box<RawValue> = serde_json::from_str(&text).unwrap();
-        let (back, shown) = through("numeric", SqlValue::from(&*raw)).unwrap();
-        proptest::prop_assert_eq!(format!("\"{back}\""), shown, "{}", text);
+        let (back, printed) = through("numeric", SqlValue::from(&*raw)).unwrap();
+        proptest::prop_assert_eq!(format!("\"{back}\""), printed, "{}", text);
         let literal = select(&format!("('{text}'::numeric)::text"), &[]).unwrap();
         proptest::prop_assert_eq!(format!("\"{back}\""), literal, "{}", text);
     }
@@ -322,11 +322,11 @@ proptest::proptest! {
         rows in proptest::collection::vec(
             proptest::array::uniform3(proptest::option::of("[ -~é\\n]{0,6}")), 0..4)
     ) {
-        let given = serde_json::value::to_raw_value(&rows).unwrap();
-        let back = select(":v::text[]", &[("v", SqlValue::from(&*given))]).unwrap();
+        let value = serde_json::value::to_raw_value(&rows).unwrap();
+        let back = select(":v::text[]", &[("v", SqlValue::from(&*value))]).unwrap();
         let back: serde_json::Value = serde_json::from_str(&back).unwrap();
         proptest::prop_assert_eq!(&back, &serde_json::to_value(&rows).unwrap());
-        let own = select("to_json(:v::text[])", &[("v", SqlValue::from(&*given))]).unwrap();
+        let own = select("to_json(:v::text[])", &[("v", SqlValue::from(&*value))]).unwrap();
         let own: serde_json::Value = serde_json::from_str(&own).unwrap();
         proptest::prop_assert_eq!(&back, &own);
     }

@@ -1,4 +1,4 @@
-//! The types of Postgres as JSON.
+//! The types of Postgres, decoded as JSON.
 
 use std::sync::OnceLock;
 
@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::database::fixture::{self, Opened, Place};
 use crate::database::{Database, DatabaseError, Parameter, Query, Shape, SqlValue};
 
-/// A database that the tests of one process share; none of them leaves anything in it.
+/// A database that the tests of one process share. No test leaves anything in it.
 pub(super) fn database() -> Database {
     static SHARED: OnceLock<Opened> = OnceLock::new();
     let open = || {
@@ -23,10 +23,10 @@ pub(super) fn database() -> Database {
     Database::clone(SHARED.get_or_init(open))
 }
 
-/// The JSON of the one column that `SELECT` gives.
-pub(super) fn select(sql: &str, given: &[Parameter<'_>]) -> Result<String, DatabaseError> {
+/// The JSON of the single column of a SELECT.
+pub(super) fn select(sql: &str, parameters: &[Parameter<'_>]) -> Result<String, DatabaseError> {
     let query = Query::parse("q", &format!("SELECT {sql} AS v"))?;
-    let json = database().read(&query, given, Shape::One)?.unwrap();
+    let json = database().read(&query, parameters, Shape::One)?.unwrap();
     let json = String::from_utf8(json).unwrap();
     serde_json::from_str::<&RawValue>(&json).unwrap_or_else(|error| panic!("{json}: {error}"));
     Ok(json
@@ -38,7 +38,7 @@ pub(super) fn select(sql: &str, given: &[Parameter<'_>]) -> Result<String, Datab
 
 #[test]
 fn every_common_type_is_natural_json() {
-    for (sql, wanted) in [
+    for (sql, expected) in [
         ("true", "true"),
         ("false", "false"),
         ("(-32768)::int2", "-32768"),
@@ -146,7 +146,7 @@ fn every_common_type_is_natural_json() {
         ("NULL::text[]", "null"),
         ("'1 2'::int2vector", "[1,2]"),
     ] {
-        assert_eq!(select(sql, &[]).as_deref(), Ok(wanted), "{sql}");
+        assert_eq!(select(sql, &[]).as_deref(), Ok(expected), "{sql}");
     }
 }
 
@@ -182,7 +182,10 @@ fn the_longest_numbers_keep_every_digit() {
     assert_eq!(select(&format!("{long}::numeric"), &[]).unwrap(), long);
     let tiny = format!("0.{}1", "0".repeat(16_382));
     assert_eq!(select(&format!("{tiny}::numeric"), &[]).unwrap(), tiny);
-    let given = SqlValue::Json("1e-400".to_owned());
-    let back = select("(:v::numeric = 1e-400)::text || scale(:v)", &[("v", given)]);
+    let parameters = SqlValue::Json("1e-400".to_owned());
+    let back = select(
+        "(:v::numeric = 1e-400)::text || scale(:v)",
+        &[("v", parameters)],
+    );
     assert_eq!(back.unwrap(), r#""true400""#);
 }
