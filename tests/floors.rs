@@ -199,3 +199,26 @@ fn what_points_up_and_what_is_circular_is_found() {
     ]);
     assert_eq!(circles(&circle), ["api::a", "api::b", "c"]);
 }
+
+#[test]
+fn no_two_files_import_each_other() {
+    for root in [
+        "src",
+        "crates/larder-cache/src",
+        "crates/testkit/src",
+        "benches",
+    ] {
+        let (mut modules, root) = (
+            Modules::new(),
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(root),
+        );
+        read(&root, &root, &mut modules);
+        let circles = circles(&modules);
+        assert!(
+            circles.is_empty(),
+            "{}: {}",
+            root.display(),
+            circles.join(", ")
+        );
+    }
+}

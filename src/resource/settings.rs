@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_is_of_the_anchored() {
+    fn a_pattern_is_of_the_whole_value() {
         let symbol = text(&[], Some("[A-Z]{1,5}|x"), 200);
         for (value, accepted) in [
             ("AAPL", true),
