@@ -315,7 +315,7 @@ impl Lookup {
             self.item.tally.count_unreadable();
             return None;
         }
-        let copy = tiers.facts(&entry, entry.expiry.fresh_until, policy);
+        let copy = tiers.facts(&entry, entry.expiry.fresh_until, policy, true);
         let decision = decide(&copy, Evidence::Verified, policy, tiers.clock.now());
         if decision == Decision::Serve {
             let entry = tiers.keep(&self.item, entry);
@@ -347,7 +347,9 @@ impl Lookup {
         let Some(entry) = self.stale.clone().filter(|_| !self.is_refresh) else {
             return;
         };
-        let decision = self.decide(&entry);
+        let (evidence, now) = (self.evidence(), self.tiers.clock.now());
+        let policy = &self.item.policy;
+        let decision = self.tiers.decide(&entry, evidence, policy, now);
         let copy = StaleCopy {
             tiers: self.tiers.clone(),
             policy: self.item.policy.clone(),
@@ -362,14 +364,14 @@ impl Lookup {
                     copy.give(Decision::ServeAndRefresh, Staleness::WhileRevalidate)
                 });
             }
-            Decision::OnlyIfLoadFails => self
+            Decision::Refuse if matches!(evidence, Evidence::Trusted | Evidence::Verified) => {
+                self.stale = None;
+            }
+            // Refused for want of evidence, it may still be given later in the flight: somebody may
+            // vouch for it by then.
+            Decision::OnlyIfLoadFails | Decision::Refuse => self
                 .leader
                 .set_fallback(move || copy.give(Decision::OnlyIfLoadFails, Staleness::SoftTimeout)),
-            Decision::Refuse => match self.evidence() {
-                Evidence::Trusted | Evidence::Verified => self.stale = None,
-                // Somebody may vouch for it by the time that a load has failed.
-                Evidence::Unreachable | Evidence::NotAsked => {}
-            },
         }
     }
 
@@ -479,7 +481,9 @@ impl Lookup {
     fn revalidation(&mut self) -> Option<Revalidation> {
         let copy = self.newest.take()?;
         let fresh_until = copy.expiry.fresh_until;
-        let facts = self.tiers.facts(&copy, fresh_until, &self.item.policy);
+        let facts = self
+            .tiers
+            .facts(&copy, fresh_until, &self.item.policy, true);
         let validator = copy
             .validator()
             .filter(|_| facts.validity.is_confirmable())?;

@@ -63,7 +63,10 @@ impl Tiers {
         if evidence == Evidence::NotAsked || after.is_some_and(|clock| self.may_be_older(clock)) {
             return None;
         }
-        let copy = self.facts(&entry, entry.expiry.memory_until, policy);
+        // A copy from before a reset is never fresh. Without a backoff it is not served here, so the
+        // mirror's lock is not taken for it.
+        let in_backoff = entry.backoff().is_some();
+        let copy = self.facts(&entry, entry.expiry.memory_until, policy, in_backoff);
         let outcome = match decide(&copy, evidence, policy, now) {
             Decision::Serve => Outcome::MemoryHit,
             // Its reload failed a moment ago, and is not tried again yet.
@@ -143,18 +146,28 @@ impl Tiers {
         policy: &Policy,
         now: Micros,
     ) -> Decision {
-        let copy = self.facts(entry, entry.expiry.memory_until, policy);
+        let copy = self.facts(entry, entry.expiry.memory_until, policy, true);
         decide(&copy, evidence, policy, now)
     }
 
     /// What the decision needs to know of a copy. Its fresh life ends at `fresh_until` in the tier
-    /// where it was found.
+    /// where it was found. `may_lock`: whether the mirror's lock may be taken, which tells what was
+    /// invalidated of a copy from before a reset.
     #[inline(always)]
-    pub(crate) fn facts(&self, entry: &Entry, fresh_until: Micros, policy: &Policy) -> CopyFacts {
+    pub(crate) fn facts(
+        &self,
+        entry: &Entry,
+        fresh_until: Micros,
+        policy: &Policy,
+        may_lock: bool,
+    ) -> CopyFacts {
         let standing = self.mirror.standing(entry.dependencies());
-        // If the policy refuses a copy from before a reset anyway, the mirror's lock is not taken.
-        let invalidated_since_reset =
-            || policy.stale.on_reset && self.mirror.invalidated_since_reset(entry.dependencies());
+        // If the policy refuses such a copy anyway, nothing is asked.
+        let invalidated_since_reset = || {
+            may_lock
+                && policy.stale.on_reset
+                && self.mirror.invalidated_since_reset(entry.dependencies())
+        };
         CopyFacts {
             validity: Validity::new(
                 standing,
