@@ -1,6 +1,7 @@
 //! A replica that reaches neither the bus nor Redis: what its lookups serve.
 
 use super::*;
+use crate::coherence::HistoryState;
 
 /// A cache that has never heard of anybody, and whose Redis is known to be down.
 fn disconnected() -> Cache {
@@ -76,6 +77,38 @@ fn past_both_a_copy_is_never_served() {
         .unwrap();
     let ending = cache.answer(loading("k", &policy, failed), LONG);
     assert_eq!(ending.unwrap_err(), LoadError::Failed("no".into()));
+}
+
+#[test]
+fn a_copy_that_nobody_vouches_for_is_at_hand_again_once_trust_is_back() {
+    let cache = disconnected();
+    let mirror = &cache.tiers.mirror;
+    mirror.observe(&HistoryState {
+        history: HistoryId(7),
+        clock: 1,
+        hard_watermark: 0,
+        soft_watermark: 0,
+        pruned_to: 0,
+        first_clock: 1,
+    });
+    let policy = policy_of(Some(Duration::ZERO), Duration::ZERO);
+    let first = cache.answer(loading("k", &policy, || present("v")), LONG);
+    assert_eq!(text(&first).1, Outcome::Loaded);
+    let (started, running) = mpsc::channel();
+    let (release, gate) = mpsc::channel::<()>();
+    let ticket = cache.fetch(loading("k", &policy, move || {
+        started.send(()).unwrap();
+        gate.recv().unwrap();
+        failed()
+    }));
+    running.recv().unwrap();
+    assert!(ticket.stale().is_none());
+    mirror.extend_trust(&mirror.history(), Micros::MAX);
+    let copy = ticket.stale().map(|copy| copy.outcome);
+    assert_eq!(copy, Some(Outcome::Stale(Staleness::SoftTimeout)));
+    release.send(()).unwrap();
+    let stale = Outcome::Stale(Staleness::IfError);
+    assert_eq!(text(&ticket.wait(LONG)), ("v".into(), stale));
 }
 
 #[test]
