@@ -17,8 +17,8 @@ pub enum LoadError {
         /// How long until it may be asked again.
         retry_after: Duration,
     },
-    /// The source asks to be left alone for a while. It is not asked before that is over, unless the
-    /// value is invalidated.
+    /// The source asks to be left alone for a while. It is not asked before that is over, unless
+    /// the value is invalidated.
     Paused {
         /// Which source, and its words.
         what: String,
@@ -168,8 +168,8 @@ impl LoadError {
         }
     }
 
-    /// One error for parts that all failed. What is true of each is true of the composite; otherwise
-    /// it simply failed.
+    /// One error for parts that all failed. What is true of each is true of the composite;
+    /// otherwise it simply failed.
     pub(crate) fn of_parts(errors: impl Iterator<Item = LoadError>) -> LoadError {
         let errors: Vec<LoadError> = errors.collect();
         if errors.is_empty() {

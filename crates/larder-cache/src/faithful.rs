@@ -1,9 +1,9 @@
 //! JSON that keeps a value as it is: encode, decode, and the checks between them.
 //!
-//! JSON has no `NaN`, and the same `null` for `None`, `Some(None)` and `Some(())`. serde_json writes
-//! them all, and decodes them as another value or not at all. [`encode`] refuses each of them and
-//! says where it stands. It also decodes what it has written: a type's `Deserialize` may refuse what
-//! its `Serialize` writes.
+//! JSON has no `NaN`, and the same `null` for `None`, `Some(None)` and `Some(())`. serde_json
+//! writes them all, and decodes them as another value or not at all. [`encode`] refuses each of
+//! them and says where it stands. It also decodes what it has written: a type's `Deserialize` may
+//! refuse what its `Serialize` writes.
 
 use std::fmt::{self, Display};
 

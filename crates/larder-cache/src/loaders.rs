@@ -214,8 +214,8 @@ impl Inner {
         // 2. The last reader leaves. It finds the slot, and waits for this lock.
         // 3. The look below finds that nobody wants the job.
         //
-        // The other way round, a reader that leaves between the look and the slot finds no slot, and
-        // the job waits for nobody.
+        // The other way round, a reader that leaves between the look and the slot finds no slot,
+        // and the job waits for nobody.
         job.interest.set_slot(Some(self.slot(share, id)));
         state.wait(share, id, job)
     }

@@ -1,14 +1,14 @@
 //! The read line, in order: memory, join a flight, Redis, lease, load, fill.
 //!
 //! [`begin`] looks into memory for a part and joins a flight. Its leader goes on as a [`Lookup`],
-//! which is moved from stage to stage, and with it the guard of the flight: wherever it is lost, the
-//! flight ends. Two stages are callbacks: [`Lookup::on_read`] on a thread that reads from Redis, and
-//! [`Lookup::on_turn`] on a loader's thread. No stage waits on a thread for another replica: the
-//! lookup comes back to the Redis readers' queue after a pause.
+//! which is moved from stage to stage, and with it the guard of the flight: wherever it is lost,
+//! the flight ends. Two stages are callbacks: [`Lookup::on_read`] on a thread that reads from
+//! Redis, and [`Lookup::on_turn`] on a loader's thread. No stage waits on a thread for another
+//! replica: the lookup comes back to the Redis readers' queue after a pause.
 //!
 //! The lease says whether this replica loads at all, and gives the clock of the load, before the
-//! source is asked. What the source brings fills Redis, then memory. A failure gives the lease back,
-//! and a stale copy stands in as far as policy allows.
+//! source is asked. What the source brings fills Redis, then memory. A failure gives the lease
+//! back, and a stale copy stands in as far as policy allows.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -80,8 +80,8 @@ pub(crate) fn begin(
     flights.join(&key, behalf, joinable, is_new_load, lead)
 }
 
-/// Whether what a flight brings may be served to this reader: nothing was invalidated since its load
-/// began, and nothing that this replica might not have heard of.
+/// Whether what a flight brings may be served to this reader: nothing was invalidated since its
+/// load began, and nothing that this replica might not have heard of.
 fn is_joinable(tiers: &Tiers, flight: &Flight, accepts: Accepts) -> bool {
     let Accepts::Copies(brought) = accepts else {
         return false;
@@ -222,8 +222,8 @@ impl Lookup {
         if accepts == Accepts::NewLoad {
             return self.submit(load);
         }
-        // A resource without the Redis tier has nothing to read there, unless a copy from memory has
-        // to be verified.
+        // A resource without the Redis tier has nothing to read there, unless a copy from memory
+        // has to be verified.
         let verify = self.stale.is_some() && self.evidence() == Evidence::NotAsked;
         if self.uses_redis() || verify {
             self.read(load, Duration::ZERO);
@@ -607,8 +607,8 @@ impl Lookup {
     }
 }
 
-/// A stale copy for readers of a flight that goes on. Whether it may be served is decided again each
-/// time: a hard purge may have come meanwhile, or trust may be over.
+/// A stale copy for readers of a flight that goes on. Whether it may be served is decided again
+/// each time: a hard purge may have come meanwhile, or trust may be over.
 struct StaleCopy {
     tiers: Arc<Tiers>,
     policy: Arc<Policy>,

@@ -1,8 +1,9 @@
 //! What the operator allows: TTLs per tier, and when a stale value may be served.
 //!
-//! A value expires twice. Until `memory_until` a replica serves its copy without asking anyone. Until
-//! `fresh_until` the copy in Redis is an answer. After that it is stale, and may still be served as
-//! far as [`StaleRules`] go. Pure: nothing here looks at a clock. `freshness.rs` decides by it.
+//! A value expires twice. Until `memory_until` a replica serves its copy without asking anyone.
+//! Until `fresh_until` the copy in Redis is an answer. After that it is stale, and may still be
+//! served as far as [`StaleRules`] go. Pure: nothing here looks at a clock. `freshness.rs` decides
+//! by it.
 
 use std::time::Duration;
 
@@ -26,8 +27,8 @@ pub struct Policy {
     /// How long memory is served while a replica reaches neither the bus nor Redis. `None`: to the
     /// end of its memory TTL.
     pub disconnected_ttl: Option<Duration>,
-    /// How long a value is kept past its fresh life for its source to confirm, so that it need not be
-    /// sent again. Makes nothing servable: see [`StaleRules`] for that.
+    /// How long a value is kept past its fresh life for its source to confirm, so that it need not
+    /// be sent again. Makes nothing servable: see [`StaleRules`] for that.
     pub revalidate: Duration,
 }
 
@@ -95,9 +96,9 @@ pub struct Expiry {
 }
 
 impl Policy {
-    /// How long a value is fresh in Redis after its load, and in memory if Redis is off. `jitter` is
-    /// any number. It shortens the time by up to a tenth, so that values that were filled together do
-    /// not expire together.
+    /// How long a value is fresh in Redis after its load, and in memory if Redis is off. `jitter`
+    /// is any number. It shortens the time by up to a tenth, so that values that were filled
+    /// together do not expire together.
     pub fn fresh_for(&self, absent: bool, lifetime: Lifetime, jitter: u64) -> Duration {
         let ttl = if absent {
             self.absent

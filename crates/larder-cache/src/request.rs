@@ -1,5 +1,5 @@
-//! What a lookup asks for: a key, what its resource allows, and how to make the value if no tier has
-//! it.
+//! What a lookup asks for: a key, what its resource allows, and how to make the value if no tier
+//! has it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -92,8 +92,8 @@ pub struct LoadContext {
     /// When it must be over: `limit` from its start.
     pub deadline: Instant,
     /// A copy that is no longer fresh, which the source may confirm instead of sending a new value.
-    /// Never one that was purged hard, or that comes from before Redis lost its data: whoever purges
-    /// hard wants the value fetched again.
+    /// Never one that was purged hard, or that comes from before Redis lost its data: whoever
+    /// purges hard wants the value fetched again.
     pub revalidation: Option<Revalidation>,
 }
 
@@ -114,8 +114,8 @@ pub struct Loaded {
     /// How much of its TTL it deserves.
     pub lifetime: Lifetime,
     /// What the source knows this value by when it is asked to confirm it: any text, such as an
-    /// entity tag. Dropped if it is longer than [`Loaded::LONGEST_VALIDATOR`], and with a value that
-    /// is absent or not kept.
+    /// entity tag. Dropped if it is longer than [`Loaded::LONGEST_VALIDATOR`], and with a value
+    /// that is absent or not kept.
     pub validator: Option<Box<str>>,
 }
 
@@ -140,8 +140,8 @@ impl Loaded {
     }
 }
 
-/// A value made from other entries, which have lifetimes of their own. It is kept in memory only, as
-/// long as its shortest part is fresh.
+/// A value made from other entries, which have lifetimes of their own. It is kept in memory only,
+/// as long as its shortest part is fresh.
 pub struct Composition {
     /// The parts, looked up side by side.
     pub parts: Vec<Request>,

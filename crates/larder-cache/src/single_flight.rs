@@ -3,10 +3,10 @@
 //! Three types to read first:
 //!
 //! - [`Flights`] is the table. [`Flights::join`] makes a reader the leader or a follower of a load.
-//! - [`Leader`] is the guard of the one who loads. It stamps the load, can offer a stale copy early,
-//!   and ends the flight. If it is dropped, by a panic too, the flight ends with an error.
-//! - [`Ticket`] is a reader's claim to the result. It is a future, can be waited for on a thread, or
-//!   takes a callback. It also gives a stale copy, if the leader has one at hand.
+//! - [`Leader`] is the guard of the one who loads. It stamps the load, can offer a stale copy
+//!   early, and ends the flight. If it is dropped, by a panic too, the flight ends with an error.
+//! - [`Ticket`] is a reader's claim to the result. It is a future, can be waited for on a thread,
+//!   or takes a callback. It also gives a stale copy, if the leader has one at hand.
 //!
 //! [`Flight`] is what they share: one load, its stamp, and who waits.
 //!
@@ -117,8 +117,8 @@ impl Flights {
 
     /// Joins a running flight of `key` if `joinable` says that it can serve this reader; else the
     /// queued one; else leads a new one. `start` begins that: at once, here, or when another flight
-    /// of the key has ended. `is_new_load`: only a load from the source serves this reader. A queued
-    /// flight that would be content with less is begun by this `start` then.
+    /// of the key has ended. `is_new_load`: only a load from the source serves this reader. A
+    /// queued flight that would be content with less is begun by this `start` then.
     pub(crate) fn join(
         self: &Arc<Self>,
         key: &Key,
@@ -352,7 +352,8 @@ impl Ticket {
         })
     }
 
-    /// A stale answer for a reader who has waited as long as its resource allows, if there is a copy.
+    /// A stale answer for a reader who has waited as long as its resource allows, if there is a
+    /// copy.
     pub fn stale(&self) -> Option<Answer> {
         let Claim::Waiting { flight, reader, .. } = &self.0 else {
             return None;

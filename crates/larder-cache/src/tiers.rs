@@ -38,8 +38,8 @@ pub(crate) struct Tiers {
 
 impl Tiers {
     /// What memory may answer with to a reader who came at `now`. `after`: a clock of the history
-    /// that the reader has seen; the answer must not be older. Does not block, and waits for no lock
-    /// that a load can hold.
+    /// that the reader has seen; the answer must not be older. Does not block, and waits for no
+    /// lock that a load can hold.
     #[inline]
     pub(crate) fn look(
         &self,
@@ -190,8 +190,8 @@ impl Tiers {
         self.memory.fill(key, entry, &item.policy, &self.clock)
     }
 
-    /// Keeps a stale copy after its reload has failed: see [`Aftermath`]. Returns the copy, and what
-    /// those readers are told who waited for the reload.
+    /// Keeps a stale copy after its reload has failed: see [`Aftermath`]. Returns the copy, and
+    /// what those readers are told who waited for the reload.
     pub(crate) fn back_off(
         &self,
         item: &CacheItem,

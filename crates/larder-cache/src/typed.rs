@@ -119,8 +119,8 @@ impl<T> Clone for Typed<T> {
 impl Cache {
     /// The values of type `T`, kept under `name` and `version`. Every program that uses one Redis
     /// and prefix shares the values of one name and version, wherever the type is declared there
-    /// and whatever it is called. Change the version with the shape of the type, so that a program of
-    /// another version does not read its values.
+    /// and whatever it is called. Change the version with the shape of the type, so that a program
+    /// of another version does not read its values.
     ///
     /// A value is kept as JSON, which must decode to the same value.
     ///
@@ -162,9 +162,9 @@ impl Cache {
 }
 
 impl<T: Serialize + DeserializeOwned> Typed<T> {
-    /// The value of `tagged`: from memory, else from Redis, else from `load`, which runs on a thread
-    /// of the cache and fills both tiers. Returns it with how it was found. Blocks unless memory has
-    /// it: an async worker uses [`Typed::get_or_load_async`] instead.
+    /// The value of `tagged`: from memory, else from Redis, else from `load`, which runs on a
+    /// thread of the cache and fills both tiers. Returns it with how it was found. Blocks unless
+    /// memory has it: an async worker uses [`Typed::get_or_load_async`] instead.
     ///
     /// However many ask for it at one time, `load` runs once at a time in this process, and once
     /// across all replicas while Redis is up.
@@ -183,8 +183,8 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
         found_something(self.find_or_load(tagged, policy, || load().map(Some))?)
     }
 
-    /// The same for a value that may not exist: `load` returns `Ok(None)` then. That is kept, too, for
-    /// as long as `policy.absent` says.
+    /// The same for a value that may not exist: `load` returns `Ok(None)` then. That is kept, too,
+    /// for as long as `policy.absent` says.
     ///
     /// # Errors
     /// As [`Typed::get_or_load`].
@@ -323,8 +323,8 @@ fn read<T: DeserializeOwned>(ending: LookupResult) -> Result<(Option<T>, Outcome
     let Answer { entry, outcome, .. } = ending?;
     match &entry.value {
         Value::Absent => Ok((None, outcome)),
-        // It was read when it came here. Only a `Deserialize` that does not always do the same fails
-        // now.
+        // It was read when it came here. Only a `Deserialize` that does not always do the same
+        // fails now.
         Value::Present(json) => match serde_json::from_slice(json) {
             Ok(value) => Ok((Some(value), outcome)),
             Err(error) => Err(LoadError::Failed(format!(
