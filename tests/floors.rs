@@ -1,4 +1,5 @@
-//! The house has floors: an import never points to a higher one, and no two files import each other.
+//! The house has floors: an import never points to a higher one, and no two files import each
+//! other.
 //!
 //! Reads the imports as text, in the form that rustfmt gives them. Leaves out unit tests, and what
 //! a module and the modules inside it take from each other.

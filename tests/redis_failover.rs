@@ -139,7 +139,8 @@ fn a_primary_that_is_promoted_later_is_found() {
 fn a_killed_connection_says_nothing_of_the_server() {
     let moving = Moving::start();
     assert!(moving.load("science"));
-    // A connection that is cut while it opens does say that Redis is lost, so the bus has to be back.
+    // A connection that is cut while it opens does say that Redis is lost, so the bus has to be
+    // back.
     let subscribed = || {
         until(SOON, "the bus is back", || {
             let subscribers: String = moving.old.cli(&["CLIENT", "LIST", "TYPE", "pubsub"]);
