@@ -117,7 +117,7 @@ impl Composite {
         }
     }
 
-    /// All parts are in.
+    /// All parts have arrived.
     fn finish(self: Arc<Self>, gathering: Gathering) {
         let Gathering {
             results,
@@ -195,7 +195,7 @@ impl Composite {
         })
     }
 
-    /// The composite from what became of the parts, kept in memory; `None` if no part is there.
+    /// The composite from the results of its parts, kept in memory. `None` if there is no part.
     fn make(&self, results: &[LookupResult]) -> Option<Answer> {
         let parts: Vec<&Answer> = results
             .iter()
@@ -294,7 +294,7 @@ impl Composite {
             Lifetime::Shortened
         };
         let now = tiers.clock.now();
-        // Never fresh for those who waited. It is served again only while a new attempt makes no
+        // Stale for the readers that waited. It is served again only while a new attempt makes no
         // sense.
         let never = Expiry {
             memory_until: now,
@@ -328,8 +328,7 @@ impl Composite {
         }
     }
 
-    /// The composite from the copies that are there before the parts are, for a reader who will
-    /// wait no longer.
+    /// The composite from the copies that are there already, for a reader whose time is up.
     fn make_from_copies(&self, tickets: &[Ticket]) -> Option<Answer> {
         let copies: Option<Vec<LookupResult>> = tickets
             .iter()
@@ -386,7 +385,7 @@ impl Composite {
 }
 
 impl Gathering {
-    /// Notes the result of the part with this index; whether it was the last one.
+    /// Stores the result of the part with this index. Returns whether it was the last one.
     fn is_complete_with(&mut self, at: usize, result: LookupResult) -> bool {
         if let Some(empty) = self.results.get_mut(at) {
             *empty = Some(result);

@@ -57,8 +57,8 @@ impl Failures {
         }
     }
 
-    /// Why `item` is not to be loaded now, if it is not. `lifted`: whether anything that it depends
-    /// on was invalidated since that point of history.
+    /// The reason why `item` may not be loaded now. `None`: it may. `lifted` says whether anything
+    /// that `item` depends on was invalidated since that point of history.
     pub(crate) fn pause_of(
         &self,
         item: &CacheItem,
@@ -140,16 +140,16 @@ impl Failure {
     }
 }
 
-/// What a failed load means for the copy at hand. Every place that keeps a copy after a failure, or
-/// waits for a part that failed, asks [`Aftermath::of`].
+/// The consequences of a failed load for the copy at hand. Every place that keeps a copy after a
+/// failure, or waits for a failed part, asks [`Aftermath::of`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Aftermath {
     /// How long the copy is served without another attempt: until an attempt makes sense, but no
     /// longer than a fresh copy would be.
     pub(crate) pause: Duration,
-    /// What the readers are told who waited for the load.
+    /// The outcome for readers that waited for the load.
     pub(crate) for_waiters: Staleness,
-    /// What the readers are told who come during the pause.
+    /// The outcome for readers that come during the pause.
     pub(crate) for_later: Staleness,
 }
 

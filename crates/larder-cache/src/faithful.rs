@@ -61,7 +61,8 @@ impl fmt::Debug for Excerpt<'_> {
     }
 }
 
-/// What is lost, and where: the names of the members that lead there, the innermost first.
+/// The value that would be lost, and its place: the names of the members that lead there, the
+/// innermost first.
 #[derive(Debug)]
 struct Lossy {
     what: String,
@@ -288,7 +289,7 @@ impl ser::SerializeMap for Look {
     type Ok = Json;
     type Error = Lossy;
 
-    // What is no key in JSON is serde_json's to tell: it writes numbers and booleans as text.
+    // serde_json decides what can be a key: it writes numbers and booleans as text.
     fn serialize_key<T: Serialize + ?Sized>(&mut self, _: &T) -> Result<(), Lossy> {
         Ok(())
     }

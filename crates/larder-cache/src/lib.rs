@@ -181,8 +181,9 @@ impl Cache {
     /// A cache over this process's memory and the Redis of these settings, which is looked for in
     /// the background.
     ///
-    /// # Errors If the Redis URL is not valid or a thread cannot be started. A Redis that is down
-    /// is no error.
+    /// # Errors
+    /// If the Redis URL is not valid or a thread cannot be started. A Redis that is down is no
+    /// error.
     pub fn start(
         memory: &MemorySettings,
         redis: &RedisSettings,

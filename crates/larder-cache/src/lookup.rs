@@ -44,15 +44,16 @@ pub(crate) enum Accepts {
     /// Any copy that may be served, and any load under way that will bring one. The evidence is
     /// what the reader brings: [`Evidence::Verified`] if it has just asked Redis.
     Copies(Evidence),
-    /// Only what a load brings that begins now.
+    /// Only the result of a load that begins now.
     NewLoad,
 }
 
-/// Whether the bytes of a value in Redis are what the lookup is for. Others are a miss.
+/// Whether the bytes in Redis are a value of the kind that the lookup is for. Other bytes are a
+/// miss.
 pub(crate) type Readable = fn(&[u8]) -> bool;
 
-/// A claim to the answer of `request`. Begins the load if there is none to join. `readable`: `None`
-/// if whatever Redis has under the key is what is looked for. Does not block.
+/// A claim to the answer of `request`. Begins the load if there is none to join. `readable`: how to
+/// check the bytes in Redis; `None` accepts all. Does not block.
 pub(crate) fn begin(
     tiers: &Arc<Tiers>,
     request: Request,
@@ -80,8 +81,8 @@ pub(crate) fn begin(
     flights.join(&key, behalf, joinable, is_new_load, lead)
 }
 
-/// Whether what a flight brings may be served to this reader: nothing was invalidated since its
-/// load began, and nothing that this replica might not have heard of.
+/// Whether the result of a flight may be served to this reader: nothing was invalidated since its
+/// load began, and this replica would have heard of it.
 fn is_joinable(tiers: &Tiers, flight: &Flight, accepts: Accepts) -> bool {
     let Accepts::Copies(brought) = accepts else {
         return false;
@@ -183,7 +184,7 @@ struct Lookup {
     newest: Option<Arc<Entry>>,
     /// Whether a stale copy was offered to the readers.
     is_refresh: bool,
-    /// What vouches for the copies at hand where the bus does not: what Redis has said in this
+    /// The evidence for the copies at hand if the bus is not trusted: what Redis has said in this
     /// lookup.
     heard: Evidence,
     redis_took: Option<Duration>,
@@ -200,13 +201,13 @@ enum Elsewhere {
     Unknown,
     /// The load with this lease was waited for.
     WaitedFor(String),
-    /// One has filled the key while this lookup was under way, and was not waited for.
+    /// A load has filled the key during this lookup, and was not waited for.
     Filled,
 }
 
 /// Whether this replica is to load.
 enum LeaseOutcome {
-    /// It is: from this point of history on.
+    /// This replica is to load, and stamps the load with this.
     Load(Stamp),
     /// Another load has brought this meanwhile.
     Answer(Answer),
@@ -367,7 +368,7 @@ impl Lookup {
                 .set_fallback(move || copy.give(Decision::OnlyIfLoadFails, Staleness::SoftTimeout)),
             Decision::Refuse => match self.evidence() {
                 Evidence::Trusted | Evidence::Verified => self.stale = None,
-                // Somebody may vouch for it by the time that a load has failed.
+                // There may be evidence for it by the time that a load has failed.
                 Evidence::Unreachable | Evidence::NotAsked => {}
             },
         }
@@ -388,7 +389,7 @@ impl Lookup {
         });
     }
 
-    /// What becomes of the load, on a loader's thread, which may block if it is its turn.
+    /// The load on a loader's thread, which may block if it is its turn.
     fn on_turn(mut self, load: Load, turn: Turn) {
         match turn {
             Turn::Now => {}

@@ -51,12 +51,13 @@ pub enum Lifetime {
     Policy,
     /// A tenth: a part of it is missing that may be back soon.
     Shortened,
-    /// At most so long, as its source says (RFC 9111, `max-age`), and never longer than the policy
-    /// says. Zero: to be confirmed before each use.
+    /// At most this long, because its source says so (RFC 9111, `max-age`), and never longer than
+    /// the policy says. Zero: it must be confirmed before each use.
     MaxAge(Duration),
     /// The same, and its source forbids stale use (`must-revalidate`), whatever [`StaleRules`] say.
     MustRevalidate(Duration),
-    /// None (`no-store`): whoever waited for it gets it. No tier keeps it, nor a composite of it.
+    /// None (`no-store`). Readers that waited for the value get it. No tier keeps it, nor a
+    /// composite of it.
     NoStore,
 }
 
@@ -66,9 +67,9 @@ impl Lifetime {
         matches!(self, Lifetime::MustRevalidate(_) | Lifetime::NoStore)
     }
 
-    /// The lifetime of a composite that has this one by itself and a part with that one. What a
-    /// part's source forbids is forbidden for the composite. How long the part is fresh is another
-    /// matter.
+    /// The lifetime of a composite with this lifetime of its own and a part with that one. If a
+    /// part's source forbids something, it is forbidden for the composite. How long the part is
+    /// fresh is computed elsewhere.
     pub(crate) fn with_part(self, part: Lifetime) -> Lifetime {
         match (self, part) {
             (Lifetime::NoStore, _) | (_, Lifetime::NoStore) => Lifetime::NoStore,
