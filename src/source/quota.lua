@@ -1,8 +1,8 @@
 -- Checks a replica in. If it wants to, books one call on every rate of an upstream, or on none.
 --
 -- KEYS: 1. A sorted set of bookings and replicas. A booking's score is its time. A replica's score
---          is minus the time of its last check-in. They share one set, so no booking is lost without
---          the check-ins, and those show the loss.
+--          is minus the time of its last check-in. They share one set, so no booking is lost
+--          without the check-ins, and those show the loss.
 --       2. A sorted set of replicas that may have bookings to enter. The score is the time until
 --          which nobody books for their sake.
 -- ARGV: the replica; its last check-in as it knows it (0: never); 'nothing', 'part' or 'last' for

@@ -37,7 +37,7 @@ use super::request::{CacheItem, Load, Loaded, Producer, Request};
 use super::single_flight::Ticket;
 use super::stats::{Tally, Totals};
 
-/// What all typed lookups of one cache share.
+/// The parts that all typed lookups of one cache share.
 pub(super) struct TypedShared {
     /// How long a load may take.
     pub(super) load_timeout: Duration,
@@ -57,8 +57,7 @@ impl Default for TypedShared {
     }
 }
 
-/// Which value of its type is asked for, and the tags by which it can be invalidated, besides its
-/// key.
+/// Names one value of its type, and the tags by which it can be invalidated, besides its key.
 ///
 /// ```
 /// use larder_cache::TaggedKey;
@@ -89,7 +88,7 @@ impl TaggedKey {
         self
     }
 
-    /// Invalidated by this tag, too.
+    /// Adds a tag by which it can be invalidated.
     pub fn tag(mut self, tag: &str) -> TaggedKey {
         self.tags.push(Tag::new(tag));
         self
@@ -234,8 +233,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
         }
     }
 
-    /// The name by which [`Cache::invalidate`] takes what `tagged` asks for alone, in every version
-    /// of its type.
+    /// The target that invalidates only the value of `tagged`, in every version of its type.
     pub fn name(&self, tagged: &TaggedKey) -> InvalidationTarget {
         InvalidationTarget::from(&self.key(tagged))
     }
@@ -283,7 +281,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
     }
 }
 
-/// Whether what Redis has under a key is a `T`.
+/// Whether the bytes in Redis are a `T`.
 fn is_readable<T: Serialize + DeserializeOwned>(json: &[u8]) -> bool {
     faithful::decode::<T>(json).is_ok()
 }
