@@ -161,14 +161,20 @@ pub(super) fn unescape(text: &str, plus: Plus) -> Option<Cow<'_, str>> {
     if !text.as_bytes().iter().any(escaped) {
         return Some(Cow::Borrowed(text));
     }
+    // Sized once: this runs for every hit whose request has an escape.
+    let mut bytes = Vec::with_capacity(text.len());
     match plus {
-        Plus::Itself => percent_decode_str(text).decode_utf8().ok(),
+        Plus::Itself => bytes.extend(percent_decode_str(text)),
         Plus::Space => {
-            let spaced = text.replace('+', " ");
-            let decoded = percent_decode_str(&spaced).decode_utf8().ok()?;
-            Some(Cow::Owned(decoded.into_owned()))
+            for (at, piece) in text.split('+').enumerate() {
+                if at > 0 {
+                    bytes.push(b' ');
+                }
+                bytes.extend(percent_decode_str(piece));
+            }
         }
     }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
 #[cfg(test)]

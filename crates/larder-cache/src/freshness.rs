@@ -121,7 +121,8 @@ impl CopyFacts {
 /// [`Evidence::Unreachable`] a fresh copy is served for `disconnected_ttl`. After that, and for a
 /// stale copy at once, it stands in for a failed load. That allowance ends `stale.if_error` after
 /// the end of `disconnected_ttl`, or of the fresh life if there is no such limit.
-#[inline]
+// A memory hit makes this decision: inlined there, its facts need no place in memory.
+#[inline(always)]
 pub(crate) fn decide(
     copy: &CopyFacts,
     evidence: Evidence,
@@ -161,7 +162,7 @@ pub(crate) fn may_join(standing: Standing, evidence: Evidence) -> bool {
     decide(&to_come, evidence, &Policy::default(), 0) == Decision::Serve
 }
 
-#[inline]
+#[inline(always)]
 fn by_purges_and_age(copy: &CopyFacts, policy: &Policy, now: Micros) -> Decision {
     let stale_since = match copy.validity {
         Validity::Valid if now < copy.fresh_until => return Decision::Serve,

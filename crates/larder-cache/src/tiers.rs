@@ -150,7 +150,7 @@ impl Tiers {
 
     /// What the decision needs to know of a copy. Its fresh life ends at `fresh_until` in the tier
     /// where it was found.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn facts(&self, entry: &Entry, fresh_until: Micros, policy: &Policy) -> CopyFacts {
         let standing = self.mirror.standing(entry.dependencies());
         // If the policy refuses a copy from before a reset anyway, the mirror's lock is not taken.

@@ -143,6 +143,7 @@ impl Pending {
 
     /// The strictest pending purge of what depends on these. Takes no lock while nothing is
     /// pending.
+    #[inline(always)]
     pub(crate) fn blocks<'d>(
         &self,
         dependencies: impl Iterator<Item = &'d Dependency> + Clone,
@@ -150,6 +151,15 @@ impl Pending {
         if self.is_empty() {
             return None;
         }
+        self.strictest_in_queue(dependencies)
+    }
+
+    /// Apart from [`Pending::blocks`], so that a memory hit makes no call while nothing is pending.
+    #[cold]
+    fn strictest_in_queue<'d>(
+        &self,
+        dependencies: impl Iterator<Item = &'d Dependency> + Clone,
+    ) -> Option<Purge> {
         let queue = self.queue.lock();
         let blocked_by = |purge: Purge| {
             dependencies.clone().any(|dependency| {
