@@ -49,7 +49,7 @@ fn main() {
     let load_before = first_line("/proc/loadavg");
     let redis = RedisServer::start_as_shipped();
     let mut rows = Vec::new();
-    // First, while nothing has been freed that it could use again.
+    // First, while the process has no freed memory that it could use again.
     memory(&redis, &mut rows);
     propagated(&redis, &mut rows);
     for max_staleness in [Duration::from_secs(1), Duration::from_millis(250)] {
@@ -305,7 +305,7 @@ fn hits(redis: &RedisServer, rows: &mut Rows) {
     );
 }
 
-/// How many invalidations one replica gets through.
+/// How many invalidations per second one replica makes.
 fn rates(redis: &RedisServer, rows: &mut Rows) {
     const SPAN: Duration = Duration::from_millis(1500);
     for others in [0, 3] {
@@ -424,7 +424,7 @@ fn spread(times: Vec<f64>) -> String {
     format!("p50 {}, p99 {}", time(middle), time(high))
 }
 
-/// Between a replica and Redis: can hold back what comes to the replica's subscriber.
+/// A proxy between a replica and Redis. It can hold back messages to the replica's subscriber.
 struct Relay {
     port: u16,
     held_back: Arc<(Mutex<bool>, Condvar)>,
@@ -481,7 +481,7 @@ fn pair(from: &TcpStream, to: &TcpStream) -> (TcpStream, TcpStream) {
     (from.try_clone().unwrap(), to.try_clone().unwrap())
 }
 
-/// Passes on what comes, each piece after `before` has seen it, until either end is gone.
+/// Passes on all data, each piece after `before` has seen it, until either end closes.
 fn relay((mut from, mut to): (TcpStream, TcpStream), mut before: impl FnMut(&[u8])) {
     let mut buffer = [0; 4096];
     while let Ok(count @ 1..) = from.read(&mut buffer) {

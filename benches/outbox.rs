@@ -144,7 +144,7 @@ fn propagation(sql: &mut Client, replicas: &[Replica]) {
     row("from the return of COMMIT to each", spread(from_return));
 }
 
-/// What the triggers add to a statement.
+/// The time that the triggers add to a statement.
 fn statements(sql: &mut Client) {
     const ROUNDS: usize = 300;
     for table in ["plain", "members"] {
@@ -196,7 +196,7 @@ fn bulk(sql: &mut Client, replicas: &[Replica]) {
         let returned = Instant::now();
         let mut last = returned;
         for replica in replicas {
-            // The one that delivers is told twice: by itself, and over the bus.
+            // The replica that delivers hears of each twice: by itself and over the bus.
             let mut names = HashSet::new();
             while names.len() < ROWS {
                 let (at, name) = replica.told.recv_timeout(SOON).expect("it is told");
@@ -207,7 +207,7 @@ fn bulk(sql: &mut Client, replicas: &[Replica]) {
         }
         times.push(seconds(returned, last));
         settle(sql);
-        // What a replica has told of its own may come once more over the bus.
+        // A replica's own names may arrive once more over the bus.
         thread::sleep(Duration::from_millis(300));
     }
     row(

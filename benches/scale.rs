@@ -1,4 +1,4 @@
-//! What grows when a cache grows, as tables in Markdown: `cargo bench --bench scale`, about two
+//! The costs that grow with a cache, as tables in Markdown: `cargo bench --bench scale`, about two
 //! minutes and 3 GiB of memory.
 //!
 //! The cost of a hit by entries, tags and bytes, beside the bare maps; the memory of an entry

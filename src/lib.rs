@@ -18,6 +18,7 @@
 //! | 1 | [`database`] | Postgres or SQLite: [`database::Database`] |
 //! | 0 | [`larder_cache`] | the two-tier cache: [`larder_cache::Cache`] |
 //! | 0 | [`quantity`] | durations, sizes and rates as people write them |
+//! | 0 | [`template`] | texts with places, `{x}` and `${X}`: [`template::Template`] |
 //! | 0 | [`worker`] | threads and background jobs: [`worker::Worker`] |
 //!
 //! Floors 0 to 4 are synchronous and use no async runtime. To embed the cache in another program,

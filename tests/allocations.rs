@@ -1,4 +1,4 @@
-//! What a memory hit allocates: its answer, and nothing besides.
+//! A memory hit allocates its answer and nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,8 +93,7 @@ fn finding_a_memory_hit_allocates_nothing() {
         }
     });
     assert_eq!(seen, 20, "these are memory hits");
-    // moka does its housekeeping on the threads that use it, so one look-up now and then pays for
-    // it.
+    // moka does its housekeeping on the calling threads, so an occasional lookup pays for it.
     assert!(counted.count_total <= 2, "{counted:?}");
 
     let arguments = Arguments {

@@ -97,7 +97,7 @@ fn articles_have_one_form_and_come_newest_first() {
     ];
     expected.sort_unstable();
     assert_eq!(fields, expected);
-    // The HTML of the upstream is gone.
+    // The upstream's HTML is removed.
     assert_eq!(guardian["description"], "What happened & why");
     assert_eq!(guardian["author"], "B. Byline");
     assert_eq!(guardian["source"], "guardian");
@@ -161,7 +161,7 @@ fn articles_of_one_url_are_one_and_those_without_a_url_are_dropped() {
     assert!(!body.to_string().contains("javascript:"), "{body}");
 }
 
-/// An answer of NewsAPI's with these articles, written as they are.
+/// An answer of NewsAPI with these articles, unchanged.
 fn newsapi(articles: &[String]) -> Response {
     let articles = articles.join(",");
     Response::text(
@@ -176,7 +176,7 @@ fn newsapi_article(number: usize, title: &str, more: &str) -> String {
     )
 }
 
-/// An answer of The Guardian's with these results, written as they are.
+/// An answer of The Guardian with these results, unchanged.
 fn guardian(results: &[String]) -> Response {
     let results = results.join(",");
     Response::text(
@@ -308,7 +308,7 @@ fn an_expired_list_of_articles_is_loaded_again() {
         let body = larder.get("/articles?category=health").expect(200).json();
         titles(&body)[0].ends_with("r2")
     });
-    // The jitter takes a tenth at most.
+    // Jitter takes off a tenth at most.
     assert!(began.elapsed() >= Duration::from_millis(1800));
     // Each upstream's part has its own jitter, so the second may expire a little later.
     until(SOON, "both are asked again", || {
@@ -394,8 +394,8 @@ fn articles_come_from_the_sandbox_without_a_key() {
         ],
     );
     for missing in [&["NEWSAPI_KEY"][..], &["NEWSAPI_KEY", "GUARDIAN_API_KEY"]] {
-        // At its official address a source without a key refuses. At another address it is asked
-        // all the same.
+        // At its official address a source without a key makes no call. At another address it is
+        // called all the same.
         let mut options = NewsConfig::default().options(&news, &redis);
         for (at, key) in missing.iter().enumerate() {
             options = options

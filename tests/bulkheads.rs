@@ -80,7 +80,7 @@ impl House {
         });
     }
 
-    /// The ids that the slow source was asked for, in the order in which it was.
+    /// The ids that the slow source was asked for, in order.
     fn asked_for(&self) -> Vec<u64> {
         let requests = self.slow.requests();
         let id = |path: &str| path.trim_start_matches('/').parse().unwrap();
@@ -95,7 +95,8 @@ fn hit_and_run(address: SocketAddr, path: &str) {
     stream.write_all(request.as_bytes()).unwrap();
 }
 
-/// What a kind of client saw: requests, errors, and the 99th percentile of the time to an answer.
+/// The result of one kind of client: requests, errors, and the 99th percentile of the time to an
+/// answer.
 #[derive(Default)]
 struct Seen(Vec<(u16, Duration)>);
 
@@ -183,7 +184,7 @@ fn a_flood_at_one_slow_source_costs_the_others_nothing() {
 
 #[test]
 fn a_load_that_nobody_waits_for_any_more_is_not_started() {
-    // Three shares of one running permit and two waiting ones, beside six for whoever comes first.
+    // Each of three shares has one permit to run and two to wait. Six more are for any share.
     let house = house(3, 12);
     let runs = house.ask("/slow/1");
     house.until_slow(&[("running", 1)]);
@@ -258,7 +259,7 @@ fn a_client_that_sends_nothing_more_is_answered_and_takes_no_place_in_the_queue(
 
 #[test]
 fn api_keys_take_turns_at_one_source() {
-    // One place to run, and eight to wait.
+    // One permit to run, and eight to wait.
     let house = house(3, 12);
     let key = |name: &str| {
         house
@@ -273,7 +274,7 @@ fn api_keys_take_turns_at_one_source() {
     };
     let first = ask(1, ADMIN_KEY);
     house.until_slow(&[("running", 1)]);
-    // In a known order.
+    // They come in a known order.
     let mut waiting = Vec::new();
     for id in 10..18 {
         waiting.push(ask(id, &many));
@@ -288,7 +289,7 @@ fn api_keys_take_turns_at_one_source() {
     house.until_slow(&[("waiting", 8), ("refused", 2)]);
     // The client with most loads gets no further permit.
     ask(18, &many).finish().unwrap().problem(503);
-    // Without a key, the address counts.
+    // Without a key, clients are told apart by address.
     let nobody = house.ask("/slow/30");
     waiting.pop().unwrap().finish().unwrap().problem(503);
     house.until_slow(&[("waiting", 8), ("refused", 4)]);

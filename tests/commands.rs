@@ -15,8 +15,8 @@ fn health_asks_whether_it_is_ready() {
     };
     let bind = larder.address().to_string();
     assert_eq!(health(&["health", "--url", &url], "127.0.0.1:1"), Some(0));
-    // Without a URL it asks the larder of its own configuration: that is what a container's health
-    // check runs.
+    // Without a URL it asks the server of its own configuration. The container's health check runs
+    // this.
     assert_eq!(health(&["health"], &bind), Some(0));
     assert_eq!(
         health(&["health"], &format!("0.0.0.0:{}", larder.address().port())),
@@ -66,7 +66,7 @@ fn check_prints_what_is_declared_or_every_error() {
     ] {
         assert!(errors.contains(named), "{named}: {errors}");
     }
-    // `serve` refuses it as well.
+    // `serve` refuses it, too.
     let mut refuses = Larder::spawn(&LarderOptions::new(&wrong));
     assert_eq!(refuses.ended().code(), Some(2), "{}", refuses.log());
     assert!(
@@ -104,7 +104,7 @@ fn the_command_line_is_checked() {
     assert!(String::from_utf8_lossy(&missing.stderr).contains("/no/such/file.toml"));
 }
 
-/// What `check` and `serve` say of a configuration, and their exit codes.
+/// The output of `check` and `serve` for a configuration, and their exit codes.
 fn both(options: &LarderOptions) -> [(Option<i32>, String); 2] {
     let checked = options.run(&["check"]);
     let mut served = Larder::spawn(options);
@@ -207,7 +207,7 @@ write.POST.sql = \"no_such_table\"
     assert!(places.is_sorted(), "in the order of the file: {said}");
     assert_eq!(said.lines().count(), told.len(), "{said}");
 
-    // A database that is not known is not asked.
+    // An invalid database is not asked.
     let unknown = options.env("DATABASE_URL", "mysql://host/name");
     let said = String::from_utf8(unknown.run(&["check"]).stderr).unwrap();
     assert!(

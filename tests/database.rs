@@ -1,4 +1,4 @@
-//! The database as the whole crate uses it: between blocking threads and async workers.
+//! The database, used from blocking threads and async workers at once.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -78,7 +78,7 @@ fn a_sqlite_file_that_is_removed_or_replaced_is_noticed() {
     // Put back, it is the file that it was.
     std::fs::rename(&away, &path).unwrap();
     until(SOON, "it is ready again", || ready() == 200);
-    // A key from before is known; the refused write made none.
+    // An earlier key is still valid. The refused write created none.
     let with_key = |key: &str| {
         Call::new(larder.address(), "GET", "/users/1")
             .key(key)
@@ -87,7 +87,7 @@ fn a_sqlite_file_that_is_removed_or_replaced_is_noticed() {
     with_key(made["key"].as_str().unwrap()).expect(200);
     let keys = larder.get("/keys").expect(200).json();
     assert_eq!(keys["keys"].as_array().unwrap().len(), 1, "{keys}");
-    // A copy is another file, as a restored backup is.
+    // A copy is another database, like a restored backup.
     std::fs::copy(&path, &away).unwrap();
     std::fs::rename(&away, &path).unwrap();
     fails("was replaced");

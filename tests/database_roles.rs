@@ -53,7 +53,7 @@ fn hears_of_changes(postgres: &PostgresServer, options: &LarderOptions, url: &st
     larder
 }
 
-/// A database of somebody else's in which the role `app` may do nothing but connect.
+/// A database of another owner, in which the role `app` may only connect.
 fn shared_database(postgres: &PostgresServer) -> String {
     let url = postgres.new_database();
     let name = database_of(&url);
@@ -113,7 +113,7 @@ fn a_dump_is_restored_by_an_ordinary_owner_and_goes_on_delivering() {
     assert_eq!(check(&options).0, Some(0), "{}", check(&options).1);
     let larder = hears_of_changes(&postgres, &options, &new);
     larder.call("GET", "/users/1").key(&key).send().expect(200);
-    // The triggers of the dump are those that were there, and no second ones.
+    // The database has the triggers of the dump, and no second ones.
     let mut sql = postgres.connect(&new);
     let watched = sql.query_one("SELECT larder_watch('users', 'user:{id}')", &[]);
     assert!(!watched.unwrap().get::<_, bool>(0));
@@ -151,7 +151,7 @@ fn made_by_a_superuser(postgres: &PostgresServer, database: &str) {
 #[test]
 fn a_database_that_a_superuser_made_is_upgraded() {
     let (redis, postgres) = (RedisServer::start(), PostgresServer::start());
-    // Made by larder as a superuser. The dump belongs to an ordinary role from then on.
+    // Larder made it as a superuser. Now an ordinary role restores the dump and owns it.
     let old = postgres.new_database();
     made_by_a_superuser(&postgres, database_of(&old));
     let as_superuser = postgres.url_as("postgres", database_of(&old));
@@ -164,7 +164,7 @@ fn a_database_that_a_superuser_made_is_upgraded() {
     postgres.copy(&as_superuser, &new);
     drop(hears_of_changes(&postgres, &options(&redis, &new), &new));
 
-    // By an ordinary owner, once the administrator has done what `check` asks for.
+    // An ordinary owner, after the administrator has granted what `check` asks for.
     let given = postgres.new_database();
     made_by_a_superuser(&postgres, database_of(&given));
     let options = options(&redis, &given);
@@ -176,8 +176,8 @@ fn a_database_that_a_superuser_made_is_upgraded() {
     hears_of_changes(&postgres, &options, &given);
 }
 
-/// Runs what `check` says is to be granted, until there is nothing left. `serve` says the same.
-/// Gives what `check` said.
+/// Runs the GRANT statements that `check` prints, until there is none. `serve` prints the same.
+/// Returns what `check` printed.
 #[track_caller]
 fn cured(postgres: &PostgresServer, options: &LarderOptions, database: &str) -> String {
     let cure = Regex::new(r"(?:: |, or )((?:GRANT|ALTER|CREATE) .+)$").unwrap();
@@ -195,7 +195,7 @@ fn cured(postgres: &PostgresServer, options: &LarderOptions, database: &str) -> 
         for line in said.lines() {
             let line = line.split("; valid: ").next().unwrap();
             if let Some(found) = cure.captures(line) {
-                // Without the name of the file, which is another one each time.
+                // Without the name of the file, which differs each time.
                 let told = line.trim().split_once(": ").unwrap().1;
                 assert!(refused.log().contains(told), "{told}: {}", refused.log());
                 postgres.administer_in(database, &found[1]);
@@ -212,7 +212,7 @@ fn cured(postgres: &PostgresServer, options: &LarderOptions, database: &str) -> 
 fn what_a_role_lacks_is_told_with_its_grant() {
     let redis = RedisServer::start();
     for (before, told) in [
-        // As Postgres 15 is, nobody but the owner makes tables in `public`.
+        // As in Postgres 15, only the owner may create tables in `public`.
         (
             "GRANT USAGE ON SCHEMA public TO app",
             &["no CREATE on the schema public"][..],

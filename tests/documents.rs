@@ -1,5 +1,5 @@
 //! The documents are correct: each configuration is valid, each statement runs, and the README's
-//! walk-through ends as it says.
+//! walk-through gives the answers that it shows.
 
 use std::fs;
 
@@ -34,7 +34,7 @@ fn blocks(document: &str, language: &str) -> Vec<String> {
         .collect()
 }
 
-/// The name of a statement that says in its first line which file it is.
+/// The name of a statement whose first line says which file it is.
 fn file_of(statement: &str) -> Option<&str> {
     statement
         .strip_prefix("-- sql/queries/")?
@@ -42,7 +42,7 @@ fn file_of(statement: &str) -> Option<&str> {
         .map(|(name, _)| name)
 }
 
-/// The shipped configuration with `block` at its end, in place of the resources that it has of the
+/// The shipped configuration with `block` at its end. Resources of `block` replace those with the
 /// same name.
 fn configuration(block: &str) -> String {
     let is_head = |line: &str| line.starts_with('[');
@@ -75,7 +75,7 @@ fn every_statement(mut options: LarderOptions) -> LarderOptions {
 const SCHEMA: &str = "CREATE TABLE cities (country text, name text, people int);
     CREATE TABLE goods (name text, category text)";
 
-/// Fails with what `larder check` says of this block of a document, unless that is valid.
+/// Fails with the output of `larder check` for this block of a document, unless it is valid.
 fn assert_valid(options: &LarderOptions, document: &str, block: &str) {
     let output = options.run(&["check"]);
     let said = String::from_utf8_lossy(&output.stderr);

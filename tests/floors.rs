@@ -1,7 +1,7 @@
-//! The house has floors: an import never points to a higher one, and no two files import each other.
+//! An import never points to a higher floor, and no two files import each other.
 //!
-//! Reads the imports as text, in the form that rustfmt gives them. Leaves out unit tests, and what
-//! a module and the modules inside it take from each other.
+//! Reads the imports as text, as rustfmt formats them. Ignores unit tests, and imports between a
+//! module and the modules inside it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +12,7 @@ use regex_lite::Regex;
 /// The text of each module, by its path from the crate's root: `api::edge::server`.
 type Modules = BTreeMap<String, String>;
 
-/// The floor of a module directly under `src`. `None`: nobody has decided where it belongs.
+/// The floor of a module directly under `src`. `None`: it has no floor yet.
 fn floor(module: &str) -> Option<u32> {
     Some(match module.split("::").next()? {
         "quantity" | "template" | "worker" => 0,
@@ -106,7 +106,7 @@ fn imports<'m>(modules: &'m Modules, here: &str) -> BTreeSet<&'m str> {
         .collect()
 }
 
-/// What points up, and what knows HTTP below the floor that serves it.
+/// Imports that point up, and modules below the HTTP floor that know HTTP.
 fn upward(modules: &Modules) -> Vec<String> {
     let mut faults = Vec::new();
     for (here, text) in modules {

@@ -1,4 +1,4 @@
-//! What stands in the headers of an answer, and in which order a request is refused.
+//! The headers of an answer, and the order in which a request is refused.
 
 use testkit::client::Answer;
 use testkit::larder::{ADMIN_KEY, Larder};
@@ -93,13 +93,13 @@ fn a_client_with_an_old_etag_gets_the_new_body() {
     assert_ne!(until_memory_hit(&larder), tag);
 }
 
-/// The answer to a client that has these.
+/// The answer to a client that has these entity tags.
 fn ask(larder: &Larder, tags: &str) -> Answer {
     let call = larder.call("GET", PATH).key(ADMIN_KEY);
     call.header("If-None-Match", tags).send()
 }
 
-/// The entity tag that an answer from memory has.
+/// The entity tag of an answer from memory.
 fn until_memory_hit(larder: &Larder) -> String {
     let mut tag = String::new();
     until(SOON, "an answer comes from memory", || {
@@ -173,7 +173,7 @@ fn a_request_has_an_id() {
         .collect();
     assert!(!made[0].is_empty());
     assert_ne!(made[0], made[1]);
-    // An error has one too.
+    // An error has an id, too.
     assert!(
         !larder
             .call("GET", PATH)
@@ -196,7 +196,7 @@ fn a_request_is_refused_for_the_first_reason_in_order() {
         answer.problem(answer.status);
         (answer.status, answer)
     };
-    // An unknown route before the method, the method before the key, the key before what it may do.
+    // First the unknown route (404), then the method, then the key, then its rights.
     assert_eq!(status("GET", "/nowhere", None).0, 404);
     assert_eq!(status("DELETE", "/nowhere", Some("wrong")).0, 404);
     let (refused, answer) = status("POST", "/articles?category=politics", None);
@@ -211,8 +211,8 @@ fn a_request_is_refused_for_the_first_reason_in_order() {
         400
     );
     assert_eq!(news.calls(), (0, 0));
-    // The rate before the parameters: whether or not a refusal costs one of them, the second is
-    // over it.
+    // The rate comes before the parameters. Whether or not a refusal counts, the second request
+    // exceeds the rate.
     larder.call("GET", PATH).key(&reader).send();
     let (refused, answer) = status("GET", "/articles?category=politics", Some(&reader));
     assert_eq!(refused, 429);
@@ -238,7 +238,7 @@ fn the_ttl_is_that_of_the_tier_that_is_named() {
         .with_config_text("[server]\n", &users)
         .in_folder(&folder);
     let replicas = Larder::start_many(2, &options);
-    // A plain value, and wholes of parts.
+    // A plain value, and two composites.
     for path in ["/users/1", PATH, "/employees/1"] {
         replicas[0].get(path).expect(200);
         let near = replicas[1].get(path).expect(200);
@@ -247,7 +247,7 @@ fn the_ttl_is_that_of_the_tier_that_is_named() {
             .strip_prefix("larder-redis; hit; ttl=")
             .and_then(|rest| rest.strip_suffix(", larder-memory; fwd=miss"));
         let ttl: u64 = ttl.and_then(|ttl| ttl.parse().ok()).expect(status);
-        // Less a tenth of jitter at most, and the time that this takes.
+        // Less the jitter, a tenth at most, and the time that this takes.
         assert!((200..=300).contains(&ttl), "{path}: {near}");
         let again = replicas[1].get(path).expect(200);
         assert!((1..=30).contains(&again.memory_ttl()), "{path}: {again}");

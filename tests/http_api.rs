@@ -211,14 +211,14 @@ tags = [\"doc\"]
     until(SOON, "the new version", || {
         larder.get("/doc").text() != first.text()
     });
-    // Whoever invalidates wants it fetched anew, whatever the upstream would confirm.
+    // After an invalidation the value is fetched anew, whatever the upstream would confirm.
     let before = origin.calls();
     larder
         .post("/cache/invalidate", &json!({"tags": ["doc"]}))
         .expect(200);
     larder.get("/doc").expect(200);
     assert_eq!(conditions(before)[0], None);
-    // Another replica confirms what this one has left in Redis.
+    // Another replica confirms the value that this one stored in Redis.
     let other = Larder::start(&options);
     let before = origin.calls();
     until(SOON, "what Redis has is no longer fresh", || {

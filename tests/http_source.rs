@@ -23,7 +23,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const VALUE: &str = "larder:v:0000000000000001:quote?symbol=ACME";
 const LEASE: &str = "larder:l:0000000000000001:quote?symbol=ACME";
 
-/// What `ttl = "upstream"` stands for: bounds, and time to confirm.
+/// The policy of `ttl = "upstream"`: an upper bound, and time to confirm a value.
 fn policy() -> Policy {
     Policy {
         memory: HOUR,
@@ -126,11 +126,11 @@ fn an_expired_copy_is_confirmed_by_any_replica() {
             (body(&first), first.outcome),
             ("{\"price\":1.5}", Outcome::Loaded)
         );
-        // The lease script tells values by this: one of a confirmation is another one, though its
+        // The lease script tells loads apart by this id. A confirmed value has a new id, though its
         // bytes are the same.
         let load_id = || redis.cli::<Vec<u8>>(&["GET", VALUE])[4..12].to_vec();
         let mut seen = vec![load_id()];
-        // What happens elsewhere moves the history on.
+        // Another invalidation advances the clock.
         a.invalidate(&[InvalidationTarget::tag("elsewhere")], Purge::Hard);
         for cache in [&a, &b] {
             let next = quotes.get(cache);
@@ -215,7 +215,7 @@ fn a_no_store_answer_is_in_no_tier() {
     let quotes = Quotes::at(&upstream);
     quotes.get(&cache);
     assert_eq!(redis.cli::<i64>(&["EXISTS", VALUE]), 1);
-    // Nor does it leave an older one where it is.
+    // It does not leave an older value in place either.
     cache.invalidate(&[InvalidationTarget::tag("quote:ACME")], Purge::Soft);
     upstream.behave(Behaviour::always(
         quote(2.5, "no-store").with("ETag", "\"v1\""),
@@ -346,7 +346,7 @@ fn redirects_are_references_and_dates_have_any_form() {
         let first = quotes.get(&cache);
         assert_eq!(body(&first), "{\"price\":1.5}", "{location}");
         assert_eq!(upstream.requests()[1].path, path);
-        // By its own clock it is fresh for an hour.
+        // By its `Date` and `Expires` it is fresh for an hour.
         assert_eq!(quotes.get(&cache).outcome, Outcome::MemoryHit, "{location}");
     }
 }

@@ -14,7 +14,7 @@ use testkit::{SOON, free_address, until};
 
 const PATH: &str = "/articles?category=science";
 
-/// The bound of `NewsConfig`'s default.
+/// The default `max_staleness` of `NewsConfig`.
 const MAX_STALENESS: Duration = Duration::from_secs(1);
 
 fn status(larder: &Larder, key: &str) -> u16 {
@@ -69,7 +69,7 @@ fn a_request_without_a_valid_key_is_refused() {
         let is_key = authorization.is_some_and(|value| value.trim_end().starts_with("Bearer "));
         assert_eq!(answer.mentions("revoked"), is_key, "{answer}");
     }
-    // What anyone may see needs none.
+    // Public routes need no key.
     for open in ["/healthz", "/readyz"] {
         larder.call("GET", open).send().expect(200);
     }
@@ -226,7 +226,7 @@ fn a_key_has_a_rate_of_its_own() {
     assert_eq!(allowed(json!({"name": "free", "rate": "unlimited"})), 10);
 }
 
-/// Revokes on one replica, and looks when another one refuses.
+/// Revokes a key on one replica, and waits until another one refuses it.
 fn revoked_here_at_once_and_there_within_max_staleness(options: &LarderOptions) {
     let replicas = Larder::start_many(2, options);
     // A key made here works there as soon as that replica has heard of it.
@@ -252,7 +252,7 @@ fn revoked_here_at_once_and_there_within_max_staleness(options: &LarderOptions) 
     }
 }
 
-/// A Redis that is configured and that nobody runs.
+/// The address of a Redis that does not run.
 fn no_redis() -> String {
     format!("redis://{}", free_address())
 }
@@ -354,7 +354,7 @@ fn known_keys_work_while_the_database_is_down() {
         status(&larder, "lk_000000000000_00000000000000000000000000000000"),
         401
     );
-    // Not in the cache: loaded, though it cannot be archived.
+    // This one is not in the cache, so it is loaded, though it cannot be archived.
     let other = larder.call("GET", "/articles?category=health").key(&key);
     other.send().expect(200);
     let refused = larder.post("/keys", &json!({"name": "x"}));
@@ -387,7 +387,7 @@ fn a_long_list_comes_in_pages_and_a_short_one_as_it_is() {
         assert!(keys.len() <= 2, "{page}");
         paged.extend(keys.clone());
         let Some(next) = page.get("next") else { break };
-        // Whoever revokes what is shown goes on where the page ended.
+        // A client that revokes each key that it lists can go on where the page ended.
         let last = keys.last().unwrap()["id"].as_str().unwrap();
         larder.delete(&format!("/keys/{last}")).expect(204);
         path = format!("/keys?limit=2&after={}", next.as_str().unwrap());

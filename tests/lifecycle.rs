@@ -37,7 +37,7 @@ fn larder_drains_when_it_is_asked_to_end() {
     until(SOON, "it says that it drains", || {
         larder.call("GET", "/readyz").send().status == 503
     });
-    // The load balancer may not have noticed yet: whoever comes is served.
+    // The load balancer may not have noticed yet, so new requests are still served.
     larder.get("/articles").expect(200);
     larder.call("GET", "/healthz").send().expect(200);
     until(SOON, "it takes no more connections", || {
@@ -48,7 +48,7 @@ fn larder_drains_when_it_is_asked_to_end() {
         "{:?}",
         told.elapsed()
     );
-    // Who came before is served to the end.
+    // A request from before is served to its end.
     news.newsapi.release();
     let answer = in_flight.finish().unwrap().expect(200);
     assert_eq!(titles(&answer.json()).len(), 10);
@@ -101,7 +101,8 @@ fn larder_ends_at_once_when_nothing_is_in_flight() {
     }
 }
 
-/// How long one with this `[server]` takes to end with such a request in flight, and its log.
+/// How long a server with this `[server]` table takes to end while such a request is in flight, and
+/// its log.
 fn stopped_while_a_source_says_nothing(server: &'static str) -> (Duration, String) {
     let (redis, news) = (RedisServer::start(), News::start());
     let config = NewsConfig {
@@ -126,8 +127,7 @@ fn larder_ends_within_its_grace_when_a_source_is_silent() {
 
 #[test]
 fn the_shutdown_grace_is_kept_to_the_millisecond() {
-    // Whole seconds would be two. What ends it is its own timer and not the server's, which would
-    // be at three or later.
+    // In whole seconds this would be two. The server's own timer would fire after three or later.
     let (took, log) = stopped_while_a_source_says_nothing("shutdown_grace = \"2500ms\"");
     assert!(took >= Duration::from_millis(2500), "{took:?}");
     assert!(log.contains("the grace is over"), "{log}");
@@ -145,15 +145,14 @@ fn larder_ends_while_the_database_is_frozen() {
     assert_eq!(get(&larder), 200);
 
     postgres.freeze();
-    // Whoever asks the database is told that it is away, in bounded time; who does not need it
-    // notices nothing.
+    // A request that needs the database gets an error in bounded time. Others notice nothing.
     let began = Instant::now();
     let refused = larder.post("/keys", &json!({"name": "x"}));
     refused.problem(503);
     assert!(began.elapsed() < Duration::from_secs(15), "{refused}");
     assert_eq!(get(&larder), 200);
     larder.call("GET", "/healthz").send().expect(200);
-    // A reload asks nobody, not even for the rate of the keys.
+    // A reload does not ask the database, not even for the rate of the keys.
     let other = NewsConfig {
         rate: "1/1h",
         ..config
@@ -161,7 +160,7 @@ fn larder_ends_while_the_database_is_frozen() {
     larder.reload(&other.text(&news));
     until(SOON, "the new rate is in force", || get(&larder) == 429);
 
-    // Three seconds for the times of last use and five for the archive, where there is something to
+    // Three seconds for the times of last use, and five for the archive if there is something to
     // write.
     larder.get("/articles?category=health").expect(200);
     let told = Instant::now();
@@ -179,7 +178,7 @@ fn a_first_key_that_cannot_be_printed_is_made_again() {
         .options(&news, &redis)
         .without_env("LARDER_ADMIN_KEY")
         .in_folder(&folder);
-    // A key of somebody who is no admin does not count as the first.
+    // A key without admin rights does not count as the first.
     let reader = options.run(&["key", "create", "--name", "reader"]);
     assert!(reader.status.success(), "{reader:?}");
 
@@ -210,7 +209,7 @@ fn a_request_that_is_not_http_leaves_no_line_in_the_log() {
             .write_all(b"\x16\x03\x01 no http at all\r\n\r\n")
             .unwrap();
         let mut answer = Vec::new();
-        // Until it is closed: whatever there is to log is logged by then.
+        // Until the connection is closed: by then everything is logged.
         let _ = stream.read_to_end(&mut answer);
     }
     larder.get(PATH).expect(200);
@@ -261,14 +260,14 @@ fn larder_serves_with_nothing_configured() {
     first.call("GET", "/keys").key(key).send().expect(200);
     assert_eq!(first.stop().code(), Some(0));
 
-    // The key is made once, and lives on.
+    // The first key is created only once and stays valid.
     let second = Larder::start(&options);
     assert_eq!(second.first_key(), None, "{}", second.log());
     let call = |target: &str| second.call("GET", target).key(key).send().expect(200);
     call(PATH);
     assert_eq!(call("/cache/stats").json()["redis"]["up"], false);
 
-    // A Redis that appears is taken into use.
+    // A Redis that starts later is found.
     let redis = RedisServer::start_at(usual.address);
     until(SOON, "it finds the Redis", || {
         call("/cache/stats").json()["redis"]["up"] == true
@@ -307,7 +306,7 @@ fn larder_comes_back_after_a_crash_with_what_redis_holds() {
     let options = NewsConfig::default().options(&news, &redis);
     let mut crashes = Larder::start(&options);
     crashes.get(PATH).expect(200);
-    // In the middle of a load, so that it holds the right to load until that runs out.
+    // Killed during a load, so its lease stays until it expires.
     news.newsapi.hold();
     let _lost = crashes
         .call("GET", "/articles?category=health")

@@ -1,9 +1,9 @@
 //! The integration tests: real servers, the real binary, and every fault that a TCP proxy and a
 //! scripted upstream can make.
 //!
-//! One binary, so that it links once. A topic is a file; what they share is the crate `testkit`. A
-//! test starts every server that it needs and shares none with another test, so any of them runs
-//! alone and all of them run at once.
+//! One binary, so that it links once. Each file is one topic, and the crate `testkit` has what they
+//! share. A test starts its own servers and shares none, so any test runs alone and all can run at
+//! once.
 
 #![allow(
     clippy::unwrap_used,
@@ -52,7 +52,7 @@ use larder_cache::Cache;
 use testkit::SOON;
 use testkit::redis::RedisServer;
 
-/// A cache in this process, which Redis may keep waiting: the machine may be busy.
+/// A cache in this process, with long Redis timeouts, because the machine may be busy.
 #[track_caller]
 fn cache(redis: &RedisServer) -> Cache {
     let patient = Duration::from_secs(5);

@@ -22,7 +22,7 @@ const LEADS: &str = "this replica delivers the outbox";
 
 /// Two replicas on one Redis and one Postgres, and a table that is watched.
 struct Two {
-    // Ended in this order.
+    // Dropped in this order.
     replicas: Vec<Larder>,
     sql: Client,
     options: LarderOptions,
@@ -42,7 +42,7 @@ impl Two {
         two
     }
 
-    /// Everything but the replicas, and nothing is watched.
+    /// Everything except the replicas. No table is watched.
     fn prepare() -> Two {
         let (redis, versions) = (RedisServer::start(), Versions::start());
         let redis_proxy = FaultProxy::start(redis.address());
@@ -95,7 +95,7 @@ impl Two {
         until(SOON, "the outbox is empty", || self.rows() == 0);
     }
 
-    /// Every replica has it in memory.
+    /// Loads it into the memory of every replica.
     fn warm(&self, category: &str) {
         for replica in &self.replicas {
             until(SOON, "an answer comes from memory", || {
@@ -104,7 +104,8 @@ impl Two {
         }
     }
 
-    /// Every replica has a category in memory, and then there is a newer one: gives that.
+    /// Loads a category into the memory of every replica, then changes it at the source. Returns
+    /// the new version.
     fn publish(&self, category: &str) -> u64 {
         self.warm(category);
         self.versions.publish(category)
@@ -118,7 +119,7 @@ impl Two {
         }
     }
 
-    /// A commit of this makes a category fresh everywhere.
+    /// Commits this statement, and checks that a category is fresh on every replica.
     #[track_caller]
     fn makes_fresh(&mut self, category: &str, sql: &str) {
         let new = self.publish(category);
@@ -127,7 +128,7 @@ impl Two {
         self.until_delivered();
     }
 
-    /// Which replica delivers. Each has said so at most once.
+    /// The replica that delivers. Each has logged that at most once.
     fn leader(&self) -> usize {
         until_some(SOON, "one replica leads", || {
             let mut replicas = self.replicas.iter();
@@ -135,7 +136,7 @@ impl Two {
         })
     }
 
-    /// Closes the connection that each replica listens with.
+    /// Closes the connection on which each replica listens.
     fn terminate_listeners(&mut self) {
         let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'larder outbox'";
         let listening = until_some(SOON, "both replicas listen", || {
@@ -164,7 +165,7 @@ fn is_warm(larder: &Larder, category: &str) -> bool {
     answer.the("Cache-Status").starts_with("larder-memory; hit")
 }
 
-/// As `\copy` of psql does it. `COPY … FROM PROGRAM` takes a superuser.
+/// As `\copy` in psql works. `COPY … FROM PROGRAM` needs a superuser.
 const COPY: &str = "COPY marks (category) FROM STDIN";
 const TOUCH: &str = "UPDATE marks SET seen = seen + 1 WHERE category = 'science'";
 
@@ -183,7 +184,7 @@ fn any_statement_invalidates_on_both_replicas() {
     ] {
         two.makes_fresh("science", sql);
     }
-    // What is not named stays.
+    // Other entries stay.
     two.run("INSERT INTO marks (category) VALUES ('science')");
     two.until_delivered();
     two.warm("health");
@@ -200,7 +201,8 @@ fn a_rolled_back_change_is_not_delivered() {
     let mut two = Two::start();
     two.publish("health");
     two.run("BEGIN; UPDATE marks SET seen = 1 WHERE category = 'health'; ROLLBACK");
-    // Delivered in order, so that this one's is later than anything of the other's.
+    // Rows are delivered in order. So once this one is delivered, a row of the rolled-back change
+    // would have been delivered, too.
     two.makes_fresh("science", TOUCH);
     for replica in &two.replicas {
         assert_eq!(version(replica, "health"), 1);
@@ -245,7 +247,7 @@ fn ten_thousand_rows_of_one_statement_are_delivered() {
     two.makes_fresh("science", "UPDATE marks SET seen = 1");
     two.until_fresh("sports", new);
     assert_eq!(large(&two), before + 2, "{:#?}", told(&two));
-    // All of one name are one name.
+    // Rows with the same name count as one.
     two.run("UPDATE marks SET category = 'science'");
     two.until_delivered();
     let before = told(&two).len();
@@ -303,7 +305,7 @@ fn a_commit_while_redis_is_down_is_delivered_later() {
     }
     two.redis_proxy.restore();
     two.until_delivered();
-    // Redis still has what was loaded before. Whoever finds it there now knows that it is over.
+    // Redis still has the old value. A replica that finds it there now knows that it is invalid.
     two.replicas = Larder::start_many(1, &two.options);
     assert_eq!(version(&two.replicas[0], "science"), new);
     assert_eq!(version(&two.replicas[0], "health"), health);
@@ -351,7 +353,7 @@ fn a_commit_while_no_larder_runs_is_delivered_later() {
     }
     two.run(TOUCH);
     assert_eq!(two.rows(), 1);
-    // Redis has the old one, which is fresh by its age.
+    // Redis has the old value, which is fresh by its age.
     two.replicas = Larder::start_many(2, &two.options);
     two.until_fresh("science", new);
     two.until_delivered();
@@ -384,20 +386,20 @@ fn a_listener_that_is_half_open_is_found_and_the_other_takes_over() {
     two.watch();
     two.makes_fresh("science", TOUCH);
     let new = two.publish("science");
-    // The server hears nothing more of it and goes on holding the lock for it.
+    // The database server does not notice, and keeps the lock for the lost session.
     proxy.stall();
     two.run(TOUCH);
     two.until_fresh("science", new);
     two.until_delivered();
     proxy.restore();
-    // Whether it had found out, or was in the middle of a statement, for which the client has no
-    // limit: now it goes on.
+    // The deliverer may have noticed already, or it may wait in a statement, for which the client
+    // has no time limit. Now it can go on.
     let newer = two.publish("science");
     two.run(TOUCH);
     two.until_fresh("science", newer);
     two.until_delivered();
 
-    // Alone it takes a while longer, and nothing is lost.
+    // One replica alone takes longer, but loses nothing.
     assert!(two.replicas.pop().unwrap().stop().success());
     let newest = two.publish("science");
     proxy.stall_to_client();
@@ -417,7 +419,7 @@ fn a_writer_that_dies_between_commit_and_invalidation_has_left_it_to_the_others(
         .transaction(|tx| tx.leave_in_outbox(&names))
         .unwrap();
     assert!(row.is_some());
-    // Here it would invalidate and say that it did; it never does.
+    // The writer would invalidate here and mark the row as delivered. It dies before that.
     drop(database);
     two.until_fresh("science", new);
     two.until_delivered();

@@ -7,8 +7,7 @@ use testkit::redis::RedisServer;
 fn every_invalid_parameter_is_400_and_says_what_is_valid() {
     let (redis, news) = (RedisServer::start(), News::start());
     let larder = NewsConfig::default().start(&news, &redis);
-    // The query, the parameter that is wrong with it, and something that the answer has to say of
-    // what is valid.
+    // The query, its wrong parameter, and a part of what the answer says is valid.
     let bad = [
         ("category=politics", "category", "technology"),
         ("category=Technology", "category", "technology"),
@@ -65,6 +64,6 @@ fn no_odd_parameter_is_an_error_of_the_server() {
         let answer = larder.get(&format!("/articles?{query}"));
         assert!(matches!(answer.status, 200 | 400), "{query}: {answer}");
     }
-    // Neither declared parameters nor odd ones made a second load of what they do not change.
+    // Parameters that do not change the value caused no second load, whether declared or not.
     assert_eq!(news.calls(), (1, 1));
 }

@@ -1,5 +1,5 @@
-//! Pauses: an upstream that asks to be left alone is not called for a while, and an admin can end
-//! that.
+//! Pauses: an upstream that asks for a pause is not called for a while, and an admin can end the
+//! pause.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +12,10 @@ use testkit::redis::RedisServer;
 use testkit::upstream::{Behaviour, FakeUpstream, Response};
 use testkit::{SOON, until};
 
-/// What an upstream says that is out of its mind.
+/// An absurd value from an upstream.
 const FOR_EVER: &str = "99999999999999999999";
 
-/// An origin whose things are there, but for those that begin with `busy` while it says so.
+/// An origin whose things exist. While it is busy, those that begin with `busy` fail.
 fn origin(retry_after: &'static str) -> (FakeUpstream, Arc<AtomicBool>) {
     let busy = Arc::new(AtomicBool::new(true));
     let says = busy.clone();
@@ -45,7 +45,7 @@ public = true
     ))
 }
 
-/// Asks in vain, and returns for how long it is in vain.
+/// Asks, expects a refusal, and returns how long the pause still lasts.
 #[track_caller]
 fn paused(larder: &Larder, path: &str) -> u64 {
     let answer: Answer = larder.get(path);
@@ -71,7 +71,7 @@ fn a_source_without_a_quota_pauses_for_one_path_and_a_minute_at_most() {
             assert!((least..=60).contains(&wait), "{retry_after}: {wait}");
         }
         assert_eq!(origin.calls_to("/busy"), 1, "{retry_after}");
-        // Nothing else has to wait for it.
+        // Other keys are not paused.
         larder.get("/thing/a").expect(200);
         larder.get("/thing/b").expect(200);
         assert_eq!(origin.calls(), 3);
@@ -122,7 +122,7 @@ fn an_invalidation_ends_a_pause_on_every_replica() {
                 until(SOON, "it is asked again", || {
                     replica.get(&format!("/thing/{named}")).status == 200
                 });
-                // What was not named waits on.
+                // Keys that the invalidation does not name stay paused.
                 let rest = replica.get(&format!("/thing/{other}"));
                 let expected = if wish.get("all").is_some() { 200 } else { 502 };
                 assert_eq!(rest.status, expected, "{wish}: {rest}");

@@ -33,7 +33,7 @@ fn two_replicas_share_one_quota() {
     for answer in &answers {
         match answer.status {
             200 => {}
-            // Nothing was ever loaded for this one, and nothing may be.
+            // This one was never loaded, and now no load is allowed.
             status => {
                 answer.problem(status);
                 assert!(matches!(status, 502 | 503), "{answer}");
@@ -41,7 +41,7 @@ fn two_replicas_share_one_quota() {
         }
     }
     assert!(answers.iter().any(|answer| answer.status == 200));
-    // It stays like this.
+    // The same holds for later requests.
     for category in CATEGORIES {
         for replica in &replicas {
             replica.get(&path(category));
@@ -79,7 +79,7 @@ fn a_quota_holds_when_redis_comes_back_empty() {
     }
 }
 
-/// Until each replica has heard of the others, which takes it half a second.
+/// Waits until each replica knows of the others, which takes half a second.
 fn know_each_other(replicas: &[Larder], redis: &RedisServer) {
     for upstream in ["newsapi", "guardian"] {
         let key = format!("{{larder:q:{upstream}}}:calls");
@@ -87,7 +87,8 @@ fn know_each_other(replicas: &[Larder], redis: &RedisServer) {
             let here: usize = redis.cli(&["ZCOUNT", &key, "-inf", "(0"]);
             here == replicas.len()
         });
-        // Whoever is heard after the last of them has come was told of it.
+        // A check-in returns all replicas. So after a check-in that is later than this time, a
+        // replica knows of all.
         let time: Vec<f64> = redis.cli(&["TIME"]);
         let latest = -(time[0] * 1e6 + time[1]);
         until(SOON, "all were heard again", || {
@@ -177,7 +178,7 @@ fn a_quota_spent_by_one_upstream_is_a_partial_answer_for_its_whole_ttl() {
             .all(|title| title.starts_with("guardian ")),
         "{body}"
     );
-    // To ask again sooner would bring nothing: it is spent for an hour.
+    // The quota is spent for an hour, so an earlier attempt makes no sense.
     let hit = larder.get(&path("health")).expect(200);
     assert!(hit.memory_ttl() > 60, "{hit}");
     assert_eq!(news.calls(), (1, 2));
@@ -247,7 +248,7 @@ fn a_quota_that_comes_back_in_time_is_waited_for() {
     let mut at: Vec<_> = times(&news.guardian);
     at.sort();
     for pair in at.windows(2) {
-        // They leave a second apart; the last few milliseconds are the way.
+        // They are sent a second apart. The rest is the time on the way.
         assert!(pair[1] - pair[0] >= Duration::from_millis(900), "{at:?}");
     }
 }
@@ -267,8 +268,8 @@ fn a_composite_is_renewed_when_the_quota_of_its_part_is_back() {
     news.publish();
     let wish = serde_json::json!({"tags": ["category:science"], "soft": true});
     larder.post("/cache/invalidate", &wish).expect(200);
-    // The Guardian's place is taken for two seconds: its articles stay for those, and not for an
-    // hour.
+    // The Guardian's quota is full for two seconds. The part keeps its articles for that time, not
+    // for an hour.
     until(SOON, "both have been asked again", || {
         let titles = titles(&larder.get(&path("science")).expect(200).json());
         titles.len() == 10 && titles.iter().all(|title| title.ends_with("r2"))

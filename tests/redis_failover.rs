@@ -16,7 +16,8 @@ use testkit::{SOON, until};
 
 use super::cache;
 
-/// A primary and its replica, a proxy before the primary, and a larder that knows the proxy only.
+/// A primary and its replica, a proxy in front of the primary, and a larder that knows only the
+/// proxy.
 struct Moving {
     larder: Larder,
     proxy: FaultProxy,
@@ -43,7 +44,7 @@ impl Moving {
         }
     }
 
-    /// The replica takes the place of the primary. Connections to the old primary stay open.
+    /// The replica becomes the primary. Connections to the old primary stay open.
     fn move_over(&self) {
         self.old.fail_over_to(&self.new);
         self.proxy.set_target(self.new.address());
@@ -56,7 +57,7 @@ impl Moving {
         (version, answer.json()["pending"] == true)
     }
 
-    /// Loads a category anew. Returns whether Redis has taken it.
+    /// Loads a category again. Returns whether Redis has stored it.
     fn load(&self, category: &str) -> bool {
         let (version, _) = self.invalidate(category);
         let answer = self.larder.get(&path(category)).expect(200);
@@ -83,7 +84,7 @@ fn an_address_that_moves_takes_everything_with_it() {
     }
     assert_eq!(moving.larder.stats()["bus"]["pending"], 0);
 
-    // And back, without a request until it has noticed.
+    // And back. No request is sent until larder has noticed.
     moving.new.fail_over_to(&moving.old);
     moving.proxy.set_target(moving.old.address());
     until(SOON, "nobody is left at the new one", || {
@@ -99,11 +100,11 @@ fn an_address_that_moves_takes_everything_with_it() {
 fn the_first_call_after_the_move_is_made_at_the_new_place() {
     let moving = Moving::start();
     assert!(moving.load("science"));
-    // At once, as nothing is written meanwhile.
+    // At once, because nothing is written meanwhile.
     moving.new.make_writable();
     moving.proxy.set_target(moving.new.address());
     moving.old.make_read_only();
-    // The pool's connections lead to a server that says that it is not the one to write to.
+    // The pool's connections lead to a server that answers that it is read-only.
     let (version, pending) = moving.invalidate("science");
     assert!(!pending, "{}", redis(&moving.larder));
     let answer = moving.larder.get(&path("science")).expect(200);
@@ -116,7 +117,7 @@ fn the_first_call_after_the_move_is_made_at_the_new_place() {
 fn a_primary_that_is_promoted_later_is_found() {
     let moving = Moving::start();
     assert!(moving.load("science"));
-    // The address moves first: for a while it leads to a replica, which takes no writes.
+    // The address moves first, so for a while it leads to a replica, which takes no writes.
     moving.proxy.set_target(moving.new.address());
     moving.proxy.close_all();
     until(SOON, "a replica takes no fills", || {
@@ -139,7 +140,8 @@ fn a_primary_that_is_promoted_later_is_found() {
 fn a_killed_connection_says_nothing_of_the_server() {
     let moving = Moving::start();
     assert!(moving.load("science"));
-    // A connection that is cut while it opens does say that Redis is lost, so the bus has to be back.
+    // A connection that is cut while it opens is taken for the loss of Redis. So wait until the bus
+    // is connected.
     let subscribed = || {
         until(SOON, "the bus is back", || {
             let subscribers: String = moving.old.cli(&["CLIENT", "LIST", "TYPE", "pubsub"]);
@@ -148,7 +150,7 @@ fn a_killed_connection_says_nothing_of_the_server() {
     };
     for _ in 0..5 {
         subscribed();
-        // Not those of the bus.
+        // Cuts all connections but those of the bus.
         let killed: i64 = moving
             .old
             .cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
@@ -159,7 +161,7 @@ fn a_killed_connection_says_nothing_of_the_server() {
             assert!(moving.load(category), "{}", redis(&moving.larder));
         }
         assert_eq!(redis(&moving.larder)["up"], true);
-        // Those of the bus, and then all.
+        // Cuts those of the bus, then all.
         moving.old.cli::<i64>(&["CLIENT", "KILL", "TYPE", "pubsub"]);
         assert!(moving.load("health"), "{}", redis(&moving.larder));
         subscribed();
@@ -178,8 +180,7 @@ fn ping(cache: &Cache) -> Result<String, RedisDown> {
     pool.run(|connection| redis::cmd("PING").query(connection))
 }
 
-/// A connection from before an outage is used after it: each time, since it is in use all the
-/// while.
+/// A connection from before an outage must not be used after it. Here it is in use all the time.
 #[test]
 fn nothing_from_before_an_outage_is_left_when_redis_is_found() {
     let mut server = RedisServer::start();
@@ -219,12 +220,12 @@ fn nothing_from_before_an_outage_is_left_when_redis_is_found() {
     }
 }
 
-/// The same for connections that lie in the pool.
+/// The same for connections that are idle in the pool.
 #[test]
 fn connections_that_lay_in_the_pool_during_an_outage_are_not_used() {
     let mut server = RedisServer::start();
     let cache = cache(&server);
-    // As many as the pool has.
+    // As many as the pool can hold.
     let count = RedisSettings::default().pool as usize;
     let all = std::sync::Barrier::new(count);
     thread::scope(|scope| {
@@ -266,7 +267,7 @@ fn no_request_waits_for_a_redis_that_the_bus_knows_to_be_gone() {
             "killed" => server.kill(),
             _ => proxy.cut(),
         }
-        // Nobody has asked for anything that needs Redis.
+        // No request has needed Redis.
         until(SOON, "it is known without a request", || {
             redis(&larder)["up"] == false
         });
@@ -276,7 +277,7 @@ fn no_request_waits_for_a_redis_that_the_bus_knows_to_be_gone() {
             let timing = answer.header("Server-Timing").unwrap_or_default();
             assert!(!timing.contains("redis;"), "{fault}: {answer}");
         }
-        // A call that is not made cannot wait, nor fail.
+        // A call that is not made can neither wait nor fail.
         assert_eq!(redis(&larder)["errors"], errors, "{fault}");
         match fault {
             "killed" => server.restart(),

@@ -23,7 +23,8 @@ fn sees_redis(larder: &Larder, up: bool) {
     });
 }
 
-/// Waits until what one replica loads is a hit in Redis for the other: a category for each attempt.
+/// Waits until a load of one replica is a hit in Redis for the other. Each attempt uses another
+/// category.
 fn until_shared(replicas: &[Larder], mut categories: impl Iterator<Item = &'static str>) {
     until(SOON, "the replicas share what they load", || {
         let category = categories.next().expect("a category not asked for yet");
@@ -81,7 +82,7 @@ fn a_redis_that_is_killed_and_restarted_costs_no_answer() {
         for (replica, category) in replicas.iter().zip(["science", "health"]) {
             let over = &over;
             scope.spawn(move || {
-                // At least once after the end, so that this also reads what came back.
+                // At least once after the end, so that this also reads the values that came back.
                 loop {
                     let last = over.load(Ordering::SeqCst);
                     all_of(replica, category);
@@ -107,7 +108,7 @@ fn a_redis_that_is_killed_and_restarted_costs_no_answer() {
     until_shared(&replicas, CATEGORIES.into_iter().cycle());
 }
 
-/// Ends the readers, also when the test fails before they were to end.
+/// Stops the readers, even if the test fails early.
 struct End<'a>(&'a AtomicBool);
 
 impl Drop for End<'_> {
@@ -140,7 +141,8 @@ fn a_network_that_fails_in_every_way_costs_no_answer() {
         let began = Instant::now();
         all_of(&larder, category);
         all_of(&larder, category);
-        // Whatever Redis does, an answer takes a few of its timeouts and what the source takes.
+        // Whatever Redis does, an answer takes at most a few of its timeouts plus the time of the
+        // source.
         assert!(
             began.elapsed() < Duration::from_secs(5),
             "{category}: {:?}",
@@ -150,7 +152,7 @@ fn a_network_that_fails_in_every_way_costs_no_answer() {
         proxy.restore();
         sees_redis(&larder, true);
     }
-    // It also starts beside a Redis that takes connections and says nothing.
+    // It also starts while Redis takes connections and does not answer.
     proxy.stall();
     let late = Larder::start(&options);
     all_of(&late, "technology");
@@ -184,7 +186,7 @@ fn a_full_redis_leaves_values_in_memory() {
         all_of(&larder, category);
         all_of(&larder, category);
     }
-    // What Redis did not take, memory did.
+    // Memory kept the values that Redis did not take.
     assert_eq!(news.calls(), (7, 7));
 }
 
@@ -282,7 +284,7 @@ fn a_corrupt_value_in_redis_is_a_miss() {
         all_of(&larder, "science");
         calls += 1;
         assert_eq!(news.calls(), (calls, calls), "{name}");
-        // The load put a good one in its place.
+        // The load stored a valid value in its place.
         let again = larder.get(&path("science")).expect(200);
         assert!(
             again.the("Cache-Status").starts_with("larder-redis; hit"),
@@ -290,7 +292,7 @@ fn a_corrupt_value_in_redis_is_a_miss() {
         );
     }
 
-    // A key of another type, where each command on it is an error.
+    // A key of another type: every command on it fails.
     for key in &keys {
         let _: () = redis.cli(&["DEL", key]);
         let _: () = redis.cli(&["RPUSH", key, "not", "a", "value"]);
@@ -321,7 +323,7 @@ fn redis_is_used_with_tls_and_a_user_of_its_own() {
     );
     assert_eq!(news.calls(), (1, 1));
 
-    // Whoever does not trust the authority does without Redis.
+    // A larder that does not trust the certificate authority works without Redis.
     let alone = Larder::start(&untrusting);
     all_of(&alone, "science");
     assert_eq!(alone.stats()["redis"]["up"], false);

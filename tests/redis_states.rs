@@ -13,7 +13,7 @@ fn redis(larder: &Larder) -> Value {
     larder.stats()["redis"].clone()
 }
 
-/// What `/readyz` says of Redis.
+/// The state of Redis in `/readyz`.
 fn readiness(larder: &Larder) -> (u16, Value) {
     let answer = larder.call("GET", "/readyz").send();
     (answer.status, answer.json()["redis"]["state"].clone())
@@ -62,7 +62,7 @@ impl One {
         answer.json()["pending"] == true
     }
 
-    /// Waits until Redis is up, and then takes what is loaded.
+    /// Waits until Redis is up and stores loads again.
     #[track_caller]
     fn until_it_takes_fills(&self) {
         until_state(&self.larder, "up");
@@ -78,7 +78,7 @@ impl One {
     }
 }
 
-/// A state that begins while larder runs, and is noticed without a request.
+/// A state that begins while larder runs is noticed without a request.
 fn comes_and_goes(
     state: &str,
     pending: bool,
@@ -120,7 +120,7 @@ fn a_redis_replica_without_its_primary_is_read_only() {
 
 #[test]
 fn a_full_redis_is_a_state_that_ends() {
-    // It takes invalidations all the same.
+    // A full Redis still takes invalidations.
     comes_and_goes(
         "full",
         false,
@@ -190,7 +190,7 @@ fn a_redis_that_wants_another_password_is_not_permitted() {
         assert!(log.contains("password") || log.contains("NOAUTH"), "{log}");
         assert!(!log.contains("another-secret"), "{log}");
     }
-    // Another one from now on: whoever is connected stays so.
+    // The password changes for new connections only. Open ones stay authenticated.
     let mut connection = redis::Client::open(url("secret-of-the-test"))
         .unwrap()
         .get_connection()
@@ -201,7 +201,7 @@ fn a_redis_that_wants_another_password_is_not_permitted() {
         .unwrap();
     assert_eq!(version(&right, "health"), 1);
     assert_eq!(self::redis(&right)["up"], true);
-    // Cut off, it cannot come back.
+    // Once disconnected, larder cannot connect again.
     redis::cmd("CLIENT")
         .arg(&["KILL", "TYPE", "normal"])
         .exec(&mut connection)
@@ -223,7 +223,7 @@ fn a_redis_that_is_loading_is_a_state_that_ends() {
     assert_eq!(version(&larder, "science"), 1);
     redis.finish_loading();
     until_state(&larder, "up");
-    // And while larder runs.
+    // The same while larder runs.
     redis.restore_and_go_on_loading(&snapshot);
     until_state(&larder, "loading");
     assert_eq!(version(&larder, "science"), 1);
@@ -237,7 +237,7 @@ fn a_required_redis_that_takes_no_writes_is_no_reason_to_be_ready() {
     assert_eq!(readiness(&one.larder), (200, json!("up")));
     one.redis.make_full();
     until_state(&one.larder, "full");
-    // What larder promises holds.
+    // Larder keeps its promises in this state.
     assert_eq!(readiness(&one.larder), (200, json!("full")));
     one.redis.make_room();
     until_state(&one.larder, "up");
@@ -250,7 +250,7 @@ fn a_required_redis_that_takes_no_writes_is_no_reason_to_be_ready() {
     });
 }
 
-/// What the documentation tells operators to permit.
+/// The rights that the documentation tells operators to grant.
 #[test]
 fn the_user_of_the_documentation_may_do_all_that_is_needed() {
     let text = include_str!("../docs/operations.md");
@@ -274,7 +274,7 @@ fn the_user_of_the_documentation_may_do_all_that_is_needed() {
         versions,
     };
     one.until_it_takes_fills();
-    // Something else where the record was takes the ways that are seldom gone.
+    // A foreign value in place of the record exercises the rarely used commands.
     one.redis.cli::<()>(&["SET", "{larder:bus}:state", "foo"]);
     one.redis
         .cli::<()>(&["SET", "{larder:bus}:replicas", "foo"]);
@@ -345,7 +345,7 @@ fn a_port_that_speaks_tls_and_one_that_does_not() {
 #[test]
 fn an_address_that_nobody_has_is_not_taken_for_a_wrong_port() {
     for scheme in ["redis", "rediss"] {
-        // The address of a broadcast, to which nothing can connect.
+        // A broadcast address, to which no connection can be opened.
         let url = format!("{scheme}://255.255.255.255:6379");
         let options = LarderOptions::new("").env("REDIS_URL", &url);
         let larder = Larder::start(&options);

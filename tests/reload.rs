@@ -24,10 +24,10 @@ fn a_reload_reads_the_configuration_again() {
     };
     larder.reload(&public.text(&news));
     until(SOON, "it is public", || open(&larder));
-    // What was cached is still there: nothing that makes the value has changed.
+    // The cached values are still there, because nothing that makes them has changed.
     assert_eq!(news.calls(), (1, 1));
 
-    // A wrong one changes nothing, and the log says what is wrong with it.
+    // An invalid file changes nothing, and the log names its errors.
     let wrong = config.text(&news).replace("soft_timeout", "soft_timeuot");
     larder.reload(&wrong);
     until(SOON, "the error is logged", || {
@@ -35,7 +35,7 @@ fn a_reload_reads_the_configuration_again() {
     });
     assert!(open(&larder));
 
-    // What cannot change while it runs is named, and the rest is taken.
+    // Settings that cannot change at run time are named in the log. The others are applied.
     let other = NewsConfig {
         max_staleness: "2s",
         ..config
@@ -64,9 +64,9 @@ fn a_configuration_that_is_gone_changes_nothing() {
             let log = larder.log();
             log.contains("nothing is changed") && log.contains("cannot be read")
         });
-        // The built-in one has it for keys only.
+        // The built-in configuration, which needs a key, has not replaced the file.
         larder.call("GET", PATH).send().expect(200);
-        // Once there is one again it is taken.
+        // A new file is applied again.
         let private = NewsConfig {
             public: false,
             ..config.clone()
@@ -110,7 +110,7 @@ fn the_log_names_what_a_new_configuration_adds_changes_and_removes() {
     let shipped = include_str!("../config.toml");
     let larder = Larder::start(&LarderOptions::new(shipped));
     larder.get("/users/1").expect(200);
-    // A snippet of the documents in place of the whole file.
+    // A snippet from the documentation instead of the whole file.
     let snippet = "[resource.users]\npath = \"/users\"\nsource = { sql = \"user_by_id\" }\nparams.id = { type = \"integer\" }\n\
                    ttl = { memory = \"10s\", redis = \"1m\" }\n[resource.mine]\npath = \"/mine\"\n\
                    source = { news = [\"guardian\"] }\nttl = { memory = \"10s\", redis = \"1m\" }\n";
@@ -144,7 +144,7 @@ fn a_new_http_upstream_is_taken_over_and_a_new_news_upstream_takes_a_restart() {
             .log()
             .contains("upstream newsapi is new, which requires a restart")
     });
-    // Itself, so that the upstream answers.
+    // The upstream is this larder itself, so that it answers.
     let here = format!(
         "[resource.health]\npath = \"/health\"\nsource = {{ http = \"http://{}/healthz\", upstream = \"new\" }}\n\
          ttl = {{ memory = \"1m\", redis = \"1m\" }}\n[upstream.new]\nquota = [\"1/1d\"]\n",

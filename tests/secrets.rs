@@ -29,7 +29,7 @@ fn no_upstream_key_is_logged_stored_or_answered() {
     let (_, api_key) = larder.create_key(&json!({"name": "reader"}));
     let api_secret = api_key.rsplit('_').next().unwrap();
 
-    // Upstreams that say back the key that they were sent, and that send larder to another host.
+    // Upstreams that repeat the key that they were sent, and that redirect larder to another host.
     let to = |host: SocketAddr| {
         let there = format!("http://{host}/elsewhere");
         Behaviour::always(Response::text(302, "").with("Location", &there))
@@ -79,7 +79,7 @@ fn no_upstream_key_is_logged_stored_or_answered() {
         }
         stored.extend(redis.everything());
     }
-    // Each upstream was asked, with its own key and never with the other one's.
+    // Each upstream got its own key and never the other one's.
     let (asked_newsapi, asked_guardian) = (news.newsapi.requests(), news.guardian.requests());
     assert!(
         asked_newsapi
@@ -149,7 +149,7 @@ fn no_password_of_a_database_is_logged() {
     larder.stop();
     hidden(&larder.log());
 
-    // It refuses to start without its database, and says so without the password.
+    // It does not start without its database, and its log names no password.
     let mut refuses = Larder::spawn(&good);
     assert_eq!(refuses.ended().code(), Some(1), "{}", refuses.log());
     hidden(&refuses.log());
@@ -195,7 +195,7 @@ fn a_wrong_configuration_is_named_without_what_is_secret_in_it() {
             .env("DATABASE_URL", &format!("mysql://u:{secret}@host/db")),
         "DATABASE_URL",
     );
-    // Too short to be one.
+    // Too short for a key.
     check(
         valid.env("LARDER_ADMIN_KEY", &secret[..10]),
         "LARDER_ADMIN_KEY",
@@ -215,7 +215,7 @@ fn no_value_from_the_environment_is_shown() {
     const HEADER: &str = "a-header-secret-0123";
     const IN_URL: &str = "a-url-secret-4567";
     let redis = RedisServer::start();
-    // It says back whatever it is sent, in every way in which an upstream can fail.
+    // It repeats whatever it is sent, in each of its failures.
     let origin = testkit::upstream::FakeUpstream::start(Behaviour::answer(|request| {
         let said = format!(
             "{} {} {:?}",
@@ -322,7 +322,7 @@ fn a_password_of_any_characters_reaches_redis_as_it_is() {
             "[redis]\nurl = \"redis://app:${{PASSWORD}}@{}\"\nrequired = true\n",
             redis.address()
         );
-        // As a file that ends in a line end leaves it in a variable.
+        // A variable that was read from a file ends in a line end.
         let options = LarderOptions::new(&config).env("PASSWORD", &format!("{password}\n"));
         let larder = Larder::start(&options);
         let up = larder.stats()["redis"]["up"].clone();

@@ -24,8 +24,8 @@ fn on(redis: &RedisServer) -> LarderOptions {
     LarderOptions::new(SHIPPED).env("REDIS_URL", &redis.url())
 }
 
-/// Starts a larder with each of `options` and has each name user 1 after its place. Returns what
-/// they then read: whether it is from Redis, and the name.
+/// Starts a larder with each of `options`, and has each of them give user 1 a name of its own.
+/// Returns what each then reads: whether it came from Redis, and the name.
 #[track_caller]
 fn named(options: &[LarderOptions]) -> Vec<(bool, String)> {
     let larders: Vec<Larder> = options.iter().map(Larder::start).collect();
@@ -51,7 +51,7 @@ fn two_databases_share_no_rows() {
     let redis = RedisServer::start();
     let apart = [(false, "of 0".to_owned()), (false, "of 1".to_owned())];
     assert_eq!(named(&[on(&redis), on(&redis)]), apart);
-    // Employees are wholes of two parts.
+    // An employee is a composite of two parts.
     let larders = Larder::start_many(2, &on(&redis));
     for (larder, status) in larders.iter().zip(["in", "out"]) {
         larder
@@ -99,7 +99,7 @@ fn a_copy_gets_an_identity_of_its_own_when_that_is_removed() {
             std::fs::copy(from, to).unwrap();
         }
     }
-    // As a dump does, the copy brings its identity along: to Redis it is the original.
+    // Like a dump, the copy has the identity of the original, so both share entries in Redis.
     let shared = [(false, "of 0".to_owned()), (true, "of 0".to_owned())];
     assert_eq!(named(&[options(0), options(1)]), shared);
     let copy = rusqlite::Connection::open(folders[1].path().join("larder.db")).unwrap();

@@ -60,7 +60,7 @@ fn a_crowd_at_a_stale_entry_renews_it_once() {
     replicas[0].get(path).expect(200);
     news.newsapi.hold();
     news.guardian.hold();
-    // From Redis, or already stale: in either case without a wait for the upstreams.
+    // From Redis, or already stale: in either case without waiting for the upstreams.
     replicas[1].get(path).expect(200);
     for replica in &replicas {
         until(SOON, "it is stale", || {
@@ -80,7 +80,7 @@ fn a_crowd_at_a_stale_entry_renews_it_once() {
                 .unwrap()
         })
         .collect();
-    // All of them are answered while the upstreams say nothing.
+    // All of them are answered, though the upstreams do not answer.
     for pending in waiting {
         assert_eq!(pending.finish().unwrap().expect(200).json()["cached"], true);
     }

@@ -15,7 +15,7 @@ fn of(counted: &Value) -> (u64, u64) {
 
 #[test]
 fn a_part_that_is_loaded_each_time_is_counted() {
-    // What may not be kept is loaded for each request.
+    // A value that may not be stored is loaded for each request.
     let answer = Response::json(200, &json!({"now": 1})).with("Cache-Control", "no-store");
     let origin = FakeUpstream::start(Behaviour::always(answer));
     let config = format!(
@@ -46,7 +46,7 @@ source = {{ parts = [\"name\", \"now\"] }}
     assert_eq!(origin.calls(), 3);
     assert_eq!(resources["name"]["source"]["loads"], 1, "{stats}");
     assert_eq!(of(&resources["name"]), (2, 1), "{stats}");
-    // Requests are counted once, whatever they were made of.
+    // A request counts once, however many parts its answer has.
     assert_eq!(of(&stats), (0, 3), "{stats}");
     assert_eq!(of(&resources["employee"]), (0, 3), "{stats}");
     assert_eq!(stats["source"]["loads"], 3, "{stats}");

@@ -62,7 +62,7 @@ fn a_tag_is_read_as_the_path_of_a_request_is() {
         ("/city/a%3Ab", "city:a:b", 1),
         ("/user/7", "user:007", 1),
         ("/user/7", "user:7", 1),
-        // Two resources have it, each in its own spelling.
+        // Two resources have this tag, each in its own spelling.
         ("/user/7", "city:007", 2),
         ("/city/007", "city:007", 2),
         ("/category/science", "category:science", 1),
@@ -97,7 +97,7 @@ fn a_tag_is_read_as_the_path_of_a_request_is() {
         let matched = json!([{"tag": tag, "templates": 0}]);
         assert_eq!(answer.json()["matched"], matched, "{tag}");
     }
-    // Letters that look alike are two: nothing is normalised.
+    // Letters that only look alike are different: nothing is normalised.
     let path = "/city/S%C3%A3o%20Paulo";
     larder.get(path).expect(200);
     larder
@@ -126,7 +126,8 @@ fn a_uuid_in_capitals_is_the_same_tag_and_a_watch_has_templates_too() {
             .expect(200);
         answer.json()["matched"][0]["templates"].as_u64()
     };
-    // No request may spell it so, by its pattern; the value is one that a request may have.
+    // The parameter's pattern allows no request with this spelling. The value itself can be
+    // requested.
     assert_eq!(
         matched("thing:6BA7B810-9DAD-11D1-80B4-00C04FD430C8"),
         Some(1)

@@ -15,8 +15,7 @@ use testkit::{SOON, until};
 
 const PATH: &str = "/articles?category=technology";
 
-/// Every way in which an upstream can fail that both of them share, each with whether it takes
-/// time.
+/// Every failure that both upstreams can have, and whether it takes time.
 fn failures() -> Vec<(&'static str, Behaviour, bool)> {
     let always = Behaviour::always;
     let whole = || Response::text(200, &" ".repeat(2000));
@@ -165,7 +164,7 @@ fn a_failing_upstream_leaves_the_other_ones_articles() {
 fn an_unreachable_upstream_leaves_the_other_ones_articles() {
     let (redis, mut news) = (RedisServer::start(), News::start());
     let options = quick().options(&news, &redis);
-    // Nobody listens at its old address any more.
+    // Nothing listens at its old address any more.
     news.guardian = FakeUpstream::start(Behaviour::Close);
     let body = Larder::start(&options).get(PATH).expect(200).json();
     assert_eq!(body["partial"], true);
@@ -184,7 +183,7 @@ fn a_partial_answer_is_whole_soon_and_costs_the_other_no_call() {
         .behave(Behaviour::always(guardian_error(500, "Oh.")));
     let larder = config.start(&news, &redis);
     assert_eq!(larder.get(PATH).expect(200).json()["partial"], true);
-    // A tenth of its time, which the header says too.
+    // A tenth of its TTL, and the header says so.
     let hit = larder.get(PATH).expect(200);
     assert!(hit.memory_ttl() <= 10, "{hit}");
     news.mend();
@@ -208,7 +207,7 @@ fn two_failing_upstreams_cold_are_a_problem_document() {
             "{name}: {:?}",
             began.elapsed()
         );
-        // A source that is too slow, or that names its quota, may be told apart.
+        // A slow source and a spent quota may have a status of their own.
         let expected: &[u16] = match slow {
             true => &[502, 504],
             false if name.starts_with("429") => &[502, 503],
@@ -219,7 +218,7 @@ fn two_failing_upstreams_cold_are_a_problem_document() {
         for secret in [NEWSAPI_KEY, GUARDIAN_KEY, "panicked", "src/"] {
             assert!(!answer.mentions(secret), "{name}: {answer}");
         }
-        // It is no lasting harm.
+        // The failure does no lasting harm.
         news.mend();
         if !name.starts_with("429") {
             until(SOON, "it is served again", || {
@@ -282,7 +281,7 @@ fn two_failing_upstreams_cold_with_an_archive_are_the_archive() {
     let larder = Larder::start(&on(&redis));
     let loaded = titles(&larder.get(PATH).expect(200).json());
 
-    // One with the same database and an empty cache.
+    // A larder with the same database and an empty cache.
     let cold = Larder::start(&on(&other_redis));
     news.behave(&Behaviour::always(Response::text(500, "")));
     let mut body = json!(null);
@@ -297,13 +296,13 @@ fn two_failing_upstreams_cold_with_an_archive_are_the_archive() {
     });
     assert_eq!(body["archived"], true, "{body}");
     assert_eq!(titles(&body), loaded);
-    // A view of the archive is a view.
+    // Views work on the archive, too.
     let one = cold
         .get(&format!("{PATH}&source=guardian&limit=1"))
         .expect(200)
         .json();
     assert_eq!(titles(&one), ["guardian technology 0 r1"]);
-    // Nothing was ever loaded for this one.
+    // This one was never loaded.
     cold.get("/articles?category=sports").problem(502);
 
     news.mend();

@@ -9,10 +9,10 @@ use super::processes::{busy, memory, on_core};
 use super::servers::{CLIENT_CORE, Server};
 use super::support::quantile;
 
-/// What one server is asked for, and how.
+/// The load on one server, and how it is made.
 pub struct Load {
     pub name: String,
-    /// It runs as long as it may be asked.
+    /// The server. It runs at least as long as this exists.
     pub server: Rc<Server>,
     pub path: String,
     pub headers: Vec<(String, String)>,
@@ -21,15 +21,15 @@ pub struct Load {
     /// A response header and its prefix that prove where the answer came from.
     pub says: Option<(&'static str, &'static str)>,
     pub connections: usize,
-    /// More than one: the numbers of so many follow the URL in turn.
+    /// If more than one: the numbers below this follow the URL in turn.
     pub keys: usize,
-    /// Not in turn: any of them.
+    /// Any of them, not in turn.
     pub without_order: bool,
-    /// Where `wrk` runs; `None`: anywhere.
+    /// The core of `wrk`. `None`: any.
     pub core: Option<usize>,
 }
 
-/// What one run showed.
+/// The result of one run.
 pub struct Round {
     per_second: f64,
     p50: f64,
@@ -40,7 +40,7 @@ pub struct Round {
     memory: u64,
 }
 
-/// What several runs showed: the median of each figure.
+/// The result of several runs: the median of each figure.
 pub struct Measured {
     pub name: String,
     pub per_second: f64,
@@ -49,7 +49,7 @@ pub struct Measured {
     pub p50: f64,
     pub p99: f64,
     pub core_time: f64,
-    /// Which share of one core the server used.
+    /// The server's share of one core.
     pub busy: f64,
     pub memory: u64,
     rounds: Vec<Round>,
@@ -72,7 +72,7 @@ impl Load {
         }
     }
 
-    /// Of a larder: its answers come from memory.
+    /// A larder that answers from memory.
     pub fn memory_hit(self) -> Load {
         Load {
             says: Some(("cache-status", "larder-memory; hit")),
@@ -190,7 +190,7 @@ impl Measured {
         self.ratio(other, |round| round.per_second)
     }
 
-    /// How many times as many requests in the same time on a core.
+    /// The same ratio for equal time on a core.
     pub fn to_by_core_time(&self, other: &Measured) -> f64 {
         self.ratio(other, |round| 1.0 / round.core_time)
     }

@@ -1,5 +1,4 @@
-//! Compares larder with what people use now, on one machine in one run: `scripts/compare`, some
-//! minutes.
+//! Compares larder with other servers on one machine in one run: `scripts/compare`, some minutes.
 //!
 //! All serve the same JSON body of 4 KiB over loopback. The server has one core and `wrk` another.
 //! Rounds are short and interleaved, so that disturbances of the machine meet all servers alike.
@@ -45,14 +44,14 @@ use testkit::redis::RedisServer;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The body that everybody serves, in bytes.
+/// The size of the body that every server sends, in bytes.
 const BODY: usize = 4096;
 const CONNECTIONS: usize = 64;
 /// The keys of the figures that are not of one key.
 const KEYS: usize = 1000;
 /// How many processes of each server take turns.
 const PROCESSES: usize = 3;
-/// What each of them does of everything before its rounds are counted.
+/// How long each runs each load before its rounds are counted.
 const WARM_UP: Duration = Duration::from_secs(2);
 
 /// How long and how often.
@@ -83,7 +82,7 @@ impl Plan {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // It starts itself as the servers that nobody has installed.
+    // It starts itself as the servers that are part of it.
     if let [role, rest @ ..] = arguments.as_slice()
         && plain::run(role, rest)
     {
@@ -192,7 +191,7 @@ fn misses(larder: &Server, report: &mut Report) {
     report.misses(own);
 }
 
-/// Servers, Redis and `wrk` on all cores together, as they are where nobody pins anything.
+/// Servers, Redis and `wrk` on all cores together, as if nothing were pinned.
 fn both_cores(stage: &Stage, plan: &Plan, report: &mut Report) {
     let shared = || {
         let larder = stage.larder("shared", 0, None);

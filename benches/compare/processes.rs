@@ -1,4 +1,4 @@
-//! Processes of this run, and what `/proc` says of them.
+//! Processes of this run, and their figures from `/proc`.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::client::Call;
 
-/// A process that is ended with this guard, with its children.
+/// A process that ends with this guard, together with its children.
 pub struct Process(Child);
 
 impl Process {
@@ -84,7 +84,7 @@ pub fn until_it_listens(what: &str, at: SocketAddr) {
     }
 }
 
-/// Waits until larder says that it is ready.
+/// Waits until larder is ready.
 pub fn until_ready(at: SocketAddr) {
     let began = Instant::now();
     loop {
@@ -99,7 +99,7 @@ pub fn until_ready(at: SocketAddr) {
     }
 }
 
-/// A process and all that come from it.
+/// A process and its descendants.
 pub fn family(of: u32) -> Vec<u32> {
     let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
         .unwrap()
@@ -123,7 +123,7 @@ fn stat(id: u32) -> Option<Vec<String>> {
     Some(rest.split_whitespace().map(str::to_owned).collect())
 }
 
-/// The time that a family has had on any core so far.
+/// The CPU time of a process and its descendants so far.
 pub fn busy(of: u32) -> Duration {
     let ticks = family(of).into_iter().filter_map(|id| {
         let stat = stat(id)?;
@@ -133,8 +133,8 @@ pub fn busy(of: u32) -> Duration {
     Duration::from_millis(ticks.sum::<u64>() * 10)
 }
 
-/// Memory of a family in bytes: all that the first has in it, and what the others have for
-/// themselves.
+/// The memory of a process and its descendants in bytes: all of the first, and the unshared memory
+/// of the others.
 pub fn memory(of: u32) -> u64 {
     let sizes = family(of).into_iter().filter_map(|id| {
         let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;

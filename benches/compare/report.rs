@@ -1,4 +1,4 @@
-//! The report: tables in Markdown, and the machine that they are of.
+//! The report: tables in Markdown, and the machine that they were measured on.
 
 use std::cell::RefCell;
 use std::fmt::Write;
@@ -13,20 +13,20 @@ use super::{BODY, CONNECTIONS, KEYS, PROCESSES, Plan};
 const BEGIN: &str = "<!-- scripts/compare writes from here -->";
 const END: &str = "<!-- to here -->";
 
-/// A report in the making.
+/// A report that is being written.
 pub struct Report {
     began: Instant,
     load_before: String,
-    /// What was built, as git knows it.
+    /// The commit that was built.
     version: String,
     plan: String,
     tables: String,
     goals: Vec<Goal>,
-    /// What the same work took again and again, in seconds.
+    /// The times of the same work, measured again and again, in seconds.
     same_work: Vec<f64>,
 }
 
-/// What was to be reached, and what was.
+/// A goal and its result.
 struct Goal {
     what: &'static str,
     goal: String,
@@ -55,7 +55,7 @@ impl Report {
         }
     }
 
-    /// What the same work took this time, while nothing was measured.
+    /// The time of the same work now, while nothing else is measured.
     pub fn steadiness(&mut self, took: Duration) {
         self.same_work.push(took.as_secs_f64());
     }
@@ -327,7 +327,7 @@ impl Report {
     }
 }
 
-/// Puts the report where the document has its place.
+/// Writes the report into its place in the document.
 pub fn write(path: &str, report: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     let text = fs::read_to_string(&path).unwrap();
@@ -365,7 +365,7 @@ fn packages() -> String {
     said(&python, &["-c", ask])
 }
 
-/// What a program says of itself, wherever it says it.
+/// The version that a program prints, on either output.
 fn said(program: &str, arguments: &[&str]) -> String {
     let Ok(output) = Command::new(program).args(arguments).output() else {
         return format!("no {program}");

@@ -17,7 +17,7 @@ pub const SERVER_CORE: usize = 0;
 pub const CLIENT_CORE: usize = 1;
 const LARDER: &str = env!("CARGO_BIN_EXE_larder");
 
-/// What stands behind all servers: the origin and a Redis, and a folder for everybody's files.
+/// What all servers use: the origin, a Redis, and a folder for files.
 pub struct Stage {
     origin: Process,
     origin_at: SocketAddr,
@@ -26,16 +26,16 @@ pub struct Stage {
     folder: TempDir,
     /// How many folders of servers it has.
     homes: Cell<usize>,
-    /// What is not there to be compared, and why.
+    /// The servers that are not installed, and why.
     pub left_out: RefCell<Vec<String>>,
 }
 
-/// A server that is measured. It ends with the last who has it.
+/// A server that is measured. It ends when its last owner is dropped.
 pub struct Server {
     pub name: String,
     at: SocketAddr,
     process: Process,
-    /// What it asks for with every request.
+    /// The header of every request to it.
     authorization: (String, String),
 }
 
@@ -57,7 +57,7 @@ impl Server {
         self.authorization.clone()
     }
 
-    /// From now on it runs there only.
+    /// Pins it to this core.
     pub fn pin(&self, core: usize) {
         self.process.move_to(&core.to_string());
     }
@@ -83,7 +83,7 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         let origin_at = free_address();
         let myself = std::env::current_exe().unwrap();
-        // Both beside the client: the server's core is for the server.
+        // Both on the client's core: the server's core is for the server alone.
         let origin = Process::start(
             on_core(Some(CLIENT_CORE), myself.to_str().unwrap())
                 .args(["origin", &origin_at.to_string()]),
@@ -113,7 +113,7 @@ impl Stage {
         }
     }
 
-    /// From now on Redis and the origin run wherever there is room.
+    /// Lets Redis and the origin run on any core.
     pub fn share_all_cores(&self) {
         let all = std::thread::available_parallelism().unwrap().get() - 1;
         for process in [&self.redis, &self.origin] {
@@ -224,7 +224,7 @@ impl Stage {
         server
     }
 
-    /// The bare handler, which is asked as larder is and sends the headers of this answer.
+    /// The bare handler. It gets the same requests as larder and sends the headers of this answer.
     pub fn bare(&self, like: &Answer, authorization: (String, String)) -> Rc<Server> {
         let at = free_address();
         let made_anyway = ["content-length", "date"];

@@ -1,4 +1,4 @@
-//! What the steps of a memory hit and their neighbours cost: in time, and in instructions.
+//! The cost of the steps of a memory hit and of related steps, in time and in instructions.
 //!
 //! `cargo bench --bench micro` times them. `scripts/instructions` counts the instructions of each
 //! under callgrind, which do not wobble as times do, and fails where a hot one takes 5 % more than

@@ -47,7 +47,7 @@ tags = ["item:{id}"]
 /// One step.
 pub struct Step {
     pub name: &'static str,
-    /// Whether every memory hit takes it, so that no rise of it is borne.
+    /// Whether every memory hit takes it. Then it must not become slower.
     pub hot: bool,
 }
 
@@ -170,7 +170,7 @@ impl Stage {
         self.get(&text);
     }
 
-    /// So many of the step with this name, ready to run: what else they need is made before.
+    /// This many runs of the step with this name. Everything else that they need is made before.
     pub fn prepare(&self, step: &str, times: usize) -> Run {
         match step {
             "answer_200" => self.answers(times, 200),
@@ -190,7 +190,7 @@ impl Stage {
             }
             "limiter" => {
                 let limiter = Limiter::new("600/1m".parse().unwrap());
-                // The clock is not what is measured.
+                // The clock is not measured.
                 let (began, each) = (Instant::now(), Duration::from_millis(101));
                 Box::new(move || {
                     for at in 0..u32::try_from(times).unwrap() {
@@ -343,7 +343,7 @@ fn request(key: Key, tags: usize, value: impl FnOnce() -> Value + Send + 'static
     support::request(key, Arc::new(policy()), tags, value)
 }
 
-/// What it depends on: four tags and a key.
+/// Its dependencies: four tags and a key.
 fn names() -> Arc<[InvalidationTarget]> {
     let tags = (0..4).map(|tag| InvalidationTarget::tag(&format!("item:{tag}")));
     tags.chain([InvalidationTarget::key("item?id=1")]).collect()

@@ -1,4 +1,4 @@
-//! What the benches share: replicas, requests, and how a figure is printed.
+//! Shared parts of the benches: replicas, requests, and how a figure is printed.
 
 // Each bench uses some of it.
 #![allow(dead_code)]
@@ -184,7 +184,7 @@ pub fn rustc() -> String {
     })
 }
 
-/// The machine and the programs that the figures are of.
+/// The machine and the programs of the figures.
 pub fn machine(redis: &RedisServer) -> String {
     format!(
         "{} cores ({}), Redis {} on the same machine over loopback, {}, larder {}",

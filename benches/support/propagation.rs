@@ -103,7 +103,7 @@ impl Thing {
     }
 }
 
-/// What a replica was told, and when.
+/// An invalidation that a replica heard, and when.
 pub struct Told(Receiver<(Instant, InvalidationTarget)>);
 
 pub fn listen(cache: &Cache) -> Told {

@@ -17,7 +17,7 @@ use super::problem::Problem;
 
 /// A reader that waits for a value.
 pub(crate) struct Reader {
-    /// By whom loads take turns when they have to wait.
+    /// The caller, by which waiting loads take turns.
     pub(crate) caller: Caller,
     /// Whether its client is still there.
     pub(crate) presence: Option<Presence>,

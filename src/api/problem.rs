@@ -55,7 +55,7 @@ pub(crate) enum Problem {
     Undecidable,
     /// 502, 503 or 504: the value could not be loaded.
     Load(LoadError),
-    /// 503: the database did not answer.
+    /// 503: the database did not answer, or cannot be used.
     Database,
     /// 500: a bug of larder's. The log says where.
     Bug,
@@ -209,7 +209,7 @@ impl Problem {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "database-down",
                 "Database unavailable",
-                "The database did not answer, so the request may not have been carried out; ask again in a moment.".to_owned(),
+                "The database cannot be used now. The request may not have been carried out; ask again in a moment.".to_owned(),
             ),
             Problem::Bug => (
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -321,7 +321,7 @@ impl From<WriteError> for Problem {
 
 impl From<DatabaseError> for Problem {
     fn from(error: DatabaseError) -> Problem {
-        log::warn!("the database did not answer: {error}");
+        log::warn!("the database cannot be used: {error}");
         Problem::Database
     }
 }

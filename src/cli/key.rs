@@ -138,7 +138,7 @@ fn list(database: &Database, out: &mut dyn Write, err: &mut dyn Write) -> Outcom
             if place.is_none() {
                 writeln!(
                     err,
-                    "there are no keys; make one with: larder key create --name NAME"
+                    "there are no keys; create one with: larder key create --name NAME"
                 )?;
             }
             return Ok(Ok(()));

@@ -51,7 +51,7 @@ enum Command {
     /// Say whether larder would start with a configuration and its database, and print its
     /// resources
     Check(ConfigArgument),
-    /// Make, list and revoke API keys
+    /// Create, list and revoke API keys
     Key {
         #[command(subcommand)]
         command: key::KeyCommand,

@@ -213,7 +213,7 @@ fn print_first_key(database: &Database, config: &Config) -> Result<(), String> {
     ));
     let Err(why) = printed else { return Ok(()) };
     let kept = match database.keys().take_back_first_admin(&created.id) {
-        Ok(()) => "it is revoked, and the next start makes another".to_owned(),
+        Ok(()) => "it is revoked, and the next start creates another".to_owned(),
         Err(error) => format!(
             "it cannot be revoked either ({error}): larder key revoke {}",
             created.id

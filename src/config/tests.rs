@@ -34,7 +34,7 @@ fn the_shipped_file_is_the_built_in_default() {
         format!("{shipped:?}"),
         format!("{:?}", parse(BUILT_IN).unwrap())
     );
-    // Every key that it shows has the value that leaving the key out gives.
+    // Every key in the shipped file has the default value.
     let empty = parse("").unwrap();
     assert!(empty.resources.is_empty());
     let resources = shipped.resources.clone();
@@ -527,7 +527,7 @@ fn the_file_is_looked_for_in_order() {
             "{error}"
         );
     }
-    // Nor is one in the working directory that is there and cannot be read.
+    // A file in the working directory that cannot be read is an error, too.
     std::fs::remove_file(directory.path().join("config.toml")).unwrap();
     std::fs::create_dir(directory.path().join("config.toml")).unwrap();
     assert_eq!(load(None, None).unwrap_err().errors[0].place, Place::File);

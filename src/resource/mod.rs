@@ -278,7 +278,8 @@ impl Resource {
         }
     }
 
-    /// What invalidates the value for these arguments: its own entry and those of its parts.
+    /// The targets that invalidate the value for these arguments: its own entry and those of its
+    /// parts.
     ///
     /// # Errors
     /// As [`Resource::key`].

@@ -38,7 +38,7 @@ pub struct NewsSource {
 #[derive(Clone)]
 pub struct News {
     sources: Vec<NewsSource>,
-    /// Of one resource: each source's identity, and the counters of its look-ups.
+    /// For one resource: each source's identity, and the counters of its lookups.
     own: Vec<(String, Arc<Tally>)>,
     archivist: Archivist,
     database: Database,

@@ -13,7 +13,7 @@ use larder_cache::Policy;
 
 use super::tag::TagTemplate;
 
-/// One resource: what it is called, where it is served, and where it comes from.
+/// One resource: its name, its path and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceSettings {
     /// Its name, in keys, metrics and logs: letters, digits, `_` and `-`.

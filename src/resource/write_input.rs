@@ -30,7 +30,7 @@ pub(super) struct InputReader {
     types: StatementTypes,
 }
 
-/// What is declared of a field of the body.
+/// The declaration of a field of the body.
 struct Field {
     settings: FieldSettings,
     pattern: Option<Regex>,
@@ -38,9 +38,9 @@ struct Field {
 
 /// The values of one write.
 pub struct WriteInput {
-    /// Of the path and the query, by name.
+    /// The parameters of the path and the query, by name.
     values: Vec<(String, ParamValue)>,
-    /// Of the statement's parameters, in its order.
+    /// The statement's parameters, in its order.
     pub(super) parameters: Vec<database::SqlValue>,
     /// The texts of all parameters and fields as they stand in a tag, by name.
     texts: HashMap<String, String>,

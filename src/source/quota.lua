@@ -1,14 +1,15 @@
 -- Checks a replica in. If it wants to, books one call on every rate of an upstream, or on none.
 --
--- KEYS: 1. A sorted set of bookings and replicas. A booking's score is its time. A replica's score is
---          minus the time of its last check-in. They share one set, so no booking is lost without the
---          check-ins, and those show the loss.
---       2. A sorted set of replicas that may have bookings to enter. The score is the time until which
---          nobody books for their sake.
--- ARGV: the replica; its last check-in as it knows it (0: never); 'nothing', 'part' or 'last' for the
---       bookings that it enters; the name of the call to book ('': none); the earliest and the latest
---       time for it, from now. Then lists of pairs, each after its length: the rates (count, time); the
---       bookings to enter (name, time from now); the other replicas that it knows (id, check-in).
+-- KEYS: 1. A sorted set of bookings and replicas. A booking's score is its time. A replica's score
+--          is minus the time of its last check-in. They share one set, so no booking is lost
+--          without the check-ins, and those show the loss.
+--       2. A sorted set of replicas that may have bookings to enter. The score is the time until
+--          which nobody books for their sake.
+-- ARGV: the replica; its last check-in as it knows it (0: never); 'nothing', 'part' or 'last' for
+--       the bookings that it enters; the name of the call to book ('': none); the earliest and the
+--       latest time for it, from now. Then lists of pairs, each after its length: the rates (count,
+--       time); the bookings to enter (name, time from now); the other replicas that it knows (id,
+--       check-in).
 -- Returns the outcome, a wait, the time, the replicas. The outcome is one of
 --   'checked_in'  no booking was wanted
 --   'booked'      for `wait` from now
@@ -16,8 +17,8 @@
 --   'awaits'      nobody books for at most `wait`: other replicas may have bookings to enter
 --   'lost'        bookings were lost: enter all of them and call again
 --
--- All times are in microseconds, by the clock of Redis. No key has a TTL, because Redis may evict keys
--- that have one.
+-- All times are in microseconds, by the clock of Redis. No key has a TTL, because Redis may evict
+-- keys that have one.
 
 local SECOND = 1000000
 -- No booking is this far ahead. One that is was made before a wrong clock was corrected.

@@ -1,7 +1,8 @@
 //! Random faults: of the network between one replica and Redis, of a replica, and of Redis itself.
 //!
-//! Promise: one thread makes the faults of the network and another those of Redis, so that two may hold at once, and each ends
-//! what it began before it returns. What is drawn follows from the seed; what the replicas make of it does not.
+//! Promise: one thread makes the faults of the network and another those of Redis, so two can be in
+//! force at once. Each thread ends its faults before it returns. The seed fixes what is drawn, but
+//! not how the replicas react.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// One for a thread of its own.
+    /// A generator for another thread.
     pub fn split(&mut self) -> Random {
         Random(self.next())
     }
@@ -81,7 +82,7 @@ pub enum Kind {
     Evicted,
     Flushed,
     Forgetful,
-    /// Not at random: see [`moves_of_redis`].
+    /// Not drawn at random: see [`moves_of_redis`].
     Moved,
 }
 
@@ -112,7 +113,7 @@ impl Kind {
         Kind::Forgetful,
     ];
 
-    /// Whether it can keep a replica from telling Redis anything.
+    /// Whether it can keep a replica from sending anything to Redis.
     pub fn keeps_from_redis(self) -> bool {
         !matches!(
             self,
@@ -151,14 +152,15 @@ impl Kind {
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     pub kind: Kind,
-    /// The one that it was for; `None`: Redis, and so all of them.
+    /// The replica that it was made for. `None`: a fault of Redis, for all replicas.
     pub replica: Option<usize>,
     pub begin: Moment,
     pub end: Moment,
 }
 
 impl Fault {
-    /// Whether it can have mattered to what a replica did between two moments. It is felt for a while after its end.
+    /// Whether it can have affected what a replica did between two moments. It has effects for
+    /// `echo` after its end.
     pub fn touches(&self, replica: usize, begin: Moment, end: Moment, echo: Duration) -> bool {
         self.replica.is_none_or(|one| one == replica)
             && self.begin <= end
@@ -166,7 +168,7 @@ impl Fault {
     }
 }
 
-/// When faults are made, and how long they last.
+/// The times of the faults.
 #[derive(Clone, Copy)]
 pub struct Pace {
     /// The zero of every moment.
@@ -177,7 +179,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Keeps a fault up for a random time: now and then too short to be noticed, now and then far longer than the max_staleness.
+    /// Keeps a fault up for a random time, sometimes too short to be noticed, sometimes much longer
+    /// than `max_staleness`.
     fn keep_up(&self, random: &mut Random) {
         let most = if random.one_in(3) {
             3 * self.max_staleness
@@ -205,7 +208,7 @@ impl Pace {
     }
 }
 
-/// Time passes: nothing is waited for.
+/// Lets time pass. It does not wait for a condition.
 fn wait(time: Duration) {
     std::thread::sleep(time);
 }
@@ -266,7 +269,8 @@ pub fn of_redis(
         if random.one_in(2) {
             old = redis.snapshot();
         }
-        // Longer than between faults of the network: while Redis is away invalidations are pending, and owed to nobody yet.
+        // Longer than between faults of the network: while Redis is away, invalidations are
+        // pending, and no replica owes them to its readers yet.
         wait(random.between(pace.max_staleness / 2, pace.max_staleness * 4));
         let kind = *random.pick(kinds);
         let begin = Instant::now();
@@ -309,12 +313,12 @@ pub fn of_redis(
     made
 }
 
-/// How soon after a move every replica has its loads stored in Redis again.
+/// How soon after a move loads of every replica are stored in Redis again.
 const STORED_AGAIN: Duration = Duration::from_secs(10);
 
-/// Fails over from one Redis to another and back again and again: the replica takes the place of
-/// the primary, which becomes its replica, and from then on the address leads new connections
-/// there. Those that are open stay open. Each move ends when every larder has had a load stored.
+/// Fails over from one Redis to another and back, again and again. The replica becomes the primary
+/// and the primary its replica, and the address leads new connections to the new primary. Open
+/// connections stay open. Each move ends when every larder has stored a load.
 pub fn moves_of_redis(
     mut pair: [&RedisServer; 2],
     proxies: &[FaultProxy],
@@ -324,7 +328,7 @@ pub fn moves_of_redis(
 ) -> Vec<Fault> {
     let mut made = Vec::new();
     pair[1].replicate(pair[0]);
-    // One that the readers and writers leave alone.
+    // A key that the readers and writers do not use.
     let category = CATEGORIES[CATEGORIES.len() - 1];
     let names = json!({"tags": [format!("category:{category}")]});
     while !pace.is_over() {

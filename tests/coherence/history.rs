@@ -1,8 +1,9 @@
-//! What was seen from outside: reads, writes, and the moments at which a replica had nothing left to deliver.
+//! What was observed from outside: reads, writes, and the moments at which a replica had no
+//! invalidation pending.
 //!
-//! Every moment is taken from one monotonic clock, outside the replicas: just before a request is sent and just after its answer
-//! has arrived. So a replica took a request up no earlier than `begin` and answered it no later than `end`, and whatever is wrong
-//! by these moments is wrong by any clock.
+//! Every moment is taken from one monotonic clock, outside the replicas: just before a request is
+//! sent, and just after its answer has arrived. So a replica received the request no earlier than
+//! `begin` and answered no later than `end`. What is wrong by these moments is wrong by any clock.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ pub type Version = u64;
 /// The version that a key has before anything is written.
 pub const FIRST: Version = 1;
 
-/// Where a replica says that an answer came from.
+/// The tier of an answer, as its replica states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
     Memory,
@@ -34,7 +35,7 @@ pub struct Read {
     /// `None`: the answer holds no version of this key.
     pub version: Option<Version>,
     pub tier: Tier,
-    /// The version of the write whose clock it carried in `Larder-After`.
+    /// The version of the write whose clock the request had in `Larder-After`.
     pub after: Option<Version>,
 }
 
@@ -42,7 +43,7 @@ pub struct Read {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Write {
     pub key: usize,
-    /// The one that took the invalidation.
+    /// The replica that was asked for the invalidation.
     pub replica: usize,
     pub version: Version,
     /// Before the data changed.
@@ -50,13 +51,13 @@ pub struct Write {
     pub told: Told,
 }
 
-/// What the writer was told.
+/// The answer to the invalidation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// Nothing, before the history ended.
+    /// No answer before the history ended.
     Nothing,
     InvalidationReceipt(Moment),
-    /// That it holds on this replica, and is not delivered yet.
+    /// Pending: it holds on this replica and is not delivered yet.
     Pending(Moment),
 }
 
@@ -68,7 +69,7 @@ pub struct Settled {
     pub end: Moment,
 }
 
-/// Everything that was seen, in no particular order.
+/// All observations, in no particular order.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     pub reads: Vec<Read>,
@@ -77,14 +78,15 @@ pub struct History {
 }
 
 impl History {
-    /// Takes over what another thread has seen.
+    /// Adds the observations of another thread.
     pub fn add(&mut self, other: History) {
         self.reads.extend(other.reads);
         self.writes.extend(other.writes);
         self.settled.extend(other.settled);
     }
 
-    /// From when on every replica owes this write to its readers, up to the max_staleness that they have; `None` if that is not known.
+    /// When this write was delivered. From then on every replica has `max_staleness` to serve it.
+    /// `None` if that is not known.
     pub fn delivered(&self, write: &Write) -> Option<Moment> {
         match write.told {
             Told::Nothing => None,
@@ -93,7 +95,8 @@ impl History {
         }
     }
 
-    /// What shows that a pending write was delivered: its replica was asked after it, and had nothing pending.
+    /// The observation that proves the delivery of a pending write: a later answer of its replica
+    /// that nothing is pending there.
     pub fn settling(&self, write: &Write) -> Option<&Settled> {
         let Told::Pending(at) = write.told else {
             return None;
@@ -106,7 +109,7 @@ impl History {
 }
 
 impl Write {
-    /// From when on its own replica owes it to its readers.
+    /// When its own replica answered. From then on that replica must serve it.
     pub fn held_here(&self) -> Option<Moment> {
         match self.told {
             Told::Nothing => None,

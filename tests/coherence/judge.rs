@@ -1,17 +1,22 @@
-//! The judge: which values a read may have returned, and the few operations that prove it when it returned another one.
+//! The judge: which values a read may have returned, and for an illegal read the few operations
+//! that prove it.
 //!
-//! By the promises of the coherence protocol, for a resource with `disconnected_ttl = "0s"`. A read may return any version that was ever
-//! written, unless one of these rules is against it:
+//! The rules are the promises of the coherence protocol, for a resource with `disconnected_ttl =
+//! "0s"`. A read may return any version that was ever written, unless one of these rules forbids
+//! it:
 //!
-//! - *Here, at once*: it began after a write was answered by the same replica, pending or not, and returns an older version.
-//! - *Everywhere, bounded*: it began later than `max_staleness` after a write was acknowledged, by whichever replica, and returns an
-//!   older version. A pending write counts from when it is known to be delivered.
-//! - *After*: it carried the clock of a write in `Larder-After`, and returns an older version.
-//! - *From nowhere*: it returns a version that nobody had begun to write when it ended, or none.
+//! - *Here, at once*: the read began after the same replica answered a write, pending or not, and
+//!   returns an older version.
+//! - *Everywhere, bounded*: the read began later than `max_staleness` after any replica
+//!   acknowledged a write, and returns an older version. A pending write counts from the moment at
+//!   which it is known to be delivered.
+//! - *After*: the read had the clock of a write in `Larder-After`, and returns an older version.
+//! - *From nowhere*: the read returns no version, or one whose write began after the read ended.
 //!
-//! *Everywhere, soon* has no number, so it is measured and not judged: [`staleness`]. *Never resurrected* adds no rule: a value
-//! that comes back does so within the bounds or breaks one of them. It is the name of the breach where the same replica had already
-//! answered with the newer value.
+//! *Everywhere, soon* has no number, so it is measured and not judged: [`staleness`]. *Never
+//! resurrected* adds no rule: an old value that comes back either does so within the bounds or
+//! breaks one of them. A breach has this name if the same replica had already returned the newer
+//! value.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,7 +24,7 @@ use std::time::Duration;
 
 use super::history::{FIRST, History, Moment, Read, Settled, Tier, Told, Version, Write};
 
-/// What a read broke.
+/// The rule that a read broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Breach {
     Here,
@@ -29,37 +34,37 @@ pub enum Breach {
     FromNowhere,
 }
 
-/// An illegal read and what proves it.
+/// An illegal read and its proof.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Illegal {
     pub breach: Breach,
     pub read: Read,
-    /// The write that it should have known; `None` for a value from nowhere.
+    /// The write that it should have returned. `None` for a value from nowhere.
     pub write: Option<Write>,
-    /// What shows that the write was delivered, where it was pending and the rule needs that.
+    /// The proof of delivery, if the write was pending and the rule needs its delivery.
     pub settled: Option<Settled>,
-    /// The read that had the newer value already.
+    /// An earlier read that returned the newer value.
     pub newer: Option<Read>,
-    /// From when on the write was owed, without the max_staleness.
+    /// The moment from which the write was owed, without `max_staleness`.
     pub owed: Option<Moment>,
 }
 
-/// A legal or illegal read of a value that was overwritten, and for how long that was known.
+/// A legal or illegal read of an overwritten value, and for how long the overwrite was known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stale {
     pub read: Read,
-    /// When the oldest of the writes that it did not know was owed.
+    /// When the oldest write that it did not return was owed.
     pub owed: Moment,
 }
 
 impl Stale {
-    /// From that to the beginning of the read.
+    /// From then to the begin of the read.
     pub fn by(&self) -> Duration {
         self.read.begin - self.owed
     }
 }
 
-/// When which version was owed, for one key, and on one replica or on all.
+/// Which version was owed from when on, for one key, on one replica or on all.
 #[derive(Default)]
 struct Owed(Vec<(Moment, Version)>);
 
@@ -67,7 +72,7 @@ impl Owed {
     fn new(writes: impl Iterator<Item = (Moment, Version)>) -> Owed {
         let mut all: Vec<_> = writes.collect();
         all.sort_unstable();
-        // The newest version so far: it never falls.
+        // The newest version so far never decreases.
         let mut newest = 0;
         for (_, version) in &mut all {
             newest = newest.max(*version);
@@ -83,7 +88,7 @@ impl Owed {
     }
 }
 
-/// The debts of a history, sorted so that each read is judged in logarithmic time.
+/// What replicas owe in a history, sorted so that each read is judged in logarithmic time.
 struct Debts {
     /// When the write of a version of a key began.
     begun: HashMap<(usize, Version), Moment>,
@@ -170,7 +175,7 @@ fn breach(debts: &Debts, read: &Read, max_staleness: Duration) -> Option<Breach>
     (read.after > Some(version)).then_some(Breach::After)
 }
 
-/// The fewest operations of the history from which the breach follows.
+/// The fewest operations of the history that prove the breach.
 fn prove(history: &History, read: Read, breach: Breach) -> Illegal {
     let mut proof = Illegal {
         breach,
@@ -190,7 +195,7 @@ fn prove(history: &History, read: Read, breach: Breach) -> Illegal {
         Breach::After if Some(write.version) == read.after => write.held_here(),
         _ => None,
     };
-    // The one that was owed for the longest time.
+    // The write that was owed for the longest time.
     let writes = history.writes.iter().filter(overwrites);
     let known = writes.filter_map(|write| Some((owed(write)?, write)));
     let Some((owed, write)) = known.min_by_key(|(owed, _)| *owed) else {
@@ -217,14 +222,15 @@ fn prove(history: &History, read: Read, breach: Breach) -> Illegal {
     proof
 }
 
-/// The shortest of the proofs; of equally short ones that which was over first.
+/// The shortest proof. Of equally short ones, the one whose read ended first.
 pub fn shortest(illegal: &[Illegal]) -> Option<&Illegal> {
     illegal
         .iter()
         .min_by_key(|illegal| (illegal.operations(), illegal.read.end))
 }
 
-/// Every read of a value that was overwritten by a write that had been acknowledged, or delivered, before the read began.
+/// Every read of an overwritten value that began after the overwriting write was acknowledged or
+/// delivered.
 pub fn staleness(history: &History) -> Vec<Stale> {
     let debts = Debts::of(history);
     let stale = |read: &Read| {
@@ -238,14 +244,14 @@ pub fn staleness(history: &History) -> Vec<Stale> {
 }
 
 impl Illegal {
-    /// How many operations prove it.
+    /// The number of operations that prove it.
     pub fn operations(&self) -> usize {
         1 + usize::from(self.write.is_some())
             + usize::from(self.settled.is_some())
             + usize::from(self.newer.is_some())
     }
 
-    /// When what proves it began.
+    /// When the first of these operations began.
     pub fn begin(&self) -> Moment {
         self.write.map_or(self.read.begin, |write| write.begin)
     }
@@ -274,7 +280,7 @@ impl fmt::Display for Tier {
     }
 }
 
-/// The history that proves it, a line for each moment.
+/// The proof, one line for each moment.
 impl fmt::Display for Illegal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lines: Vec<(Moment, String)> = Vec::new();
@@ -422,7 +428,7 @@ mod tests {
     #[test]
     fn here_it_holds_from_the_answer_on() {
         let writes = [write(0, 2, 10, 20)];
-        // At the very moment it may have been before the answer.
+        // At this very moment the read may have been served before the answer.
         legal(&writes, &[read(0, 20, 25, 1)], &[]);
         let proof = illegal(&writes, &[read(0, 21, 25, 1)], &[]);
         assert_eq!(proof.breach, Breach::Here);
@@ -434,12 +440,12 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_it_holds_after_the_patience() {
+    fn elsewhere_it_holds_after_max_staleness() {
         let writes = [write(0, 2, 10, 20)];
         legal(&writes, &[read(1, 21, 25, 1), read(2, 120, 500, 1)], &[]);
         let proof = illegal(&writes, &[read(1, 121, 125, 1)], &[]);
         assert_eq!((proof.breach, proof.owed), (Breach::Bounded, Some(ms(20))));
-        // However long it takes, what counts is when it began.
+        // Only the begin of the read counts, however long the read takes.
         legal(&writes, &[read(1, 119, 10_000, 1)], &[]);
     }
 
@@ -472,7 +478,7 @@ mod tests {
     #[test]
     fn a_pending_write_is_owed_everywhere_once_it_is_delivered() {
         let writes = [pending(0, 2, 10, 20)];
-        // Asked before the answer, or of another replica: that says nothing about this write.
+        // Asked before the answer, or of another replica: that proves nothing about this write.
         let says_nothing = [settled(0, 15, 30), settled(1, 40, 50)];
         legal(&writes, &[read(1, 900, 901, 1)], &says_nothing);
         let delivered = [settled(0, 300, 310), settled(0, 200, 210)];
@@ -487,12 +493,12 @@ mod tests {
 
     #[test]
     fn writes_need_not_be_answered_in_their_order() {
-        // The newer one is acknowledged first: what the older one wrote is gone by then.
+        // The newer write is acknowledged first, and replaces the value of the older one.
         let writes = [write(0, 2, 10, 50), write(1, 3, 12, 20)];
         legal(&writes, &[read(2, 100, 101, 2), read(2, 90, 95, 1)], &[]);
         let proof = illegal(&writes, &[read(2, 130, 131, 2)], &[]);
         assert_eq!(proof.write, Some(writes[1]));
-        // Both are against version 1; the one that was owed longer is shown.
+        // Both writes forbid version 1. The proof has the one that was owed longer.
         let proof = illegal(&writes, &[read(2, 200, 201, 1)], &[]);
         assert_eq!(proof.write, Some(writes[1]));
     }
@@ -617,7 +623,7 @@ mod tests {
         assert_eq!(stale.last().map(Stale::by), Some(ms(8)));
     }
 
-    /// The rules as they are written, one write at a time: slow, and too simple to be wrong.
+    /// The rules as they are written, one write at a time: slow, but obviously right.
     fn is_illegal(history: &History, read: &Read) -> bool {
         let Some(version) = read.version else {
             return true;
@@ -693,7 +699,7 @@ mod tests {
                 let slow: Vec<_> =
                     reads.iter().filter(|read| is_illegal(&history, read)).copied().collect();
                 prop_assert_eq!(found.iter().map(|bad| bad.read).collect::<Vec<_>>(), slow);
-                // What is shown as the proof proves it by itself.
+                // The proof must prove the breach by itself.
                 for bad in &found {
                     let reads: Vec<_> = bad.newer.iter().chain([&bad.read]).copied().collect();
                     let writes: Vec<_> = bad.write.into_iter().collect();

@@ -1,12 +1,15 @@
-//! The coherence checker: random reads, writes and faults over three replicas, and a judge of what the reads returned.
+//! The coherence checker: random reads, writes and faults over three replicas, and a judge of the
+//! values that the reads returned.
 //!
-//! `history` is what was seen, `judge` says what of it is illegal and shows the fewest operations that prove it, `faults` breaks
-//! things, `run` plays a round, `report` tells what came of it. The seed fixes what is drawn, not how threads and processes
-//! interleave: to see a bad history again, its round is played again and again.
+//! `history` holds what was observed. `judge` finds the illegal reads and the fewest operations
+//! that prove each. `faults` makes faults, `run` plays a round, and `report` sums the rounds up.
+//! The seed fixes what is drawn, but not how threads and processes interleave. To see a bad history
+//! again, play its round again and again.
 //!
-//! The test plays some short rounds. With `LARDER_SOAK_MINUTES`, and `LARDER_SOAK_SEED` if a seed is wanted, it goes on for so
-//! long and writes its report after each round into the file that `LARDER_SOAK_REPORT` names: that is `scripts/soak`. Where
-//! `LARDER_SOAK_LOGS` names a folder, the logs of a round with an illegal read are kept there.
+//! The test plays a few short rounds. `scripts/soak` sets `LARDER_SOAK_MINUTES`: then it goes on
+//! for that long, and writes its report after each round into the file `LARDER_SOAK_REPORT`.
+//! `LARDER_SOAK_SEED` sets the seed. If `LARDER_SOAK_LOGS` names a folder, it keeps the logs of
+//! each round with an illegal read.
 
 mod faults;
 mod history;
@@ -20,7 +23,7 @@ use faults::{Kind, Random};
 use report::Report;
 use run::Plan;
 
-/// How long a round lasts, besides its start and its end.
+/// How long a round lasts, without its start and its end.
 const SHORT: Duration = Duration::from_secs(4);
 const LONG: Duration = Duration::from_secs(20);
 
@@ -48,7 +51,8 @@ fn no_read_is_illegal_whatever_fails() {
         Some(minutes) => {
             let end = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
             let mut seeds = Random::new(seed);
-            // The first round has the seed itself: so a bad round is played again by its own.
+            // The first round has the seed itself, so a bad round can be played again by its own
+            // seed.
             let mut round = seed;
             while Instant::now() < end {
                 report.add(&run::play(&Plan::of(round, LONG)));
@@ -65,8 +69,8 @@ fn no_read_is_illegal_whatever_fails() {
     report.must_mean_something();
 }
 
-/// Redis fails over to its replica and back while everybody reads and writes: no read is illegal or
-/// without an answer, and what is loaded is stored again within seconds of each move.
+/// Redis fails over to its replica and back while clients read and write. Every read is legal and
+/// answered, and loads are stored in Redis again within seconds of each move.
 #[test]
 fn no_read_is_illegal_or_fails_while_redis_fails_over() {
     let seed = any_seed();
@@ -98,7 +102,7 @@ fn no_read_is_illegal_or_fails_while_redis_fails_over() {
     );
 }
 
-/// The rounds of the short run: every kind of fault has a round in which it can happen.
+/// The rounds of the short run. Every kind of fault has a round in which it can happen.
 fn short_plans(seed: u64) -> Vec<Plan> {
     let mut seeds = Random::new(seed);
     let mut plan = |max_staleness, network: &[Kind], redis: &[Kind]| Plan {
@@ -132,7 +136,7 @@ fn short_plans(seed: u64) -> Vec<Plan> {
     ]
 }
 
-/// Another one each time: a test suite that only ever plays one game learns one game.
+/// Another seed for each run, so that the suite does not always play the same rounds.
 fn any_seed() -> u64 {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).unwrap();

@@ -1,5 +1,5 @@
-//! What the rounds have shown, as a text for people: counts, the faults with the greatest staleness seen under each, and the
-//! shortest bad history if there is one.
+//! The result of all rounds as a text: counts, the faults with the greatest staleness that was seen
+//! under each, and the shortest bad history if there is one.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -16,7 +16,7 @@ struct Seen {
     times: u64,
     in_force: Duration,
     staleness: Duration,
-    /// The same as a share of the max_staleness of its round.
+    /// The same as a share of its round's `max_staleness`.
     share: f64,
 }
 
@@ -40,16 +40,17 @@ pub struct Report {
     writes: u64,
     pending: u64,
     longest_pending: Duration,
-    /// The longest of these from the moment at which nothing kept it from Redis any more.
+    /// The longest of these, counted from the moment at which no fault kept the write from Redis
+    /// any more.
     latest_pending: Duration,
     unacknowledged: u64,
     failed_writes: u64,
     faults: HashMap<&'static str, Seen>,
     undisturbed: Seen,
-    /// Illegal reads by what they broke.
+    /// The number of illegal reads for each rule that they broke.
     illegal: HashMap<String, u64>,
     remarks: Vec<String>,
-    /// The shortest bad history, and how many operations it has.
+    /// The number of operations of the shortest bad history, and its text.
     worst: Option<(usize, String)>,
 }
 
@@ -135,7 +136,7 @@ impl Report {
         &self.remarks
     }
 
-    /// Panics unless it has seen enough to mean something.
+    /// Panics if the rounds had too few operations to prove anything.
     pub fn must_mean_something(&self) {
         let enough = self.reads > 100 * self.rounds
             && self.writes > 5 * self.rounds
@@ -149,7 +150,8 @@ impl Report {
     }
 }
 
-/// From when on nothing kept a pending write from Redis, until it was delivered.
+/// The end of the last fault that kept a pending write from Redis, until it was `delivered`. `at`
+/// if there was none.
 fn free_from(round: &Round, write: &history::Write, at: Moment, delivered: Moment) -> Moment {
     let kept = round.faults.iter().filter(|fault| {
         fault.kind.keeps_from_redis()
@@ -160,7 +162,7 @@ fn free_from(round: &Round, write: &history::Write, at: Moment, delivered: Momen
     ends.fold(at, Moment::max)
 }
 
-/// Keeps what the replicas of a round wrote, if someone wants it.
+/// Keeps the logs of the replicas of a round, if `LARDER_SOAK_LOGS` names a folder.
 fn keep_logs(round: &Round) {
     let Some(folder) = std::env::var_os("LARDER_SOAK_LOGS") else {
         return;
@@ -172,7 +174,7 @@ fn keep_logs(round: &Round) {
     }
 }
 
-/// A bad history with what is needed to understand it and to play it again.
+/// A bad history, with all that is needed to understand it and to play it again.
 fn tell(round: &Round, illegal: &Illegal) -> String {
     let plan = &round.plan;
     let mut text = format!(

@@ -1,9 +1,10 @@
-//! One round of the checker: three replicas, each behind a proxy of its own to one Redis, and threads that read, write and break
-//! things, until its time is over and everything is mended.
+//! One round of the checker. Three replicas use one Redis, each through a proxy of its own. Threads
+//! read, write and make faults until the time is over and all faults are repaired.
 //!
-//! The keys are categories of the news, and what they hold is the number of a version. A write makes the next version at the
-//! source and then invalidates the category at a replica, until that acknowledges it. TTLs are hours: only invalidations make
-//! anything fresh, so a replica that misses one is found out.
+//! The keys are categories of the news, and a value is the number of a version. A write makes the
+//! next version at the source. Then it asks a replica to invalidate the category, until the replica
+//! acknowledges that. TTLs are hours, so only an invalidation ends an old version, and a replica
+//! that misses one serves it for long enough to be noticed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -27,7 +28,7 @@ const KEYS: usize = 6;
 const READERS: usize = 9;
 const WRITERS: usize = 3;
 
-/// What a round is.
+/// The plan of a round.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
@@ -35,29 +36,30 @@ pub struct Plan {
     pub max_staleness: &'static str,
     pub network: Vec<Kind>,
     pub redis: Vec<Kind>,
-    /// In place of faults of Redis: it fails over again and again.
+    /// Failovers of Redis, again and again, instead of its other faults.
     pub moves: bool,
 }
 
-/// What came of it.
+/// The result of a round.
 pub struct Round {
     pub plan: Plan,
     pub max_staleness: Duration,
     pub history: History,
     pub faults: Vec<Fault>,
-    /// Reads that got no answer or an error.
+    /// Reads that got an error or no answer.
     pub failed_reads: u64,
     /// Invalidations that got neither 200 nor 202 and were sent again.
     pub failed_writes: u64,
-    /// What no answer shows, and is wrong all the same.
+    /// Faults that no answer shows, such as a panic.
     pub remarks: Vec<String>,
-    /// The zero of every moment, as the clock on the wall has it: for finding a moment in a log.
+    /// The zero of all moments as wall-clock time, to find a moment in a log.
     pub began: jiff::Timestamp,
     pub logs: Vec<String>,
 }
 
 impl Plan {
-    /// The plan of a seed: every round has some of the faults, and now and then all of them or none.
+    /// The plan that follows from a seed. A round has some of the faults, sometimes all of them or
+    /// none.
     pub fn of(seed: u64, length: Duration) -> Plan {
         let mut random = Random::new(seed);
         let max_staleness = *random.pick(&["300ms", "500ms", "1s"]);
@@ -91,9 +93,10 @@ impl Plan {
 
 /// What the threads share.
 struct Stage<'a> {
-    /// Where most writes are made; `None`: anywhere. A replica that writes nothing itself shows for how long it can be wrong.
+    /// The replica that gets most writes. `None`: any. A replica without writes of its own shows
+    /// how long an old value can be served.
     home: Option<usize>,
-    /// The longest rest between two writes of one writer.
+    /// The longest pause between two writes of one writer.
     rest: Duration,
     origin: Instant,
     until: Instant,
@@ -117,7 +120,7 @@ pub fn play(plan: &Plan) -> Round {
         max_staleness: plan.max_staleness,
         redis_timeout: "100ms",
         connect_timeout: "250ms",
-        // Short now and then, so that a gap finds the log trimmed.
+        // Sometimes short, so that a replica with a gap finds the log trimmed.
         log_length: *random.pick(&[20, 10_000]),
         ..VersionsConfig::default()
     };
@@ -198,7 +201,8 @@ pub fn play(plan: &Plan) -> Round {
     }
 }
 
-/// How long the source takes: mostly a few milliseconds, now and then longer than the max_staleness, so that loads are overtaken.
+/// How long the source takes: mostly a few milliseconds, sometimes longer than `max_staleness`, so
+/// that an invalidation overtakes the load.
 fn source_time(random: Random, max_staleness: Duration) -> impl Fn() -> Duration + Send + Sync {
     let random = std::sync::Mutex::new(random);
     move || {
@@ -211,15 +215,15 @@ fn source_time(random: Random, max_staleness: Duration) -> impl Fn() -> Duration
     }
 }
 
-/// A client's connections, one to each replica, each with the time of its last use. They are made
-/// anew when they break, and when they were idle: a server closes a connection that lies idle for
-/// five seconds, and a request that meets the close is no answer that the server failed to give.
+/// A client's connections, one to each replica, each with the time of its last use. A broken or
+/// idle connection is replaced. The server closes one that is idle for five seconds, and a request
+/// on it would fail though the server did nothing wrong.
 struct Client<'a> {
     stage: &'a Stage<'a>,
     sessions: [Option<(Session, Instant)>; REPLICAS],
 }
 
-/// How long a connection may lie idle before another takes its place.
+/// How long a connection may be idle before it is replaced.
 const IDLE: Duration = Duration::from_secs(2);
 
 impl<'a> Client<'a> {
@@ -250,7 +254,7 @@ impl<'a> Client<'a> {
         self.stage.origin.elapsed()
     }
 
-    /// Reads a key once, after the clock of a write if there is one.
+    /// Reads a key once, with the clock of a write in `Larder-After` if there is one.
     fn read(&mut self, key: usize, replica: usize, after: Option<(Version, &str)>) -> Option<Read> {
         let category = CATEGORIES[key];
         let headers: Vec<_> = after
@@ -277,7 +281,8 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// Sends the invalidation of a key once. Gives the clock, or that it is pending; `None` if it was refused.
+    /// Sends the invalidation of a key once. Returns its clock, or that it is pending. `None` if it
+    /// was refused.
     fn invalidate(&mut self, key: usize, replica: usize) -> Option<Result<String, PendingHere>> {
         let names = json!({"tags": [format!("category:{}", CATEGORIES[key])]});
         let answer = self.ask(replica, |session| {
@@ -308,21 +313,21 @@ fn tier(answer: &Answer) -> Tier {
     }
 }
 
-/// A reader: any key, the first ones most often, and any replica. What is seldom read stands in Redis long after it was
-/// invalidated.
+/// A reader. It reads any key, mostly the first ones, from any replica. So the value of a rarely
+/// read key is still in Redis long after it was invalidated.
 fn read_at_random(stage: &Stage<'_>, random: &mut Random) -> History {
     let (mut history, mut client) = (History::default(), Client::new(stage));
     while Instant::now() < stage.until {
         let key = random.below(KEYS).min(random.below(KEYS));
         let replica = random.below(REPLICAS);
         history.reads.extend(client.read(key, replica, None));
-        // Now and then a breath, so that the machine is not kept busy with hits only.
+        // A short pause, so that the machine is not busy with hits only.
         thread::sleep(random.between(Duration::ZERO, Duration::from_millis(6)));
     }
     history
 }
 
-/// A writer, which also looks at once whether it can read what it wrote.
+/// A writer. It also reads its own write at once.
 fn write_at_random(stage: &Stage<'_>, random: &mut Random) -> History {
     let (mut history, mut client) = (History::default(), Client::new(stage));
     while Instant::now() < stage.until {
@@ -337,7 +342,7 @@ fn write_at_random(stage: &Stage<'_>, random: &mut Random) -> History {
             told: Told::Nothing,
         };
         let mut clock = None;
-        // Longer than the round, if need be: everything is mended at its end.
+        // Longer than the round if need be: at its end all faults are repaired.
         let give_up = stage.until + SOON;
         while write.told == Told::Nothing && Instant::now() < give_up {
             write.replica = match stage.home {
@@ -380,7 +385,7 @@ fn ask_what_is_pending(stage: &Stage<'_>, replica: usize) -> History {
     history
 }
 
-/// That nothing is pending at a replica, and, if asked for, that it trusts its bus.
+/// An answer that nothing is pending at a replica and, if `trusted`, that it trusts its bus.
 fn settled(client: &mut Client<'_>, replica: usize, trusted: bool) -> Option<Settled> {
     let begin = client.now();
     let answer = client.ask(replica, |session| session.get("/cache/stats", ADMIN_KEY));
@@ -395,7 +400,8 @@ fn settled(client: &mut Client<'_>, replica: usize, trusted: bool) -> Option<Set
     })
 }
 
-/// Everything is mended: waits until every replica says so, and then reads every key at every replica, past every max_staleness.
+/// Waits until every replica is settled after the last fault. Then reads every key at every
+/// replica, until `max_staleness` is over.
 fn converge(stage: &Stage<'_>, max_staleness: Duration) -> History {
     let (mut history, mut client) = (History::default(), Client::new(stage));
     for replica in 0..REPLICAS {
@@ -405,7 +411,7 @@ fn converge(stage: &Stage<'_>, max_staleness: Duration) -> History {
             settled.is_some()
         });
     }
-    // On connections of their own: a server closes one that lies idle, and the others may have taken their time.
+    // On new connections: the server may have closed the old ones while they were idle.
     let mut client = Client::new(stage);
     let owed = client.now() + max_staleness;
     let mut last = false;

@@ -31,11 +31,11 @@ fn an_absence_says_where_it_comes_from() {
         "{elsewhere}"
     );
     assert_eq!(upstream.calls(), 1);
-    // The sources' own word for it.
+    // The source itself says that the thing is gone.
     upstream.behave(Behaviour::always(Response::text(410, "gone")));
     let gone = replicas[0].get("/open/gone");
     assert!(gone.header("Cache-Status").is_some(), "{gone}");
-    // What failed was asked for; what was never looked up says nothing.
+    // A failed lookup did ask the source. A request without a lookup has no `Cache-Status`.
     upstream.behave(Behaviour::always(Response::text(500, "oh no")));
     let failed = replicas[0].get("/open/failed");
     failed.problem(502);
@@ -74,7 +74,7 @@ fn unknown_parameters_are_ignored_or_refused_as_the_resource_says() {
         assert_eq!(answer.json()["parameter"], name, "{answer}");
         assert!(detail.contains("size, color"), "{answer}");
     }
-    // A path that is invalidated is a request like any other.
+    // The path in an invalidation is checked like that of a request.
     let wrong = larder.post(
         "/cache/invalidate",
         &serde_json::json!({"paths": ["/closed/1?sise=1"]}),

@@ -15,7 +15,7 @@ fn larder() -> (FakeUpstream, Larder) {
     (upstream, larder)
 }
 
-/// The line of the log that has all of these texts.
+/// The log line that contains all of these texts.
 #[track_caller]
 fn line(larder: &Larder, texts: &[&str]) {
     let log = larder.log();
@@ -104,7 +104,7 @@ fn unknown_keys_are_counted_and_slowed_by_address_and_valid_ones_pass() {
         let _ = stream.write_all(guesses.as_bytes());
         seen.extend(statuses(&read_to_end(&mut stream)));
     }
-    // The rest of the 2,000 keys were not looked up: after thirty, each guess takes a permit.
+    // The rest of the 2,000 keys were not looked up: after thirty guesses, each one needs a permit.
     let count = |status| seen.iter().filter(|seen| **seen == status).count();
     assert!(count(401) >= 30 && count(401) < 60, "{seen:?}");
     assert_eq!(count(401) + count(429), seen.len());
@@ -134,7 +134,7 @@ fn unknown_keys_are_counted_and_slowed_by_address_and_valid_ones_pass() {
         let refused = read_to_end(&mut stream);
         assert!(refused.contains("retry-after: "), "{refused}");
     }
-    // Another address has its own thirty. A request without a key is not a guess.
+    // Another address has thirty guesses of its own. A request without a key is not a guess.
     let other = larder.call("GET", "/closed/1").key("guess").send();
     other.problem(401);
     for _ in 0..50 {
@@ -153,7 +153,7 @@ fn a_session_survives_a_wrong_key() {
 #[test]
 fn a_file_that_may_not_grow_is_an_error_and_not_the_end() {
     let upstream = upstream();
-    // In blocks of 512 bytes: more than a new database takes, less than its log may.
+    // In blocks of 512 bytes: enough for a new database, but not for its log.
     let options = LarderOptions::new(&config("", &upstream)).limited("ulimit -f 1600");
     let mut larder = Larder::start(&options);
     larder.get("/closed/1").expect(200);

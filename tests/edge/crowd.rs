@@ -1,4 +1,4 @@
-//! More connections than there are places.
+//! More connections than the server has places.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ use testkit::{SOON, until};
 const ASK: &[u8] = b"GET /open/1 HTTP/1.1\r\nHost: x\r\n\r\n";
 const CROWD: usize = 1_000;
 
-/// This process holds the other ends.
+/// This process has the other ends.
 fn allow_many_sockets() {
     let limit = getrlimit(Resource::Nofile);
     let current = limit.maximum;
@@ -40,15 +40,15 @@ fn open(larder: &Larder, what: &str) -> u64 {
     larder.stats()["connections"][what].as_u64().unwrap()
 }
 
-/// How long the slowest of a hundred took.
+/// The 99th percentile.
 fn p99(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times[times.len() * 99 / 100]
 }
 
-/// A thousand connections, each of which has one answer and then sends a byte of a head now and
-/// then, for as long as 300 requests of others take, each on a connection of its own. Those that
-/// are cut come again.
+/// A thousand connections. Each reads one answer and then sends a byte of a head from time to time,
+/// while others send 300 requests, each on its own connection. A connection that is closed is
+/// opened again.
 fn a_crowd_of_slow_heads(server: &str, limits: &'static str, innocent: Ipv4Addr) {
     allow_many_sockets();
     let upstream = upstream();
@@ -175,8 +175,8 @@ fn idle_connections_make_way_first_and_those_at_work_do_not() {
     let mut working: Vec<_> = (0..7).map(wait).collect();
     until(SOON, "seven loads", || upstream.calls() == 7);
     let idle = connect(GUILTY, larder.address()).unwrap();
-    // The eighth place has the idle one: who asks for the figures displaces it, and then there is
-    // none to displace.
+    // The idle connection has the eighth place. The request for the figures displaces it, and then
+    // no idle one is left.
     until(SOON, "it made way", || open(&larder, "displaced") > 0);
     drop(idle);
     working.push(wait(7));

@@ -16,7 +16,8 @@ fn larder(server: &str) -> (testkit::upstream::FakeUpstream, Larder) {
     (upstream, larder)
 }
 
-/// Sends `bytes`, and then `drop` again and again until the connection ends; gives all that came.
+/// Sends `bytes`, then `drop` again and again until the connection ends. Returns all that was
+/// received.
 fn trickle(larder: &Larder, bytes: &str, drop: &str) -> String {
     let mut stream = connect(GUILTY, larder.address()).unwrap();
     stream.write_all(bytes.as_bytes()).unwrap();
@@ -69,7 +70,7 @@ fn a_connection_on_which_nothing_comes_ends_without_a_word() {
     let (_upstream, larder) = larder(FAST);
     let mut silent = connect(GUILTY, larder.address()).unwrap();
     assert_eq!(read_to_end(&mut silent), "");
-    // Nor does one that was used, a while later.
+    // A connection that was used a while ago ends, too.
     let mut used = connect(GUILTY, larder.address()).unwrap();
     used.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         .unwrap();
@@ -98,7 +99,7 @@ fn a_body_has_its_time() {
     let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n");
     let chunked = trickle(&larder, &chunked, "1\r\n \r\n");
     assert_eq!(statuses(&chunked)[0], 408, "{chunked}");
-    // Of a whole head and no body the head is no reason to end it.
+    // A request whose head and body have arrived is served.
     let mut late = connect(GUILTY, larder.address()).unwrap();
     let body = r#"{"name":"late"}"#;
     let length = body.len();
@@ -132,7 +133,7 @@ fn a_slow_source_is_no_slow_client() {
     let (upstream, larder) = larder(FAST);
     upstream.set_latency(Duration::from_secs(1));
     let mut stream = connect(GUILTY, larder.address()).unwrap();
-    // The next request is there while the first still waits, and gets its answer.
+    // The next request arrives while the first one waits, and is answered.
     stream
         .write_all(b"GET /open/1 HTTP/1.1\r\nHost: x\r\n\r\nGET /open/1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         .unwrap();
@@ -152,6 +153,6 @@ fn half_a_request_behind_a_whole_one_has_its_time_as_well() {
     let mut first = [0; 12];
     stream.read_exact(&mut first).unwrap();
     assert_eq!(&first, b"HTTP/1.1 200");
-    // It ends, though nothing more comes.
+    // The connection ends, though the client sends nothing more.
     read_to_end(&mut stream);
 }

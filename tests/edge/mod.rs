@@ -1,4 +1,4 @@
-//! Hostile and slow clients, and what everybody else notices.
+//! Hostile and slow clients, and their effect on others.
 
 mod absence;
 mod admins;
@@ -21,8 +21,7 @@ use testkit::upstream::{Behaviour, FakeUpstream, Response};
 const GUILTY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 const INNOCENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// A connection from an address of its own, whose client keeps no more than `unread` bytes that it
-/// has not read.
+/// A connection from this address. Its client buffers at most `unread` bytes.
 fn connect_with(
     from: Ipv4Addr,
     to: SocketAddr,
@@ -32,7 +31,8 @@ fn connect_with(
     if let Some(bytes) = unread {
         socket.set_recv_buffer_size(bytes)?;
     }
-    // The kernel picks the port when it knows both ends: thousands of connections are open at once.
+    // The kernel picks the port once it knows both ends, because thousands of connections are open
+    // at once.
     socket.set_reuse_address(true)?;
     socket.bind(&SocketAddr::from((from, 0)).into())?;
     socket.connect(&to.into())?;
@@ -46,21 +46,21 @@ fn connect(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
     connect_with(from, to, None)
 }
 
-/// All that comes until the connection ends, well or badly.
+/// All bytes until the connection ends, cleanly or not.
 fn read_to_end(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     let _ = stream.read_to_end(&mut all);
     String::from_utf8_lossy(&all).into_owned()
 }
 
-/// Sends these bytes and gives all that comes back until the connection ends.
+/// Sends these bytes, and returns all bytes until the connection ends.
 pub(crate) fn exchange(larder: &Larder, bytes: &str) -> String {
     let mut stream = connect(GUILTY, larder.address()).unwrap();
     stream.write_all(bytes.as_bytes()).unwrap();
     read_to_end(&mut stream)
 }
 
-/// The statuses of the answers in what came over a connection.
+/// The statuses of the answers in these bytes.
 pub(crate) fn statuses(text: &str) -> Vec<u16> {
     let after = text.split("HTTP/1.1 ").skip(1);
     after
@@ -68,7 +68,7 @@ pub(crate) fn statuses(text: &str) -> Vec<u16> {
         .collect()
 }
 
-/// An upstream that gives `{"n":1}` for everything but `/none`, which it does not have.
+/// An upstream that returns `{"n":1}` for every path except `/none`, which is not found.
 fn upstream() -> FakeUpstream {
     FakeUpstream::start(Behaviour::answer(|request| {
         if request.path.ends_with("/none") {
@@ -79,8 +79,7 @@ fn upstream() -> FakeUpstream {
     }))
 }
 
-/// A public resource at `/open/{id}` over that upstream, and one at `/closed/{id}` that takes a
-/// key.
+/// A public resource `/open/{id}` over that upstream, and `/closed/{id}`, which needs a key.
 fn config(server: &str, upstream: &FakeUpstream) -> String {
     let resource = |name: &str, public: bool| {
         format!(

@@ -22,8 +22,8 @@ fn nothing_is_served_behind_the_last_request() {
     let last =
         |target: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let next = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
-    // Of larder's own, of memory, and one that has to be loaded, so that the next is there before
-    // its answer is.
+    // A route of larder's own, a memory hit, and a load. The load is slow, so the next request
+    // arrives before its answer.
     for target in ["/healthz", "/open/1", "/open/2"] {
         for behind in [
             next("/open/never"),
@@ -35,20 +35,20 @@ fn nothing_is_served_behind_the_last_request() {
             assert!(all.contains("connection: close"), "{target}: {all}");
         }
     }
-    // HTTP/1.0 says so by being that.
+    // A request of HTTP/1.0 closes the connection by default.
     let all = exchange(
         &larder,
         &format!("GET /open/1 HTTP/1.0\r\n\r\n{}", next("/open/never")),
     );
     assert_eq!(all.matches(" 200 OK").count(), 1, "{all}");
-    // An answer that says so is the last as well: the guess after the last that is looked at.
+    // The 429 closes the connection, so no guess after it is looked at.
     let guess = "GET /closed/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer guess\r\n\r\n";
     let guesses = statuses(&exchange(&larder, &guess.repeat(100)));
     assert_eq!(guesses.last(), Some(&429));
     assert_eq!(guesses.iter().filter(|status| **status == 429).count(), 1);
     assert_eq!(upstream.calls_to("/never"), 0);
-    // So is one whose body is refused, whether or not the body has come: behind it, and behind any
-    // other last one.
+    // So is the answer to a request whose body is refused, whether or not the body has arrived.
+    // Nothing is answered after any last answer.
     let expecting = "POST /cache/invalidate HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n{}";
     let no_body = "GET /open/1 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n";
     for (refused, status) in [(expecting, 401), (no_body, 417)] {
@@ -60,7 +60,8 @@ fn nothing_is_served_behind_the_last_request() {
         }
     }
     assert_eq!(upstream.calls_to("/never"), 0);
-    // Those before it are all served, also behind answers to HTTP/1.0 whose memory they are given.
+    // Requests before the last one are all served, even after answers to HTTP/1.0 whose buffers are
+    // used again.
     for _ in 0..20 {
         exchange(&larder, "GET /open/1 HTTP/1.0\r\n\r\n");
         let all = exchange(
@@ -108,7 +109,7 @@ fn a_header_that_may_stand_once_is_refused_twice() {
     let json = ("Content-Type", "application/json");
     post(&[json]).expect(200);
     post(&[json, ("content-type", "text/plain")]).problem(400);
-    // By the HTTP library: what frames a message.
+    // The HTTP library refuses repeated headers that frame a message.
     for twice in [
         ("Host", "y"),
         ("Content-Length", "12"),
@@ -116,12 +117,12 @@ fn a_header_that_may_stand_once_is_refused_twice() {
     ] {
         assert_eq!(post(&[json, twice]).status, 400, "{twice:?}");
     }
-    // Of an admin's own routes, too.
+    // Also on an admin's own routes.
     let stats = larder
         .call("GET", "/cache/stats")
         .header("Authorization", &admin);
     stats.header("Authorization", &admin).send().problem(400);
-    // A list may stand on several lines.
+    // A list may span several lines.
     let tag = get(&[("Authorization", &key)]).the("ETag").to_owned();
     let tags = [
         ("Authorization", &*key),
@@ -131,7 +132,7 @@ fn a_header_that_may_stand_once_is_refused_twice() {
     get(&tags).expect(304);
 }
 
-/// What comes first when a body is announced and held back: `100`, or the answer.
+/// The first answer to a request that announces its body and waits: `100`, or the final answer.
 fn expecting(larder: &Larder, request: &str, headers: &str, body: &str) -> (u16, String) {
     let mut stream = connect(GUILTY, larder.address()).unwrap();
     write!(
@@ -182,7 +183,7 @@ fn a_body_is_asked_for_only_from_who_may_send_it() {
         expecting(&larder, "POST /cache/invalidate", &none, body).0,
         401
     );
-    // Where no body is taken: to be asked again without it.
+    // Where no body is allowed: the client must ask again without it.
     for request in [
         "GET /open/1",
         "GET /cache/stats",
@@ -196,7 +197,7 @@ fn a_body_is_asked_for_only_from_who_may_send_it() {
             "{request}"
         );
     }
-    // Each is one request of its key's rate.
+    // Each counts as one request of its key's rate.
     for _ in 0..2 {
         let (first, rest) = keys(&slow, json, body.len());
         assert_eq!((first, statuses(&rest)), (100, vec![201]), "{rest}");

@@ -1,4 +1,4 @@
-//! Clients that ask for much and do not read it.
+//! Clients that request much and do not read the answers.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -26,7 +26,7 @@ fn config(server: &str, upstream: &FakeUpstream) -> String {
     )
 }
 
-/// The whole answer of a connection that is kept.
+/// The whole answer on a connection that stays open.
 fn body_of(stream: &mut TcpStream) -> Option<usize> {
     stream.write_all(ASK).ok()?;
     let (mut read, mut buffer, mut head) = (0, vec![0; 1 << 16], None);
@@ -58,7 +58,7 @@ fn a_body_that_nobody_takes_is_in_memory_once_and_its_clients_are_cut() {
             stream
         })
         .collect();
-    // One byte of each: all of them are being answered.
+    // One byte from each, so all of them are being answered.
     for stream in &mut guilty {
         stream.read_exact(&mut [0]).unwrap();
     }
@@ -95,7 +95,7 @@ fn a_client_that_reads_slowly_gets_the_whole_body() {
     slow.write_all(b"GET /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         .unwrap();
     let (mut all, mut buffer) = (0, vec![0; 4096]);
-    // As slow as the client's own small buffer makes it: many times it is full, and never for long.
+    // As slow as the client's small buffer makes it: often full, but never for long.
     loop {
         let length = slow.read(&mut buffer).unwrap();
         if length == 0 {
@@ -119,8 +119,8 @@ fn a_client_that_reads_none_of_many_small_answers_is_cut() {
         .set_write_timeout(Some(Duration::from_secs(20)))
         .unwrap();
     let many = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200);
-    // Until the server takes no more requests, since nobody takes its answers; then it ends the
-    // connection.
+    // Until the server reads no more requests, because the client reads no answers. Then the server
+    // ends the connection.
     while guilty.write_all(many.as_bytes()).is_ok() {}
     until(SOON, "it is cut", || {
         larder.stats()["connections"]["timed_out"] == 1

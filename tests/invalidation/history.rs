@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{
-    LONG_PATIENCE, MAX_STALENESS, Two, bus, invalidate, is_from_memory, never_old_after,
+    LONG_MAX_STALENESS, MAX_STALENESS, Two, bus, invalidate, is_from_memory, never_old_after,
     until_heard, until_trusted,
 };
 use testkit::larder::Larder;
@@ -23,11 +23,11 @@ fn a_redis_restored_from_an_old_snapshot_brings_nothing_back() {
     let (new, change) = two.change(&two.near, "science");
     until_heard(&two.far, &change.clock);
     assert_eq!(two.warm("science"), new);
-    // The far one hears nothing of the new history: its pool finds old values beside old names.
+    // The far one hears nothing of the new history. Its pool finds old values beside old names.
     two.proxy.cut_bus();
     two.redis.restore(&old);
     until(SOON, "trust ends", || bus(&two.far)["trusted"] == false);
-    // First the far one, before a load of the near one puts the new value there.
+    // The far one first: a load of the near one would put the new value there.
     never_old_after(
         Duration::ZERO,
         &change,
@@ -38,7 +38,7 @@ fn a_redis_restored_from_an_old_snapshot_brings_nothing_back() {
     two.proxy.restore();
     two.both_trust();
     never_old_after(Duration::ZERO, &change, &two.both(), "science", new);
-    // And the new history works.
+    // The new history works.
     let (newest, change) = two.change(&two.far, "science");
     until_heard(&two.near, &change.clock);
     assert_eq!(two.warm("science"), newest);
@@ -53,7 +53,7 @@ fn a_replica_that_heard_of_nothing_does_not_believe_a_restored_redis() {
     until(SOON, "trust ends", || bus(&two.far)["trusted"] == false);
     let (new, change) = two.change(&two.near, "science");
     assert!(!change.pending, "{change:?}");
-    // Nobody is left who knows, and Redis has the old value beside the old names.
+    // No replica knows of the change, and Redis has the old value beside the old names.
     two.near.kill();
     two.redis.restore(&old);
     never_old_after(Duration::ZERO, &change, &[&two.far], "science", new);
@@ -83,7 +83,7 @@ fn a_redis_that_comes_back_empty_makes_everything_invalid() {
             ..VersionsConfig::default()
         });
         assert_eq!(two.warm("science"), 1);
-        // Changed without a word to anyone: only the loss of the history makes replicas ask again.
+        // Changed without an invalidation: replicas load again only because the history is lost.
         let new = two.versions.publish("science");
         let clock = bus(&two.near)["clock"].clone();
         two.redis.restart();
@@ -114,7 +114,7 @@ fn a_redis_that_comes_back_empty_makes_everything_invalid() {
 #[test]
 fn a_history_whose_clock_is_behind_is_another_history() {
     let mut two = Two::start();
-    // As by a host whose clock is years ahead.
+    // As if by a host whose clock is years ahead.
     let ahead = 4_000_000_000_000_000_u64;
     let state = "{larder:bus}:state";
     two.redis
@@ -124,7 +124,7 @@ fn a_history_whose_clock_is_behind_is_another_history() {
     assert!(change.clock.parse::<u64>().unwrap() > ahead);
     until_heard(&two.far, &change.clock);
     assert_eq!(two.warm("science"), new);
-    // And now by one that is right.
+    // And now by a host whose clock is right.
     two.redis.restart();
     until(SOON, "Redis takes an invalidation", || {
         let (_, change) = two.change(&two.near, "science");
@@ -150,7 +150,8 @@ fn a_history_that_runs_backwards_is_over() {
     two.proxy.cut_bus();
     until(SOON, "trust ends", || bus(&two.far)["trusted"] == false);
     let (new, change) = two.change(&two.near, "science");
-    // Old data, and the same Redis: no connection is lost and no run id differs. Only the near one has heard of more.
+    // Old data in the same Redis: no connection is lost and the run id stays. Only the near one has
+    // heard of later invalidations.
     for (key, dump) in &parts {
         let mut restore = redis::cmd("RESTORE");
         restore.arg(key).arg(0).arg(dump).arg("REPLACE");
@@ -165,9 +166,9 @@ fn a_history_that_runs_backwards_is_over() {
 
 #[test]
 fn a_history_that_was_set_back_is_told_by_the_next_message() {
-    // Echoes are far between: the message is what tells.
+    // Pings are rare, so only the message can show it.
     let config = VersionsConfig {
-        max_staleness: LONG_PATIENCE,
+        max_staleness: LONG_MAX_STALENESS,
         ..VersionsConfig::default()
     };
     let two = Two::with(&config);
@@ -189,7 +190,7 @@ fn a_history_that_was_set_back_is_told_by_the_next_message() {
     until(SOON, "it is noticed", || {
         two.near.log().contains("got old data back")
     });
-    // It has heard of nothing but what Redis has now.
+    // It has heard only of what Redis has now.
     let third = Larder::start(&config.options(&two.versions, two.redis.address()));
     until_trusted(&third);
     assert_eq!(version(&third, "science"), new);
@@ -199,7 +200,8 @@ fn a_history_that_was_set_back_is_told_by_the_next_message() {
 fn a_read_only_copy_that_lags_vouches_for_nothing() {
     let two = Two::start();
     assert_eq!(two.warm("science"), 1);
-    // The near one goes on with what has become a copy, the far one with the Redis that has taken its place.
+    // The near one stays with the first Redis, which is a read-only copy now. The far one uses the
+    // Redis that replaced it.
     let other = RedisServer::start();
     two.redis.make_read_only();
     two.proxy.set_target(other.address());
@@ -209,7 +211,7 @@ fn a_read_only_copy_that_lags_vouches_for_nothing() {
         let bus = bus(&two.far);
         bus["trusted"] == true && bus["clock"] != clock
     });
-    // The first one may find a connection that was closed while it lay in the pool.
+    // The first invalidation may get a connection that was closed while it was idle in the pool.
     until(SOON, "Redis takes an invalidation", || {
         !two.change(&two.far, "science").1.pending
     });
@@ -222,8 +224,8 @@ fn a_read_only_copy_that_lags_vouches_for_nothing() {
 fn what_is_invalidated_reaches_the_redis_that_took_the_place_of_another() {
     let two = Two::start();
     assert_eq!(two.warm("science"), 1);
-    // Another one takes its place. The bus of the far one is with it, and its pool had connections
-    // to the first one, which goes on as if nothing had happened.
+    // Another Redis takes its place. The bus of the far one uses the new one. Its pool had
+    // connections to the first one, which still runs.
     let other = RedisServer::start();
     two.proxy.set_target(other.address());
     let clock = bus(&two.far)["clock"].clone();
@@ -248,7 +250,7 @@ fn a_redis_that_evicts_part_of_the_state_brings_nothing_back() {
     for part in ["state", "names", "log"] {
         let two = Two::start();
         assert_eq!(two.warm("science"), 1);
-        // The far one has no trust, and so depends on what Redis says.
+        // The far one does not trust its bus, so it depends on Redis.
         two.proxy.stall_to_client_only(Scope::Bus);
         until(SOON, "trust ends", || bus(&two.far)["trusted"] == false);
         let (new, change) = two.change(&two.near, "science");
@@ -258,7 +260,7 @@ fn a_redis_that_evicts_part_of_the_state_brings_nothing_back() {
             1,
             "{part}"
         );
-        // First the far one, before a load of the near one puts the new value there.
+        // The far one first: a load of the near one would put the new value there.
         never_old_after(
             Duration::ZERO,
             &change,

@@ -1,12 +1,13 @@
-//! Why it holds: a test for each way in which two-tier caches lose an invalidation.
+//! Each test is one way in which two-tier caches lose an invalidation, and shows that larder does
+//! not.
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::{
-    LONG_PATIENCE, MAX_STALENESS, Two, begin_read, bus, finish, invalidate_now, is_from_memory,
-    is_warm, never_old_after, until_calls, until_heard, until_trusted,
+    LONG_MAX_STALENESS, MAX_STALENESS, Two, begin_read, bus, finish, invalidate_now,
+    is_from_memory, is_warm, never_old_after, until_calls, until_heard, until_trusted,
 };
 use testkit::client::Pending;
 use testkit::larder::Larder;
@@ -24,10 +25,10 @@ fn a_load_from_before_fills_no_tier() {
     until_calls(&two.versions, 1);
     let (new, change) = two.change(&two.near, "science");
     upstream.pass_new();
-    // Waits for no load from before, though a replica holds the lease for one.
+    // It does not wait for the earlier load, though a replica has the lease for it.
     assert_eq!(version(&two.near, "science"), new);
     upstream.release();
-    // Its own caller began before the write.
+    // Its own reader began before the write.
     assert!([1, new].contains(&finish(before, "science")));
     until_heard(&two.far, &change.clock);
     never_old_after(Duration::ZERO, &change, &two.both(), "science", new);
@@ -61,7 +62,7 @@ fn nobody_joins_a_load_from_before() {
     until_calls(&two.versions, 1);
     let (new, _) = two.change(&two.near, "science");
     let after: Vec<Pending> = (0..3).map(|_| begin_read(&two.near, "science")).collect();
-    // The first load is still held, so this is another one.
+    // The source still holds the first load back, so this is another one.
     until_calls(&two.versions, 2);
     upstream.release();
     for read in before {
@@ -109,7 +110,7 @@ fn a_storm_of_them_is_no_storm_of_loads() {
     for (least, read) in reads {
         assert!(finish(read, "science") >= least);
     }
-    // The overtaken one and the newest, and what was asked again when they ended.
+    // The overtaken load, the newest one, and the loads that began when these ended.
     let calls = two.versions.calls();
     assert!(calls <= 5, "{calls} loads");
 }
@@ -117,15 +118,16 @@ fn a_storm_of_them_is_no_storm_of_loads() {
 #[test]
 fn a_late_copy_from_redis_is_not_kept() {
     let two = Two::with(&VersionsConfig {
-        max_staleness: LONG_PATIENCE,
+        max_staleness: LONG_MAX_STALENESS,
         redis_timeout: "20s",
         connect_timeout: "20s",
         ..VersionsConfig::default()
     });
     assert_eq!(version(&two.near, "science"), 1);
-    // With a connection at hand, so that what is held up is the answer and not the connecting.
+    // With an open connection, so that the answer is delayed and not the connecting.
     assert_eq!(version(&two.far, "health"), 1);
-    // It is in Redis. The far one asks for it, and the answer is on its way while its bus works.
+    // Redis has the value. The far one asks for it, and the answer is under way while its bus
+    // works.
     two.proxy.stall_to_client_only(Scope::Others);
     let gets = || two.redis.calls("mget") + two.redis.calls("get");
     let before = gets();
@@ -138,11 +140,13 @@ fn a_late_copy_from_redis_is_not_kept() {
     never_old_after(Duration::ZERO, &change, &two.both(), "science", new);
 }
 
-/// One replica's bus is cut, 50 invalidations pass, one of them of what it holds; then it is back.
+/// The bus of one replica is cut. Meanwhile there are 50 invalidations, one of them of a value that
+/// the replica has. Then the bus is restored.
 fn missed_while_cut_off(log_length: u32) {
     let two = Two::with(&VersionsConfig {
         log_length,
-        // On a busy machine trust may end for a moment, and then Redis answers what memory has.
+        // On a busy machine trust may end for a moment. Then Redis answers for a value that memory
+        // has.
         max_staleness: "10s",
         ..VersionsConfig::default()
     });
@@ -189,7 +193,7 @@ fn a_gap_that_the_log_no_longer_covers_drops_only_what_was_named() {
     missed_while_cut_off(10);
 }
 
-/// Waits until the message that names this has gone by unheard.
+/// Waits until the message that names this was sent and lost.
 fn until_lost(two: &Two, name: &str) {
     until(SOON, "the message is lost", || two.proxy.has_lost(name));
 }
@@ -200,7 +204,7 @@ fn a_lost_message_is_found_and_repaired() {
     assert_eq!((two.warm("science"), two.warm("health")), (1, 1));
     let repaired = || bus(&two.far)["gaps_repaired"].as_u64().unwrap();
     let before = repaired();
-    // Nothing is closed: to the replica it looks as if there had been no message.
+    // No connection is closed: the replica cannot tell this from silence.
     two.proxy.lose_messages();
     let (new, change) = two.change(&two.near, "science");
     until_lost(&two, "category:science");
@@ -215,8 +219,8 @@ fn a_lost_message_is_found_and_repaired() {
 #[test]
 fn a_lost_message_is_found_by_the_next_one() {
     let two = Two::with(&VersionsConfig {
-        // No echo shows it first.
-        max_staleness: LONG_PATIENCE,
+        // No echo shows it earlier.
+        max_staleness: LONG_MAX_STALENESS,
         ..VersionsConfig::default()
     });
     assert_eq!((two.warm("science"), two.warm("health")), (1, 1));
@@ -233,7 +237,7 @@ fn a_lost_message_is_found_by_the_next_one() {
 #[test]
 fn a_lost_message_is_found_when_the_replica_invalidates_something_itself() {
     let two = Two::with(&VersionsConfig {
-        // The echo shows the gap too: this is about the replica's own invalidation, which must not hide it.
+        // An echo would show the gap, too. Here the replica's own invalidation must not hide it.
         max_staleness: "2s",
         ..VersionsConfig::default()
     });
@@ -250,7 +254,7 @@ fn a_lost_message_is_found_when_the_replica_invalidates_something_itself() {
 }
 
 #[test]
-fn a_half_open_bus_is_not_trusted_for_longer_than_patience() {
+fn a_half_open_bus_is_not_trusted_for_longer_than_max_staleness() {
     let two = Two::start();
     assert_eq!(two.warm("science"), 1);
     two.proxy.stall_to_client_only(Scope::Bus);
@@ -272,7 +276,7 @@ fn a_half_open_bus_is_not_trusted_for_longer_than_patience() {
 #[test]
 fn an_echo_that_comes_late_is_trusted_from_when_its_ping_was_sent() {
     let two = Two::start();
-    // There and back: a good part of the max_staleness is over when an echo comes.
+    // The round trip takes a good part of `max_staleness`.
     let way = Duration::from_millis(200);
     two.proxy.delay(way);
     let slow = Instant::now();
@@ -320,7 +324,7 @@ fn a_replica_that_reaches_nothing_asks_the_source() {
 }
 
 #[test]
-fn a_replica_that_reaches_nothing_serves_memory_for_blind_ttl() {
+fn a_replica_that_reaches_nothing_serves_memory_for_disconnected_ttl() {
     let two = Two::with(&VersionsConfig {
         disconnected_ttl: Some("3s"),
         ..VersionsConfig::default()
@@ -329,11 +333,12 @@ fn a_replica_that_reaches_nothing_serves_memory_for_blind_ttl() {
     two.proxy.cut();
     let (new, change) = two.change(&two.near, "science");
     until(SOON, "trust ends", || bus(&two.far)["trusted"] == false);
-    // For this resource a blind replica may be late by so much, and no more.
-    let blind = two.far.get(&path("science"));
+    // A disconnected replica may serve this resource from memory for `disconnected_ttl`, but no
+    // longer.
+    let disconnected = two.far.get(&path("science"));
     assert!(
-        is_from_memory(&blind) || change.acknowledged.elapsed() > Duration::from_secs(3),
-        "{blind}"
+        is_from_memory(&disconnected) || change.acknowledged.elapsed() > Duration::from_secs(3),
+        "{disconnected}"
     );
     let bound = MAX_STALENESS + Duration::from_secs(3);
     never_old_after(bound, &change, &[&two.far], "science", new);
@@ -347,7 +352,7 @@ fn a_late_load_of_a_replica_that_reaches_nothing_is_not_served_for_longer() {
     });
     let bound = MAX_STALENESS + Duration::from_secs(2);
     two.proxy.cut();
-    until(SOON, "it is blind", || {
+    until(SOON, "it is disconnected", || {
         bus(&two.far)["trusted"] == false && two.far.stats()["redis"]["up"] == false
     });
     let upstream = &two.versions.upstream;
@@ -360,7 +365,7 @@ fn a_late_load_of_a_replica_that_reaches_nothing_is_not_served_for_longer() {
     until(SOON, "the bound is over", || {
         change.acknowledged.elapsed() > bound
     });
-    // What blindness is borne for counts from where this load began, which was before the change.
+    // `disconnected_ttl` counts from the begin of this load, which was before the change.
     upstream.release();
     assert!([1, new].contains(&finish(before, "science")));
     never_old_after(bound, &change, &[&two.far], "science", new);

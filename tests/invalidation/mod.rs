@@ -1,7 +1,7 @@
-//! Invalidation: what it names, how soon it holds, and that it holds whatever fails.
+//! Invalidation: its targets, how soon it holds, and that it holds whatever fails.
 //!
-//! The data says its version, TTLs are hours and nothing is stale by age, so an old version is always one that an invalidation
-//! should have ended.
+//! The data contain their version. TTLs are hours, and nothing becomes stale by age. So an old
+//! version is always one that an invalidation should have ended.
 
 mod history;
 mod holds;
@@ -23,15 +23,16 @@ use testkit::redis::RedisServer;
 use testkit::versions::{Versions, VersionsConfig, version_in};
 use testkit::{SOON, until, until_some};
 
-/// The bound of [`VersionsConfig`]'s default.
+/// The default `max_staleness` of [`VersionsConfig`].
 const MAX_STALENESS: Duration = Duration::from_secs(1);
 
-/// For a test in which trust must not end by itself, and in which no ping comes between: a quarter of it is longer than any wait.
-const LONG_PATIENCE: &str = "2m";
+/// For a test in which trust must not end, and no ping may be sent meanwhile: the interval of
+/// pings, a quarter of it, is longer than any wait.
+const LONG_MAX_STALENESS: &str = "2m";
 
 /// Replicas on one Redis, the second of them behind a proxy.
 struct Two {
-    // Ended in this order.
+    // Dropped in this order.
     near: Larder,
     far: Larder,
     proxy: FaultProxy,
@@ -52,7 +53,7 @@ impl Two {
         Two::start_with([&near, &far], proxy, redis, versions)
     }
 
-    /// The near one and the far one, trusted.
+    /// Starts the near one and the far one, and waits until both trust their buses.
     fn start_with(
         [near, far]: [&LarderOptions; 2],
         proxy: FaultProxy,
@@ -81,21 +82,22 @@ impl Two {
         }
     }
 
-    /// Both have a category in memory. Gives the version that they have.
+    /// Loads a category into the memory of both. Returns its version.
     fn warm(&self, category: &str) -> u64 {
         let [near, far] = self.both().map(|replica| warm(replica, category));
         assert_eq!(near, far);
         near
     }
 
-    /// Changes a category and has one replica invalidate it. Gives the new version and what was answered.
+    /// Changes a category, and has one replica invalidate it. Returns the new version and the
+    /// answer.
     fn change(&self, replica: &Larder, category: &str) -> (u64, Change) {
         let version = self.versions.publish(category);
         (version, invalidate(replica, &category_tag(category)))
     }
 }
 
-/// What the answer to an invalidation says.
+/// The answer to an invalidation.
 #[derive(Debug)]
 struct Change {
     clock: String,
@@ -131,7 +133,7 @@ fn invalidate(larder: &Larder, names: &Value) -> Change {
     }
 }
 
-/// Invalidates where nothing is wrong: it is not pending.
+/// Invalidates while nothing is broken: it must not be pending.
 #[track_caller]
 fn invalidate_now(larder: &Larder, names: &Value) -> Change {
     let change = invalidate(larder, names);
@@ -143,12 +145,12 @@ fn is_from_memory(answer: &Answer) -> bool {
     answer.the("Cache-Status").starts_with("larder-memory; hit")
 }
 
-/// Whether the next read is answered from memory.
+/// Reads once, and says whether memory answered.
 fn is_warm(larder: &Larder, category: &str) -> bool {
     is_from_memory(&larder.get(&path(category)).expect(200))
 }
 
-/// Reads a category until it comes from memory, and gives its version.
+/// Reads a category until it comes from memory. Returns its version.
 #[track_caller]
 fn warm(larder: &Larder, category: &str) -> u64 {
     until_some(SOON, "an answer comes from memory", || {
@@ -186,7 +188,8 @@ fn until_heard(larder: &Larder, clock: &str) {
     });
 }
 
-/// Reads until well past the bound, and panics if a read that began later than that after the acknowledgement is older.
+/// Reads until well after the bound. Panics if a read that began after the bound, counted from the
+/// acknowledgement, returns an older version.
 #[track_caller]
 fn never_old_after(
     max_staleness: Duration,
@@ -210,7 +213,7 @@ fn never_old_after(
     }
 }
 
-/// Sends a read and leaves its answer for later.
+/// Sends a read. Its answer is read later.
 fn begin_read(larder: &Larder, category: &str) -> Pending {
     let call = larder.call("GET", &path(category)).key(ADMIN_KEY);
     call.connect().unwrap()

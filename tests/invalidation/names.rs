@@ -1,4 +1,4 @@
-//! What it names, and what becomes of that: hard and soft.
+//! The targets of an invalidation, and the effect of a hard and a soft purge.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ fn holds_here_at_once_and_there_soon() {
     until_heard(&two.far, &change.clock);
     assert_eq!(version(&two.far, "science"), new);
     assert_eq!(two.warm("science"), new);
-    // One load brought it, for both.
+    // One load filled both replicas.
     assert_eq!(two.versions.calls(), 2);
 
     let later = invalidate_now(&two.far, &category_tag("health"));
@@ -47,7 +47,7 @@ fn names_tags_keys_paths_or_everything_and_nothing_else() {
             gone.map(|(one, _)| one).collect::<Vec<_>>()
         });
         assert_eq!(near, far, "{names}");
-        // Those that were not named have the newest version for the next case too.
+        // The others must have the newest version for the next case, too.
         let change = invalidate_now(&two.near, &json!({"all": true}));
         until_heard(&two.far, &change.clock);
         near
@@ -55,7 +55,7 @@ fn names_tags_keys_paths_or_everything_and_nothing_else() {
     let entry = two
         .near
         .get("/cache/entry?path=/articles%3Fcategory%3Dscience");
-    // Nothing is there before the first read, which is no error of the server.
+    // There is no entry before the first read, but that is no error of the server.
     assert!(entry.status < 500, "{entry}");
     two.warm("science");
     let entry = two
@@ -77,7 +77,7 @@ fn names_tags_keys_paths_or_everything_and_nothing_else() {
         dropped_by(&json!({"paths": ["/articles?category=health"]})),
         ["health"]
     );
-    // A view is cut from the same entry, and neither order nor what is unknown makes another one.
+    // A view is made from the same entry. Another order and unknown parameters make no other entry.
     assert_eq!(
         dropped_by(&json!({"paths": ["/articles?limit=3&category=health&x=y"]})),
         ["health"]
@@ -112,7 +112,7 @@ fn hard_ends_a_value_and_soft_makes_it_stale() {
     let names = json!({"tags": ["category:science"], "soft": true});
     let change = invalidate_now(&two.near, &names);
     until_heard(&two.far, &change.clock);
-    // The old one, at once, while the source says nothing.
+    // The old version, at once, while the source does not answer.
     for replica in two.both() {
         let stale = replica.get(&path("science"));
         assert_eq!(version_in(&stale, "science"), 1);
@@ -148,7 +148,8 @@ fn soft_keeps_a_value_for_when_the_source_fails() {
             "{stale}"
         );
     }
-    // A hard one after the soft one: the copy is never an answer again. What is left is the archive, which says what it is.
+    // A hard purge after the soft one: the copy is never served again. Only the archive is left,
+    // and its answer says so.
     invalidate_now(&two.near, &category_tag("science"));
     let answer = two.near.get(&path("science"));
     let archived = || answer.json()["archived"] == true;
@@ -175,7 +176,7 @@ write.POST.sql = \"note_add\"
         let done = replica.post("/notes", &json!({"name": "n"})).expect(201);
         assert!(done.header("Larder-Clock").is_some(), "{done}");
     }
-    // What is told after it is heard, so it was heard and did no harm.
+    // They heard this message after the other one, so they have heard the other one without harm.
     let done = invalidate(&replicas[0], &json!({"tags": ["later"]}));
     until(SOON, "both have heard of it", || {
         replicas

@@ -1,6 +1,8 @@
-//! Names are forgotten: when no entry can be older than their last invalidation, or where there are too many.
+//! Redis forgets a name when no entry can be older than its last invalidation, or when there are
+//! too many names.
 //!
-//! Whatever was loaded at or below the clock of one that went is dead, so forgetting costs a miss and never a stale answer.
+//! An entry that was loaded at or before the clock of a forgotten name is invalid. So forgetting
+//! costs a miss, never a stale answer.
 
 use std::time::Duration;
 
@@ -28,7 +30,7 @@ fn pruned_to(redis: &RedisServer) -> u64 {
     redis.cli(&["HGET", STATE, "pruned_to"])
 }
 
-/// A replica that never heard of an invalidation cannot learn of it by name any more.
+/// A replica that missed an invalidation cannot learn of it by name any more.
 fn forgotten_while_away(away: impl FnOnce(&Two), back: impl FnOnce(&Two)) {
     let two = Two::start();
     assert_eq!((two.warm("science"), two.warm("health")), (1, 1));
@@ -42,18 +44,19 @@ fn forgotten_while_away(away: impl FnOnce(&Two), back: impl FnOnce(&Two)) {
     assert_eq!(two.redis.forget_names(Duration::ZERO, 1_000_000), 1);
     assert_eq!(clock_of(&two.redis, "h:category:science"), None);
     assert_eq!(pruned_to(&two.redis), clock);
-    // Nothing is left of it but that, not even in the log.
+    // Only that watermark is left of it: the log has no entry either.
     two.redis
         .cli::<i64>(&["XTRIM", "{larder:bus}:log", "MAXLEN", "0"]);
     back(&two);
 
-    // The old value still stands in Redis, and in the memory of the far one: first that one is asked.
+    // Redis and the memory of the far one still have the old value. The far one is asked first.
     never_old_after(Duration::ZERO, &change, &[&two.far], "science", new);
     let third =
         Larder::start(&VersionsConfig::default().options(&two.versions, two.redis.address()));
     assert_eq!(version(&third, "science"), new);
     never_old_after(Duration::ZERO, &change, &two.both(), "science", new);
-    // What nobody named was loaded before as well: a miss, and then it is there again.
+    // An entry that no invalidation named was loaded before, too. It is missed once and then found
+    // again.
     let calls = two.versions.calls();
     let answer = third.get(&path("health")).expect(200);
     assert_eq!(version_in(&answer, "health"), 1);
@@ -84,7 +87,8 @@ fn a_replica_forgets_names_that_no_entry_can_depend_on() {
         ..VersionsConfig::default()
     });
     let change = invalidate_now(&two.near, &json!({"tags": ["recent"]}));
-    // As if it had been invalidated three hours ago: longer than the life of any entry of this configuration.
+    // As if it had been invalidated three hours ago, which is longer than any entry of this
+    // configuration can live.
     let recent = change.clock.parse::<u64>().unwrap();
     let old = recent - 3 * 3_600_000_000;
     for member in ["h:old", "s:old"] {
@@ -96,7 +100,7 @@ fn a_replica_forgets_names_that_no_entry_can_depend_on() {
     });
     assert_eq!(pruned_to(&two.redis), old);
     assert_eq!(clock_of(&two.redis, "h:recent"), Some(recent));
-    // What was loaded since is untouched by it.
+    // Later entries stay valid.
     two.both_trust();
     assert_eq!(two.warm("science"), 1);
     assert_eq!(two.versions.calls(), 1);
@@ -113,7 +117,7 @@ fn where_there_are_too_many_the_oldest_go() {
             change.clock.parse().unwrap()
         })
         .collect();
-    // Forgetting makes room, so a full Redis does not refuse it.
+    // Forgetting frees memory, so a full Redis does not refuse it.
     two.redis.make_full();
     assert_eq!(two.redis.forget_names(Duration::from_secs(3600), 4), 6);
     two.redis.make_room();
@@ -122,7 +126,7 @@ fn where_there_are_too_many_the_oldest_go() {
         .map(|number| clock_of(&two.redis, &format!("h:other:{number}")).is_some())
         .collect();
     assert_eq!(left, [vec![false; 6], vec![true; 4]].concat());
-    // What was loaded below is a miss on every replica, as soon as its next ping has told it.
+    // An entry from before the watermark is a miss on each replica after its next ping.
     for replica in two.both() {
         until(SOON, "it is loaded anew", || {
             let entry = replica.get("/cache/entry?path=/articles%3Fcategory%3Dscience");

@@ -1,4 +1,4 @@
-//! The record in Redis as somebody else left it: of another type, no number, ahead of every clock.
+//! Somebody else has changed the record in Redis: another type, not a number, ahead of every clock.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use testkit::news::path;
 use testkit::versions::{VersionsConfig, version, version_in};
 use testkit::{SOON, until};
 
-/// What somebody does to the record, as a list of commands.
+/// How somebody changes the record: a list of commands.
 type Damage = &'static [&'static [&'static str]];
 
 const STATE: &str = "{larder:bus}:state";
 const NAMES: &str = "{larder:bus}:names";
 const LOG: &str = "{larder:bus}:log";
 
-/// Whatever stands where the record was: what was loaded before is invalid, as after a loss, and
-/// the history goes on.
+/// Whatever has replaced the record, entries from before are invalid, as after a loss, and the
+/// history goes on.
 fn is_a_new_history(damage: Damage) {
     let two = Two::start();
     assert_eq!(two.warm("science"), 1);
-    // Changed without a word to anyone: only the loss of the history makes replicas ask again.
+    // Changed without an invalidation: replicas load again only because the history is lost.
     let new = two.versions.publish("science");
     let mut connection = two.redis.connect();
     for words in damage {
@@ -65,7 +65,7 @@ fn a_clock_that_is_no_number_is_a_new_history() {
 
 #[test]
 fn a_clock_that_does_not_advance_is_a_new_history() {
-    // 2^53 and beyond, where Lua's numbers stand still.
+    // Beyond 2^53, where Lua's numbers are not exact any more.
     is_a_new_history(&[&["HSET", STATE, "clock", "9007199254740993"]]);
     is_a_new_history(&[&["HSET", STATE, "clock", "9007199254740991"]]);
     is_a_new_history(&[&["HSET", STATE, "clock", "18446744073709551615"]]);
@@ -76,7 +76,7 @@ fn a_clock_that_does_not_advance_is_a_new_history() {
 fn an_epoch_or_a_floor_that_is_none_is_a_new_history() {
     is_a_new_history(&[&["HSET", STATE, "epoch", "foo"]]);
     is_a_new_history(&[&["HSET", STATE, "floor", "foo"]]);
-    // Later than any clock that was given.
+    // Later than any clock so far.
     is_a_new_history(&[&["HSET", STATE, "floor", "9007199254740000"]]);
     is_a_new_history(&[&["HSET", STATE, "pruned_to", "9007199254740000"]]);
     is_a_new_history(&[&["HDEL", STATE, "soft"]]);
@@ -90,7 +90,7 @@ fn names_or_a_log_of_another_type_are_a_new_history() {
     is_a_new_history(&[&["DEL", LOG], &["HSET", LOG, "foo", "bar"]]);
 }
 
-/// The last clock that there is: Redis gives it once, and the one after it is of a new history.
+/// Redis gives the last possible clock once. The next one belongs to a new history.
 ///
 /// A ping may begin the new history before the reply with the last clock is applied. Then the
 /// invalidation is delivered to the new history, too, and acknowledged with a clock of that one. So
@@ -140,7 +140,7 @@ fn a_log_that_is_ahead_costs_no_invalidation() {
     let (new, change) = two.change(&two.near, "science");
     assert!(!change.pending, "{change:?}");
     never_old_after(MAX_STALENESS, &change, &two.both(), "science", new);
-    // And for one that missed it, since its bus was away.
+    // Also for a replica that missed it, because its bus was cut.
     two.redis
         .cli::<String>(&["XADD", LOG, "9007199254740000-0", "m", "foo"]);
     two.proxy.cut_bus();
@@ -152,8 +152,7 @@ fn a_log_that_is_ahead_costs_no_invalidation() {
     assert_eq!(two.warm("science"), new);
 }
 
-/// Somebody else's value under the key of an entry or of a lease, and under that of the replicas,
-/// is as good as none.
+/// A foreign value under the key of an entry, a lease or the replicas counts as missing.
 #[test]
 fn a_lease_of_another_type_is_none() {
     let two = Two::start();

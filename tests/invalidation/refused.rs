@@ -1,4 +1,4 @@
-//! Where Redis does not take it, and where there is no Redis.
+//! Invalidations that Redis does not take, and invalidations without Redis.
 
 use std::time::{Duration, Instant};
 
@@ -15,17 +15,18 @@ use testkit::upstream::{Behaviour, Response};
 use testkit::versions::{Versions, VersionsConfig, try_version, version};
 use testkit::{SOON, free_address, the_usual_redis_port, until};
 
-/// A Redis that takes no invalidation, until it is mended: each is pending, holds where it was made, and arrives in the end.
+/// Redis takes no invalidation until it is repaired. Each one is pending, holds on its own replica,
+/// and is delivered in the end.
 fn pends(break_it: impl FnOnce(&mut RedisServer), mend: impl FnOnce(&mut RedisServer)) {
     let mut two = Two::start();
     assert_eq!((two.warm("science"), two.warm("health")), (1, 1));
     break_it(&mut two.redis);
     let (first, change) = two.change(&two.near, "science");
     assert!(change.pending, "{change:?}");
-    // Here at once, and from no tier: the old value may well stand in Redis still.
+    // It holds here at once. No tier answers, because Redis may still have the old value.
     assert_eq!(version(&two.near, "science"), first);
     assert_eq!(bus(&two.near)["pending"], 1);
-    // The latest for each name.
+    // Only the latest one for each name.
     let (new, change) = two.change(&two.near, "science");
     assert!(change.pending, "{change:?}");
     assert_eq!(version(&two.near, "science"), new);
@@ -103,7 +104,7 @@ fn a_replica_that_never_had_a_redis_is_trusted() {
     let new = versions.publish("science");
     let change = invalidate_now(&larder, &category_tag("science"));
     assert_eq!(version(&larder, "science"), new);
-    // Long past any max_staleness, memory is still believed.
+    // Memory is still trusted long after `max_staleness`.
     until(SOON, "the max_staleness is over", || {
         assert_eq!(warm(&larder, "science"), new);
         change.acknowledged.elapsed() > 2 * MAX_STALENESS
@@ -127,8 +128,8 @@ fn a_replica_whose_redis_is_not_there_is_blind_and_not_alone() {
     assert_eq!(version(&larder, "science"), new);
 }
 
-/// Two replicas, the far one with a Redis user of its own, that serve the versions without an archive behind them: from one
-/// source, and as a whole of two parts.
+/// Two replicas that serve the versions without an archive: from one source, and as a composite of
+/// two parts. The far one has a Redis user of its own.
 fn apart(disconnected_ttl: &'static str) -> Two {
     let config = VersionsConfig {
         disconnected_ttl: Some(disconnected_ttl),
@@ -190,7 +191,7 @@ fn stall_far(two: &Two) {
 
 const PATHS: [&str; 2] = ["/wire", "/whole"];
 
-/// The far replica has the category in memory, of each of [`PATHS`].
+/// Loads the category into the memory of the far replica, for each of [`PATHS`].
 fn warm_far(two: &Two, category: &str) {
     for path in PATHS {
         until(SOON, "an answer comes from memory", || {
@@ -199,8 +200,8 @@ fn warm_far(two: &Two, category: &str) {
     }
 }
 
-/// Reads from the far replica until well past the bound: an answer that began later has the new version, or is none. Gives how many
-/// answers had the old one.
+/// Reads from the far replica until well after the bound. An answer to a read that began after the
+/// bound has the new version, or is an error. Returns how many answers had the old one.
 #[track_caller]
 fn never_old_at_far(two: &Two, bound: Duration, change: &Change, category: &str, new: u64) -> u32 {
     let (mut past, mut old) = (0, 0);
@@ -230,7 +231,8 @@ fn fail(two: &Two) {
     two.versions.upstream.behave(Behaviour::always(refusal));
 }
 
-/// Neither a slow nor a failing source brings an old value back on a replica for which Redis does nothing.
+/// Redis refuses everything to a replica. Neither a slow nor a failing source makes the replica
+/// serve an old value.
 fn no_old_value_stands_in(isolate: fn(&Two)) {
     let two = apart("0s");
     warm_far(&two, "science");
@@ -264,8 +266,9 @@ fn no_old_value_stands_in_where_redis_is_silent() {
     no_old_value_stands_in(stall_far);
 }
 
-/// What a replica may be late by while it is blind, it may be while Redis refuses; no failure of the source makes it longer.
-fn an_old_value_stands_in_for_blind_ttl(isolate: fn(&Two)) {
+/// While Redis refuses, a replica may serve an old value for `disconnected_ttl`, as it may without
+/// a connection. A failing source does not make that longer.
+fn an_old_value_stands_in_for_disconnected_ttl(isolate: fn(&Two)) {
     let two = apart("4s");
     warm_far(&two, "science");
     isolate(&two);
@@ -274,15 +277,15 @@ fn an_old_value_stands_in_for_blind_ttl(isolate: fn(&Two)) {
     until(SOON, "trust ends", || bus(&two.far)["trusted"] == false);
     let bound = MAX_STALENESS + Duration::from_secs(4);
     let old = never_old_at_far(&two, bound, &change, "science", new);
-    assert!(old > 0, "it served nothing while it was blind");
+    assert!(old > 0, "it served nothing while it was disconnected");
 }
 
 #[test]
-fn an_old_value_stands_in_for_blind_ttl_where_redis_refuses_everything() {
-    an_old_value_stands_in_for_blind_ttl(refuse_far);
+fn an_old_value_stands_in_for_disconnected_ttl_where_redis_refuses_everything() {
+    an_old_value_stands_in_for_disconnected_ttl(refuse_far);
 }
 
 #[test]
-fn an_old_value_stands_in_for_blind_ttl_where_redis_is_not_reached() {
-    an_old_value_stands_in_for_blind_ttl(cut_far);
+fn an_old_value_stands_in_for_disconnected_ttl_where_redis_is_not_reached() {
+    an_old_value_stands_in_for_disconnected_ttl(cut_far);
 }

@@ -1,4 +1,5 @@
-//! What clients and operators see of it: clocks, entries, replicas, refusals, the command.
+//! What clients and operators see of invalidations: clocks, entries, replicas, refusals, the
+//! command.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,8 +7,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    LONG_PATIENCE, Two, bus, invalidate_now, is_from_memory, is_warm, until_heard, until_trusted,
-    warm,
+    LONG_MAX_STALENESS, Two, bus, invalidate_now, is_from_memory, is_warm, until_heard,
+    until_trusted, warm,
 };
 use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
 use testkit::news::path;
@@ -19,7 +20,7 @@ use testkit::{SOON, free_address, until};
 #[test]
 fn a_read_after_a_clock_is_never_older_on_any_replica() {
     let two = Two::with(&VersionsConfig {
-        max_staleness: LONG_PATIENCE,
+        max_staleness: LONG_MAX_STALENESS,
         ..VersionsConfig::default()
     });
     let after = |replica: &Larder, clock: &str| {
@@ -29,11 +30,12 @@ fn a_read_after_a_clock_is_never_older_on_any_replica() {
     assert_eq!(two.warm("science"), 1);
     two.proxy.stall_to_client_only(Scope::Bus);
     let (new, change) = two.change(&two.near, "science");
-    // It has not heard of it, and may say so for a minute; but not to whoever wrote it.
+    // The far one has not heard of the change. It may serve the old version for a minute, but not
+    // to the client that sent the clock.
     assert_eq!(version(&two.far, "science"), 1);
     assert_eq!(version_in(&after(&two.far, &change.clock), "science"), new);
     assert_eq!(version_in(&after(&two.near, &change.clock), "science"), new);
-    // And when it cannot ask Redis either: no answer, if need be, but not an older one.
+    // If it cannot ask Redis either, it may answer with an error, but not with an older version.
     let (newer, change) = two.change(&two.near, "science");
     two.proxy.stall();
     let cut_off = after(&two.far, &change.clock);
@@ -46,7 +48,7 @@ fn a_read_after_a_clock_is_never_older_on_any_replica() {
     two.proxy.restore();
     until_heard(&two.far, &change.clock);
 
-    // One that is known costs nothing.
+    // A clock that it has heard of costs nothing.
     two.warm("science");
     for old in ["0", "1", &change.clock] {
         assert!(is_from_memory(&after(&two.far, old)), "{old}");
@@ -68,7 +70,7 @@ fn a_clock_that_nobody_can_have_given_is_no_reason_to_load() {
     };
     assert_eq!(two.warm("science"), 1);
     let calls = two.versions.calls();
-    // Redis answers: it is asked, and says that nothing was invalidated.
+    // Redis is asked, and says that nothing was invalidated.
     for clock in ["9999999999999999", "18446744073709551615"] {
         assert_eq!(version_in(&after(&two.near, clock), "science"), 1);
     }
@@ -88,7 +90,7 @@ fn a_clock_that_nobody_can_have_given_is_no_reason_to_load() {
     }
     assert_eq!(two.versions.calls(), calls);
 
-    // One that could have been given by now is a reason: the promise holds, whatever it costs.
+    // Redis could have given out this clock by now. So the promise requires a load.
     let new = two.versions.publish("science");
     let last: u64 = bus(&two.near)["clock"].as_str().unwrap().parse().unwrap();
     let answer = after(&two.near, &(last + 1).to_string());
@@ -152,7 +154,7 @@ fn an_entry_says_why_it_is_the_answer() {
     let wanted = ["articles", "category:science"].map(str::to_owned);
     assert!(names(part).is_superset(&HashSet::from(wanted)), "{entry}");
 
-    // After an invalidation it is no answer any more, and says so.
+    // After an invalidation the entry is not served any more, and `/cache/entry` says so.
     two.change(&two.near, "science");
     let dead = two.near.get(place);
     assert!(
@@ -280,7 +282,7 @@ fn a_request_that_does_not_fit_is_refused_and_changes_nothing() {
         json!({"all": false}),
         json!({"all": true, "soft": 1}),
         json!({"all": true, "softly": true}),
-        // One good name does not carry a bad one.
+        // A valid target does not make up for an invalid one.
         json!({"tags": ["category:science"], "paths": ["/nothing"]}),
     ] {
         let refused = two.near.post("/cache/invalidate", &body);
@@ -304,7 +306,7 @@ fn a_request_that_does_not_fit_is_refused_and_changes_nothing() {
 fn the_command_does_it_through_a_running_server() {
     let two = Two::start();
     let url = format!("http://{}", two.near.address());
-    // The key is in the environment, never on the command line.
+    // The key comes from the environment, never from the command line.
     let shell = LarderOptions::unconfigured().env("THE_KEY", ADMIN_KEY);
     let run_with = |shell: &LarderOptions, arguments: &[&str]| {
         let mut words = vec!["invalidate"];
@@ -359,7 +361,7 @@ fn the_command_does_it_through_a_running_server() {
         all
     );
     assert_eq!(dropped_by(&["--all"]), all);
-    // Nothing may be served stale here, so soft drops it as well.
+    // This resource serves nothing stale, so a soft purge drops the entry as well.
     assert_eq!(
         dropped_by(&["--tag", "category:science", "--soft"]),
         ["science"]
@@ -402,7 +404,7 @@ fn a_revoked_key_is_refused_there_long_before_the_poll() {
     let (redis, versions) = (RedisServer::start(), Versions::start());
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let config = VersionsConfig {
-        // Polled every half of it.
+        // Replicas poll at half this interval.
         max_staleness: "10m",
         ..VersionsConfig::default()
     };
@@ -411,7 +413,7 @@ fn a_revoked_key_is_refused_there_long_before_the_poll() {
         .in_folder(&folder);
     let near = Larder::start(&options);
     let (id, key) = near.create_key(&json!({"name": "reader"}));
-    // It finds the key as it starts.
+    // It reads the key at its start.
     let far = Larder::start(&options);
     for replica in [&near, &far] {
         until_trusted(replica);

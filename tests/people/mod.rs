@@ -17,7 +17,7 @@ use testkit::{SOON, until};
 
 const SHIPPED: &str = include_str!("../../config.toml");
 
-/// Two replicas of the configuration that ships.
+/// Two replicas with the shipped configuration.
 struct Directory {
     replicas: Vec<Larder>,
     redis: RedisServer,
@@ -64,7 +64,8 @@ impl Directory {
         &self.replicas[1]
     }
 
-    /// Asks each replica, no older than `after`, and gives what both say.
+    /// Asks each replica for an answer that is not older than `after`. Returns the answer, which is
+    /// the same on both.
     #[track_caller]
     fn everywhere(&self, path: &str, after: &Answer) -> Answer {
         let clock = after.the("Larder-Clock");
@@ -144,7 +145,8 @@ fn an_insert_frees_the_absence_that_was_cached() {
         for replica in &directory.replicas {
             replica.get(&next).problem(404);
         }
-        // Its absence lives for 5 s, longer than this takes on any machine that passes the rest.
+        // Its absence is cached for 5 s, which is longer than this takes on any machine that passes
+        // the other tests.
         let made = directory.near().post("/users", &ada).expect(201);
         assert_eq!(made.the("Location"), next);
         assert_eq!(
@@ -257,7 +259,7 @@ fn a_write_without_redis_is_told_as_pending_and_delivered_later() {
     });
 }
 
-/// Until both replicas have a user's name.
+/// Waits until both replicas have a user's name.
 #[track_caller]
 fn until_named(directory: &Directory, path: &str, name: &str) {
     for replica in &directory.replicas {
@@ -346,7 +348,7 @@ fn a_name_is_asked_for_once_and_a_status_when_it_has_expired() {
     );
     println!("{asked} requests in {took:?}: {names} queries for the name, {states} for the status");
     assert_eq!(names, 1);
-    // Its TTL is 5 s, of which jitter takes a tenth at most.
+    // Its TTL is 5 s, of which jitter takes off a tenth at most.
     let most = took.as_secs_f64() / 4.5 + 1.0;
     assert!(states >= 2 && states as f64 <= most, "{states} in {took:?}");
 }

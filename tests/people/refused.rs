@@ -177,7 +177,7 @@ fn an_invalid_body_is_named_and_writes_nothing() {
             made.text(),
             "nothing was written"
         );
-        // What a client has read it may send back.
+        // A client may send back what it has read.
         put(near, &path, &made.json()).send().expect(200);
         let status = "/employees/1/status";
         for wrong in ["maybe", "IN", ""] {

@@ -45,7 +45,7 @@ fn prepare(postgres: &PostgresServer) -> String {
     url
 }
 
-/// Four reads at one time, each of them a load: `round` is a new one each time.
+/// Four reads at the same time. Each is a load, because each `round` is new.
 fn read_at_one_time(larder: &Larder, id: &str, round: u32) -> Vec<(u16, String)> {
     let calls: Vec<Call> = (0..4)
         .map(|reader| {
@@ -116,7 +116,7 @@ fn a_fast_restart_of_the_server_costs_readers_time_and_no_error() {
     let (_, behind_name) = stat.rsplit_once(") ").unwrap();
     let server = behind_name.split(' ').nth(1).unwrap().parse().unwrap();
     let server = Pid::from_raw(server).unwrap();
-    // As `pg_ctl stop -m fast` does it.
+    // As `pg_ctl stop -m fast` does.
     kill_process(server, Signal::INT).unwrap();
     let address = postgres.address();
     until(SOON, "the server is down", || {
@@ -158,7 +158,7 @@ fn readers_all_the_while_see_no_error_when_a_column_gets_another_type() {
             client
                 .batch_execute(&format!("ALTER TABLE things ALTER id TYPE {kind}"))
                 .unwrap();
-            // Each of the pool's connections has its turn.
+            // Uses each connection of the pool.
             for round in 0..3 {
                 let answers = read_at_one_time(&larder, "1", 10_000_000 * turn + round);
                 assert!(

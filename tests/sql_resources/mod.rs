@@ -15,7 +15,7 @@ use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
 use testkit::postgres::PostgresServer;
 use testkit::{SOON, until};
 
-/// A larder whose database has what `schema` makes.
+/// A larder whose database has the tables of `schema`.
 struct Shop {
     larder: Larder,
     postgres: Option<PostgresServer>,

@@ -9,7 +9,7 @@ use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
 use testkit::postgres::PostgresServer;
 use testkit::{SOON, until};
 
-/// A larder on a Postgres that a test reaches beside it.
+/// A larder on a Postgres that the test uses directly, too.
 struct Beside {
     larder: Larder,
     sql: Client,
@@ -36,7 +36,7 @@ impl Beside {
         self.sql.batch_execute(sql).unwrap();
     }
 
-    /// Each of these paths answers with this member.
+    /// Checks that each of these paths answers with this member.
     #[track_caller]
     fn until_each(&self, paths: &[&str], member: &str, value: &Value) {
         for path in paths {
@@ -170,8 +170,7 @@ fn each_spelling_is_fresh(shop: &Shop, spellings: &[&str]) {
         shop.write("PUT", &path, &json!({"label": label}))
             .expect(204);
         everywhere(&label);
-        // Without a tag it is the entry of the same path that goes, and so do those of its other
-        // spellings.
+        // Without a tag, the write invalidates the entry of the same path, in all its spellings.
         let plain = format!("plain {at}");
         for read in spellings {
             shop.larder.get(&format!("/plain/{read}")).expect(200);
@@ -189,7 +188,7 @@ fn each_spelling_is_fresh(shop: &Shop, spellings: &[&str]) {
         assert!(shop.larder.post("/cache/invalidate", &paths).json()["matched"].is_array());
         everywhere(&plain);
     }
-    // A row that came back names what a request has not.
+    // A returned row has values that the request does not have.
     shop.write("PATCH", "/vals", &json!({"label": "all"}))
         .expect(200);
     everywhere("all");
@@ -298,7 +297,7 @@ fn a_column_without_one_text_is_refused_and_a_watch_from_before_invalidates_ever
     beside.until_each(&paths, "bio", &json!("old"));
     beside.run("UPDATE people SET bio = 'new'");
     beside.until_each(&paths, "bio", &json!("new"));
-    // A column that is gone is no reason for the writes of others to fail.
+    // Writes to other columns do not fail because one column is gone.
     beside.run("ALTER TABLE people RENAME handle TO nick; UPDATE people SET bio = 'newer'");
     assert!(beside.check().1.contains("no longer exists"));
 }

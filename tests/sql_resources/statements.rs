@@ -1,4 +1,4 @@
-//! Statements that no request could ever fill: `check` and `serve` report them, and say what works
+//! Statements that no request could ever fill. `check` and `serve` report them, and say what works
 //! instead.
 
 use serde_json::json;
@@ -20,7 +20,7 @@ fn declared(params: &str, many: bool) -> String {
     )
 }
 
-/// Runs `check`, and a start, and gives what both say; it is refused by both.
+/// Runs `check` and `serve`, which both refuse it. Returns their output.
 #[track_caller]
 fn refused(options: &LarderOptions) -> String {
     let checked = options.run(&["check"]);
@@ -108,7 +108,7 @@ fn a_list_is_one_parameter_that_the_statement_takes_apart() {
     assert_eq!(get("/items?ids=2").expect(200).text(), r#"[{"id":2}]"#);
     get("/items?ids=1,x").problem(400);
     get("/items?ids=1&ids=2").problem(400);
-    // In a body a list is a list.
+    // In a body a list is an array.
     let sold = shop
         .write("POST", "/items", &json!({"sold": [2, 3]}))
         .expect(201);
@@ -169,7 +169,7 @@ fn in_a_write_the_fields_of_the_body_come_before_parameters_of_the_query() {
                 "books",
                 "the query stands in"
             );
-            // Neither says it, and the column has to have it.
+            // Neither the query nor the body has the value, and the column requires it.
             let without = add("/items", &json!({"id": 7, "name": "d"}));
             assert!(without.problem(422).contains("category"), "{without}");
             let null = add(
@@ -177,7 +177,7 @@ fn in_a_write_the_fields_of_the_body_come_before_parameters_of_the_query() {
                 &json!({"id": 7, "category": null, "name": "d"}),
             );
             null.problem(422);
-            // A statement that the query alone can serve needs no body, and takes one.
+            // If the query has every value, no body is needed, but one is accepted.
             shop.larder.delete("/items?category=books").expect(204);
             assert_eq!(listed("books"), "[]");
             let body = json!({"category": "toys"});

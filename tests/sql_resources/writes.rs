@@ -121,7 +121,7 @@ fn a_statement_that_fails_half_way_leaves_nothing() {
             .expect(201);
         let id = add.json()["id"].as_i64().unwrap();
         assert_eq!(id, 3);
-        // The first two rows would do; the CHECK refuses the third.
+        // The first two rows are valid. The CHECK refuses the third.
         let refused = shop
             .larder
             .call("POST", "/customers/a/double")
@@ -336,7 +336,7 @@ write.POST = {{ sql = \"touch\" }}
         call("If-None-Match", "*").problem(412);
         let plain = shop.larder.call("PUT", "/far").key(ADMIN_KEY).send();
         plain.expect(204);
-        // Where there is nothing to read there is nothing that could have been seen.
+        // There is nothing to read here, so no client can have seen it.
         let post = shop.larder.call("POST", "/log").key(ADMIN_KEY);
         post.header("If-Match", "*").send().problem(412);
         let post = shop.larder.call("POST", "/log").key(ADMIN_KEY);
@@ -384,7 +384,7 @@ fn an_answer_may_be_written_back_as_it_is() {
         ("whole", "INTEGER", "7", "7", json!(8)),
         ("number", "NUMERIC", "1.50", "1.5", json!(1.51)),
         ("word", "VARCHAR(9)", "'ada'", "ada", json!("Ada")),
-        // SQLite has it as text, of which there is one spelling.
+        // SQLite stores it as text, which has one spelling.
         (
             "moment",
             "TIMESTAMPTZ",

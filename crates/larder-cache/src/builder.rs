@@ -156,7 +156,7 @@ impl CacheBuilder {
             choice == RedisChoice::None,
         )?;
         cache.typed = Arc::new(self.typed);
-        // Nobody else has it yet.
+        // No clone exists yet.
         if let Some(open) = Arc::get_mut(&mut cache.open) {
             open.delivery = self.delivery;
         }
@@ -176,8 +176,8 @@ impl Policy {
         }
     }
 
-    /// Also served when it is past its time: at once for `while_revalidate` longer, while a load
-    /// renews it, and for `if_error` longer when that load fails (RFC 5861).
+    /// Also serves a value past its TTL: at once for `while_revalidate`, while a load renews it,
+    /// and for `if_error` if that load fails (RFC 5861).
     pub fn stale(self, while_revalidate: Duration, if_error: Duration) -> Policy {
         Policy {
             stale: StaleRules {

@@ -1,10 +1,10 @@
 //! Composition: a value made from other entries, each with a lifetime of its own.
 //!
-//! The lookup hands a [`Composite`] the tickets of its parts. Whoever brings the last part makes the
-//! composite. It lives in memory only, as long as its shortest part is fresh; Redis and leases are
-//! the parts' business. If a part failed, the composite lives a tenth of its TTL, and no longer than
-//! until that part may be asked for again. A part whose source has merely spent its quota costs only
-//! the latter.
+//! The lookup hands a [`Composite`] the tickets of its parts. Whoever brings the last part makes
+//! the composite. It lives in memory only, as long as its shortest part is fresh; Redis and leases
+//! are the parts' business. If a part failed, the composite lives a tenth of its TTL, and no longer
+//! than until that part may be asked for again. A part whose source has merely spent its quota
+//! costs only the latter.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -117,7 +117,7 @@ impl Composite {
         }
     }
 
-    /// All parts are in.
+    /// All parts have arrived.
     fn finish(self: Arc<Self>, gathering: Gathering) {
         let Gathering {
             results,
@@ -195,7 +195,7 @@ impl Composite {
         })
     }
 
-    /// The composite from what became of the parts, kept in memory; `None` if no part is there.
+    /// The composite from the results of its parts, kept in memory. `None` if there is no part.
     fn make(&self, results: &[LookupResult]) -> Option<Answer> {
         let parts: Vec<&Answer> = results
             .iter()
@@ -238,8 +238,8 @@ impl Composite {
         let now = self.tiers.clock.now();
         let entries = || parts.iter().map(|part| &part.entry);
         let stale = |part: &&&Answer| matches!(part.outcome, Outcome::Stale(_));
-        // Fresh as long as its shortest part. A part that is stale already makes the composite stale
-        // from the moment when the part became so.
+        // Fresh as long as its shortest part. A part that is stale already makes the composite
+        // stale from the moment when the part became so.
         let shortest = |end: fn(Expiry) -> Micros| {
             let ends = parts.iter().map(|part| {
                 let end = end(part.entry.expiry);
@@ -294,7 +294,8 @@ impl Composite {
             Lifetime::Shortened
         };
         let now = tiers.clock.now();
-        // Never fresh for those who waited. It is served again only while a new attempt makes no sense.
+        // Stale for the readers that waited. It is served again only while a new attempt makes no
+        // sense.
         let never = Expiry {
             memory_until: now,
             fresh_until: now,
@@ -327,8 +328,7 @@ impl Composite {
         }
     }
 
-    /// The composite from the copies that are there before the parts are, for a reader who will wait
-    /// no longer.
+    /// The composite from the copies that are there already, for a reader whose time is up.
     fn make_from_copies(&self, tickets: &[Ticket]) -> Option<Answer> {
         let copies: Option<Vec<LookupResult>> = tickets
             .iter()
@@ -385,7 +385,7 @@ impl Composite {
 }
 
 impl Gathering {
-    /// Notes the result of the part with this index; whether it was the last one.
+    /// Stores the result of the part with this index. Returns whether it was the last one.
     fn is_complete_with(&mut self, at: usize, result: LookupResult) -> bool {
         if let Some(empty) = self.results.get_mut(at) {
             *empty = Some(result);

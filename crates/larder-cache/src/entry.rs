@@ -209,8 +209,8 @@ mod tests {
 
     #[test]
     fn a_plain_entry_takes_160_bytes() {
-        // With the two counts of its `Arc`. The allocator hands out 128, 160 or 192 bytes, so one byte
-        // more than 160 costs each entry four words.
+        // With the two counts of its `Arc`. The allocator hands out 128, 160 or 192 bytes, so one
+        // byte more than 160 costs each entry four words.
         assert!(2 * size_of::<usize>() + size_of::<Entry>() <= 160);
         assert!(Extras::default().is_plain());
     }

@@ -1,10 +1,10 @@
 //! Entry <-> bytes in Redis; versioned, checksummed, never panics on any bytes.
 //!
 //! Layout, integers little-endian: `LDR` and the version (4 bytes), the id of the load (8), XXH3 of
-//! all that follows (8), flags (1), history id (8), load clock (8), end of the load on Redis's clock
-//! (8, microseconds), freshness lifetime (8, microseconds), duration of the load (8, microseconds),
-//! the validator as length (2; 0: none) and text, then the body to the end. The tags are not in it:
-//! whoever looks for a key knows them.
+//! all that follows (8), flags (1), history id (8), load clock (8), end of the load on Redis's
+//! clock (8, microseconds), freshness lifetime (8, microseconds), duration of the load (8,
+//! microseconds), the validator as length (2; 0: none) and text, then the body to the end. The tags
+//! are not in it: whoever looks for a key knows them.
 //!
 //! Rolling deployments: a replica reads its own version only and takes any other for a miss. Two
 //! versions side by side cost loads, never wrong answers. The id of the load stays where it is in

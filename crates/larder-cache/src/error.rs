@@ -1,4 +1,4 @@
-//! Why a load gave nothing, split by what the caller does next.
+//! Why a load has no value. The variants differ by what the caller does next.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,21 +10,22 @@ pub enum LoadError {
     Failed(String),
     /// The source did not answer within its deadline.
     TooSlow(String),
-    /// The source's quota is spent, by this program's own book. It is back after the given time.
+    /// The source's quota is spent, by this program's own count. It is available again after the
+    /// given time.
     Spent {
         /// Which source.
         what: String,
         /// How long until it may be asked again.
         retry_after: Duration,
     },
-    /// The source asks to be left alone for a while. It is not asked before that is over, unless the
-    /// value is invalidated.
+    /// The source asks for a pause. It is not asked before the pause is over, unless the value is
+    /// invalidated.
     Paused {
-        /// Which source, and its words.
+        /// Which source, and its message.
         what: String,
         /// How long until it is asked again.
         retry_after: Duration,
-        /// Whether all loads of the same share wait, or those of this key alone.
+        /// Whether the pause is for all loads of the same share, or for this key only.
         whole_source: bool,
     },
     /// A load failed a moment ago, and is not tried again yet.
@@ -50,7 +51,7 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// Whether it is known without having asked, so that nobody waited for it.
+    /// Whether the error was known without asking, so that nobody waited for it.
     pub(crate) fn is_known(&self) -> bool {
         matches!(
             self,
@@ -61,7 +62,7 @@ impl LoadError {
         )
     }
 
-    /// Whether the source is well and only wants to be asked less often.
+    /// Whether the source works and only limits how often it is asked.
     pub(crate) fn is_spent(&self) -> bool {
         matches!(self, LoadError::Spent { .. } | LoadError::Paused { .. })
     }
@@ -168,8 +169,8 @@ impl LoadError {
         }
     }
 
-    /// One error for parts that all failed. What is true of each is true of the composite; otherwise
-    /// it simply failed.
+    /// One error for parts that all failed. What is true of each is true of the composite;
+    /// otherwise it simply failed.
     pub(crate) fn of_parts(errors: impl Iterator<Item = LoadError>) -> LoadError {
         let errors: Vec<LoadError> = errors.collect();
         if errors.is_empty() {

@@ -1,8 +1,8 @@
 //! Loads that failed a moment ago, and are not tried again yet.
 //!
-//! Promise: a source that is down is asked for one key once in a while, not once for each reader, so
-//! its quota is not spent on refusals. The pause doubles with each failure, from a second to a tenth
-//! of the key's TTL, and to half a minute at most. It ends with a success.
+//! Promise: a source that is down is asked for one key once in a while, not once for each reader,
+//! so its quota is not spent on refusals. The pause doubles with each failure, from a second to a
+//! tenth of the key's TTL, and to half a minute at most. It ends with a success.
 //!
 //! A source that asks to be left alone is left alone for the time that it names: for that key, or
 //! altogether. An invalidation after the pause began lifts it for the keys that it names, on every
@@ -24,8 +24,8 @@ use super::request::CacheItem;
 
 /// The first pause, if a tenth of the TTL is longer.
 const FIRST: Duration = Duration::from_secs(1);
-/// The longest pause. A value with a TTL of a day must not be missing for hours after its source has
-/// come back.
+/// The longest pause. A value with a TTL of a day must not be missing for hours after its source
+/// has come back.
 const LONGEST: Duration = Duration::from_secs(30);
 /// Keys that are remembered.
 const MOST: u64 = 10_000;
@@ -33,8 +33,8 @@ const MOST: u64 = 10_000;
 /// See the module.
 pub(crate) struct Failures {
     keys: moka::sync::Cache<Key, Failure, foldhash::fast::RandomState>,
-    /// Pauses of whole sources, by the share that their loads draw on. The lock is held for one look
-    /// or one change.
+    /// Pauses of whole sources, by the share that their loads draw on. The lock is held for one
+    /// look or one change.
     sources: Mutex<HashMap<Arc<str>, Failure>>,
 }
 
@@ -57,8 +57,8 @@ impl Failures {
         }
     }
 
-    /// Why `item` is not to be loaded now, if it is not. `lifted`: whether anything that it depends on
-    /// was invalidated since that point of history.
+    /// The reason why `item` may not be loaded now. `None`: it may. `lifted` says whether anything
+    /// that `item` depends on was invalidated since that point of history.
     pub(crate) fn pause_of(
         &self,
         item: &CacheItem,
@@ -102,8 +102,8 @@ impl Failures {
                 (before + 1, (FIRST * (1 << before.min(16))).min(longest))
             }
             LoadError::Paused { retry_after, .. } => (before, *retry_after),
-            // No source was asked, or none could have answered. The quota's own book says when it is
-            // back, and asking the book costs nothing.
+            // No source was asked, or none could have answered. The quota's own book says when it
+            // is back, and asking the book costs nothing.
             LoadError::Spent { .. }
             | LoadError::Overloaded
             | LoadError::BackingOff { .. }
@@ -140,16 +140,16 @@ impl Failure {
     }
 }
 
-/// What a failed load means for the copy at hand. Every place that keeps a copy after a failure, or
-/// waits for a part that failed, asks [`Aftermath::of`].
+/// The consequences of a failed load for the copy at hand. Every place that keeps a copy after a
+/// failure, or waits for a failed part, asks [`Aftermath::of`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Aftermath {
     /// How long the copy is served without another attempt: until an attempt makes sense, but no
     /// longer than a fresh copy would be.
     pub(crate) pause: Duration,
-    /// What the readers are told who waited for the load.
+    /// The outcome for readers that waited for the load.
     pub(crate) for_waiters: Staleness,
-    /// What the readers are told who come during the pause.
+    /// The outcome for readers that come during the pause.
     pub(crate) for_later: Staleness,
 }
 

@@ -1,9 +1,9 @@
 //! JSON that keeps a value as it is: encode, decode, and the checks between them.
 //!
-//! JSON has no `NaN`, and the same `null` for `None`, `Some(None)` and `Some(())`. serde_json writes
-//! them all, and decodes them as another value or not at all. [`encode`] refuses each of them and
-//! says where it stands. It also decodes what it has written: a type's `Deserialize` may refuse what
-//! its `Serialize` writes.
+//! JSON has no `NaN`, and the same `null` for `None`, `Some(None)` and `Some(())`. serde_json
+//! writes them all, and decodes them as another value or not at all. [`encode`] refuses each of
+//! them and says where it stands. It also decodes what it has written: a type's `Deserialize` may
+//! refuse what its `Serialize` writes.
 
 use std::fmt::{self, Display};
 
@@ -61,7 +61,8 @@ impl fmt::Debug for Excerpt<'_> {
     }
 }
 
-/// What is lost, and where: the names of the members that lead there, the innermost first.
+/// The value that would be lost, and its place: the names of the members that lead there, the
+/// innermost first.
 #[derive(Debug)]
 struct Lossy {
     what: String,
@@ -288,7 +289,7 @@ impl ser::SerializeMap for Look {
     type Ok = Json;
     type Error = Lossy;
 
-    // What is no key in JSON is serde_json's to tell: it writes numbers and booleans as text.
+    // serde_json decides what can be a key: it writes numbers and booleans as text.
     fn serialize_key<T: Serialize + ?Sized>(&mut self, _: &T) -> Result<(), Lossy> {
         Ok(())
     }

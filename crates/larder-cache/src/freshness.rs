@@ -243,7 +243,8 @@ mod tests {
 
     #[test]
     fn vouched_for_a_copy_is_judged_by_purges_and_age() {
-        // Seconds of the clock, and what may be done then; the moments are those at which something changes.
+        // Seconds of the clock, and what may be done then; the moments are those at which something
+        // changes.
         type Row = (Validity, bool, [(Micros, Decision); 6]);
         let (valid, never) = (Valid, Refuse);
         let rows: [Row; 9] = [
@@ -429,7 +430,8 @@ mod tests {
     #[test]
     fn with_nobody_reachable_fresh_copies_are_served_for_disconnected_ttl_and_others_stand_in() {
         let (if_fails, none) = (OnlyIfLoadFails, Refuse);
-        // Trust ended at 1005. Standing in ends 600 s after disconnected_ttl, or after the memory TTL.
+        // Trust ended at 1005. Standing in ends 600 s after disconnected_ttl, or after the memory
+        // TTL.
         type Row = (Validity, Option<u64>, [(Micros, Decision); 6]);
         let rows: [Row; 12] = [
             (

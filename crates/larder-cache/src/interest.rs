@@ -1,8 +1,8 @@
-//! Who still waits for what a flight brings.
+//! Who still waits for the result of a flight.
 //!
-//! A flight that a composite is made from is wanted for as long as somebody wants the composite.
-//! Promise: a flight that was closed because nobody wanted it takes no reader any more. A reader
-//! that comes at that moment begins a flight of its own, and gets no error that is not about it.
+//! A flight for a part of a composite is wanted for as long as somebody wants the composite.
+//! Promise: a flight that was closed because nobody wanted it takes no more readers. A reader that
+//! comes at that moment begins a flight of its own, and gets no error that does not concern it.
 //!
 //! Lock order: the loaders' lock, then the lock of one interest at a time.
 
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::fair_queue::Caller;
 
-/// A load that many callers wait for stands in the lines of this many of them.
+/// A load that many callers wait for is in the lines of this many of them.
 const MOST_CALLERS: usize = 8;
 
 /// See the module.
@@ -26,12 +26,11 @@ pub(crate) struct Interest(
 struct State {
     /// Readers who hold a ticket.
     readers: usize,
-    /// Those of them who are known to be there still, and so have a right to a slot in the queue.
+    /// Those of them that are known to be still connected, and so may keep the load in the queue.
     present: usize,
     /// The callers of those readers, each once.
     callers: Vec<Caller>,
-    /// Whether a stale copy was served in place of what the flight brings: it goes on for the next
-    /// reader.
+    /// Whether a stale copy was served meanwhile. Then the flight goes on for later readers.
     is_refresh: bool,
     closed: bool,
     composites: Vec<Weak<Interest>>,
@@ -40,14 +39,14 @@ struct State {
     slot: Option<Slot>,
 }
 
-/// The slot of a queue where a load waits: called with what has changed. The loaders make it.
+/// The place of a waiting load in the queue. The loaders make it. It is called with each change.
 pub(crate) type Slot = Arc<dyn Fn(Change<'_>) + Send + Sync>;
 
 /// What has changed for a load that waits in a queue.
 pub(crate) enum Change<'a> {
     /// These callers wait for it, too.
     MoreCallers(&'a [Caller]),
-    /// Perhaps nobody wants it any more.
+    /// Nobody may want it any more.
     ReaderLeft,
 }
 
@@ -60,7 +59,7 @@ pub(crate) enum Behalf {
     Composite(Arc<Interest>),
 }
 
-/// What a flight is about to do with who wants it.
+/// The next step of a flight, which only some readers justify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// To wait in the queue: only for readers who are known to be there.
@@ -124,12 +123,12 @@ impl Interest {
         }
     }
 
-    /// Notes that a stale copy was served, so that the load goes on without readers.
+    /// Records that a stale copy was served, so that the load goes on without readers.
     pub(crate) fn set_refresh(&self) {
         self.0.lock().is_refresh = true;
     }
 
-    /// Where its load waits; `None`: it waits no longer.
+    /// Sets where its load waits. `None`: it does not wait any more.
     pub(crate) fn set_slot(&self, slot: Option<Slot>) {
         self.0.lock().slot = slot;
     }
@@ -185,10 +184,10 @@ impl Interest {
     }
 }
 
-/// Who has to be told of new callers: the slot and the parts.
+/// The slot and the parts that have to learn of new callers.
 type Told = (Option<Slot>, Vec<Weak<Interest>>);
 
-/// Tells them, outside the lock.
+/// Notifies them, outside the lock.
 fn tell_of_callers((slot, parts): Told, callers: &[Caller]) {
     if let Some(slot) = slot {
         slot(Change::MoreCallers(callers));
@@ -201,7 +200,7 @@ fn tell_of_callers((slot, parts): Told, callers: &[Caller]) {
 
 impl State {
     fn add_callers(&mut self, callers: &[Caller]) -> Told {
-        // A refresh behind a stale copy stays what it is: that copy answers its readers.
+        // A refresh after a stale copy goes on: the stale copy answers its readers.
         if self.is_refresh {
             return Told::default();
         }
@@ -223,8 +222,8 @@ impl State {
 }
 
 impl Reader {
-    /// The reader may be gone: it takes what a running load brings, but has no right to a slot in
-    /// the queue any more.
+    /// The reader may be gone. It gets the result of a running load, but cannot keep a load in the
+    /// queue any more.
     pub(crate) fn step_back(&mut self) {
         if std::mem::take(&mut self.present) {
             let last = {

@@ -92,8 +92,8 @@ fn send(tiers: &Tiers, bus: &Bus, batch: &Batch) -> Option<u64> {
             };
             log::log!(
                 level,
-                "{} targets are invalidated here only, until Redis can be reached: {down}",
-                batch.targets.len()
+                "{} invalidated on this replica only until Redis takes it: {down}",
+                counted(batch.targets.len())
             );
             None
         }
@@ -127,5 +127,12 @@ impl Drop for UnsentBatches<'_> {
                 self.tiers.mirror.pending.fail(batch);
             }
         }
+    }
+}
+
+fn counted(targets: usize) -> String {
+    match targets {
+        1 => "1 target is".to_owned(),
+        _ => format!("{targets} targets are"),
     }
 }

@@ -1,17 +1,18 @@
 //! A two-tier cache: memory and Redis, with a bound on staleness.
 //!
 //! [`Cache`] is the one door. A value is bytes under a [`Key`]. It is served from this process's
-//! memory, else from Redis; else a [`Load`] makes it on a blocking thread, and both tiers are filled
-//! on the way back. The cache is synchronous and knows neither HTTP nor SQL. A [`Ticket`] is a plain
-//! `Future` that needs no runtime, and a thread can wait for it.
+//! memory, else from Redis; else a [`Load`] makes it on a blocking thread, and both tiers are
+//! filled on the way back. The cache is synchronous and knows neither HTTP nor SQL. A [`Ticket`] is
+//! a plain `Future` that needs no runtime, and a thread can wait for it.
 //!
 //! Promises:
 //!
 //! - [`Cache::get`] never blocks and never waits for a lock that a load can hold.
-//! - A key is loaded once at a time in this process, and once across all replicas while Redis is up.
+//! - A key is loaded once at a time in this process, and once across all replicas while Redis is
+//!   up.
 //! - A tier that fails is a miss, never an error.
-//! - A value whose load began before an invalidation of it is not served after that invalidation: the
-//!   load clock tells the two apart.
+//! - A value whose load began before an invalidation of it is not served after that invalidation:
+//!   the load clock tells the two apart.
 //!
 //! # In a program of your own
 //!
@@ -181,8 +182,8 @@ impl Cache {
     /// the background.
     ///
     /// # Errors
-    /// If the Redis URL is not valid or a thread cannot be started. A Redis that is down
-    /// is no error.
+    /// If the Redis URL is not valid or a thread cannot be started. A Redis that is down is no
+    /// error.
     pub fn start(
         memory: &MemorySettings,
         redis: &RedisSettings,
@@ -270,8 +271,8 @@ impl Cache {
         self.tiers.look(key, policy, after, now)
     }
 
-    /// A claim to the answer for `request`: from Redis, from a load under way, or from one that this
-    /// call begins. Does not block; the ticket can be awaited or waited for.
+    /// A claim to the answer for `request`: from Redis, from a load under way, or from one that
+    /// this call begins. Does not block; the ticket can be awaited or waited for.
     pub fn fetch(&self, request: Request) -> Ticket {
         self.fetch_for(request, Caller::default())
     }
@@ -315,9 +316,9 @@ impl Cache {
         }
     }
 
-    /// Sets a part of `max_loads` and `max_queue` aside for each of the shares with these names; loads
-    /// of other shares cannot take it. See [`CacheItem::share`]. A share that is not named here has
-    /// its part from its first load on.
+    /// Sets a part of `max_loads` and `max_queue` aside for each of the shares with these names;
+    /// loads of other shares cannot take it. See [`CacheItem::share`]. A share that is not named
+    /// here has its part from its first load on.
     pub fn set_aside(&self, shares: impl IntoIterator<Item = Arc<str>>) {
         self.tiers.loaders.set_aside(shares);
     }

@@ -19,6 +19,7 @@ use super::fair_queue::FairQueue;
 use super::interest::{Change, Interest, Slot, Step};
 use super::settings::LoadSettings;
 use super::shares::Permits;
+use super::thread;
 
 /// How long a thread stays without work.
 const IDLE: Duration = Duration::from_secs(10);
@@ -214,8 +215,8 @@ impl Inner {
         // 2. The last reader leaves. It finds the slot, and waits for this lock.
         // 3. The look below finds that nobody wants the job.
         //
-        // The other way round, a reader that leaves between the look and the slot finds no slot, and
-        // the job waits for nobody.
+        // The other way round, a reader that leaves between the look and the slot finds no slot,
+        // and the job waits for nobody.
         job.interest.set_slot(Some(self.slot(share, id)));
         state.wait(share, id, job)
     }
@@ -225,17 +226,14 @@ impl Inner {
     fn call_thread(self: &Arc<Inner>, state: &mut State) -> bool {
         if state.ready.len() > state.idle {
             let mine = self.clone();
-            let started = std::thread::Builder::new()
-                .name("load".into())
-                .spawn(move || mine.serve());
-            match started {
-                Ok(_) => {
+            match thread::spawn("load", move || mine.serve()) {
+                Ok(()) => {
                     state.threads += 1;
                     // Until it takes its first job it is one that waits for work.
                     state.idle += 1;
                 }
                 Err(error) => {
-                    log::error!("cannot start a thread for loads: {error}");
+                    log::error!("{error}, for loads");
                     return state.threads > 0;
                 }
             }

@@ -1,14 +1,14 @@
 //! The read line, in order: memory, join a flight, Redis, lease, load, fill.
 //!
 //! [`begin`] looks into memory for a part and joins a flight. Its leader goes on as a [`Lookup`],
-//! which is moved from stage to stage, and with it the guard of the flight: wherever it is lost, the
-//! flight ends. Two stages are callbacks: [`Lookup::on_read`] on a thread that reads from Redis, and
-//! [`Lookup::on_turn`] on a loader's thread. No stage waits on a thread for another replica: the
-//! lookup comes back to the Redis readers' queue after a pause.
+//! which is moved from stage to stage, and with it the guard of the flight: wherever it is lost,
+//! the flight ends. Two stages are callbacks: [`Lookup::on_read`] on a thread that reads from
+//! Redis, and [`Lookup::on_turn`] on a loader's thread. No stage waits on a thread for another
+//! replica: the lookup comes back to the Redis readers' queue after a pause.
 //!
 //! The lease says whether this replica loads at all, and gives the clock of the load, before the
-//! source is asked. What the source brings fills Redis, then memory. A failure gives the lease back,
-//! and a stale copy stands in as far as policy allows.
+//! source is asked. What the source brings fills Redis, then memory. A failure gives the lease
+//! back, and a stale copy stands in as far as policy allows.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -44,15 +44,16 @@ pub(crate) enum Accepts {
     /// Any copy that may be served, and any load under way that will bring one. The evidence is
     /// what the reader brings: [`Evidence::Verified`] if it has just asked Redis.
     Copies(Evidence),
-    /// Only what a load brings that begins now.
+    /// Only the result of a load that begins now.
     NewLoad,
 }
 
-/// Whether the bytes of a value in Redis are what the lookup is for. Others are a miss.
+/// Whether the bytes in Redis are a value of the kind that the lookup is for. Other bytes are a
+/// miss.
 pub(crate) type Readable = fn(&[u8]) -> bool;
 
-/// A claim to the answer of `request`. Begins the load if there is none to join. `readable`: `None`
-/// if whatever Redis has under the key is what is looked for. Does not block.
+/// A claim to the answer of `request`. Begins the load if there is none to join. `readable`: how to
+/// check the bytes in Redis; `None` accepts all. Does not block.
 pub(crate) fn begin(
     tiers: &Arc<Tiers>,
     request: Request,
@@ -80,8 +81,8 @@ pub(crate) fn begin(
     flights.join(&key, behalf, joinable, is_new_load, lead)
 }
 
-/// Whether what a flight brings may be served to this reader: nothing was invalidated since its load
-/// began, and nothing that this replica might not have heard of.
+/// Whether the result of a flight may be served to this reader: nothing was invalidated since its
+/// load began, and this replica would have heard of it.
 fn is_joinable(tiers: &Tiers, flight: &Flight, accepts: Accepts) -> bool {
     let Accepts::Copies(brought) = accepts else {
         return false;
@@ -183,7 +184,7 @@ struct Lookup {
     newest: Option<Arc<Entry>>,
     /// Whether a stale copy was offered to the readers.
     is_refresh: bool,
-    /// What vouches for the copies at hand where the bus does not: what Redis has said in this
+    /// The evidence for the copies at hand if the bus is not trusted: what Redis has said in this
     /// lookup.
     heard: Evidence,
     redis_took: Option<Duration>,
@@ -200,13 +201,13 @@ enum Elsewhere {
     Unknown,
     /// The load with this lease was waited for.
     WaitedFor(String),
-    /// One has filled the key while this lookup was under way, and was not waited for.
+    /// A load has filled the key during this lookup, and was not waited for.
     Filled,
 }
 
 /// Whether this replica is to load.
 enum LeaseOutcome {
-    /// It is: from this point of history on.
+    /// This replica is to load, and stamps the load with this.
     Load(Stamp),
     /// Another load has brought this meanwhile.
     Answer(Answer),
@@ -222,8 +223,8 @@ impl Lookup {
         if accepts == Accepts::NewLoad {
             return self.submit(load);
         }
-        // A resource without the Redis tier has nothing to read there, unless a copy from memory has
-        // to be verified.
+        // A resource without the Redis tier has nothing to read there, unless a copy from memory
+        // has to be verified.
         let verify = self.stale.is_some() && self.evidence() == Evidence::NotAsked;
         if self.uses_redis() || verify {
             self.read(load, Duration::ZERO);
@@ -367,8 +368,8 @@ impl Lookup {
             Decision::Refuse if matches!(evidence, Evidence::Trusted | Evidence::Verified) => {
                 self.stale = None;
             }
-            // Refused for want of evidence, it may still be given later in the flight: somebody may
-            // vouch for it by then.
+            // A copy that was refused for want of evidence may be given later in the flight: there
+            // may be evidence by then.
             Decision::OnlyIfLoadFails | Decision::Refuse => self
                 .leader
                 .set_fallback(move || copy.give(Decision::OnlyIfLoadFails, Staleness::SoftTimeout)),
@@ -390,7 +391,7 @@ impl Lookup {
         });
     }
 
-    /// What becomes of the load, on a loader's thread, which may block if it is its turn.
+    /// The load on a loader's thread, which may block if it is its turn.
     fn on_turn(mut self, load: Load, turn: Turn) {
         match turn {
             Turn::Now => {}
@@ -611,8 +612,8 @@ impl Lookup {
     }
 }
 
-/// A stale copy for readers of a flight that goes on. Whether it may be served is decided again each
-/// time: a hard purge may have come meanwhile, or trust may be over.
+/// A stale copy for readers of a flight that goes on. Whether it may be served is decided again
+/// each time: a hard purge may have come meanwhile, or trust may be over.
 struct StaleCopy {
     tiers: Arc<Tiers>,
     policy: Arc<Policy>,

@@ -1,5 +1,5 @@
-//! How a lookup ended. This one value feeds the headers, the counters, the log line and the `cached`
-//! field.
+//! How a lookup ended. This one value feeds the headers, the counters, the log line and the
+//! `cached` field.
 
 /// How a lookup ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

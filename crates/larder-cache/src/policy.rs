@@ -1,8 +1,9 @@
 //! What the operator allows: TTLs per tier, and when a stale value may be served.
 //!
-//! A value expires twice. Until `memory_until` a replica serves its copy without asking anyone. Until
-//! `fresh_until` the copy in Redis is an answer. After that it is stale, and may still be served as
-//! far as [`StaleRules`] go. Pure: nothing here looks at a clock. `freshness.rs` decides by it.
+//! A value expires twice. Until `memory_until` a replica serves its copy without asking anyone.
+//! Until `fresh_until` the copy in Redis is an answer. After that it is stale, and may still be
+//! served as far as [`StaleRules`] go. Pure: nothing here looks at a clock. `freshness.rs` decides
+//! by it.
 
 use std::time::Duration;
 
@@ -26,8 +27,8 @@ pub struct Policy {
     /// How long memory is served while a replica reaches neither the bus nor Redis. `None`: to the
     /// end of its memory TTL.
     pub disconnected_ttl: Option<Duration>,
-    /// How long a value is kept past its fresh life for its source to confirm, so that it need not be
-    /// sent again. Makes nothing servable: see [`StaleRules`] for that.
+    /// How long a value is kept past its fresh life for its source to confirm, so that it need not
+    /// be sent again. Makes nothing servable: see [`StaleRules`] for that.
     pub revalidate: Duration,
 }
 
@@ -50,12 +51,13 @@ pub enum Lifetime {
     Policy,
     /// A tenth: a part of it is missing that may be back soon.
     Shortened,
-    /// At most so long, as its source says (RFC 9111, `max-age`), and never longer than the policy
-    /// says. Zero: to be confirmed before each use.
+    /// At most this long, because its source says so (RFC 9111, `max-age`), and never longer than
+    /// the policy says. Zero: it must be confirmed before each use.
     MaxAge(Duration),
     /// The same, and its source forbids stale use (`must-revalidate`), whatever [`StaleRules`] say.
     MustRevalidate(Duration),
-    /// None (`no-store`): whoever waited for it gets it. No tier keeps it, nor a composite of it.
+    /// None (`no-store`). Readers that waited for the value get it. No tier keeps it, nor a
+    /// composite of it.
     NoStore,
 }
 
@@ -65,9 +67,9 @@ impl Lifetime {
         matches!(self, Lifetime::MustRevalidate(_) | Lifetime::NoStore)
     }
 
-    /// The lifetime of a composite that has this one by itself and a part with that one. What a
-    /// part's source forbids is forbidden for the composite. How long the part is fresh is another
-    /// matter.
+    /// The lifetime of a composite with this lifetime of its own and a part with that one. If a
+    /// part's source forbids something, it is forbidden for the composite. How long the part is
+    /// fresh is computed elsewhere.
     pub(crate) fn with_part(self, part: Lifetime) -> Lifetime {
         match (self, part) {
             (Lifetime::NoStore, _) | (_, Lifetime::NoStore) => Lifetime::NoStore,
@@ -95,9 +97,9 @@ pub struct Expiry {
 }
 
 impl Policy {
-    /// How long a value is fresh in Redis after its load, and in memory if Redis is off. `jitter` is
-    /// any number. It shortens the time by up to a tenth, so that values that were filled together do
-    /// not expire together.
+    /// How long a value is fresh in Redis after its load, and in memory if Redis is off. `jitter`
+    /// is any number. It shortens the time by up to a tenth, so that values that were filled
+    /// together do not expire together.
     pub fn fresh_for(&self, absent: bool, lifetime: Lifetime, jitter: u64) -> Duration {
         let ttl = if absent {
             self.absent

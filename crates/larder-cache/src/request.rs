@@ -1,5 +1,5 @@
-//! What a lookup asks for: a key, what its resource allows, and how to make the value if no tier has
-//! it.
+//! The request of a lookup: a key, the policy of its resource, and how to make the value if no tier
+//! has it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,15 +16,15 @@ use super::stats::Tally;
 
 /// See the module.
 pub struct Request {
-    /// What it is about.
+    /// The value that is asked for.
     pub item: CacheItem,
     /// How the value is made.
     pub producer: Producer,
 }
 
-/// What a lookup is about.
+/// The value that a lookup is for.
 pub struct CacheItem {
-    /// What is asked for.
+    /// Its key.
     pub key: Key,
     /// How long it may be served.
     pub policy: Arc<Policy>,
@@ -33,9 +33,9 @@ pub struct CacheItem {
     /// The share of `max_loads` and `max_queue` that its load draws on. Sources that are slow
     /// together have one share: an upstream, a database.
     pub share: Arc<str>,
-    /// How its source is named in a log line: `newsapi`.
+    /// The name of its source in a log line: `newsapi`.
     pub label: Arc<str>,
-    /// What the log line of a load ends with, such as the identity of the request that led to it.
+    /// The end of the log line of a load, such as the identity of the request that led to it.
     pub note: Box<str>,
     /// Any number, by which its TTL is shortened a little. The parts of one composite have the same
     /// one, so that they expire together.
@@ -86,14 +86,14 @@ pub struct Load {
     pub run: Box<dyn FnOnce(LoadContext) -> Result<Loaded, LoadError> + Send>,
 }
 
-/// What a load works with.
+/// The context of a load.
 #[derive(Clone, Debug)]
 pub struct LoadContext {
     /// When it must be over: `limit` from its start.
     pub deadline: Instant,
     /// A copy that is no longer fresh, which the source may confirm instead of sending a new value.
-    /// Never one that was purged hard, or that comes from before Redis lost its data: whoever purges
-    /// hard wants the value fetched again.
+    /// Never one that was purged hard, or that comes from before Redis lost its data: whoever
+    /// purges hard wants the value fetched again.
     pub revalidation: Option<Revalidation>,
 }
 
@@ -106,16 +106,16 @@ pub struct Revalidation {
     pub validator: Box<str>,
 }
 
-/// What a source has sent.
+/// The result of a load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
     /// The value, or that there is none.
     pub value: Value,
     /// How much of its TTL it deserves.
     pub lifetime: Lifetime,
-    /// What the source knows this value by when it is asked to confirm it: any text, such as an
-    /// entity tag. Dropped if it is longer than [`Loaded::LONGEST_VALIDATOR`], and with a value that
-    /// is absent or not kept.
+    /// The validator: any text by which the source can confirm this value, such as an entity tag.
+    /// Dropped if it is longer than [`Loaded::LONGEST_VALIDATOR`], and with a value that is absent
+    /// or not kept.
     pub validator: Option<Box<str>>,
 }
 
@@ -140,15 +140,15 @@ impl Loaded {
     }
 }
 
-/// A value made from other entries, which have lifetimes of their own. It is kept in memory only, as
-/// long as its shortest part is fresh.
+/// A value made from other entries, which have lifetimes of their own. It is kept in memory only,
+/// as long as its shortest part is fresh.
 pub struct Composition {
     /// The parts, looked up side by side.
     pub parts: Vec<Request>,
     /// Makes the composite from the results of the parts, in their order. Called if at least one of
     /// them is there.
     pub compose: Compose,
-    /// What to answer if there is no part and no older composite. Done on a blocking thread.
+    /// The answer if there is no part and no older composite. Made on a blocking thread.
     pub last_resort: Option<LastResort>,
 }
 

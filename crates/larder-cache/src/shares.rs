@@ -1,8 +1,8 @@
 //! Permits for loads, to run or to wait, and how many each share has for itself.
 //!
 //! Half of all permits are set aside in equal parts, one part for each share; no other share can
-//! take them. The other half is for whoever comes first. A share has at least one permit for itself,
-//! as long as there are as many permits as shares.
+//! take them. The other half is for whoever comes first. A share has at least one permit for
+//! itself, as long as there are as many permits as shares.
 
 /// The permits of one kind, and who has them.
 #[derive(Clone, Debug)]

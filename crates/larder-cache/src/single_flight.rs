@@ -3,10 +3,10 @@
 //! Three types to read first:
 //!
 //! - [`Flights`] is the table. [`Flights::join`] makes a reader the leader or a follower of a load.
-//! - [`Leader`] is the guard of the one who loads. It stamps the load, can offer a stale copy early,
-//!   and ends the flight. If it is dropped, by a panic too, the flight ends with an error.
-//! - [`Ticket`] is a reader's claim to the result. It is a future, can be waited for on a thread, or
-//!   takes a callback. It also gives a stale copy, if the leader has one at hand.
+//! - [`Leader`] is the guard of the one who loads. It stamps the load, can offer a stale copy
+//!   early, and ends the flight. If it is dropped, by a panic too, the flight ends with an error.
+//! - [`Ticket`] is a reader's claim to the result. It is a future, can be waited for on a thread,
+//!   or takes a callback. It also gives a stale copy, if the leader has one at hand.
 //!
 //! [`Flight`] is what they share: one load, its stamp, and who waits.
 //!
@@ -64,7 +64,7 @@ struct OfKey {
 struct Queued {
     flight: Arc<Flight>,
     start: Start,
-    /// Whether it goes to the source whatever the tiers have.
+    /// Whether it asks the source whatever the tiers have.
     is_new_load: bool,
 }
 
@@ -82,9 +82,9 @@ struct FlightState {
     began: Option<(Dependency, Instant)>,
     /// Whether it may bring a copy that was checked against the local mirror only.
     unverified: bool,
-    /// Served at once to whoever asks, for as long as it gives an answer.
+    /// Makes the answer that is served at once to every reader, for as long as it gives one.
     early: Option<StaleAnswer>,
-    /// Served to those who will not wait to the end.
+    /// Makes the answer for readers that do not wait to the end.
     fallback: Option<StaleAnswer>,
     result: Option<LookupResult>,
     waiters: Vec<Waiter>,
@@ -117,8 +117,8 @@ impl Flights {
 
     /// Joins a running flight of `key` if `joinable` says that it can serve this reader; else the
     /// queued one; else leads a new one. `start` begins that: at once, here, or when another flight
-    /// of the key has ended. `is_new_load`: only a load from the source serves this reader. A queued
-    /// flight that would be content with less is begun by this `start` then.
+    /// of the key has ended. `is_new_load`: only a load from the source serves this reader. A
+    /// queued flight that would be content with less is begun by this `start` then.
     pub(crate) fn join(
         self: &Arc<Self>,
         key: &Key,
@@ -225,7 +225,7 @@ pub(crate) struct Leader {
 }
 
 impl Leader {
-    /// Notes what the load depends on as it begins, and again when there is a better stamp.
+    /// Stores the dependencies of the load as it begins, and again when there is a better stamp.
     pub(crate) fn stamp(&self, dependency: Dependency) {
         let mut state = self.flight.state.lock();
         let began = state.began.take();
@@ -244,8 +244,8 @@ impl Leader {
         &self.flight.interest
     }
 
-    /// Serves what `early` gives, for as long as it gives it, to those who wait and to those who
-    /// come. The flight goes on as a refresh.
+    /// Serves the answers of `early`, as long as it gives one, to readers that wait and to those
+    /// that come. The flight goes on as a refresh.
     pub(crate) fn offer(&self, early: impl Fn() -> Option<Answer> + Send + 'static) {
         self.flight.interest.set_refresh();
         let waiters = {
@@ -257,7 +257,7 @@ impl Leader {
         self.wake(waiters);
     }
 
-    /// Has `fallback` at hand for those who will not wait to the end.
+    /// Keeps `fallback` for readers that do not wait to the end.
     pub(crate) fn set_fallback(&self, fallback: impl Fn() -> Option<Answer> + Send + 'static) {
         self.flight.state.lock().fallback = Some(Box::new(fallback));
     }
@@ -352,7 +352,8 @@ impl Ticket {
         })
     }
 
-    /// A stale answer for a reader who has waited as long as its resource allows, if there is a copy.
+    /// A stale answer for a reader who has waited as long as its resource allows, if there is a
+    /// copy.
     pub fn stale(&self) -> Option<Answer> {
         let Claim::Waiting { flight, reader, .. } = &self.0 else {
             return None;
@@ -365,8 +366,8 @@ impl Ticket {
         Some(answer)
     }
 
-    /// Says that the reader may be gone. The ticket still gives what a load brings that runs or can
-    /// begin at once, but the load no longer waits in the queue for this reader.
+    /// Records that the reader may be gone. The ticket still gets the result of a load that runs or
+    /// can begin at once, but the load no longer waits in the queue for this reader.
     pub fn step_back(&mut self) {
         if let Claim::Waiting {
             reader: Some(reader),
@@ -687,7 +688,7 @@ mod tests {
         let (mut met, mut context) = (met, Context::from_waker(Waker::noop()));
         let mut poll = || Pin::new(&mut met).poll(&mut context);
         assert!(matches!(poll(), Poll::Ready(Ok(_))));
-        // To take it twice is a bug of the caller, and is told as one.
+        // Taking it twice is a bug of the caller, and is reported as one.
         assert!(matches!(poll(), Poll::Ready(Err(LoadError::Bug(_)))));
     }
 

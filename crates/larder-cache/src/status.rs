@@ -1,6 +1,6 @@
 //! Status: what a cache reports of its bus and of its memory.
 
-/// How the bus is.
+/// The state of the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BusState {
     /// Whether this replica would have heard of any invalidation that was acknowledged longer ago
@@ -8,7 +8,7 @@ pub struct BusState {
     pub trusted: bool,
     /// Everything up to this clock was heard.
     pub clock: u64,
-    /// How often messages were missing and were made up for.
+    /// How often messages were missing and were fetched again.
     pub gaps_repaired: u64,
     /// How many targets are pending: Redis has not taken their invalidation yet.
     pub pending: usize,
@@ -16,7 +16,7 @@ pub struct BusState {
     pub names: usize,
 }
 
-/// What memory holds.
+/// The contents of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemorySize {
     /// How many entries.

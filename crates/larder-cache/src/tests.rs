@@ -1,5 +1,4 @@
-//! The cache in one process, without Redis. Whatever needs one is tested against a real one in
-//! `tests/`.
+//! The cache in one process, without Redis. `tests/` tests it with a real one.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
@@ -18,9 +17,9 @@ fn cache() -> Cache {
     assembled(true, CoherenceSettings::default().max_staleness)
 }
 
-/// A cache with a Redis that nobody can reach.
+/// A cache with a Redis that cannot be reached.
 fn assembled(standalone: bool, max_staleness: Duration) -> Cache {
-    // A port that nobody listens on: reserved, and closed again.
+    // A port on which nothing listens: it was reserved and closed again.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -220,7 +219,7 @@ fn absence_is_remembered_and_a_panicking_load_frees_its_readers() {
 
     let ending = cache.answer(loading("p", &policy, || panic!("a load may panic")), LONG);
     assert!(matches!(ending, Err(LoadError::Failed(_))));
-    // As after any failure there is a pause, and then the next load.
+    // A pause, as after any failure, and then the next load.
     let deadline = Instant::now() + LONG;
     let next = || cache.answer(loading("p", &policy, || present("v")), LONG);
     assert!(

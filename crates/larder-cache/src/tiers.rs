@@ -1,4 +1,5 @@
-//! The tiers, and what every lookup shares: what memory has, what is known of a copy, what is kept.
+//! The tiers, and the parts that every lookup shares: look into memory, judge a copy, keep an
+//! entry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +20,9 @@ use super::redis_tier::RedisTier;
 use super::request::CacheItem;
 use super::single_flight::Flights;
 
-/// A clock is the last one plus one or Redis's time, whichever is later. One that lies this far
-/// ahead of both, as this replica knows them, is not of the history that is known here. Two
-/// readings of Redis's time differ by much less, also after an outage.
+/// The next clock of a history is the last one plus one, or Redis's time, whichever is later. A
+/// clock that is this far ahead of both does not belong to the history known here. Two readings of
+/// Redis's time differ by much less, even after an outage.
 const AHEAD: Duration = Duration::from_secs(3600);
 
 /// See the module.
@@ -38,8 +39,8 @@ pub(crate) struct Tiers {
 
 impl Tiers {
     /// What memory may answer with to a reader who came at `now`. `after`: a clock of the history
-    /// that the reader has seen; the answer must not be older. Does not block, and waits for no lock
-    /// that a load can hold.
+    /// that the reader has seen; the answer must not be older. Does not block, and waits for no
+    /// lock that a load can hold.
     #[inline]
     pub(crate) fn look(
         &self,
@@ -51,7 +52,7 @@ impl Tiers {
         self.serve(self.memory.get(key)?, policy, after, now)
     }
 
-    /// What `entry`, which memory has, is to such a reader.
+    /// The answer that `entry`, from memory, is to such a reader.
     pub(crate) fn serve(
         &self,
         entry: Arc<Entry>,
@@ -108,7 +109,7 @@ impl Tiers {
         clock > latest.saturating_add(micros(AHEAD))
     }
 
-    /// What vouches for copies at `now`, for a reader who has not asked Redis.
+    /// The evidence for copies at `now`, for a reader who has not asked Redis.
     pub(crate) fn evidence(&self, now: Micros) -> Evidence {
         if self.mirror.is_trusted(now) {
             Evidence::Trusted
@@ -119,8 +120,8 @@ impl Tiers {
         }
     }
 
-    /// The same for a lookup that has `heard` this from Redis. That Redis is up says nothing there:
-    /// it may refuse every question.
+    /// The same for a lookup that has `heard` this from Redis. It does not matter here whether
+    /// Redis is up, because it may refuse every question.
     pub(crate) fn evidence_after(&self, heard: Evidence, now: Micros) -> Evidence {
         if self.mirror.is_trusted(now) {
             Evidence::Trusted
@@ -129,8 +130,8 @@ impl Tiers {
         }
     }
 
-    /// Asks Redis what was invalidated of these targets; the mirror knows it then. Blocks for the
-    /// round trip.
+    /// Asks Redis what was invalidated of these targets. The mirror has learned it afterwards.
+    /// Blocks for the round trip.
     pub(crate) fn ask(&self, key: &Key, targets: &[InvalidationTarget]) -> Evidence {
         match self.redis.ask_names(key, targets) {
             Ok(()) => Evidence::Verified,
@@ -203,8 +204,8 @@ impl Tiers {
         self.memory.fill(key, entry, &item.policy, &self.clock)
     }
 
-    /// Keeps a stale copy after its reload has failed: see [`Aftermath`]. Returns the copy, and what
-    /// those readers are told who waited for the reload.
+    /// Keeps a stale copy after its reload has failed: see [`Aftermath`]. Returns the copy, and the
+    /// outcome for the readers that waited for the reload.
     pub(crate) fn back_off(
         &self,
         item: &CacheItem,

@@ -37,7 +37,7 @@ use super::request::{CacheItem, Load, Loaded, Producer, Request};
 use super::single_flight::Ticket;
 use super::stats::{Tally, Totals};
 
-/// What all typed lookups of one cache share.
+/// The parts that all typed lookups of one cache share.
 pub(super) struct TypedShared {
     /// How long a load may take.
     pub(super) load_timeout: Duration,
@@ -57,8 +57,7 @@ impl Default for TypedShared {
     }
 }
 
-/// Which value of its type is asked for, and the tags by which it can be invalidated, besides its
-/// key.
+/// Names one value of its type, and the tags by which it can be invalidated, besides its key.
 ///
 /// ```
 /// use larder_cache::TaggedKey;
@@ -89,7 +88,7 @@ impl TaggedKey {
         self
     }
 
-    /// Invalidated by this tag, too.
+    /// Adds a tag by which it can be invalidated.
     pub fn tag(mut self, tag: &str) -> TaggedKey {
         self.tags.push(Tag::new(tag));
         self
@@ -119,8 +118,8 @@ impl<T> Clone for Typed<T> {
 impl Cache {
     /// The values of type `T`, kept under `name` and `version`. Every program that uses one Redis
     /// and prefix shares the values of one name and version, wherever the type is declared there
-    /// and whatever it is called. Change the version with the shape of the type, so that a program of
-    /// another version does not read its values.
+    /// and whatever it is called. Change the version with the shape of the type, so that a program
+    /// of another version does not read its values.
     ///
     /// A value is kept as JSON, which must decode to the same value.
     ///
@@ -162,9 +161,9 @@ impl Cache {
 }
 
 impl<T: Serialize + DeserializeOwned> Typed<T> {
-    /// The value of `tagged`: from memory, else from Redis, else from `load`, which runs on a thread
-    /// of the cache and fills both tiers. Returns it with how it was found. Blocks unless memory has
-    /// it: an async worker uses [`Typed::get_or_load_async`] instead.
+    /// The value of `tagged`: from memory, else from Redis, else from `load`, which runs on a
+    /// thread of the cache and fills both tiers. Returns it with how it was found. Blocks unless
+    /// memory has it: an async worker uses [`Typed::get_or_load_async`] instead.
     ///
     /// However many ask for it at one time, `load` runs once at a time in this process, and once
     /// across all replicas while Redis is up.
@@ -183,8 +182,8 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
         found_something(self.find_or_load(tagged, policy, || load().map(Some))?)
     }
 
-    /// The same for a value that may not exist: `load` returns `Ok(None)` then. That is kept, too, for
-    /// as long as `policy.absent` says.
+    /// The same for a value that may not exist: `load` returns `Ok(None)` then. That is kept, too,
+    /// for as long as `policy.absent` says.
     ///
     /// # Errors
     /// As [`Typed::get_or_load`].
@@ -202,9 +201,9 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
         }
         let ticket = self.fetch(key, tagged, policy, load);
         let limit = parts.load_timeout * 2 + Duration::from_secs(10);
-        let ending = ticket.wait_or_stale(policy.soft_timeout, limit);
-        parts.tally.count(&ending);
-        read(ending)
+        let result = ticket.wait_or_stale(policy.soft_timeout, limit);
+        parts.tally.count(&result);
+        read(result)
     }
 
     /// The same as [`Typed::get_or_load`] as a future, of whatever runtime: waiting takes no
@@ -234,8 +233,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
         }
     }
 
-    /// The name by which [`Cache::invalidate`] takes what `tagged` asks for alone, in every version
-    /// of its type.
+    /// The target that invalidates only the value of `tagged`, in every version of its type.
     pub fn name(&self, tagged: &TaggedKey) -> InvalidationTarget {
         InvalidationTarget::from(&self.key(tagged))
     }
@@ -283,7 +281,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
     }
 }
 
-/// Whether what Redis has under a key is a `T`.
+/// Whether the bytes in Redis are a `T`.
 fn is_readable<T: Serialize + DeserializeOwned>(json: &[u8]) -> bool {
     faithful::decode::<T>(json).is_ok()
 }
@@ -302,11 +300,11 @@ impl<T: DeserializeOwned> Future for TypedTicket<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let polled = Pin::new(&mut self.ticket).poll(context);
-        polled.map(|ending| {
+        polled.map(|result| {
             if let Some(cache) = self.waits_in.take() {
-                cache.typed.tally.count(&ending);
+                cache.typed.tally.count(&result);
             }
-            found_something(read(ending)?)
+            found_something(read(result)?)
         })
     }
 }
@@ -315,7 +313,9 @@ fn found_something<T>(found: (Option<T>, Outcome)) -> Result<(T, Outcome), LoadE
     match found {
         (Some(value), outcome) => Ok((value, outcome)),
         // Stored by `find_or_load` for the same key.
-        (None, _) => Err(LoadError::Failed("there is no such thing".to_owned())),
+        (None, _) => Err(LoadError::Failed(
+            "not found: the entry says that there is no value".to_owned(),
+        )),
     }
 }
 
@@ -323,8 +323,8 @@ fn read<T: DeserializeOwned>(ending: LookupResult) -> Result<(Option<T>, Outcome
     let Answer { entry, outcome, .. } = ending?;
     match &entry.value {
         Value::Absent => Ok((None, outcome)),
-        // It was read when it came here. Only a `Deserialize` that does not always do the same fails
-        // now.
+        // It was read when it came here. Only a `Deserialize` that does not always do the same
+        // fails now.
         Value::Present(json) => match serde_json::from_slice(json) {
             Ok(value) => Ok((Some(value), outcome)),
             Err(error) => Err(LoadError::Failed(format!(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// A request to be sent.
+/// A request that is not sent yet.
 pub struct Call {
     address: SocketAddr,
     method: &'static str,
@@ -16,7 +16,7 @@ pub struct Call {
     body: Option<Vec<u8>>,
 }
 
-/// What came back.
+/// An answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
@@ -57,7 +57,7 @@ impl Call {
         self
     }
 
-    /// Sends it and panics when no whole answer comes back.
+    /// Sends it. Panics if no complete answer comes back.
     #[track_caller]
     pub fn send(&self) -> Answer {
         self.try_send()
@@ -125,7 +125,7 @@ impl Session {
         self.get_with(target, key, &[])
     }
 
-    /// With headers besides.
+    /// With more headers.
     pub fn get_with(
         &mut self,
         target: &str,
@@ -145,7 +145,7 @@ impl Session {
         self.send("POST", target, &[("Authorization", &key)], Some(body))
     }
 
-    /// Any request, with these headers and none besides.
+    /// Any request, with exactly these headers.
     pub fn send(
         &mut self,
         method: &str,
@@ -236,14 +236,14 @@ impl Answer {
             .map(|(_, value)| value.as_str())
     }
 
-    /// A header that has to be there.
+    /// A header that must be present. Panics without it.
     #[track_caller]
     pub fn the(&self, name: &str) -> &str {
         self.header(name)
             .unwrap_or_else(|| panic!("no header {name}: {self}"))
     }
 
-    /// How many seconds a hit in memory has left.
+    /// For how many more seconds memory serves it.
     #[track_caller]
     pub fn memory_ttl(&self) -> u32 {
         let hit = self.the("Cache-Status").strip_prefix("larder-memory; hit");

@@ -17,7 +17,7 @@ use crate::client::{Answer, Call};
 use crate::process::Process;
 use crate::{SOON, free_address, until};
 
-/// The admin key that every larder of the tests has, unless the test says otherwise.
+/// The admin key of every larder in the tests, unless a test sets another.
 pub const ADMIN_KEY: &str = "the-admin-key-of-the-tests-0123456789";
 
 /// The path of the binary. Cargo 1.94 and later pass it to tests and benches of the package; with
@@ -75,14 +75,14 @@ impl LarderOptions {
         }
     }
 
-    /// With a statement of this name beside its configuration.
+    /// With a file for the statement of this name.
     pub fn statement(mut self, name: &str, sql: &str) -> LarderOptions {
         self.beside
             .push((format!("sql/queries/{name}.sql"), sql.to_owned()));
         self
     }
 
-    /// With `new` wherever the configuration has `old`.
+    /// With each `old` in its configuration replaced by `new`.
     pub fn with_config_text(mut self, old: &str, new: &str) -> LarderOptions {
         let text = self.config.take().expect("a configuration");
         assert!(text.contains(old), "{old} is not in {text}");
@@ -101,7 +101,7 @@ impl LarderOptions {
         self
     }
 
-    /// Runs in this folder, where a larder before it may have left its database.
+    /// Runs in this folder, which may contain the database of an earlier larder.
     pub fn in_folder(mut self, folder: &Arc<TempDir>) -> LarderOptions {
         self.folder = Some(Arc::clone(folder));
         self
@@ -119,7 +119,7 @@ impl LarderOptions {
         self
     }
 
-    /// With its configuration as the `config.toml` that it finds where it is started.
+    /// With its configuration as `config.toml` in its working directory.
     pub fn with_config_to_be_found(mut self) -> LarderOptions {
         self.found_as = Some("config.toml");
         self
@@ -130,7 +130,7 @@ impl LarderOptions {
             .folder
             .clone()
             .unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
-        // Replicas may share the folder, and each has a file of its own.
+        // Replicas may share the folder, so each has a file of its own.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = self.found_as.map(str::to_owned);
@@ -173,7 +173,7 @@ impl LarderOptions {
         self.run_into(arguments, Stdio::piped())
     }
 
-    /// Likewise, with its standard output going there.
+    /// The same, with its standard output written to this file.
     pub fn run_into(&self, arguments: &[&str], out: impl Into<Stdio>) -> Output {
         let (folder, config) = self.prepare();
         self.command(folder.path(), &config, arguments)
@@ -192,7 +192,7 @@ pub struct Larder {
 }
 
 impl Larder {
-    /// Starts one and waits until it says that it is ready.
+    /// Starts one and waits until it is ready.
     #[track_caller]
     pub fn start(options: &LarderOptions) -> Larder {
         let mut larder = Larder::spawn(options);
@@ -210,7 +210,7 @@ impl Larder {
         replicas
     }
 
-    /// Starts one and waits for nothing.
+    /// Starts one and does not wait.
     pub fn spawn(options: &LarderOptions) -> Larder {
         let (folder, config) = options.prepare();
         let address = options.bound_at.unwrap_or_else(free_address);
@@ -248,12 +248,12 @@ impl Larder {
         self.process.pid()
     }
 
-    /// Everything that it has written so far, on either output.
+    /// Everything that it has written to either output so far.
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// The API key that it made at its start and printed, if it did.
+    /// The API key that it created and printed at its start, if it did.
     pub fn first_key(&self) -> Option<String> {
         let form = Regex::new("lk_[0-9A-Za-z]{12}_[0-9A-Za-z]{32}").unwrap();
         form.find(&self.log()).map(|key| key.as_str().to_owned())
@@ -290,7 +290,7 @@ impl Larder {
         self.get("/cache/stats").expect(200).json()
     }
 
-    /// Makes an API key and gives its id and the key.
+    /// Creates an API key. Returns its id and the key.
     #[track_caller]
     pub fn create_key(&self, body: &Value) -> (String, String) {
         let made = self.post("/keys", body).expect(201).json();
@@ -321,13 +321,13 @@ impl Larder {
         self.process.wait(SOON);
     }
 
-    /// Puts another text in its configuration file and has it read that.
+    /// Replaces its configuration file and makes it reload.
     pub fn reload(&self, config: &str) {
         fs::write(&self.config, config).unwrap();
         self.process.signal(Signal::HUP);
     }
 
-    /// Takes its configuration file away and has it read that.
+    /// Removes its configuration file and makes it reload.
     pub fn reload_without_file(&self) {
         fs::remove_file(&self.config).unwrap();
         self.process.signal(Signal::HUP);
@@ -343,7 +343,7 @@ impl Larder {
         self.status("VmRSS:") << 10
     }
 
-    /// A number of `/proc/PID/status`.
+    /// A number in `/proc/PID/status`.
     fn status(&self, name: &str) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name));

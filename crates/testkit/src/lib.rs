@@ -1,4 +1,4 @@
-//! What larder's tests share: real servers, a network that fails, clients, ports, and a way to
+//! Shared parts of larder's tests: real servers, a network that fails, clients, ports, and a way to
 //! wait.
 //!
 //! A guard owns each server and stops it by its process id when the test ends, passed or failed. A
@@ -33,14 +33,13 @@ use std::time::{Duration, Instant};
 /// The limit of a wait. Generous: only a failing test waits this long.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// Waits until `condition` holds, and panics with `what` when it does not within `deadline`.
+/// Waits until `condition` holds. Panics with `what` if it does not within `deadline`.
 #[track_caller]
 pub fn until(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     until_some(deadline, what, || condition().then_some(()));
 }
 
-/// Waits until `attempt` gives something, and panics with `what` when it does not within
-/// `deadline`.
+/// Waits until `attempt` returns something. Panics with `what` if it does not within `deadline`.
 #[track_caller]
 pub fn until_some<T>(deadline: Duration, what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + deadline;

@@ -10,11 +10,11 @@ use crate::larder::{Larder, LarderOptions};
 use crate::redis::RedisServer;
 use crate::upstream::{Behaviour, FakeUpstream, Request, Response};
 
-/// The keys that larder sends them, and that nobody may ever see.
+/// The keys that larder sends to the upstreams. They must never be visible elsewhere.
 pub const NEWSAPI_KEY: &str = "newsapi-key-5f2c9a71d0e84b36";
 pub const GUARDIAN_KEY: &str = "guardian-key-8e417c02-63b5-4f9d";
 
-/// The categories that there are.
+/// All categories.
 pub const CATEGORIES: [&str; 7] = [
     "business",
     "entertainment",
@@ -25,7 +25,7 @@ pub const CATEGORIES: [&str; 7] = [
     "technology",
 ];
 
-/// Where the articles of a category are.
+/// The path of the articles of a category.
 pub fn path(category: &str) -> String {
     format!("/articles?category={category}")
 }
@@ -60,7 +60,7 @@ impl News {
         news
     }
 
-    /// Both answer well again.
+    /// Both upstreams answer correctly again.
     pub fn mend(&self) {
         self.newsapi.behave(self.good_newsapi());
         self.guardian.behave(self.good_guardian());
@@ -80,12 +80,12 @@ impl News {
         })
     }
 
-    /// Answers that were loaded from now on say `r2`, then `r3`, in every title.
+    /// The titles of later loads begin with `r2`, then `r3`.
     pub fn publish(&self) {
         self.revision.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Both behave like this.
+    /// Makes both behave like this.
     pub fn behave(&self, behaviour: &Behaviour) {
         self.newsapi.behave(behaviour.clone());
         self.guardian.behave(behaviour.clone());
@@ -193,7 +193,7 @@ pub struct NewsConfig {
     pub soft_timeout: &'static str,
     pub client_ttl: Option<&'static str>,
     pub upstream_timeout: &'static str,
-    /// Empty: none, and not the one that the upstream's free key has.
+    /// Empty: no quota. The default is not that of the upstream's free key.
     pub newsapi_quota: &'static [&'static str],
     pub guardian_quota: &'static [&'static str],
     pub redis_timeout: &'static str,

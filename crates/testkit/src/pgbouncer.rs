@@ -15,13 +15,13 @@ const INSTALL: &str = "apt-get install pgbouncer";
 
 pub struct Pgbouncer {
     address: SocketAddr,
-    // Ended before its folder is removed.
+    // Dropped before its folder is removed.
     _process: Process,
     _folder: TempDir,
 }
 
 impl Pgbouncer {
-    /// Starts one for every database of the server at this address, with these settings on top.
+    /// Starts one for all databases of the server at this address, with these extra settings.
     pub fn start(server: SocketAddr, settings: &str) -> Pgbouncer {
         let (folder, address) = (tempfile::tempdir().unwrap(), free_address());
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -53,13 +53,13 @@ impl Pgbouncer {
         }
     }
 
-    /// The URL of a database of the server's, through this one.
+    /// The URL of one of the server's databases, through this pgbouncer.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://larder@{}/{database}", self.address)
     }
 }
 
-/// Debian keeps it where only root looks.
+/// Debian installs it where only root's PATH finds it.
 fn program() -> PathBuf {
     let usual = Path::new("/usr/sbin/pgbouncer");
     match usual.exists() {

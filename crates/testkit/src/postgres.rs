@@ -34,7 +34,7 @@ pub struct PostgresServer {
     folder: TempDir,
     address: SocketAddr,
     databases: AtomicU32,
-    /// `name=value`, on top of the usual settings.
+    /// Extra settings, as `name=value`.
     settings: Vec<String>,
     process: Option<Process>,
     /// The processes that are stopped by [`PostgresServer::freeze`].
@@ -69,7 +69,7 @@ impl PostgresServer {
         server
     }
 
-    /// Starts one with these settings (`name=value`) on top.
+    /// Starts one with these extra settings (`name=value`).
     pub fn start_with(settings: &[&str]) -> PostgresServer {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -109,17 +109,17 @@ impl PostgresServer {
         server
     }
 
-    /// The database that is always there, as its owner.
+    /// The default database, as its owner.
     pub fn url(&self) -> String {
         self.url_as(OWNER, OWNER)
     }
 
-    /// The same database, as the role that has to prove its password.
+    /// The same database, as the role that needs its password.
     pub fn guarded_url(&self) -> String {
         self.url_as(GUARDED, OWNER)
     }
 
-    /// A database as a role sees it.
+    /// The URL of a database for a role.
     pub fn url_as(&self, role: &str, database: &str) -> String {
         format!("postgres://{role}:{PASSWORD}@{}/{database}", self.address)
     }
@@ -134,29 +134,29 @@ impl PostgresServer {
         self.administrator(database).batch_execute(sql).unwrap();
     }
 
-    /// A connection of the superuser's.
+    /// A connection as the superuser.
     pub fn administrator(&self, database: &str) -> Client {
         self.connect(&self.url_as(SUPERUSER, database))
     }
 
-    /// Closes every connection of the owner's, as a restart would.
+    /// Closes every connection of the owner, as a restart would.
     pub fn cut_connections(&self) {
         self.administer(&format!(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{OWNER}'"
         ));
     }
 
-    /// Makes an empty database and gives its URL, as its owner.
+    /// Creates an empty database. Returns its URL for its owner.
     pub fn new_database(&self) -> String {
         self.new_database_of(OWNER)
     }
 
-    /// The same, made with these options of `CREATE DATABASE`.
+    /// The same, with these options of `CREATE DATABASE`.
     pub fn new_database_with(&self, options: &str) -> String {
         self.make_database(OWNER, options)
     }
 
-    /// The same for another role, which has to be there.
+    /// The same for another role, which must exist.
     pub fn new_database_of(&self, role: &str) -> String {
         self.make_database(role, "")
     }
@@ -201,7 +201,7 @@ impl PostgresServer {
         run("psql", args, to);
     }
 
-    /// Has every statement written to its log from now on.
+    /// From now on the server logs every statement.
     pub fn log_statements(&self) {
         for statement in [
             "ALTER SYSTEM SET log_statement = 'all'",
@@ -221,7 +221,7 @@ impl PostgresServer {
         fs::read_to_string(self.folder.path().join("postgres.log")).unwrap()
     }
 
-    /// Ends it if it runs, and starts it again at the same port with the same data.
+    /// Stops it if it runs, and starts it again at the same port with the same data.
     pub fn restart(&mut self) {
         self.stop();
         let data = self.folder.path().join("data");
@@ -246,7 +246,7 @@ impl PostgresServer {
         self.process = Some(process);
     }
 
-    /// Ends it at once, with every connection to it.
+    /// Kills it, with every connection to it.
     pub fn stop(&mut self) {
         self.thaw();
         self.process = None;
@@ -269,7 +269,7 @@ impl PostgresServer {
         self.frozen.extend(children.map(stop));
     }
 
-    /// Lets it go on.
+    /// Ends the freeze.
     pub fn thaw(&mut self) {
         for pid in self.frozen.drain(..) {
             let _ = kill_process(pid, Signal::CONT);
@@ -277,7 +277,7 @@ impl PostgresServer {
     }
 }
 
-/// Runs a client program on the database of `url` and gives what it prints.
+/// Runs a client program on the database of `url`. Returns its output.
 fn run<'a>(name: &str, args: impl IntoIterator<Item = &'a str>, url: &str) -> String {
     let ran = program(name)
         .args(args)

@@ -1,4 +1,4 @@
-//! The programs of Postgres: where they are, and the user that runs them.
+//! The programs of Postgres: their paths, and the user that runs them.
 //!
 //! Postgres refuses to run as root. For root they run as the user `postgres` of its package.
 
@@ -33,7 +33,7 @@ pub fn own(path: &Path) {
     }
 }
 
-/// Where `initdb` and `postgres` are: Debian keeps them out of the path.
+/// The folder of `initdb` and `postgres`, which on Debian is not in the PATH.
 fn binaries() -> PathBuf {
     let mut folders = Vec::new();
     if let Ok(answer) = Command::new("pg_config").arg("--bindir").output() {
@@ -55,7 +55,7 @@ fn binaries() -> PathBuf {
     found.unwrap_or_else(|| panic!("Postgres is not installed, and these tests need it: {INSTALL}"))
 }
 
-/// The user and group to run it as, if this is root.
+/// The user and group that run it, if this process is root.
 fn other_user() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;

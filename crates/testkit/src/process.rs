@@ -22,7 +22,7 @@ pub struct Process {
 impl Process {
     /// Starts `command` with both outputs appended to the file `log`.
     ///
-    /// Panics with `install` when the program is not there.
+    /// Panics with `install` if the program is not installed.
     pub fn spawn(mut command: Command, log: &Path, install: &str) -> Process {
         let out = File::options().create(true).append(true).open(log).unwrap();
         command
@@ -59,7 +59,7 @@ impl Process {
         kill_process(pid, signal).unwrap_or_else(|error| panic!("signal to {pid:?}: {error}"));
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }

@@ -23,17 +23,17 @@ enum Fault {
     None,
     /// Every connection closed, new ones refused.
     Cut,
-    /// Open, and silent both ways.
+    /// Open, but nothing passes in either direction.
     Stall,
-    /// Open; what the client sends arrives, what the server answers does not.
+    /// Open. Data from the client passes; data from the server waits.
     StallToClient,
-    /// Open; what the server sends arrives, what the client sends does not.
+    /// Open. Data from the server passes; data from the client waits.
     StallToServer,
-    /// Open; what the server sends is lost.
+    /// Open. Data from the server is lost.
     LoseToClient,
 }
 
-/// Which connections a fault is for.
+/// The connections that a fault affects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scope {
     All,
@@ -53,7 +53,7 @@ struct State {
     next_id: u64,
     open: HashMap<u64, [TcpStream; 2]>,
     subscribers: HashSet<u64>,
-    /// The bytes lost since losing began last.
+    /// The bytes that were lost since the last [`FaultProxy::lose_messages`].
     lost: Vec<u8>,
     accepted: u64,
 }
@@ -118,8 +118,8 @@ impl FaultProxy {
         self.set_fault(Fault::Cut, Scope::Bus);
     }
 
-    /// Closes the connections that have subscribed to a channel, and no other; new ones go where
-    /// the target is now.
+    /// Closes only the connections that have subscribed to a channel. New ones go to the current
+    /// target.
     pub fn close_bus(&self) {
         self.shared.lock().close(Scope::Bus);
         self.shared.changed.notify_all();
@@ -141,7 +141,7 @@ impl FaultProxy {
         self.set_fault(Fault::Stall, scope);
     }
 
-    /// Passes on what clients send and withholds every answer: the half-open connection.
+    /// Passes data from clients and withholds every answer: the half-open connection.
     pub fn stall_to_client(&self) {
         self.stall_to_client_only(Scope::All);
     }
@@ -150,31 +150,31 @@ impl FaultProxy {
         self.set_fault(Fault::StallToClient, scope);
     }
 
-    /// Passes on what the server sends and withholds whatever clients send.
+    /// Passes data from the server and withholds data from clients.
     pub fn stall_to_server(&self) {
         self.set_fault(Fault::StallToServer, Scope::All);
     }
 
-    /// Loses what the server sends to subscribers, and closes nothing: messages that nobody hears.
+    /// Loses data from the server to subscribers, and closes no connection: messages are lost.
     pub fn lose_messages(&self) {
         self.shared.lock().lost.clear();
         self.set_fault(Fault::LoseToClient, Scope::Bus);
     }
 
-    /// Whether this text was in what is lost since [`FaultProxy::lose_messages`].
+    /// Whether the data that was lost since [`FaultProxy::lose_messages`] contains this text.
     pub fn has_lost(&self, text: &str) -> bool {
         let state = self.shared.lock();
         let mut windows = state.lost.windows(text.len());
         windows.any(|window| window == text.as_bytes())
     }
 
-    /// Passes each piece on this much later, in either direction.
+    /// Delays all data by this time, in both directions.
     pub fn delay(&self, delay: Duration) {
         self.shared.lock().delay = delay;
         self.shared.changed.notify_all();
     }
 
-    /// Ends every fault. What was withheld arrives now.
+    /// Ends every fault. Withheld data is passed now.
     pub fn restore(&self) {
         self.delay(Duration::ZERO);
         self.set_fault(Fault::None, Scope::All);
@@ -257,7 +257,7 @@ impl State {
         }
     }
 
-    /// The fault that holds for one connection.
+    /// The fault that affects one connection.
     fn fault_of(&self, id: u64) -> Fault {
         if self.scope.includes(self.subscribers.contains(&id)) {
             self.fault
@@ -408,8 +408,7 @@ impl Direction {
     }
 }
 
-/// Finds a command that subscribes in what a client of Redis sends, also where it is split over two
-/// pieces.
+/// Finds a subscribing command in data from a client of Redis, even if it is split over two reads.
 #[derive(Default)]
 struct Subscription {
     before: Vec<u8>,

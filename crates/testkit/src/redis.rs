@@ -16,17 +16,17 @@ use crate::{SOON, free_address, until};
 /// The name and the password of the user that [`RedisServer::start_with_tls_and_user`] makes.
 pub const USER: (&str, &str) = ("larder", "a-redis-password-that-nobody-may-see");
 
-/// The password of the user `default` where there is a named one: for the test itself.
+/// The password of the user `default` if there is a named user: for the test itself.
 const TEST_PASSWORD: &str = "the-test-itself";
 
-/// The file in which it keeps a snapshot. It is there only where a test took or restored one.
+/// Its snapshot file. It exists only if a test took or restored a snapshot.
 const DUMP: &str = "dump.rdb";
 
 pub struct RedisServer {
     folder: TempDir,
     address: SocketAddr,
     tls: Option<(SocketAddr, Certificates)>,
-    /// Arguments that shorten what tests wait for.
+    /// Arguments that make tests wait less.
     hurried: &'static [&'static str],
     process: Option<Process>,
 }
@@ -35,7 +35,7 @@ const HURRIED: &[&str] = &[
     // A stream is trimmed by whole nodes. Small nodes let short streams be trimmed.
     "--stream-node-max-entries",
     "5",
-    // A replica is in step at once.
+    // Replicas synchronise at once.
     "--repl-diskless-sync-delay",
     "0",
 ];
@@ -50,17 +50,17 @@ impl RedisServer {
         RedisServer::start_at(free_address())
     }
 
-    /// One at a given address, for the test of the default port.
+    /// Starts one at a given address, for the test of the default port.
     pub fn start_at(address: SocketAddr) -> RedisServer {
         RedisServer::launch(address, false, HURRIED)
     }
 
-    /// One with Redis's default settings, for benchmarks.
+    /// Starts one with Redis's default settings, for benchmarks.
     pub fn start_as_shipped() -> RedisServer {
         RedisServer::launch(free_address(), false, &[])
     }
 
-    /// One that also listens with TLS, and lets only a user of the access list in.
+    /// Starts one that also listens with TLS, and admits only a user of its access list.
     pub fn start_with_tls_and_user() -> RedisServer {
         RedisServer::launch(free_address(), true, HURRIED)
     }
@@ -79,7 +79,7 @@ impl RedisServer {
         server
     }
 
-    /// What larder is given as `REDIS_URL`.
+    /// The value of `REDIS_URL` for larder.
     pub fn url(&self) -> String {
         let (user, password) = USER;
         match &self.tls {
@@ -102,33 +102,33 @@ impl RedisServer {
         self.address
     }
 
-    /// What a client has to trust, where it listens with TLS.
+    /// The certificate that a client must trust, if it listens with TLS.
     pub fn certificates(&self) -> &Certificates {
         &self.tls.as_ref().expect("started with TLS").1
     }
 
-    /// Ends it if it runs, and starts it again at the same port, empty.
+    /// Stops it if it runs, and starts it again at the same port, empty.
     pub fn restart(&mut self) {
         self.kill();
         let _ = fs::remove_file(self.folder.path().join(DUMP));
         self.launch_process();
     }
 
-    /// Everything that it holds now, as it would write it to disk.
+    /// A snapshot of all its data, in the format of its file.
     pub fn snapshot(&self) -> Vec<u8> {
         self.cli::<()>(&["SAVE"]);
         fs::read(self.folder.path().join(DUMP)).unwrap()
     }
 
-    /// Ends it if it runs, and starts it again at the same port with what a snapshot holds.
+    /// Stops it if it runs, and starts it again at the same port with the data of a snapshot.
     pub fn restore(&mut self, snapshot: &[u8]) {
         self.kill();
         fs::write(self.folder.path().join(DUMP), snapshot).unwrap();
         self.launch_process();
     }
 
-    /// Prunes the record of names as a replica does: names invalidated longer ago than `keep`, and
-    /// the oldest beyond `most`. Returns how many it removed.
+    /// Prunes the record of names as a replica does: names invalidated more than `keep` ago, and
+    /// the oldest if there are more than `most`. Returns how many it removed.
     pub fn forget_names(&self, keep: Duration, most: u64) -> u64 {
         let script = redis::Script::new(concat!(
             include_str!("../../larder-cache/src/coherence/call.lua"),
@@ -181,7 +181,7 @@ impl RedisServer {
         self.cli::<()>(&["SAVE"]);
     }
 
-    /// Makes it a replica of `primary`, and waits until both hold the same.
+    /// Makes it a replica of `primary`, and waits until both have the same data.
     pub fn replicate(&self, primary: &RedisServer) {
         let port = primary.address.port().to_string();
         self.cli::<()>(&["REPLICAOF", "127.0.0.1", &port]);
@@ -285,12 +285,12 @@ impl RedisServer {
         Process::spawn(command, &log, "apt-get install redis-server")
     }
 
-    /// Ends it at once, as `kill -9` does. It loses everything.
+    /// Kills it, as `kill -9` does. It loses all data.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Asks it to end, and waits.
+    /// Asks it to end, and waits until it has.
     pub fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.signal(Signal::TERM);
@@ -298,7 +298,7 @@ impl RedisServer {
         }
     }
 
-    /// Freezes it: connections stay open and nothing is answered.
+    /// Freezes it: connections stay open, and nothing is answered.
     pub fn pause(&self) {
         self.running().signal(Signal::STOP);
     }
@@ -376,7 +376,7 @@ impl RedisServer {
                 "set" => redis::cmd("SMEMBERS"),
                 "zset" => redis::cmd("ZRANGE"),
                 "stream" => redis::cmd("XRANGE"),
-                // It went between the two commands.
+                // It expired between the two commands.
                 "none" => continue,
                 other => panic!("a key of the type {other}: {key}"),
             };

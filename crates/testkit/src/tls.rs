@@ -7,9 +7,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
 };
 
-/// Where the three PEM files are.
+/// The paths of the three PEM files.
 pub struct Certificates {
-    /// What a client has to trust.
+    /// The certificate that a client must trust.
     pub authority: PathBuf,
     pub certificate: PathBuf,
     pub key: PathBuf,

@@ -19,19 +19,19 @@ pub use message::{Request, Response, respond};
 type Script = Arc<dyn Fn(&Request) -> Response + Send + Sync>;
 type RawScript = Arc<dyn Fn(TcpStream, &str) + Send + Sync>;
 
-/// What it does with a request.
+/// Its behaviour for a request.
 #[derive(Clone)]
 pub enum Behaviour {
     Answer(Script),
-    /// Bytes that are no HTTP.
+    /// Bytes that are not HTTP.
     Garbage,
-    /// Headers that promise the whole body, half of it, and then the end.
+    /// Headers of the whole body, then half of it, then the connection closes.
     Truncated(Response),
-    /// Closes without a word.
+    /// Closes without an answer.
     Close,
-    /// Keeps the connection open and says nothing until it is told otherwise.
+    /// Keeps the connection open and sends nothing until its behaviour changes.
     Silence,
-    /// The whole answer, a byte a second.
+    /// The whole answer, one byte per second.
     ByteASecond(Response),
     /// The script gets the connection and the request's head as it arrived. The connection closes
     /// when it returns.
@@ -50,13 +50,13 @@ impl Behaviour {
 
 struct State {
     behaviour: Behaviour,
-    /// Counts the changes of `behaviour`: what waits gives up at the next one.
+    /// Counts the changes of `behaviour`. A waiting request gives up at the next change.
     changes: u64,
     latency: Duration,
-    /// Whether requests that arrive are withheld, and whether their answers are made before that.
+    /// Whether new requests are withheld, and whether their answers are made before that.
     held: bool,
     early: bool,
-    /// Counts the releases: what is held waits for the next one.
+    /// Counts the releases. A withheld request waits for the next one.
     releases: u64,
     requests: Vec<Request>,
     ended: bool,
@@ -114,7 +114,7 @@ impl FakeUpstream {
         }
     }
 
-    /// One that passes each connection to `serve`, with the request's head as it arrived.
+    /// Starts one that passes each connection to `serve`, with the request's head as it arrived.
     pub fn raw(serve: impl Fn(TcpStream, &str) + Send + Sync + 'static) -> FakeUpstream {
         FakeUpstream::start(Behaviour::Raw(Arc::new(serve)))
     }
@@ -142,7 +142,7 @@ impl FakeUpstream {
         }
     }
 
-    /// What it does with requests from now on. A connection that was kept silent is closed.
+    /// Sets its behaviour from now on. A connection that was kept silent is closed.
     pub fn behave(&self, behaviour: Behaviour) {
         let mut state = self.shared.lock();
         state.behaviour = behaviour;
@@ -151,13 +151,13 @@ impl FakeUpstream {
         self.shared.changed.notify_all();
     }
 
-    /// How long it thinks about each request from now on.
+    /// Sets the delay of each answer from now on.
     pub fn set_latency(&self, latency: Duration) {
         self.shared.lock().latency = latency;
         self.shared.changed.notify_all();
     }
 
-    /// Records requests and answers none before [`FakeUpstream::release`].
+    /// Records requests, and answers none until [`FakeUpstream::release`].
     pub fn hold(&self) {
         let mut state = self.shared.lock();
         (state.held, state.early) = (true, false);
@@ -169,12 +169,12 @@ impl FakeUpstream {
         (state.held, state.early) = (true, true);
     }
 
-    /// Answers requests that arrive from now on; those that are held stay held.
+    /// Answers requests that arrive from now on. Withheld ones stay withheld.
     pub fn pass_new(&self) {
         self.shared.lock().held = false;
     }
 
-    /// Answers everything that is held, and what arrives from now on.
+    /// Answers all withheld requests, and those that arrive from now on.
     pub fn release(&self) {
         let mut state = self.shared.lock();
         state.held = false;
@@ -193,7 +193,7 @@ impl FakeUpstream {
         self.shared.lock().requests.len()
     }
 
-    /// How many there were to one path.
+    /// How many requests there were to one path.
     pub fn calls_to(&self, path: &str) -> usize {
         let state = self.shared.lock();
         state

@@ -27,7 +27,7 @@ impl Versions {
         Versions::start_slow(|| Duration::ZERO)
     }
 
-    /// One that looks up the version at once and then takes a time of its own to answer.
+    /// Starts one that reads the version at once and then takes a time of its own to answer.
     pub fn start_slow(takes: impl Fn() -> Duration + Send + Sync + 'static) -> Versions {
         let current: Arc<[AtomicU64; CATEGORIES.len()]> =
             Arc::new([const { AtomicU64::new(1) }; CATEGORIES.len()]);
@@ -45,7 +45,7 @@ impl Versions {
         Versions { upstream, current }
     }
 
-    /// Changes the data, and gives the version that it now has.
+    /// Changes the data. Returns its new version.
     pub fn publish(&self, category: &str) -> u64 {
         self.current[index(category)].fetch_add(1, Ordering::SeqCst) + 1
     }
@@ -79,7 +79,7 @@ fn answer(request: &Request, current: &[AtomicU64; CATEGORIES.len()], published:
     )
 }
 
-/// The version that an answer for `category` has; `None` if it is not an answer for it.
+/// The version in an answer for `category`. `None` if it is not an answer for it.
 pub fn try_version(answer: &Answer, category: &str) -> Option<u64> {
     let body: Value = serde_json::from_slice(&answer.body).ok()?;
     let title = body["articles"][0]["title"].as_str()?;
@@ -87,7 +87,7 @@ pub fn try_version(answer: &Answer, category: &str) -> Option<u64> {
     version.parse().ok()
 }
 
-/// The version that this larder has of a category.
+/// The version of a category that this larder serves.
 #[track_caller]
 pub fn version(larder: &Larder, category: &str) -> u64 {
     version_in(&larder.get(&path(category)), category)
@@ -99,7 +99,7 @@ pub fn version_in(answer: &Answer, category: &str) -> u64 {
     try_version(answer, category).unwrap_or_else(|| panic!("no version of {category}: {answer}"))
 }
 
-/// What a test sets. Otherwise only an invalidation makes anything fresh.
+/// The settings that a test changes. With the default ones only an invalidation causes a load.
 #[derive(Clone)]
 pub struct VersionsConfig {
     pub max_staleness: &'static str,
@@ -175,13 +175,13 @@ stale = {{ while_revalidate = "{while_revalidate}", if_error = "{if_error}", on_
         )
     }
 
-    /// How to start a larder with it, with its Redis at this address.
+    /// The options of a larder with these settings and its Redis at this address.
     pub fn options(&self, versions: &Versions, redis: std::net::SocketAddr) -> LarderOptions {
         self.options_alone(versions)
             .env("REDIS_URL", &format!("redis://{redis}"))
     }
 
-    /// How to start a larder with it and with no Redis in its configuration.
+    /// The options of a larder with these settings and no Redis in its configuration.
     pub fn options_alone(&self, versions: &Versions) -> LarderOptions {
         LarderOptions::new(&self.text(versions))
             .env("NEWSAPI_KEY", NEWSAPI_KEY)

@@ -127,7 +127,7 @@ fn postgres_starts_and_keeps_its_data_over_a_restart() {
         .unwrap();
 }
 
-/// A server that sends back what it gets.
+/// A server that returns all data that it receives.
 fn echo() -> std::net::SocketAddr {
     let listener = TcpListener::bind(free_address()).unwrap();
     let address = listener.local_addr().unwrap();
@@ -140,7 +140,7 @@ fn echo() -> std::net::SocketAddr {
     address
 }
 
-/// Whether what is sent comes back within `limit`; an error where the connection is gone.
+/// Whether a byte returns within `limit`. An error if the connection is gone.
 fn comes_back(stream: &mut TcpStream, limit: Duration) -> std::io::Result<bool> {
     stream.set_read_timeout(Some(limit))?;
     stream.write_all(b"x")?;
@@ -165,7 +165,7 @@ fn proxy_makes_each_fault_and_ends_it() {
         let mut late = TcpStream::connect(proxy.address()).unwrap();
         assert!(!comes_back(&mut late, short).unwrap());
         proxy.restore();
-        // What was withheld arrives.
+        // The withheld data arrives.
         stream.set_read_timeout(Some(SOON)).unwrap();
         stream.read_exact(&mut [0; 1]).unwrap();
         assert!(comes_back(&mut stream, SOON).unwrap());
@@ -206,7 +206,7 @@ fn proxy_makes_faults_for_subscribers_alone_and_for_the_others() {
     let proxy = FaultProxy::start(server.address());
     let subscriber = || {
         let mut stream = TcpStream::connect(proxy.address()).unwrap();
-        // In two pieces, as a network may have it.
+        // Split in two, as a network may do.
         stream.set_nodelay(true).unwrap();
         stream.write_all(b"*2\r\n$9\r\nsubsc").unwrap();
         stream.write_all(b"ribe\r\n$1\r\nc\r\n").unwrap();
@@ -322,7 +322,7 @@ fn upstream_behaves_as_it_is_told() {
         let calls = upstream.calls();
         let waits = Call::new(upstream.address(), "GET", "/").connect().unwrap();
         until(SOON, "the call arrives", || upstream.calls() == calls + 1);
-        // Ends the silence, with nothing.
+        // Ends the silence without an answer.
         upstream.behave(Behaviour::Close);
         assert!(waits.finish().is_err());
     }
@@ -348,7 +348,7 @@ fn upstream_holds_answers_that_were_made_on_arrival() {
     versions.upstream.release();
     assert_eq!(title(early), "science v1");
 
-    // Without that, what is held is answered with what is true at its release.
+    // Otherwise a withheld request is answered with the data of the moment of its release.
     versions.upstream.hold();
     let late = call(science);
     until(SOON, "the call arrives", || versions.calls() == 3);

@@ -2,7 +2,7 @@
 
 use crate::config::tests::{faults, parse};
 
-/// The one fault of a file that is `[resource.news]` with this changed.
+/// The only error of a file that is `[resource.news]` with this change.
 fn fault_of_resource(change: impl Fn(String) -> String) -> String {
     let good = r#"[resource.news]
 path = "/news"
@@ -262,7 +262,7 @@ fn parameters() {
         ),
     ] {
         let fault = if to.contains("view = 1 ") {
-            // A view that is none is judged as one too: both are told.
+            // An invalid view is checked as a view, too: both errors are reported.
             faults(&format!("[resource.a]\nsource = {{ news = [\"newsapi\"] }}\nttl = {{ memory = \"1s\", redis = \"1s\" }}\nparams.{to}\n")).join("\n")
         } else {
             limit(to)

@@ -1,4 +1,4 @@
-//! Calls to a server that does what it is told, and what becomes of its answers.
+//! Calls to a scripted server, and the results of its answers.
 
 use super::*;
 use crate::source::HttpUpstreamSettings;
@@ -51,7 +51,7 @@ fn api(server: &FakeUpstream, change: impl FnOnce(&mut JsonApiSettings)) -> Json
     JsonApi::new(&settings, upstream).unwrap()
 }
 
-/// What a call gives. Whatever it is, it must not show the key.
+/// The result of a call. No result may show the key.
 fn fetch(
     api: &JsonApi,
     params: &[(&str, &str)],
@@ -239,7 +239,7 @@ fn what_is_handed_on_is_json_and_not_nested_too_deep() {
         failure(&api(&server, |_| {})),
         "quotes answered 200 with JSON nested more than 512 levels deep (application/json)"
     );
-    // Also where only a part of it is picked that is not.
+    // Even if the picked part is not nested so deeply.
     let picked = api(&server, |settings| settings.pick = Some("/0".to_owned()));
     assert!(failure(&picked).contains("nested more than 512 levels deep"));
 }
@@ -264,7 +264,7 @@ fn a_quota_that_comes_back_too_late_is_spent() {
 fn what_the_upstream_confirms_is_given_back_without_a_copy() {
     let server = FakeUpstream::raw(|mut stream, request| {
         if request.contains("if-none-match: \"v1\"\r\n") {
-            // It repeats nothing but its ETag, so what it said before holds.
+            // It repeats only its ETag, so the earlier headers still hold.
             respond(&mut stream, "304 Not Modified", &["ETag: \"v1\""], b"");
         } else {
             let headers = ["ETag: \"v1\"", "Cache-Control: max-age=60, must-revalidate"];

@@ -47,7 +47,7 @@ const REPLY: Duration = Duration::from_millis(500);
 /// After this time Redis forgets a replica that says nothing of itself.
 const REPLICA_FORGOTTEN: Duration = Duration::from_secs(60);
 
-/// Called with each target that was invalidated, on the bus's thread. It must not block.
+/// A function that is called with each invalidated target, on the bus's thread. It must not block.
 type Listener = Box<dyn Fn(&InvalidationTarget, Purge) + Send + Sync>;
 
 /// A replica as it last spoke of itself.
@@ -146,7 +146,7 @@ impl Bus {
                 warned = true;
                 log::warn!("the bus is lost: {error}; memory is not trusted until it is back");
             }
-            // What is pending waits for this, too: no longer than it waits for a ping.
+            // Pending invalidations wait for this, too: no longer than for a ping.
             let longest = PAUSES.1.min(self.settings.max_staleness / 4);
             health.pause(pause);
             pause = (pause * 2).min(longest);
@@ -179,7 +179,7 @@ impl Bus {
         self.settings.log_length
     }
 
-    /// How often messages were missing and were made up for.
+    /// How often messages were missing and were fetched again.
     pub(crate) fn gaps_repaired(&self) -> u64 {
         self.gaps_repaired.load(Ordering::Relaxed)
     }

@@ -4,8 +4,8 @@ local function is_error(reply)
   return type(reply) == 'table' and reply.err ~= nil
 end
 
--- Ends the script with an error. Before Redis 7 an error is a text. Since then only a table keeps the
--- code at its beginning.
+-- Ends the script with an error. Before Redis 7 an error is a text. Since then only a table keeps
+-- the code at its beginning.
 local function raise(why)
   if redis.REDIS_VERSION then error({ err = why }) end
   error(why, 0)
@@ -28,8 +28,8 @@ local function call(...)
   return reply
 end
 
--- The same for a key that may have a value of another type. Returns nil then, and false if there is no
--- value.
+-- The same for a key that may have a value of another type. Returns nil then, and false if there is
+-- no value.
 local function lookup(...)
   local reply = redis.pcall(...)
   if not is_error(reply) then return reply end

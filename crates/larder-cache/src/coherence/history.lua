@@ -1,6 +1,6 @@
 -- Every script that reads or advances the history begins with this.
--- KEYS[1] state, KEYS[2] names (the targets with their clocks), KEYS[3] log. ARGV[1] the id of a new
--- history, in case one must begin, ARGV[2] the channel.
+-- KEYS[1] state, KEYS[2] names (the targets with their clocks), KEYS[3] log.
+-- ARGV[1] the id of a new history, in case one must begin, ARGV[2] the channel.
 --
 -- Field names and message letters are shared with other versions during a rolling upgrade, so they
 -- keep their first names: epoch is the id of the history, floor and soft are its hard and soft
@@ -30,8 +30,8 @@ local function run_id()
   return string.match(call('INFO', 'server'), 'run_id:(%w+)')
 end
 
--- A write that changes nothing. A read-only copy refuses it. A full Redis does not, and then refuses
--- nothing more of the script. A key that is not a hash is not a state and is deleted.
+-- A write that changes nothing. A read-only copy refuses it. A full Redis does not, and then
+-- refuses nothing more of the script. A key that is not a hash is not a state and is deleted.
 local function touch(key)
   if lookup('HDEL', key, '-') == nil then call('DEL', key) end
 end
@@ -49,10 +49,10 @@ local function announce(id, clock, before, purge, origin, targets, length)
   call('PUBLISH', ARGV[2], message)
 end
 
--- Begins a new history after the clock of the old one, if that is known. Everything loaded before it
--- is invalid, and no clock of the old history is compared with it.
+-- Begins a new history after the clock of the old one, if that is known. Everything loaded before
+-- it is invalid, and no clock of the old history is compared with it.
 local function begin(clock)
-  -- First a command that Redis never refuses for memory. Then it refuses nothing more of this script.
+  -- Redis never refuses DEL for memory. After that it refuses nothing more of this script.
   call('DEL', KEYS[2], KEYS[3])
   local first = now()
   local known = clock_of(clock)
@@ -78,9 +78,9 @@ local function is_state(fields)
   return true
 end
 
--- The state of the history in force: id, clock, hard watermark, soft watermark, pruned_to, first clock.
--- State, names and log must all be there and have the right type. Redis may have evicted one of them,
--- and somebody else may have written to them. Otherwise a new history begins.
+-- The state of the history in force: id, clock, hard watermark, soft watermark, pruned_to, first
+-- clock. State, names and log must all be there and have the right type. Redis may have evicted one
+-- of them, and somebody else may have written to them. Otherwise a new history begins.
 local function history(compare_run)
   local fields = lookup('HMGET', KEYS[1], 'epoch', 'clock', 'floor', 'soft', 'pruned_to', 'begun', 'run_id')
   local complete = fields and is_state(fields) and lookup('ZSCORE', KEYS[2], 'e:' .. fields[1])

@@ -1,7 +1,8 @@
 -- Gives the clock to the caller and publishes it to the caller's own subscriber. KEYS[4] replicas.
--- ARGV[3] private channel, ARGV[4] token, ARGV[5] the replica, ARGV[6] what it says of itself. Returns
--- the state of the history, then the time in microseconds.
--- First a command that Redis never refuses for memory. Then it refuses nothing more of this script.
+-- ARGV[3] private channel, ARGV[4] token, ARGV[5] the replica, ARGV[6] what it says of itself.
+-- Returns the state of the history, then the time in microseconds.
+-- Begins with a command that Redis never refuses for memory. After that Redis refuses nothing more
+-- of this script.
 touch(KEYS[4])
 local state = history(false)
 local time = text(now())

@@ -1,5 +1,5 @@
--- Forgets targets whose last purge is older than any entry can be, and the oldest if there are too many.
--- ARGV[3] that age in microseconds, ARGV[4] how many are kept. Returns how many it forgot.
+-- Forgets targets whose last purge is older than any entry can be, and the oldest if there are too
+-- many. ARGV[3] that age in microseconds, ARGV[4] how many are kept. Returns how many it forgot.
 local state = history(false)
 local gone = 0
 local upto, last = tonumber(state[5]), tonumber(state[2])
@@ -7,7 +7,8 @@ local function forget(members)
   for i = 1, #members, 2 do
     call('ZREM', KEYS[2], members[i])
     local clock = tonumber(members[i + 1])
-    -- A clock that somebody else wrote can be ahead of the history. What is loaded now is still valid.
+    -- A clock that somebody else wrote can be ahead of the history. What is loaded now is still
+    -- valid.
     upto = math.max(upto, math.min(clock, last))
     gone = gone + 1
   end

@@ -6,7 +6,7 @@ use super::*;
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// Loaders, and what has become of the jobs that they were given.
+/// Loaders, and the outcomes of their jobs.
 struct Bench {
     loaders: Loaders,
     told: Sender<(&'static str, Turn)>,
@@ -56,14 +56,14 @@ impl Bench {
         });
     }
 
-    /// A job that does nothing once it is its turn.
+    /// A job that ends as soon as it runs.
     fn job(&self, name: &'static str, share: &str, caller: Caller) -> Option<Reader> {
         let (interest, reader) = wanted_by(caller);
         self.submit(name, share, interest, || ());
         reader
     }
 
-    /// A job that runs until it is released, and runs already.
+    /// A job that is running, until it is released.
     fn held(&mut self, share: &str, caller: Caller) {
         let (release, gate) = mpsc::channel::<()>();
         let (interest, reader) = wanted_by(caller);
@@ -83,7 +83,7 @@ impl Bench {
         self.heard.try_recv().is_err()
     }
 
-    /// What is told in the next so many turns.
+    /// The names of the next jobs that report, in order.
     fn names(&self, count: usize) -> Vec<&'static str> {
         (0..count).map(|_| self.next().0).collect()
     }
@@ -109,7 +109,7 @@ fn refuses_what_neither_runs_nor_waits_and_survives_a_panic() {
 #[test]
 fn a_share_that_is_slow_leaves_the_others_their_places() {
     let mut bench = bench(4, 4, &["slow", "quick"]);
-    // One place to run and one to wait is set aside for each.
+    // Each has one permit to run and one to wait.
     (0..3).for_each(|_| bench.held("slow", 1));
     let mut waiting: Vec<_> = (0..3).map(|_| bench.job("slow", "slow", 1)).collect();
     waiting.push(bench.job("one too many", "slow", 1));
@@ -123,7 +123,7 @@ fn a_share_that_is_slow_leaves_the_others_their_places() {
         .map(|share| (&*share.name, share.running, share.waiting, share.refused))
         .collect();
     assert_eq!(figures, [("slow", 3, 3, 1), ("quick", 1, 1, 0)]);
-    // The quick one's place is for the quick alone, though more of the slow wait and came first.
+    // Only quick jobs get the permit of the quick share, though more slow ones wait and came first.
     bench.release.pop();
     assert_eq!(bench.next(), ("quick", Turn::Now));
     assert!(bench.quiet());
@@ -168,10 +168,10 @@ fn what_nobody_waits_for_leaves_the_queue() {
     let (gone, stays) = (bench.job("gone", "s", 1), bench.job("stays", "s", 1));
     drop(gone);
     assert_eq!(bench.next(), ("gone", Turn::Left));
-    // Its room is free.
+    // Its place is free.
     let _third = bench.job("third", "s", 1);
     assert!(bench.quiet());
-    // Of two readers of one job the second is enough.
+    // One of the two readers is still there, and that is enough.
     let (interest, first) = wanted_by(1);
     drop(stays);
     assert_eq!(bench.next(), ("stays", Turn::Left));
@@ -223,7 +223,7 @@ fn a_part_waits_as_long_as_somebody_wants_a_composite_of_it() {
     bench.submit("part", "s", part.clone(), || ());
     drop(one);
     assert!(bench.quiet());
-    // Who joins the composite joins the line of each part.
+    // A reader that joins the composite is added to the line of each part.
     let three = second.board(&Behalf::Reader(3)).unwrap();
     assert_eq!(part.callers(), [1, 2, 3]);
     drop(two);

@@ -1,11 +1,12 @@
--- Takes the lease of one key: the right to load it. Returns the clock that the load is stamped with.
--- KEYS[4] value, KEYS[5] lease. ARGV[3] token, ARGV[4] time to live in ms, ARGV[5] the id of the load
--- whose value the caller has seen (8 bytes or none), ARGV[6] the token of the lease that it has waited
--- for (or none), ARGV[7...] the targets that the value depends on.
--- Returns the answer, its value or text, the state of the history, and the clocks of the targets. The
--- answer is one of: 'newer' and a value, 'taken' and a token, 'failed' and why, 'won' and nothing.
--- First a write that changes nothing: a read-only copy that lags behind refuses it, and must not vouch
--- for the value of another load.
+-- Takes the lease of one key: the right to load it. Returns the clock of the load as well.
+-- KEYS[4] value, KEYS[5] lease. ARGV[3] token, ARGV[4] time to live in ms, ARGV[5] the id of the
+-- load whose value the caller has seen (8 bytes or none), ARGV[6] the token of the lease that the
+-- caller has waited for (or none), ARGV[7...] the targets that the value depends on.
+-- Returns the answer, its value or text, the state of the history, and the clocks of the targets.
+-- The answer is one of: 'newer' and a value, 'taken' and a token, 'failed' and why, 'won' and
+-- nothing.
+-- First a write that changes nothing. A read-only copy that lags behind refuses it, and so cannot
+-- vouch for the value of another load.
 touch(KEYS[1])
 local state = history(false)
 local targets = clocks(7)
@@ -23,8 +24,8 @@ if lease then
     for i = 1, #targets do overtaken = overtaken or tonumber(clock) < tonumber(targets[i]) end
     if not overtaken then return { 'taken', token, state, targets } end
   else
-    -- The load that had the lease failed. A caller that waited for that load gets the same failure. One
-    -- that comes later tries anew.
+    -- The load that had the lease failed. A caller that waited for that load gets the same failure.
+    -- One that comes later tries anew.
     local failed, why = string.match(lease, '^!(%w+) (.*)$')
     if failed and failed == ARGV[6] then return { 'failed', why, state, targets } end
   end

@@ -129,9 +129,9 @@ impl RedisTier {
         self.queue.close();
     }
 
-    /// Reads `key` on a reader's thread, after `pause`, and calls `reply` with what was found.
-    /// While Redis is down, calls it here at once. With `targets`, which the value depends on,
-    /// Redis is asked for their clocks as well, and the mirror has learned them before the reply.
+    /// Reads `key` on a reader's thread, after `pause`, and calls `reply` with the result. While
+    /// Redis is down, calls it here at once. With `targets`, which the value depends on, Redis is
+    /// asked for their clocks as well, and the mirror has learned them before the reply.
     pub(crate) fn read(
         &self,
         key: &Key,

@@ -19,7 +19,7 @@ use crate::coherence::{InvalidationTarget, Mirror, Scripts};
 /// Keys in one MGET. With more of them, a reply of large values could exceed the time of a reply.
 const BATCH: usize = 64;
 
-/// What a read found.
+/// The result of a read.
 pub(crate) enum Read {
     /// An envelope that is not decoded yet.
     Hit(Bytes),
@@ -199,8 +199,8 @@ fn read_together(pool: &RedisPool, asks: Vec<Ask>) {
     }
 }
 
-/// Gives a reader what was found. A panic of the reader is a bug. It ends that look-up, not the
-/// thread that all others read on.
+/// Gives a reader its result. A panic of the reader is a bug. It ends that lookup, not the thread
+/// that all others read on.
 fn give(reply: Reply, found: Read) {
     if catch_unwind(AssertUnwindSafe(|| reply(found))).is_err() {
         log::error!("a look-up panicked");

@@ -1,4 +1,5 @@
--- Renews leases. KEYS leases; ARGV[1] time to live in ms, then their tokens. Returns how many are still held.
+-- Renews leases. KEYS leases; ARGV[1] time to live in ms, then their tokens.
+-- Returns how many of them the caller still has.
 local held = 0
 for i = 1, #KEYS do
   local lease = lookup('GET', KEYS[i])

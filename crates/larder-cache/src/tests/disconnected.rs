@@ -3,7 +3,7 @@
 use super::*;
 use crate::coherence::HistoryState;
 
-/// A cache that has never heard of anybody, and whose Redis is known to be down.
+/// A cache that was never connected, and whose Redis is known to be down.
 fn disconnected() -> Cache {
     disconnected_with(CoherenceSettings::default().max_staleness)
 }
@@ -54,7 +54,7 @@ fn past_disconnected_ttl_a_copy_stands_in_for_a_load_that_fails_and_is_not_offer
         gate.recv().unwrap();
         failed()
     }));
-    // Who will wait no longer gets it; who waits learns first whether the load fails.
+    // A reader whose time is up gets the copy. One that waits learns first whether the load fails.
     let deadline = Instant::now() + LONG;
     let copy = loop {
         if let Some(copy) = ticket.stale() {
@@ -119,7 +119,7 @@ fn a_reader_who_knows_of_an_invalidation_gets_a_new_load() {
     assert_eq!(text(&cache.answer(load("old"), LONG)).0, "old");
     let now = cache.clock().now();
     let key = Key::new(1, "k");
-    // A clock that can be, and one that lies in no history yet.
+    // A possible clock, and one that no history has given yet.
     for (after, served, body) in [(now, false, "new"), (u64::MAX, true, "new")] {
         let in_memory = cache.get(key.as_str(), &policy, Some(after));
         assert_eq!(in_memory.is_some(), served, "{after}");

@@ -1,4 +1,4 @@
-//! Sources that are to be asked again at a known time.
+//! Sources that may be asked again at a known time.
 
 use super::*;
 
@@ -70,7 +70,7 @@ fn a_composite_with_a_stale_part_is_renewed_when_that_can_be_asked_for() {
         let began = Instant::now();
         let stale = cache.answer(composed(&policy, fails, failed, None), LONG);
         assert_eq!(text(&stale), ("a+b".into(), Outcome::Stale(told)));
-        // During the pause nobody is asked, neither for the part nor for the composite.
+        // During the pause no source is asked, neither for the part nor for the composite.
         let (entry, now) = (stale.unwrap().entry, cache.clock().now());
         let backoff = entry.backoff().unwrap();
         assert_eq!(backoff.reason, told);
@@ -91,7 +91,8 @@ fn a_composite_with_a_stale_part_is_renewed_when_that_can_be_asked_for() {
 
 #[test]
 fn a_composite_is_renewed_a_second_after_the_quota_of_a_part_was_spent_not_after_its_ttl() {
-    // As with a quota of one call a second: what is missing or stale can be had after that second.
+    // As with a quota of one call a second: a missing or stale part can be loaded after that
+    // second.
     for has_stale_part in [false, true] {
         let (cache, policy) = (cache(), hour_and_stale());
         if has_stale_part {
@@ -155,7 +156,7 @@ fn a_pause_ends_for_what_is_invalidated() {
                 let other = ask("other", "o", false);
                 assert_eq!(other.is_err(), whole_source, "{other:?}");
                 cache.invalidate(std::slice::from_ref(&name), kind);
-                // Asked again, and paused again by its new word.
+                // Asked again, and paused again by its new answer.
                 ask("k", "t", true).unwrap_err();
                 ask("k", "t", false).unwrap_err();
                 cache.invalidate(std::slice::from_ref(&name), kind);

@@ -1,8 +1,8 @@
-//! Lives that a source gives, and copies that it confirms.
+//! Lifetimes that a source declares, and copies that it confirms.
 
 use super::*;
 
-/// A value with this life that its source can confirm by `validator`.
+/// A value with this lifetime, which its source can confirm by `validator`.
 fn confirmable(body: &str, life: Lifetime, validator: &str) -> Result<Loaded, LoadError> {
     Ok(Loaded {
         validator: Some(validator.into()),
@@ -10,7 +10,7 @@ fn confirmable(body: &str, life: Lifetime, validator: &str) -> Result<Loaded, Lo
     })
 }
 
-/// A look-up that loads with `run`, which is shown what it may confirm.
+/// A lookup that loads with `run`, which gets the copy that it may confirm.
 fn confirming_load(
     name: &str,
     policy: &Arc<Policy>,
@@ -26,7 +26,7 @@ fn confirming_load(
     }
 }
 
-/// Without any stale use, and a value kept for an hour for its source to confirm.
+/// No stale use, but a value is kept for an hour for its source to confirm.
 fn confirming() -> Arc<Policy> {
     Arc::new(Policy {
         revalidate: Duration::from_secs(3600),
@@ -34,7 +34,7 @@ fn confirming() -> Arc<Policy> {
     })
 }
 
-/// The source gives back what it was shown, as after a 304.
+/// The source returns the copy that it was given, as after a 304.
 fn confirms(previous: Option<Revalidation>) -> Result<Loaded, LoadError> {
     let previous = previous.expect("it has something to confirm");
     assert_eq!(&*previous.validator, "v1");
@@ -62,7 +62,7 @@ fn an_expired_copy_is_confirmed_and_not_served_before() {
         Decision::Refuse,
         "it is kept for its source alone"
     );
-    // Nor where the source fails: what is kept for that makes nothing servable.
+    // The same if the source fails: a copy that is kept for confirmation is not served.
     let other = cache.answer(
         loading("k2", &policy, move || confirmable("v", brief, "v1")),
         LONG,
@@ -175,7 +175,7 @@ fn what_is_not_kept_goes_to_those_who_wait_and_to_nobody_else() {
     let next = cache.answer(loading("k", &policy, || present("next")), LONG);
     assert_eq!(text(&next), ("next".into(), Outcome::Loaded));
 
-    // Nor is a composite of it, whatever stale use the policy allows.
+    // A composite of it is not kept either, whatever stale use the policy allows.
     let unkept = || Ok(Loaded::new(Value::Present("a".into()), Lifetime::NoStore));
     let composite = cache.answer(composed(&policy, unkept, || present("b"), None), LONG);
     assert_eq!(text(&composite), ("a+b".into(), Outcome::Loaded));

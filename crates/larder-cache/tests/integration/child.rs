@@ -7,10 +7,10 @@ use std::process::{self, ChildStdin, ChildStdout, Command, Stdio};
 const ROLE: &str = "LARDER_TEST_ROLE";
 const URL: &str = "LARDER_TEST_URL";
 
-/// What a child says, alone on its line.
+/// The line by which a child reports that it is ready.
 const READY: &str = "the child is ready";
 
-/// What this process is to do, if it is a child: the role, and the URL of a Redis.
+/// The task of this process if it is a child: the role, and the URL of a Redis.
 pub(super) fn role() -> Option<(String, String)> {
     Some((std::env::var(ROLE).ok()?, std::env::var(URL).ok()?))
 }
@@ -75,7 +75,7 @@ impl Child {
         self.input.write_all(b"\n").unwrap();
     }
 
-    /// Waits for its end, which has to be a good one.
+    /// Waits until it has ended. Panics if it failed.
     #[track_caller]
     pub(super) fn end(mut self) {
         let mut rest = String::new();
@@ -87,7 +87,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // One that has ended takes no harm.
+        // Killing one that has ended does no harm.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -12,12 +12,12 @@ pub struct Request {
     pub query: String,
     pub headers: Vec<(String, String)>,
     pub at: Instant,
-    /// All of it up to the empty line, as it was sent.
+    /// The whole head, up to the empty line, as it was sent.
     pub head: String,
 }
 
 impl Request {
-    /// The next one on a connection; `None` where none comes, or no whole one.
+    /// Reads the next request of a connection. `None` if no complete one comes.
     pub fn read(reader: &mut impl BufRead) -> Option<Request> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -86,7 +86,7 @@ fn unescape(text: &str) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// A whole and well-formed answer.
+/// A complete and well-formed answer.
 #[derive(Clone, Debug)]
 pub struct Response {
     pub status: u16,
@@ -137,7 +137,7 @@ impl Response {
         self
     }
 
-    /// As it is sent.
+    /// The bytes that are sent.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = format!(
             "HTTP/1.1 {} Scripted\r\nContent-Length: {}\r\n",
@@ -154,7 +154,7 @@ impl Response {
     }
 }
 
-/// Writes a whole answer, after which the connection closes. For [`super::FakeUpstream::raw`].
+/// Writes a complete answer, after which the connection closes. For [`super::FakeUpstream::raw`].
 pub fn respond(stream: &mut TcpStream, status: &str, headers: &[&str], body: &[u8]) {
     let mut head = format!(
         "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n",
@@ -165,7 +165,7 @@ pub fn respond(stream: &mut TcpStream, status: &str, headers: &[&str], body: &[u
         head.push_str("\r\n");
     }
     head.push_str("\r\n");
-    // The client may have hung up, which is its right.
+    // The client may have hung up.
     let _ = stream.write_all(head.as_bytes());
     let _ = stream.write_all(body);
 }

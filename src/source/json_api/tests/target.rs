@@ -1,4 +1,4 @@
-//! What a call carries, and what is no target.
+//! The parts of a call, and invalid targets.
 
 use super::super::target::Target;
 use super::*;
@@ -23,7 +23,7 @@ fn a_call_carries_everything_in_its_place() {
     ] {
         assert!(plain.contains(header), "{header} in {plain}");
     }
-    // What is not given is left out where it stands alone.
+    // A place without a value is left out if it stands alone.
     let bare = sent(&[("symbol", "A/B?c=d#e%2F")]);
     let line =
         "GET /quote/A%2FB%3Fc%3Dd%23e%252F?k=s3cr3t%20k%26y&q=s3cr3t%20k%26y&to=%21 HTTP/1.1\r\n";

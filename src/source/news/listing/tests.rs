@@ -1,4 +1,4 @@
-//! What a listing keeps, and what it makes of any bytes.
+//! The fields that a listing keeps, and its behaviour for any bytes.
 
 use super::*;
 use jiff::Timestamp;

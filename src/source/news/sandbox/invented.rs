@@ -344,7 +344,7 @@ mod tests {
                 assert_eq!(first, stories(desk, category, at("2026-03-01T10:59:59Z")));
                 let next = stories(desk, category, at("2026-03-01T11:00:00Z"));
                 assert_ne!(first[0], next[0]);
-                // Yesterday's news stays what it was.
+                // Yesterday's news do not change.
                 assert_eq!(
                     first[..100],
                     next[PER_HOUR as usize..100 + PER_HOUR as usize]

@@ -234,7 +234,7 @@ fn a_history_that_is_over_holds_no_names() {
 #[test]
 fn names_that_share_a_slot_are_told_apart() {
     let mirror = mirror();
-    // As many names as make some of them meet in a slot.
+    // So many names that some share a slot.
     let all: Vec<InvalidationTarget> = (0..5_000)
         .map(|number| InvalidationTarget::tag(&number.to_string()))
         .collect();
@@ -261,7 +261,7 @@ fn names_that_share_a_slot_are_told_apart() {
     }
 }
 
-/// Whose turn it is among threads that never sleep, so that what they do next meets.
+/// A turn among threads that spin, so that their next steps happen at the same time.
 #[derive(Default)]
 struct Turns(AtomicU64);
 
@@ -282,9 +282,8 @@ impl Turns {
     }
 }
 
-/// Has something happen while a read looks at an entry with many names: in each of many rounds
-/// `before` makes ready, and `meanwhile` meets the look at an entry that is dead by `before`, and
-/// stays so.
+/// Runs `meanwhile` at the same time as a look at an entry with many names, in many rounds. Before
+/// each round `before` makes the entry invalid, and it stays so.
 fn never_missed(
     before: impl Fn(&Mirror, &[InvalidationTarget], u64) + Sync,
     meanwhile: impl Fn(&Mirror, &[InvalidationTarget], u64) + Sync,
@@ -327,7 +326,7 @@ fn one_that_is_delivered_while_a_read_looks_is_seen_all_the_same() {
             mirror.pending.fail(&batch);
         },
         |mirror, all, round| {
-            // Its name comes first, and the others take their time.
+            // Its name comes first, and the other names take time to look at.
             mirror.history().apply(&all[0], Purge::Hard, 10 + round);
             for batch in mirror.pending.to_deliver(1) {
                 mirror.pending.settle(&batch);
@@ -339,7 +338,7 @@ fn one_that_is_delivered_while_a_read_looks_is_seen_all_the_same() {
 #[test]
 fn a_name_that_is_forgotten_while_a_read_looks_is_not_missed() {
     never_missed(
-        // The last one that is looked at.
+        // The last name that is looked at.
         |mirror, all, round| mirror.history().apply(&all[499], Purge::Hard, 10 + round),
         |mirror, _, round| mirror.history().prune(11 + round),
     );

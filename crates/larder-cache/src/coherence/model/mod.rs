@@ -1,10 +1,10 @@
 //! The coherence protocol as an explicit-state model: two replicas, one key, one tag, one Redis, in
 //! every order of steps.
 //!
-//! Promise: in no run of the stated length is a read given what promise 1 (here, at once), 3
-//! (everywhere, within `max_staleness`) or 4 (never resurrected) rules out, whatever is lost, cut,
-//! refused, restarted or restored. And if one call of the protocol is left out, the checker finds a
-//! run in which a read is given that. It prints the counterexample.
+//! Promise: in no run of the stated length does a read return a value that promise 1 (here, at
+//! once), 3 (everywhere, within `max_staleness`) or 4 (never resurrected) forbids, whatever is
+//! lost, cut, refused, restarted or restored. If one call of the protocol is left out, the checker
+//! finds a run with such a read, and prints it.
 //!
 //! A run begins with both replicas trusted and the value in every place, at least ten steps after a
 //! cold start. All faults together are explored for 6 steps, those of the bus, of Redis and of the
@@ -182,7 +182,7 @@ fn no_promise_is_broken_after_a_cold_start() {
     no_promise_is_broken(Scope { cold: true, ..ALL }, 6);
 }
 
-/// The steps that the others take as one, taken apart.
+/// The same with compound steps split up.
 #[test]
 fn no_promise_is_broken_when_writes_and_answers_come_apart() {
     no_promise_is_broken(Scope { apart: true, ..BUS }, 6);
@@ -212,7 +212,7 @@ fn no_promise_is_broken_in_long_walks() {
     refuse_discoveries(&checker);
 }
 
-/// The model is not vacuous: what the promises are about does happen in it.
+/// The model is not vacuous: the situations that the promises are about do happen in it.
 #[test]
 fn everything_that_a_promise_is_about_happens() {
     let checker = Coherence {
@@ -230,7 +230,7 @@ fn everything_that_a_promise_is_about_happens() {
     checker.assert_properties();
 }
 
-// Teeth: one call is left out, and the checker finds the read that it was for.
+// Teeth: one call is left out, and the checker finds the read that it prevents.
 
 /// "The rule. An entry may be served only if nothing that it depends on was invalidated after its
 /// load began."

@@ -1,6 +1,6 @@
 //! The protocol as a state machine: what each step does to Redis and to the replicas.
 //!
-//! A step is one command or script in Redis, or what a replica does with one message or one reply.
+//! A step is one command or script in Redis, or a replica's reaction to one message or one reply.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -102,7 +102,7 @@ impl State {
         self.replicas[r].take_over(before.read_back(&mirror), sequence);
     }
 
-    /// What the cache does with the reply to an invalidation.
+    /// The reaction of the cache to the reply to an invalidation.
     fn confirm(&self, mirror: &Mirror, batch: &Batch, (id, clock): (u8, u8)) -> bool {
         let (id, clock) = (HistoryId(id.into()), u64::from(clock));
         let history = mirror.history();
@@ -126,7 +126,7 @@ impl State {
         }
     }
 
-    /// What the bus does with what is pending.
+    /// The bus delivers pending invalidations.
     pub(super) fn deliver_pending(&mut self, r: usize) {
         let Some(version) = self.replicas[r].queued else {
             return;
@@ -224,8 +224,8 @@ impl State {
         }
     }
 
-    /// The fill of Redis. Leases are left out, so it always writes, also over what a later load has
-    /// filled.
+    /// The fill of Redis. Leases are left out, so it always writes, even over the value of a later
+    /// load.
     pub(super) fn fill(&mut self, r: usize, flight: usize) {
         if let Some(flight) = self.replicas[r].flights[flight] {
             self.check_history(Connection::Pool);
@@ -236,7 +236,7 @@ impl State {
         }
     }
 
-    /// The end of a flight: memory is filled, if the mirror does not know better.
+    /// The end of a flight: memory is filled, unless the mirror knows of a later invalidation.
     pub(super) fn insert(&mut self, r: usize, flight: usize) {
         if let Some(flight) = self.replicas[r].flights[flight].take() {
             let entry = self.placed(flight.entry);
@@ -414,8 +414,8 @@ impl State {
         }
     }
 
-    /// Redis comes back as another run, with this data. What was already on its way to a replica
-    /// still arrives.
+    /// Redis comes back as another run, with this data. Messages that were on their way to a
+    /// replica still arrive.
     pub(super) fn restart(&mut self, data: Redis) {
         self.redis = Redis {
             same_run: false,
@@ -426,7 +426,7 @@ impl State {
         }
     }
 
-    /// Drops what no reader can be given any more, so that fewer states differ.
+    /// Drops values that no reader can get any more, so that fewer states differ.
     pub(super) fn settle_down(&mut self, before: &State) {
         let without = self.without;
         for (replica, before) in self.replicas.iter_mut().zip(&before.replicas) {

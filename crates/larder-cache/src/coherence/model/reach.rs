@@ -1,4 +1,4 @@
-//! What must happen somewhere, or the promises would be kept for want of anything to break them.
+//! Situations that must occur in some run. Without them the promises would hold trivially.
 
 use stateright::Property;
 

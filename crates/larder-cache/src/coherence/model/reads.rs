@@ -1,7 +1,7 @@
-//! What a read that starts now would be given, from each place that may answer it.
+//! The values that a read that starts now could return, from each place that may answer it.
 //!
-//! Reads are no steps: every state is read from, on both replicas and in every way. What a read
-//! leaves behind (a copy in memory, a load) is a step of its own.
+//! Reads are not steps: every state is read from, on both replicas and in every way. The effects of
+//! a read (a copy in memory, a load) are steps of their own.
 
 use super::super::Standing;
 use super::state::*;
@@ -18,9 +18,9 @@ pub(super) struct Answer {
     pub(super) place: Place,
     pub(super) version: u8,
     pub(super) late: bool,
-    /// Promise 1: what this replica has acknowledged, or what is pending here.
+    /// Promise 1: the versions that this replica has acknowledged, or that are pending here.
     pub(super) here: u8,
-    /// Promise 3: what anyone acknowledged longer than `max_staleness` ago.
+    /// Promise 3: the versions that any replica acknowledged longer than `max_staleness` ago.
     pub(super) everywhere: u8,
 }
 
@@ -69,7 +69,7 @@ impl State {
         (current || self.without == Without::JoinCheck).then_some(flight)
     }
 
-    /// Everything that a read on replica `r` may be answered with, but for the source itself.
+    /// Every answer that a read on replica `r` may get, except from the source itself.
     pub(super) fn answers(&self, r: usize) -> [Option<Answer>; 4] {
         let replica = &self.replicas[r];
         let from = |place, entry: Entry| Answer {

@@ -61,12 +61,12 @@ pub(super) struct Scope {
     pub(super) cold: bool,
 }
 
-/// What the properties ask.
+/// The properties.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
     /// That no promise is broken.
     Promises,
-    /// That what the promises are about happens at all.
+    /// That the situations that the promises are about occur at all.
     Reach,
 }
 
@@ -211,7 +211,7 @@ impl Model for Coherence {
             Step::RestartFromSnapshot => state.restart(state.snapshot?),
         }
         state.settle_down(before);
-        // The only steps that may change nothing.
+        // Only these steps may change nothing.
         let idle = matches!(
             step,
             Step::Fill(..) | Step::Ping(_) | Step::Tick | Step::Snapshot
