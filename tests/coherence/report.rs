@@ -242,7 +242,7 @@ impl std::fmt::Display for Report {
         }
         writeln!(
             f,
-            "\n{:<26}{:>7}{:>12}{:>22}{:>14}",
+            "\n{:<26}{:>7}{:>12}{:>22}{:>19}",
             "fault", "times", "in force", "greatest staleness", "of max_staleness"
         )?;
         let none = ("none", &self.undisturbed);
@@ -255,7 +255,7 @@ impl std::fmt::Display for Report {
             let staleness = format!("{:.1} ms", millis(seen.staleness));
             writeln!(
                 f,
-                "{name:<26}{:>7}{:>10.1} s{staleness:>22}{:>12.0} %",
+                "{name:<26}{:>7}{:>10.1} s{staleness:>22}{:>17.0} %",
                 seen.times,
                 seen.in_force.as_secs_f64(),
                 seen.share * 100.0
