@@ -92,7 +92,7 @@ fn send(tiers: &Tiers, bus: &Bus, batch: &Batch) -> Option<u64> {
             };
             log::log!(
                 level,
-                "{} invalidated on this replica only until Redis takes it: {down}",
+                "{} invalidated here only, until Redis takes it: {down}",
                 counted(batch.targets.len())
             );
             None
