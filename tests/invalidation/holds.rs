@@ -55,7 +55,11 @@ fn a_load_from_before_that_ends_last_does_not_come_back() {
 
 #[test]
 fn nobody_joins_a_load_from_before() {
-    let two = Two::start();
+    // Trust must not end meanwhile: without it, readers do not join the second load either.
+    let two = Two::with(&VersionsConfig {
+        max_staleness: LONG_MAX_STALENESS,
+        ..VersionsConfig::default()
+    });
     let upstream = &two.versions.upstream;
     upstream.hold_answers();
     let before: Vec<Pending> = (0..3).map(|_| begin_read(&two.near, "science")).collect();
