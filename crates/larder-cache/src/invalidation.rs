@@ -92,8 +92,8 @@ fn send(tiers: &Tiers, bus: &Bus, batch: &Batch) -> Option<u64> {
             };
             log::log!(
                 level,
-                "{} invalidated here only, until Redis takes it: {down}",
-                counted(batch.targets.len())
+                "invalidated here only, until Redis takes it ({down}); targets: {}",
+                batch.targets.len()
             );
             None
         }
@@ -127,12 +127,5 @@ impl Drop for UnsentBatches<'_> {
                 self.tiers.mirror.pending.fail(batch);
             }
         }
-    }
-}
-
-fn counted(targets: usize) -> String {
-    match targets {
-        1 => "1 target is".to_owned(),
-        _ => format!("{targets} targets are"),
     }
 }

@@ -19,7 +19,7 @@ use crate::coherence::{
 };
 use crate::random::random;
 use crate::redis_tier::connection::Connector;
-use crate::redis_tier::fault::Fault;
+use crate::redis_tier::fault::{Fault, reason};
 use crate::redis_tier::leases::RENEW_EVERY;
 
 /// How often the thread looks for something to deliver while it hears nothing.
@@ -53,7 +53,9 @@ impl From<RedisError> for SessionError {
 impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SessionError::Redis(error) | SessionError::Connect(error) => write!(f, "{error}"),
+            SessionError::Redis(error) | SessionError::Connect(error) => {
+                f.write_str(&reason(error))
+            }
             SessionError::NoEcho => f.write_str("its echoes do not arrive"),
             SessionError::HistoryChanged => f.write_str("the history changed again"),
             SessionError::UnreadableEcho => f.write_str("an echo is not readable"),
@@ -173,7 +175,10 @@ impl<'b> Session<'b> {
                 bus.scripts
                     .invalidate(commands, &batch, &bus.replica, bus.log_length())?;
             if bus.mirror.confirm(&batch, history, clock) {
-                log::info!("{} pending invalidations delivered", batch.targets.len());
+                log::info!(
+                    "pending invalidations delivered; targets: {}",
+                    batch.targets.len()
+                );
             } else {
                 // The history is new here. The batch stays pending and is delivered once more.
                 self.catch_up(commands, None)?;

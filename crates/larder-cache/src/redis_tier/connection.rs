@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use redis::{ConnectionLike, ErrorKind, RedisError, RedisResult};
 
-use super::fault::{Fault, retired};
+use super::fault::{Fault, reason, retired};
 use super::health::Health;
 use crate::clock::Clock;
 use crate::coherence::{Mirror, Observed, Scripts};
@@ -145,7 +145,7 @@ impl Connector {
             return format!("{address} does not accept the user or the password of the Redis URL");
         }
         if self.opened.load(Ordering::Relaxed) {
-            return error.to_string();
+            return reason(error);
         }
         let timed_out = Fault::of(error) == Fault::TimedOut;
         // Somebody was reached: the name has an address and the host a route.
@@ -158,13 +158,16 @@ impl Connector {
             }
             // A plain port takes the handshake for a command and waits for its end.
             None if tls && (closed || timed_out) => {
-                format!("no TLS handshake with {address} ({error}); a plain port takes redis://")
+                format!(
+                    "no TLS handshake with {address} ({}); a plain port takes redis://",
+                    reason(error)
+                )
             }
             None if closed => format!(
                 "{address} closed the connection or speaks another protocol ({error}); a port that speaks TLS takes rediss://"
             ),
             // For example a certificate that is not trusted: the error says so itself.
-            Some(_) | None => error.to_string(),
+            Some(_) | None => reason(error),
         }
     }
 }

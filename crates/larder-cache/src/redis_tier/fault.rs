@@ -102,6 +102,15 @@ pub(crate) fn retired() -> RedisError {
     (ErrorKind::ClusterConnectionNotFound, RETIRED).into()
 }
 
+/// The error in words for a log. The operating system calls a time-out "Resource temporarily
+/// unavailable", which is not what an operator looks for.
+pub(crate) fn reason(error: &RedisError) -> String {
+    if error.is_timeout() {
+        return "timed out".to_owned();
+    }
+    error.to_string()
+}
+
 impl From<HistoryRetired> for RedisError {
     fn from(HistoryRetired: HistoryRetired) -> RedisError {
         retired()
@@ -190,6 +199,19 @@ mod tests {
     fn reply(line: &str) -> RedisError {
         let value = redis::parse_redis_value(line.as_bytes()).unwrap();
         value.extract_error().unwrap_err()
+    }
+
+    #[test]
+    fn a_time_out_is_logged_in_words_that_say_so() {
+        for kind in [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut] {
+            assert_eq!(reason(&io::Error::from(kind).into()), "timed out");
+        }
+        for other in [
+            io::Error::from(io::ErrorKind::ConnectionRefused).into(),
+            reply("-LOADING reading\r\n"),
+        ] {
+            assert_eq!(reason(&other), other.to_string());
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use redis::RedisError;
 
 use super::breaker::Breaker;
-use super::fault::{Fault, RedisState};
+use super::fault::{Fault, RedisState, reason};
 
 /// The log reports a change of state at most this often while Redis answers. If memory is short,
 /// the state can change with each fill.
@@ -112,13 +112,13 @@ impl Health {
         let fault = Fault::of(error);
         match fault {
             Fault::TimedOut if self.breaker.timed_out() => {
-                self.lost(RedisState::Down, &error.to_string());
+                self.lost(RedisState::Down, &reason(error));
             }
             fault if fault.ends_all() => self.breaker.renew(),
             // The missing right may concern this one command only. The watcher finds out whether it
             // concerns fills.
             Fault::Refusing(state) if state != RedisState::NotPermitted => {
-                self.takes(state, &error.to_string());
+                self.takes(state, &reason(error));
             }
             _ => {}
         }

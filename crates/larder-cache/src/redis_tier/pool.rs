@@ -19,7 +19,7 @@ use redis::{ErrorKind, RedisError, RedisResult, Script};
 use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 
 use super::connection::{Connector, Manager};
-use super::fault::{Fault, RedisDown, RedisState};
+use super::fault::{Fault, RedisDown, RedisState, reason};
 use super::health::Health;
 use super::url::check_redis_url;
 use super::watch::watch;
@@ -342,7 +342,7 @@ impl PoolInner {
                 Fault::Refused => RedisState::Refusing,
                 _ => RedisState::Down,
             });
-            self.health.gone(state, &error.to_string());
+            self.health.gone(state, &reason(error));
         }
         match fault {
             Fault::TimedOut | Fault::ConnectionLost => RedisDown::Unreachable,
@@ -359,7 +359,7 @@ impl PoolInner {
             Err(error) => {
                 let fault = Fault::of(&error);
                 if fault.ends_connection() {
-                    self.health.cannot_open(&error, &error.to_string());
+                    self.health.cannot_open(&error, &reason(&error));
                     return Err(error);
                 }
                 Ok((
