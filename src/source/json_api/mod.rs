@@ -218,8 +218,8 @@ impl JsonApi {
         })
     }
 
-    /// The result of a call that took this long. `previous`: the copy that the upstream was asked to
-    /// confirm.
+    /// The result of a call that took this long. `previous`: the copy that the upstream was asked
+    /// to confirm.
     fn read(
         &self,
         mut answer: HttpAnswer,
