@@ -81,6 +81,10 @@ test('limits are told in words', () => {
   assert.deepEqual(limits(root, { type: 'integer', minimum: 1, maximum: 100, default: 20 }), ['1 to 100', 'default 20']);
   assert.deepEqual(limits(root, { type: 'string', maxLength: 5, pattern: '[A-Z]+' }), ['at most 5 characters', 'pattern [A-Z]+']);
   assert.deepEqual(limits(root, { enum: ['a', 'b'] }), ['one of a, b']);
+  assert.deepEqual(limits(root, { enum: ['a'] }), ['always a']);
+  const problem = (type, more) => ({ properties: { type: { enum: [type] }, ...more }, required: ['type'] });
+  const either = members(root, { anyOf: [problem('a', {}), problem('b', { field: { type: 'string' } }), { type: 'null' }] });
+  assert.deepEqual(either.map((member) => [member.name, member.required, ...member.limits]), [['type', true, 'one of a, b'], ['field', false]]);
 });
 
 test('an example is within the limits', () => {
@@ -174,7 +178,7 @@ test('operations have the parameters of their path, and their own win', () => {
     },
   };
   const all = operations(document);
-  assert.deepEqual(all.map(({ method, key }) => [method, key]), [['GET', 'any'], ['DELETE', 'admin'], ['GET', 'none'], ['HEAD', 'none']]);
+  assert.deepEqual(all.map(({ method, key }) => [method, key]), [['GET', 'any'], ['DELETE', 'admin'], ['GET', 'none'], ['HEAD', 'optional']]);
   assert.deepEqual(all[0].parameters.map(({ description }) => description), ['path', 'own']);
   assert.equal(new Set(all.map(({ id }) => id)).size, all.length);
   for (const odd of [{}, { paths: [] }, { paths: { '/a': null, '/b': { get: null } } }]) assert.deepEqual(operations(odd), []);

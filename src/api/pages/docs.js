@@ -2,7 +2,7 @@
 //
 // Promise: everything comes from the origin of the page, and so does every call.
 
-import { element, fill } from './dom.js';
+import { element, fill, marked } from './dom.js';
 import { startKeyForm } from './key.js';
 import { operationElement } from './operation.js';
 import { operations } from './operations.js';
@@ -57,7 +57,7 @@ function show(root) {
   fill(document.getElementById('title'), title);
   fill(document.getElementById('version'), version);
   const about = document.getElementById('description');
-  fill(about, description);
+  fill(about, ...marked(description));
   about.hidden = description === '';
   const all = operations(root);
   fill(list, all.map((operation) => operationElement(root, operation, BASE)));

@@ -23,6 +23,22 @@ export function fill(parent, ...children) {
   parent.replaceChildren(...present(children));
 }
 
+// An element with a description, or nothing if there is none.
+export function prose(name, attributes, text) {
+  return text ? element(name, { ...attributes, class: `prose ${attributes.class ?? ''}` }, ...marked(text)) : null;
+}
+
+// A description as nodes. Of Markdown it knows code, strong text and lists, whose lines it leaves as
+// they are. Everything else is text.
+export function marked(text) {
+  const listed = String(text).replace(/^[-*] /gm, '• ');
+  return listed.split(/(`[^`\n]+`|\*\*[^*\n]+\*\*)/).map((part, at) => {
+    // Every second part is one that the expression matched.
+    if (at % 2 === 0) return part;
+    return part.startsWith('`') ? element('code', {}, part.slice(1, -1)) : element('strong', {}, part.slice(2, -2));
+  });
+}
+
 // A button that copies what `text` returns. A page without HTTPS may not write to the clipboard:
 // there the button selects `source`, and says so.
 export function copyButton(label, source, text) {
@@ -36,7 +52,8 @@ export function copyButton(label, source, text) {
       fill(said, 'Selected. Copy it with the keyboard.');
     }
   };
-  const button = element('button', { type: 'button', class: 'quiet', onclick: copy }, label);
+  const onblur = () => fill(said);
+  const button = element('button', { type: 'button', class: 'quiet', onclick: copy, onblur }, label);
   return element('div', { class: 'row' }, button, said);
 }
 

@@ -1,12 +1,17 @@
 // One operation on the page: what it takes and gives, and a form that calls it.
 
-import { element, fill, copyButton } from './dom.js';
-import { flat, example, limits, members, shown, typeText } from './schema.js';
+import { element, fill, copyButton, prose } from './dom.js';
+import { allowedValues, flat, example, limits, members, shown, typeText } from './schema.js';
 import { buildRequest, curlLine } from './request.js';
 import { showFailure, showAnswer } from './result.js';
 import { currentKey } from './key.js';
 
-const KEYS = { none: 'Open to anyone', any: 'Needs an API key', admin: "Needs an admin's API key" };
+const KEYS = {
+  none: 'Open to anyone.',
+  optional: 'Open to anyone. A key is checked if there is one.',
+  any: 'Needs an API key.',
+  admin: "Needs an admin's API key.",
+};
 
 // The element of an operation. Its inside is made when it is opened first.
 export function operationElement(root, operation, base) {
@@ -28,7 +33,7 @@ function inside(root, operation, base) {
   return element(
     'div',
     { class: 'inside' },
-    operation.description && element('p', { class: 'prose' }, operation.description),
+    prose('p', {}, operation.description),
     element('p', { class: 'muted' }, KEYS[operation.key]),
     element('div', { class: 'columns' }, callForm(root, operation, base), answerList(root, operation)),
   );
@@ -40,7 +45,8 @@ function callForm(root, operation, base) {
     ...parameterField(root, parameter, `${operation.id}-parameter-${at}`),
   }));
   const body = operation.body && bodyField(root, operation);
-  const line = element('code', {}, '');
+  const needsKey = operation.key === 'any' || operation.key === 'admin';
+  const line = element('code');
   const result = element('div', { class: 'result' });
   const status = element('p', { class: 'state', role: 'status' });
   const send = element('button', { type: 'submit' }, 'Send');
@@ -53,7 +59,7 @@ function callForm(root, operation, base) {
   };
   const showLine = () => {
     try {
-      fill(line, curlLine(request(), operation.key !== 'none'));
+      fill(line, curlLine(request(), needsKey));
     } catch (error) {
       fill(line, error.message);
     }
@@ -92,7 +98,7 @@ function callForm(root, operation, base) {
     headerFields(fields),
     body && body.field,
     element('h5', {}, 'The same with curl'),
-    operation.key !== 'none' && element('p', { class: 'muted' }, 'The variable LARDER_KEY of the shell has the API key.'),
+    needsKey && element('p', { class: 'muted' }, 'The variable LARDER_KEY of the shell has the API key.'),
     element('pre', { class: 'line' }, line),
     copyButton('Copy curl line', line, () => line.textContent),
     element('div', { class: 'row send' }, send, cancel),
@@ -117,11 +123,12 @@ function headerFields(fields) {
 
 function parameterField(root, parameter, id) {
   const schema = flat(root, parameter.schema ?? {});
+  const listed = choices(root, schema);
   const facts = [typeText(root, schema), ...limits(root, schema)];
   const given = parameter.example ?? Object.values(parameter.examples ?? {})[0]?.value ?? schema.example ?? schema.examples?.[0];
   const attributes = { id, 'aria-describedby': `${id}-note`, autocomplete: 'off' };
-  const input = choices(schema)
-    ? selectOf(choices(schema), parameter.required, attributes)
+  const input = listed
+    ? selectOf(listed, parameter.required, attributes)
     : element('input', { ...attributes, type: 'text', spellcheck: 'false', autocapitalize: 'off' });
   if (parameter.in === 'path') input.value = shown(given ?? pathExample(root, schema));
   else if (given !== undefined) input.placeholder = `for example ${shown(given)}`;
@@ -139,7 +146,7 @@ function parameterField(root, parameter, id) {
       'p',
       { id: `${id}-note`, class: 'note' },
       element('span', { class: 'type' }, facts.join('; ')),
-      parameter.description && element('span', { class: 'prose' }, parameter.description),
+      prose('span', {}, parameter.description),
     ),
     input,
   );
@@ -152,9 +159,9 @@ function pathExample(root, schema) {
   return schema.type === 'string' && schema.enum === undefined && schema.format === undefined && schema.default === undefined ? '' : made;
 }
 
-function choices(schema) {
-  if (Array.isArray(schema.enum)) return schema.enum.map(shown);
-  return schema.type === 'boolean' ? ['true', 'false'] : null;
+function choices(root, schema) {
+  const listed = allowedValues(root, schema)?.map(shown) ?? null;
+  return schema.type === 'boolean' ? ['true', 'false'] : listed;
 }
 
 function selectOf(values, required, attributes) {
@@ -187,7 +194,7 @@ function bodyField(root, operation) {
     'div',
     { class: 'field' },
     element('label', { for: id }, 'Body ', element('span', { class: 'muted' }, body.type, body.required ? ', required' : '')),
-    body.description && element('p', { class: 'prose note' }, body.description),
+    prose('p', { class: 'note' }, body.description),
     memberList(members(root, body.schema)),
     input,
     note,
@@ -212,7 +219,7 @@ function answerElement(root, answer) {
   return element(
     'details',
     { class: 'answer' },
-    element('summary', {}, element('span', { class: `status s${answer.status.slice(0, 1)}` }, answer.status), ' ', element('span', {}, answer.description)),
+    element('summary', {}, element('span', { class: `status s${answer.status.slice(0, 1)}` }, answer.status), ' ', prose('span', {}, answer.description)),
     element(
       'div',
       { class: 'facts' },
@@ -249,7 +256,7 @@ function memberList(list) {
     element('code', {}, member.name),
     ' ',
     element('span', { class: 'type' }, [member.type, ...member.limits].join('; '), member.required ? '; required' : ''),
-    member.description && element('span', { class: 'prose muted' }, member.description),
+    prose('span', { class: 'muted' }, member.description),
     memberList(member.members),
   )));
 }

@@ -74,10 +74,12 @@ function content(own) {
   return { type, schema: media.schema ?? {}, example: media.example ?? named?.value };
 }
 
-// Which key the operation needs: 'none', 'any' or 'admin'.
+// Which key the operation needs: 'none', 'optional', 'any' or 'admin'.
 function neededKey(security) {
   const ways = Array.isArray(security) ? security.filter(isObject) : [];
-  if (ways.length === 0 || ways.some((way) => Object.keys(way).length === 0)) return 'none';
+  const isOpen = (way) => Object.keys(way).length === 0;
+  if (ways.every(isOpen)) return 'none';
+  if (ways.some(isOpen)) return 'optional';
   const isAdmin = (way) => Object.values(way).flat().includes('admin');
   return ways.every(isAdmin) ? 'admin' : 'any';
 }

@@ -1,6 +1,6 @@
 // Sends a request, and shows its answer.
 
-import { element, fill, copyButton } from './dom.js';
+import { element, fill, copyButton, marked } from './dom.js';
 import { advice, cacheStatus, pretty, size } from './answer.js';
 
 // A longer body is shown in part: a browser takes long to lay out megabytes of text.
@@ -49,7 +49,7 @@ export async function showAnswer(request, signal, { status, result }, hasKey) {
     element('strong', {}, `${response.status} ${response.statusText}`),
     ` in ${took.toFixed(1)} ms, ${size(bytes.byteLength)}. `,
     problem,
-    problem && ' ',
+    problem !== '' && ' ',
     advice(response.status, response.headers.get('Retry-After'), hasKey),
   );
   fill(result, originElement(response), bodyElement(text), headerElement(response));
@@ -60,7 +60,7 @@ function problemOf(response, text) {
   if (!(response.headers.get('Content-Type') ?? '').startsWith('application/problem+json')) return '';
   try {
     const { title, detail } = JSON.parse(text);
-    return `${title}: ${detail}`;
+    return marked(`${title}: ${detail}`);
   } catch {
     return '';
   }

@@ -81,8 +81,9 @@ export function typeText(root, schema, depth = 0) {
 export function limits(root, schema) {
   const own = flat(root, schema);
   const found = [];
-  if (Array.isArray(own.enum)) found.push(`one of ${own.enum.map(shown).join(', ')}`);
-  if (own.const !== undefined) found.push(`always ${shown(own.const)}`);
+  const values = allowedValues(root, own);
+  if (values?.length === 1) found.push(`always ${shown(values[0])}`);
+  else if (values !== null) found.push(`one of ${values.map(shown).join(', ')}`);
   found.push(range(own.minimum, own.maximum, ''));
   if (own.exclusiveMinimum !== undefined) found.push(`more than ${own.exclusiveMinimum}`);
   if (own.exclusiveMaximum !== undefined) found.push(`less than ${own.exclusiveMaximum}`);
@@ -96,6 +97,16 @@ export function limits(root, schema) {
   if (own.readOnly) found.push('read only');
   if (own.additionalProperties === false) found.push('no other members');
   return found.filter((text) => text !== '');
+}
+
+// The values that the schema, or each of its alternatives, lists. `null` if it takes others too.
+export function allowedValues(root, schema, depth = 0) {
+  const own = flat(root, schema);
+  if (Array.isArray(own.enum)) return own.enum;
+  if (own.const !== undefined) return [own.const];
+  if (depth > DEEPEST) return null;
+  const each = alternatives(own).map((one) => allowedValues(root, one, depth + 1));
+  return each.length === 0 || each.includes(null) ? null : [...new Set(each.flat())];
 }
 
 function range(least, most, unit) {
@@ -113,11 +124,7 @@ export function members(root, schema, depth = 0) {
   if (depth > DEEPEST) return [];
   const own = flat(root, schema);
   const either = alternatives(own);
-  if (either.length > 0) {
-    // Members are listed for the only alternative that has some.
-    const each = either.map((one) => members(root, one, depth + 1)).filter((list) => list.length > 0);
-    return each.length === 1 ? each[0] : [];
-  }
+  if (either.length > 0) return members(root, combined(root, either), depth + 1);
   if (own.items !== undefined) return members(root, own.items, depth + 1);
   const needed = Array.isArray(own.required) ? own.required : [];
   return Object.entries(isObject(own.properties) ? own.properties : {}).map(([name, member]) => {
@@ -131,6 +138,20 @@ export function members(root, schema, depth = 0) {
       members: members(root, member, depth + 1),
     };
   });
+}
+
+// An object with the members of all alternatives that are objects.
+function combined(root, either) {
+  const objects = either.map((one) => flat(root, one)).filter((one) => isObject(one.properties));
+  const found = new Map();
+  for (const [name, member] of objects.flatMap((one) => Object.entries(one.properties))) {
+    found.set(name, [...(found.get(name) ?? []), member]);
+  }
+  const needed = (name) => objects.every((one) => one.required?.includes(name));
+  return {
+    properties: Object.fromEntries([...found].map(([name, each]) => [name, each.length === 1 ? each[0] : { anyOf: each }])),
+    required: [...found.keys()].filter(needed),
+  };
 }
 
 // A value that the schema accepts, as far as types and limits say.
