@@ -25,6 +25,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::database::Database;
 
+use self::apply::Refusal;
 use self::output::print_error;
 use self::target::{configuration, server_url};
 
@@ -105,9 +106,8 @@ fn bind_address(text: &str) -> Result<String, String> {
 /// configuration.
 pub fn run() -> ExitCode {
     let CommandLine { command, serve } = CommandLine::parse();
-    if log::start().is_err() {
-        print_error(&"larder: this process logs already");
-        return ExitCode::FAILURE;
+    if let Err(refusal) = log::start() {
+        return log::report(&refusal);
     }
     match command {
         None => serve::run(serve.config.config, serve.bind),
@@ -126,8 +126,8 @@ pub fn run() -> ExitCode {
             match sandbox::run(bind, latency, error_rate) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
-                    print_error(&format!("larder: the sandbox on {bind}: {error}"));
-                    ExitCode::FAILURE
+                    let why = format!("the sandbox on {bind}: {error}");
+                    log::report(&Refusal::Failed(why))
                 }
             }
         }

@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use super::error::{SourceError, sanitized};
 use super::http::{Get, HttpAnswer};
 use super::json_text::{NoJson, json_text};
+use super::trace::TraceContext;
 use super::upstream::HttpUpstream;
 use crate::template::Template;
 use larder_cache::Secret;
@@ -197,7 +198,8 @@ impl JsonApi {
     }
 
     /// Loads the value for these parameters. If the upstream confirms the copy in `context`, that
-    /// copy is the value. A parameter without a value is not in `params`.
+    /// copy is the value. A parameter without a value is not in `params`. The call continues
+    /// `trace`.
     ///
     /// # Errors
     /// As [`JsonApi::fetch`].
@@ -205,10 +207,11 @@ impl JsonApi {
         &self,
         params: &[(N, V)],
         context: LoadContext,
+        trace: Option<&TraceContext>,
     ) -> Result<Loaded, LoadError> {
         let previous = context.revalidation;
         let known = previous.as_ref().map(|previous| &*previous.validator);
-        let (value, validator, life) = match self.fetch(params, known, context.deadline)? {
+        let (value, validator, life) = match self.fetch(params, known, context.deadline, trace)? {
             Fetched::New {
                 body,
                 validator,
@@ -231,7 +234,7 @@ impl JsonApi {
     }
 
     /// Fetches the value for these parameters, or asks whether that with the validator `previous`
-    /// is still valid.
+    /// is still valid. The call continues `trace`.
     ///
     /// Blocks until `deadline` at the latest, including the wait for the quota. If a parameter
     /// cannot be sent in its place (`..` as a segment of the path, a control character in a
@@ -247,6 +250,7 @@ impl JsonApi {
         params: &[(N, V)],
         previous: Option<&str>,
         deadline: Instant,
+        trace: Option<&TraceContext>,
     ) -> Result<Fetched, SourceError> {
         let value = |name: &str| {
             let found = params.iter().find(|(known, _)| known.as_ref() == name);
@@ -273,6 +277,7 @@ impl JsonApi {
                     query: &[],
                     headers: &headers,
                     secrets: self.target.secrets(),
+                    trace,
                 },
                 deadline,
             )?;

@@ -57,7 +57,7 @@ fn fetch(
     params: &[(&str, &str)],
     previous: Option<&str>,
 ) -> Result<Fetched, SourceError> {
-    let outcome = api.fetch(params, previous, Instant::now() + LONG);
+    let outcome = api.fetch(params, previous, Instant::now() + LONG, None);
     let printed = match &outcome {
         Err(error) => format!("{error} {error:?} {api:?}"),
         Ok(_) => format!("{api:?}"),
@@ -278,7 +278,7 @@ fn what_the_upstream_confirms_is_given_back_without_a_copy() {
                 deadline: Instant::now() + LONG,
                 revalidation: previous,
             };
-            api.load(&[("symbol", "A")], attempt).unwrap()
+            api.load(&[("symbol", "A")], attempt, None).unwrap()
         };
         let first = load(None);
         let previous = Revalidation {
