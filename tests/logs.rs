@@ -226,10 +226,10 @@ const WORDS: &str =
 /// Sends all of these. Returns the log when the requests are in it.
 fn attack(options: LarderOptions) -> String {
     let mut larder = Larder::start(&options);
-    for id in IDS {
+    for (number, id) in IDS.iter().enumerate() {
         for value in VALUES {
             for path in ["/thing/", "/thing/bad", "/both/", "/nowhere/"] {
-                let call = larder.call("GET", &format!("{path}{value}?q={value}"));
+                let call = larder.call("GET", &format!("{path}{value}{number}?q={value}"));
                 // An upstream's answer differs, so no status is expected.
                 call.key(ADMIN_KEY).header("X-Request-Id", id).send();
             }
@@ -335,6 +335,7 @@ fn another_format_is_refused_and_an_empty_one_is_text() {
 #[test]
 fn a_server_that_does_not_start_says_so_in_its_format() {
     let broken = LarderOptions::new("[server]\nbind = 7\nworkers = \"many\"");
+    let broken = broken.with_config_to_be_found();
     let serve = |format| broken.clone().env("LARDER_LOG", format).run(&["serve"]);
     let (text, json) = (serve("text"), serve("json"));
     assert_eq!((text.status.code(), json.status.code()), (Some(2), Some(2)));

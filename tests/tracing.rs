@@ -33,7 +33,7 @@ ttl = {{ memory = \"1h\", redis = \"1h\" }}
 stale = {{ while_revalidate = \"1h\" }}
 tags = [\"thing:{{id}}\"]
 [resource.more]
-params.id = {{ type = \"string\" }}
+params.id = {{ type = \"string\", required = true }}
 source = {{ http = \"http://{at}/more/{{id}}\" }}
 ttl = {{ memory = \"1h\", redis = \"1h\" }}
 [resource.both]
@@ -197,9 +197,11 @@ fn a_refresh_continues_the_trace_of_the_request_that_started_it() {
         .expect(200);
     let soft = json!({"tags": ["thing:a"], "soft": true});
     larder.post("/cache/invalidate", &soft).expect(200);
+    origin.hold();
     let stale = call(&larder, "/thing/a", &[&parent(SECOND)])
         .send()
         .expect(200);
+    origin.release();
     assert!(stale.the("Cache-Status").contains("fwd=stale"), "{stale}");
     until(SOON, "it is refreshed", || origin.calls() == 2);
     assert_eq!(sent(&origin.requests()[1]).0, SECOND);

@@ -75,12 +75,12 @@ fn every_walk_goes_as_its_document_shows() {
 
 #[test]
 fn the_log_lines_of_the_documents_are_real() {
-    let redis = RedisServer::start();
-    let mut options = LarderOptions::new(&text_of("config.toml")).env("REDIS_URL", &redis.url());
     let mut checked = 0;
     for block in fenced_as("log") {
         let is_json = block.text.starts_with('{');
-        options = options
+        let redis = RedisServer::start();
+        let options = LarderOptions::new(&text_of("config.toml"))
+            .env("REDIS_URL", &redis.url())
             .env("LARDER_LOG", if is_json { "json" } else { "text" })
             .env("RUST_LOG", "info,access=debug");
         let mut larder = Larder::start(&options);
