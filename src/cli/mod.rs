@@ -26,7 +26,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::database::Database;
 
 use self::apply::Refusal;
-use self::output::print_error;
+use self::output::failed;
 use self::target::{configuration, server_url};
 
 /// A caching API server: slow endpoints answered from memory, then Redis, then their source.
@@ -155,10 +155,7 @@ fn keys(command: &key::KeyCommand, file: Option<&Path>) -> ExitCode {
             );
             done.map_or(ExitCode::FAILURE, ExitCode::from)
         }
-        Err(error) => {
-            print_error(&format!("larder: {error}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
 }
 

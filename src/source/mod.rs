@@ -10,7 +10,6 @@ mod settings;
 mod trace;
 mod upstream;
 
-pub use error::SourceError;
 pub use json_api::{JsonApi, JsonApiSettings, Place, TtlFrom};
 pub use settings::{NEWS_UPSTREAMS, UpstreamSettings};
 pub use trace::{TRACEPARENT, TRACESTATE, TraceContext};
