@@ -20,6 +20,7 @@ use larder_cache::{
 
 use super::Resource;
 use super::canonical::ParamType;
+use super::request_context::RequestContext;
 use super::sql::Sql;
 use super::values::Values;
 
@@ -90,8 +91,13 @@ impl Composite {
         joined(parts.iter().map(Option::as_deref)).ok_or_else(no_object)
     }
 
-    pub(super) fn producer(&self, item: &CacheItem, values: &Values<'_>) -> Producer {
-        let part = |part: &Arc<Resource>| part.request_of(values, item.jitter, &item.note);
+    pub(super) fn producer(
+        &self,
+        item: &CacheItem,
+        values: &Values<'_>,
+        context: &RequestContext,
+    ) -> Producer {
+        let part = |part: &Arc<Resource>| part.request_of(values, item.jitter, context);
         Producer::Compose(Composition {
             parts: self.0.iter().filter_map(part).collect(),
             compose: Arc::new(join),
