@@ -117,7 +117,7 @@ pub fn request(
             tags: tags.into_iter().collect(),
             share: "test".into(),
             label: "bench".into(),
-            note: "".into(),
+            note: Default::default(),
             jitter: 0,
             tally: TALLY.clone(),
         },
