@@ -7,8 +7,8 @@ use std::time::Duration;
 use larder_cache::stats::Snapshot;
 use larder_cache::{
     Cache, CacheItem, EvictionCause, InvalidationTarget, Key, Lifetime, Load, LoadContext,
-    LoadError, LoadResult, Loaded, LookupResult, Note, Origin, Policy, Producer, Purge,
-    RedisCommand, Request, Staleness, Tag, TaggedKey, Tally, Value,
+    LoadError, LoadResult, Loaded, LookupResult, Origin, Policy, Producer, Purge, RedisCommand,
+    Request, Staleness, Tag, TaggedKey, Tally, Value,
 };
 use testkit::redis::RedisServer;
 use testkit::{SOON, until};
@@ -65,7 +65,7 @@ impl Replica {
                 tags: Box::new([Tag::new("all")]),
                 share: "test".into(),
                 label: "test".into(),
-                note: Note::default(),
+                note: Default::default(),
                 jitter: 0,
                 tally: self.tally.clone(),
             },
