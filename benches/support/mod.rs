@@ -6,14 +6,14 @@
 pub mod propagation;
 
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use larder_cache::Secret;
 use larder_cache::{
     Cache, CacheItem, CoherenceSettings, InvalidationTarget, Key, Lifetime, Load, LoadSettings,
-    Loaded, MemorySettings, Policy, Producer, Purge, RedisSettings, Request, Tag, Value,
+    Loaded, MemorySettings, Policy, Producer, Purge, RedisSettings, Request, Tag, Tally, Value,
 };
 use testkit::redis::RedisServer;
 
@@ -100,6 +100,9 @@ pub fn time(seconds: f64) -> String {
     }
 }
 
+/// Where all look-ups of [`request`] count.
+static TALLY: LazyLock<Arc<Tally>> = LazyLock::new(Arc::default);
+
 /// A look-up of `key`, whose load brings `value`.
 pub fn request(
     key: Key,
@@ -116,7 +119,7 @@ pub fn request(
             label: "bench".into(),
             note: Default::default(),
             jitter: 0,
-            tally: Arc::default(),
+            tally: TALLY.clone(),
         },
         producer: Producer::Load(Load {
             limit: SOON,

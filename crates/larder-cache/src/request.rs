@@ -40,7 +40,7 @@ pub struct CacheItem {
     /// Any number, by which its TTL is shortened a little. The parts of one composite have the same
     /// one, so that they expire together.
     pub jitter: u64,
-    /// Where its loads are counted.
+    /// Where its loads are counted. One for all values of a resource: it takes some kilobytes.
     pub tally: Arc<Tally>,
 }
 

@@ -219,6 +219,9 @@ mod tests {
             thread.join().unwrap();
             assert_eq!(COUNTS.sum(|number| number), before + 2);
         }
+        // Once it was too late for a cell of its own: another thread may have that one by then.
+        let shared = COUNTS.shared.0.load(Ordering::Relaxed);
+        assert!(shared > 0);
     }
 
     #[test]
