@@ -18,6 +18,7 @@ pub mod pgbouncer;
 pub mod postgres;
 pub mod postgres_program;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod redis;
 pub mod tls;
