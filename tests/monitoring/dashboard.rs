@@ -29,7 +29,10 @@ impl Query {
 }
 
 fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("no text: {value}"))
+        .to_owned()
 }
 
 impl Dashboard {
@@ -51,7 +54,10 @@ impl Dashboard {
         let mut queries = Vec::new();
         for panel in self.panels() {
             for target in panel["targets"].as_array().unwrap() {
-                queries.push(Query { place: text(&panel["title"]), text: text(&target["expr"]) });
+                queries.push(Query {
+                    place: text(&panel["title"]),
+                    text: text(&target["expr"]),
+                });
             }
         }
         assert!(queries.len() > 40, "{queries:?}");
@@ -66,7 +72,10 @@ impl Dashboard {
             let query = text(&one["definition"]);
             let inner = query.strip_prefix("label_values(").unwrap();
             let (metric, label) = inner.strip_suffix(')').unwrap().rsplit_once(", ").unwrap();
-            Query { place: text(&one["name"]), text: format!("count by ({label}) ({metric})") }
+            Query {
+                place: text(&one["name"]),
+                text: format!("count by ({label}) ({metric})"),
+            }
         });
         queries.collect()
     }
@@ -97,9 +106,15 @@ impl Dashboard {
         assert_eq!(ids.len(), count, "two panels have one id");
         for panel in self.panels() {
             assert!(text(&panel["description"]).ends_with('.'), "{panel}");
-            assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{panel}");
+            assert!(
+                panel["fieldConfig"]["defaults"]["unit"].is_string(),
+                "{panel}"
+            );
             let mut targets = panel["targets"].as_array().unwrap().iter();
-            assert!(targets.all(|target| target["datasource"]["uid"] == "${datasource}"), "{panel}");
+            assert!(
+                targets.all(|target| target["datasource"]["uid"] == "${datasource}"),
+                "{panel}"
+            );
         }
     }
 }

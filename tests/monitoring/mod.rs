@@ -48,7 +48,10 @@ fn metrics_in(query: &str) -> BTreeSet<String> {
 fn promtool_accepts_the_rules_and_the_configurations() {
     let said = promtool(&["check", "rules", &path_of(ALERTS)], "");
     let count = rules().len();
-    assert!(said.contains(&format!("SUCCESS: {count} rules found")), "{said}");
+    assert!(
+        said.contains(&format!("SUCCESS: {count} rules found")),
+        "{said}"
+    );
     // The paths in them are those of another machine.
     let shipped = path_of("docker/prometheus.yml");
     promtool(&["check", "config", "--syntax-only", &shipped], "");
@@ -63,7 +66,14 @@ fn promtool_accepts_the_rules_and_the_configurations() {
 
 #[test]
 fn alerts_fire_in_their_time_and_not_before() {
-    promtool(&["test", "rules", &path_of("tests/monitoring/alerts.test.yml")], "");
+    promtool(
+        &[
+            "test",
+            "rules",
+            &path_of("tests/monitoring/alerts.test.yml"),
+        ],
+        "",
+    );
 }
 
 #[test]
@@ -74,16 +84,30 @@ fn each_alert_says_how_bad_it_is_and_what_to_do() {
         let severity = ["critical", "warning"];
         let has = |line: &str| rule.contains(line);
         assert!(
-            severity.iter().any(|one| has(&format!("\n          severity: {one}\n"))),
+            severity
+                .iter()
+                .any(|one| has(&format!("\n          severity: {one}\n"))),
             "{name}: {rule}"
         );
         for annotation in ["summary", "description", "action"] {
-            assert!(has(&format!("\n          {annotation}: ")), "{name}: {rule}");
+            assert!(
+                has(&format!("\n          {annotation}: ")),
+                "{name}: {rule}"
+            );
         }
         let section = format!("docs/monitoring/README.md#{}", name.to_lowercase());
-        assert!(has(&format!("\n          runbook: {section}\n")), "{name}: {rule}");
-        assert!(readme.contains(&format!("\n### {name}\n")), "README.md has no section {name}");
-        assert!(tests.contains(&format!("alertname=\"{name}\"")), "{name} has no test");
+        assert!(
+            has(&format!("\n          runbook: {section}\n")),
+            "{name}: {rule}"
+        );
+        assert!(
+            readme.contains(&format!("\n### {name}\n")),
+            "README.md has no section {name}"
+        );
+        assert!(
+            tests.contains(&format!("alertname=\"{name}\"")),
+            "{name} has no test"
+        );
     }
     // A remedy that names a panel of the dashboard names one that exists.
     let panels = Dashboard::read().titles();
@@ -113,12 +137,19 @@ fn compose_names_files_that_exist() {
     let mounted: Vec<_> = mounted.captures_iter(&compose).collect();
     assert!(mounted.len() >= 7, "{mounted:?}");
     for file in mounted {
-        assert!(fs::metadata(path_of(&file[1])).is_ok_and(|is| is.is_file()), "{}", &file[1]);
+        assert!(
+            fs::metadata(path_of(&file[1])).is_ok_and(|is| is.is_file()),
+            "{}",
+            &file[1]
+        );
     }
     // What one file says, the others have to say as well.
     let prometheus = text_of("docker/prometheus.yml");
     for shared in ["/run/larder/admin-key", "/etc/prometheus/alerts.yml"] {
-        assert!(compose.contains(shared) && prometheus.contains(shared), "{shared}");
+        assert!(
+            compose.contains(shared) && prometheus.contains(shared),
+            "{shared}"
+        );
     }
     let provider = text_of("docker/grafana-dashboards.yml");
     assert!(provider.contains("path: /etc/grafana/dashboards\n"));
