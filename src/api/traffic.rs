@@ -82,7 +82,10 @@ impl Traffic {
         let status = status.as_u16();
         let known = STATUSES.iter().zip(&self.responses);
         let mut found = known.filter(|(known, _)| **known == status);
-        found.next().map_or(&self.other, |(_, counter)| counter).add(1);
+        found
+            .next()
+            .map_or(&self.other, |(_, counter)| counter)
+            .add(1);
     }
 
     /// Notes how long an admitted read took. Called once for each, beside its count in the tally of
@@ -163,7 +166,10 @@ mod tests {
         for status in [200, 200, 504, 418, 302] {
             traffic.count_response(StatusCode::from_u16(status).unwrap());
         }
-        let counted: Vec<_> = traffic.responses().filter(|(_, count)| *count > 0).collect();
+        let counted: Vec<_> = traffic
+            .responses()
+            .filter(|(_, count)| *count > 0)
+            .collect();
         assert_eq!(counted, [(Some(200), 2), (Some(504), 1), (None, 2)]);
     }
 }

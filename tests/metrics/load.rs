@@ -44,8 +44,12 @@ fn no_request_is_lost_or_counted_twice_while_scrapes_run_beside_them() {
             }
             statuses
         };
-        let clients: Vec<_> = (0..CLIENTS).map(|at| scope.spawn(move || client(at))).collect();
-        let statuses = clients.into_iter().flat_map(|client| client.join().unwrap());
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|at| scope.spawn(move || client(at)))
+            .collect();
+        let statuses = clients
+            .into_iter()
+            .flat_map(|client| client.join().unwrap());
         let statuses: Vec<u16> = statuses.collect();
         done.store(true, Ordering::Relaxed);
         (scraper.join().unwrap(), statuses)
@@ -56,8 +60,14 @@ fn no_request_is_lost_or_counted_twice_while_scrapes_run_beside_them() {
     let each = (CLIENTS * REQUESTS / 10) as f64;
     // One in ten is a bad parameter, one an unknown path, and one a route of larder's own.
     assert_eq!(after.sum("larder_requests_total", &[]), each * 7.0);
-    assert_eq!(after.sum("larder_requests_total", &[("resource", "person")]), each);
-    assert_eq!(after.sum("larder_request_duration_seconds_count", &[]), each * 7.0);
+    assert_eq!(
+        after.sum("larder_requests_total", &[("resource", "person")]),
+        each
+    );
+    assert_eq!(
+        after.sum("larder_request_duration_seconds_count", &[]),
+        each * 7.0
+    );
     for outcome in ["memory", "redis", "loaded", "collapsed", "stale", "failed"] {
         let labels = [("outcome", outcome)];
         assert_eq!(
@@ -67,7 +77,8 @@ fn no_request_is_lost_or_counted_twice_while_scrapes_run_beside_them() {
         );
     }
     let counted = |status: u16| statuses.iter().filter(|one| **one == status).count() as f64;
-    let grown = |status: &str| after.grown(&before, "larder_responses_total", &[("status", status)]);
+    let grown =
+        |status: &str| after.grown(&before, "larder_responses_total", &[("status", status)]);
     assert_eq!((grown("400"), grown("404")), (counted(400), counted(404)));
     // With the scrapes before the last one.
     assert_eq!(grown("200"), counted(200) + f64::from(scrapes) + 1.0);

@@ -51,7 +51,10 @@ fn counters_go_on_over_a_reload_that_changes_removes_and_restores_resources() {
     larder.get("/status/1").expect(200);
     let restored = Scrape::of(&larder);
     restored.check(Some(&removed));
-    assert_eq!(restored.sum("larder_requests_total", &[("resource", "status")]), 2.0);
+    assert_eq!(
+        restored.sum("larder_requests_total", &[("resource", "status")]),
+        2.0
+    );
     let stats = larder.stats();
     assert_eq!(stats["resources"]["quote"]["hits"], 1, "{stats}");
 }

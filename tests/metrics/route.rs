@@ -35,7 +35,11 @@ fn anyone_may_read_them_if_they_are_open() {
     assert_eq!(answer.the("Content-Type"), TEXT);
     assert_eq!(answer.the("Cache-Control"), "no-store");
     // A key is not looked at, so a wrong one is not counted either.
-    larder.call("GET", "/metrics").key("nobody").send().expect(200);
+    larder
+        .call("GET", "/metrics")
+        .key("nobody")
+        .send()
+        .expect(200);
     let scrape = Scrape::read(&answer.text());
     assert_eq!(scrape.get("larder_unknown_keys_total", &[]), 0.0);
     // The other admin routes are as they were.
@@ -59,7 +63,10 @@ fn the_client_chooses_the_format_and_the_series_are_the_same() {
         (Some("*/*"), TEXT),
         (Some("text/plain"), TEXT),
         (Some("application/json"), TEXT),
-        (Some("application/openmetrics-text;q=0.2, text/plain;q=0.3"), TEXT),
+        (
+            Some("application/openmetrics-text;q=0.2, text/plain;q=0.3"),
+            TEXT,
+        ),
         (Some(OPEN_METRICS), OPEN),
         (Some("application/openmetrics-text"), OPEN),
     ] {
@@ -67,7 +74,11 @@ fn the_client_chooses_the_format_and_the_series_are_the_same() {
         assert_eq!(answer.the("Content-Type"), kind, "{accept:?}");
         assert_eq!(answer.the("Vary"), "Accept");
         assert_eq!(answer.the("Cache-Control"), "no-store");
-        assert_eq!(answer.text().ends_with("# EOF\n"), kind == OPEN, "{accept:?}");
+        assert_eq!(
+            answer.text().ends_with("# EOF\n"),
+            kind == OPEN,
+            "{accept:?}"
+        );
     }
     let head = get("HEAD", Some(OPEN_METRICS));
     assert_eq!(head.the("Content-Type"), OPEN);

@@ -27,9 +27,17 @@ impl Scrape {
     /// A scrape of this replica, in OpenMetrics.
     #[track_caller]
     pub fn open(larder: &Larder) -> Scrape {
-        let call = larder.call("GET", "/metrics").header("Accept", OPEN_METRICS);
-        let text = call.key(testkit::larder::ADMIN_KEY).send().expect(200).text();
-        let body = text.strip_suffix("# EOF\n").expect("OpenMetrics has an end");
+        let call = larder
+            .call("GET", "/metrics")
+            .header("Accept", OPEN_METRICS);
+        let text = call
+            .key(testkit::larder::ADMIN_KEY)
+            .send()
+            .expect(200)
+            .text();
+        let body = text
+            .strip_suffix("# EOF\n")
+            .expect("OpenMetrics has an end");
         Scrape::read(body)
     }
 
@@ -53,7 +61,9 @@ impl Scrape {
             };
             let label = |pair: &str| {
                 let (label, value) = pair.split_once('=').expect(line);
-                let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+                let value = value
+                    .strip_prefix('"')
+                    .and_then(|value| value.strip_suffix('"'));
                 (label.to_owned(), value.expect(line).to_owned())
             };
             let labels = labels.split(',').filter(|pair| !pair.is_empty());
@@ -98,7 +108,11 @@ impl Scrape {
     /// there before began at zero.
     #[track_caller]
     pub fn grown(&self, before: &Scrape, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let earlier: f64 = before.labels(name, labels).iter().map(|(_, value)| value).sum();
+        let earlier: f64 = before
+            .labels(name, labels)
+            .iter()
+            .map(|(_, value)| value)
+            .sum();
         self.sum(name, labels) - earlier
     }
 
@@ -119,13 +133,20 @@ impl Scrape {
                 .collect();
             buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
             assert!(buckets.is_sorted_by(|a, b| a.1 <= b.1), "{name} {labels:?}");
-            assert_eq!(buckets.last(), Some(&(f64::INFINITY, *value)), "{name} {labels:?}");
+            assert_eq!(
+                buckets.last(),
+                Some(&(f64::INFINITY, *value)),
+                "{name} {labels:?}"
+            );
         }
         for ((name, labels), value) in before.iter().flat_map(|before| &before.series) {
             let grows = ["_total", "_count", "_sum", "_bucket"];
             if grows.iter().any(|suffix| name.ends_with(suffix)) {
                 let now = self.series.get(&(name.clone(), labels.clone()));
-                assert!(now.is_some_and(|now| now >= value), "{name} {labels:?}: {now:?}");
+                assert!(
+                    now.is_some_and(|now| now >= value),
+                    "{name} {labels:?}: {now:?}"
+                );
             }
         }
     }

@@ -102,31 +102,32 @@ pub(in crate::api) fn bind(
                     answer
                 },
             );
-            accept.and_then(
-                HttpService::build()
-                    .graceful_shutdown_signal(move || {
-                        let stopping = stopping.clone();
-                        async move { stopping.notified().await }
-                    })
-                    // `Watch` enforces both limits, for every request.
-                    .keep_alive(KeepAlive::Os)
-                    .client_request_timeout(Duration::ZERO)
-                    .client_disconnect_timeout(LINGER)
-                    .local_addr(address)
-                    .on_connect_ext(|stream: &ClientStream, data| {
-                        data.insert(stream.connection().clone());
-                        data.insert(stream.connection().presence.clone());
-                    })
-                    .expect(fn_service(move |request| {
-                        let state = state.clone();
-                        async move { expect::admit(request, &state).await }
-                    }))
-                    .finish(map_config(app, |()| AppConfig::default())),
-            )
-            .map_err(move |error| {
-                count_refusal(&traffic, &error);
-                error
-            })
+            accept
+                .and_then(
+                    HttpService::build()
+                        .graceful_shutdown_signal(move || {
+                            let stopping = stopping.clone();
+                            async move { stopping.notified().await }
+                        })
+                        // `Watch` enforces both limits, for every request.
+                        .keep_alive(KeepAlive::Os)
+                        .client_request_timeout(Duration::ZERO)
+                        .client_disconnect_timeout(LINGER)
+                        .local_addr(address)
+                        .on_connect_ext(|stream: &ClientStream, data| {
+                            data.insert(stream.connection().clone());
+                            data.insert(stream.connection().presence.clone());
+                        })
+                        .expect(fn_service(move |request| {
+                            let state = state.clone();
+                            async move { expect::admit(request, &state).await }
+                        }))
+                        .finish(map_config(app, |()| AppConfig::default())),
+                )
+                .map_err(move |error| {
+                    count_refusal(&traffic, &error);
+                    error
+                })
         };
         builder = builder.listen(format!("larder-{address}"), listener, service)?;
     }

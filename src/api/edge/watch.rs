@@ -34,11 +34,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(
-        places: Arc<Places>,
-        traffic: Arc<Traffic>,
-        limits: Limits,
-    ) -> Rc<Watch> {
+    pub(super) fn new(places: Arc<Places>, traffic: Arc<Traffic>, limits: Limits) -> Rc<Watch> {
         Rc::new(Watch {
             places,
             traffic,

@@ -188,7 +188,9 @@ pub(super) fn prometheus_text(open_metrics: &str) -> String {
     // The type, which says how the family is called, follows its help.
     let mut help = "";
     for line in open_metrics.lines() {
-        let comment = line.strip_prefix("# ").and_then(|rest| rest.split_once(' '));
+        let comment = line
+            .strip_prefix("# ")
+            .and_then(|rest| rest.split_once(' '));
         match comment {
             Some(("HELP", rest)) => help = rest,
             Some(("TYPE", rest)) => {
@@ -222,10 +224,16 @@ mod tests {
         let bounds = [Duration::from_micros(50), Duration::from_millis(500)];
         let named = |name: &str| vec![("resource", name.to_owned())];
         vec![
-            Family::counter("larder_a", "As.").with(named("x"), 3).with(named("y"), 0),
-            Family::gauge("larder_b", "Bs.").in_bytes().with(Vec::new(), 7),
+            Family::counter("larder_a", "As.")
+                .with(named("x"), 3)
+                .with(named("y"), 0),
+            Family::gauge("larder_b", "Bs.")
+                .in_bytes()
+                .with(Vec::new(), 7),
             Family::counter("larder_nothing", "Has no series."),
-            Family::counter("larder_c", "Cs.").in_seconds().with_real(Vec::new(), 1.5),
+            Family::counter("larder_c", "Cs.")
+                .in_seconds()
+                .with_real(Vec::new(), 1.5),
             Family::durations("larder_d", "Ds.").with_durations(
                 named("x"),
                 &durations.snapshot(),
@@ -279,7 +287,13 @@ larder_b_bytes 7
 larder_c_seconds_total 1.5
 ";
         assert!(text.starts_with(expected), "{text}");
-        assert!(!text.contains("# UNIT") && !text.contains("# EOF"), "{text}");
-        assert!(text.contains("# TYPE larder_d_seconds histogram\n"), "{text}");
+        assert!(
+            !text.contains("# UNIT") && !text.contains("# EOF"),
+            "{text}"
+        );
+        assert!(
+            text.contains("# TYPE larder_d_seconds histogram\n"),
+            "{text}"
+        );
     }
 }

@@ -15,7 +15,9 @@ impl Format {
     /// The format that the client prefers. Without a preference, and if it accepts neither, it is
     /// [`Format::Text`], which every client reads.
     pub(super) fn accepted(headers: &HeaderMap) -> Format {
-        let lines = headers.get_all(ACCEPT).filter_map(|line| line.to_str().ok());
+        let lines = headers
+            .get_all(ACCEPT)
+            .filter_map(|line| line.to_str().ok());
         let ranges: Vec<Range<'_>> = lines
             .flat_map(|line| line.split(','))
             .filter_map(Range::parse)
@@ -25,7 +27,8 @@ impl Format {
                 .iter()
                 .filter_map(|range| Some((range.precision(format)?, range.quality)));
             // The most precise range decides.
-            let best = matching.max_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+            let best =
+                matching.max_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
             best.map_or(0.0, |(_, quality)| quality)
         };
         if quality(Format::OpenMetrics) > quality(Format::Text) {

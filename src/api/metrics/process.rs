@@ -70,7 +70,12 @@ mod tests {
     #[test]
     fn the_figures_are_found_behind_any_name() {
         let stat = "42 (a) b ( c)) S 1 42 42 0 -1 4194560 9 0 0 0 250 50 0 0 20 0 12 0 3000 1048576 10 18446744073709551615 1";
-        let process = parse(stat, "cpu  1 2\nbtime 1700000000\nprocesses 1\n", 100.0, 4096);
+        let process = parse(
+            stat,
+            "cpu  1 2\nbtime 1700000000\nprocesses 1\n",
+            100.0,
+            4096,
+        );
         let expected = Process {
             resident_memory: 40_960,
             virtual_memory: 1_048_576,

@@ -13,7 +13,9 @@ use crate::auth::WrongKeys;
 use crate::quantity::format_duration;
 use crate::resource::Sources;
 use larder_cache::stats::Snapshot;
-use larder_cache::{Cache, CacheMetrics, EvictionCause, LoadResult, Staleness, Tally, Totals};
+use larder_cache::{
+    AuditCounts, Cache, CacheMetrics, EvictionCause, LoadResult, Staleness, Tally, Totals,
+};
 
 use super::exposition::{Family, Labels};
 use super::process::Process;
@@ -61,6 +63,7 @@ impl Metrics {
         families.extend(self.loads(&counted, &cache));
         families.extend(tiers(&cache));
         families.extend(coherence(&cache));
+        families.extend(audits(&self.cache.audits()));
         families.extend(self.upstreams());
         families.extend(self.callers());
         families.extend(Process::read().map(process).into_iter().flatten());
@@ -84,9 +87,11 @@ fn tiers(cache: &CacheMetrics) -> Vec<Family> {
         "larder_memory_evictions",
         "Entries that left memory, by the cause.",
     );
-    let evictions = EvictionCause::ALL.into_iter().fold(evictions, |family, cause| {
-        family.with(label("cause", cause.word()), memory.evicted(cause))
-    });
+    let evictions = EvictionCause::ALL
+        .into_iter()
+        .fold(evictions, |family, cause| {
+            family.with(label("cause", cause.word()), memory.evicted(cause))
+        });
     let mut durations = Family::durations(
         "larder_redis_duration",
         "How long commands to Redis took, the failed ones included.",
@@ -103,9 +108,12 @@ fn tiers(cache: &CacheMetrics) -> Vec<Family> {
         Family::gauge("larder_memory", "The weight of the entries in memory.")
             .in_bytes()
             .with(none(), memory.bytes),
-        Family::gauge("larder_memory_limit", "The weight that entries in memory may have.")
-            .in_bytes()
-            .with(none(), memory.limit_bytes),
+        Family::gauge(
+            "larder_memory_limit",
+            "The weight that entries in memory may have.",
+        )
+        .in_bytes()
+        .with(none(), memory.limit_bytes),
         evictions,
         Family::gauge("larder_redis_up", "1 if Redis can be used, otherwise 0.")
             .with(none(), cache.redis_up.into()),
@@ -133,8 +141,11 @@ fn coherence(cache: &CacheMetrics) -> Vec<Family> {
     .in_seconds();
     vec![
         invalidations,
-        Family::gauge("larder_bus_trusted", "1 if memory may be served, otherwise 0.")
-            .with(none(), bus.trusted.into()),
+        Family::gauge(
+            "larder_bus_trusted",
+            "1 if memory may be served, otherwise 0.",
+        )
+        .with(none(), bus.trusted.into()),
         match bus.echo_age {
             Some(age) => echo.with_real(none(), age.as_secs_f64()),
             None => echo,
@@ -152,6 +163,34 @@ fn coherence(cache: &CacheMetrics) -> Vec<Family> {
     ]
 }
 
+fn audits(counts: &AuditCounts) -> Vec<Family> {
+    let found = [
+        ("same", counts.same),
+        ("newer", counts.newer),
+        ("illegal", counts.illegal),
+        ("unknown", counts.unknown),
+    ];
+    let audits = Family::counter(
+        "larder_audits",
+        "Memory hits that were compared with the record in Redis, by what it said.",
+    );
+    vec![
+        found.into_iter().fold(audits, |family, (result, count)| {
+            family.with(label("result", result), count)
+        }),
+        Family::counter(
+            "larder_audits_skipped",
+            "Memory hits that were chosen and not compared, because too many waited.",
+        )
+        .with(Vec::new(), counts.skipped),
+        Family::gauge(
+            "larder_audits_waiting",
+            "Memory hits that wait to be compared.",
+        )
+        .with(Vec::new(), counts.waiting),
+    ]
+}
+
 fn process(process: Process) -> Vec<Family> {
     let none = Vec::new;
     let most = Family::gauge("process_max_fds", "The limit of open file descriptors.");
@@ -165,15 +204,17 @@ fn process(process: Process) -> Vec<Family> {
         Family::counter("process_cpu", "CPU time in user and system mode.")
             .in_seconds()
             .with_real(none(), process.cpu),
-        Family::gauge("process_open_fds", "Open file descriptors.")
-            .with(none(), process.open_fds),
+        Family::gauge("process_open_fds", "Open file descriptors.").with(none(), process.open_fds),
         match process.max_fds {
             Some(limit) => most.with(none(), limit),
             None => most,
         },
-        Family::gauge("process_start_time", "When the process started, since 1970.")
-            .in_seconds()
-            .with_real(none(), process.started),
+        Family::gauge(
+            "process_start_time",
+            "When the process started, since 1970.",
+        )
+        .in_seconds()
+        .with_real(none(), process.started),
     ]
 }
 
@@ -209,8 +250,7 @@ impl Metrics {
     }
 
     fn requests(&self, counted: &[Counted]) -> Vec<Family> {
-        let mut requests =
-            Family::counter("larder_requests", "Admitted reads, by how they ended.");
+        let mut requests = Family::counter("larder_requests", "Admitted reads, by how they ended.");
         let mut lookups = Family::counter(
             "larder_part_lookups",
             "Look-ups as a part of another value, by how they ended.",
@@ -236,18 +276,22 @@ impl Metrics {
             "larder_request_duration",
             "How long admitted reads took, from the look at their path to the finished answer.",
         );
-        let durations = self.traffic.durations().fold(durations, |family, (ending, snapshot)| {
-            let labels = label("outcome", ending.label());
-            family.with_durations(labels, &snapshot, &Snapshot::BOUNDS[OF_READS])
-        });
+        let durations = self
+            .traffic
+            .durations()
+            .fold(durations, |family, (ending, snapshot)| {
+                let labels = label("outcome", ending.label());
+                family.with_durations(labels, &snapshot, &Snapshot::BOUNDS[OF_READS])
+            });
         let responses = Family::counter("larder_responses", "Responses, by their status.");
-        let responses = self.traffic.responses().fold(responses, |family, (status, count)| {
-            match status {
+        let responses = self
+            .traffic
+            .responses()
+            .fold(responses, |family, (status, count)| match status {
                 Some(status) => family.with(label("status", status.to_string()), count),
                 None if count > 0 => family.with(label("status", "other"), count),
                 None => family,
-            }
-        });
+            });
         vec![requests, lookups, durations, responses]
     }
 
@@ -293,7 +337,11 @@ impl Metrics {
             loads,
             durations,
             stale,
-            gauge("larder_loads_running", "Loads that run.", cache.loads_running),
+            gauge(
+                "larder_loads_running",
+                "Loads that run.",
+                cache.loads_running,
+            ),
             gauge(
                 "larder_loads_waiting",
                 "Loads that wait for a permit.",
@@ -310,7 +358,9 @@ impl Metrics {
         let mut left: BTreeMap<(String, String), u64> = BTreeMap::new();
         for quota in self.sources.quotas() {
             for (result, count) in quota.calls().by_result() {
-                *calls.entry((quota.upstream().to_owned(), result)).or_default() += count;
+                *calls
+                    .entry((quota.upstream().to_owned(), result))
+                    .or_default() += count;
             }
             for (rate, places) in quota.left() {
                 let window = (quota.upstream().to_owned(), format_duration(rate.per));
@@ -319,17 +369,24 @@ impl Metrics {
             }
         }
         let upstream = |name| ("upstream", name);
-        let made = Family::counter("larder_upstream_calls", "Calls to upstreams, by how they ended.");
-        let made = calls.into_iter().fold(made, |family, ((name, result), count)| {
-            family.with(vec![upstream(name), ("result", result.to_owned())], count)
-        });
+        let made = Family::counter(
+            "larder_upstream_calls",
+            "Calls to upstreams, by how they ended.",
+        );
+        let made = calls
+            .into_iter()
+            .fold(made, |family, ((name, result), count)| {
+                family.with(vec![upstream(name), ("result", result.to_owned())], count)
+            });
         let remaining = Family::gauge(
             "larder_upstream_quota_remaining",
             "Calls that the quota of an upstream has left in each window, for all replicas.",
         );
-        let remaining = left.into_iter().fold(remaining, |family, ((name, window), places)| {
-            family.with(vec![upstream(name), ("window", window)], places)
-        });
+        let remaining = left
+            .into_iter()
+            .fold(remaining, |family, ((name, window), places)| {
+                family.with(vec![upstream(name), ("window", window)], places)
+            });
         vec![made, remaining]
     }
 
@@ -338,10 +395,16 @@ impl Metrics {
         let places = self.places.totals();
         let (unknown, slowed) = self.wrong_keys.totals();
         vec![
-            Family::gauge("larder_connections_open", "Client connections that are open.")
-                .with(none(), places.open as u64),
-            Family::gauge("larder_connections_limit", "Client connections that may be open.")
-                .with(none(), places.most as u64),
+            Family::gauge(
+                "larder_connections_open",
+                "Client connections that are open.",
+            )
+            .with(none(), places.open as u64),
+            Family::gauge(
+                "larder_connections_limit",
+                "Client connections that may be open.",
+            )
+            .with(none(), places.most as u64),
             Family::counter(
                 "larder_connections_refused",
                 "New connections that were closed at once, because no place was free.",
