@@ -137,6 +137,7 @@ async fn look_up(
                 presence: request.conn_data::<Presence>().cloned(),
                 after,
             };
+            // Counts the read also if there is no answer, or if its client leaves.
             let waiting = Waiting::new(resource.tally(), &state.traffic, began);
             // Boxed, as a write is.
             let waited = Box::pin(bridge::wait(&state.cache, wanted, reader, resource.limit()));
