@@ -4,10 +4,10 @@ use testkit::audits::Audits;
 use testkit::larder::Larder;
 use testkit::news::path;
 use testkit::redis::RedisServer;
-use testkit::versions::{Versions, VersionsConfig, version};
+use testkit::versions::{Versions, VersionsConfig, version, version_in};
 use testkit::{SOON, until};
 
-use super::{Two, bus};
+use super::{Two, is_from_memory, until_trusted};
 
 fn config() -> VersionsConfig {
     VersionsConfig {
@@ -23,9 +23,7 @@ fn a_hit_that_comes_too_late_is_counted_and_logged_with_its_key() {
     let (redis, versions) = (RedisServer::start(), Versions::start());
     let larder = Larder::start(&config().options(&versions, redis.address()));
     assert_eq!(version(&larder, "science"), 1);
-    until(SOON, "it trusts its bus", || {
-        bus(&larder)["trusted"] == true
-    });
+    until_trusted(&larder);
     redis.invalidate_silently("category:science", redis.time());
     until(SOON, "a hit is illegal", || {
         assert_eq!(version(&larder, "science"), 1);
@@ -56,9 +54,8 @@ fn hits_of_a_replica_that_misses_messages_are_newer_and_none_is_illegal() {
     let mut hits = 0;
     until(SOON, "the new version is served", || {
         let answer = two.far.get(&path("science")).expect(200);
-        let memory = answer.the("Cache-Status").starts_with("larder-memory; hit");
-        let old = testkit::versions::version_in(&answer, "science") < new;
-        hits += u64::from(memory && old);
+        let old = version_in(&answer, "science") < new;
+        hits += u64::from(old && is_from_memory(&answer));
         !old
     });
     let found = Audits::of(&two.far);
