@@ -17,7 +17,7 @@ use super::coherence::{Dependency, InvalidationTarget};
 use super::entry::{Entry, Extras};
 use super::error::LoadError;
 use super::failures::Aftermath;
-use super::freshness::{Decision, Evidence};
+use super::freshness::Evidence;
 use super::loaders::{Job, Turn};
 use super::outcome::{Outcome, Staleness};
 use super::policy::{Expiry, Lifetime};
@@ -184,7 +184,7 @@ impl Composite {
     ) -> Option<Answer> {
         let (tiers, copy) = (&self.tiers, copy?);
         let decision = tiers.decide(copy, evidence, &self.item.policy, tiers.clock.now());
-        if decision == Decision::Refuse {
+        if !decision.allows_use() {
             return None;
         }
         let (entry, outcome) = tiers.back_off(&self.item, copy, error);

@@ -138,7 +138,7 @@ pub use self::entry::{Backoff, Entry, Extras, Value};
 pub use self::envelope::{decode as decode_envelope, encode as encode_envelope};
 pub use self::error::LoadError;
 pub use self::fair_queue::Caller;
-pub use self::freshness::Decision;
+pub use self::freshness::{Decision, Refusal};
 pub use self::invalidation::InvalidationReceipt;
 #[doc(hidden)] // For the server.
 pub use self::key::hash;

@@ -331,7 +331,7 @@ impl Lookup {
         if self.newest.as_ref().is_none_or(is_newer) {
             self.newest = Some(entry.clone());
         }
-        if decision != Decision::Refuse && self.stale.as_ref().is_none_or(is_newer) {
+        if decision.allows_use() && self.stale.as_ref().is_none_or(is_newer) {
             self.stale = Some(entry);
         }
         None
@@ -365,12 +365,10 @@ impl Lookup {
                     copy.give(Decision::ServeAndRefresh, Staleness::WhileRevalidate)
                 });
             }
-            Decision::Refuse if matches!(evidence, Evidence::Trusted | Evidence::Verified) => {
-                self.stale = None;
-            }
+            Decision::Refuse(why) if !why.lacks_evidence() => self.stale = None,
             // A copy that was refused for want of evidence may be given later in the flight: there
             // may be evidence by then.
-            Decision::OnlyIfLoadFails | Decision::Refuse => self
+            Decision::OnlyIfLoadFails | Decision::Refuse(_) => self
                 .leader
                 .set_fallback(move || copy.give(Decision::OnlyIfLoadFails, Staleness::SoftTimeout)),
         }
@@ -556,7 +554,7 @@ impl Lookup {
 
     /// Ends without a new value: with the stale copy, as far as policy allows.
     fn fall_back(self, error: LoadError, took: Option<Duration>) {
-        let may_stand_in = |copy: &&Arc<Entry>| self.decide(copy) != Decision::Refuse;
+        let may_stand_in = |copy: &&Arc<Entry>| self.decide(copy).allows_use();
         let Some(stale) = self.stale.as_ref().filter(may_stand_in) else {
             return self.leader.end(Err(error));
         };

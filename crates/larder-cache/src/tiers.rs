@@ -90,7 +90,7 @@ impl Tiers {
                 }
                 Outcome::Stale(backoff.reason)
             }
-            Decision::Refuse => return None,
+            Decision::Refuse(_) => return None,
         };
         Some(Answer {
             entry,
