@@ -40,7 +40,7 @@ impl Config {
             "url": url, "required": required, "pool": pool, "connect_timeout": connect_timeout,
             "timeout": timeout, "prefix": prefix);
         compare!(changed, "coherence", self.coherence, new.coherence,
-            "max_staleness": max_staleness, "log_length": log_length);
+            "max_staleness": max_staleness, "log_length": log_length, "audit": audit);
         compare!(changed, "database", self.database, new.database,
             "url": url, "pool": pool, "archive_days": archive);
         if self.auth.required != new.auth.required {
@@ -70,7 +70,7 @@ mod tests {
 server = { bind = "a:1", workers = 1, max_loads = 1, max_queue = 1, drain_delay = "1s", shutdown_grace = "1s", max_connections = 1, max_connections_per_address = 1, head_timeout = "1s", body_timeout = "1s", progress_timeout = "1s", open_metrics = true }
 memory = { max_size = "1MiB", eviction = "tiny_lfu" }
 redis = { url = "redis://b", required = true, pool = 1, connect_timeout = "1s", timeout = "1s", prefix = "p" }
-coherence = { max_staleness = "2s", log_length = 1 }
+coherence = { max_staleness = "2s", log_length = 1, audit = 1 }
 database = { url = "sqlite://a", pool = 1, archive_days = 1 }
 auth = { required = false }
 upstream = { newsapi = { timeout = "1s" }, guardian = { quota = [] } }
@@ -101,6 +101,7 @@ upstream = { newsapi = { timeout = "1s" }, guardian = { quota = [] } }
                 "redis.prefix",
                 "coherence.max_staleness",
                 "coherence.log_length",
+                "coherence.audit",
                 "database.url",
                 "database.pool",
                 "database.archive_days",

@@ -230,9 +230,11 @@ pub(super) fn coherence(root: &Table<'_>) -> CoherenceSettings {
     let max_staleness = table.get("max_staleness").and_then(|value| {
         value.duration_within(Duration::from_millis(20)..=Duration::from_secs(3600))
     });
+    let audit = table.get("audit").and_then(|value| value.share());
     let coherence = CoherenceSettings {
         max_staleness: max_staleness.unwrap_or(default.max_staleness),
         log_length: table.integer("log_length", 1..=100_000_000, default.log_length),
+        audit: audit.unwrap_or(default.audit),
     };
     table.close();
     coherence

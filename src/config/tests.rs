@@ -172,6 +172,7 @@ prefix = "other"
 [coherence]
 max_staleness = "13s"
 log_length = 14
+audit = 0.25
 [database]
 url = "postgres://u:${PASSWORD}@db/name"
 pool = 15
@@ -237,6 +238,7 @@ ttl = { memory = "1s", redis = "0s" }
     assert_eq!(redis.prefix, "other");
     assert_eq!(config.coherence.max_staleness, Duration::from_secs(13));
     assert_eq!(config.coherence.log_length, 14);
+    assert_eq!(config.coherence.audit, 0.25);
     assert_eq!(
         config.database.url.as_ref().unwrap().reveal(),
         "postgres://u:hunter2@db/name"
@@ -350,6 +352,7 @@ prefix = "a{b}"
 [coherence]
 max_staleness = "1ms"
 log_length = 1.5
+audit = 1.001
 
 [database]
 url = "mysql://u:hunter2@host/name"
@@ -404,29 +407,30 @@ write.PUT = { sql = "user_update" }
         "16: redis.prefix: is \"a{b}\"; valid: 1 to 64 letters, digits, \"-\", \"_\", \".\" or \":\"",
         "19: coherence.max_staleness: is \"1ms\"; valid: a duration from 20ms to 1h",
         "20: coherence.log_length: is 1.5; valid: a whole number from 1 to 100000000",
-        "23: database.url: has the scheme mysql://; valid: sqlite://FILE or postgres://user:password@host:5432/name",
-        "24: database.archive_days: is \"30\"; valid: a whole number from 1 to 36500",
-        "27: auth.rate: is \"0/1m\"; valid: a rate such as \"600/1m\": a count, a slash and a duration",
-        "30: upstream.newsapi.base_url: has a user or a password in it, where logs would show them; valid: http:// or https://, a host and perhaps a path",
-        "31: upstream.newsapi.key_env: is not a valid name of an environment variable; valid: \"NEWSAPI_KEY\", with the key in that variable",
-        "32: upstream.newsapi.quota: has two rates for one window of 1d; valid: one rate for each window",
-        "32: upstream.newsapi.quota: is \"6\"; valid: a rate such as \"600/1m\": a count, a slash and a duration",
-        "34: upstream.guardain: is an unknown upstream, did you mean \"guardian\"?; valid: newsapi, guardian, or one that an http source names",
-        "39: resource.articles.source.news: names \"gardian\", which is an unknown upstream, did you mean \"guardian\"?; valid: newsapi, guardian",
-        "40: resource.articles.params.category.one_of: has \"sport\", which is an unknown category, did you mean \"sports\"?; valid: business, entertainment, general, health, science, sports, technology",
-        "41: resource.articles.params.limit.max: is 1, less than min 5; valid: at least min",
-        "42: resource.articles.params.source.type: is an unknown type, did you mean \"string\"?; valid: \"string\", \"integer\" or \"boolean\"",
-        "43: resource.articles.params.page: is an unknown parameter of a news source; valid: category, source, limit",
-        "44: resource.articles.ttl.memory: is \"1h\", longer than ttl.redis \"5m\"; valid: at most ttl.redis",
-        "44: resource.articles.ttl.abscent: is an unknown key, did you mean \"absent\"?; valid: absent, memory, redis",
-        "45: resource.articles.stale.while_revalidate: is \"1d\", longer than stale.if_error \"1m\"; valid: at most stale.if_error",
-        "46: resource.articles.soft_timeout: is \"0s\"; valid: a duration such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"1d\", of at least 1ms",
-        "49: resource.articles.tags: has \"source:{source}\", but source is a view, which no tag can have; valid: a tag with no other parameters than category, page",
-        "50: resource.articles.tags: has \"x:{nothing}\", but nothing is not a parameter of this resource; valid: a tag with no other parameters than category, page",
-        "53: resource.user.params.id: is missing, but the path has it; valid: id = { type = \"string\" }",
-        "55: resource.user.source.sql: names :id, which is not a parameter of this resource; valid: a statement without parameters, or params that declare them",
-        "56: resource.user.ttl: has both tiers switched off; valid: memory or redis longer than \"0s\"",
-        "59: cache: is an unknown key; valid: auth, coherence, database, memory, redis, resource, server, upstream",
+        "21: coherence.audit: is 1.001; valid: a number from 0 to 1, such as 0.001",
+        "24: database.url: has the scheme mysql://; valid: sqlite://FILE or postgres://user:password@host:5432/name",
+        "25: database.archive_days: is \"30\"; valid: a whole number from 1 to 36500",
+        "28: auth.rate: is \"0/1m\"; valid: a rate such as \"600/1m\": a count, a slash and a duration",
+        "31: upstream.newsapi.base_url: has a user or a password in it, where logs would show them; valid: http:// or https://, a host and perhaps a path",
+        "32: upstream.newsapi.key_env: is not a valid name of an environment variable; valid: \"NEWSAPI_KEY\", with the key in that variable",
+        "33: upstream.newsapi.quota: has two rates for one window of 1d; valid: one rate for each window",
+        "33: upstream.newsapi.quota: is \"6\"; valid: a rate such as \"600/1m\": a count, a slash and a duration",
+        "35: upstream.guardain: is an unknown upstream, did you mean \"guardian\"?; valid: newsapi, guardian, or one that an http source names",
+        "40: resource.articles.source.news: names \"gardian\", which is an unknown upstream, did you mean \"guardian\"?; valid: newsapi, guardian",
+        "41: resource.articles.params.category.one_of: has \"sport\", which is an unknown category, did you mean \"sports\"?; valid: business, entertainment, general, health, science, sports, technology",
+        "42: resource.articles.params.limit.max: is 1, less than min 5; valid: at least min",
+        "43: resource.articles.params.source.type: is an unknown type, did you mean \"string\"?; valid: \"string\", \"integer\" or \"boolean\"",
+        "44: resource.articles.params.page: is an unknown parameter of a news source; valid: category, source, limit",
+        "45: resource.articles.ttl.memory: is \"1h\", longer than ttl.redis \"5m\"; valid: at most ttl.redis",
+        "45: resource.articles.ttl.abscent: is an unknown key, did you mean \"absent\"?; valid: absent, memory, redis",
+        "46: resource.articles.stale.while_revalidate: is \"1d\", longer than stale.if_error \"1m\"; valid: at most stale.if_error",
+        "47: resource.articles.soft_timeout: is \"0s\"; valid: a duration such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"1d\", of at least 1ms",
+        "50: resource.articles.tags: has \"source:{source}\", but source is a view, which no tag can have; valid: a tag with no other parameters than category, page",
+        "51: resource.articles.tags: has \"x:{nothing}\", but nothing is not a parameter of this resource; valid: a tag with no other parameters than category, page",
+        "54: resource.user.params.id: is missing, but the path has it; valid: id = { type = \"string\" }",
+        "56: resource.user.source.sql: names :id, which is not a parameter of this resource; valid: a statement without parameters, or params that declare them",
+        "57: resource.user.ttl: has both tiers switched off; valid: memory or redis longer than \"0s\"",
+        "60: cache: is an unknown key; valid: auth, coherence, database, memory, redis, resource, server, upstream",
     ];
     let found = faults(text);
     for (found, expected) in found.iter().zip(expected) {
