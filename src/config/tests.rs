@@ -159,6 +159,7 @@ max_connections_per_address = 90
 head_timeout = "4s"
 body_timeout = "9s"
 progress_timeout = "20s"
+open_metrics = true
 [memory]
 max_size = "9MiB"
 eviction = "tiny_lfu"
@@ -222,6 +223,7 @@ ttl = { memory = "1s", redis = "0s" }
             head_timeout: Duration::from_secs(4),
             body_timeout: Duration::from_secs(9),
             progress_timeout: Duration::from_secs(20),
+            open_metrics: true,
         }
     );
     assert_eq!((config.loads.max_loads, config.loads.max_queue), (5, 6));

@@ -14,9 +14,16 @@ use testkit::redis::RedisServer;
 use testkit::upstream::Behaviour;
 use testkit::{SOON, until};
 
-/// Every metric that must be there: its name in the text format, its type, its labels, and the
-/// values that a label must have.
-const CONTRACT: &[(&str, &str, &[&str], (&str, &[&str]))] = &[
+/// A metric that must be there: its name in the text format, its type, its labels, and a label with
+/// values that it must have.
+type Row = (
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+    (&'static str, &'static [&'static str]),
+);
+
+const CONTRACT: &[Row] = &[
     (
         "larder_build_info",
         "gauge",

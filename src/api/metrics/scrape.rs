@@ -8,7 +8,7 @@ use actix_web::web;
 
 use crate::api::edge::Places;
 use crate::api::state::{AppState, LiveResources};
-use crate::api::traffic::{Ending, Traffic};
+use crate::api::traffic::Traffic;
 use crate::auth::WrongKeys;
 use crate::quantity::format_duration;
 use crate::resource::Sources;
