@@ -8,11 +8,12 @@ use serde_json::json;
 use testkit::larder::{Larder, LarderOptions};
 use testkit::postgres::PostgresServer;
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "docs/consistency.md",
     "docs/design/coherence.md",
     "docs/design/why-not.md",
+    "docs/metrics.md",
     "docs/operations.md",
     "docs/performance.md",
     "docs/resources.md",

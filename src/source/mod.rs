@@ -1,5 +1,6 @@
 //! FLOOR 2: sources: where a value comes from on a miss.
 
+mod calls;
 mod error;
 pub mod http;
 pub mod json_api;
@@ -9,6 +10,7 @@ pub mod quota;
 mod settings;
 mod upstream;
 
+pub use calls::Calls;
 pub use error::SourceError;
 pub use json_api::{JsonApi, JsonApiSettings, Place, TtlFrom};
 pub use settings::{NEWS_UPSTREAMS, UpstreamSettings};

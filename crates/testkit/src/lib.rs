@@ -11,6 +11,7 @@
     clippy::print_stdout
 )]
 
+pub mod audits;
 pub mod client;
 pub mod larder;
 pub mod news;

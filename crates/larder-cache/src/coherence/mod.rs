@@ -15,10 +15,12 @@
 mod dependency;
 mod history;
 mod history_id;
+mod judgement;
 mod message;
 mod mirror;
 #[cfg(test)]
 mod model;
+mod origin;
 mod pending;
 mod scripts;
 mod target;
@@ -26,8 +28,11 @@ mod target;
 pub use dependency::{Dependency, Stamp};
 pub(crate) use history::{History, HistoryState, LogReceived, Received};
 pub use history_id::HistoryId;
+pub(crate) use judgement::{HitMoment, Part, Record, Verdict, judge};
 pub(crate) use message::{Echo, Message};
 pub(crate) use mirror::{HistoryRetired, Mirror, Observed, Standing};
+pub(crate) use origin::InvalidatedTargets;
+pub use origin::Origin;
 pub(crate) use pending::Batch;
 pub(crate) use scripts::{Ping, Said, Scripts, bytes, history_script, script, unexpected};
 pub use target::{InvalidationTarget, Purge};

@@ -7,9 +7,11 @@
     unreachable_pub
 )]
 
+mod audit;
 mod child;
 mod closing;
 mod examples;
+mod metrics;
 mod shared_redis;
 mod typed;
 
