@@ -273,7 +273,7 @@ impl House {
         for id in 0..19 {
             replica.get(&format!("/counted/{id}")).expect(200);
         }
-        self.redis.cli::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+        self.redis.make_full();
         self.shaky
             .behave(Behaviour::always(Response::text(500, "oh no")));
         self.slow.hold();
@@ -302,7 +302,7 @@ impl House {
             self.fires(alert, || {});
         }
         self.shaky.behave(Behaviour::answer(revision));
-        self.redis.cli::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+        self.redis.make_room();
         self.well();
     }
 
@@ -359,12 +359,15 @@ impl House {
     /// An invalidation is written into the record without a message, so no replica hears of it.
     fn broken_bound(&self) {
         assert!(!self.alerts("firing").contains("LarderBoundBroken"));
-        let time: Vec<u64> = self.redis.cli(&["TIME"]);
-        let clock = (time[0] * 1_000_000 + time[1]).to_string();
-        let added: u64 = self
-            .redis
-            .cli(&["ZADD", "{larder:bus}:names", &clock, "h:steady:7"]);
-        assert!(added <= 1);
+        // A copy that was loaded later would be a new value.
+        for replica in &self.replicas {
+            until(SOON, "memory has a copy", || {
+                let answer = replica.get("/steady/7").expect(200);
+                answer.the("Cache-Status").starts_with("larder-memory; hit")
+            });
+        }
+        self.redis
+            .invalidate_silently("steady:7", self.redis.time());
         self.fires("LarderBoundBroken", || {});
     }
 
