@@ -21,7 +21,7 @@ use super::presence::Presence;
 use super::problem::Problem;
 use super::state::AppState;
 use super::traffic::{Ending, Waiting};
-use super::{bridge, caller, headers, path, request_id, slices, write};
+use super::{bridge, caller, headers, pages, path, request_id, slices, write};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LARDER_AFTER: HeaderName = HeaderName::from_static("larder-after");
@@ -75,7 +75,10 @@ async fn look_up(
     let resources = state.resources.load();
     let path = path::normalized(request.uri().path());
     let Some(found) = resources.find(&path) else {
-        return Err(Problem::NotFound("Nothing is served at this path.").answer());
+        return Err(match &*path {
+            "/" => pages::front(request),
+            _ => Problem::NotFound("Nothing is served at this path.").answer(),
+        });
     };
     let resource = found.resource;
     let arguments = Arguments {

@@ -9,9 +9,9 @@ use larder_cache::stats::{Counter, Histogram, Snapshot};
 use larder_cache::{LookupResult, Outcome, Tally, Unanswered};
 
 /// The statuses that larder answers with, the frequent ones first.
-const STATUSES: [u16; 23] = [
-    200, 304, 404, 400, 401, 403, 429, 201, 202, 204, 405, 408, 409, 412, 413, 415, 417, 422, 431,
-    500, 502, 503, 504,
+const STATUSES: [u16; 24] = [
+    200, 304, 404, 400, 401, 403, 429, 201, 202, 204, 308, 405, 408, 409, 412, 413, 415, 417, 422,
+    431, 500, 502, 503, 504,
 ];
 
 /// How an admitted read ended: the label `outcome`.

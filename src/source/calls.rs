@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::error::SourceError;
+use larder_cache::LoadError;
 
 /// Counters of the calls since this process started.
 #[derive(Debug, Default)]
@@ -17,13 +17,13 @@ pub struct Calls {
 impl Calls {
     /// Counts a call by how it ended. A call that the quota did not allow was not made, and counts
     /// as spent.
-    pub(super) fn count<T>(&self, ended: &Result<T, SourceError>) {
+    pub(super) fn count<T>(&self, ended: &Result<T, LoadError>) {
         let counter = match ended {
             Ok(_) => &self.usable,
-            Err(SourceError::Failed(_)) => &self.failed,
-            Err(SourceError::TooSlow(_)) => &self.timed_out,
-            Err(SourceError::Paused { .. }) => &self.paused,
-            Err(SourceError::Spent { .. }) => &self.spent,
+            Err(LoadError::TooSlow(_)) => &self.timed_out,
+            Err(LoadError::Paused { .. }) => &self.paused,
+            Err(LoadError::Spent { .. }) => &self.spent,
+            Err(_) => &self.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }

@@ -11,7 +11,6 @@ mod settings;
 mod upstream;
 
 pub use calls::Calls;
-pub use error::SourceError;
 pub use json_api::{JsonApi, JsonApiSettings, Place, TtlFrom};
 pub use settings::{NEWS_UPSTREAMS, UpstreamSettings};
 pub use upstream::{HttpUpstream, HttpUpstreamSettings, HttpUpstreams};

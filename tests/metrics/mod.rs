@@ -37,17 +37,17 @@ tags = [\"quote:{{symbol}}\"]
 [upstream.quotes]
 quota = [\"1000/1h\", \"5000/1d\"]
 [resource.name]
-params.id = {{ type = \"string\" }}
+params.id = {{ type = \"string\", required = true }}
 source = {{ http = \"http://{at}/name/{{id}}\", upstream = \"people\" }}
 ttl = {{ memory = \"1h\", redis = \"1h\" }}
 [resource.status]
 path = \"/status/{{id}}\"
-params.id = {{ type = \"string\" }}
+params.id = {{ type = \"string\", required = true }}
 source = {{ http = \"http://{at}/status/{{id}}\", upstream = \"people\" }}
 ttl = {{ memory = \"1h\", redis = \"1h\" }}
 [resource.person]
 path = \"/people/{{id}}\"
-params.id = {{ type = \"string\" }}
+params.id = {{ type = \"string\", required = true }}
 source = {{ parts = [\"name\", \"status\"] }}
 "
     )

@@ -48,7 +48,8 @@ fn anyone_may_read_them_if_they_are_open() {
 
 #[test]
 fn the_client_chooses_the_format_and_the_series_are_the_same() {
-    let larder = Larder::start(&options(&origin()));
+    let origin = origin();
+    let larder = Larder::start(&options(&origin));
     larder.get("/quotes/a").expect(200);
     let get = |method, accept: Option<&str>| {
         let call = larder.call(method, "/metrics").key(ADMIN_KEY);

@@ -64,7 +64,11 @@ impl Scrape {
                 let value = value
                     .strip_prefix('"')
                     .and_then(|value| value.strip_suffix('"'));
-                (label.to_owned(), value.expect(line).to_owned())
+                let value = value.expect(line);
+                // The two formats write numbers differently.
+                let bound = value.parse().ok().filter(|_| label == "le");
+                let value = bound.map_or(value.to_owned(), |bound: f64| bound.to_string());
+                (label.to_owned(), value)
             };
             let labels = labels.split(',').filter(|pair| !pair.is_empty());
             let labels: Labels = labels.map(label).collect();
@@ -143,6 +147,8 @@ impl Scrape {
             let grows = ["_total", "_count", "_sum", "_bucket"];
             if grows.iter().any(|suffix| name.ends_with(suffix)) {
                 let now = self.series.get(&(name.clone(), labels.clone()));
+                // A resource that was never asked for is gone with its declaration.
+                let now = now.or(Some(&0.0).filter(|_| *value == 0.0));
                 assert!(
                     now.is_some_and(|now| now >= value),
                     "{name} {labels:?}: {now:?}"

@@ -1,17 +1,21 @@
 //! Families of metrics as text: OpenMetrics 1.0, or the Prometheus text format 0.0.4.
 //!
-//! `prometheus-client` writes OpenMetrics. The format 0.0.4 differs in its comment lines only: a
-//! counter's family has the name of its samples, with `_total`, and there is no `# UNIT` and no
-//! `# EOF`.
+//! `prometheus-client` writes both. The series have the same names in both. The comment lines
+//! differ: in the format 0.0.4 a counter's family has the name of its samples, with `_total`, and
+//! there is no `# UNIT` and no `# EOF`.
 
 use std::fmt;
 use std::time::Duration;
 
 use larder_cache::stats::Snapshot;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, MetricEncoder, NoLabelSet, prometheus_text, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
+
+use super::format::Format;
 
 /// The label pairs of a series.
 pub(super) type Labels = Vec<(&'static str, String)>;
@@ -22,7 +26,6 @@ pub(super) struct Family {
     /// Without the suffix that follows from its kind or its unit.
     name: &'static str,
     unit: Option<Unit>,
-    /// One line, without a backslash or a quote: the two formats escape those differently.
     help: &'static str,
     kind: MetricType,
     series: Vec<(Labels, Sample)>,
@@ -109,8 +112,7 @@ impl Family {
                 (bound.as_secs_f64(), bucket)
             })
             .collect();
-        // `prometheus-client` takes this bound for infinity.
-        buckets.push((f64::MAX, snapshot.count().saturating_sub(below)));
+        buckets.push((f64::INFINITY, snapshot.count().saturating_sub(below)));
         let sample = Sample::Histogram {
             sum: snapshot.sum().as_secs_f64(),
             count: snapshot.count(),
@@ -124,12 +126,7 @@ impl Family {
         let unit = self.unit.as_ref();
         let mut encoder = encoder.encode_descriptor(self.name, self.help, unit, self.kind)?;
         for (labels, sample) in &self.series {
-            // Without labels, no empty braces.
-            if labels.is_empty() {
-                sample.encode(&mut encoder, self.kind)?;
-            } else {
-                sample.encode(&mut encoder.encode_family(labels)?, self.kind)?;
-            }
+            sample.encode(&mut encoder.encode_family(labels)?, self.kind)?;
         }
         Ok(())
     }
@@ -170,45 +167,19 @@ impl Collector for Scrape {
     }
 }
 
-/// The families as OpenMetrics 1.0. One without series is left out.
+/// The families in this format. One without series is left out.
 ///
 /// # Errors
 /// If a value cannot be written, such as a gauge that is larger than an `i64`.
-pub(super) fn open_metrics(families: Vec<Family>) -> Result<String, fmt::Error> {
+pub(super) fn write(families: Vec<Family>, format: Format) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Scrape(families)));
     let mut out = String::new();
-    text::encode(&mut out, &registry)?;
-    Ok(out)
-}
-
-/// What [`open_metrics`] wrote, in the text format 0.0.4.
-pub(super) fn prometheus_text(open_metrics: &str) -> String {
-    let mut out = String::with_capacity(open_metrics.len());
-    // The type, which says how the family is called, follows its help.
-    let mut help = "";
-    for line in open_metrics.lines() {
-        let comment = line
-            .strip_prefix("# ")
-            .and_then(|rest| rest.split_once(' '));
-        match comment {
-            Some(("HELP", rest)) => help = rest,
-            Some(("TYPE", rest)) => {
-                let (name, kind) = rest.split_once(' ').unwrap_or((rest, "untyped"));
-                let total = if kind == "counter" { "_total" } else { "" };
-                let help = help.strip_prefix(name).unwrap_or_default();
-                out.push_str(&format!(
-                    "# HELP {name}{total}{help}\n# TYPE {name}{total} {kind}\n"
-                ));
-            }
-            _ if line.starts_with("# ") => {}
-            _ => {
-                out.push_str(line);
-                out.push('\n');
-            }
-        }
+    match format {
+        Format::OpenMetrics => text::encode(&mut out, &registry)?,
+        Format::Text => prometheus_text::encode(&mut out, &registry)?,
     }
-    out
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -244,7 +215,7 @@ mod tests {
 
     #[test]
     fn open_metrics_names_a_counter_without_total_and_has_units_and_an_end() {
-        let text = open_metrics(families()).unwrap();
+        let text = write(families(), Format::OpenMetrics).unwrap();
         let expected = "\
 # HELP larder_a As.
 # TYPE larder_a counter
@@ -263,7 +234,7 @@ larder_c_seconds_total 1.5
 # UNIT larder_d_seconds seconds
 larder_d_seconds_sum{resource=\"x\"} 2.031
 larder_d_seconds_count{resource=\"x\"} 3
-larder_d_seconds_bucket{le=\"5e-5\",resource=\"x\"} 0
+larder_d_seconds_bucket{le=\"0.00005\",resource=\"x\"} 0
 larder_d_seconds_bucket{le=\"0.5\",resource=\"x\"} 2
 larder_d_seconds_bucket{le=\"+Inf\",resource=\"x\"} 3
 # EOF
@@ -273,7 +244,7 @@ larder_d_seconds_bucket{le=\"+Inf\",resource=\"x\"} 3
 
     #[test]
     fn the_text_format_names_a_counter_with_total_and_has_neither_units_nor_an_end() {
-        let text = prometheus_text(&open_metrics(families()).unwrap());
+        let text = write(families(), Format::Text).unwrap();
         let expected = "\
 # HELP larder_a_total As.
 # TYPE larder_a_total counter

@@ -39,14 +39,8 @@ pub(super) async fn scrape(
 
 async fn text(format: Format, metrics: web::Data<Metrics>) -> Result<HttpResponse, Problem> {
     // The memory tier tidies up before it is counted, and quotas may be waiting for Redis.
-    let written = bridge::blocking("a scrape", move || {
-        let open_metrics = exposition::open_metrics(metrics.families())?;
-        Ok::<_, std::fmt::Error>(match format {
-            Format::OpenMetrics => open_metrics,
-            Format::Text => exposition::prometheus_text(&open_metrics),
-        })
-    });
-    let text = written
+    let write = move || exposition::write(metrics.families(), format);
+    let text = bridge::blocking("a scrape", write)
         .await?
         .map_err(|_| Problem::bug("a metric cannot be written"))?;
     let mut answer = HttpResponse::Ok();
