@@ -27,7 +27,7 @@ use testkit::upstream::{Behaviour, FakeUpstream, Request, Response};
 use testkit::{SOON, until};
 
 /// The limit of the whole test, which takes less than half of it on a machine of its own.
-const LIMIT: Duration = Duration::from_secs(170);
+const LIMIT: Duration = Duration::from_secs(220);
 /// The pause before an alert is looked for again.
 const POLL: Duration = Duration::from_millis(100);
 
