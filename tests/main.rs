@@ -29,6 +29,7 @@ mod http_source;
 mod invalidation;
 mod keys;
 mod lifecycle;
+mod logs;
 mod metrics;
 mod monitoring;
 mod outbox;
@@ -46,6 +47,7 @@ mod sql_resources;
 mod stampede;
 mod stats;
 mod tags;
+mod tracing;
 mod upstream_faults;
 mod views;
 

@@ -55,13 +55,6 @@ fn promtool_accepts_the_rules_and_the_configurations() {
     // The paths in them are those of another machine.
     let shipped = path_of("docker/prometheus.yml");
     promtool(&["check", "config", "--syntax-only", &shipped], "");
-    let readme = text_of("docs/monitoring/README.md");
-    let block = readme.split("\n```yaml\n").nth(1).unwrap();
-    let block = block.split("\n```").next().unwrap();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(file.path(), block).unwrap();
-    let name = file.path().to_str().unwrap();
-    promtool(&["check", "config", "--syntax-only", name], "");
 }
 
 #[test]
