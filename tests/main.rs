@@ -30,6 +30,8 @@ mod invalidation;
 mod keys;
 mod lifecycle;
 mod logs;
+mod metrics;
+mod monitoring;
 mod outbox;
 mod parameters;
 mod pauses;

@@ -302,6 +302,19 @@ impl<'a> Setting<'a> {
         }
     }
 
+    /// The number from 0 to 1.
+    pub(super) fn share(&self) -> Option<f64> {
+        let number = match self.value {
+            DeValue::Float(number) => number.as_str().parse().ok(),
+            _ => self.as_integer().map(|number| number as f64),
+        };
+        let share = number.filter(|number| (0.0..=1.0).contains(number));
+        if share.is_none() {
+            self.wrong("a number from 0 to 1, such as 0.001");
+        }
+        share
+    }
+
     pub(super) fn integer(&self, range: RangeInclusive<i64>) -> Option<i64> {
         let number = self.as_integer().filter(|number| range.contains(number));
         let valid = match (*range.start(), *range.end()) {

@@ -31,7 +31,7 @@ impl Config {
             "shutdown_grace": shutdown_grace, "max_connections": max_connections,
             "max_connections_per_address": max_connections_per_address,
             "head_timeout": head_timeout, "body_timeout": body_timeout,
-            "progress_timeout": progress_timeout);
+            "progress_timeout": progress_timeout, "open_metrics": open_metrics);
         compare!(changed, "server", self.loads, new.loads,
             "max_loads": max_loads, "max_queue": max_queue);
         compare!(changed, "memory", self.memory, new.memory,
@@ -40,7 +40,7 @@ impl Config {
             "url": url, "required": required, "pool": pool, "connect_timeout": connect_timeout,
             "timeout": timeout, "prefix": prefix);
         compare!(changed, "coherence", self.coherence, new.coherence,
-            "max_staleness": max_staleness, "log_length": log_length);
+            "max_staleness": max_staleness, "log_length": log_length, "audit": audit);
         compare!(changed, "database", self.database, new.database,
             "url": url, "pool": pool, "archive_days": archive);
         if self.auth.required != new.auth.required {
@@ -67,10 +67,10 @@ mod tests {
         assert_eq!(old.changes_needing_restart(&old), [""; 0]);
         assert_eq!(old.changes_needing_restart(&parse(live).unwrap()), [""; 0]);
         let new = r#"
-server = { bind = "a:1", workers = 1, max_loads = 1, max_queue = 1, drain_delay = "1s", shutdown_grace = "1s", max_connections = 1, max_connections_per_address = 1, head_timeout = "1s", body_timeout = "1s", progress_timeout = "1s" }
+server = { bind = "a:1", workers = 1, max_loads = 1, max_queue = 1, drain_delay = "1s", shutdown_grace = "1s", max_connections = 1, max_connections_per_address = 1, head_timeout = "1s", body_timeout = "1s", progress_timeout = "1s", open_metrics = true }
 memory = { max_size = "1MiB", eviction = "tiny_lfu" }
 redis = { url = "redis://b", required = true, pool = 1, connect_timeout = "1s", timeout = "1s", prefix = "p" }
-coherence = { max_staleness = "2s", log_length = 1 }
+coherence = { max_staleness = "2s", log_length = 1, audit = 1 }
 database = { url = "sqlite://a", pool = 1, archive_days = 1 }
 auth = { required = false }
 upstream = { newsapi = { timeout = "1s" }, guardian = { quota = [] } }
@@ -88,6 +88,7 @@ upstream = { newsapi = { timeout = "1s" }, guardian = { quota = [] } }
                 "server.head_timeout",
                 "server.body_timeout",
                 "server.progress_timeout",
+                "server.open_metrics",
                 "server.max_loads",
                 "server.max_queue",
                 "memory.max_size",
@@ -100,6 +101,7 @@ upstream = { newsapi = { timeout = "1s" }, guardian = { quota = [] } }
                 "redis.prefix",
                 "coherence.max_staleness",
                 "coherence.log_length",
+                "coherence.audit",
                 "database.url",
                 "database.pool",
                 "database.archive_days",

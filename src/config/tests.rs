@@ -159,6 +159,7 @@ max_connections_per_address = 90
 head_timeout = "4s"
 body_timeout = "9s"
 progress_timeout = "20s"
+open_metrics = true
 [memory]
 max_size = "9MiB"
 eviction = "tiny_lfu"
@@ -172,6 +173,7 @@ prefix = "other"
 [coherence]
 max_staleness = "13s"
 log_length = 14
+audit = 0.25
 [database]
 url = "postgres://u:${PASSWORD}@db/name"
 pool = 15
@@ -221,6 +223,7 @@ ttl = { memory = "1s", redis = "0s" }
             head_timeout: Duration::from_secs(4),
             body_timeout: Duration::from_secs(9),
             progress_timeout: Duration::from_secs(20),
+            open_metrics: true,
         }
     );
     assert_eq!((config.loads.max_loads, config.loads.max_queue), (5, 6));
@@ -237,6 +240,7 @@ ttl = { memory = "1s", redis = "0s" }
     assert_eq!(redis.prefix, "other");
     assert_eq!(config.coherence.max_staleness, Duration::from_secs(13));
     assert_eq!(config.coherence.log_length, 14);
+    assert_eq!(config.coherence.audit, 0.25);
     assert_eq!(
         config.database.url.as_ref().unwrap().reveal(),
         "postgres://u:hunter2@db/name"
@@ -350,6 +354,7 @@ prefix = "a{b}"
 [coherence]
 max_staleness = "1ms"
 log_length = 1.5
+audit = 1.001
 
 [database]
 url = "mysql://u:hunter2@host/name"
@@ -392,10 +397,10 @@ write.PUT = { sql = "user_update" }
 "#;
     let expected = [
         "2: server.bind: is \"127.0.0.1\"; valid: a host and a port such as \"127.0.0.1:8000\", \"[::1]:8000\" or \"localhost:8000\"",
-        "3: server.worker: is an unknown key, did you mean \"workers\"?; valid: bind, body_timeout, drain_delay, head_timeout, max_connections, max_connections_per_address, max_loads, max_queue, progress_timeout, shutdown_grace, workers",
+        "3: server.worker: is an unknown key, did you mean \"workers\"?; valid: bind, body_timeout, drain_delay, head_timeout, max_connections, max_connections_per_address, max_loads, max_queue, open_metrics, progress_timeout, shutdown_grace, workers",
         "4: server.max_loads: is 0; valid: a whole number from 1 to 10000",
         "5: server.drain_delay: is \"5\"; valid: a duration such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"1d\"",
-        "6: server.open_metrics: is an unknown key; valid: bind, body_timeout, drain_delay, head_timeout, max_connections, max_connections_per_address, max_loads, max_queue, progress_timeout, shutdown_grace, workers",
+        "6: server.open_metrics: is \"yes\"; valid: true or false",
         "9: memory.max_size: is \"1KiB\"; valid: a size from 1MiB to 1024GiB",
         "10: memory.eviction: is \"fifo\"; valid: \"lru\" or \"tiny_lfu\"",
         "13: redis.url: is not a valid Redis URL; valid: redis://user:password@host:6379/0, or rediss:// for TLS, with special characters percent-encoded",
@@ -404,29 +409,30 @@ write.PUT = { sql = "user_update" }
         "16: redis.prefix: is \"a{b}\"; valid: 1 to 64 letters, digits, \"-\", \"_\", \".\" or \":\"",
         "19: coherence.max_staleness: is \"1ms\"; valid: a duration from 20ms to 1h",
         "20: coherence.log_length: is 1.5; valid: a whole number from 1 to 100000000",
-        "23: database.url: has the scheme mysql://; valid: sqlite://FILE or postgres://user:password@host:5432/name",
-        "24: database.archive_days: is \"30\"; valid: a whole number from 1 to 36500",
-        "27: auth.rate: is \"0/1m\"; valid: a rate such as \"600/1m\": a count, a slash and a duration",
-        "30: upstream.newsapi.base_url: has a user or a password in it, where logs would show them; valid: http:// or https://, a host and perhaps a path",
-        "31: upstream.newsapi.key_env: is not a valid name of an environment variable; valid: \"NEWSAPI_KEY\", with the key in that variable",
-        "32: upstream.newsapi.quota: has two rates for one window of 1d; valid: one rate for each window",
-        "32: upstream.newsapi.quota: is \"6\"; valid: a rate such as \"600/1m\": a count, a slash and a duration",
-        "34: upstream.guardain: is an unknown upstream, did you mean \"guardian\"?; valid: newsapi, guardian, or one that an http source names",
-        "39: resource.articles.source.news: names \"gardian\", which is an unknown upstream, did you mean \"guardian\"?; valid: newsapi, guardian",
-        "40: resource.articles.params.category.one_of: has \"sport\", which is an unknown category, did you mean \"sports\"?; valid: business, entertainment, general, health, science, sports, technology",
-        "41: resource.articles.params.limit.max: is 1, less than min 5; valid: at least min",
-        "42: resource.articles.params.source.type: is an unknown type, did you mean \"string\"?; valid: \"string\", \"integer\" or \"boolean\"",
-        "43: resource.articles.params.page: is an unknown parameter of a news source; valid: category, source, limit",
-        "44: resource.articles.ttl.memory: is \"1h\", longer than ttl.redis \"5m\"; valid: at most ttl.redis",
-        "44: resource.articles.ttl.abscent: is an unknown key, did you mean \"absent\"?; valid: absent, memory, redis",
-        "45: resource.articles.stale.while_revalidate: is \"1d\", longer than stale.if_error \"1m\"; valid: at most stale.if_error",
-        "46: resource.articles.soft_timeout: is \"0s\"; valid: a duration such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"1d\", of at least 1ms",
-        "49: resource.articles.tags: has \"source:{source}\", but source is a view, which no tag can have; valid: a tag with no other parameters than category, page",
-        "50: resource.articles.tags: has \"x:{nothing}\", but nothing is not a parameter of this resource; valid: a tag with no other parameters than category, page",
-        "53: resource.user.params.id: is missing, but the path has it; valid: id = { type = \"string\" }",
-        "55: resource.user.source.sql: names :id, which is not a parameter of this resource; valid: a statement without parameters, or params that declare them",
-        "56: resource.user.ttl: has both tiers switched off; valid: memory or redis longer than \"0s\"",
-        "59: cache: is an unknown key; valid: auth, coherence, database, memory, redis, resource, server, upstream",
+        "21: coherence.audit: is 1.001; valid: a number from 0 to 1, such as 0.001",
+        "24: database.url: has the scheme mysql://; valid: sqlite://FILE or postgres://user:password@host:5432/name",
+        "25: database.archive_days: is \"30\"; valid: a whole number from 1 to 36500",
+        "28: auth.rate: is \"0/1m\"; valid: a rate such as \"600/1m\": a count, a slash and a duration",
+        "31: upstream.newsapi.base_url: has a user or a password in it, where logs would show them; valid: http:// or https://, a host and perhaps a path",
+        "32: upstream.newsapi.key_env: is not a valid name of an environment variable; valid: \"NEWSAPI_KEY\", with the key in that variable",
+        "33: upstream.newsapi.quota: has two rates for one window of 1d; valid: one rate for each window",
+        "33: upstream.newsapi.quota: is \"6\"; valid: a rate such as \"600/1m\": a count, a slash and a duration",
+        "35: upstream.guardain: is an unknown upstream, did you mean \"guardian\"?; valid: newsapi, guardian, or one that an http source names",
+        "40: resource.articles.source.news: names \"gardian\", which is an unknown upstream, did you mean \"guardian\"?; valid: newsapi, guardian",
+        "41: resource.articles.params.category.one_of: has \"sport\", which is an unknown category, did you mean \"sports\"?; valid: business, entertainment, general, health, science, sports, technology",
+        "42: resource.articles.params.limit.max: is 1, less than min 5; valid: at least min",
+        "43: resource.articles.params.source.type: is an unknown type, did you mean \"string\"?; valid: \"string\", \"integer\" or \"boolean\"",
+        "44: resource.articles.params.page: is an unknown parameter of a news source; valid: category, source, limit",
+        "45: resource.articles.ttl.memory: is \"1h\", longer than ttl.redis \"5m\"; valid: at most ttl.redis",
+        "45: resource.articles.ttl.abscent: is an unknown key, did you mean \"absent\"?; valid: absent, memory, redis",
+        "46: resource.articles.stale.while_revalidate: is \"1d\", longer than stale.if_error \"1m\"; valid: at most stale.if_error",
+        "47: resource.articles.soft_timeout: is \"0s\"; valid: a duration such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"1d\", of at least 1ms",
+        "50: resource.articles.tags: has \"source:{source}\", but source is a view, which no tag can have; valid: a tag with no other parameters than category, page",
+        "51: resource.articles.tags: has \"x:{nothing}\", but nothing is not a parameter of this resource; valid: a tag with no other parameters than category, page",
+        "54: resource.user.params.id: is missing, but the path has it; valid: id = { type = \"string\" }",
+        "56: resource.user.source.sql: names :id, which is not a parameter of this resource; valid: a statement without parameters, or params that declare them",
+        "57: resource.user.ttl: has both tiers switched off; valid: memory or redis longer than \"0s\"",
+        "60: cache: is an unknown key; valid: auth, coherence, database, memory, redis, resource, server, upstream",
     ];
     let found = faults(text);
     for (found, expected) in found.iter().zip(expected) {
@@ -544,7 +550,6 @@ fn an_old_key_is_an_error_that_names_the_new_one() {
     let text = r#"[coherence]
 patience = "1s"
 [server]
-open_metrics = false
 patience = "1s"
 [resource.a]
 source = { http = "https://h/" }
@@ -552,16 +557,15 @@ ttl = { memory = "1s", redis = "1s" }
 blind_ttl = "0s"
 "#;
     let server = "body_timeout, drain_delay, head_timeout, max_connections, \
-                  max_connections_per_address, max_loads, max_queue, progress_timeout, \
+                  max_connections_per_address, max_loads, max_queue, open_metrics, progress_timeout, \
                   shutdown_grace, workers";
     assert_eq!(
         faults(text),
         [
             "config.toml:2: coherence.patience: was renamed to max_staleness; valid: coherence.max_staleness".to_owned(),
-            format!("config.toml:4: server.open_metrics: is an unknown key; valid: bind, {server}"),
             // It never was a key of this section.
-            format!("config.toml:5: server.patience: is an unknown key; valid: bind, {server}"),
-            "config.toml:9: resource.a.blind_ttl: was renamed to disconnected_ttl; valid: resource.a.disconnected_ttl".to_owned(),
+            format!("config.toml:4: server.patience: is an unknown key; valid: bind, {server}"),
+            "config.toml:8: resource.a.blind_ttl: was renamed to disconnected_ttl; valid: resource.a.disconnected_ttl".to_owned(),
         ]
     );
     // The old key is an error even beside the new one.

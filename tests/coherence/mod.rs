@@ -1,5 +1,6 @@
 //! The coherence checker: random reads, writes and faults over three replicas, and a judge of the
-//! values that the reads returned.
+//! values that the reads returned. Each replica also audits all of its memory hits, and must find
+//! none that is illegal.
 //!
 //! `history` holds what was observed. `judge` finds the illegal reads and the fewest operations
 //! that prove each. `faults` makes faults, `run` plays a round, and `report` sums the rounds up.
@@ -65,6 +66,7 @@ fn no_read_is_illegal_whatever_fails() {
     }
     println!("{report}");
     assert_eq!(report.illegal(), 0, "illegal reads: see the report");
+    assert_eq!(report.audits().illegal, 0, "illegal hits: see the logs");
     assert!(report.remarks().is_empty(), "{:?}", report.remarks());
     report.must_mean_something();
 }
@@ -87,6 +89,7 @@ fn no_read_is_illegal_or_fails_while_redis_fails_over() {
     report.add(&round);
     println!("{report}");
     assert_eq!(report.illegal(), 0, "illegal reads: see the report");
+    assert_eq!(report.audits().illegal, 0, "illegal hits: see the logs");
     assert!(report.remarks().is_empty(), "{:?}", report.remarks());
     assert_eq!(
         (round.failed_reads, round.failed_writes),

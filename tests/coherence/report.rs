@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use testkit::audits::Audits;
+
 use super::faults::Kind;
 use super::history::{self, Moment, Tier, Told};
 use super::judge::{Illegal, Stale, judge, millis, shortest, staleness};
@@ -47,6 +49,7 @@ pub struct Report {
     failed_writes: u64,
     faults: HashMap<&'static str, Seen>,
     undisturbed: Seen,
+    audits: Audits,
     /// The number of illegal reads for each rule that they broke.
     illegal: HashMap<String, u64>,
     remarks: Vec<String>,
@@ -92,6 +95,7 @@ impl Report {
             seen.times += 1;
             seen.in_force += fault.end - fault.begin;
         }
+        self.audits += round.audits;
         for stale in staleness(history) {
             self.add_stale(round, &stale);
         }
@@ -100,8 +104,10 @@ impl Report {
         for one in &illegal {
             *self.illegal.entry(one.breach.to_string()).or_default() += 1;
         }
-        if let Some(shortest) = shortest(&illegal) {
+        if !illegal.is_empty() || round.audits.illegal > 0 {
             keep_logs(round);
+        }
+        if let Some(shortest) = shortest(&illegal) {
             let operations = shortest.operations();
             if self
                 .worst
@@ -132,6 +138,11 @@ impl Report {
         self.illegal.values().sum()
     }
 
+    /// What the replicas found themselves.
+    pub fn audits(&self) -> Audits {
+        self.audits
+    }
+
     pub fn remarks(&self) -> &[String] {
         &self.remarks
     }
@@ -144,6 +155,8 @@ impl Report {
             && self.by_tier[Tier::Source as usize] > 0
             && self.after > 0
             && self.failed_reads < self.reads / 10
+            && self.audits.same > self.reads / 20
+            && self.audits.newer > 0
             && self.unacknowledged == 0
             && !self.faults.is_empty();
         assert!(enough, "too little was seen to judge by:\n{self}");
@@ -235,6 +248,17 @@ impl std::fmt::Display for Report {
             millis(self.latest_pending),
             self.unacknowledged,
             self.failed_writes
+        )?;
+        let audits = self.audits;
+        writeln!(
+            f,
+            "audits  {}: {} same, {} newer, {} unknown, {} illegal; {} skipped",
+            audits.found(),
+            audits.same,
+            audits.newer,
+            audits.unknown,
+            audits.illegal,
+            audits.skipped
         )?;
         writeln!(f, "illegal reads  {}", self.illegal())?;
         for (broken, times) in &self.illegal {

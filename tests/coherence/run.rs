@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use testkit::audits::Audits;
 use testkit::client::{Answer, Session};
 use testkit::larder::{ADMIN_KEY, Larder};
 use testkit::news::{CATEGORIES, path};
@@ -46,6 +47,7 @@ pub struct Round {
     pub max_staleness: Duration,
     pub history: History,
     pub faults: Vec<Fault>,
+    pub audits: Audits,
     /// Reads that got an error or no answer.
     pub failed_reads: u64,
     /// Invalidations that got neither 200 nor 202 and were sent again.
@@ -122,6 +124,7 @@ pub fn play(plan: &Plan) -> Round {
         connect_timeout: "250ms",
         // Sometimes short, so that a replica with a gap finds the log trimmed.
         log_length: *random.pick(&[20, 10_000]),
+        audit: 1.0,
         ..VersionsConfig::default()
     };
     let mut replicas: Vec<Larder> = proxies
@@ -187,6 +190,10 @@ pub fn play(plan: &Plan) -> Round {
         }
     });
     history.add(converge(&stage, max_staleness));
+    let mut audits = Audits::default();
+    for replica in &replicas {
+        audits += Audits::of(replica);
+    }
     let logs: Vec<String> = replicas.iter().map(Larder::log).collect();
     Round {
         plan: plan.clone(),
@@ -195,6 +202,7 @@ pub fn play(plan: &Plan) -> Round {
         failed_writes: stage.failed_writes.load(Ordering::Relaxed),
         history,
         faults: made,
+        audits,
         remarks: remarks(&logs),
         began,
         logs,

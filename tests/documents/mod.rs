@@ -13,6 +13,7 @@ use serde_json::json;
 
 use testkit::larder::{Larder, LarderOptions};
 use testkit::postgres::PostgresServer;
+use testkit::prometheus::promtool;
 use testkit::redis::RedisServer;
 
 use self::blocks::{Block, all, fenced_as, text_of};
@@ -20,7 +21,7 @@ use self::reasons::reason;
 use self::walk::without_what_varies;
 
 /// Languages whose blocks are run, all of them, each by a test of this file or by the doctests.
-const RUN: [&str; 6] = ["toml", "sql", "sh", "console", "log", "rust"];
+const RUN: [&str; 7] = ["toml", "sql", "sh", "console", "log", "rust", "yaml"];
 
 #[test]
 fn every_block_is_run_or_has_a_reason() {
@@ -170,6 +171,19 @@ fn each_configuration_in_the_documents_is_valid() {
         checked += 1;
     }
     assert!(checked >= 6, "{checked} blocks were found");
+}
+
+#[test]
+fn each_scrape_in_the_documents_is_one_that_prometheus_takes() {
+    let blocks = fenced_as("yaml");
+    assert!(blocks.len() >= 2, "{blocks:#?}");
+    for block in blocks {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, &block.text).unwrap();
+        // The paths in it are those of another machine.
+        let name = file.path().to_str().unwrap();
+        promtool(&["check", "config", "--syntax-only", name], "");
+    }
 }
 
 #[test]

@@ -29,6 +29,11 @@ const REASONS: &[(&str, &str, Instead)] = &[
         ),
     ),
     (
+        "docs/monitoring/README.md",
+        "docker compose --profile monitoring up --build",
+        Nothing("it needs Docker; tests/monitoring runs Prometheus on the same files"),
+    ),
+    (
         "docs/operations.md",
         "user larder on >PASSWORD",
         Nothing("tests/redis_states.rs gives a real Redis this user"),

@@ -3,6 +3,7 @@
 //! The data contain their version. TTLs are hours, and nothing becomes stale by age. So an old
 //! version is always one that an invalidation should have ended.
 
+mod audited;
 mod history;
 mod holds;
 mod names;

@@ -111,6 +111,14 @@ impl CacheBuilder {
         self
     }
 
+    /// The share of memory hits that are compared with the record in Redis behind the answer, from 0
+    /// to 1. One in a thousand by default, and at most 500 a second. [`Cache::audits`] has the
+    /// result: an illegal hit breaks the bound that [`CacheBuilder::max_staleness`] sets.
+    pub fn audit(mut self, share: f64) -> CacheBuilder {
+        self.coherence.audit = share;
+        self
+    }
+
     /// Loads at one time, each on a thread (64 by default), and loads that wait for one (1024 by
     /// default); past it
     /// [`LoadError::Overloaded`](super::LoadError::Overloaded).
@@ -141,7 +149,7 @@ impl CacheBuilder {
     /// [`Cache::wait_trusted`] waits.
     ///
     /// # Errors
-    /// If the Redis URL is not valid or a thread cannot be started.
+    /// If the Redis URL or the share of the audit is not valid, or a thread cannot be started.
     pub fn build(self) -> Result<Cache, String> {
         let choice = match self.redis.url {
             Some(_) => RedisChoice::Configured,

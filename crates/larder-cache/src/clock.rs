@@ -9,6 +9,8 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
+
 /// Microseconds since 1970 by the clock of this process.
 pub type Micros = u64;
 
@@ -19,6 +21,53 @@ pub struct Clock {
     start_micros: Micros,
     /// Redis's time minus ours, in microseconds.
     redis_offset: AtomicI64,
+    /// Protects the bounds of that offset. `None`: Redis's time was never heard.
+    bounds: Mutex<Option<OffsetBounds>>,
+}
+
+/// A moment on Redis's clock. It is not known exactly: it lies between these two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RedisMoment {
+    pub(crate) earliest: Micros,
+    pub(crate) latest: Micros,
+}
+
+/// The bounds of Redis's time minus ours, as of one moment. A reply gives them: its time was shown
+/// after the question was sent and before the reply arrived. So a quick reply gives narrow bounds,
+/// and a slow one leaves those of the replies before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct OffsetBounds {
+    least: i64,
+    most: i64,
+    /// The moment, on our clock.
+    at: Micros,
+    /// No reply since then contradicts those before it. One that does shows that Redis's clock was
+    /// set.
+    steady_since: Micros,
+}
+
+impl OffsetBounds {
+    /// These bounds at `now`, with those that a reply gave.
+    fn with(self, least: i64, most: i64, now: Micros) -> OffsetBounds {
+        let drifted = drift(now.saturating_sub(self.at)) as i64;
+        let (lower, upper) = (
+            least.max(self.least - drifted),
+            most.min(self.most + drifted),
+        );
+        let steady = lower <= upper;
+        OffsetBounds {
+            least: if steady { lower } else { least },
+            most: if steady { upper } else { most },
+            at: now,
+            steady_since: if steady { self.steady_since } else { now },
+        }
+    }
+}
+
+/// How far two clocks can drift apart in this time: each runs wrong by at most 500 microseconds a
+/// second, which is what `adjtimex` allows.
+pub(crate) fn drift(time: Micros) -> Micros {
+    time / 1000 + 1
 }
 
 impl Default for Clock {
@@ -37,6 +86,7 @@ impl Clock {
             start: Instant::now(),
             start_micros: micros(since_1970),
             redis_offset: AtomicI64::new(0),
+            bounds: Mutex::default(),
         }
     }
 
@@ -52,9 +102,33 @@ impl Clock {
 
     /// Takes over `redis_time`, which Redis's clock showed at some moment between `sent` and now.
     pub(crate) fn heard_redis(&self, redis_time: Micros, sent: Micros) {
-        let middle = sent + (self.now().saturating_sub(sent)) / 2;
+        let now = self.now();
+        let middle = sent + (now.saturating_sub(sent)) / 2;
+        let offset_at = |local: Micros| redis_time.wrapping_sub(local) as i64;
         self.redis_offset
-            .store(redis_time.wrapping_sub(middle) as i64, Ordering::Relaxed);
+            .store(offset_at(middle), Ordering::Relaxed);
+        let (least, most) = (offset_at(now), offset_at(sent));
+        let mut bounds = self.bounds.lock();
+        *bounds = Some(match *bounds {
+            Some(known) => known.with(least, most, now),
+            None => OffsetBounds {
+                least,
+                most,
+                at: now,
+                steady_since: 0,
+            },
+        });
+    }
+
+    /// The moment `local` on Redis's clock. `None` if Redis's time was never heard, or its clock
+    /// was set after `steady_since`, a time of ours.
+    pub(crate) fn redis_moment(&self, local: Micros, steady_since: Micros) -> Option<RedisMoment> {
+        let bounds = (*self.bounds.lock())?;
+        let drifted = drift(bounds.at.abs_diff(local)) as i64;
+        (bounds.steady_since <= steady_since).then(|| RedisMoment {
+            earliest: local.saturating_add_signed(bounds.least - drifted),
+            latest: local.saturating_add_signed(bounds.most + drifted),
+        })
     }
 
     /// A time of ours on Redis's clock.
@@ -87,5 +161,59 @@ mod tests {
             let apart = clock.redis_of_local(now).abs_diff(redis);
             assert!(apart < 1_000_000, "{apart}");
         }
+    }
+
+    const S: Micros = 1_000_000;
+
+    #[test]
+    fn a_quick_reply_narrows_the_bounds_and_a_slow_one_leaves_them() {
+        let first = OffsetBounds {
+            least: 4_000_000,
+            most: 4_100_000,
+            at: 100 * S,
+            steady_since: 0,
+        };
+        let quick = first.with(4_050_000, 4_050_200, 101 * S);
+        assert_eq!((quick.least, quick.most), (4_050_000, 4_050_200));
+        let slow = quick.with(3_900_000, 4_400_000, 102 * S);
+        // Wider only by what the clocks can have drifted in a second.
+        let drifted = drift(S) as i64;
+        let widened = (4_050_000 - drifted, 4_050_200 + drifted);
+        assert_eq!((slow.least, slow.most), widened);
+        assert_eq!((slow.at, slow.steady_since), (102 * S, 0));
+    }
+
+    #[test]
+    fn a_reply_that_contradicts_the_bounds_shows_that_redis_clock_was_set() {
+        let known = OffsetBounds {
+            least: 4_000_000,
+            most: 4_000_200,
+            at: 100 * S,
+            steady_since: 7,
+        };
+        for (least, most) in [(14_000_000, 14_000_300), (-20, 30)] {
+            let set = known.with(least, most, 101 * S);
+            assert_eq!((set.least, set.most), (least, most));
+            assert_eq!(set.steady_since, 101 * S);
+            assert_eq!(set.with(least, most, 102 * S).steady_since, 101 * S);
+        }
+    }
+
+    #[test]
+    fn a_moment_on_redis_clock_is_told_with_its_error() {
+        let clock = Clock::new();
+        assert_eq!(clock.redis_moment(clock.now(), 0), None);
+        let sent = clock.now();
+        clock.heard_redis(sent + 5 * S, sent);
+        let moment = clock.redis_moment(sent, sent).unwrap();
+        assert!(moment.earliest <= sent + 5 * S && sent + 5 * S <= moment.latest);
+        // Ten seconds before, the error is greater by what can have drifted.
+        let before = clock.redis_moment(sent - 10 * S, sent).unwrap();
+        let error = |moment: RedisMoment| moment.latest - moment.earliest;
+        assert!(error(before) >= error(moment) + 2 * drift(9 * S));
+        // Redis's clock is set: moments before that are not known any more.
+        clock.heard_redis(sent + 50 * S, clock.now());
+        assert_eq!(clock.redis_moment(sent, sent), None);
+        assert!(clock.redis_moment(sent, clock.now()).is_some());
     }
 }

@@ -74,6 +74,7 @@
 //! `examples/embedded.rs` and `examples/actix.rs` are whole programs.
 
 mod answer;
+mod audit;
 mod builder;
 mod bus;
 mod clock;
@@ -116,6 +117,7 @@ mod typed;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::audit::Audit;
 use self::bus::Bus;
 use self::coherence::{Mirror, Scripts};
 use self::failures::Failures;
@@ -132,6 +134,7 @@ use self::tiers::Tiers;
 use self::typed::TypedShared;
 
 pub use self::answer::{Answer, LookupResult, Trace};
+pub use self::audit::AuditCounts;
 pub use self::builder::CacheBuilder;
 pub use self::bus::Replica;
 pub use self::clock::{Clock, Micros, micros};
@@ -194,8 +197,8 @@ impl Cache {
     /// the background.
     ///
     /// # Errors
-    /// If the Redis URL is not valid or a thread cannot be started. A Redis that is down is no
-    /// error.
+    /// If the Redis URL or the share of the audit is not valid, or a thread cannot be started. A
+    /// Redis that is down is no error.
     pub fn start(
         memory: &MemorySettings,
         redis: &RedisSettings,
@@ -218,6 +221,12 @@ impl Cache {
         coherence: &CoherenceSettings,
         standalone: bool,
     ) -> Result<Cache, String> {
+        let share = coherence.audit;
+        if !(0.0..=1.0).contains(&share) {
+            return Err(format!(
+                "the share of the audit is {share}; valid: a number from 0 to 1"
+            ));
+        }
         let mirror = Arc::new(Mirror::alone(standalone));
         let clock = Arc::new(Clock::new());
         let scripts = Arc::new(Scripts::new(&redis.prefix));
@@ -235,6 +244,16 @@ impl Cache {
         )?;
         let (pool_timeout, commands) = (redis.timeout, pool.commands().clone());
         let redis = RedisTier::start(pool, &redis.prefix, mirror.clone(), scripts.clone())?;
+        let audit = (share > 0.0 && redis.pool().is_used()).then(|| {
+            Audit::new(
+                share,
+                micros(coherence.max_staleness),
+                mirror.clone(),
+                clock.clone(),
+                scripts.clone(),
+                redis.pool().clone(),
+            )
+        });
         let bus = Arc::new(Bus::new(
             mirror.clone(),
             clock.clone(),
@@ -253,6 +272,7 @@ impl Cache {
             mirror,
             clock,
             max_staleness: coherence.max_staleness,
+            audit,
         });
         let open = Arc::new(Open::new(tiers.clone(), bus.clone()));
         if tiers.redis.pool().is_used() {
@@ -396,6 +416,12 @@ impl Cache {
             pending: mirror.pending.len(),
             names: history.target_count(),
         }
+    }
+
+    /// What the audit of memory hits found. All zero if it is switched off, or there is no Redis.
+    pub fn audits(&self) -> AuditCounts {
+        let audit = self.tiers.audit.as_ref();
+        audit.map(|audit| audit.counts()).unwrap_or_default()
     }
 
     /// Waits until memory is trusted and Redis can be asked, or `limit` has passed. Returns whether

@@ -39,6 +39,9 @@ impl Drop for Open {
             );
         }
         self.bus.close();
+        if let Some(audit) = &self.tiers.audit {
+            audit.close();
+        }
         // Loads first: a read that ends with the tier must not begin a load.
         self.tiers.loaders.close();
         self.tiers.redis.close();

@@ -80,13 +80,16 @@ pub(crate) enum RedisChoice {
 }
 
 /// The bound on staleness across replicas.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CoherenceSettings {
     /// How long after an acknowledged invalidation a replica may still serve the old value,
     /// whatever fails.
     pub max_staleness: Duration,
     /// About how many invalidations the log in Redis keeps for replicas that missed some.
     pub log_length: u32,
+    /// The share of memory hits that are compared with the record in Redis, behind the answer: from
+    /// 0, none, to 1. At most 500 a second are. [`AuditCounts`](crate::AuditCounts) has the result.
+    pub audit: f64,
 }
 
 impl Default for CoherenceSettings {
@@ -94,6 +97,7 @@ impl Default for CoherenceSettings {
         CoherenceSettings {
             max_staleness: Duration::from_secs(1),
             log_length: 10_000,
+            audit: 0.001,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::answer::{Answer, Trace};
+use super::audit::Audit;
 use super::clock::{Clock, Micros, micros};
 use super::coherence::{InvalidationTarget, Mirror, Stamp, Standing};
 use super::entry::{Backoff, Entry};
@@ -35,6 +36,8 @@ pub(crate) struct Tiers {
     pub(crate) mirror: Arc<Mirror>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) max_staleness: Duration,
+    /// `None`: it is switched off, or there is no Redis to ask.
+    pub(crate) audit: Option<Arc<Audit>>,
 }
 
 impl Tiers {
@@ -69,7 +72,14 @@ impl Tiers {
         let in_backoff = entry.backoff().is_some();
         let copy = self.facts(&entry, entry.expiry.memory_until, policy, in_backoff);
         let outcome = match decide(&copy, evidence, policy, now) {
-            Decision::Serve => Outcome::MemoryHit,
+            Decision::Serve => {
+                if let Some(audit) = &self.audit
+                    && evidence == Evidence::Trusted
+                {
+                    audit.hit(&entry, now);
+                }
+                Outcome::MemoryHit
+            }
             // Its reload failed a moment ago, and is not tried again yet.
             Decision::ServeAndRefresh | Decision::OnlyIfLoadFails => {
                 let backoff = entry.backoff()?;

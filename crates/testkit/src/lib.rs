@@ -11,6 +11,7 @@
     clippy::print_stdout
 )]
 
+pub mod audits;
 pub mod client;
 pub mod larder;
 pub mod news;
@@ -18,6 +19,7 @@ pub mod pgbouncer;
 pub mod postgres;
 pub mod postgres_program;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod redis;
 pub mod tls;

@@ -145,6 +145,26 @@ impl RedisServer {
         call.invoke(&mut self.connect()).unwrap()
     }
 
+    /// Its time in microseconds.
+    pub fn time(&self) -> u64 {
+        let (seconds, micros): (u64, u64) = self.cli(&["TIME"]);
+        seconds * 1_000_000 + micros
+    }
+
+    /// Writes a hard invalidation into the record's names and log. Publishes nothing, and leaves
+    /// the clock of the state alone, so no replica hears of it.
+    pub fn invalidate_silently(&self, name: &str, clock: u64) {
+        let state = |field: &str| self.cli::<String>(&["HGET", "{larder:bus}:state", field]);
+        let message = format!(
+            r#"{{"e":"{}","c":"{clock}","b":"{}","k":"h","o":"","n":["{name}"]}}"#,
+            state("epoch"),
+            state("clock"),
+        );
+        let (member, entry) = (format!("h:{name}"), format!("{clock}-0"));
+        self.cli::<()>(&["ZADD", "{larder:bus}:names", &clock.to_string(), &member]);
+        self.cli::<String>(&["XADD", "{larder:bus}:log", &entry, "m", &message]);
+    }
+
     /// Refuses writes from now on, as a replica that lost its primary. Reads and messages go on.
     pub fn make_read_only(&self) {
         self.cli::<()>(&["REPLICAOF", "127.0.0.1", "1"]);

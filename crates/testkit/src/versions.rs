@@ -104,6 +104,7 @@ pub fn version_in(answer: &Answer, category: &str) -> u64 {
 pub struct VersionsConfig {
     pub max_staleness: &'static str,
     pub log_length: u32,
+    pub audit: f64,
     pub redis_timeout: &'static str,
     pub connect_timeout: &'static str,
     pub disconnected_ttl: Option<&'static str>,
@@ -118,6 +119,7 @@ impl Default for VersionsConfig {
             // Long enough for a busy machine, short enough to wait for.
             max_staleness: "1s",
             log_length: 10_000,
+            audit: 0.001,
             redis_timeout: "1s",
             connect_timeout: "1s",
             disconnected_ttl: Some("0s"),
@@ -133,6 +135,7 @@ impl VersionsConfig {
         let VersionsConfig {
             max_staleness,
             log_length,
+            audit,
             redis_timeout,
             connect_timeout,
             disconnected_ttl,
@@ -156,6 +159,7 @@ connect_timeout = "{connect_timeout}"
 [coherence]
 max_staleness = "{max_staleness}"
 log_length = {log_length}
+audit = {audit}
 
 [upstream.newsapi]
 base_url = "http://{upstream}/v2"

@@ -78,14 +78,22 @@ local function is_state(fields)
   return true
 end
 
--- The state of the history in force: id, clock, hard watermark, soft watermark, pruned_to, first
--- clock. State, names and log must all be there and have the right type. Redis may have evicted one
--- of them, and somebody else may have written to them. Otherwise a new history begins.
-local function history(compare_run)
-  local fields = lookup('HMGET', KEYS[1], 'epoch', 'clock', 'floor', 'soft', 'pruned_to', 'begun', 'run_id')
-  local complete = fields and is_state(fields) and lookup('ZSCORE', KEYS[2], 'e:' .. fields[1])
+-- Whether state, names and log are all there, agree and have the right type. Redis may have evicted
+-- one of them, and somebody else may have written to them.
+local function is_whole(fields)
+  return fields and is_state(fields) and lookup('ZSCORE', KEYS[2], 'e:' .. fields[1])
     and call('EXISTS', KEYS[3]) == 1 and lookup('XRANGE', KEYS[3], '0-1', '0-1')
-  if complete and not (compare_run and fields[7] ~= run_id()) then
+end
+
+local function fields_of_state()
+  return lookup('HMGET', KEYS[1], 'epoch', 'clock', 'floor', 'soft', 'pruned_to', 'begun', 'run_id')
+end
+
+-- The state of the history in force: id, clock, hard watermark, soft watermark, pruned_to, first
+-- clock. If the record is not whole, a new history begins.
+local function history(compare_run)
+  local fields = fields_of_state()
+  if is_whole(fields) and not (compare_run and fields[7] ~= run_id()) then
     return { fields[1], fields[2], fields[3], fields[4], fields[5], fields[6] }
   end
   return begin(fields and fields[2])

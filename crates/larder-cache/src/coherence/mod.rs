@@ -15,6 +15,7 @@
 mod dependency;
 mod history;
 mod history_id;
+mod judgement;
 mod message;
 mod mirror;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod target;
 pub use dependency::{Dependency, Stamp};
 pub(crate) use history::{History, HistoryState, LogReceived, Received};
 pub use history_id::HistoryId;
+pub(crate) use judgement::{HitMoment, Part, Record, Verdict, judge};
 pub(crate) use message::{Echo, Message};
 pub(crate) use mirror::{HistoryRetired, Mirror, Observed, Standing};
 pub(crate) use origin::InvalidatedTargets;

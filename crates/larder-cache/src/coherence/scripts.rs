@@ -42,6 +42,7 @@ pub(crate) struct Scripts {
     invalidate: Script,
     read: Script,
     prune: Script,
+    audit: Script,
 }
 
 /// Targets, each with a purge and its clock.
@@ -71,6 +72,17 @@ pub(crate) struct TargetsReply {
     pub(crate) clocks: Vec<LastPurges>,
 }
 
+/// The reply to the audit of memory hits.
+pub(crate) struct AuditReply {
+    /// Redis's time in microseconds.
+    pub(crate) time: u64,
+    /// `None`: the record is not whole.
+    pub(crate) state: Option<HistoryState>,
+    /// The clock of the last hard invalidation of each target; zero if there was none. Empty
+    /// without a state.
+    pub(crate) hard: Vec<u64>,
+}
+
 impl Scripts {
     pub(crate) fn new(prefix: &str) -> Scripts {
         let key = |name: &str| format!("{{{prefix}:bus}}{name}");
@@ -85,6 +97,7 @@ impl Scripts {
             invalidate: history_script(include_str!("invalidate.lua")),
             read: history_script(include_str!("read.lua")),
             prune: history_script(include_str!("prune.lua")),
+            audit: history_script(include_str!("audit.lua")),
         }
     }
 
@@ -232,28 +245,53 @@ impl Scripts {
         connection: &mut Connection,
         clock: u64,
     ) -> RedisResult<Vec<String>> {
-        let reply: Value = redis::cmd("XRANGE")
-            .arg(&self.log)
-            .arg(format!("({clock}-0"))
-            .arg("+")
-            .query(connection)?;
-        let Value::Array(entries) = reply else {
+        messages(&self.range_after(clock).query(connection)?)
+    }
+
+    /// The same, but at most `most` of them, the first ones.
+    pub(crate) fn log_page(
+        &self,
+        connection: &mut Connection,
+        clock: u64,
+        most: usize,
+    ) -> RedisResult<Vec<String>> {
+        let mut range = self.range_after(clock);
+        messages(&range.arg("COUNT").arg(most).query(connection)?)
+    }
+
+    fn range_after(&self, clock: u64) -> redis::Cmd {
+        let mut range = redis::cmd("XRANGE");
+        range.arg(&self.log).arg(format!("({clock}-0")).arg("+");
+        range
+    }
+
+    /// What memory hits that depend on these targets are compared with. Changes nothing in Redis.
+    pub(crate) fn audit(
+        &self,
+        connection: &mut Connection,
+        targets: &[InvalidationTarget],
+    ) -> RedisResult<AuditReply> {
+        let mut call = self.invocation(&self.audit);
+        for target in targets {
+            call.arg(target.as_str());
+        }
+        let Value::Array(parts) = call.invoke(connection)? else {
             return Err(unexpected());
         };
-        let message = |entry: &Value| {
-            let Value::Array(entry) = entry else {
-                return None;
-            };
-            let Value::Array(fields) = entry.get(1)? else {
-                return None;
-            };
-            // A message that is no text cannot be decoded either.
-            Some(String::from_utf8(bytes(fields.get(1)?)).unwrap_or_default())
+        let [time, hard, state] = parts.as_slice() else {
+            return Err(unexpected());
         };
-        entries
-            .iter()
-            .map(|entry| message(entry).ok_or_else(unexpected))
-            .collect()
+        let time = number(&String::from_utf8_lossy(&bytes(time)));
+        let hard = texts(hard);
+        let hard = hard.iter().map(|text| number(text).unwrap_or(0));
+        Ok(AuditReply {
+            time: time.ok_or_else(unexpected)?,
+            hard: hard.collect(),
+            state: match state {
+                Value::Nil => None,
+                state => Some(self::state(state)?),
+            },
+        })
     }
 
     /// A page of all targets with their clocks, from `cursor`. Returns the next cursor, too: zero
@@ -324,6 +362,27 @@ fn texts(value: &Value) -> Vec<String> {
     parts
         .iter()
         .map(|part| String::from_utf8_lossy(&bytes(part)).into_owned())
+        .collect()
+}
+
+/// The messages in a range of the log.
+fn messages(reply: &Value) -> RedisResult<Vec<String>> {
+    let Value::Array(entries) = reply else {
+        return Err(unexpected());
+    };
+    let message = |entry: &Value| {
+        let Value::Array(entry) = entry else {
+            return None;
+        };
+        let Value::Array(fields) = entry.get(1)? else {
+            return None;
+        };
+        // A message that is no text cannot be decoded either.
+        Some(String::from_utf8(bytes(fields.get(1)?)).unwrap_or_default())
+    };
+    entries
+        .iter()
+        .map(|entry| message(entry).ok_or_else(unexpected))
         .collect()
 }
 

@@ -7,6 +7,7 @@
     unreachable_pub
 )]
 
+mod audit;
 mod child;
 mod closing;
 mod examples;
