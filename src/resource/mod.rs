@@ -43,7 +43,7 @@ use self::values::Values;
 
 pub use self::archivist::Archivist;
 pub use self::argument::{Argument, Arguments, BadParameter, ParamValue, Wrong};
-pub(crate) use self::composite::Members;
+pub(crate) use self::composite::OrderedMembers;
 pub use self::news::{News, NewsSource, NewsView};
 pub use self::origin::Sources;
 pub use self::request_context::RequestContext;
