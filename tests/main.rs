@@ -28,6 +28,7 @@ mod http_source;
 mod invalidation;
 mod keys;
 mod lifecycle;
+mod openapi;
 mod outbox;
 mod parameters;
 mod pauses;

@@ -12,6 +12,7 @@ mod headers;
 mod invalidation;
 mod keys;
 mod lifecycle;
+pub mod openapi;
 mod own_routes;
 mod path;
 mod presence;
@@ -42,6 +43,7 @@ use larder_cache::Cache;
 use self::access::Access;
 use self::body::BodyTimeout;
 use self::edge::{EdgeSettings, Places};
+use self::openapi::{Document, LiveDocument};
 use self::problem::Problem;
 use self::state::{AppState, LiveResources};
 use self::status::RedisRequired;
@@ -52,6 +54,7 @@ pub use self::lifecycle::Lifecycle;
 #[derive(Clone)]
 pub struct Api {
     state: AppState,
+    document: web::Data<LiveDocument>,
     database: web::Data<Database>,
     places: web::Data<Places>,
     redis_required: RedisRequired,
@@ -79,7 +82,9 @@ impl Api {
         table: Arc<KeyTable>,
         rules: ClientRules,
     ) -> Api {
+        let document = Document::of(&resources, rules.keys_required);
         Api {
+            document: web::Data::new(LiveDocument::from_pointee(document)),
             state: AppState {
                 cache,
                 resources: web::Data::new(LiveResources::from_pointee(resources)),
@@ -99,6 +104,8 @@ impl Api {
 
     /// Serves other resources from now on; requests under way keep theirs.
     pub fn replace_resources(&self, resources: Resources) {
+        let document = Document::of(&resources, self.state.access.required);
+        self.document.store(Arc::new(document));
         self.state.resources.store(Arc::new(resources));
     }
 
@@ -132,12 +139,14 @@ impl Api {
         let declared = move |request, payload| resource::serve(request, payload, state.clone());
         self.state.register(config);
         config
+            .app_data(self.document.clone())
             .app_data(self.database.clone())
             .app_data(self.places.clone())
             .app_data(web::Data::new(self.redis_required))
             .app_data(web::Data::new(self.body_timeout))
             .service(own("/healthz", "GET, HEAD", [read(status::alive)]))
             .service(own("/readyz", "GET, HEAD", [read(status::ready)]))
+            .service(own("/openapi.json", "GET, HEAD", [read(openapi::serve)]))
             // Scopes: a resource's path is compared with four prefixes, not with each route.
             .service(
                 web::scope("/cache")

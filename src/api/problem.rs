@@ -220,6 +220,26 @@ impl Problem {
         }
     }
 
+    /// The status of its response.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.parts().0
+    }
+
+    /// The last part of its URI.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.parts().1
+    }
+
+    /// Its title, which all problems of a kind share.
+    pub(crate) fn title(&self) -> &'static str {
+        self.parts().2
+    }
+
+    /// The URI of its kind (RFC 9457, section 3.1.1).
+    pub(crate) fn uri(&self) -> String {
+        format!("urn:larder:problem:{}", self.kind())
+    }
+
     fn load_detail(&self) -> String {
         match self {
             Problem::Load(error) => error.to_string(),
@@ -240,9 +260,9 @@ impl Problem {
 
     /// The problem as a response.
     pub(crate) fn answer(&self) -> HttpResponse {
-        let (status, kind, title, detail) = self.parts();
+        let (status, _, title, detail) = self.parts();
         let mut body = json!({
-            "type": format!("urn:larder:problem:{kind}"),
+            "type": self.uri(),
             "title": title,
             "status": status.as_u16(),
             "detail": detail,

@@ -44,7 +44,7 @@ pub use self::archivist::Archivist;
 pub use self::argument::{Argument, Arguments, BadParameter, Wrong};
 pub use self::news::{News, NewsSource, NewsView};
 pub use self::origin::Sources;
-pub use self::resources::{Found, Resources, Unbuilt};
+pub use self::resources::{Descriptions, Found, Resources, Unbuilt, descriptions};
 pub(crate) use self::settings::anchored;
 pub use self::settings::{
     FieldSettings, HttpSourceSettings, ParamKind, ParamSettings, ParamValue, ResourceSettings,

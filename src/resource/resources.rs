@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use matchit::Params;
 
-use crate::database::Query;
+use crate::database::{DatabaseError, Description, Query};
 use larder_cache::{Tag, Tally};
 
 use super::canonical::StatementTypes;
@@ -20,6 +20,21 @@ use super::{Resource, Sources};
 pub struct Resources {
     router: matchit::Router<usize>,
     all: Vec<Arc<Resource>>,
+    descriptions: Descriptions,
+}
+
+/// What the database says about the statements of resources, by statement.
+pub type Descriptions = HashMap<Query, Description>;
+
+/// The descriptions of the statements of `resources`. `described` has them in the order of
+/// [`statements`]; those that failed are left out.
+pub fn descriptions(
+    resources: &[ResourceSettings],
+    described: &[Result<Description, DatabaseError>],
+) -> Descriptions {
+    let all = statements(resources).into_iter().zip(described);
+    all.filter_map(|(query, described)| Some((query.clone(), described.clone().ok()?)))
+        .collect()
 }
 
 /// What the path of a request leads to.
@@ -77,9 +92,9 @@ impl Resources {
                 Err(error) => log::warn!("the watched tables cannot be read: {error}"),
             }
         }
-        let types: HashMap<&Query, StatementTypes> = statements
-            .into_iter()
-            .zip(described.iter().flatten())
+        let descriptions = descriptions(settings, &described);
+        let types: HashMap<&Query, StatementTypes> = descriptions
+            .iter()
             .map(|(query, description)| (query, StatementTypes::of(description)))
             .collect();
         let tallies: HashMap<String, &Arc<Tally>> = before
@@ -122,7 +137,11 @@ impl Resources {
                     .map_err(|error| format!("the path {path} cannot be served: {error}"))?;
             }
         }
-        Ok(Resources { router, all })
+        Ok(Resources {
+            router,
+            all,
+            descriptions,
+        })
     }
 
     /// The resource at `path`.
@@ -158,6 +177,11 @@ impl Resources {
         let read = |resource: &Arc<Resource>| resource.read_tag(tag, &mut tags);
         let templates = self.all.iter().map(read).sum();
         (templates, tags)
+    }
+
+    /// What the database said about their statements.
+    pub fn descriptions(&self) -> &Descriptions {
+        &self.descriptions
     }
 
     /// Every resource, in the order of the configuration.
