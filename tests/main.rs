@@ -19,6 +19,7 @@ mod coherence;
 mod commands;
 mod database;
 mod database_roles;
+mod docs_page;
 mod documents;
 mod edge;
 mod floors;

@@ -268,7 +268,11 @@ fn entry_json(cache: &Cache, resource: &str, item: &CacheItem) -> Value {
         Decision::Serve => "fresh",
         Decision::ServeAndRefresh => "stale",
         Decision::OnlyIfLoadFails => "stale, only if its renewal fails",
-        Decision::Refuse => "dead",
+        Decision::Refuse(_) => "dead",
+    };
+    let reason = match freshness {
+        Decision::Refuse(why) => Some(why.to_string()),
+        _ => None,
     };
     let invalidated = cache.invalidated(&entry);
     let tags: Vec<Value> = invalidated
@@ -280,6 +284,7 @@ fn entry_json(cache: &Cache, resource: &str, item: &CacheItem) -> Value {
         "key": key.name(),
         "tier": "memory",
         "state": state,
+        "reason": reason,
         "age_ms": now.saturating_sub(entry.loaded_at) / 1000,
         "ttl_left_ms": entry.expiry.memory_until.saturating_sub(now) / 1000,
         "load_clock": entry.stamp().clock.to_string(),

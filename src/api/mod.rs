@@ -14,6 +14,7 @@ mod keys;
 mod lifecycle;
 pub mod openapi;
 mod own_routes;
+mod pages;
 mod path;
 mod presence;
 mod problem;
@@ -36,13 +37,14 @@ use actix_web::middleware::from_fn;
 use actix_web::{FromRequest, Handler, Resource, Responder, Route, guard, web};
 
 use crate::auth::{KeyTable, WrongKeys};
+use crate::config::ServerSettings;
 use crate::database::Database;
 use crate::resource::Resources;
 use larder_cache::Cache;
 
 use self::access::Access;
 use self::body::BodyTimeout;
-use self::edge::{EdgeSettings, Places};
+use self::edge::Places;
 use self::openapi::{Document, LiveDocument};
 use self::problem::Problem;
 use self::state::{AppState, LiveResources};
@@ -124,7 +126,7 @@ impl Api {
     ///
     /// # Errors
     /// If it can listen on none of the addresses.
-    pub fn listen(&self, settings: &EdgeSettings) -> io::Result<(Server, Vec<SocketAddr>)> {
+    pub fn listen(&self, settings: &ServerSettings) -> io::Result<(Server, Vec<SocketAddr>)> {
         let (places, api) = (self.places.clone().into_inner(), self.clone());
         edge::bind(places, &self.state, settings, move |config| {
             api.routes(config);
@@ -147,7 +149,7 @@ impl Api {
             .service(own("/healthz", "GET, HEAD", [read(status::alive)]))
             .service(own("/readyz", "GET, HEAD", [read(status::ready)]))
             .service(own("/openapi.json", "GET, HEAD", [read(openapi::serve)]))
-            // Scopes: a resource's path is compared with four prefixes, not with each route.
+            // Scopes: a resource's path is compared with a few prefixes, not with each route.
             .service(
                 web::scope("/cache")
                     .service(own("/stats", "GET, HEAD", [read(status::stats)]))
@@ -172,6 +174,13 @@ impl Api {
                         [read(keys::list), web::post().to(keys::create)],
                     ))
                     .service(own("/{id}", "DELETE", [web::delete().to(keys::revoke)]))
+                    .default_service(web::to(declared.clone())),
+            )
+            .service(
+                web::scope("/docs")
+                    .service(own("", "GET, HEAD", [read(pages::docs)]))
+                    .service(own("/", "GET, HEAD", [read(pages::docs_folder)]))
+                    .service(own("/{name}", "GET, HEAD", [read(pages::docs_file)]))
                     .default_service(web::to(declared.clone())),
             )
             .default_service(web::to(declared));

@@ -20,7 +20,7 @@ use super::header_texts::HeaderTexts;
 use super::presence::Presence;
 use super::problem::Problem;
 use super::state::AppState;
-use super::{bridge, caller, headers, path, request_id, slices, write};
+use super::{bridge, caller, headers, pages, path, request_id, slices, write};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LARDER_AFTER: HeaderName = HeaderName::from_static("larder-after");
@@ -73,7 +73,10 @@ async fn look_up(
     let resources = state.resources.load();
     let path = path::normalized(request.uri().path());
     let Some(found) = resources.find(&path) else {
-        return Err(Problem::NotFound("Nothing is served at this path.").answer());
+        return Err(match &*path {
+            "/" => pages::front(request),
+            _ => Problem::NotFound("Nothing is served at this path.").answer(),
+        });
     };
     let resource = found.resource;
     let arguments = Arguments {
@@ -135,10 +138,12 @@ async fn look_up(
                 presence: request.conn_data::<Presence>().cloned(),
                 after,
             };
+            // Counts the request also if there is no answer, or if its client leaves.
+            let unanswered = resource.tally().begin();
             // Boxed, as a write is.
             let waited = Box::pin(bridge::wait(&state.cache, wanted, reader, resource.limit()));
             let result = waited.await.map_err(failed)?;
-            resource.tally().count(&result);
+            unanswered.end(&result);
             let answer = result.map_err(|error| failed(error.into()))?;
             (answer, state.cache.clock().now(), Some(took))
         }

@@ -17,9 +17,9 @@ use serde_json::value::RawValue;
 use crate::database::{self, Canonical, DatabaseError, Query};
 
 use super::Resource;
-use super::argument::{Arguments, BadParameter, Wrong};
+use super::argument::{Arguments, BadParameter, ParamValue, Wrong};
 use super::canonical::StatementTypes;
-use super::settings::{FieldSettings, ParamKind, ParamValue, WriteSettings};
+use super::settings::{FieldSettings, ParamKind, WriteSettings};
 use super::values::value_of;
 use super::write_error::WriteError;
 

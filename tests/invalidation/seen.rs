@@ -157,8 +157,10 @@ fn an_entry_says_why_it_is_the_answer() {
     // After an invalidation the entry is not served any more, and `/cache/entry` says so.
     two.change(&two.near, "science");
     let dead = two.near.get(place);
-    assert!(
-        dead.status == 404 || dead.json()["state"] != "fresh",
+    let dead = dead.json();
+    assert_eq!(
+        (&dead["state"], &dead["reason"]),
+        (&"dead".into(), &"invalidated".into()),
         "{dead}"
     );
 

@@ -32,8 +32,53 @@ pub enum Decision {
     ServeAndRefresh,
     /// Serve it only if a new value cannot be loaded.
     OnlyIfLoadFails,
-    /// Do not serve it.
-    Refuse,
+    /// Do not serve it, for this reason.
+    Refuse(Refusal),
+}
+
+impl Decision {
+    /// Whether the copy may be served at all.
+    pub(crate) fn allows_use(self) -> bool {
+        !matches!(self, Decision::Refuse(_))
+    }
+}
+
+/// Why a copy is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// A hard purge ended it.
+    HardPurged,
+    /// It is of another history, and policy does not allow it as stale or something that it depends
+    /// on was invalidated since.
+    OtherHistory,
+    /// Its fresh life is over, and its source forbids stale use.
+    StaleForbidden,
+    /// It is past every stale window of the policy.
+    TooOld,
+    /// Nobody can vouch for it, and `disconnected_ttl` and `stale.if_error` are over.
+    Disconnected,
+    /// Redis can be asked about it, and was not asked yet.
+    NotAsked,
+}
+
+impl Refusal {
+    /// Whether evidence that arrives later can lift it.
+    pub(crate) fn lacks_evidence(self) -> bool {
+        matches!(self, Refusal::Disconnected | Refusal::NotAsked)
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Refusal::HardPurged => "invalidated",
+            Refusal::OtherHistory => "loaded before Redis lost its data",
+            Refusal::StaleForbidden => "expired, and its source forbids stale use",
+            Refusal::TooOld => "expired",
+            Refusal::Disconnected => "disconnected for too long",
+            Refusal::NotAsked => "not verified yet",
+        })
+    }
 }
 
 /// What the invalidations so far mean for a copy.
@@ -131,7 +176,7 @@ pub(crate) fn decide(
 ) -> Decision {
     match evidence {
         Evidence::Trusted | Evidence::Verified => by_purges_and_age(copy, policy, now),
-        Evidence::NotAsked => Decision::Refuse,
+        Evidence::NotAsked => Decision::Refuse(Refusal::NotAsked),
         Evidence::Unreachable => {
             let end = copy.disconnected_end(policy);
             let last = end
@@ -139,9 +184,9 @@ pub(crate) fn decide(
                 .saturating_add(micros(policy.stale.if_error));
             match by_purges_and_age(copy, policy, now) {
                 Decision::Serve if end.is_none_or(|end| now < end) => Decision::Serve,
-                Decision::Refuse => Decision::Refuse,
+                refused @ Decision::Refuse(_) => refused,
                 _ if now < last => Decision::OnlyIfLoadFails,
-                _ => Decision::Refuse,
+                _ => Decision::Refuse(Refusal::Disconnected),
             }
         }
     }
@@ -170,18 +215,19 @@ fn by_purges_and_age(copy: &CopyFacts, policy: &Policy, now: Micros) -> Decision
         Validity::SoftPurged(at) => copy.fresh_until.min(at),
         Validity::SoftPurgePending => copy.fresh_until,
         Validity::OtherHistory { invalidated: false } if policy.stale.on_reset => copy.loaded_at,
-        Validity::OtherHistory { .. } | Validity::HardPurged => return Decision::Refuse,
+        Validity::OtherHistory { .. } => return Decision::Refuse(Refusal::OtherHistory),
+        Validity::HardPurged => return Decision::Refuse(Refusal::HardPurged),
     };
     // A purge whose clock lies ahead of this replica's reading of the time happened just now.
     let stale_for = now.saturating_sub(stale_since);
     if copy.forbids_stale {
-        Decision::Refuse
+        Decision::Refuse(Refusal::StaleForbidden)
     } else if stale_for < micros(policy.stale.while_revalidate) {
         Decision::ServeAndRefresh
     } else if stale_for < micros(policy.stale.if_error) {
         Decision::OnlyIfLoadFails
     } else {
-        Decision::Refuse
+        Decision::Refuse(Refusal::TooOld)
     }
 }
 
@@ -246,7 +292,9 @@ mod tests {
         // Seconds of the clock, and what may be done then; the moments are those at which something
         // changes.
         type Row = (Validity, bool, [(Micros, Decision); 6]);
-        let (valid, never) = (Valid, Refuse);
+        let (valid, too_old) = (Valid, Refuse(Refusal::TooOld));
+        let purged = Refuse(Refusal::HardPurged);
+        let other = Refuse(Refusal::OtherHistory);
         let rows: [Row; 9] = [
             // Fresh to 1030, then 60 s and 600 s.
             (
@@ -258,7 +306,7 @@ mod tests {
                     (1030, ServeAndRefresh),
                     (1089, ServeAndRefresh),
                     (1090, OnlyIfLoadFails),
-                    (1630, never),
+                    (1630, too_old),
                 ],
             ),
             // Purged at 1010: both windows count from there.
@@ -271,7 +319,7 @@ mod tests {
                     (1069, ServeAndRefresh),
                     (1070, OnlyIfLoadFails),
                     (1609, OnlyIfLoadFails),
-                    (1610, never),
+                    (1610, too_old),
                 ],
             ),
             // Purged after its end: the end counts.
@@ -284,7 +332,7 @@ mod tests {
                     (1090, OnlyIfLoadFails),
                     (1500, OnlyIfLoadFails),
                     (1629, OnlyIfLoadFails),
-                    (1630, never),
+                    (1630, too_old),
                 ],
             ),
             // By a clock ahead of ours: it happened just now.
@@ -297,7 +345,7 @@ mod tests {
                     (1009, ServeAndRefresh),
                     (1010, ServeAndRefresh),
                     (1070, OnlyIfLoadFails),
-                    (1610, never),
+                    (1610, too_old),
                 ],
             ),
             // Without a clock yet it happened just now, unless the fresh life was over before.
@@ -310,19 +358,19 @@ mod tests {
                     (1089, ServeAndRefresh),
                     (1090, OnlyIfLoadFails),
                     (1629, OnlyIfLoadFails),
-                    (1630, never),
+                    (1630, too_old),
                 ],
             ),
             (
                 HardPurged,
                 true,
                 [
-                    (1001, never),
-                    (1029, never),
-                    (1030, never),
-                    (1090, never),
-                    (1629, never),
-                    (1630, never),
+                    (1001, purged),
+                    (1029, purged),
+                    (1030, purged),
+                    (1090, purged),
+                    (1629, purged),
+                    (1630, purged),
                 ],
             ),
             // From before a reset: stale since its load, if the policy says so.
@@ -334,32 +382,32 @@ mod tests {
                     (1060, ServeAndRefresh),
                     (1061, OnlyIfLoadFails),
                     (1600, OnlyIfLoadFails),
-                    (1601, never),
-                    (1700, never),
+                    (1601, too_old),
+                    (1700, too_old),
                 ],
             ),
             (
                 OtherHistory { invalidated: false },
                 false,
                 [
-                    (1001, never),
-                    (1029, never),
-                    (1061, never),
-                    (1090, never),
-                    (1600, never),
-                    (1700, never),
+                    (1001, other),
+                    (1029, other),
+                    (1061, other),
+                    (1090, other),
+                    (1600, other),
+                    (1700, other),
                 ],
             ),
             (
                 OtherHistory { invalidated: true },
                 true,
                 [
-                    (1001, never),
-                    (1029, never),
-                    (1061, never),
-                    (1090, never),
-                    (1600, never),
-                    (1700, never),
+                    (1001, other),
+                    (1029, other),
+                    (1061, other),
+                    (1090, other),
+                    (1600, other),
+                    (1700, other),
                 ],
             ),
         ];
@@ -398,10 +446,18 @@ mod tests {
     fn what_forbids_stale_use_is_refused_from_its_end_on() {
         for (validity, on_reset, fresh) in [
             (Valid, false, Serve),
-            (SoftPurged(PURGED_AT), false, Refuse),
-            (SoftPurgePending, false, Refuse),
-            (HardPurged, false, Refuse),
-            (OtherHistory { invalidated: false }, true, Refuse),
+            (
+                SoftPurged(PURGED_AT),
+                false,
+                Refuse(Refusal::StaleForbidden),
+            ),
+            (SoftPurgePending, false, Refuse(Refusal::StaleForbidden)),
+            (HardPurged, false, Refuse(Refusal::HardPurged)),
+            (
+                OtherHistory { invalidated: false },
+                true,
+                Refuse(Refusal::StaleForbidden),
+            ),
         ] {
             let sharp = CopyFacts {
                 forbids_stale: true,
@@ -410,7 +466,11 @@ mod tests {
             for evidence in [Trusted, Verified, Unreachable] {
                 let at = |at| decide(&sharp, evidence, &policy(None, on_reset), at * S);
                 assert_eq!(at(1029), fresh, "{validity:?} {evidence:?}");
-                assert_eq!(at(1030), Refuse, "{validity:?} {evidence:?}");
+                let after = match fresh {
+                    Serve => Refuse(Refusal::StaleForbidden),
+                    refused => refused,
+                };
+                assert_eq!(at(1030), after, "{validity:?} {evidence:?}");
             }
         }
     }
@@ -421,7 +481,8 @@ mod tests {
             for at in [1001, 1029, 1030, 1090, 1700] {
                 for disconnected_ttl in [None, Some(0), Some(20)] {
                     let policy = policy(disconnected_ttl, true);
-                    assert_eq!(decide(&copy(validity), NotAsked, &policy, at * S), Refuse);
+                    let refused = Refuse(Refusal::NotAsked);
+                    assert_eq!(decide(&copy(validity), NotAsked, &policy, at * S), refused);
                 }
             }
         }
@@ -429,7 +490,9 @@ mod tests {
 
     #[test]
     fn with_nobody_reachable_fresh_copies_are_served_for_disconnected_ttl_and_others_stand_in() {
-        let (if_fails, none) = (OnlyIfLoadFails, Refuse);
+        let (if_fails, too_old) = (OnlyIfLoadFails, Refuse(Refusal::TooOld));
+        let disconnected = Refuse(Refusal::Disconnected);
+        let (purged, other) = (Refuse(Refusal::HardPurged), Refuse(Refusal::OtherHistory));
         // Trust ended at 1005. Standing in ends 600 s after disconnected_ttl, or after the memory
         // TTL.
         type Row = (Validity, Option<u64>, [(Micros, Decision); 6]);
@@ -443,7 +506,7 @@ mod tests {
                     (1030, if_fails),
                     (1090, if_fails),
                     (1629, if_fails),
-                    (1630, none),
+                    (1630, too_old),
                 ],
             ),
             (
@@ -454,8 +517,8 @@ mod tests {
                     (1029, if_fails),
                     (1030, if_fails),
                     (1604, if_fails),
-                    (1605, none),
-                    (1629, none),
+                    (1605, disconnected),
+                    (1629, disconnected),
                 ],
             ),
             (
@@ -466,8 +529,8 @@ mod tests {
                     (1024, Serve),
                     (1025, if_fails),
                     (1624, if_fails),
-                    (1625, none),
-                    (1629, none),
+                    (1625, disconnected),
+                    (1629, disconnected),
                 ],
             ),
             // Longer than its life: age ends it first.
@@ -480,7 +543,7 @@ mod tests {
                     (1030, if_fails),
                     (1090, if_fails),
                     (1629, if_fails),
-                    (1630, none),
+                    (1630, too_old),
                 ],
             ),
             (
@@ -491,8 +554,8 @@ mod tests {
                     (1029, if_fails),
                     (1070, if_fails),
                     (1609, if_fails),
-                    (1610, none),
-                    (1629, none),
+                    (1610, too_old),
+                    (1629, too_old),
                 ],
             ),
             (
@@ -503,8 +566,8 @@ mod tests {
                     (1029, if_fails),
                     (1070, if_fails),
                     (1604, if_fails),
-                    (1605, none),
-                    (1610, none),
+                    (1605, disconnected),
+                    (1610, too_old),
                 ],
             ),
             (
@@ -515,32 +578,32 @@ mod tests {
                     (1029, if_fails),
                     (1070, if_fails),
                     (1624, if_fails),
-                    (1625, none),
-                    (1630, none),
+                    (1625, disconnected),
+                    (1630, too_old),
                 ],
             ),
             (
                 HardPurged,
                 None,
                 [
-                    (1006, none),
-                    (1029, none),
-                    (1030, none),
-                    (1090, none),
-                    (1629, none),
-                    (1630, none),
+                    (1006, purged),
+                    (1029, purged),
+                    (1030, purged),
+                    (1090, purged),
+                    (1629, purged),
+                    (1630, purged),
                 ],
             ),
             (
                 HardPurged,
                 Some(20),
                 [
-                    (1006, none),
-                    (1024, none),
-                    (1025, none),
-                    (1090, none),
-                    (1624, none),
-                    (1625, none),
+                    (1006, purged),
+                    (1024, purged),
+                    (1025, purged),
+                    (1090, purged),
+                    (1624, purged),
+                    (1625, purged),
                 ],
             ),
             // From before a reset, with the policy's leave: stale since its load.
@@ -552,8 +615,8 @@ mod tests {
                     (1029, if_fails),
                     (1061, if_fails),
                     (1600, if_fails),
-                    (1601, none),
-                    (1630, none),
+                    (1601, too_old),
+                    (1630, too_old),
                 ],
             ),
             (
@@ -564,20 +627,20 @@ mod tests {
                     (1029, if_fails),
                     (1061, if_fails),
                     (1600, if_fails),
-                    (1601, none),
-                    (1605, none),
+                    (1601, too_old),
+                    (1605, too_old),
                 ],
             ),
             (
                 OtherHistory { invalidated: true },
                 None,
                 [
-                    (1006, none),
-                    (1029, none),
-                    (1061, none),
-                    (1600, none),
-                    (1601, none),
-                    (1630, none),
+                    (1006, other),
+                    (1029, other),
+                    (1061, other),
+                    (1600, other),
+                    (1601, other),
+                    (1630, other),
                 ],
             ),
         ];
@@ -597,7 +660,7 @@ mod tests {
             &policy(None, false),
             1006 * S,
         );
-        assert_eq!(refused, Refuse);
+        assert_eq!(refused, Refuse(Refusal::OtherHistory));
     }
 
     #[test]
@@ -610,7 +673,12 @@ mod tests {
         let at = |at| decide(&later, Unreachable, &policy(Some(10), false), at * S);
         assert_eq!(
             [1024, 1025, 1624, 1625].map(at),
-            [Serve, OnlyIfLoadFails, OnlyIfLoadFails, Refuse]
+            [
+                Serve,
+                OnlyIfLoadFails,
+                OnlyIfLoadFails,
+                Refuse(Refusal::Disconnected)
+            ]
         );
         assert!(later.is_within_disconnected_ttl(&policy(Some(10), false), 1024 * S));
         assert!(!later.is_within_disconnected_ttl(&policy(Some(10), false), 1025 * S));
@@ -665,11 +733,16 @@ mod tests {
                 disconnected_ttl: disconnected_ttl.map(Duration::from_secs),
                 ..Policy::default()
             };
-            let at = |now| decide(&copy, evidence, &policy, now);
+            // All reasons to refuse are as strict.
+            let strictness = |evidence, now| match decide(&copy, evidence, &policy, now) {
+                Refuse(_) => Refuse(Refusal::TooOld),
+                allowed => allowed,
+            };
+            let at = |now| strictness(evidence, now);
             prop_assert!(at(a.min(b)) <= at(a.max(b)));
             // Nor does less evidence allow more.
-            prop_assert!(decide(&copy, Trusted, &policy, a) <= decide(&copy, Unreachable, &policy, a));
-            prop_assert!(decide(&copy, Unreachable, &policy, a) <= decide(&copy, NotAsked, &policy, a));
+            prop_assert!(strictness(Trusted, a) <= strictness(Unreachable, a));
+            prop_assert!(strictness(Unreachable, a) <= strictness(NotAsked, a));
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use actix_web::http::StatusCode;
 use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::schema::{AnyOfBuilder, Object, ObjectBuilder, Type};
@@ -185,29 +184,29 @@ pub(super) fn refusals(
     has_rate: bool,
     is_read: bool,
 ) -> Vec<(String, ResponseBuilder)> {
-    let mut by_status: BTreeMap<StatusCode, Vec<&Problem>> = BTreeMap::new();
+    let mut by_status: BTreeMap<u16, Vec<&Problem>> = BTreeMap::new();
     for problem in problems {
         by_status.entry(problem.status()).or_default().push(problem);
     }
-    let refusal = |(status, problems): (StatusCode, Vec<&Problem>)| {
+    let refusal = |(status, problems): (u16, Vec<&Problem>)| {
         let mut headers = vec!["Cache-Control", "X-Request-Id"];
         let (mut titles, mut kinds) = (Vec::new(), Vec::new());
         for problem in problems {
             titles.push(problem.title());
             kinds.push(schemas::reference(&component(problem)));
         }
-        match status.as_u16() {
+        match status {
             401 => headers.push("WWW-Authenticate"),
             429 | 503 => headers.push("Retry-After"),
             502 | 504 => headers.push("Retry-After-if-known"),
             404 if is_read => headers.extend(["Age", "Server-Timing"]),
             _ => {}
         }
-        if is_read && matches!(status.as_u16(), 404 | 502 | 503 | 504) {
+        if is_read && matches!(status, 404 | 502 | 503 | 504) {
             headers.push("Cache-Status");
         }
         // These come before the rate of the key is looked at.
-        if has_rate && !matches!(status.as_u16(), 401 | 403) {
+        if has_rate && !matches!(status, 401 | 403) {
             headers.extend(OF_RATE);
         }
         let schema = match kinds.len() {
@@ -220,14 +219,14 @@ pub(super) fn refusals(
         let content = ContentBuilder::new().schema(Some(schema)).build();
         let answer = answer(&format!("{}.", titles.join("; ")), &headers);
         let answer = answer.content("application/problem+json", content);
-        (status.as_u16().to_string(), answer)
+        (status.to_string(), answer)
     };
     by_status.into_iter().map(refusal).collect()
 }
 
 /// The name of the component that describes a kind of problem.
 pub(super) fn component(problem: &Problem) -> String {
-    format!("problem.{}", problem.kind())
+    format!("problem.{}", problem.kind().1)
 }
 
 /// The schema of a kind of problem (RFC 9457).
@@ -240,7 +239,7 @@ pub(super) fn problem(problem: &Problem) -> RefOr<Schema> {
     };
     let status = ObjectBuilder::new()
         .schema_type(Type::Integer)
-        .enum_values(Some([problem.status().as_u16()]));
+        .enum_values(Some([problem.status()]));
     let mut schema = ObjectBuilder::new()
         .schema_type(Type::Object)
         .property("type", one(problem.uri()))

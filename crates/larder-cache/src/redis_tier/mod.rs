@@ -10,6 +10,7 @@
 //! round.
 
 mod breaker;
+pub(crate) mod commands;
 pub(crate) mod connection;
 pub(crate) mod fault;
 pub(crate) mod health;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::Script;
 
+use self::commands::RedisCommand;
 use self::fault::RedisDown;
 use self::leases::{LEASE, Leases};
 use self::pool::RedisPool;
@@ -56,7 +58,8 @@ pub(crate) enum Lease {
 /// See the module.
 pub(crate) struct RedisTier {
     pool: RedisPool,
-    keys: Keys,
+    /// What every key in Redis begins with.
+    prefix: String,
     queue: Arc<Queue>,
     mirror: Arc<Mirror>,
     scripts: Arc<Scripts>,
@@ -64,21 +67,6 @@ pub(crate) struct RedisTier {
     lease: Script,
     fill: Script,
     release: Script,
-}
-
-/// The keys in Redis.
-struct Keys {
-    prefix: Arc<str>,
-}
-
-impl Keys {
-    fn value(&self, key: &Key) -> String {
-        format!("{}:v:{}", self.prefix, key.as_str())
-    }
-
-    fn lease(&self, key: &Key) -> String {
-        format!("{}:l:{}", self.prefix, key.as_str())
-    }
 }
 
 impl RedisTier {
@@ -101,9 +89,7 @@ impl RedisTier {
         }
         Ok(RedisTier {
             pool,
-            keys: Keys {
-                prefix: prefix.into(),
-            },
+            prefix: prefix.to_owned(),
             queue,
             mirror,
             scripts,
@@ -112,6 +98,16 @@ impl RedisTier {
             fill: script(include_str!("fill.lua")),
             release: script(include_str!("release.lua")),
         })
+    }
+
+    /// Where the value of `key` is in Redis.
+    fn value_key(&self, key: &Key) -> String {
+        format!("{}:v:{}", self.prefix, key.as_str())
+    }
+
+    /// Where the lease of `key` is in Redis.
+    fn lease_key(&self, key: &Key) -> String {
+        format!("{}:l:{}", self.prefix, key.as_str())
     }
 
     pub(crate) fn pool(&self) -> &RedisPool {
@@ -143,7 +139,7 @@ impl RedisTier {
             return reply(Read::Down);
         }
         let ask = Ask {
-            value: self.keys.value(key),
+            value: self.value_key(key),
             targets,
             reply: Box::new(reply),
         };
@@ -163,7 +159,7 @@ impl RedisTier {
     ) -> Result<Lease, RedisDown> {
         let sequence = self.mirror.pending.sequence();
         let ttl = LEASE.as_millis().to_string();
-        let (value, lease) = (self.keys.value(key), self.keys.lease(key));
+        let (value, lease) = (self.value_key(key), self.lease_key(key));
         let keys = [value.as_str(), lease.as_str()];
         let arguments = [
             token.as_bytes(),
@@ -171,7 +167,7 @@ impl RedisTier {
             seen,
             waited_for.unwrap_or_default().as_bytes(),
         ];
-        let reply = self.pool.run(|connection| {
+        let reply = self.pool.run_as(RedisCommand::Lease, |connection| {
             let scripts = &self.scripts;
             let reply = scripts.ask_targets(connection, &self.lease, &keys, &arguments, targets)?;
             self.mirror.learn(&reply.state, targets, &reply.clocks)?;
@@ -205,8 +201,8 @@ impl RedisTier {
         key: &Key,
         targets: &[InvalidationTarget],
     ) -> Result<(), RedisDown> {
-        let value = self.keys.value(key);
-        self.pool.run(|connection| {
+        let value = self.value_key(key);
+        self.pool.run_as(RedisCommand::Read, |connection| {
             let (_, reply) = self.scripts.read(connection, &value, targets)?;
             Ok(self.mirror.learn(&reply.state, targets, &reply.clocks)?)
         })
@@ -222,10 +218,10 @@ impl RedisTier {
         ttl: Duration,
     ) -> Result<bool, RedisDown> {
         self.leases.remove(token);
-        self.pool.run(|connection| {
+        self.pool.run_as(RedisCommand::Fill, |connection| {
             self.fill
-                .key(self.keys.value(key))
-                .key(self.keys.lease(key))
+                .key(self.value_key(key))
+                .key(self.lease_key(key))
                 .arg(token)
                 .arg(envelope)
                 .arg(ttl.as_millis().max(1) as u64)
@@ -241,9 +237,9 @@ impl RedisTier {
         why: &LoadError,
     ) -> Result<bool, RedisDown> {
         self.leases.remove(token);
-        self.pool.run(|connection| {
+        self.pool.run_as(RedisCommand::Lease, |connection| {
             self.release
-                .key(self.keys.lease(key))
+                .key(self.lease_key(key))
                 .arg(token)
                 .arg(why.to_wire())
                 .arg(FAILURE_KEPT.as_millis() as u64)

@@ -1,6 +1,7 @@
 //! Lifetimes that a source declares, and copies that it confirms.
 
 use super::*;
+use crate::Refusal;
 
 /// A value with this lifetime, which its source can confirm by `validator`.
 fn confirmable(body: &str, life: Lifetime, validator: &str) -> Result<Loaded, LoadError> {
@@ -59,7 +60,7 @@ fn an_expired_copy_is_confirmed_and_not_served_before() {
     let (_, freshness) = cache.inspect(key.as_str(), &policy).unwrap();
     assert_eq!(
         freshness,
-        Decision::Refuse,
+        Decision::Refuse(Refusal::TooOld),
         "it is kept for its source alone"
     );
     // The same if the source fails: a copy that is kept for confirmation is not served.
