@@ -18,7 +18,7 @@ use crate::database::{self, Canonical, DatabaseError, Query};
 
 use super::Resource;
 use super::argument::{Arguments, BadParameter, ParamValue, Wrong};
-use super::canonical::StatementTypes;
+use super::canonical::{Spelling, StatementTypes};
 use super::settings::{FieldSettings, ParamKind, WriteSettings};
 use super::values::value_of;
 use super::write_error::WriteError;
@@ -100,6 +100,20 @@ impl InputReader {
         })
     }
 
+    /// The body with each declared whole number in its one spelling: 7.0 and 7e0 are 7.
+    fn spelled(&self, body: &BTreeMap<String, Box<RawValue>>) -> BTreeMap<String, Box<RawValue>> {
+        let mut body = body.clone();
+        for FieldSettings { name, kind, .. } in self.fields.iter().map(|field| &field.settings) {
+            if let (ParamKind::Integer { .. }, Some(raw)) = (kind, body.get_mut(name)) {
+                let plain = Spelling::Integer.canonical(raw.get());
+                if let Some(plain) = plain.and_then(|text| RawValue::from_string(text).ok()) {
+                    *raw = plain;
+                }
+            }
+        }
+        body
+    }
+
     /// Checks and joins the values of the path, the query and the body. A parameter of the
     /// statement without a value is null.
     ///
@@ -111,6 +125,7 @@ impl InputReader {
         arguments: Arguments<'_>,
         body: &BTreeMap<String, Box<RawValue>>,
     ) -> Result<WriteInput, WriteError> {
+        let body = &self.spelled(body);
         let settings = resource.settings();
         let known: Vec<&String> = settings.body_fields(&self.query).collect();
         let may_be_missing = |name: &str| known.iter().any(|known| *known == name);

@@ -204,7 +204,10 @@ fn the_document_of_the_shipped_configuration() {
     assert_eq!(employee["required"], json!(["id", "name", "title"]));
     let if_match = parameter(put, "If-Match");
     assert_eq!(if_match["in"], "header");
-    assert_eq!(parameter(read, "Larder-After")["schema"]["minimum"], 0);
+    assert_eq!(
+        parameter(read, "Larder-After")["schema"],
+        json!({"type": "string", "pattern": "^[0-9]{1,19}$"})
+    );
 }
 
 #[test]
@@ -458,6 +461,48 @@ fn a_value_of_the_path_that_does_not_fit_is_a_parameter_and_not_a_field() {
     let wrong = wrong.json(&json!({"note": 7})).send();
     wrong.problem(422);
     assert_eq!(wrong.json()["field"], "note", "{wrong}");
+}
+
+#[test]
+fn a_clock_is_digits_and_nothing_else() {
+    let larder = Larder::start(&LarderOptions::new(SHIPPED));
+    let read = |after: &str| {
+        let call = larder.call("GET", "/users/1").key(ADMIN_KEY);
+        call.header("Larder-After", after).send()
+    };
+    for after in ["0", "00", "1795244340964456", " 7 "] {
+        read(after).expect(200);
+    }
+    for after in ["", "+5", "-1", "1.0", "0x1", "x", "18446744073709551615"] {
+        let refused = read(after);
+        refused.problem(400);
+        assert_eq!(refused.json()["parameter"], "Larder-After", "{after}");
+    }
+}
+
+#[test]
+fn a_whole_number_of_a_body_may_be_written_as_any_json_number() {
+    for shop in [Shop::on_sqlite(), Shop::on_postgres()] {
+        let put = |price: &str| {
+            let body = format!(
+                "{{\"code\":\"AA-001\",\"name\":\"A top\",\"kind\":\"toy\",\"price\":{price}}}"
+            );
+            let call = shop.larder.call("PUT", "/products/1").key(ADMIN_KEY);
+            let call = call.header("Content-Type", "application/json");
+            call.body(body).send()
+        };
+        for (price, stored) in [("7.0", 7), ("7e2", 700), ("0.5e1", 5), ("-0.0", 0)] {
+            let answer = put(price).expect(200);
+            assert!(
+                answer.text().contains(&format!("\"price\":{stored},")),
+                "{answer}"
+            );
+        }
+        for price in ["7.5", "1e6", "-1.0", "\"7\"", "true", "1e400"] {
+            let refused = put(price);
+            assert!([400, 422].contains(&refused.status), "{price}: {refused}");
+        }
+    }
 }
 
 #[test]

@@ -79,7 +79,7 @@ const HEADERS: [HeaderText; 14] = [
     header(
         "Larder-Clock",
         false,
-        Type::Integer,
+        Type::String,
         "The clock of this change, for `Larder-After`. Missing while the change is pending.",
     ),
     header(

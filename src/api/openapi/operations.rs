@@ -12,6 +12,7 @@ use utoipa::openapi::{ContentBuilder, PathItem, RefOr, Required, Schema};
 
 use crate::api::body;
 use crate::api::problem::Problem;
+use crate::api::resource::CLOCK_DIGITS;
 use crate::database::{Description, JsonForm, Query, Shape};
 use crate::resource::{
     BadParameter, Descriptions, ParamSettings, ResourceSettings, SourceSettings, WriteMethod,
@@ -152,7 +153,7 @@ impl<'a> Operations<'a> {
             operation = operation.parameter(parameter(resource, param, param.required, schema));
         }
         operation = operation
-            .parameter(request_header("If-None-Match", IF_NONE_MATCH, Type::String))
+            .parameter(request_header("If-None-Match", IF_NONE_MATCH))
             .parameter(larder_after());
         let has_key = !resource.public;
         let key = || SecurityRequirement::new(KEY, [""; 0]);
@@ -228,8 +229,8 @@ impl<'a> Operations<'a> {
         }
         if resource.source.is_some() {
             operation = operation
-                .parameter(request_header("If-Match", IF_MATCH, Type::String))
-                .parameter(request_header("If-None-Match", IF_ABSENT, Type::String));
+                .parameter(request_header("If-Match", IF_MATCH))
+                .parameter(request_header("If-None-Match", IF_ABSENT));
         }
         if takes_body {
             operation = operation.request_body(Some(request_body(resource, write, described)));
@@ -438,21 +439,20 @@ fn parameter(
         .schema(Some(schema))
 }
 
-fn request_header(name: &str, says: &str, kind: Type) -> ParameterBuilder {
+fn request_header(name: &str, says: &str) -> ParameterBuilder {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(says))
-        .schema(Some(Object::with_type(kind)))
+        .schema(Some(Object::with_type(Type::String)))
 }
 
 fn larder_after() -> ParameterBuilder {
     let clock = ObjectBuilder::new()
-        .schema_type(Type::Integer)
-        .minimum(Some(0))
-        .maximum(Some(u64::MAX));
-    request_header("Larder-After", AFTER, Type::Integer).schema(Some(clock))
+        .schema_type(Type::String)
+        .pattern(Some(format!("^[0-9]{{1,{CLOCK_DIGITS}}}$")));
+    request_header("Larder-After", AFTER).schema(Some(clock))
 }
 
 /// The body of a write: the fields that its statement takes, and nothing else.
