@@ -29,6 +29,7 @@ mod http_source;
 mod invalidation;
 mod keys;
 mod lifecycle;
+mod logs;
 mod openapi;
 mod outbox;
 mod parameters;
@@ -45,6 +46,7 @@ mod sql_resources;
 mod stampede;
 mod stats;
 mod tags;
+mod tracing;
 mod upstream_faults;
 mod views;
 
