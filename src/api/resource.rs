@@ -25,7 +25,7 @@ use super::{bridge, caller, headers, pages, path, request_id, slices, write};
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LARDER_AFTER: HeaderName = HeaderName::from_static("larder-after");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-/// The digits that a clock has at most. Any such number fits 64 bits.
+/// So many digits are a clock, whatever they are: any such number fits 64 bits.
 pub(super) const CLOCK_DIGITS: usize = 19;
 
 /// Serves what the operator declared; everything else is not found.
@@ -175,8 +175,7 @@ fn known_clock(request: &HttpRequest) -> Result<Option<u64>, Problem> {
         return Err(Problem::RepeatedHeader("Larder-After"));
     }
     let text = header.to_str().unwrap_or_default().trim();
-    let is_clock = (1..=CLOCK_DIGITS).contains(&text.len());
-    let is_clock = is_clock && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_clock = text.bytes().all(|byte| byte.is_ascii_digit());
     let clock = text.parse().ok().filter(|_| is_clock);
     // No change has the clock 0, so it names none.
     let named = clock.map(|clock| (clock > 0).then_some(clock));

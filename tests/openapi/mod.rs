@@ -473,7 +473,7 @@ fn a_clock_is_digits_and_nothing_else() {
     for after in ["0", "00", "1795244340964456", " 7 "] {
         read(after).expect(200);
     }
-    for after in ["", "+5", "-1", "1.0", "0x1", "x", "18446744073709551615"] {
+    for after in ["", "+5", "-1", "1.0", "0x1", "x", "99999999999999999999"] {
         let refused = read(after);
         refused.problem(400);
         assert_eq!(refused.json()["parameter"], "Larder-After", "{after}");
