@@ -219,7 +219,6 @@ impl<'a> Operations<'a> {
         let takes_body = resource.body_fields(&write.query).next().is_some();
         for param in resource.params.iter().filter(|param| !param.view) {
             let form = described.and_then(|described| form_of(described, &param.name));
-            let form = form.or_else(|| self.form_in_source(resource.source.as_ref(), &param.name));
             let is_field = resource
                 .body_fields(&write.query)
                 .any(|field| *field == param.name);
