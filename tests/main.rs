@@ -32,6 +32,7 @@ mod lifecycle;
 mod logs;
 mod metrics;
 mod monitoring;
+mod openapi;
 mod outbox;
 mod parameters;
 mod pauses;

@@ -13,6 +13,7 @@ mod invalidation;
 mod keys;
 mod lifecycle;
 mod metrics;
+pub mod openapi;
 mod own_routes;
 mod pages;
 mod path;
@@ -46,6 +47,7 @@ use self::access::Access;
 use self::body::BodyTimeout;
 use self::edge::Places;
 use self::metrics::{Metrics, OpenMetrics};
+use self::openapi::{Document, LiveDocument};
 use self::problem::Problem;
 use self::state::{AppState, LiveResources};
 use self::status::RedisRequired;
@@ -56,6 +58,7 @@ pub use self::lifecycle::Lifecycle;
 #[derive(Clone)]
 pub struct Api {
     state: AppState,
+    document: web::Data<LiveDocument>,
     sources: Sources,
     places: web::Data<Places>,
     open_metrics: OpenMetrics,
@@ -86,7 +89,9 @@ impl Api {
         table: Arc<KeyTable>,
         rules: ClientRules,
     ) -> Api {
+        let document = Document::of(&resources, rules.keys_required);
         Api {
+            document: web::Data::new(LiveDocument::from_pointee(document)),
             state: AppState {
                 cache,
                 resources: web::Data::new(LiveResources::from_pointee(resources)),
@@ -108,6 +113,8 @@ impl Api {
 
     /// Serves other resources from now on; requests under way keep theirs.
     pub fn replace_resources(&self, resources: Resources) {
+        let document = Document::of(&resources, self.state.access.required);
+        self.document.store(Arc::new(document));
         self.state.resources.store(Arc::new(resources));
     }
 
@@ -142,6 +149,7 @@ impl Api {
         self.state.register(config);
         let metrics = Metrics::new(&self.state, &self.places, &self.sources);
         config
+            .app_data(self.document.clone())
             .app_data(web::Data::new(self.sources.database.clone()))
             .app_data(self.places.clone())
             .app_data(web::Data::new(metrics))
@@ -151,6 +159,7 @@ impl Api {
             .service(own("/healthz", "GET, HEAD", [read(status::alive)]))
             .service(own("/readyz", "GET, HEAD", [read(status::ready)]))
             .service(own("/metrics", "GET, HEAD", [read(metrics::scrape)]))
+            .service(own("/openapi.json", "GET, HEAD", [read(openapi::serve)]))
             // Scopes: a resource's path is compared with a few prefixes, not with each route.
             .service(
                 web::scope("/cache")

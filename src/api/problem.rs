@@ -77,7 +77,7 @@ impl Problem {
     }
 
     /// Status, type and title.
-    fn kind(&self) -> (u16, &'static str, &'static str) {
+    pub(crate) fn kind(&self) -> (u16, &'static str, &'static str) {
         match self {
             Problem::NotFound(_) => (404, "not-found", "Not found"),
             Problem::MethodNotAllowed { .. } => (405, "method-not-allowed", "Method not allowed"),
@@ -104,6 +104,21 @@ impl Problem {
             Problem::Database => (503, "database-down", "Database unavailable"),
             Problem::Bug => (500, "internal-error", "Internal server error"),
         }
+    }
+
+    /// The status of its response.
+    pub(crate) fn status(&self) -> u16 {
+        self.kind().0
+    }
+
+    /// The URI of its type (RFC 9457, section 3.1.1).
+    pub(crate) fn uri(&self) -> String {
+        format!("urn:larder:problem:{}", self.kind().1)
+    }
+
+    /// Its title, which all problems of a type share.
+    pub(crate) fn title(&self) -> &'static str {
+        self.kind().2
     }
 
     fn detail(&self) -> Cow<'_, str> {
@@ -175,9 +190,9 @@ impl Problem {
 
     /// The problem as a response.
     pub(crate) fn answer(&self) -> HttpResponse {
-        let (status, kind, title) = self.kind();
+        let (status, _, title) = self.kind();
         let mut body = json!({
-            "type": format!("urn:larder:problem:{kind}"),
+            "type": self.uri(),
             "title": title,
             "status": status,
             "detail": self.detail(),

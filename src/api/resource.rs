@@ -26,6 +26,8 @@ use super::{bridge, caller, headers, pages, path, request_id, slices, write};
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LARDER_AFTER: HeaderName = HeaderName::from_static("larder-after");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// So many digits are a clock, whatever they are: any such number fits 64 bits.
+pub(super) const CLOCK_DIGITS: usize = 19;
 
 /// Serves what the operator declared; everything else is not found.
 pub(crate) async fn serve(
@@ -176,10 +178,9 @@ fn known_clock(request: &HttpRequest) -> Result<Option<u64>, Problem> {
     if request.headers().get_all(LARDER_AFTER).nth(1).is_some() {
         return Err(Problem::RepeatedHeader("Larder-After"));
     }
-    let clock = header
-        .to_str()
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
+    let text = header.to_str().unwrap_or_default().trim();
+    let is_clock = text.bytes().all(|byte| byte.is_ascii_digit());
+    let clock = text.parse().ok().filter(|_| is_clock);
     // No change has the clock 0, so it names none.
     let named = clock.map(|clock| (clock > 0).then_some(clock));
     named.ok_or_else(|| {

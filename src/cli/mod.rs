@@ -9,6 +9,7 @@ mod invalidate;
 pub mod key;
 mod log;
 mod news;
+mod openapi;
 mod output;
 mod reload;
 mod resource_table;
@@ -68,6 +69,8 @@ enum Command {
         #[command(flatten)]
         config: ConfigArgument,
     },
+    /// Print the OpenAPI document of the declared resources, without a server
+    Openapi(ConfigArgument),
     /// Exit with 0 when the server says that it is ready
     Health {
         /// Where the server is [default: server.bind of the configuration]
@@ -134,6 +137,7 @@ pub fn run() -> ExitCode {
         Some(Command::Invalidate { arguments, config }) => {
             invalidate::run(arguments, config.config.as_deref())
         }
+        Some(Command::Openapi(arguments)) => openapi::run(arguments.config.as_deref()),
         Some(Command::Health { url, config }) => health::run(url, config.config.as_deref()),
     }
 }

@@ -15,6 +15,9 @@ const TTL_FORM: &str = "{ memory = \"30s\", redis = \"5m\" }";
 const UNKNOWN_FORM: &str = "\"ignore\" or \"refuse\"";
 /// The default TTL of an absent value.
 const ABSENT: Duration = Duration::from_secs(5);
+/// The longest texts for callers, in characters.
+const LONGEST_SUMMARY: usize = 120;
+const LONGEST_DESCRIPTION: usize = 10_000;
 
 #[cfg(test)]
 mod tests;
@@ -62,6 +65,8 @@ fn resource(
     context: Context<'_>,
 ) -> Option<ResourceSettings> {
     let (path, in_path) = path(name, &table, taken);
+    let summary = words(&table, "summary", LONGEST_SUMMARY);
+    let description = words(&table, "description", LONGEST_DESCRIPTION);
     let mut declared = params::read(&table, &in_path);
     for missing in in_path
         .iter()
@@ -113,6 +118,8 @@ fn resource(
     }
     Some(ResourceSettings {
         name: name.to_owned(),
+        summary,
+        description,
         path,
         params: declared.into_iter().filter_map(|p| p.settings).collect(),
         source,
@@ -122,6 +129,17 @@ fn resource(
         tags,
         public,
         refuses_unknown: refuses_unknown.unwrap_or(false),
+    })
+}
+
+/// Reads a text for callers. A summary is one line, a description may have several.
+fn words(table: &Table<'_>, key: &'static str, longest: usize) -> Option<String> {
+    let form = format!("text of 1 to {longest} characters, such as \"Articles by category\"");
+    table.get(key)?.parse(form, |text| {
+        let text = text.trim();
+        let fits = !text.is_empty() && text.chars().count() <= longest;
+        let lines = if key == "summary" { 1 } else { usize::MAX };
+        (fits && text.lines().count() <= lines).then(|| text.to_owned())
     })
 }
 

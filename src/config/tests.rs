@@ -103,6 +103,11 @@ fn the_shipped_resource_is_read_whole() {
     ];
     let expected = ResourceSettings {
         name: "articles".to_owned(),
+        summary: Some("News articles, newest first".to_owned()),
+        description: Some(
+            "From NewsAPI and The Guardian. `source` and `limit` select from the articles of a category."
+                .to_owned(),
+        ),
         path: Some("/articles".to_owned()),
         params: vec![
             param("category", text(&categories), None, false),

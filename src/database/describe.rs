@@ -7,14 +7,17 @@
 //! the SQL.
 
 use std::borrow::Borrow;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use postgres::error::ErrorPosition;
 use postgres::types::{ToSql, Type};
+use postgres::{Column, Statement};
 use rusqlite::{Connection, OpenFlags};
 
 use super::canonical::{self, Canonical};
 use super::error::DatabaseError;
+use super::json_form::{ColumnForm, JsonForm};
 use super::json_rows::{Columns, RawColumn};
 use super::keys::Keys;
 use super::postgres_pool::PostgresManager;
@@ -24,24 +27,32 @@ use super::settings::{DatabaseKind, DatabaseSettings};
 use super::sql_value::SqlValue;
 use super::transaction::Transaction;
 use super::watches::{self, Watch};
-use super::{STATEMENT, library, migration, postgres_error, rights, sqlite_pool, wire};
+use super::{
+    STATEMENT, library, migration, postgres_error, rights, sqlite_columns, sqlite_pool, wire,
+};
 
 /// How long a description waits for a lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The parameters and columns of a query.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Description {
     /// Each parameter with the database's name of its type; on SQLite `any`.
     pub parameters: Vec<(String, String)>,
     /// How the values of each parameter become canonical texts, in the same order.
     pub parameter_texts: Vec<Canonical>,
+    /// What each parameter takes, in the same order. A statement may refuse null.
+    pub parameter_forms: Vec<JsonForm>,
     /// The columns, in order.
     pub columns: Vec<String>,
     /// How the values of each column become canonical texts, in the same order.
     pub column_texts: Vec<Canonical>,
+    /// What each column is in JSON, in the same order.
+    pub column_forms: Vec<ColumnForm>,
     /// Whether it returns rows.
     pub returns_rows: bool,
+    /// Whether it is known to return exactly one row, if it does not fail: an INSERT of one row.
+    pub returns_one_row: bool,
     /// Whether it writes, or locks rows as a writer does. A function that Postgres calls may write
     /// unseen; a transaction that is READ ONLY refuses that when it runs.
     pub writes: bool,
@@ -146,13 +157,17 @@ fn describe_postgres(
     }
     let types = statement.columns().iter().map(|column| column.type_());
     let (parameter_texts, column_texts) = canonical_texts(client, statement.params(), types)?;
+    let returns_rows = !columns.names().is_empty();
     Ok(Description {
         parameters: places()
             .map(|(name, ty)| (name.clone(), wire::type_name(wire::base(ty))))
             .collect(),
         parameter_texts,
+        parameter_forms: statement.params().iter().map(wire::json_form).collect(),
         column_texts,
-        returns_rows: !columns.names().is_empty(),
+        column_forms: column_forms(client, query, &statement)?,
+        returns_rows,
+        returns_one_row: returns_rows && query.inserts_one(DatabaseKind::Postgres),
         columns: columns.names().to_vec(),
         writes: writes(client, query)?,
     })
@@ -210,6 +225,35 @@ fn canonical_texts<'t>(
 const OWN_EQUALITY: &str = "SELECT EXISTS (
     SELECT FROM pg_attribute JOIN pg_collation ON pg_collation.oid = attcollation
     WHERE NOT collisdeterministic AND attnum > 0 AND NOT attisdropped)";
+
+/// What each column of a statement is in JSON. A column of a table is not null if the table says so
+/// and the query adds no rows without that table.
+fn column_forms(
+    client: &mut postgres::Client,
+    query: &Query,
+    statement: &Statement,
+) -> Result<Vec<ColumnForm>, DatabaseError> {
+    let columns = statement.columns();
+    let tables: Vec<u32> = columns.iter().filter_map(Column::table_oid).collect();
+    let mut filled: HashSet<(u32, i16)> = HashSet::new();
+    if !tables.is_empty() && query.keeps_columns(DatabaseKind::Postgres) {
+        for row in client.query(NOT_NULL, &[&tables])? {
+            filled.insert((row.try_get(0)?, row.try_get(1)?));
+        }
+    }
+    let column = |column: &Column| {
+        let place = column.table_oid().zip(column.column_id());
+        ColumnForm {
+            form: wire::json_form(column.type_()),
+            nullable: place.is_none_or(|place| !filled.contains(&place)),
+        }
+    };
+    Ok(columns.iter().map(column).collect())
+}
+
+/// The columns of these tables that are declared NOT NULL.
+const NOT_NULL: &str = "SELECT attrelid, attnum FROM pg_attribute
+    WHERE attrelid = ANY ($1) AND attnotnull AND attnum > 0";
 
 /// Whether the plan of a query writes or locks.
 fn writes(client: &mut postgres::Client, query: &Query) -> Result<bool, DatabaseError> {
@@ -305,6 +349,7 @@ fn describe_sqlite(connection: &Connection, query: &Query) -> Result<Description
     })?;
     let columns = Columns::new(query, statement.column_names())?;
     all_named(query, statement.parameter_count())?;
+    let returns_rows = !columns.names().is_empty();
     Ok(Description {
         parameters: query
             .parameters()
@@ -312,8 +357,11 @@ fn describe_sqlite(connection: &Connection, query: &Query) -> Result<Description
             .map(|name| (name.clone(), "any".to_owned()))
             .collect(),
         parameter_texts: vec![Canonical::Sqlite; query.parameters().len()],
+        parameter_forms: vec![JsonForm::Any; query.parameters().len()],
         column_texts: vec![Canonical::Sqlite; columns.names().len()],
-        returns_rows: !columns.names().is_empty(),
+        column_forms: sqlite_columns::column_forms(connection, query, &statement)?,
+        returns_rows,
+        returns_one_row: returns_rows && query.inserts_one(DatabaseKind::Sqlite),
         columns: columns.names().to_vec(),
         writes: !statement.readonly(),
     })

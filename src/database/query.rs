@@ -142,6 +142,60 @@ impl Query {
         }
     }
 
+    /// The words of the statement: keywords, unquoted names and numbers.
+    fn words(&self, kind: DatabaseKind) -> impl Iterator<Item = &str> {
+        let mut rest = self.text(kind);
+        std::iter::from_fn(move || {
+            loop {
+                let (token, length) = token(rest, kind)?;
+                let (piece, after) = rest.split_at(length);
+                rest = after;
+                if token == Token::Word {
+                    return Some(piece);
+                }
+            }
+        })
+    }
+
+    fn has_word(&self, kind: DatabaseKind, any: &[&str]) -> bool {
+        let is_one = |word: &str| any.iter().any(|one| word.eq_ignore_ascii_case(one));
+        self.words(kind).any(is_one)
+    }
+
+    /// Whether a column that the result takes from a table has only values of that column. An outer
+    /// join adds nulls, and the rows of a UNION come from several tables.
+    pub(super) fn keeps_columns(&self, kind: DatabaseKind) -> bool {
+        const ADDING: [&str; 12] = [
+            "left",
+            "right",
+            "full",
+            "union",
+            "intersect",
+            "except",
+            "rollup",
+            "cube",
+            "grouping",
+            "merge",
+            "old",
+            "new",
+        ];
+        !self.has_word(kind, &ADDING)
+    }
+
+    /// Whether the statement inserts exactly one row, or fails, by its text: an INSERT with one
+    /// list of values.
+    pub(super) fn inserts_one(&self, kind: DatabaseKind) -> bool {
+        const OTHERS: [&str; 4] = ["select", "table", "conflict", "ignore"];
+        let lists = |text: &str| {
+            let spaceless: String = text.split_whitespace().collect();
+            spaceless.contains("),(")
+        };
+        self.first_word(kind).eq_ignore_ascii_case("insert")
+            && self.has_word(kind, &["values"])
+            && !self.has_word(kind, &OTHERS)
+            && !lists(self.text(kind))
+    }
+
     /// The first word of the statement, after comments and brackets. Empty if it does not begin
     /// with a word.
     pub(super) fn first_word(&self, kind: DatabaseKind) -> &str {

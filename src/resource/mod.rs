@@ -47,7 +47,7 @@ pub(crate) use self::composite::OrderedMembers;
 pub use self::news::{News, NewsSource, NewsView};
 pub use self::origin::Sources;
 pub use self::request_context::RequestContext;
-pub use self::resources::{Found, Resources, Unbuilt};
+pub use self::resources::{Descriptions, Found, Resources, Unbuilt, descriptions};
 pub(crate) use self::settings::anchored;
 pub use self::settings::{
     FieldSettings, HttpSourceSettings, ParamKind, ParamSettings, ResourceSettings, SourceSettings,

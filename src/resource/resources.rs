@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use matchit::Params;
 
-use crate::database::Query;
+use crate::database::{DatabaseError, Description, Query};
 use larder_cache::{Tag, Tally};
 
 use super::canonical::StatementTypes;
@@ -23,6 +23,21 @@ pub struct Resources {
     /// The counters of what earlier configurations declared and this one does not, by name. So no
     /// count is lost if it is declared again.
     retired: BTreeMap<String, Arc<Tally>>,
+    descriptions: Descriptions,
+}
+
+/// What the database says about the statements of resources, by statement.
+pub type Descriptions = HashMap<Query, Description>;
+
+/// The descriptions of the statements of `resources`. `described` has them in the order of
+/// [`statements`]; those that failed are left out.
+pub fn descriptions(
+    resources: &[ResourceSettings],
+    described: &[Result<Description, DatabaseError>],
+) -> Descriptions {
+    let all = statements(resources).into_iter().zip(described);
+    all.filter_map(|(query, described)| Some((query.clone(), described.clone().ok()?)))
+        .collect()
 }
 
 /// What the path of a request leads to.
@@ -80,9 +95,9 @@ impl Resources {
                 Err(error) => log::warn!("the watched tables cannot be read: {error}"),
             }
         }
-        let types: HashMap<&Query, StatementTypes> = statements
-            .into_iter()
-            .zip(described.iter().flatten())
+        let descriptions = descriptions(settings, &described);
+        let types: HashMap<&Query, StatementTypes> = descriptions
+            .iter()
             .map(|(query, description)| (query, StatementTypes::of(description)))
             .collect();
         let tallies: BTreeMap<String, &Arc<Tally>> =
@@ -132,6 +147,7 @@ impl Resources {
             router,
             all,
             retired,
+            descriptions,
         })
     }
 
@@ -176,6 +192,11 @@ impl Resources {
         let declared = self.all.iter().flat_map(|resource| resource.tallies());
         let retired = self.retired.iter();
         declared.chain(retired.map(|(name, tally)| (name.clone(), tally)))
+    }
+
+    /// What the database said about their statements.
+    pub fn descriptions(&self) -> &Descriptions {
+        &self.descriptions
     }
 
     /// Every resource, in the order of the configuration.

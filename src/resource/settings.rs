@@ -19,6 +19,10 @@ use super::tag::TagTemplate;
 pub struct ResourceSettings {
     /// Its name, in keys, metrics and logs: letters, digits, `_` and `-`.
     pub name: String,
+    /// What it is, in a few words, for callers. `None`: the operator says nothing.
+    pub summary: Option<String>,
+    /// More about it for callers, as Markdown.
+    pub description: Option<String>,
     /// Where it is served: `/articles`, `/users/{id}`. `None`: nowhere, it is a part of composites.
     pub path: Option<String>,
     /// Its parameters, in the order of the file. Each has a name of its own.
@@ -47,6 +51,22 @@ impl ResourceSettings {
             let inside = segment.strip_prefix('{').and_then(|s| s.strip_suffix('}'));
             inside == Some(name)
         })
+    }
+
+    /// The parameters of `query`, the statement of a write, that the path does not have: fields of
+    /// the body.
+    pub fn body_fields<'q>(&'q self, query: &'q Query) -> impl Iterator<Item = &'q String> {
+        let parameters = query.parameters().iter();
+        parameters.filter(|name| !self.has_in_path(name))
+    }
+
+    /// Whether `query`, the statement of a write, takes a value that only the body can have.
+    pub fn needs_body(&self, query: &Query) -> bool {
+        let of_query = |name: &String| {
+            let mut params = self.params.iter().filter(|param| !param.view);
+            params.any(|param| param.name == *name)
+        };
+        self.body_fields(query).any(|field| !of_query(field))
     }
 }
 

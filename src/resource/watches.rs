@@ -134,6 +134,8 @@ mod tests {
         ResourceSettings {
             refuses_unknown: false,
             name: "person".to_owned(),
+            summary: None,
+            description: None,
             path: Some("/people/{h}".to_owned()),
             params: vec![ParamSettings {
                 name: "h".to_owned(),
@@ -189,10 +191,8 @@ mod tests {
         let described = |ty| Description {
             parameters: vec![("h".to_owned(), String::new())],
             parameter_texts: vec![Canonical::Type(ty)],
-            columns: Vec::new(),
-            column_texts: Vec::new(),
             returns_rows: true,
-            writes: false,
+            ..Description::default()
         };
         let taken = |ty| {
             kind_of_param(&resource(text(None)).params[0], &[&described(ty)]).map(str::to_owned)

@@ -102,14 +102,13 @@ impl Write {
 
     /// Whether its statement takes any value from the body.
     pub fn takes_body(&self, resource: &Resource) -> bool {
-        self.input.body_fields(resource).next().is_some()
+        let mut fields = resource.settings().body_fields(&self.settings.query);
+        fields.next().is_some()
     }
 
     /// Whether its statement takes a value that only the body can have.
     pub fn needs_body(&self, resource: &Resource) -> bool {
-        let mut names = resource.names.params().iter().map(|p| &p.settings.name);
-        let mut fields = self.input.body_fields(resource);
-        fields.any(|field| !names.any(|name| name == field))
+        resource.settings().needs_body(&self.settings.query)
     }
 
     /// Checks and joins the values of the path, the query and the body. A parameter of the
@@ -157,7 +156,7 @@ impl Write {
             rows,
             names,
             outbox_row,
-        } = done??;
+        } = done.map_err(|error| input.refused(error))??;
         let targets: Vec<InvalidationTarget> = names
             .iter()
             .map(|name| InvalidationTarget::tag(name))

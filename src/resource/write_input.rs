@@ -7,18 +7,18 @@
 //! Promise: a field that the statement does not have, or that is not valid as declared, is refused
 //! by its name before the database is asked. Numbers keep their digits.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use regex_lite::Regex;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::database::{self, Canonical, Query};
+use crate::database::{self, Canonical, DatabaseError, Query};
 
 use super::Resource;
-use super::argument::{Arguments, ParamValue};
-use super::canonical::StatementTypes;
+use super::argument::{Arguments, BadParameter, ParamValue, Wrong};
+use super::canonical::{Spelling, StatementTypes};
 use super::settings::{FieldSettings, ParamKind, WriteSettings};
 use super::values::value_of;
 use super::write_error::WriteError;
@@ -40,6 +40,8 @@ struct Field {
 pub struct WriteInput {
     /// The parameters of the path and the query, by name.
     values: Vec<(String, ParamValue)>,
+    /// The parameters that have their value from the path or the query.
+    outside_body: HashSet<String>,
     /// The statement's parameters, in its order.
     pub(super) parameters: Vec<database::SqlValue>,
     /// The texts of all parameters and fields as they stand in a tag, by name.
@@ -72,15 +74,6 @@ impl InputReader {
         self.types.columns.get(name)
     }
 
-    /// The parameters of the statement that the path does not have.
-    pub(super) fn body_fields<'w>(
-        &'w self,
-        resource: &'w Resource,
-    ) -> impl Iterator<Item = &'w String> {
-        let parameters = self.query.parameters().iter();
-        parameters.filter(|name| !resource.settings().has_in_path(name))
-    }
-
     /// Whether the database calls both values of the parameter `name` equal, by their type alone: 7
     /// in a body is `/rows/7` if a string of the path is compared with a number. Texts that differ
     /// in case or spaces are not equal here, because the write uses the path's text.
@@ -107,6 +100,20 @@ impl InputReader {
         })
     }
 
+    /// The body with each declared whole number in its one spelling: 7.0 and 7e0 are 7.
+    fn spelled(&self, body: &BTreeMap<String, Box<RawValue>>) -> BTreeMap<String, Box<RawValue>> {
+        let mut body = body.clone();
+        for FieldSettings { name, kind, .. } in self.fields.iter().map(|field| &field.settings) {
+            if let (ParamKind::Integer { .. }, Some(raw)) = (kind, body.get_mut(name)) {
+                let plain = Spelling::Integer.canonical(raw.get());
+                if let Some(plain) = plain.and_then(|text| RawValue::from_string(text).ok()) {
+                    *raw = plain;
+                }
+            }
+        }
+        body
+    }
+
     /// Checks and joins the values of the path, the query and the body. A parameter of the
     /// statement without a value is null.
     ///
@@ -118,7 +125,9 @@ impl InputReader {
         arguments: Arguments<'_>,
         body: &BTreeMap<String, Box<RawValue>>,
     ) -> Result<WriteInput, WriteError> {
-        let known: Vec<&String> = self.body_fields(resource).collect();
+        let body = &self.spelled(body);
+        let settings = resource.settings();
+        let known: Vec<&String> = settings.body_fields(&self.query).collect();
         let may_be_missing = |name: &str| known.iter().any(|known| *known == name);
         let values = resource
             .values(arguments, &may_be_missing)
@@ -190,7 +199,10 @@ impl InputReader {
         }
         let parameters = self.query.parameters().iter().map(parameter).collect();
         let values = values.into_iter();
+        let outside_body = values.clone().map(|(name, _)| name);
+        let outside_body = outside_body.filter(|name| !is_field(name));
         Ok(WriteInput {
+            outside_body: outside_body.map(str::to_owned).collect(),
             parameters,
             texts,
             canonical,
@@ -202,6 +214,20 @@ impl InputReader {
 }
 
 impl WriteInput {
+    /// Why the database refused these values.
+    pub(super) fn refused(&self, error: DatabaseError) -> WriteError {
+        match error {
+            DatabaseError::Unfit { parameter, valid } if self.outside_body.contains(&parameter) => {
+                WriteError::Parameter(BadParameter {
+                    name: parameter,
+                    wrong: Wrong::NotValid,
+                    valid,
+                })
+            }
+            other => other.into(),
+        }
+    }
+
     /// The values of the path and the query.
     pub(super) fn values(&self) -> Vec<(&str, ParamValue)> {
         let values = self.values.iter();

@@ -54,6 +54,12 @@ fn what_a_resource_needs() {
     let unknown = added("unknown_params = \"reject\"");
     assert!(unknown.contains("unknown_params: is \"reject\"; valid: \"ignore\" or \"refuse\""));
     assert!(added("client_ttl = 30").contains("client_ttl: is 30; valid: a duration"));
+    let summary = added("summary = \"two\\nlines\"");
+    assert!(
+        summary.contains("summary: is \"two\\nlines\"; valid: text of 1 to 120 characters"),
+        "{summary}"
+    );
+    assert!(added("description = \" \"").contains("valid: text of 1 to 10000 characters"));
 }
 
 #[test]

@@ -1,0 +1,144 @@
+//! `GET /openapi.json`: what this server serves, as an OpenAPI 3.1 document.
+//!
+//! Promise: the document has every resource that is served, with each answer that it can give, and
+//! nothing of the inside: no SQL, no upstream, no secret. Anyone may read it. It is made once for
+//! each configuration and served as bytes.
+
+mod answers;
+mod operations;
+mod pattern;
+mod schemas;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, web};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use utoipa::openapi::path::PathsBuilder;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApiBuilder, ServerBuilder};
+
+use crate::resource::{Descriptions, ResourceSettings, Resources, SourceSettings};
+
+use super::header_texts::HeaderTexts;
+use super::{headers, slices};
+
+use self::operations::{KEY, Operations};
+
+const ABOUT: &str = "\
+A caching API server. Each answer says in `Cache-Status` where it came from.
+
+- **Keys.** Send `Authorization: Bearer KEY`. An operation with the role `admin` needs an admin's key.
+- **Parameters.** A parameter that is repeated, empty or not valid is refused with 400, and the problem \
+names it. A query parameter that is not listed has no effect, unless the operation says otherwise.
+- **Problems.** Each refusal is `application/problem+json` (RFC 9457). Its `type` says which one.
+- **HEAD.** Wherever there is a GET, HEAD answers with the same headers. Any other method is refused \
+with 405 and `Allow`.
+- **Unfit requests.** What is no HTTP request of an operation is refused before any operation: 400, 408 \
+for a head that is too slow, 417 for an `Expect` where no body is taken, 431.";
+
+/// The document that is served now. A reload replaces it.
+pub(crate) type LiveDocument = ArcSwap<Document>;
+
+/// The document as bytes, and its entity tag.
+pub(crate) struct Document {
+    text: Bytes,
+    tag: HeaderValue,
+}
+
+impl Document {
+    /// The document of these resources. `keys_required`: those that are not public need a key.
+    pub(crate) fn of(resources: &Resources, keys_required: bool) -> Document {
+        let settings = resources.all().iter().map(|resource| resource.settings());
+        let text = document(settings, resources.descriptions(), keys_required);
+        let hash = xxhash_rust::xxh3::xxh3_64(text.as_bytes());
+        let tag = HeaderTexts::new()
+            .text("\"")
+            .hexadecimal(hash)
+            .text("\"")
+            .value();
+        let text = text.into();
+        Document { text, tag }
+    }
+}
+
+/// `GET /openapi.json`: 304 if `If-None-Match` has its entity tag.
+pub(crate) async fn serve(request: HttpRequest, document: web::Data<LiveDocument>) -> HttpResponse {
+    let document = document.load();
+    let tag = document.tag.to_str().unwrap_or_default();
+    let mut lines = request.headers().get_all(header::IF_NONE_MATCH);
+    let listed = |line: &HeaderValue| line.to_str().is_ok_and(|l| headers::none_match(l, tag));
+    let mut answer = if lines.any(listed) {
+        HttpResponse::new(StatusCode::NOT_MODIFIED)
+    } else {
+        let json = HeaderValue::from_static("application/json");
+        let mut answer = slices::answer(document.text.clone());
+        answer.headers_mut().insert(header::CONTENT_TYPE, json);
+        answer
+    };
+    let map = answer.headers_mut();
+    map.insert(header::ETAG, document.tag.clone());
+    map.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    answer
+}
+
+/// The document of these resources, as JSON. Without the description of a statement, its rows are
+/// objects of unknown members.
+pub fn document<'a>(
+    resources: impl IntoIterator<Item = &'a ResourceSettings>,
+    descriptions: &Descriptions,
+    keys_required: bool,
+) -> String {
+    let resources: Vec<&ResourceSettings> = resources.into_iter().collect();
+    let operations = Operations {
+        resources: &resources,
+        descriptions,
+        keys_required,
+    };
+    let (mut paths, mut tags) = (PathsBuilder::new(), Vec::new());
+    let mut components = ComponentsBuilder::new().security_scheme(KEY, scheme());
+    for problem in operations::all_problems() {
+        components = components.schema(answers::component(&problem), answers::problem(&problem));
+    }
+    for (name, header) in answers::headers() {
+        components = components.header(name, header);
+    }
+    for resource in &resources {
+        let Some(path) = &resource.path else { continue };
+        paths = paths.path(path, operations.path_item(resource));
+        let tag = TagBuilder::new().name(&resource.name);
+        tags.push(tag.description(resource.summary.as_ref()).build());
+        match &resource.source {
+            Some(source @ (SourceSettings::Sql(_) | SourceSettings::Composite(_))) => {
+                components = components.schema(&resource.name, operations.value(source));
+            }
+            Some(SourceSettings::News(_)) => {
+                components = components
+                    .schema(schemas::ARTICLE, schemas::article())
+                    .schema(schemas::ARTICLES, schemas::articles());
+            }
+            Some(SourceSettings::Http(_)) | None => {}
+        }
+    }
+    let info = InfoBuilder::new()
+        .title("larder")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(ABOUT));
+    let document = OpenApiBuilder::new()
+        .info(info)
+        .servers(Some([ServerBuilder::new().url("/").build()]))
+        .paths(paths)
+        .components(Some(components.build()))
+        .tags(Some(tags))
+        .build();
+    // Its keys are texts, so it is always JSON.
+    document.to_json().unwrap_or_default()
+}
+
+fn scheme() -> SecurityScheme {
+    let scheme = Http::builder()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("An API key. The role `admin` needs an admin's key."));
+    SecurityScheme::Http(scheme.build())
+}

@@ -1,0 +1,12 @@
+CREATE TABLE products (
+    id INTEGER PRIMARY KEY, code TEXT NOT NULL UNIQUE, name TEXT NOT NULL, kind TEXT NOT NULL,
+    price INTEGER NOT NULL, sold BOOLEAN NOT NULL DEFAULT FALSE, note TEXT
+);
+INSERT INTO products (id, code, name, kind, price) VALUES (1, 'AA-001', 'A top', 'toy', 250), (2, 'AA-002', 'A saw', 'tool', 1900);
+CREATE TABLE stock (id INTEGER PRIMARY KEY, pieces INTEGER NOT NULL) STRICT;
+INSERT INTO stock VALUES (1, 7), (2, 0);
+CREATE TABLE visits (page TEXT NOT NULL, at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP);
+CREATE TABLE specimens (id TEXT NOT NULL PRIMARY KEY, n INTEGER NOT NULL, ratio REAL, word TEXT, raw BLOB, a ANY) STRICT;
+INSERT INTO specimens VALUES
+    ('6ba7b810-9dad-11d1-80b4-00c04fd430c8', 9223372036854775807, 0.1, 'é', x'00ff', 1),
+    ('6ba7b810-9dad-11d1-80b4-00c04fd430c9', -1, NULL, NULL, NULL, 'text');
