@@ -138,10 +138,12 @@ async fn look_up(
                 presence: request.conn_data::<Presence>().cloned(),
                 after,
             };
+            // Counts the request also if there is no answer, or if its client leaves.
+            let unanswered = resource.tally().begin();
             // Boxed, as a write is.
             let waited = Box::pin(bridge::wait(&state.cache, wanted, reader, resource.limit()));
             let result = waited.await.map_err(failed)?;
-            resource.tally().count(&result);
+            unanswered.end(&result);
             let answer = result.map_err(|error| failed(error.into()))?;
             (answer, state.cache.clock().now(), Some(took))
         }

@@ -12,7 +12,7 @@ use super::entry::Value;
 use super::error::LoadError;
 use super::key::{Key, Tag};
 use super::policy::{Lifetime, Policy};
-use super::stats::Tally;
+use super::tally::Tally;
 
 /// See the module.
 pub struct Request {
@@ -100,7 +100,8 @@ pub struct LoadContext {
 /// An older value, with the validator that its source gave with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revalidation {
-    /// The value's bytes. A source that confirms them gives them back, which copies nothing.
+    /// The value's bytes. A source that confirms them gives them back, which copies nothing, and by
+    /// which the load counts as [`Confirmed`](super::LoadResult::Confirmed).
     pub value: Bytes,
     /// [`Loaded::validator`] of the load that brought them.
     pub validator: Box<str>,

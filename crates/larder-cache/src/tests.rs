@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
+mod counts;
 mod disconnected;
 mod pauses;
 mod revalidation;

@@ -19,6 +19,7 @@ mod message;
 mod mirror;
 #[cfg(test)]
 mod model;
+mod origin;
 mod pending;
 mod scripts;
 mod target;
@@ -28,6 +29,8 @@ pub(crate) use history::{History, HistoryState, LogReceived, Received};
 pub use history_id::HistoryId;
 pub(crate) use message::{Echo, Message};
 pub(crate) use mirror::{HistoryRetired, Mirror, Observed, Standing};
+pub(crate) use origin::InvalidatedTargets;
+pub use origin::Origin;
 pub(crate) use pending::Batch;
 pub(crate) use scripts::{Ping, Said, Scripts, bytes, history_script, script, unexpected};
 pub use target::{InvalidationTarget, Purge};

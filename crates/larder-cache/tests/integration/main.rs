@@ -10,6 +10,7 @@
 mod child;
 mod closing;
 mod examples;
+mod metrics;
 mod shared_redis;
 mod typed;
 
