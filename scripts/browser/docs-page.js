@@ -431,6 +431,23 @@ async function checkLink() {
   done('an address names an operation; nothing moves for who wants no motion');
 }
 
+// As behind a proxy that serves larder below a path.
+async function checkBelowPath() {
+  const pass = async (route) => {
+    const url = route.request().url().replace('/below/', '/');
+    // The server ends idle connections. A proxy sends such a request once more, and so does this.
+    await route.fulfill({ response: await route.fetch({ url, maxRetries: 3 }) });
+  };
+  const page = await open('/below/docs', { routes: { '/below/**': pass } });
+  await page.getByText(/\d+ operations/).waitFor();
+  await signIn(page);
+  const user = await operation(page, 'GET', '/users/{id}');
+  assert.match(await send(user), /^200 OK/);
+  assert.match(await user.locator('pre.line').first().innerText(), /\/below\/users\/1'$/);
+  await close(page);
+  done('the page works below a path of its own');
+}
+
 async function checkFront() {
   for (const [viewport, dark, name] of [[DESKTOP, false, 'desktop-light'], [PHONE, true, 'phone-dark']]) {
     const page = await open('/', { viewport, dark });
@@ -455,6 +472,7 @@ try {
   await checkLooks(PHONE, false, 'phone-light');
   await checkLooks(PHONE, true, 'phone-dark');
   await checkLink();
+  await checkBelowPath();
   await checkFront();
   assert.deepEqual(faults, []);
   console.log(`all well: ${requests} requests, all to ${BASE}; no report of the policy, no error on the console`);
