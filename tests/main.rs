@@ -29,6 +29,7 @@ mod http_source;
 mod invalidation;
 mod keys;
 mod lifecycle;
+mod logs;
 mod outbox;
 mod parameters;
 mod pauses;
@@ -44,6 +45,7 @@ mod sql_resources;
 mod stampede;
 mod stats;
 mod tags;
+mod tracing;
 mod upstream_faults;
 mod views;
 

@@ -51,9 +51,14 @@ pub(crate) async fn serve(
         let how = answer
             .headers()
             .get(CACHE_STATUS)
-            .and_then(|how| how.to_str().ok())
-            .unwrap_or("-");
-        log::debug!(target: "access", "{method} {path} {status} {how}{}", request_id::log_suffix(&id));
+            .and_then(|how| how.to_str().ok());
+        let context = request_id::context(&request, &id);
+        let (request_id, trace_id) = (context.request_id.as_deref(), context.trace_id());
+        log::debug!(
+            target: "access",
+            method = method.as_str(), path, status, cache_status = how, request_id, trace_id;
+            "{method} {path} {status} {}", how.unwrap_or("-")
+        );
     }
     request_id::set_header(id, answer.headers_mut());
     exchange.end(&mut answer, state.lifecycle.is_closing());
@@ -122,7 +127,7 @@ async fn look_up(
         None => {
             let took = began.elapsed();
             let wanted = resource
-                .request(arguments, &request_id::log_suffix(id))
+                .request(arguments, &request_id::context(request, id))
                 .map_err(|bad| with_rate_headers(Problem::BadParameter(bad)))?
                 .ok_or_else(|| {
                     with_rate_headers(Problem::NotFound("Nothing is served at this path."))

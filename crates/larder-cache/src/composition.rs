@@ -378,14 +378,20 @@ impl Composite {
                 Err(error) => write!(line, " {label}=failed ({error})"),
             };
         }
-        line.push_str(&self.item.note);
         // A wrong request is the client's: clients must not fill the log with warnings.
         let failed = |result: &LookupResult| matches!(result, Err(error) if !matches!(error, LoadError::Unfit { .. }));
-        if results.iter().any(failed) {
-            log::warn!("{line}")
+        let level = if results.iter().any(failed) {
+            log::Level::Warn
         } else {
-            log::info!("{line}")
-        }
+            log::Level::Info
+        };
+        let CacheItem { key, note, .. } = &self.item;
+        let (resource, trace_id) = (note.resource.as_deref(), note.trace_id.as_deref());
+        let request_id = note.request_id.as_deref();
+        log::log!(
+            level, event = "miss", resource, key:%, duration_ms = took, request_id, trace_id;
+            "{line}"
+        );
     }
 }
 

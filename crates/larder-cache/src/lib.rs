@@ -162,8 +162,8 @@ pub use self::redis_tier::url::check_redis_url;
 #[doc(hidden)] // For the server.
 pub use self::redis_tier::url::unknown_option;
 pub use self::request::{
-    CacheItem, Compose, Composition, LastResort, Load, LoadContext, Loaded, Producer, Request,
-    Revalidation,
+    CacheItem, Compose, Composition, LastResort, Load, LoadContext, Loaded, Note, Producer,
+    Request, Revalidation,
 };
 pub use self::secret::Secret;
 pub use self::settings::{

@@ -623,11 +623,14 @@ impl Lookup {
         if self.is_part && !self.is_refresh {
             return;
         }
-        let kind = if self.is_refresh { "refresh" } else { "miss" };
+        let event = if self.is_refresh { "refresh" } else { "miss" };
         let all = self.began.elapsed().as_millis();
+        let source_ms = took.map(|took| took.as_millis());
         let CacheItem {
             key, label, note, ..
         } = &self.item;
+        let (source, resource) = (&**label, note.resource.as_deref());
+        let (request_id, trace_id) = (note.request_id.as_deref(), note.trace_id.as_deref());
         match error {
             Some(error) => {
                 // A wrong request is the client's: clients must not fill the log with warnings.
@@ -635,11 +638,15 @@ impl Lookup {
                     LoadError::Unfit { .. } => log::Level::Info,
                     _ => log::Level::Warn,
                 };
-                log::log!(level, "{kind} {key} {all}ms {label}=failed ({error}){note}");
+                log::log!(
+                    level, event, resource, key:%, duration_ms = all, source, source_ms, error:%,
+                    request_id, trace_id;
+                    "{event} {key} {all}ms {source}=failed ({error})"
+                );
             }
             None => log::info!(
-                "{kind} {key} {all}ms {label}={}ms{note}",
-                took.unwrap_or_default().as_millis()
+                event, resource, key:%, duration_ms = all, source, source_ms, request_id, trace_id;
+                "{event} {key} {all}ms {source}={}ms", source_ms.unwrap_or_default()
             ),
         }
     }

@@ -72,7 +72,7 @@ fn item(name: &str, policy: &Arc<Policy>) -> CacheItem {
         tags: Box::default(),
         share: "test".into(),
         label: "test".into(),
-        note: Box::default(),
+        note: Note::default(),
         jitter: random(),
         tally: Arc::default(),
     }

@@ -33,7 +33,7 @@ use super::lookup::{Accepts, begin};
 use super::outcome::Outcome;
 use super::policy::{Lifetime, Policy};
 use super::random::random;
-use super::request::{CacheItem, Load, Loaded, Producer, Request};
+use super::request::{CacheItem, Load, Loaded, Note, Producer, Request};
 use super::single_flight::Ticket;
 use super::tally::{Tally, Totals};
 
@@ -271,7 +271,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
                 tags: tagged.tags.into(),
                 share: "load".into(),
                 label: "load".into(),
-                note: "".into(),
+                note: Note::default(),
                 jitter: random(),
                 tally: parts.tally.clone(),
             },
