@@ -111,8 +111,14 @@ async function body(within) {
   return JSON.parse(await within.locator('pre.body').innerText());
 }
 
+// The whole page, or as much of it as a picture can hold.
 async function picture(page, name) {
-  await page.screenshot({ path: `${PICTURES}/${name}.png`, fullPage: true });
+  const viewport = page.viewportSize();
+  const height = await page.evaluate(() => document.documentElement.scrollHeight);
+  await page.evaluate(() => scrollTo(0, 0));
+  await page.setViewportSize({ width: viewport.width, height: Math.min(height, 6000) });
+  await page.screenshot({ path: `${PICTURES}/${name}.png` });
+  await page.setViewportSize(viewport);
 }
 
 async function assertAccessible(page, what) {
@@ -166,6 +172,7 @@ async function checkCalls() {
   const page = await openDocs({ mayFail: true });
   await picture(page, 'desktop-light-closed');
   const articles = await operation(page, 'GET', '/articles');
+  assert.match(await articles.textContent(), /integer; 0 to 18446744073709551615/, 'a bound keeps its digits');
   assert.match(await send(articles), /401.*needs an API key\. Enter one at the top/s);
   await picture(page, 'desktop-light-no-key');
   await signIn(page, 'wrong-key-wrong-key-wrong-key');
@@ -334,7 +341,8 @@ async function tabTo(page, what, { id = '', tag = '', text = '' }) {
       const label = focused.labels?.[0] ?? focused;
       return {
         reached: focused.matches(wanted.tag || '*') && focused.id.startsWith(wanted.id) && label.textContent.startsWith(wanted.text),
-        outline: style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2,
+        // After the last stop the browser itself has the focus.
+        outline: focused === document.body || (style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2),
         name: focused.outerHTML.slice(0, 100),
       };
     }, { id, tag, text });
@@ -351,7 +359,8 @@ async function checkKeyboard() {
   await picture(page, 'keyboard-skip');
   await page.keyboard.press('Enter');
   assert.equal(await page.evaluate(() => document.activeElement.id), 'operations');
-  await page.reload();
+  // From the top again: an address with a fragment begins there.
+  await page.goto(`${BASE}/docs?`);
   await page.getByText(/\d+ operations/).waitFor();
   await tabTo(page, 'the field of the key', { id: 'key' });
   await page.keyboard.type(KEY);
@@ -422,6 +431,23 @@ async function checkLink() {
   done('an address names an operation; nothing moves for who wants no motion');
 }
 
+// As behind a proxy that serves larder below a path.
+async function checkBelowPath() {
+  const pass = async (route) => {
+    const url = route.request().url().replace('/below/', '/');
+    // The server ends idle connections. A proxy sends such a request once more, and so does this.
+    await route.fulfill({ response: await route.fetch({ url, maxRetries: 3 }) });
+  };
+  const page = await open('/below/docs', { routes: { '/below/**': pass } });
+  await page.getByText(/\d+ operations/).waitFor();
+  await signIn(page);
+  const user = await operation(page, 'GET', '/users/{id}');
+  assert.match(await send(user), /^200 OK/);
+  assert.match(await user.locator('pre.line').first().innerText(), /\/below\/users\/1'$/);
+  await close(page);
+  done('the page works below a path of its own');
+}
+
 async function checkFront() {
   for (const [viewport, dark, name] of [[DESKTOP, false, 'desktop-light'], [PHONE, true, 'phone-dark']]) {
     const page = await open('/', { viewport, dark });
@@ -446,6 +472,7 @@ try {
   await checkLooks(PHONE, false, 'phone-light');
   await checkLooks(PHONE, true, 'phone-dark');
   await checkLink();
+  await checkBelowPath();
   await checkFront();
   assert.deepEqual(faults, []);
   console.log(`all well: ${requests} requests, all to ${BASE}; no report of the policy, no error on the console`);

@@ -6,7 +6,7 @@ import { element, fill, marked } from './dom.js';
 import { startKeyForm } from './key.js';
 import { operationElement } from './operation.js';
 import { operations } from './operations.js';
-import { isObject } from './schema.js';
+import { isObject, parseDocument } from './schema.js';
 
 // The folder of the page, which has the document too. A proxy may serve it below a path of its own.
 const BASE = new URL('.', location.href);
@@ -43,7 +43,7 @@ async function read() {
   if (!response.ok) throw new Error(`The server answered with ${response.status} ${response.statusText}.`);
   let root;
   try {
-    root = await response.json();
+    root = parseDocument(await response.text());
   } catch {
     throw new Error('It is not JSON.');
   }

@@ -30,11 +30,12 @@ export function operationElement(root, operation, base) {
 }
 
 function inside(root, operation, base) {
+  const key = KEYS[operation.key];
   return element(
     'div',
     { class: 'inside' },
     prose('p', {}, operation.description),
-    element('p', { class: 'muted' }, KEYS[operation.key]),
+    !operation.description.includes(key) && element('p', { class: 'muted' }, key),
     element('div', { class: 'columns' }, callForm(root, operation, base), answerList(root, operation)),
   );
 }

@@ -24,7 +24,7 @@ function operation(root, path, method, shared) {
     method: method.toUpperCase(),
     path,
     summary: own.summary ?? shared.summary ?? '',
-    description: own.description ?? shared.description ?? '',
+    description: String(own.description ?? shared.description ?? ''),
     deprecated: own.deprecated === true,
     parameters: parameters(root, shared.parameters, own.parameters),
     body: body(root, own.requestBody),

@@ -4,6 +4,18 @@
 // Deeper levels are shown as "…". A schema that contains itself ends there too.
 const DEEPEST = 6;
 
+const BOUNDS = ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum'];
+
+// The document of this text. A bound with more digits than a number can hold, such as the largest
+// integer of 64 bits, is the text of its digits. (In a browser that does not tell the text of a
+// number, it is rounded.)
+export function parseDocument(text) {
+  return JSON.parse(text, (key, value, context) => {
+    const isRounded = typeof value === 'number' && Number.isInteger(value) && !Number.isSafeInteger(value);
+    return isRounded && BOUNDS.includes(key) ? context?.source ?? value : value;
+  });
+}
+
 export function isObject(value) {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
@@ -186,10 +198,13 @@ export function example(root, schema, depth = 0) {
   }
 }
 
+// 1, or the nearest number within the bounds.
 function number(schema) {
-  if (schema.minimum !== undefined) return schema.minimum;
-  if (schema.exclusiveMinimum !== undefined) return schema.exclusiveMinimum + 1;
-  return Math.min(1, schema.maximum ?? 1);
+  const above = schema.exclusiveMinimum === undefined ? -Infinity : Number(schema.exclusiveMinimum) + 1;
+  const below = schema.exclusiveMaximum === undefined ? Infinity : Number(schema.exclusiveMaximum) - 1;
+  const least = Math.max(Number(schema.minimum ?? -Infinity), above);
+  const most = Math.min(Number(schema.maximum ?? Infinity), below);
+  return Math.min(Math.max(1, least), most);
 }
 
 const TEXTS = {
