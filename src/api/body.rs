@@ -1,18 +1,17 @@
 //! The JSON body of a request, read within bounds.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use actix_web::rt::time::timeout;
 use actix_web::web::{self, BytesMut};
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
+use crate::resource::Members;
 
 /// The largest body that is read, in bytes.
 pub(crate) const LIMIT: usize = 64 << 10;
@@ -76,11 +75,8 @@ pub(crate) async fn fields(
     request: &HttpRequest,
     payload: &mut web::Payload,
 ) -> Result<BTreeMap<String, Box<RawValue>>, Problem> {
-    let body = bytes(request, payload).await?;
-    match serde_json::from_slice(&body) {
-        Ok(fields) => once(&body).map(|()| fields),
-        Err(error) => Err(malformed(&error)),
-    }
+    let Members(fields) = members(&bytes(request, payload).await?)?;
+    Ok(fields.into_iter().collect())
 }
 
 async fn bytes(request: &HttpRequest, payload: &mut web::Payload) -> Result<BytesMut, Problem> {
@@ -118,17 +114,19 @@ fn parse(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     match serde_json::from_slice(body) {
         // The map has the last of two fields with one name; which one is meant is unknown (RFC
         // 8259, section 4).
-        Ok(Value::Object(object)) => once(body).map(|()| object),
+        Ok(Value::Object(object)) => members(body).map(|_| object),
         Ok(_) => Err(no_object()),
-        Err(error) => Err(malformed(&error)),
+        Err(error) => Err(malformed(error)),
     }
 }
 
-/// Refuses an object with a repeated field.
-fn once(body: &[u8]) -> Result<(), Problem> {
-    match serde_json::from_slice(body) {
-        Ok(Repeated(Some(field))) => Err(Problem::bad_field(&field, "a field that occurs once")),
-        _ => Ok(()),
+/// The members of an object. Refuses a repeated field.
+fn members(body: &[u8]) -> Result<Members, Problem> {
+    let members: Members = serde_json::from_slice(body).map_err(malformed)?;
+    let mut seen = HashSet::new();
+    match members.0.iter().find(|(name, _)| !seen.insert(name)) {
+        Some((field, _)) => Err(Problem::bad_field(field, "a field that occurs once")),
+        None => Ok(members),
     }
 }
 
@@ -136,40 +134,12 @@ fn no_object() -> Problem {
     Problem::bad_field("body", "a JSON object")
 }
 
-fn malformed(error: &serde_json::Error) -> Problem {
+fn malformed(error: serde_json::Error) -> Problem {
     // Well-formed JSON that is not an object.
     if error.is_data() {
         return no_object();
     }
     Problem::BadJson(format!("The body is not JSON: {error}."))
-}
-
-/// The first repeated field of an object.
-struct Repeated(Option<String>);
-
-impl<'de> Deserialize<'de> for Repeated {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Repeated, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Repeated;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Repeated, A::Error> {
-                let mut seen = HashSet::new();
-                let mut repeated = None;
-                while let Some((name, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
-                    if let Some(name) = seen.replace(name) {
-                        repeated.get_or_insert(name);
-                    }
-                }
-                Ok(Repeated(repeated))
-            }
-        }
-        deserializer.deserialize_map(Fields)
-    }
 }
 
 #[cfg(test)]

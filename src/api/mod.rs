@@ -35,13 +35,14 @@ use actix_web::middleware::from_fn;
 use actix_web::{FromRequest, Handler, Resource, Responder, Route, guard, web};
 
 use crate::auth::{KeyTable, WrongKeys};
+use crate::config::ServerSettings;
 use crate::database::Database;
 use crate::resource::Resources;
 use larder_cache::Cache;
 
 use self::access::Access;
 use self::body::BodyTimeout;
-use self::edge::{EdgeSettings, Places};
+use self::edge::Places;
 use self::problem::Problem;
 use self::state::{AppState, LiveResources};
 use self::status::RedisRequired;
@@ -117,7 +118,7 @@ impl Api {
     ///
     /// # Errors
     /// If it can listen on none of the addresses.
-    pub fn listen(&self, settings: &EdgeSettings) -> io::Result<(Server, Vec<SocketAddr>)> {
+    pub fn listen(&self, settings: &ServerSettings) -> io::Result<(Server, Vec<SocketAddr>)> {
         let (places, api) = (self.places.clone().into_inner(), self.clone());
         edge::bind(places, &self.state, settings, move |config| {
             api.routes(config);

@@ -76,154 +76,89 @@ impl Problem {
         Problem::Bug
     }
 
-    /// Status, type, title and detail.
-    fn parts(&self) -> (StatusCode, &'static str, &'static str, String) {
+    /// Status, type and title.
+    fn kind(&self) -> (u16, &'static str, &'static str) {
         match self {
-            Problem::NotFound(detail) => (
-                StatusCode::NOT_FOUND,
-                "not-found",
-                "Not found",
-                (*detail).to_owned(),
-            ),
-            Problem::MethodNotAllowed { allow } => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method-not-allowed",
-                "Method not allowed",
-                format!("This path takes {allow}."),
-            ),
-            Problem::NoKey(detail) => (
-                StatusCode::UNAUTHORIZED,
-                "no-key",
-                "Unauthorized",
-                (*detail).to_owned(),
-            ),
-            Problem::NotAdmin => (
-                StatusCode::FORBIDDEN,
-                "not-admin",
-                "Forbidden",
-                "This takes an admin's API key. The key is valid, but not an admin's.".to_owned(),
-            ),
-            Problem::TooOften { retry_after } => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "too-many-requests",
-                "Too many requests",
-                format!(
-                    "The rate of this API key is used up; ask again in {} s.",
-                    seconds(*retry_after)
-                ),
-            ),
-            Problem::WrongKeys { retry_after } => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "unknown-keys",
-                "Too many unknown API keys",
-                format!(
-                    "The API key is not known: it may have been revoked. Too many unknown keys came from your address; ask again in {} s.",
-                    seconds(*retry_after)
-                ),
-            ),
-            Problem::RepeatedHeader(name) => (
-                StatusCode::BAD_REQUEST,
-                "repeated-header",
-                "Repeated header",
-                format!("The request has more than one {name} header; send one."),
-            ),
-            Problem::NoBodyTaken => (
-                StatusCode::EXPECTATION_FAILED,
-                "no-body-taken",
-                "No body expected",
-                "This path takes no body with this method; send the request without Expect.".to_owned(),
-            ),
-            Problem::BodyTooSlow { limit } => (
-                StatusCode::REQUEST_TIMEOUT,
-                "body-too-slow",
-                "Request timeout",
-                format!("The body did not arrive within {}.", format_duration(*limit)),
-            ),
-            Problem::TooLarge { limit } => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "body-too-large",
-                "Content too large",
-                format!("The body may have at most {limit} bytes."),
-            ),
-            Problem::NotJson => (
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "not-json",
-                "Unsupported media type",
-                "The body must be JSON, with Content-Type: application/json.".to_owned(),
-            ),
-            Problem::BadJson(detail) => (
-                StatusCode::BAD_REQUEST,
-                "bad-json",
-                "Malformed JSON",
-                detail.clone(),
-            ),
-            Problem::BadParameter(bad) => (
-                StatusCode::BAD_REQUEST,
-                "bad-parameter",
-                "Invalid parameter",
-                bad.to_string(),
-            ),
-            Problem::BadField { field, valid } => (
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "bad-field",
-                "Invalid field",
-                format!("`{field}` is invalid; valid: {valid}"),
-            ),
-            Problem::Conflict { why, .. } => (
-                StatusCode::CONFLICT,
-                "conflict",
-                "Conflict",
-                why.clone(),
-            ),
-            Problem::Changed => (
-                StatusCode::PRECONDITION_FAILED,
-                "changed",
-                "Precondition failed",
-                "The resource was changed or deleted since it was read; read it again.".to_owned(),
-            ),
-            Problem::Undecidable => (
-                StatusCode::PRECONDITION_FAILED,
-                "undecidable",
-                "Precondition cannot be evaluated",
-                "The value of this resource does not come from the database alone, so a write cannot be compared with it.".to_owned(),
-            ),
-            Problem::Load(LoadError::TooSlow(_) | LoadError::BackingOff { slow: true, .. }) => (
-                StatusCode::GATEWAY_TIMEOUT,
-                "source-too-slow",
-                "Gateway timeout",
-                self.load_detail(),
-            ),
-            Problem::Load(LoadError::Overloaded) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "overloaded",
-                "Overloaded",
-                "Too many loads are waiting; ask again in a moment.".to_owned(),
-            ),
-            Problem::Load(_) => (
-                StatusCode::BAD_GATEWAY,
-                "source-failed",
-                "Bad gateway",
-                self.load_detail(),
-            ),
-            Problem::Database => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "database-down",
-                "Database unavailable",
-                "The database cannot be used now. The request may not have been carried out; ask again in a moment.".to_owned(),
-            ),
-            Problem::Bug => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal-error",
-                "Internal server error",
-                "This is a bug of the server; its log says more.".to_owned(),
-            ),
+            Problem::NotFound(_) => (404, "not-found", "Not found"),
+            Problem::MethodNotAllowed { .. } => (405, "method-not-allowed", "Method not allowed"),
+            Problem::NoKey(_) => (401, "no-key", "Unauthorized"),
+            Problem::NotAdmin => (403, "not-admin", "Forbidden"),
+            Problem::TooOften { .. } => (429, "too-many-requests", "Too many requests"),
+            Problem::WrongKeys { .. } => (429, "unknown-keys", "Too many unknown API keys"),
+            Problem::RepeatedHeader(_) => (400, "repeated-header", "Repeated header"),
+            Problem::NoBodyTaken => (417, "no-body-taken", "No body expected"),
+            Problem::BodyTooSlow { .. } => (408, "body-too-slow", "Request timeout"),
+            Problem::TooLarge { .. } => (413, "body-too-large", "Content too large"),
+            Problem::NotJson => (415, "not-json", "Unsupported media type"),
+            Problem::BadJson(_) => (400, "bad-json", "Malformed JSON"),
+            Problem::BadParameter(_) => (400, "bad-parameter", "Invalid parameter"),
+            Problem::BadField { .. } => (422, "bad-field", "Invalid field"),
+            Problem::Conflict { .. } => (409, "conflict", "Conflict"),
+            Problem::Changed => (412, "changed", "Precondition failed"),
+            Problem::Undecidable => (412, "undecidable", "Precondition cannot be evaluated"),
+            Problem::Load(LoadError::TooSlow(_) | LoadError::BackingOff { slow: true, .. }) => {
+                (504, "source-too-slow", "Gateway timeout")
+            }
+            Problem::Load(LoadError::Overloaded) => (503, "overloaded", "Overloaded"),
+            Problem::Load(_) => (502, "source-failed", "Bad gateway"),
+            Problem::Database => (503, "database-down", "Database unavailable"),
+            Problem::Bug => (500, "internal-error", "Internal server error"),
         }
     }
 
-    fn load_detail(&self) -> String {
+    fn detail(&self) -> Cow<'_, str> {
         match self {
-            Problem::Load(error) => error.to_string(),
-            _ => String::new(),
+            Problem::NotFound(detail) | Problem::NoKey(detail) => (*detail).into(),
+            Problem::BadJson(detail) | Problem::Conflict { why: detail, .. } => detail.into(),
+            Problem::MethodNotAllowed { allow } => format!("This path takes {allow}.").into(),
+            Problem::NotAdmin => {
+                "This takes an admin's API key. The key is valid, but not an admin's.".into()
+            }
+            Problem::TooOften { retry_after } => {
+                let wait = seconds(*retry_after);
+                format!("The rate of this API key is used up; ask again in {wait} s.").into()
+            }
+            Problem::WrongKeys { retry_after } => format!(
+                "The API key is not known: it may have been revoked. Too many unknown keys came \
+                 from your address; ask again in {} s.",
+                seconds(*retry_after)
+            )
+            .into(),
+            Problem::RepeatedHeader(name) => {
+                format!("The request has more than one {name} header; send one.").into()
+            }
+            Problem::NoBodyTaken => {
+                "This path takes no body with this method; send the request without Expect.".into()
+            }
+            Problem::BodyTooSlow { limit } => format!(
+                "The body did not arrive within {}.",
+                format_duration(*limit)
+            )
+            .into(),
+            Problem::TooLarge { limit } => {
+                format!("The body may have at most {limit} bytes.").into()
+            }
+            Problem::NotJson => {
+                "The body must be JSON, with Content-Type: application/json.".into()
+            }
+            Problem::BadParameter(bad) => bad.to_string().into(),
+            Problem::BadField { field, valid } => {
+                format!("`{field}` is invalid; valid: {valid}").into()
+            }
+            Problem::Changed => {
+                "The resource was changed or deleted since it was read; read it again.".into()
+            }
+            Problem::Undecidable => "The value of this resource does not come from the database \
+                alone, so a write cannot be compared with it."
+                .into(),
+            Problem::Load(LoadError::Overloaded) => {
+                "Too many loads are waiting; ask again in a moment.".into()
+            }
+            Problem::Load(error) => error.to_string().into(),
+            Problem::Database => "The database cannot be used now. The request may not have been \
+                carried out; ask again in a moment."
+                .into(),
+            Problem::Bug => "This is a bug of the server; its log says more.".into(),
         }
     }
 
@@ -240,12 +175,12 @@ impl Problem {
 
     /// The problem as a response.
     pub(crate) fn answer(&self) -> HttpResponse {
-        let (status, kind, title, detail) = self.parts();
+        let (status, kind, title) = self.kind();
         let mut body = json!({
             "type": format!("urn:larder:problem:{kind}"),
             "title": title,
-            "status": status.as_u16(),
-            "detail": detail,
+            "status": status,
+            "detail": self.detail(),
         });
         match self {
             Problem::BadParameter(bad) => {
@@ -261,7 +196,8 @@ impl Problem {
             } => body["field"] = json!(field),
             _ => {}
         }
-        let mut answer = HttpResponse::build(status);
+        let status = StatusCode::from_u16(status);
+        let mut answer = HttpResponse::build(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
         answer.insert_header((header::CONTENT_TYPE, "application/problem+json"));
         answer.insert_header((header::CACHE_CONTROL, "no-store"));
         if let Some(wait) = self.retry_after() {

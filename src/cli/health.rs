@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::source::http::{Get, HttpClient, HttpSettings};
 
-use super::output::{print, print_error};
+use super::output::{failed, print};
 use super::target::url_of_server;
 
 /// How long the server may take to answer.
@@ -33,17 +33,11 @@ pub(super) fn run(url: Option<String>, file: Option<&Path>) -> ExitCode {
             let _ = print("ready");
             ExitCode::SUCCESS
         }
-        Ok(answer) => {
-            print_error(&format!(
-                "larder: {url} answers {}: {}",
-                answer.status,
-                String::from_utf8_lossy(&answer.body)
-            ));
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            print_error(&format!("larder: {url}: {error}"));
-            ExitCode::FAILURE
-        }
+        Ok(answer) => failed(&format_args!(
+            "{url} answers {}: {}",
+            answer.status,
+            String::from_utf8_lossy(&answer.body)
+        )),
+        Err(error) => failed(&format_args!("{url}: {error}")),
     }
 }

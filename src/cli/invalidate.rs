@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::config::{process_environment, variable};
 
-use super::output::{print, print_error};
+use super::output::{failed, print, print_error};
 use super::target::url_of_server;
 
 /// How long the server may take to answer.
@@ -82,20 +82,13 @@ pub(super) fn run(arguments: InvalidateArguments, file: Option<&Path>) -> ExitCo
         }
         Ok((202, answer)) => {
             print_templates(&answer);
-            print_error(
-                &"larder: pending: it holds on this server, and on the others once Redis can be reached",
-            );
-            ExitCode::FAILURE
+            failed(&"pending: it holds on this server, and on the others once Redis can be reached")
         }
         Ok((status, answer)) => {
             let detail = answer["detail"].as_str().unwrap_or("no detail");
-            print_error(&format!("larder: {url} answers {status}: {detail}"));
-            ExitCode::FAILURE
+            failed(&format_args!("{url} answers {status}: {detail}"))
         }
-        Err(why) => {
-            print_error(&format!("larder: {url}: {why}"));
-            ExitCode::FAILURE
-        }
+        Err(why) => failed(&format_args!("{url}: {why}")),
     }
 }
 

@@ -255,7 +255,7 @@ mod tests {
         let code = run(&database, &line.command, &mut Full, &mut err).unwrap();
         let err = String::from_utf8(err).unwrap();
         assert!(code == 1 && err.contains("revoked"), "{err}");
-        assert!(!database.keys().any().unwrap());
+        assert!(database.keys().list().unwrap().is_empty());
     }
 
     #[test]
@@ -280,6 +280,6 @@ mod tests {
         ] {
             assert!(Line::try_parse_from(&line).is_err(), "{line:?}");
         }
-        assert!(!database.keys().any().unwrap());
+        assert!(database.keys().list().unwrap().is_empty());
     }
 }

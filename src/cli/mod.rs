@@ -25,7 +25,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::database::Database;
 
-use self::output::print_error;
+use self::output::failed;
 use self::target::{configuration, server_url};
 
 /// A caching API server: slow endpoints answered from memory, then Redis, then their source.
@@ -106,8 +106,7 @@ fn bind_address(text: &str) -> Result<String, String> {
 pub fn run() -> ExitCode {
     let CommandLine { command, serve } = CommandLine::parse();
     if log::start().is_err() {
-        print_error(&"larder: this process logs already");
-        return ExitCode::FAILURE;
+        return failed(&"this process logs already");
     }
     match command {
         None => serve::run(serve.config.config, serve.bind),
@@ -125,10 +124,7 @@ pub fn run() -> ExitCode {
             } = arguments;
             match sandbox::run(bind, latency, error_rate) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    print_error(&format!("larder: the sandbox on {bind}: {error}"));
-                    ExitCode::FAILURE
-                }
+                Err(error) => failed(&format_args!("the sandbox on {bind}: {error}")),
             }
         }
         Some(Command::Invalidate { arguments, config }) => {
@@ -155,10 +151,7 @@ fn keys(command: &key::KeyCommand, file: Option<&Path>) -> ExitCode {
             );
             done.map_or(ExitCode::FAILURE, ExitCode::from)
         }
-        Err(error) => {
-            print_error(&format!("larder: {error}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
 }
 

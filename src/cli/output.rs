@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 /// Prints a line to standard output.
 ///
@@ -15,4 +16,10 @@ pub(super) fn print(text: &str) -> io::Result<()> {
 /// Prints a line to standard error.
 pub(super) fn print_error(text: &dyn Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Prints why a command failed, and returns its exit code.
+pub(super) fn failed(why: &dyn Display) -> ExitCode {
+    print_error(&format_args!("larder: {why}"));
+    ExitCode::FAILURE
 }

@@ -46,31 +46,28 @@ impl Reload {
 
     /// Applies what can be applied, or logs what is wrong and changes nothing.
     fn run(&mut self) {
+        match self.apply() {
+            Ok(()) => {}
+            Err(Refusal::Configuration(errors)) => {
+                log::error!("the configuration is not valid; nothing is changed:\n{errors}");
+            }
+            Err(Refusal::Failed(why)) => {
+                log::error!("the configuration cannot be applied; nothing is changed: {why}");
+            }
+        }
+    }
+
+    fn apply(&mut self) -> Result<(), Refusal> {
         // A file that is gone is an error: without its path the built-in configuration would be
         // found.
-        let (mut config, origin) = match Config::load(self.origin.path(), &process_environment) {
-            Ok(found) => found,
-            Err(errors) => {
-                log::error!("the configuration is not valid; nothing is changed:\n{errors}");
-                return;
-            }
-        };
+        let loaded = Config::load(self.origin.path(), &process_environment);
+        let (mut config, origin) = loaded.map_err(Refusal::Configuration)?;
         if let Some(bind) = &self.bind {
             config.server.bind.clone_from(bind);
         }
         let needing_restart = self.config.changes_needing_restart(&config);
         let before = self.api.resources();
-        let resources = match build_resources(&config, &origin, &self.sources, Some(&before)) {
-            Ok(resources) => resources,
-            Err(Refusal::Configuration(errors)) => {
-                log::error!("the configuration is not valid; nothing is changed:\n{errors}");
-                return;
-            }
-            Err(Refusal::Failed(why)) => {
-                log::error!("the configuration cannot be applied; nothing is changed: {why}");
-                return;
-            }
-        };
+        let resources = build_resources(&config, &origin, &self.sources, Some(&before))?;
         remember_invalidations(&self.cache, &config);
         self.cache.set_aside(resources.shares());
         self.api.replace_resources(resources);
@@ -87,6 +84,7 @@ impl Reload {
         self.origin = origin;
         self.config.resources = config.resources;
         self.config.auth.rate = config.auth.rate;
+        Ok(())
     }
 }
 

@@ -9,7 +9,6 @@
 //!
 //! Each step has a time limit, so a frozen database does not keep the process alive.
 
-use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
@@ -20,10 +19,9 @@ use std::time::Duration;
 use actix_web::rt::signal::unix::{Signal, SignalKind, signal};
 use actix_web::rt::{System, spawn, time};
 
-use crate::api::edge::EdgeSettings;
 use crate::api::{Api, ClientRules};
 use crate::auth::{KEYS_CHANGED, KeyTable, Refresher};
-use crate::config::{Config, ConfigOrigin, ServerSettings, process_environment};
+use crate::config::{Config, ConfigOrigin, process_environment};
 use crate::database::{Database, Deliverer};
 use crate::quantity::format_duration;
 use crate::resource::{Archivist, News, ResourceSettings, Sources};
@@ -33,7 +31,7 @@ use crate::worker::Worker;
 use larder_cache::{Cache, InvalidationTarget};
 
 use super::apply::{NO_RESOURCES, Refusal, build_resources, remember_invalidations};
-use super::output::{print, print_error};
+use super::output::{failed, print, print_error};
 use super::reload::Reload;
 use super::target::own_url;
 use super::{descriptors, news, signals};
@@ -53,10 +51,7 @@ pub(super) fn run(file: Option<PathBuf>, bind: Option<String>) -> ExitCode {
             print_error(&errors);
             ExitCode::from(2)
         }
-        Err(Refusal::Failed(why)) => {
-            print_error(&format!("larder: {why}"));
-            ExitCode::FAILURE
-        }
+        Err(Refusal::Failed(why)) => failed(&why),
     }
 }
 
@@ -253,7 +248,7 @@ async fn serve(reload: Reload) -> Result<(), String> {
     let grace = settings.shutdown_grace;
     let (server, addresses) = reload
         .api
-        .listen(&edge_settings(&settings))
+        .listen(&settings)
         .map_err(|error| format!("cannot listen on {}: {error}", settings.bind))?;
     for address in addresses {
         log::info!("listening on http://{address}");
@@ -301,20 +296,6 @@ async fn serve(reload: Reload) -> Result<(), String> {
             log::warn!("the grace is over: requests under way are dropped");
             Ok(())
         }
-    }
-}
-
-fn edge_settings(settings: &ServerSettings) -> EdgeSettings {
-    let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
-    EdgeSettings {
-        bind: settings.bind.clone(),
-        workers: match settings.workers {
-            0 => cores(),
-            workers => workers,
-        },
-        head_timeout: settings.head_timeout,
-        progress_timeout: settings.progress_timeout,
-        shutdown_grace: settings.shutdown_grace,
     }
 }
 

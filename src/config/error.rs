@@ -17,7 +17,7 @@ pub struct ConfigErrors {
 impl ConfigErrors {
     /// Sorts the errors by their place in the file.
     pub fn sort(&mut self) {
-        self.errors.sort_by_key(|error| error.place.order());
+        self.errors.sort_by_key(|error| error.place);
     }
 }
 
@@ -46,18 +46,6 @@ pub enum Place {
     Column(usize, usize),
     /// The environment.
     Environment,
-}
-
-impl Place {
-    /// The order of errors: by line, then those of the environment.
-    pub(super) fn order(self) -> (usize, usize) {
-        match self {
-            Place::File => (0, 0),
-            Place::Line(line) => (line, 0),
-            Place::Column(line, column) => (line, column),
-            Place::Environment => (usize::MAX, 0),
-        }
-    }
 }
 
 /// One line for each error: `config.toml:12: resource.articles.ttl.memory: is "1w"; valid: …`.

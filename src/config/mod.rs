@@ -142,12 +142,8 @@ impl Config {
                 if error.kind() == std::io::ErrorKind::NotFound
                     && matches!(origin, ConfigOrigin::WorkingDirectory(_)) =>
             {
-                let (config, errors) = Config::read(BUILT_IN, "built-in config.toml", None, env);
-                return Survey {
-                    config,
-                    errors,
-                    origin: ConfigOrigin::BuiltIn,
-                };
+                let file = "built-in config.toml";
+                return Config::read(ConfigOrigin::BuiltIn, BUILT_IN, file, None, env);
             }
             Some(Err(error)) => {
                 let problem = format!("cannot be read: {error}");
@@ -167,12 +163,7 @@ impl Config {
         // Statements stand beside the file, wherever the process was started.
         let folder = origin.path().and_then(Path::parent);
         let folder = folder.map(|folder| folder.join(STATEMENTS));
-        let (config, errors) = Config::read(&text, &file, folder.as_deref(), env);
-        Survey {
-            config,
-            errors,
-            origin,
-        }
+        Config::read(origin, &text, &file, folder.as_deref(), env)
     }
 
     /// Reads a configuration from its text. `file` is its name in errors. Statements in `folder` go
@@ -186,28 +177,29 @@ impl Config {
         folder: Option<&Path>,
         env: Lookup<'_>,
     ) -> Result<Config, ConfigErrors> {
-        match Config::read(text, file, folder, env) {
-            (Some(config), errors) if errors.errors.is_empty() => Ok(config),
-            (_, errors) => Err(errors),
-        }
+        let survey = Config::read(ConfigOrigin::BuiltIn, text, file, folder, env);
+        survey.valid().map(|(config, _)| config)
     }
 
     /// As [`Config::parse`], but returns what could be read beside all errors. An invalid value is
     /// left out or at its default. `None` if the text is not TOML.
     fn read(
+        origin: ConfigOrigin,
         text: &str,
         file: &str,
         folder: Option<&Path>,
         env: Lookup<'_>,
-    ) -> (Option<Config>, ConfigErrors) {
-        let errors = |errors| ConfigErrors {
-            file: file.to_owned(),
-            errors,
+    ) -> Survey {
+        let file = file.to_owned();
+        let survey = |config, errors| Survey {
+            origin,
+            config,
+            errors: ConfigErrors { file, errors },
         };
         let env = environment::Environment(env);
         let document = match report::parse_document(text) {
             Ok(document) => document,
-            Err(faults) => return (None, errors(faults)),
+            Err(faults) => return survey(None, faults),
         };
         let report = report::Report::new(text);
         let root = reader::Table::root(&report, document.get_ref());
@@ -238,7 +230,7 @@ impl Config {
             resources,
         };
         root.close();
-        (Some(config), errors(report.into_errors()))
+        survey(Some(config), report.into_errors())
     }
 }
 

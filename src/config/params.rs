@@ -183,7 +183,7 @@ fn text_kind(
         };
         if listed.iter().any(|known| known == text) {
             item.fault(format!("has {} twice", item.quoted()), "each value once");
-        } else if !any.accepts(&ParamValue::Text(text.to_owned())) {
+        } else if !any.accepts(&ParamValue::Text(text.to_owned().into())) {
             item.fault(format!("has {}", item.quoted()), &any);
         } else {
             listed.push(text.to_owned());
@@ -200,13 +200,9 @@ fn default_of(value: &Setting<'_>, kind: &ParamKind) -> Option<ParamValue> {
     let found = match kind {
         ParamKind::Text { .. } => value
             .as_text()
-            .map(|text| ParamValue::Text(text.to_owned())),
+            .map(|text| ParamValue::Text(text.to_owned().into())),
         ParamKind::Integer { .. } => value.as_integer().map(ParamValue::Integer),
         ParamKind::Boolean => value.as_boolean().map(ParamValue::Boolean),
     };
-    let found = found.filter(|found| kind.accepts(found));
-    if found.is_none() {
-        value.wrong(kind);
-    }
-    found
+    value.or_wrong(found.filter(|found| kind.accepts(found)), kind)
 }

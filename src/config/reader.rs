@@ -232,13 +232,7 @@ impl<'a> Setting<'a> {
 
     /// The text. Reports an error if it is not one.
     pub(super) fn text(&self, valid: impl Display) -> Option<&'a str> {
-        match self.value {
-            DeValue::String(text) => Some(text),
-            _ => {
-                self.wrong(valid);
-                None
-            }
-        }
+        self.parse(valid, Some)
     }
 
     /// What `parse` makes of the text. Reports an error if it is not a text, or `parse` fails.
@@ -247,14 +241,15 @@ impl<'a> Setting<'a> {
         valid: impl Display,
         parse: impl FnOnce(&'a str) -> Option<T>,
     ) -> Option<T> {
-        let parsed = match self.value {
-            DeValue::String(text) => parse(text),
-            _ => None,
-        };
-        if parsed.is_none() {
+        self.or_wrong(self.as_text().and_then(parse), valid)
+    }
+
+    /// What was read of this value. Reports that the value is not valid if that is nothing.
+    pub(super) fn or_wrong<T>(&self, read: Option<T>, valid: impl Display) -> Option<T> {
+        if read.is_none() {
             self.wrong(valid);
         }
-        parsed
+        read
     }
 
     pub(super) fn duration(&self) -> Option<Duration> {
@@ -280,13 +275,7 @@ impl<'a> Setting<'a> {
     }
 
     pub(super) fn boolean(&self) -> Option<bool> {
-        match self.value {
-            DeValue::Boolean(boolean) => Some(*boolean),
-            _ => {
-                self.wrong("true or false");
-                None
-            }
-        }
+        self.or_wrong(self.as_boolean(), "true or false")
     }
 
     /// The whole number, if it is one.
@@ -328,14 +317,12 @@ impl<'a> Setting<'a> {
 
     pub(super) fn integer(&self, range: RangeInclusive<i64>) -> Option<i64> {
         let number = self.as_integer().filter(|number| range.contains(number));
-        if number.is_none() {
-            self.wrong(match (*range.start(), *range.end()) {
-                (i64::MIN, i64::MAX) => "a whole number".to_owned(),
-                (least, i64::MAX) => format!("a whole number of at least {least}"),
-                (least, most) => format!("a whole number from {least} to {most}"),
-            });
-        }
-        number
+        let valid = match (*range.start(), *range.end()) {
+            (i64::MIN, i64::MAX) => "a whole number".to_owned(),
+            (least, i64::MAX) => format!("a whole number of at least {least}"),
+            (least, most) => format!("a whole number from {least} to {most}"),
+        };
+        self.or_wrong(number, valid)
     }
 
     /// The items of an array. Their number is limited, because some callers compare each item with

@@ -61,7 +61,7 @@ impl Report {
     pub(super) fn into_errors(self) -> Vec<ConfigError> {
         let mut errors = self.errors.into_inner();
         let is_full = errors.len() >= MOST;
-        errors.sort_by_key(|error| error.place.order());
+        errors.sort_by_key(|error| error.place);
         // A table that several resources share is read for each of them.
         errors.dedup();
         if is_full {

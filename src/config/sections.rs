@@ -138,14 +138,8 @@ pub(super) fn memory(root: &Table<'_>) -> MemorySettings {
         let bytes = value.parse(SIZE_FORM, parse_size)?;
         let range = SMALLEST_MEMORY..=LARGEST_MEMORY;
         if !range.contains(&bytes) {
-            value.fault(
-                format!("is {}", value.quoted()),
-                format!(
-                    "a size from {} to {}",
-                    format_size(SMALLEST_MEMORY),
-                    format_size(LARGEST_MEMORY)
-                ),
-            );
+            let [least, most] = [SMALLEST_MEMORY, LARGEST_MEMORY].map(format_size);
+            value.wrong(format!("a size from {least} to {most}"));
         }
         Some(bytes)
     });

@@ -59,14 +59,10 @@ fn write(
     }
     let invalidates = table.get("invalidates").map(|value| tags::list(&value));
     let location = table.get("location").and_then(|value| {
-        let text = value.text(LOCATION_FORM)?;
-        let path = TagTemplate::parse(text)
-            .ok()
-            .filter(|_| text.starts_with('/'));
-        if path.is_none() {
-            value.wrong(LOCATION_FORM);
-        }
-        path
+        value.parse(LOCATION_FORM, |text| {
+            let path = TagTemplate::parse(text).ok();
+            path.filter(|_| text.starts_with('/'))
+        })
     });
     table.close();
     Some(WriteSettings {

@@ -205,12 +205,12 @@ impl Keys<'_> {
 
     /// The last change. Read it before the keys: a change in between is then noticed the next time.
     pub fn mark(&self) -> Result<KeyMark, DatabaseError> {
-        mark_of(&self.0.query("api_key_version", &[])?)
+        newest_mark(&self.0.query("api_key_version", &[])?)
     }
 
     /// [`Keys::mark`] within a transaction.
     pub(super) fn mark_in(tx: &mut Transaction<'_>) -> Result<KeyMark, DatabaseError> {
-        mark_of(&tx.query("api_key_version", &[])?)
+        newest_mark(&tx.query("api_key_version", &[])?)
     }
 
     /// The changes after `known`, up to `now` or later. `None` if all keys have to be read instead,
@@ -228,10 +228,7 @@ impl Keys<'_> {
         let mut mark = known.clone();
         let mut keys = Vec::with_capacity(rows.len());
         for row in &rows {
-            let this = KeyMark {
-                version: row.int("version")?,
-                changed: row.optional_text("changed")?.map(str::to_owned),
-            };
+            let this = mark_of(row)?;
             if this.version == known.version {
                 if this != *known {
                     return Ok(None);
@@ -254,34 +251,29 @@ impl Keys<'_> {
         Ok(complete.then_some(KeyChanges { mark, keys }))
     }
 
-    /// Whether there is any key.
-    pub fn any(&self) -> Result<bool, DatabaseError> {
-        Ok(self
-            .0
-            .query("api_key_any", &[])?
-            .first()
-            .map_or(Ok(0), |row| row.int("keys"))?
-            > 0)
-    }
-
     /// Records when keys were last used, in milliseconds since 1970. Never moves a time back.
     pub fn touch(&self, used: &[(&str, i64)]) -> Result<(), DatabaseError> {
         let mut used = used.to_vec();
         // Two replicas that lock rows in different orders would deadlock.
         used.sort_unstable();
         self.0.own_transaction(|tx| {
-            for (id, at) in used {
-                tx.execute("api_key_touch", &[("id", id.into()), ("at", at.into())])?;
+            for (id, at) in &used {
+                tx.execute(
+                    "api_key_touch",
+                    &[("id", (*id).into()), ("at", (*at).into())],
+                )?;
             }
             Ok(())
         })
     }
 }
 
-fn mark_of(rows: &[Row]) -> Result<KeyMark, DatabaseError> {
-    let row = rows.first().ok_or_else(|| {
-        DatabaseError::Misconfigured("the table api_keys_version is empty".to_owned())
-    })?;
+fn newest_mark(rows: &[Row]) -> Result<KeyMark, DatabaseError> {
+    let empty = || DatabaseError::Misconfigured("the table api_keys_version is empty".to_owned());
+    mark_of(rows.first().ok_or_else(empty)?)
+}
+
+fn mark_of(row: &Row) -> Result<KeyMark, DatabaseError> {
     Ok(KeyMark {
         version: row.int("version")?,
         changed: row.optional_text("changed")?.map(str::to_owned),

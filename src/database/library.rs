@@ -40,7 +40,6 @@ const SHIPPED: &[(&str, &str)] = files![
 ];
 
 const OWN: &[(&str, &str)] = files![
-    "api_key_any",
     "api_key_bump",
     "api_key_bump_back",
     "api_key_bump_first",

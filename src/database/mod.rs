@@ -53,9 +53,10 @@ mod write_permits;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use larder_cache::random;
+use parking_lot::Mutex;
 use r2d2::ManageConnection;
 
 pub use archive::{Archive, ArchivedArticle};
@@ -81,6 +82,7 @@ use pool::{LastAnswer, Pool};
 use postgres_connection::PostgresConnection;
 use postgres_pool::PostgresManager;
 use row::Row;
+use session::Session;
 use sqlite_pool::SqliteManager;
 use transaction::READ_ONLY;
 
@@ -124,7 +126,7 @@ impl Database {
     /// Connects, within five seconds. Errors with the reason if it cannot.
     pub fn open(settings: &DatabaseSettings) -> Result<Database, DatabaseError> {
         let url = settings.url();
-        let last_answer = Arc::new(LastAnswer::new());
+        let last_answer: LastAnswer = Arc::new(Mutex::new(Instant::now()));
         let mut dedicated = None;
         let (resources, own) = match DatabaseKind::of_url(url) {
             Some(DatabaseKind::Postgres) => {
@@ -144,7 +146,7 @@ impl Database {
             }
             Some(DatabaseKind::Sqlite) => {
                 let manager = SqliteManager::new(url)?;
-                let own = manager.another();
+                let own = manager.clone();
                 (
                     Pool::sqlite(manager, settings.pool, last_answer.clone()),
                     Pool::sqlite(own, OWN_CONNECTIONS, last_answer),
@@ -237,9 +239,9 @@ impl Database {
     /// Runs `work` in a transaction: all of it takes effect, or nothing if it fails.
     pub fn transaction<T>(
         &self,
-        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
+        work: impl FnMut(&mut Transaction<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
-        self.0.resources.transaction_once(work)
+        self.0.resources.transaction(Isolation::Plain, work)
     }
 
     /// Runs `work` in a transaction that may write. Runs it again from its beginning, after a
@@ -332,18 +334,17 @@ impl Database {
     ) -> Result<u64, DatabaseError> {
         let query = library::own(name, self.kind())?;
         let _permit = self.0.own.write_permit()?;
-        self.0
-            .own
-            .run(|mut session| session.execute(query, parameters))
+        let write = |mut session: Session<'_>| session.write(query, parameters);
+        Ok(self.0.own.run(write)?.changed)
     }
 
     /// Runs larder's own writes in a transaction.
     fn own_transaction<T>(
         &self,
-        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
+        work: impl FnMut(&mut Transaction<'_>) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
         let _permit = self.0.own.write_permit()?;
-        self.0.own.transaction_once(work)
+        self.0.own.transaction(Isolation::Plain, work)
     }
 
     /// A connection to Postgres that is the caller's alone. `None` for SQLite.

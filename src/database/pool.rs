@@ -8,10 +8,10 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use r2d2::ManageConnection;
 use scheduled_thread_pool::ScheduledThreadPool;
 
@@ -33,37 +33,13 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 const MAX_ATTEMPTS: u32 = 20;
 
 /// When the database last answered a statement. The pools of one database share it.
-pub(super) struct LastAnswer {
-    opened: Instant,
-    /// In milliseconds after `opened`.
-    at: AtomicU64,
-}
-
-impl LastAnswer {
-    pub(super) fn new() -> LastAnswer {
-        LastAnswer {
-            opened: Instant::now(),
-            at: AtomicU64::new(0),
-        }
-    }
-
-    fn is_now(&self) {
-        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.at.store(now, Ordering::Relaxed);
-    }
-
-    /// Whether a statement that runs now may have begun before the last answer.
-    fn is_recent(&self) -> bool {
-        let at = Duration::from_millis(self.at.load(Ordering::Relaxed));
-        self.opened.elapsed() < at + STATEMENT
-    }
-}
+pub(super) type LastAnswer = Arc<Mutex<Instant>>;
 
 /// A pool of connections.
 pub(super) struct Pool {
     connections: Connections,
     permits: WritePermits,
-    last_answer: Arc<LastAnswer>,
+    last_answer: LastAnswer,
 }
 
 enum Connections {
@@ -90,20 +66,20 @@ impl Pool {
         manager: PostgresManager,
         size: u32,
         openers: usize,
-        last_answer: Arc<LastAnswer>,
+        last_answer: LastAnswer,
     ) -> Pool {
         let pool = PostgresPool::new(build(manager, size, openers));
         Pool::new(Connections::Postgres(pool), size, last_answer)
     }
 
     /// A pool of `size` connections.
-    pub(super) fn sqlite(manager: SqliteManager, size: u32, last_answer: Arc<LastAnswer>) -> Pool {
-        let file = manager.file();
+    pub(super) fn sqlite(manager: SqliteManager, size: u32, last_answer: LastAnswer) -> Pool {
+        let file = manager.file.clone();
         let pool = build(manager, size, 1);
         Pool::new(Connections::Sqlite(pool, file), size, last_answer)
     }
 
-    fn new(connections: Connections, size: u32, last_answer: Arc<LastAnswer>) -> Pool {
+    fn new(connections: Connections, size: u32, last_answer: LastAnswer) -> Pool {
         Pool {
             connections,
             permits: WritePermits::of_pool(size),
@@ -152,21 +128,9 @@ impl Pool {
         }
     }
 
-    /// Runs `work` in a transaction. `work` itself is never run twice.
-    pub(super) fn transaction_once<T>(
-        &self,
-        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, DatabaseError>,
-    ) -> Result<T, DatabaseError> {
-        let mut work = Some(work);
-        self.transaction(Isolation::Plain, |transaction| match work.take() {
-            Some(work) => work(transaction),
-            None => Err(DatabaseError::Failed("it ran already".to_owned())),
-        })
-    }
-
-    /// Runs `work` in a transaction. If BEGIN finds the connection lost, nothing was done, so BEGIN
-    /// is tried on another connection, once.
-    fn transaction<T>(
+    /// Runs `work` in a transaction, once. If BEGIN finds the connection lost, nothing was done, so
+    /// BEGIN is tried on another connection, once.
+    pub(super) fn transaction<T>(
         &self,
         isolation: Isolation,
         mut work: impl FnMut(&mut Transaction<'_>) -> Result<T, DatabaseError>,
@@ -249,7 +213,7 @@ impl Pool {
             }
         };
         if !matches!(result, Err(DatabaseError::Unavailable(_))) {
-            self.last_answer.is_now();
+            *self.last_answer.lock() = Instant::now();
         }
         result.map_err(|error| Failed { error, lost })
     }
@@ -291,17 +255,18 @@ impl Pool {
             }
         };
         if result.is_ok() {
-            self.last_answer.is_now();
+            *self.last_answer.lock() = Instant::now();
         }
         result
     }
 
-    /// Whether all connections are in use by a database that answered lately.
+    /// Whether all connections are in use by a database that answered lately: a statement that runs
+    /// now may have begun before that.
     fn is_busy<M: ManageConnection>(&self, pool: &r2d2::Pool<M>) -> bool {
         let state = pool.state();
         state.connections == pool.max_size()
             && state.idle_connections == 0
-            && self.last_answer.is_recent()
+            && self.last_answer.lock().elapsed() < STATEMENT
     }
 }
 

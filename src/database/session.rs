@@ -94,27 +94,6 @@ impl Session<'_> {
         }
     }
 
-    /// Runs one of larder's own statements and returns how many rows it changed.
-    pub(super) fn execute(
-        &mut self,
-        query: &Query,
-        parameters: &[Parameter<'_>],
-    ) -> Result<u64, DatabaseError> {
-        let values = query.bind(parameters)?;
-        match self {
-            Session::Postgres(connection) => connection.run(
-                query,
-                &values,
-                TooLarge::FindsNothing,
-                |client, statement, values| Ok(client.execute(statement, values)?),
-            ),
-            Session::Sqlite(connection) => {
-                let mut bound = SqliteStatement::bind(connection, query, &values, STATEMENT)?;
-                Ok(bound.execute()? as u64)
-            }
-        }
-    }
-
     /// The rows as JSON. `None` if one row is expected and there is none. On Postgres the caller's
     /// transaction keeps the statement from writing.
     pub(super) fn read(

@@ -17,11 +17,12 @@ use super::sqlite_file::SqliteFile;
 /// How long a statement waits for a lock of another connection or process.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Opens connections for the pool.
-#[derive(Debug)]
+/// Opens connections for a pool. A clone is for another pool on the same file, which it does not
+/// open outside SQLite: closing it would release the locks of all connections of this process
+/// (fcntl, POSIX.1-2017).
+#[derive(Clone, Debug)]
 pub(super) struct SqliteManager {
-    connections: r2d2_sqlite::SqliteConnectionManager,
-    file: Arc<SqliteFile>,
+    pub(super) file: Arc<SqliteFile>,
 }
 
 impl SqliteManager {
@@ -31,44 +32,13 @@ impl SqliteManager {
         let explain = |error: DatabaseError| explain(error, &path);
         let file = SqliteFile::open(&path)
             .map_err(|error| explain(DatabaseError::Unavailable(error.to_string())))?;
-        let connections = connections(&path);
-        let connection = connections
-            .connect()
-            .map_err(|error| explain(error.into()))?;
-        use_wal(&connection).map_err(|error| explain(error.into()))?;
-        Ok(SqliteManager {
-            connections,
+        let manager = SqliteManager {
             file: Arc::new(file),
-        })
+        };
+        let connection = manager.connect().map_err(|error| explain(error.into()))?;
+        use_wal(&connection).map_err(|error| explain(error.into()))?;
+        Ok(manager)
     }
-
-    /// A manager for another pool on the same file. Does not open the file outside SQLite: closing
-    /// it would release the locks of all connections of this process (fcntl, POSIX.1-2017).
-    pub(super) fn another(&self) -> SqliteManager {
-        SqliteManager {
-            connections: connections(self.file.path()),
-            file: self.file.clone(),
-        }
-    }
-
-    /// The file.
-    pub(super) fn file(&self) -> Arc<SqliteFile> {
-        self.file.clone()
-    }
-}
-
-fn connections(path: &Path) -> r2d2_sqlite::SqliteConnectionManager {
-    // Without CREATE, so that a file that was removed is not replaced by an empty one.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    r2d2_sqlite::SqliteConnectionManager::file(path)
-        .with_flags(flags)
-        .with_init(|connection| {
-            connection.busy_timeout(BUSY_TIMEOUT)?;
-            connection.set_prepared_statement_cache_capacity(128);
-            // With NORMAL in WAL mode, a crash of the machine may lose the last commits but never
-            // damages the file.
-            connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON")
-        })
 }
 
 impl ManageConnection for SqliteManager {
@@ -76,11 +46,20 @@ impl ManageConnection for SqliteManager {
     type Error = rusqlite::Error;
 
     fn connect(&self) -> Result<Connection, rusqlite::Error> {
-        self.connections.connect()
+        // Without CREATE, so that a file that was removed is not replaced by an empty one.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(self.file.path(), flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.set_prepared_statement_cache_capacity(128);
+        // With NORMAL in WAL mode, a crash of the machine may lose the last commits but never
+        // damages the file.
+        connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON")?;
+        Ok(connection)
     }
 
-    fn is_valid(&self, connection: &mut Connection) -> Result<(), rusqlite::Error> {
-        self.connections.is_valid(connection)
+    /// A connection to a file is not lost while it is idle.
+    fn is_valid(&self, _: &mut Connection) -> Result<(), rusqlite::Error> {
+        Ok(())
     }
 
     /// Whether a transaction that could not be ended is still open. The next user of the connection

@@ -38,9 +38,9 @@ impl<'a> SqliteStatement<'a> {
         })
     }
 
-    /// Runs a statement that returns no rows, and returns how many it changed.
-    pub(super) fn execute(&mut self) -> Result<usize, DatabaseError> {
-        let ran = self.statement.raw_execute();
+    /// Runs a statement that returns no rows.
+    pub(super) fn execute(&mut self) -> Result<(), DatabaseError> {
+        let ran = self.statement.raw_execute().map(drop);
         ran.map_err(|error| sqlite_error::of_statement(error, self.query.parameters()))
     }
 

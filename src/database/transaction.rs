@@ -189,7 +189,7 @@ impl<'a> Transaction<'a> {
         query: &Query,
         parameters: &[Parameter<'_>],
     ) -> Result<u64, DatabaseError> {
-        self.remember(|session| session.execute(query, parameters))
+        Ok(self.write(query, parameters)?.changed)
     }
 
     /// The connection, for what is not a statement.

@@ -6,8 +6,6 @@ use std::fmt;
 use matchit::Params;
 use percent_encoding::percent_decode_str;
 
-use super::settings::ParamValue;
-
 /// Where the parameters of one request are read from.
 #[derive(Clone, Copy)]
 pub struct Arguments<'q> {
@@ -16,6 +14,9 @@ pub struct Arguments<'q> {
     /// The query without its question mark, still escaped.
     pub query: &'q str,
 }
+
+/// A value of a parameter that is kept.
+pub type ParamValue = Argument<'static>;
 
 /// A valid value of a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,15 +87,20 @@ impl Argument<'_> {
             Argument::Boolean(false) => then("false"),
         }
     }
+
+    /// The value, to be kept.
+    pub(super) fn into_owned(self) -> ParamValue {
+        match self {
+            Argument::Text(text) => Argument::Text(text.into_owned().into()),
+            Argument::Integer(number) => Argument::Integer(number),
+            Argument::Boolean(yes) => Argument::Boolean(yes),
+        }
+    }
 }
 
-impl From<Argument<'_>> for ParamValue {
-    fn from(argument: Argument<'_>) -> ParamValue {
-        match argument {
-            Argument::Text(text) => ParamValue::Text(text.into_owned()),
-            Argument::Integer(number) => ParamValue::Integer(number),
-            Argument::Boolean(yes) => ParamValue::Boolean(yes),
-        }
+impl fmt::Display for Argument<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.with_text(|text| f.write_str(text))
     }
 }
 

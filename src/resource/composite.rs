@@ -158,9 +158,9 @@ pub(super) fn joined<'p>(
     Some(Some(json))
 }
 
-/// The members of an object in their order. Each value is its JSON text, so numbers keep every
-/// digit.
-struct Members(Vec<(String, Box<RawValue>)>);
+/// The members of an object in their order, repeated ones included. Each value is its JSON text, so
+/// numbers keep every digit.
+pub(crate) struct Members(pub(crate) Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Members {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members, D::Error> {

@@ -9,9 +9,8 @@ use larder_cache::{InvalidationTarget, Key, KeyText, Tag};
 
 use crate::database;
 
-use super::argument::{Arguments, BadParameter, Wrong};
+use super::argument::{Arguments, BadParameter, ParamValue, Wrong};
 use super::param::Param;
-use super::settings::ParamValue;
 use super::tag::TagTemplate;
 use super::values::{Values, text_of, value_of};
 
@@ -77,7 +76,9 @@ impl EntryNames {
         for param in &self.params {
             let name = param.settings.name.as_str();
             match param.read(arguments) {
-                Ok(argument) => values.extend(argument.map(|argument| (name, argument.into()))),
+                Ok(argument) => {
+                    values.extend(argument.map(|argument| (name, argument.into_owned())));
+                }
                 Err(bad) if bad.wrong == Wrong::Missing && may_be_missing(name) => {}
                 Err(bad) => return Err(bad),
             }
@@ -193,7 +194,7 @@ impl EntryNames {
             if text.is_empty() && !settings.required && settings.default.is_none() {
                 continue;
             }
-            let value = ParamValue::from(param.of_tag(text)?);
+            let value = param.of_tag(text)?.into_owned();
             match value_of(&values, name) {
                 Some(other) if *other != value => return None,
                 Some(_) => {}

@@ -41,14 +41,15 @@ use self::seals::Seals;
 use self::values::Values;
 
 pub use self::archivist::Archivist;
-pub use self::argument::{Argument, Arguments, BadParameter, Wrong};
+pub use self::argument::{Argument, Arguments, BadParameter, ParamValue, Wrong};
+pub(crate) use self::composite::Members;
 pub use self::news::{News, NewsSource, NewsView};
 pub use self::origin::Sources;
 pub use self::resources::{Found, Resources, Unbuilt};
 pub(crate) use self::settings::anchored;
 pub use self::settings::{
-    FieldSettings, HttpSourceSettings, ParamKind, ParamSettings, ParamValue, ResourceSettings,
-    SourceSettings, SqlSettings, WriteMethod, WriteSettings,
+    FieldSettings, HttpSourceSettings, ParamKind, ParamSettings, ResourceSettings, SourceSettings,
+    SqlSettings, WriteMethod, WriteSettings,
 };
 pub use self::statements::{StatementFault, statement_faults, statements};
 pub use self::tag::{TagError, TagTemplate};

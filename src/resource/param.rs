@@ -8,9 +8,9 @@ use std::borrow::Cow;
 
 use regex_lite::Regex;
 
-use super::argument::{Argument, Arguments, BadParameter, Plus, Wrong, unescape};
+use super::argument::{Argument, Arguments, BadParameter, ParamValue, Plus, Wrong, unescape};
 use super::canonical::ParamType;
-use super::settings::{ParamKind, ParamSettings, ParamValue};
+use super::settings::{ParamKind, ParamSettings};
 
 /// A parameter, ready to be read.
 pub(super) struct Param {
@@ -93,12 +93,7 @@ impl Param {
         }
         // The declaration may allow the canonical spelling alone, and the tag may have another.
         let canonical = self.sql_type.as_ref()?.spelling?.canonical(text)?;
-        let value = ParamValue::from(self.parse_tag(&canonical)?);
-        Some(match value {
-            ParamValue::Text(text) => Argument::Text(text.into()),
-            ParamValue::Integer(number) => Argument::Integer(number),
-            ParamValue::Boolean(yes) => Argument::Boolean(yes),
-        })
+        Some(self.parse_tag(&canonical)?.into_owned())
     }
 
     #[inline(never)]
@@ -122,9 +117,9 @@ impl Param {
 
 fn argument_of(value: &ParamValue) -> Argument<'_> {
     match value {
-        ParamValue::Text(text) => Argument::Text(text.as_str().into()),
-        ParamValue::Integer(number) => Argument::Integer(*number),
-        ParamValue::Boolean(yes) => Argument::Boolean(*yes),
+        Argument::Text(text) => Argument::Text(Cow::Borrowed(text)),
+        Argument::Integer(number) => Argument::Integer(*number),
+        Argument::Boolean(yes) => Argument::Boolean(*yes),
     }
 }
 

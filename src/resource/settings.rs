@@ -11,6 +11,7 @@ use crate::database::{Query, Shape};
 use crate::source::{HttpUpstreamSettings, JsonApiSettings};
 use larder_cache::Policy;
 
+use super::argument::ParamValue;
 use super::tag::TagTemplate;
 
 /// One resource: its name, its path and its source.
@@ -85,17 +86,6 @@ pub enum ParamKind {
     },
     /// `true` or `false`.
     Boolean,
-}
-
-/// A parameter's value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ParamValue {
-    /// Text.
-    Text(String),
-    /// A whole number.
-    Integer(i64),
-    /// A boolean.
-    Boolean(bool),
 }
 
 /// Where a value comes from on a miss.
@@ -288,16 +278,6 @@ impl fmt::Display for ParamKind {
     }
 }
 
-impl fmt::Display for ParamValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ParamValue::Text(text) => f.write_str(text),
-            ParamValue::Integer(number) => number.fmt(f),
-            ParamValue::Boolean(boolean) => boolean.fmt(f),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,7 +291,7 @@ mod tests {
     }
 
     fn accepts(kind: &ParamKind, value: &str) -> bool {
-        kind.accepts(&ParamValue::Text(value.to_owned()))
+        kind.accepts(&ParamValue::Text(value.to_owned().into()))
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::database::{
 };
 use larder_cache::{Lifetime, Load, LoadError, Loaded, Producer, Value};
 
-use super::settings::{ParamValue, SqlSettings};
+use super::argument::ParamValue;
+use super::settings::SqlSettings;
 use super::values::{Values, value_of};
 
 /// See the module.
@@ -101,7 +102,7 @@ fn bound(query: &Query, values: &Values<'_>) -> Vec<database::SqlValue> {
 impl From<&ParamValue> for database::SqlValue {
     fn from(value: &ParamValue) -> database::SqlValue {
         match value {
-            ParamValue::Text(text) => text.as_str().into(),
+            ParamValue::Text(text) => (&**text).into(),
             ParamValue::Integer(number) => (*number).into(),
             ParamValue::Boolean(yes) => (*yes).into(),
         }

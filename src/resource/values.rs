@@ -1,6 +1,6 @@
 //! The values of one request's parameters, views aside, each beside its parameter's name.
 
-use super::settings::ParamValue;
+use super::argument::ParamValue;
 
 /// See the module.
 pub(super) type Values<'r> = [(&'r str, ParamValue)];

@@ -17,9 +17,9 @@ use serde_json::value::RawValue;
 use crate::database::{self, Canonical, Query};
 
 use super::Resource;
-use super::argument::Arguments;
+use super::argument::{Arguments, ParamValue};
 use super::canonical::StatementTypes;
-use super::settings::{FieldSettings, ParamKind, ParamValue, WriteSettings};
+use super::settings::{FieldSettings, ParamKind, WriteSettings};
 use super::values::value_of;
 use super::write_error::WriteError;
 

@@ -30,10 +30,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use ureq::http::{HeaderMap, HeaderValue, Response, Uri};
 
-use super::error::{SourceError, sanitized};
+use super::error::sanitized;
 use crate::quantity::format_size;
-use larder_cache::Secret;
-use larder_cache::escape_into;
+use larder_cache::{LoadError, Secret, escape_into};
 
 /// The pause if an upstream asks for one without a valid `Retry-After`.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(60);
@@ -186,7 +185,7 @@ impl HttpClient {
     /// `TooSlow` if the head, or the body of a value, is not complete by then. `Failed` if the
     /// upstream could not be reached, lost the connection, sent a body that is too large or cannot
     /// be decompressed, or redirects to another origin. Never `Paused`: a 429 is an answer.
-    pub fn get(&self, get: &Get<'_>, deadline: Instant) -> Result<HttpAnswer, SourceError> {
+    pub fn get(&self, get: &Get<'_>, deadline: Instant) -> Result<HttpAnswer, LoadError> {
         let own = Instant::now().checked_add(self.settings.timeout);
         let deadline = own.map_or(deadline, |own| own.min(deadline));
         let mut uri: Uri = with_query(get.url, get.query)
@@ -209,7 +208,7 @@ impl HttpClient {
         Err(self.failed("redirects in circles"))
     }
 
-    fn call(&self, uri: &Uri, get: &Get<'_>, deadline: Instant) -> Result<HttpAnswer, SourceError> {
+    fn call(&self, uri: &Uri, get: &Get<'_>, deadline: Instant) -> Result<HttpAnswer, LoadError> {
         let mut outcome = self.send(uri, get, deadline, Connection::Any)?;
         if let Err(ureq::Error::Protocol(_)) = outcome
             && self.bodiless.swap(false, Ordering::Relaxed)
@@ -244,7 +243,7 @@ impl HttpClient {
         body: ureq::Body,
         secrets: &[Secret],
         deadline: Instant,
-    ) -> Result<Vec<u8>, SourceError> {
+    ) -> Result<Vec<u8>, LoadError> {
         let codings =
             coding::of(headers).map_err(|what| self.failed(&sanitized(&what, secrets)))?;
         // One byte more than the limit shows that a body is too large.
@@ -273,7 +272,7 @@ impl HttpClient {
         get: &Get<'_>,
         deadline: Instant,
         connection: Connection,
-    ) -> Result<Result<Response<ureq::Body>, ureq::Error>, SourceError> {
+    ) -> Result<Result<Response<ureq::Body>, ureq::Error>, LoadError> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(self.too_slow());
@@ -297,15 +296,15 @@ impl HttpClient {
         Ok(config.build().call())
     }
 
-    fn too_slow(&self) -> SourceError {
-        SourceError::TooSlow(format!("{} did not answer in time", self.settings.upstream))
+    fn too_slow(&self) -> LoadError {
+        LoadError::TooSlow(format!("{} did not answer in time", self.settings.upstream))
     }
 
-    pub(super) fn failed(&self, what: &str) -> SourceError {
-        SourceError::Failed(format!("{} {what}", self.settings.upstream))
+    pub(super) fn failed(&self, what: &str) -> LoadError {
+        LoadError::Failed(format!("{} {what}", self.settings.upstream))
     }
 
-    fn trouble(&self, error: &ureq::Error, secrets: &[Secret]) -> SourceError {
+    fn trouble(&self, error: &ureq::Error, secrets: &[Secret]) -> LoadError {
         match error {
             ureq::Error::Timeout(_) => self.too_slow(),
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {

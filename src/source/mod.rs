@@ -9,7 +9,6 @@ pub mod quota;
 mod settings;
 mod upstream;
 
-pub use error::SourceError;
 pub use json_api::{JsonApi, JsonApiSettings, Place, TtlFrom};
 pub use settings::{NEWS_UPSTREAMS, UpstreamSettings};
 pub use upstream::{HttpUpstream, HttpUpstreamSettings, HttpUpstreams};

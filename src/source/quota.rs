@@ -23,9 +23,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::error::{SourceError, in_seconds};
+use super::error::in_seconds;
 use crate::quantity::Rate;
 use crate::worker::{Signals, Wake, Worker};
+use larder_cache::LoadError;
 
 pub use self::shared::QuotaStore;
 use self::shared::{Answer, Booking, Membership, Wanted};
@@ -123,16 +124,16 @@ impl Quota {
     pub fn around<T>(
         &self,
         deadline: Instant,
-        call: impl FnOnce() -> Result<T, SourceError>,
-    ) -> Result<T, SourceError> {
+        call: impl FnOnce() -> Result<T, LoadError>,
+    ) -> Result<T, LoadError> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             let what = format!("no time was left to ask {}", self.core.upstream);
-            return Err(SourceError::TooSlow(what));
+            return Err(LoadError::TooSlow(what));
         }
         // A place at the very deadline would leave the call no time.
         let latest = deadline - (left / 2).min(Duration::from_secs(1));
-        self.book(latest).map_err(|spent| SourceError::Spent {
+        self.book(latest).map_err(|spent| LoadError::Spent {
             what: self.core.upstream.clone(),
             retry_after: spent.retry_after,
         })?;

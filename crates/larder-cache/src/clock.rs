@@ -97,10 +97,7 @@ impl Clock {
 
     /// The time of `instant`.
     pub fn at(&self, instant: Instant) -> Micros {
-        match instant.checked_duration_since(self.start) {
-            Some(after) => self.start_micros + micros(after),
-            None => self.start_micros,
-        }
+        self.start_micros + micros(instant.saturating_duration_since(self.start))
     }
 
     /// Takes over `redis_time`, which Redis's clock showed at some moment between `sent` and now.

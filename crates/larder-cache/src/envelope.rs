@@ -125,21 +125,14 @@ pub(crate) fn load_id(bytes: &[u8]) -> &[u8] {
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(
-        bytes.get(at..at.checked_add(8)?)?.try_into().ok()?,
-    ))
+    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-fn short(bytes: &[u8], at: &mut usize) -> Option<usize> {
-    let two = bytes.get(*at..*at + 2)?;
-    *at += 2;
-    Some(usize::from(u16::from_le_bytes([two[0], two[1]])))
-}
-
+/// The text at `at`, after its length in two bytes. Moves `at` behind it.
 fn text<'a>(bytes: &'a [u8], at: &mut usize) -> Option<&'a str> {
-    let length = short(bytes, at)?;
-    let text = bytes.get(*at..at.checked_add(length)?)?;
-    *at += length;
+    let (length, rest) = bytes.get(*at..)?.split_first_chunk()?;
+    let text = rest.get(..u16::from_le_bytes(*length).into())?;
+    *at += 2 + text.len();
     std::str::from_utf8(text).ok()
 }
 

@@ -116,7 +116,9 @@ impl LoadError {
     /// One line for other replicas that waited for this load.
     pub(crate) fn to_wire(&self) -> String {
         match self {
-            LoadError::Failed(what) => format!("failed 0 {what}"),
+            LoadError::Failed(what) | LoadError::BackingOff { what, .. } => {
+                format!("failed 0 {what}")
+            }
             LoadError::TooSlow(what) => format!("slow 0 {what}"),
             LoadError::Spent { what, retry_after } => {
                 format!("spent {} {what}", retry_after.as_millis())
@@ -133,7 +135,6 @@ impl LoadError {
                 };
                 format!("{kind} {} {what}", retry_after.as_millis())
             }
-            LoadError::BackingOff { what, .. } => format!("failed 0 {what}"),
             LoadError::Bug(_) => format!("failed 0 {self}"),
             // A parameter's name has no space.
             LoadError::Unfit { parameter, valid } => format!("unfit {parameter} {valid}"),
@@ -144,11 +145,8 @@ impl LoadError {
     /// What [`LoadError::to_wire`] wrote; a failure for anything else.
     pub(crate) fn from_wire(line: &str) -> LoadError {
         let mut parts = line.splitn(3, ' ');
-        let (kind, number) = (
-            parts.next().unwrap_or_default(),
-            parts.next().unwrap_or_default(),
-        );
-        let what = parts.next().unwrap_or_default().to_owned();
+        let mut next = || parts.next().unwrap_or_default();
+        let (kind, number, what) = (next(), next(), next().to_owned());
         match kind {
             "slow" => LoadError::TooSlow(what),
             "spent" => LoadError::Spent {
@@ -176,17 +174,11 @@ impl LoadError {
         if errors.is_empty() {
             return LoadError::Failed("no composite can be made of the parts".to_owned());
         }
-        let unfit = errors
-            .iter()
-            .find(|error| matches!(error, LoadError::Unfit { .. }));
-        if let Some(unfit) = unfit {
-            return unfit.clone();
-        }
-        let bug = errors
-            .iter()
-            .find(|error| matches!(error, LoadError::Bug(_)));
-        if let Some(bug) = bug {
-            return bug.clone();
+        let unfit = |error: &&LoadError| matches!(error, LoadError::Unfit { .. });
+        let bug = |error: &&LoadError| matches!(error, LoadError::Bug(_));
+        let mut all = errors.iter();
+        if let Some(decisive) = all.clone().find(unfit).or_else(|| all.find(bug)) {
+            return decisive.clone();
         }
         let text = errors
             .iter()
@@ -194,7 +186,7 @@ impl LoadError {
             .collect::<Vec<_>>()
             .join("; ");
         let soonest = errors.iter().filter_map(LoadError::retry_after).min();
-        let all = |is: fn(&LoadError) -> bool| !errors.is_empty() && errors.iter().all(is);
+        let all = |is: fn(&LoadError) -> bool| errors.iter().all(is);
         if all(LoadError::is_spent) {
             let what = errors
                 .iter()

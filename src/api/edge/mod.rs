@@ -14,5 +14,4 @@ mod watch;
 
 pub(super) use self::connection::Exchange;
 pub use self::places::Places;
-pub use self::server::EdgeSettings;
 pub(super) use self::server::bind;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::num::NonZero;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use super::expect;
 use super::places::Places;
 use super::watch::Watch;
 use crate::api::state::AppState;
+use crate::config::ServerSettings;
 
 /// How long a connection is kept for another request.
 const IDLE: Duration = Duration::from_secs(5);
@@ -37,25 +39,11 @@ const LATER: Duration = Duration::from_secs(2);
 /// Connections beyond the bound that are admitted at once: each displaces one that is about to end.
 const MARGIN: usize = 32;
 
-/// How the server listens, and its time limits.
-pub struct EdgeSettings {
-    /// Host and port to listen on.
-    pub bind: String,
-    /// Worker threads.
-    pub workers: usize,
-    /// For the whole head of a request.
-    pub head_timeout: Duration,
-    /// For a client to read some of an answer.
-    pub progress_timeout: Duration,
-    /// For requests under way when the server is told to stop.
-    pub shutdown_grace: Duration,
-}
-
 /// See [`crate::api::Api::listen`]. `routes` registers the routes of each worker.
 pub(in crate::api) fn bind(
     places: Arc<Places>,
     state: &AppState,
-    settings: &EdgeSettings,
+    settings: &ServerSettings,
     routes: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
 ) -> io::Result<(Server, Vec<SocketAddr>)> {
     let limits = Limits {
@@ -63,11 +51,15 @@ pub(in crate::api) fn bind(
         head: settings.head_timeout,
         progress: settings.progress_timeout,
     };
+    let workers = match settings.workers {
+        0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+        workers => workers,
+    };
     let mut builder = Server::build()
-        .workers(settings.workers)
+        .workers(workers)
         // The bound is kept by `Watch`. Beyond it and its margin the kernel's queue keeps what
         // comes.
-        .max_concurrent_connections(most_of_worker(&places, settings.workers))
+        .max_concurrent_connections(most_of_worker(&places, workers))
         .disable_signals()
         // This is in whole seconds and for the workers only. Whoever stops the server keeps the
         // exact time.
@@ -126,7 +118,7 @@ fn most_of_worker(places: &Arc<Places>, workers: usize) -> usize {
 
 /// A listener for each address of the name that can be listened on. Connections inherit the options
 /// of their listener.
-fn listeners(settings: &EdgeSettings) -> io::Result<Vec<TcpListener>> {
+fn listeners(settings: &ServerSettings) -> io::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     let mut failed = None;
     for address in settings.bind.to_socket_addrs()? {

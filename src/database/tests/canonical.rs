@@ -186,7 +186,7 @@ fn are_equal(ty: &str, one: &SqlValue, other: &SqlValue) -> bool {
     let parameters = vec![("a", one.clone()), ("b", other.clone())];
     let answer = watched()
         .database
-        .transaction(|tx| ask(tx, &sql, parameters));
+        .transaction(|tx| ask(tx, &sql, parameters.clone()));
     answer.is_ok_and(|answer| answer == SqlValue::Bool(true))
 }
 
@@ -405,7 +405,7 @@ fn the_database_decides_which_letters_are_one() {
         let are_equal = |[one, other]: [&str; 2]| {
             let parameters = vec![("a", SqlValue::from(one)), ("b", SqlValue::from(other))];
             database
-                .transaction(|tx| ask(tx, "SELECT :a::citext = :b::citext", parameters))
+                .transaction(|tx| ask(tx, "SELECT :a::citext = :b::citext", parameters.clone()))
                 .unwrap()
         };
         assert_eq!(are_equal(same), SqlValue::Bool(true), "{options}");
@@ -425,7 +425,7 @@ fn the_database_decides_which_letters_are_one() {
                 ("b", SqlValue::from(different[0])),
             ];
             let of_column = database
-                .transaction(|tx| ask(tx, of_column, parameters))
+                .transaction(|tx| ask(tx, of_column, parameters.clone()))
                 .unwrap();
             assert_eq!(
                 of_column,

@@ -57,7 +57,7 @@ fn postgres_gets_the_type_it_wants_and_gives_text_for_what_has_no_other_form() {
     let ask = |sql: &str, value: SqlValue| {
         Place::postgres()
             .open()
-            .transaction(|tx| ask(tx, sql, &[("v", value)]))
+            .transaction(|tx| ask(tx, sql, &[("v", value.clone())]))
     };
     for (ty, value) in [
         ("bool", SqlValue::Bool(true)),

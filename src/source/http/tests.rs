@@ -15,7 +15,7 @@ fn client(timeout: Duration) -> HttpClient {
 }
 
 /// A call that carries the key both ways. Whatever comes of it must not show the key.
-fn get(server: &FakeUpstream, timeout: Duration) -> Result<HttpAnswer, SourceError> {
+fn get(server: &FakeUpstream, timeout: Duration) -> Result<HttpAnswer, LoadError> {
     let key = [Secret::new(KEY)];
     let outcome = client(timeout).get(
         &Get {
@@ -127,14 +127,14 @@ fn a_truncated_body_is_an_error() {
             .unwrap();
     });
     let error = get(&server, PATIENT).unwrap_err();
-    assert!(matches!(error, SourceError::Failed(_)), "{error:?}");
+    assert!(matches!(error, LoadError::Failed(_)), "{error:?}");
     let server = FakeUpstream::raw(|mut stream, _| {
         stream
             .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{\"half\":")
             .unwrap();
     });
     let error = get(&server, PATIENT).unwrap_err();
-    assert!(matches!(error, SourceError::Failed(_)), "{error:?}");
+    assert!(matches!(error, LoadError::Failed(_)), "{error:?}");
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn nobody_there_and_what_is_no_http_are_errors() {
         stream.write_all(request.as_bytes()).unwrap();
     });
     let error = get(&server, PATIENT).unwrap_err();
-    assert!(matches!(error, SourceError::Failed(_)), "{error:?}");
+    assert!(matches!(error, LoadError::Failed(_)), "{error:?}");
 }
 
 /// The call ends at its deadline, neither before nor long after.
@@ -174,7 +174,7 @@ fn ends_at_its_deadline(server: &FakeUpstream) {
     let took = start.elapsed();
     assert_eq!(
         error,
-        SourceError::TooSlow("newsapi did not answer in time".to_owned())
+        LoadError::TooSlow("newsapi did not answer in time".to_owned())
     );
     assert!(took >= timeout && took < PATIENT / 2, "{took:?}");
 }
@@ -210,7 +210,7 @@ fn a_byte_at_a_time_ends_at_the_deadline() {
 fn a_deadline_that_has_passed_calls_nobody() {
     let server = FakeUpstream::raw(|mut stream, _| respond(&mut stream, "200 OK", &[], b""));
     let error = get(&server, Duration::ZERO).unwrap_err();
-    assert!(matches!(error, SourceError::TooSlow(_)));
+    assert!(matches!(error, LoadError::TooSlow(_)));
     assert_eq!(server.calls(), 0);
 }
 
@@ -342,7 +342,7 @@ fn a_redirect_to_another_host_is_not_followed() {
             respond(&mut stream, "301 Moved Permanently", &[&header], b"");
         });
         assert!(
-            matches!(get(&server, PATIENT), Err(SourceError::Failed(_))),
+            matches!(get(&server, PATIENT), Err(LoadError::Failed(_))),
             "{location}"
         );
     }

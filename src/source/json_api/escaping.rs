@@ -1,15 +1,8 @@
 //! Escaping of URLs, and the texts that may not be sent in a path or a header.
 
-use percent_encoding::{
-    AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode,
-};
+use larder_cache::escape_into;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-/// Everything but unreserved characters.
-const VALUE: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
 /// What a URL cannot have anywhere.
 const ILLEGAL: &AsciiSet = &CONTROLS
     .add(b' ')
@@ -25,12 +18,9 @@ const ILLEGAL: &AsciiSet = &CONTROLS
 
 /// Escapes a value.
 pub(super) fn escaped(text: &str) -> String {
-    utf8_percent_encode(text, VALUE).to_string()
-}
-
-/// Adds a value, escaped.
-pub(super) fn escape_to(out: &mut String, text: &str) {
-    out.extend(utf8_percent_encode(text, VALUE));
+    let mut escaped = String::new();
+    escape_into(&mut escaped, text);
+    escaped
 }
 
 /// Escapes no more than what a URL cannot have.
@@ -57,10 +47,7 @@ mod tests {
     #[test]
     fn a_value_keeps_its_unreserved_characters_only() {
         assert_eq!(escaped("aZ09-._~"), "aZ09-._~");
-        assert_eq!(escaped("a b/c%41+é"), "a%20b%2Fc%2541%2B%C3%A9");
-        let mut out = "x".to_owned();
-        escape_to(&mut out, "&");
-        assert_eq!(out, "x%26");
+        assert_eq!(escaped("a b/c%41+é&"), "a%20b%2Fc%2541%2B%C3%A9%26");
     }
 
     #[test]

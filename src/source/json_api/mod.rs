@@ -20,13 +20,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::error::{SourceError, sanitized};
+use super::error::sanitized;
 use super::http::{Get, HttpAnswer};
 use super::json_text::{NoJson, json_text};
 use super::upstream::HttpUpstream;
 use crate::template::Template;
-use larder_cache::Secret;
-use larder_cache::{Lifetime, LoadContext, LoadError, Loaded, Value};
+use larder_cache::{Lifetime, LoadContext, LoadError, Loaded, Revalidation, Secret, Value};
 use pick::{Nothing, Pointer};
 use target::Target;
 use validator::Validator;
@@ -142,32 +141,6 @@ pub struct JsonApi {
     ttl: TtlFrom,
 }
 
-/// The result of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fetched {
-    /// A value.
-    New {
-        /// Its JSON.
-        body: Bytes,
-        /// The upstream's validator for it, if it has one.
-        validator: Option<Box<str>>,
-        /// How long it is fresh, by the upstream's headers.
-        life: Lifetime,
-    },
-    /// The value with the validator in the request is still valid.
-    NotModified {
-        /// The upstream's validator from now on.
-        validator: Box<str>,
-        /// How long it is fresh, by the upstream's headers.
-        life: Lifetime,
-    },
-    /// The value is absent.
-    Absent {
-        /// How long that holds, by the upstream's headers.
-        life: Lifetime,
-    },
-}
-
 impl JsonApi {
     /// An API with these settings at `upstream`.
     ///
@@ -199,67 +172,31 @@ impl JsonApi {
     /// Loads the value for these parameters. If the upstream confirms the copy in `context`, that
     /// copy is the value. A parameter without a value is not in `params`.
     ///
-    /// # Errors
-    /// As [`JsonApi::fetch`].
-    pub fn load<N: AsRef<str>, V: AsRef<str>>(
-        &self,
-        params: &[(N, V)],
-        context: LoadContext,
-    ) -> Result<Loaded, LoadError> {
-        let previous = context.revalidation;
-        let known = previous.as_ref().map(|previous| &*previous.validator);
-        let (value, validator, life) = match self.fetch(params, known, context.deadline)? {
-            Fetched::New {
-                body,
-                validator,
-                life,
-            } => (Value::Present(body), validator, life),
-            Fetched::NotModified { validator, life } => {
-                let body = previous.map(|previous| previous.value).unwrap_or_default();
-                (Value::Present(body), Some(validator), life)
-            }
-            Fetched::Absent { life } => (Value::Absent, None, life),
-        };
-        Ok(Loaded {
-            value,
-            lifetime: match self.ttl {
-                TtlFrom::Resource => Lifetime::Policy,
-                TtlFrom::Upstream => life,
-            },
-            validator,
-        })
-    }
-
-    /// Fetches the value for these parameters, or asks whether that with the validator `previous`
-    /// is still valid.
-    ///
-    /// Blocks until `deadline` at the latest, including the wait for the quota. If a parameter
+    /// Blocks until the deadline at the latest, including the wait for the quota. If a parameter
     /// cannot be sent in its place (`..` as a segment of the path, a control character in a
     /// header), the value is absent, without a call.
     ///
     /// # Errors
     /// `Spent` if no place in the quota is free in time. `Paused` after a 429, or a 503 with
     /// `Retry-After`: for the whole upstream if it has a quota, else for these parameters.
-    /// `TooSlow` after `deadline`. `Failed` for any other status, for invalid JSON, and if the
+    /// `TooSlow` after the deadline. `Failed` for any other status, for invalid JSON, and if the
     /// pointer leads to nothing.
-    pub fn fetch<N: AsRef<str>, V: AsRef<str>>(
+    pub fn load<N: AsRef<str>, V: AsRef<str>>(
         &self,
         params: &[(N, V)],
-        previous: Option<&str>,
-        deadline: Instant,
-    ) -> Result<Fetched, SourceError> {
+        context: LoadContext,
+    ) -> Result<Loaded, LoadError> {
         let value = |name: &str| {
             let found = params.iter().find(|(known, _)| known.as_ref() == name);
             found.map(|(_, value)| value.as_ref())
         };
         let Some(call) = self.target.call(&value) else {
             // The declared TTLs hold: the upstream was not called.
-            return Ok(Fetched::Absent {
-                life: Lifetime::Policy,
-            });
+            return Ok(Loaded::new(Value::Absent, Lifetime::Policy));
         };
-        let previous = previous.map(Validator::parse);
-        let conditions = previous.iter().flat_map(Validator::conditions);
+        let (deadline, copy) = (context.deadline, context.revalidation);
+        let known = copy.as_ref().map(|copy| Validator::parse(&copy.validator));
+        let conditions = known.iter().flat_map(Validator::conditions);
         let own = call
             .headers
             .iter()
@@ -276,52 +213,55 @@ impl JsonApi {
                 },
                 deadline,
             )?;
-            self.read(answer, previous.as_ref(), began.elapsed())
+            let previous = known.as_ref().zip(copy);
+            self.read(answer, previous, began.elapsed())
         })
     }
 
+    /// The result of a call that took this long. `previous`: the copy that the upstream was asked
+    /// to confirm.
     fn read(
         &self,
         mut answer: HttpAnswer,
-        previous: Option<&Validator>,
+        previous: Option<(&Validator, Revalidation)>,
         took: Duration,
-    ) -> Result<Fetched, SourceError> {
+    ) -> Result<Loaded, LoadError> {
         let (status, now) = (answer.status, Timestamp::now());
         let own = Validator::of(&answer.headers);
-        let validator = match previous {
-            Some(previous) if status == 304 => own.or(previous),
-            _ => own,
+        let (validator, confirmed) = match previous {
+            Some((known, copy)) if status == 304 => (own.or(known), Some(copy.value)),
+            _ => (own, None),
         };
-        let life = lifetime::of(validator.cache_control(), &answer.headers, took, now);
-        match status {
-            304 if previous.is_some() => Ok(Fetched::NotModified {
-                validator: validator.to_text().unwrap_or_default(),
-                life,
-            }),
-            204 | 404 | 410 => Ok(Fetched::Absent { life }),
-            200..=203 => {
-                let body = std::mem::take(&mut answer.body);
-                match self.value(body, &answer)? {
-                    Some(body) => Ok(Fetched::New {
-                        body,
-                        validator: validator.to_text(),
-                        life,
-                    }),
-                    None => Ok(Fetched::Absent { life }),
-                }
+        let lifetime = match self.ttl {
+            TtlFrom::Resource => Lifetime::Policy,
+            TtlFrom::Upstream => {
+                lifetime::of(validator.cache_control(), &answer.headers, took, now)
             }
-            _ => Err(self.refused(&answer)),
-        }
+        };
+        let value = match (status, confirmed) {
+            (_, Some(copy)) => Value::Present(copy),
+            (204 | 404 | 410, None) => Value::Absent,
+            (200..=203, None) => {
+                let body = std::mem::take(&mut answer.body);
+                self.value(body, &answer)?
+            }
+            (_, None) => return Err(self.refused(&answer)),
+        };
+        Ok(Loaded {
+            validator: validator.to_text().filter(|_| !value.is_absent()),
+            value,
+            lifetime,
+        })
     }
 
-    /// The value in a body. `None`: it is absent.
-    fn value(&self, body: Vec<u8>, answer: &HttpAnswer) -> Result<Option<Bytes>, SourceError> {
+    /// The value in a body.
+    fn value(&self, body: Vec<u8>, answer: &HttpAnswer) -> Result<Value, LoadError> {
         let json = json_text(&body).map_err(|why| self.no_json(why, answer))?;
         let part = match &self.pick {
             None => json,
             Some(pointer) => match pointer.find(json) {
                 Ok(part) => part,
-                Err(Nothing::PastTheEnd) => return Ok(None),
+                Err(Nothing::PastTheEnd) => return Ok(Value::Absent),
                 Err(Nothing::Missing) => {
                     let status = answer.status;
                     return Err(self.failed(format!("answered {status} with nothing at {pointer}")));
@@ -329,23 +269,23 @@ impl JsonApi {
             },
         };
         if part.len() == body.len() {
-            return Ok(Some(body.into_boxed_slice().into()));
+            return Ok(Value::present(body));
         }
         // A copy: a slice would keep the whole body in memory, and only the part is accounted for.
-        Ok(Some(Bytes::copy_from_slice(part.as_bytes())))
+        Ok(Value::Present(Bytes::copy_from_slice(part.as_bytes())))
     }
 
-    fn no_json(&self, why: NoJson, answer: &HttpAnswer) -> SourceError {
+    fn no_json(&self, why: NoJson, answer: &HttpAnswer) -> LoadError {
         let kind = answer.header("content-type").unwrap_or("no content type");
         let kind = sanitized(kind, self.target.secrets());
         let status = answer.status;
         self.failed(format!("answered {status} with {why} ({kind})"))
     }
 
-    fn refused(&self, answer: &HttpAnswer) -> SourceError {
+    fn refused(&self, answer: &HttpAnswer) -> LoadError {
         let status = answer.status;
         if answer.asks_to_wait() {
-            SourceError::Paused {
+            LoadError::Paused {
                 what: format!("{} answered {status}", self.upstream.name()),
                 retry_after: self.upstream.http.pause(answer),
                 whole_source: self.upstream.quota.is_limited(),
@@ -355,7 +295,7 @@ impl JsonApi {
         }
     }
 
-    fn failed(&self, what: String) -> SourceError {
+    fn failed(&self, what: String) -> LoadError {
         self.upstream.http.failed(&what)
     }
 }

@@ -12,10 +12,10 @@ use std::fmt;
 
 use ureq::http::{HeaderName, Uri};
 
-use super::escaping::{climbs, escape_to, escaped, fits_header, made_legal};
+use super::escaping::{climbs, escaped, fits_header, made_legal};
 use super::{JsonApiFault, JsonApiSettings, Place};
 use crate::template::{Part, Template};
-use larder_cache::Secret;
+use larder_cache::{Secret, escape_into};
 
 /// Headers that the client sets itself, by the connection, the body or the copy that it has.
 const OWN_HEADERS: [&str; 15] = [
@@ -103,11 +103,7 @@ impl Target {
                 fault(Place::Query(name.clone()), "has no name", "a name");
             }
             let mut bits = vec![Bit::Text(format!("{}=", escaped(name)))];
-            bits.extend(template.parts().iter().map(|part| match part {
-                Part::Text(text) => Bit::Text(escaped(text)),
-                Part::Filled(_, secret) => Bit::Text(escaped(secret.reveal())),
-                Part::Param(name) => Bit::Param(name.clone()),
-            }));
+            bits.extend(template.parts().iter().map(|part| bit(part, escaped)));
             target.query.push(bits);
         }
         for (at, (name, template)) in settings.headers.iter().enumerate() {
@@ -128,11 +124,10 @@ impl Target {
             {
                 fault(place(), "is declared twice", "each header once");
             }
-            let bits: Vec<Bit> = template.parts().iter().map(header_bit).collect();
-            if bits
-                .iter()
-                .any(|bit| matches!(bit, Bit::Text(text) if !fits_header(text)))
-            {
+            let bits = template.parts().iter().map(|part| bit(part, str::to_owned));
+            let bits: Vec<Bit> = bits.collect();
+            let unfit = |bit: &Bit| matches!(bit, Bit::Text(text) if !fits_header(text));
+            if bits.iter().any(unfit) {
                 let problem = "has a control character, perhaps in a variable's value";
                 fault(place(), problem, "text on one line");
             }
@@ -162,29 +157,20 @@ impl Target {
         }
         let (mut at, mut query) = (At::Origin, Vec::new());
         for part in url.parts() {
-            let mut text = match part {
-                Part::Param(_) if matches!(at, At::Origin) => {
+            let mut text = match (part, &at) {
+                (Part::Text(text), _) => text.as_str(),
+                (Part::Filled(_, secret), At::Origin) => secret.reveal(),
+                (Part::Param(_), At::Origin) => {
                     return Err("has a parameter in its scheme, host or port");
                 }
-                Part::Param(name) => {
-                    let bits = if matches!(at, At::Path) {
-                        &mut self.path
-                    } else {
-                        &mut query
-                    };
-                    bits.push(Bit::Param(name.clone()));
+                (Part::Param(_) | Part::Filled(..), At::Path) => {
+                    self.path.push(bit(part, escaped));
                     continue;
                 }
-                Part::Text(text) => text.as_str(),
-                Part::Filled(_, secret) if !matches!(at, At::Origin) => {
-                    let bits = match at {
-                        At::Path => &mut self.path,
-                        _ => &mut query,
-                    };
-                    bits.push(Bit::Text(escaped(secret.reveal())));
+                (Part::Param(_) | Part::Filled(..), At::Query) => {
+                    query.push(bit(part, escaped));
                     continue;
                 }
-                Part::Filled(_, secret) => secret.reveal(),
             };
             if text.contains('#') {
                 return Err("has a fragment");
@@ -255,7 +241,7 @@ impl Target {
         for entry in self.query.iter().filter(|entry| !is_left_out(entry, value)) {
             url.push(mark);
             mark = '&';
-            write(entry, value, &mut url, escape_to);
+            write(entry, value, &mut url, escape_into);
         }
         let mut headers = Vec::with_capacity(self.headers.len());
         for (name, bits) in &self.headers {
@@ -276,7 +262,7 @@ impl Target {
 
     fn path_with(&self, value: &Lookup<'_>) -> String {
         let mut path = String::new();
-        write(&self.path, value, &mut path, escape_to);
+        write(&self.path, value, &mut path, escape_into);
         path
     }
 
@@ -311,36 +297,31 @@ fn is_left_out(entry: &[Bit], value: &Lookup<'_>) -> bool {
 
 /// Cuts a query at each `&`.
 fn entries(query: Vec<Bit>) -> Vec<Vec<Bit>> {
-    let mut entries = vec![Vec::new()];
+    let (mut entries, mut entry) = (Vec::new(), Vec::new());
     for bit in query {
         let Bit::Text(text) = bit else {
-            entries
-                .last_mut()
-                .into_iter()
-                .for_each(|entry| entry.push(bit.clone()));
+            entry.push(bit);
             continue;
         };
         for (at, part) in text.split('&').enumerate() {
             if at > 0 {
-                entries.push(Vec::new());
+                entries.push(std::mem::take(&mut entry));
             }
             if !part.is_empty() {
-                let part = Bit::Text(part.to_owned());
-                entries
-                    .last_mut()
-                    .into_iter()
-                    .for_each(|entry| entry.push(part.clone()));
+                entry.push(Bit::Text(part.to_owned()));
             }
         }
     }
+    entries.push(entry);
     entries.retain(|entry| !entry.is_empty());
     entries
 }
 
-fn header_bit(part: &Part) -> Bit {
+/// The piece that a part of a template becomes, with its text as `write` writes it.
+fn bit(part: &Part, write: fn(&str) -> String) -> Bit {
     match part {
-        Part::Text(text) => Bit::Text(text.clone()),
-        Part::Filled(_, secret) => Bit::Text(secret.reveal().to_owned()),
+        Part::Text(text) => Bit::Text(write(text)),
+        Part::Filled(_, secret) => Bit::Text(write(secret.reveal())),
         Part::Param(name) => Bit::Param(name.clone()),
     }
 }

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::source::HttpUpstreamSettings;
-use larder_cache::Revalidation;
 use testkit::upstream::{FakeUpstream, respond};
 
 mod target;
@@ -51,13 +50,21 @@ fn api(server: &FakeUpstream, change: impl FnOnce(&mut JsonApiSettings)) -> Json
     JsonApi::new(&settings, upstream).unwrap()
 }
 
-/// The result of a call. No result may show the key.
+/// The result of a call, with a copy of this validator to confirm. No result may show the key.
 fn fetch(
     api: &JsonApi,
     params: &[(&str, &str)],
     previous: Option<&str>,
-) -> Result<Fetched, SourceError> {
-    let outcome = api.fetch(params, previous, Instant::now() + LONG);
+) -> Result<Loaded, LoadError> {
+    let copy = |validator: &str| Revalidation {
+        value: Bytes::from_static(b"the copy"),
+        validator: validator.into(),
+    };
+    let context = LoadContext {
+        deadline: Instant::now() + LONG,
+        revalidation: previous.map(copy),
+    };
+    let outcome = api.load(params, context);
     let printed = match &outcome {
         Err(error) => format!("{error} {error:?} {api:?}"),
         Ok(_) => format!("{api:?}"),
@@ -82,17 +89,21 @@ fn failure(api: &JsonApi) -> String {
         .to_string()
 }
 
-fn new(fetched: Result<Fetched, SourceError>) -> (String, Option<String>, Lifetime) {
-    let Ok(Fetched::New {
-        body,
+fn new(fetched: Result<Loaded, LoadError>) -> (String, Option<String>, Lifetime) {
+    let Ok(Loaded {
+        value: Value::Present(body),
         validator,
-        life,
+        lifetime,
     }) = fetched
     else {
         panic!("{fetched:?}");
     };
     let body = String::from_utf8(body.to_vec()).unwrap();
-    (body, validator.map(String::from), life)
+    (body, validator.map(String::from), lifetime)
+}
+
+fn is_absent(fetched: &Result<Loaded, LoadError>) -> bool {
+    matches!(fetched, Ok(loaded) if loaded.value.is_absent())
 }
 
 #[test]
@@ -116,7 +127,7 @@ fn a_value_keeps_its_bytes_whole_or_picked() {
     };
     assert_eq!(new(picked("/z")).0, "[1.0, 1e400]");
     assert_eq!(new(picked("/a")).0, "12345678901234567890123");
-    assert!(matches!(picked("/z/2"), Ok(Fetched::Absent { .. })));
+    assert!(is_absent(&picked("/z/2")));
     assert_eq!(
         picked("/b").unwrap_err().to_string(),
         "quotes answered 200 with nothing at /b"
@@ -131,8 +142,10 @@ fn statuses_are_values_absence_or_errors() {
         assert!(
             matches!(
                 fetched,
-                Ok(Fetched::Absent {
-                    life: Lifetime::MustRevalidate(_)
+                Ok(Loaded {
+                    value: Value::Absent,
+                    lifetime: Lifetime::MustRevalidate(_),
+                    validator: None,
                 })
             ),
             "{fetched:?}"
@@ -197,7 +210,7 @@ fn an_upstream_that_wants_to_be_left_alone_says_for_how_long() {
             let whole_source = !upstream.quota.is_empty();
             let at = settings(&server.base_url());
             let api = JsonApi::new(&at, HttpUpstream::new(&upstream, None)).unwrap();
-            let paused = SourceError::Paused {
+            let paused = LoadError::Paused {
                 what: format!("quotes answered {}", &status[..3]),
                 retry_after: Duration::from_secs(20),
                 whole_source,
@@ -219,7 +232,7 @@ fn absence_needs_no_body() {
                 let _ = stream.write_all(&vec![b'x'; sent]);
             });
             let fetched = fetch(&api(&server, |_| {}), &[("symbol", "A")], None);
-            assert!(matches!(fetched, Ok(Fetched::Absent { .. })), "{fetched:?}");
+            assert!(is_absent(&fetched), "{fetched:?}");
         }
     }
 }
@@ -255,7 +268,7 @@ fn a_quota_that_comes_back_too_late_is_spent() {
     new(fetch(&api, &[], None));
     assert!(matches!(
         fetch(&api, &[], None),
-        Err(SourceError::Spent { .. })
+        Err(LoadError::Spent { .. })
     ));
     assert_eq!(server.calls(), 1);
 }
@@ -316,7 +329,10 @@ fn a_304_that_says_what_a_200_would_is_one_all_the_same() {
         &[("symbol", "A")],
         Some("\"v1\"\n\n"),
     );
-    let validator = "\"v1\"\n\n".into();
-    let life = Lifetime::MaxAge(Duration::ZERO);
-    assert_eq!(fetched, Ok(Fetched::NotModified { validator, life }));
+    let confirmed = Loaded {
+        value: Value::Present(Bytes::from_static(b"the copy")),
+        lifetime: Lifetime::MaxAge(Duration::ZERO),
+        validator: Some("\"v1\"\n\n".into()),
+    };
+    assert_eq!(fetched, Ok(confirmed));
 }

@@ -86,16 +86,14 @@ pub(crate) fn plain_text_of(value: Option<&Value>) -> Option<String> {
 /// The text on one line: control characters and runs of white space become single spaces, and none
 /// is left at the ends. `None` if nothing is left.
 fn one_line(text: &str) -> Option<String> {
-    let mut line = String::with_capacity(text.len());
-    for word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
-        if !word.is_empty() {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
-    (!line.is_empty()).then_some(line)
+    Some(joined(text, " ")).filter(|line| !line.is_empty())
+}
+
+/// The words between white space and control characters, joined.
+fn joined(text: &str, separator: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    words.join(separator)
 }
 
 /// A URL that is safe as a link in a page: never `javascript:` or `data:`.
@@ -110,16 +108,8 @@ fn web_address(value: Option<&Value>) -> Option<String> {
 
 /// A source's name in articles and in `?source=`: lower case, with `-` for white space.
 pub fn source_name(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for word in name.split(|c: char| c.is_whitespace() || c.is_control()) {
-        if !word.is_empty() {
-            if !out.is_empty() {
-                out.push('-');
-            }
-            out.extend(word.chars().flat_map(char::to_lowercase));
-        }
-    }
-    out
+    let name = joined(name, "-");
+    name.chars().flat_map(char::to_lowercase).collect()
 }
 
 fn rfc3339<S: serde::Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {

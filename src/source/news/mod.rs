@@ -19,11 +19,10 @@ use std::time::Instant;
 pub use article::{Article, source_name};
 pub use listing::{Flags, Item, Listing};
 
-use super::error::{SourceError, sanitized};
+use super::error::sanitized;
 use super::http::{Get, HttpAnswer, HttpClient};
 use super::quota::Quota;
-use larder_cache::LoadError;
-use larder_cache::Secret;
+use larder_cache::{LoadError, Secret};
 use refusal::Refusal;
 
 /// The header that marks an answer of the sandbox.
@@ -88,13 +87,13 @@ impl NewsUpstream {
     /// quota, else for this category. Else as [`HttpClient::get`].
     pub fn fetch(&self, category: &str, deadline: Instant) -> Result<Vec<u8>, LoadError> {
         let ask = || self.ask(category, deadline);
-        Ok(match &self.quota {
-            Some(quota) => quota.around(deadline, ask)?,
-            None => ask()?,
-        })
+        match &self.quota {
+            Some(quota) => quota.around(deadline, ask),
+            None => ask(),
+        }
     }
 
-    fn ask(&self, category: &str, deadline: Instant) -> Result<Vec<u8>, SourceError> {
+    fn ask(&self, category: &str, deadline: Instant) -> Result<Vec<u8>, LoadError> {
         let key = self.key.as_ref().map(Secret::reveal);
         let mut headers = Vec::new();
         let (path, mut query) = match self.format {
@@ -127,7 +126,7 @@ impl NewsUpstream {
         Ok(Listing::encode(&articles, flags))
     }
 
-    fn refused(&self, answer: &HttpAnswer, refusal: &Refusal) -> SourceError {
+    fn refused(&self, answer: &HttpAnswer, refusal: &Refusal) -> LoadError {
         let (name, status) = (self.name(), answer.status);
         let text = sanitized(&refusal.text(), self.key.as_slice());
         let what = match (text.is_empty(), status) {
@@ -138,13 +137,13 @@ impl NewsUpstream {
             (true, _) => format!("{name} answered {status}"),
         };
         if refusal.spent || answer.asks_to_wait() {
-            SourceError::Paused {
+            LoadError::Paused {
                 what,
                 retry_after: self.http.pause(answer),
                 whole_source: self.quota.as_ref().is_some_and(|quota| quota.is_limited()),
             }
         } else {
-            SourceError::Failed(what)
+            LoadError::Failed(what)
         }
     }
 }

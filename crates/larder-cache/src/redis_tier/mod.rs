@@ -56,7 +56,8 @@ pub(crate) enum Lease {
 /// See the module.
 pub(crate) struct RedisTier {
     pool: RedisPool,
-    keys: Keys,
+    /// What every key in Redis begins with.
+    prefix: String,
     queue: Arc<Queue>,
     mirror: Arc<Mirror>,
     scripts: Arc<Scripts>,
@@ -64,21 +65,6 @@ pub(crate) struct RedisTier {
     lease: Script,
     fill: Script,
     release: Script,
-}
-
-/// The keys in Redis.
-struct Keys {
-    prefix: Arc<str>,
-}
-
-impl Keys {
-    fn value(&self, key: &Key) -> String {
-        format!("{}:v:{}", self.prefix, key.as_str())
-    }
-
-    fn lease(&self, key: &Key) -> String {
-        format!("{}:l:{}", self.prefix, key.as_str())
-    }
 }
 
 impl RedisTier {
@@ -101,9 +87,7 @@ impl RedisTier {
         }
         Ok(RedisTier {
             pool,
-            keys: Keys {
-                prefix: prefix.into(),
-            },
+            prefix: prefix.to_owned(),
             queue,
             mirror,
             scripts,
@@ -112,6 +96,16 @@ impl RedisTier {
             fill: script(include_str!("fill.lua")),
             release: script(include_str!("release.lua")),
         })
+    }
+
+    /// Where the value of `key` is in Redis.
+    fn value_key(&self, key: &Key) -> String {
+        format!("{}:v:{}", self.prefix, key.as_str())
+    }
+
+    /// Where the lease of `key` is in Redis.
+    fn lease_key(&self, key: &Key) -> String {
+        format!("{}:l:{}", self.prefix, key.as_str())
     }
 
     pub(crate) fn pool(&self) -> &RedisPool {
@@ -143,7 +137,7 @@ impl RedisTier {
             return reply(Read::Down);
         }
         let ask = Ask {
-            value: self.keys.value(key),
+            value: self.value_key(key),
             targets,
             reply: Box::new(reply),
         };
@@ -163,7 +157,7 @@ impl RedisTier {
     ) -> Result<Lease, RedisDown> {
         let sequence = self.mirror.pending.sequence();
         let ttl = LEASE.as_millis().to_string();
-        let (value, lease) = (self.keys.value(key), self.keys.lease(key));
+        let (value, lease) = (self.value_key(key), self.lease_key(key));
         let keys = [value.as_str(), lease.as_str()];
         let arguments = [
             token.as_bytes(),
@@ -205,7 +199,7 @@ impl RedisTier {
         key: &Key,
         targets: &[InvalidationTarget],
     ) -> Result<(), RedisDown> {
-        let value = self.keys.value(key);
+        let value = self.value_key(key);
         self.pool.run(|connection| {
             let (_, reply) = self.scripts.read(connection, &value, targets)?;
             Ok(self.mirror.learn(&reply.state, targets, &reply.clocks)?)
@@ -224,8 +218,8 @@ impl RedisTier {
         self.leases.remove(token);
         self.pool.run(|connection| {
             self.fill
-                .key(self.keys.value(key))
-                .key(self.keys.lease(key))
+                .key(self.value_key(key))
+                .key(self.lease_key(key))
                 .arg(token)
                 .arg(envelope)
                 .arg(ttl.as_millis().max(1) as u64)
@@ -243,7 +237,7 @@ impl RedisTier {
         self.leases.remove(token);
         self.pool.run(|connection| {
             self.release
-                .key(self.keys.lease(key))
+                .key(self.lease_key(key))
                 .arg(token)
                 .arg(why.to_wire())
                 .arg(FAILURE_KEPT.as_millis() as u64)

@@ -5,7 +5,7 @@
 //! A read that also asks for the clocks of its targets is a script of its own. If Redis does not
 //! answer, the reader is told so.
 
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,13 +43,10 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct Waiting {
     now: VecDeque<Ask>,
-    later: BinaryHeap<Later>,
+    /// By the time when each is due, and a number that no other has.
+    later: BTreeMap<(Instant, u64), Ask>,
+    next_number: u64,
     closed: bool,
-}
-
-struct Later {
-    due: Instant,
-    ask: Ask,
 }
 
 /// One read that waits.
@@ -59,27 +56,6 @@ pub(super) struct Ask {
     pub(super) targets: Option<Arc<[InvalidationTarget]>>,
     pub(super) reply: Reply,
 }
-
-impl Ord for Later {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        // Reversed: the heap pops its greatest, which is the one that is due first.
-        other.due.cmp(&self.due)
-    }
-}
-
-impl PartialOrd for Later {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Later {
-    fn eq(&self, other: &Self) -> bool {
-        self.due == other.due
-    }
-}
-
-impl Eq for Later {}
 
 impl Queue {
     /// Queues a read. It begins after `pause`.
@@ -92,10 +68,9 @@ impl Queue {
         if pause.is_zero() {
             waiting.now.push_back(ask);
         } else {
-            waiting.later.push(Later {
-                due: Instant::now() + pause,
-                ask,
-            });
+            let due = (Instant::now() + pause, waiting.next_number);
+            waiting.next_number += 1;
+            waiting.later.insert(due, ask);
         }
         drop(waiting);
         self.work.notify_one();
@@ -110,9 +85,8 @@ impl Queue {
         drop(waiting);
         self.work.notify_all();
         // Outside the lock: a reply may ask again.
-        let later = later.into_iter().map(|later| later.ask);
         now.into_iter()
-            .chain(later)
+            .chain(later.into_values())
             .for_each(|ask| give(ask.reply, Read::Down));
     }
 
@@ -155,11 +129,11 @@ impl Queue {
                 return None;
             }
             let now = Instant::now();
-            while waiting.later.peek().is_some_and(|later| later.due <= now) {
-                let Some(due) = waiting.later.pop() else {
-                    break;
-                };
-                waiting.now.push_back(due.ask);
+            let Waiting {
+                now: ready, later, ..
+            } = &mut *waiting;
+            while let Some(next) = later.first_entry().filter(|next| next.key().0 <= now) {
+                ready.push_back(next.remove());
             }
             if !waiting.now.is_empty() {
                 let count = waiting.now.len().min(BATCH);
@@ -169,8 +143,8 @@ impl Queue {
                 }
                 return Some(batch);
             }
-            match waiting.later.peek().map(|next| next.due) {
-                Some(due) => drop(self.work.wait_until(&mut waiting, due)),
+            match waiting.later.keys().next().copied() {
+                Some((due, _)) => drop(self.work.wait_until(&mut waiting, due)),
                 None => self.work.wait(&mut waiting),
             }
         }

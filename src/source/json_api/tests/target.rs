@@ -51,9 +51,7 @@ fn a_value_that_would_leave_its_place_is_absent_and_nobody_is_asked() {
         ("/quote/%2E{symbol}", "."),
         ("/quote/{symbol}{symbol}", "."),
     ] {
-        let absent = Ok(Fetched::Absent {
-            life: Lifetime::Policy,
-        });
+        let absent = Ok(Loaded::new(Value::Absent, Lifetime::Policy));
         assert_eq!(
             fetch(&api(url), &[("symbol", value)], None),
             absent,
@@ -65,9 +63,7 @@ fn a_value_that_would_leave_its_place_is_absent_and_nobody_is_asked() {
         let params = [("symbol", "A"), ("lang", lang)];
         assert_eq!(
             fetch(&all, &params, None),
-            Ok(Fetched::Absent {
-                life: Lifetime::Policy
-            }),
+            Ok(Loaded::new(Value::Absent, Lifetime::Policy)),
             "{lang:?}"
         );
     }
