@@ -75,7 +75,10 @@ fn finding_a_memory_hit_allocates_nothing() {
             query,
         };
         found.resource.key(arguments, &mut key).unwrap();
-        let request = found.resource.request(arguments, "").unwrap();
+        let request = found
+            .resource
+            .request(arguments, &Default::default())
+            .unwrap();
         cache.fetch(request.unwrap()).wait(SOON).unwrap();
     }
     let found = resources.find("/articles").unwrap();

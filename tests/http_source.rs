@@ -63,7 +63,7 @@ impl Quotes {
         let api = self.api.clone();
         let load = Load {
             limit: self.api.upstream().timeout(),
-            run: Box::new(move |attempt| api.load(&[("symbol", "ACME")], attempt)),
+            run: Box::new(move |attempt| api.load(&[("symbol", "ACME")], attempt, None)),
         };
         cache.answer(request(&self.policy, load), SOON)
     }
@@ -84,7 +84,7 @@ fn request(policy: &Arc<Policy>, load: Load) -> Request {
             tags: Box::new([Tag::new("quote:ACME")]),
             share: "test".into(),
             label: "quotes".into(),
-            note: "".into(),
+            note: Default::default(),
             jitter: 0,
             tally: Arc::default(),
         },

@@ -114,7 +114,7 @@ pub fn request(
             tags: tags.into_iter().collect(),
             share: "test".into(),
             label: "bench".into(),
-            note: "".into(),
+            note: Default::default(),
             jitter: 0,
             tally: Arc::default(),
         },

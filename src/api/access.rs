@@ -13,6 +13,7 @@ use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderNam
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 
 use crate::auth::{ClientNetwork, Decision, KeyRecord, KeyTable, WrongKeys};
+use crate::resource::RequestContext;
 
 use super::header_texts::HeaderTexts;
 use super::problem::Problem;
@@ -63,13 +64,30 @@ pub(crate) struct Admitted {
 pub(crate) struct Actor {
     id: String,
     name: String,
-    /// The suffix of the log line that names the request.
-    request: String,
+    /// The request, for the log.
+    context: RequestContext,
 }
 
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "by the key {} {:?}{}", self.id, self.name, self.request)
+        write!(f, "by the key {} {:?}", self.id, self.name)
+    }
+}
+
+impl Actor {
+    /// The id of the key.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The id of the request.
+    pub(super) fn request_id(&self) -> Option<&str> {
+        self.context.request_id.as_deref()
+    }
+
+    /// The id of the trace that the request is part of.
+    pub(super) fn trace_id(&self) -> Option<&str> {
+        self.context.trace_id()
     }
 }
 
@@ -149,8 +167,8 @@ impl Access {
         let who = |record: &KeyRecord| (record.id().to_owned(), record.name().to_owned());
         let (admission, who) = self.admit(head, Audience::Admins, Instant::now(), who)?;
         let (id, name) = who.unwrap_or_default();
-        let request = String::new();
-        let actor = Actor { id, name, request };
+        let context = RequestContext::default();
+        let actor = Actor { id, name, context };
         Ok(Admitted { admission, actor })
     }
 
@@ -173,7 +191,7 @@ impl Access {
             Ok(admitted) => admitted,
             Err(refused) => return refused.answer(),
         };
-        actor.request = request_id::log_suffix_of(request);
+        actor.context = request_id::context_of(request);
         let mut answer = work(actor).await.unwrap_or_else(|problem| problem.answer());
         let headers = answer.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

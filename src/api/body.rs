@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
-use crate::resource::Members;
+use crate::resource::OrderedMembers;
 
 /// The largest body that is read, in bytes.
 pub(crate) const LIMIT: usize = 64 << 10;
@@ -75,7 +75,7 @@ pub(crate) async fn fields(
     request: &HttpRequest,
     payload: &mut web::Payload,
 ) -> Result<BTreeMap<String, Box<RawValue>>, Problem> {
-    let Members(fields) = members(&bytes(request, payload).await?)?;
+    let OrderedMembers(fields) = members(&bytes(request, payload).await?)?;
     Ok(fields.into_iter().collect())
 }
 
@@ -121,8 +121,8 @@ fn parse(body: &[u8]) -> Result<Map<String, Value>, Problem> {
 }
 
 /// The members of an object. Refuses a repeated field.
-fn members(body: &[u8]) -> Result<Members, Problem> {
-    let members: Members = serde_json::from_slice(body).map_err(malformed)?;
+fn members(body: &[u8]) -> Result<OrderedMembers, Problem> {
+    let members: OrderedMembers = serde_json::from_slice(body).map_err(malformed)?;
     let mut seen = HashSet::new();
     match members.0.iter().find(|(name, _)| !seen.insert(name)) {
         Some((field, _)) => Err(Problem::bad_field(field, "a field that occurs once")),

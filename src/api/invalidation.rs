@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value, json};
 
 use crate::database::{Database, Watch};
-use crate::resource::{Arguments, BadParameter, Resources, TagTemplate, Wrong};
+use crate::resource::{Arguments, BadParameter, RequestContext, Resources, TagTemplate, Wrong};
 use larder_cache::{Cache, CacheItem, Decision, InvalidationTarget, Producer, Purge, Request};
 
 use super::access::{Access, Actor};
@@ -42,7 +42,10 @@ pub(crate) async fn invalidate(
         let (receipt, invalidation) = done.await??;
         let pending = receipt.is_pending();
         let how = if pending { ", pending" } else { "" };
-        log::info!("invalidated{how}: {}; {actor}", log_text(&invalidation));
+        log::info!(
+            by_key = actor.id(), request_id = actor.request_id(), trace_id = actor.trace_id();
+            "invalidated{how}: {}; {actor}", log_text(&invalidation)
+        );
         let mut matched = invalidation.matched;
         if matched.iter().any(|(_, count)| *count == 0) {
             // A database that does not answer counts as one without watches.
@@ -241,7 +244,7 @@ pub(crate) async fn entry(
         };
         let resource = found.resource;
         let wanted = resource
-            .request(arguments, "")?
+            .request(arguments, &RequestContext::default())?
             .ok_or(Problem::NotFound("Nothing is read at this path."))?;
         let mut body = entry_json(&cache, resource.name(), &wanted.item);
         if let Producer::Compose(composition) = &wanted.producer {

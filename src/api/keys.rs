@@ -39,6 +39,7 @@ pub(crate) async fn create(
         });
         let created = created.await?;
         log::info!(
+            by_key = actor.id(), request_id = actor.request_id(), trace_id = actor.trace_id();
             "API key {} {name:?} created, admin: {admin}, rate: {}; {actor}",
             created.id,
             rate.as_deref().unwrap_or("the default")
@@ -121,7 +122,10 @@ pub(crate) async fn revoke(
         });
         match found.await? {
             Some(receipt) => {
-                log::info!("API key {revoked} revoked; {actor}");
+                log::info!(
+                    by_key = actor.id(), request_id = actor.request_id(), trace_id = actor.trace_id();
+                    "API key {revoked} revoked; {actor}"
+                );
                 let mut answer = HttpResponse::NoContent();
                 headers::set_receipt(receipt, &mut answer);
                 Ok(answer.finish())

@@ -13,6 +13,7 @@ mod invalidation;
 mod keys;
 mod lifecycle;
 mod own_routes;
+mod pages;
 mod path;
 mod presence;
 mod problem;
@@ -139,7 +140,7 @@ impl Api {
             .app_data(web::Data::new(self.body_timeout))
             .service(own("/healthz", "GET, HEAD", [read(status::alive)]))
             .service(own("/readyz", "GET, HEAD", [read(status::ready)]))
-            // Scopes: a resource's path is compared with four prefixes, not with each route.
+            // Scopes: a resource's path is compared with a few prefixes, not with each route.
             .service(
                 web::scope("/cache")
                     .service(own("/stats", "GET, HEAD", [read(status::stats)]))
@@ -164,6 +165,13 @@ impl Api {
                         [read(keys::list), web::post().to(keys::create)],
                     ))
                     .service(own("/{id}", "DELETE", [web::delete().to(keys::revoke)]))
+                    .default_service(web::to(declared.clone())),
+            )
+            .service(
+                web::scope("/docs")
+                    .service(own("", "GET, HEAD", [read(pages::docs)]))
+                    .service(own("/", "GET, HEAD", [read(pages::docs_folder)]))
+                    .service(own("/{name}", "GET, HEAD", [read(pages::docs_file)]))
                     .default_service(web::to(declared.clone())),
             )
             .default_service(web::to(declared));

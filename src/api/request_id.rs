@@ -1,8 +1,13 @@
-//! The id of a request, in its answer and in the log: that of `X-Request-Id`, or a new one.
+//! The id of a request, in its answer and in the log: that of `X-Request-Id`, or a new one. Beside
+//! it in the log is the id of the trace that the request is part of.
+
+use std::sync::Arc;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest};
 
+use crate::resource::RequestContext;
+use crate::source::{TRACEPARENT, TRACESTATE, TraceContext};
 use larder_cache::random;
 
 use super::header_texts::HeaderTexts;
@@ -21,18 +26,24 @@ pub(super) fn of(request: &HttpRequest, texts: &mut HeaderTexts) -> HeaderValue 
         .unwrap_or_else(|| texts.hexadecimal(random()).value())
 }
 
-/// The end of a log line that names the request.
-pub(crate) fn log_suffix(id: &HeaderValue) -> String {
-    format!(" id={}", id.to_str().unwrap_or_default())
+/// What a load for this request says about it. Reads the trace headers: not for memory hits.
+pub(super) fn context(request: &HttpRequest, id: &HeaderValue) -> RequestContext {
+    RequestContext {
+        request_id: id.to_str().ok().map(Arc::from),
+        trace: trace(request).map(Arc::new),
+    }
 }
 
 /// The same for a request of larder's own routes.
-pub(crate) fn log_suffix_of(request: &HttpRequest) -> String {
+pub(super) fn context_of(request: &HttpRequest) -> RequestContext {
     let extensions = request.extensions();
-    extensions
-        .get::<RequestId>()
-        .map(|id| log_suffix(&id.0))
-        .unwrap_or_default()
+    let id = extensions.get::<RequestId>();
+    id.map(|id| context(request, &id.0)).unwrap_or_default()
+}
+
+fn trace(request: &HttpRequest) -> Option<TraceContext> {
+    let lines = |name| request.headers().get_all(name).map(HeaderValue::as_bytes);
+    TraceContext::read(lines(TRACEPARENT), lines(TRACESTATE))
 }
 
 /// The id of a request, in its extensions.

@@ -20,7 +20,7 @@ use super::header_texts::HeaderTexts;
 use super::presence::Presence;
 use super::problem::Problem;
 use super::state::AppState;
-use super::{bridge, caller, headers, path, request_id, slices, write};
+use super::{bridge, caller, headers, pages, path, request_id, slices, write};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LARDER_AFTER: HeaderName = HeaderName::from_static("larder-after");
@@ -51,9 +51,14 @@ pub(crate) async fn serve(
         let how = answer
             .headers()
             .get(CACHE_STATUS)
-            .and_then(|how| how.to_str().ok())
-            .unwrap_or("-");
-        log::debug!(target: "access", "{method} {path} {status} {how}{}", request_id::log_suffix(&id));
+            .and_then(|how| how.to_str().ok());
+        let context = request_id::context(&request, &id);
+        let (request_id, trace_id) = (context.request_id.as_deref(), context.trace_id());
+        log::debug!(
+            target: "access",
+            method = method.as_str(), path, status, cache_status = how, request_id, trace_id;
+            "{method} {path} {status} {}", how.unwrap_or("-")
+        );
     }
     request_id::set_header(id, answer.headers_mut());
     exchange.end(&mut answer, state.lifecycle.is_closing());
@@ -73,7 +78,10 @@ async fn look_up(
     let resources = state.resources.load();
     let path = path::normalized(request.uri().path());
     let Some(found) = resources.find(&path) else {
-        return Err(Problem::NotFound("Nothing is served at this path.").answer());
+        return Err(match &*path {
+            "/" => pages::front(request),
+            _ => Problem::NotFound("Nothing is served at this path.").answer(),
+        });
     };
     let resource = found.resource;
     let arguments = Arguments {
@@ -119,7 +127,7 @@ async fn look_up(
         None => {
             let took = began.elapsed();
             let wanted = resource
-                .request(arguments, &request_id::log_suffix(id))
+                .request(arguments, &request_id::context(request, id))
                 .map_err(|bad| with_rate_headers(Problem::BadParameter(bad)))?
                 .ok_or_else(|| {
                     with_rate_headers(Problem::NotFound("Nothing is served at this path."))
@@ -135,10 +143,12 @@ async fn look_up(
                 presence: request.conn_data::<Presence>().cloned(),
                 after,
             };
+            // Counts the request also if there is no answer, or if its client leaves.
+            let unanswered = resource.tally().begin();
             // Boxed, as a write is.
             let waited = Box::pin(bridge::wait(&state.cache, wanted, reader, resource.limit()));
             let result = waited.await.map_err(failed)?;
-            resource.tally().count(&result);
+            unanswered.end(&result);
             let answer = result.map_err(|error| failed(error.into()))?;
             (answer, state.cache.clock().now(), Some(took))
         }

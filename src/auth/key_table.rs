@@ -50,26 +50,19 @@ impl KeyRecord {
             KeyRate::Unlimited => None,
         };
         let before = before.filter(|before| before.row.hash == row.hash);
-        let limiter = rate.map(
-            |rate| match before.and_then(|before| before.limiter.as_ref()) {
-                Some(limiter) if limiter.rate() == rate => limiter.clone(),
-                _ => Arc::new(Limiter::new(rate)),
-            },
-        );
-        if let Some(before) = before {
-            let same_limiter = match (&before.limiter, &limiter) {
-                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-                (None, None) => true,
-                _ => false,
-            };
-            if same_limiter
-                && before.row.name == row.name
-                && before.row.admin == row.admin
-                && before.row.rate == row.rate
-            {
-                return before.clone();
-            }
+        let limiter_before = before.and_then(|before| before.limiter.as_ref());
+        if let Some(before) = before
+            && limiter_before.map(|limiter| limiter.rate()) == rate
+            && before.row.name == row.name
+            && before.row.admin == row.admin
+            && before.row.rate == row.rate
+        {
+            return before.clone();
         }
+        let limiter = rate.map(|rate| match limiter_before {
+            Some(limiter) if limiter.rate() == rate => limiter.clone(),
+            _ => Arc::new(Limiter::new(rate)),
+        });
         let verified = before.and_then(|before| before.verified.get().cloned());
         Arc::new(KeyRecord {
             row,

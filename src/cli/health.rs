@@ -26,6 +26,7 @@ pub(super) fn run(url: Option<String>, file: Option<&Path>) -> ExitCode {
         query: &[],
         headers: &[],
         secrets: &[],
+        trace: None,
     };
     match client.get(&question, Instant::now() + TIMEOUT) {
         Ok(answer) if answer.status == 200 => {

@@ -25,6 +25,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::database::Database;
 
+use self::apply::Refusal;
 use self::output::failed;
 use self::target::{configuration, server_url};
 
@@ -105,8 +106,8 @@ fn bind_address(text: &str) -> Result<String, String> {
 /// configuration.
 pub fn run() -> ExitCode {
     let CommandLine { command, serve } = CommandLine::parse();
-    if log::start().is_err() {
-        return failed(&"this process logs already");
+    if let Err(refusal) = log::start() {
+        return log::report(&refusal);
     }
     match command {
         None => serve::run(serve.config.config, serve.bind),
@@ -124,7 +125,10 @@ pub fn run() -> ExitCode {
             } = arguments;
             match sandbox::run(bind, latency, error_rate) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => failed(&format_args!("the sandbox on {bind}: {error}")),
+                Err(error) => {
+                    let why = format!("the sandbox on {bind}: {error}");
+                    log::report(&Refusal::Failed(why))
+                }
             }
         }
         Some(Command::Invalidate { arguments, config }) => {

@@ -199,7 +199,9 @@ mod tests {
         let address = sandbox(Duration::ZERO, 0.0);
         for upstream in upstreams(address) {
             for category in ["general", "sports"] {
-                let bytes = upstream.fetch(category, Instant::now() + LONG).unwrap();
+                let bytes = upstream
+                    .fetch(category, Instant::now() + LONG, None)
+                    .unwrap();
                 let listing = Listing::read(&bytes).unwrap();
                 assert!(listing.len() >= 50);
                 assert!(listing.flags().sandbox);
@@ -209,8 +211,11 @@ mod tests {
 
     #[test]
     fn a_story_told_by_both_is_merged_into_one() {
-        let [wire, paper] = upstreams(sandbox(Duration::ZERO, 0.0))
-            .map(|upstream| upstream.fetch("science", Instant::now() + LONG).unwrap());
+        let [wire, paper] = upstreams(sandbox(Duration::ZERO, 0.0)).map(|upstream| {
+            upstream
+                .fetch("science", Instant::now() + LONG, None)
+                .unwrap()
+        });
         let parts = [&wire, &paper].map(|bytes| Listing::read(bytes).unwrap());
         let merged = Listing::merge(&parts, parts[0].flags());
         let merged = Listing::read(&merged).unwrap().len();
@@ -222,9 +227,9 @@ mod tests {
         let latency = Duration::from_millis(80);
         let [upstream, _] = upstreams(sandbox(latency, 0.0));
         let start = Instant::now();
-        upstream.fetch("general", start + LONG).unwrap();
+        upstream.fetch("general", start + LONG, None).unwrap();
         assert!(start.elapsed() >= latency);
-        let slow = upstream.fetch("general", Instant::now() + latency / 4);
+        let slow = upstream.fetch("general", Instant::now() + latency / 4, None);
         assert!(matches!(slow, Err(LoadError::TooSlow(_))), "{slow:?}");
     }
 
@@ -233,7 +238,11 @@ mod tests {
         let [wire, paper] = upstreams(sandbox(Duration::ZERO, 0.5));
         let outcomes: Vec<Result<(), LoadError>> = (0..8)
             .map(|number| if number < 4 { &wire } else { &paper })
-            .map(|upstream| upstream.fetch("general", Instant::now() + LONG).map(|_| ()))
+            .map(|upstream| {
+                upstream
+                    .fetch("general", Instant::now() + LONG, None)
+                    .map(|_| ())
+            })
             .collect();
         let failed = |says: &str| Err(LoadError::Failed(says.to_owned()));
         let spent = |says: &str| {
@@ -267,6 +276,7 @@ mod tests {
             query: &[],
             headers: &[],
             secrets: &[],
+            trace: None,
         };
         let answer = client.get(&get, Instant::now() + LONG).unwrap();
         assert_eq!(

@@ -31,7 +31,8 @@ use crate::worker::Worker;
 use larder_cache::{Cache, InvalidationTarget};
 
 use super::apply::{NO_RESOURCES, Refusal, build_resources, remember_invalidations};
-use super::output::{failed, print, print_error};
+use super::log::report;
+use super::output::print;
 use super::reload::Reload;
 use super::target::own_url;
 use super::{descriptors, news, signals};
@@ -47,11 +48,7 @@ const LAST_DELIVERY: Duration = Duration::from_secs(1);
 pub(super) fn run(file: Option<PathBuf>, bind: Option<String>) -> ExitCode {
     match start(file.as_deref(), bind) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Refusal::Configuration(errors)) => {
-            print_error(&errors);
-            ExitCode::from(2)
-        }
-        Err(Refusal::Failed(why)) => failed(&why),
+        Err(refusal) => report(&refusal),
     }
 }
 

@@ -18,7 +18,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use larder_cache::{Cache, InvalidationTarget, Purge};
+use larder_cache::{Cache, InvalidationTarget, Origin, Purge};
 
 use crate::worker::{Signals, Wake, Worker};
 
@@ -171,7 +171,10 @@ impl Delivery<'_> {
         let names = collapse(&rows, self.cache.bus().pending);
         let mut pending = false;
         for names in names.chunks(MAX_NAMES) {
-            pending |= self.cache.invalidate(names, Purge::Hard).is_pending();
+            let receipt = self
+                .cache
+                .invalidate_from(Origin::Outbox, names, Purge::Hard);
+            pending |= receipt.is_pending();
         }
         log::debug!("{} names of {} outbox rows", names.len(), rows.len());
         if pending {

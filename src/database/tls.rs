@@ -35,32 +35,25 @@ pub(super) fn connector(verification: &Verification) -> Result<MakeRustlsConnect
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| wrong(error.to_string()))?;
-    let config = match verification {
-        Verification::Unverified => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-            .with_no_client_auth(),
-        Verification::SystemRoots | Verification::RootFile(_) => {
-            let mut roots = RootCertStore::empty();
-            match verification {
-                Verification::RootFile(path) => {
-                    let certificates = CertificateDer::pem_file_iter(path)
-                        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                        .map_err(|error| wrong(format!("sslrootcert {path}: {error}")))?;
-                    roots.add_parsable_certificates(certificates);
-                }
-                _ => {
-                    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                }
-            }
-            if roots.is_empty() {
-                return Err(wrong(
-                    "no root certificate was found; name a file with sslrootcert".to_owned(),
-                ));
-            }
-            builder.with_root_certificates(roots).with_no_client_auth()
+    let certificates = match verification {
+        Verification::Unverified => {
+            let any = Arc::new(AnyCertificate(provider));
+            let builder = builder.dangerous().with_custom_certificate_verifier(any);
+            return Ok(MakeRustlsConnect::new(builder.with_no_client_auth()));
         }
+        Verification::SystemRoots => rustls_native_certs::load_native_certs().certs,
+        Verification::RootFile(path) => CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect)
+            .map_err(|error| wrong(format!("sslrootcert {path}: {error}")))?,
     };
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates);
+    if roots.is_empty() {
+        return Err(wrong(
+            "no root certificate was found; name a file with sslrootcert".to_owned(),
+        ));
+    }
+    let config = builder.with_root_certificates(roots).with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
 }
 

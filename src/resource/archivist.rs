@@ -25,9 +25,9 @@ type Batch = (String, Bytes);
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
-pub struct Archivist(Arc<Inner>);
+pub struct Archivist(Arc<ArchivistInner>);
 
-struct Inner {
+struct ArchivistInner {
     batches: SyncSender<Batch>,
     full: AtomicBool,
     worker: Worker,
@@ -46,7 +46,7 @@ impl Archivist {
             keep,
         };
         let worker = Worker::start("archivist", move |signals| work.run(signals))?;
-        Ok(Archivist(Arc::new(Inner {
+        Ok(Archivist(Arc::new(ArchivistInner {
             batches,
             full: AtomicBool::new(false),
             worker,

@@ -20,6 +20,7 @@ use larder_cache::{
 
 use super::Resource;
 use super::canonical::ParamType;
+use super::request_context::RequestContext;
 use super::sql::Sql;
 use super::values::Values;
 
@@ -90,8 +91,13 @@ impl Composite {
         joined(parts.iter().map(Option::as_deref)).ok_or_else(no_object)
     }
 
-    pub(super) fn producer(&self, item: &CacheItem, values: &Values<'_>) -> Producer {
-        let part = |part: &Arc<Resource>| part.request_of(values, item.jitter, &item.note);
+    pub(super) fn producer(
+        &self,
+        item: &CacheItem,
+        values: &Values<'_>,
+        context: &RequestContext,
+    ) -> Producer {
+        let part = |part: &Arc<Resource>| part.request_of(values, item.jitter, context);
         Producer::Compose(Composition {
             parts: self.0.iter().filter_map(part).collect(),
             compose: Arc::new(join),
@@ -134,7 +140,7 @@ pub(super) fn joined<'p>(
             }
             continue;
         };
-        let Members(own) = serde_json::from_slice(bytes).ok()?;
+        let OrderedMembers(own) = serde_json::from_slice(bytes).ok()?;
         for (name, value) in own {
             match places.get(&name) {
                 Some(place) => members[*place].1 = value,
@@ -160,24 +166,24 @@ pub(super) fn joined<'p>(
 
 /// The members of an object in their order, repeated ones included. Each value is its JSON text, so
 /// numbers keep every digit.
-pub(crate) struct Members(pub(crate) Vec<(String, Box<RawValue>)>);
+pub(crate) struct OrderedMembers(pub(crate) Vec<(String, Box<RawValue>)>);
 
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members, D::Error> {
+impl<'de> Deserialize<'de> for OrderedMembers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OrderedMembers, D::Error> {
         struct InOrder;
         impl<'de> Visitor<'de> for InOrder {
-            type Value = Members;
+            type Value = OrderedMembers;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a JSON object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OrderedMembers, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry()? {
                     members.push(member);
                 }
-                Ok(Members(members))
+                Ok(OrderedMembers(members))
             }
         }
         deserializer.deserialize_map(InOrder)

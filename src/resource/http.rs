@@ -1,8 +1,9 @@
 //! A value from an HTTP API, for the parameters of the resource.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::source::{HttpUpstreams, JsonApi};
+use crate::source::{HttpUpstreams, JsonApi, TraceContext};
 use larder_cache::{Load, Producer};
 
 use super::seals::Seals;
@@ -47,7 +48,11 @@ impl HttpSource {
         self.api.upstream().name()
     }
 
-    pub(super) fn producer(&self, values: &Values<'_>) -> Producer {
+    pub(super) fn producer(
+        &self,
+        values: &Values<'_>,
+        trace: Option<Arc<TraceContext>>,
+    ) -> Producer {
         let values = values.iter();
         let values: Vec<(String, String)> = values
             .map(|(name, value)| ((*name).to_owned(), value.to_string()))
@@ -55,7 +60,7 @@ impl HttpSource {
         let api = self.api.clone();
         Producer::Load(Load {
             limit: self.limit(),
-            run: Box::new(move |context| api.load(&values, context)),
+            run: Box::new(move |context| api.load(&values, context, trace.as_deref())),
         })
     }
 }

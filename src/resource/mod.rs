@@ -13,6 +13,7 @@ mod http;
 mod news;
 mod origin;
 mod param;
+mod request_context;
 mod resources;
 mod seals;
 mod settings;
@@ -42,9 +43,10 @@ use self::values::Values;
 
 pub use self::archivist::Archivist;
 pub use self::argument::{Argument, Arguments, BadParameter, ParamValue, Wrong};
-pub(crate) use self::composite::Members;
+pub(crate) use self::composite::OrderedMembers;
 pub use self::news::{News, NewsSource, NewsView};
 pub use self::origin::Sources;
+pub use self::request_context::RequestContext;
 pub use self::resources::{Found, Resources, Unbuilt};
 pub(crate) use self::settings::anchored;
 pub use self::settings::{
@@ -231,23 +233,28 @@ impl Resource {
         self.names.values(arguments, may_be_missing)
     }
 
-    /// The request for a value that memory does not have. `note` is added to the log line of a
-    /// load. `None`: the resource is only written.
+    /// The request for a value that memory does not have. Its loads name the request of `context`
+    /// in the log, and continue its trace. `None`: the resource is only written.
     ///
     /// # Errors
     /// As [`Resource::key`].
     pub fn request(
         &self,
         arguments: Arguments<'_>,
-        note: &str,
+        context: &RequestContext,
     ) -> Result<Option<Request>, BadParameter> {
         let values = self.values(arguments, &|_| false)?;
-        Ok(self.request_of(&values, random(), note))
+        Ok(self.request_of(&values, random(), context))
     }
 
     /// As [`Resource::request`], for values that are checked. They may have more than the
     /// resource's own parameters.
-    fn request_of(&self, values: &Values<'_>, jitter: u64, note: &str) -> Option<Request> {
+    fn request_of(
+        &self,
+        values: &Values<'_>,
+        jitter: u64,
+        context: &RequestContext,
+    ) -> Option<Request> {
         let origin = self.origin.as_ref()?;
         let own = self.names.own_values(values);
         let item = CacheItem {
@@ -256,11 +263,11 @@ impl Resource {
             tags: self.names.tags(&own),
             share: origin.share().into(),
             label: origin.label().into(),
-            note: note.into(),
+            note: context.note(self.name()),
             jitter,
             tally: self.tally.clone(),
         };
-        let producer = origin.producer(self, &item, &own);
+        let producer = origin.producer(self, &item, &own, context);
         Some(Request { item, producer })
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::database::Database;
+use crate::source::TraceContext;
 use crate::source::news::{Flags, Item, Listing, NewsUpstream};
 use larder_cache::{
     CacheItem, Composition, Key, LastResort, Lifetime, Load, LoadContext, Loaded, LookupResult,
@@ -182,6 +183,7 @@ impl News {
         name: &str,
         fingerprint: u64,
         category: Option<String>,
+        trace: Option<Arc<TraceContext>>,
     ) -> Producer {
         let category: Arc<str> = category.as_deref().unwrap_or(GENERAL).into();
         let parts = self
@@ -194,8 +196,10 @@ impl News {
                 escape_into(&mut key, &category);
                 let (loaded, archivist, category) =
                     (upstream.clone(), self.archivist.clone(), category.clone());
+                let trace = trace.clone();
                 let run = Box::new(move |context: LoadContext| {
-                    let listing = Value::present(loaded.fetch(&category, context.deadline)?);
+                    let fetched = loaded.fetch(&category, context.deadline, trace.as_deref());
+                    let listing = Value::present(fetched?);
                     archivist.keep(&category, listing.bytes().clone());
                     Ok(Loaded::new(listing, Lifetime::Policy))
                 });

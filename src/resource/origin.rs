@@ -12,6 +12,7 @@ use super::canonical::ParamType;
 use super::composite::Composite;
 use super::http::HttpSource;
 use super::news::News;
+use super::request_context::RequestContext;
 use super::seals::Seals;
 use super::settings::SourceSettings;
 use super::sql::Sql;
@@ -106,7 +107,7 @@ impl Origin {
             Origin::Sql(_) | Origin::Http(_) => Vec::new(),
             Origin::Composite(composite) => composite.targets(values),
             Origin::News(_) => resource
-                .request_of(values, 0, "")
+                .request_of(values, 0, &RequestContext::default())
                 .map_or(Vec::new(), |request| match request.producer {
                     Producer::Compose(news) => news
                         .parts
@@ -183,21 +184,24 @@ impl Origin {
         }
     }
 
-    /// What produces the value of `item`, an item of `resource` with these values.
+    /// What produces the value of `item`, an item of `resource` with these values, for the request
+    /// of `context`.
     pub(super) fn producer(
         &self,
         resource: &Resource,
         item: &CacheItem,
         values: &Values<'_>,
+        context: &RequestContext,
     ) -> Producer {
         match self {
             Origin::News(news) => {
                 let category = text_of(values, "category");
-                news.producer(item, resource.name(), resource.fingerprint, category)
+                let trace = context.trace.clone();
+                news.producer(item, resource.name(), resource.fingerprint, category, trace)
             }
-            Origin::Sql(sql) => sql.producer(values),
-            Origin::Http(http) => http.producer(values),
-            Origin::Composite(composite) => composite.producer(item, values),
+            Origin::Sql(sql) => sql.producer(values, &item.note),
+            Origin::Http(http) => http.producer(values, context.trace.clone()),
+            Origin::Composite(composite) => composite.producer(item, values, context),
         }
     }
 }

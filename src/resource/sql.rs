@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::database::{
     self, CHECKOUT, Database, DatabaseError, Query, STATEMENT, Shape, Transaction,
 };
-use larder_cache::{Lifetime, Load, LoadError, Loaded, Producer, Value};
+use larder_cache::{Lifetime, Load, LoadError, Loaded, Note, Producer, Value};
 
 use super::argument::ParamValue;
 use super::settings::SqlSettings;
@@ -68,12 +68,14 @@ impl Sql {
         transaction.read(&self.query, &parameters, self.shape)
     }
 
-    pub(super) fn producer(&self, values: &Values<'_>) -> Producer {
+    /// `note` goes into the log line about a database that fails.
+    pub(super) fn producer(&self, values: &Values<'_>, note: &Note) -> Producer {
         let bound = bound(&self.query, values);
+        let note = note.clone();
         let (database, query, shape) = (self.database.clone(), self.query.clone(), self.shape);
         let run = Box::new(move |_| {
             let found = database.read(&query, &named(&query, bound), shape);
-            let found = found.map_err(|error| failed(error, &query))?;
+            let found = found.map_err(|error| failed(error, &query, &note))?;
             let value = found.map_or(Value::Absent, Value::present);
             Ok(Loaded::new(value, Lifetime::Policy))
         });
@@ -109,7 +111,9 @@ impl From<&ParamValue> for database::SqlValue {
     }
 }
 
-fn failed(error: DatabaseError, query: &Query) -> LoadError {
+fn failed(error: DatabaseError, query: &Query, note: &Note) -> LoadError {
+    let resource = note.resource.as_deref();
+    let (request_id, trace_id) = (note.request_id.as_deref(), note.trace_id.as_deref());
     match error {
         // Such as a division by zero: the database does not say which parameter is wrong.
         DatabaseError::Invalid(_) if !query.parameters().is_empty() => LoadError::Unfit {
@@ -119,11 +123,11 @@ fn failed(error: DatabaseError, query: &Query) -> LoadError {
         DatabaseError::Unfit { parameter, valid } => LoadError::Unfit { parameter, valid },
         DatabaseError::TooSlow(_) => LoadError::TooSlow("the database took too long".to_owned()),
         DatabaseError::Unavailable(why) => {
-            log::warn!("the database: {why}");
+            log::warn!(resource, request_id, trace_id; "the database: {why}");
             LoadError::Failed("the database gives no answer".to_owned())
         }
         other => {
-            log::error!("the database: {other}");
+            log::error!(resource, request_id, trace_id; "the database: {other}");
             LoadError::Failed("the query failed".to_owned())
         }
     }

@@ -16,6 +16,7 @@ use larder_cache::{Cache, InvalidationReceipt, InvalidationTarget, Purge};
 use super::Resource;
 use super::argument::Arguments;
 use super::canonical::StatementTypes;
+use super::request_context::RequestContext;
 use super::settings::{WriteMethod, WriteSettings};
 use super::sql::named;
 use super::view::entity_tag;
@@ -225,7 +226,10 @@ impl Write {
     fn names(&self, resource: &Resource, input: &WriteInput, rows: &[ReturnedRow]) -> Vec<String> {
         let values = input.values();
         let templates = self.settings.invalidates.as_ref();
-        let own: Vec<InvalidationTarget> = match (resource.request_of(&values, 0, ""), templates) {
+        let own: Vec<InvalidationTarget> = match (
+            resource.request_of(&values, 0, &RequestContext::default()),
+            templates,
+        ) {
             (None, _) => Vec::new(),
             (Some(_), Some(_)) => {
                 let names = &resource.names;

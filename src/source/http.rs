@@ -31,6 +31,7 @@ use jiff::Timestamp;
 use ureq::http::{HeaderMap, HeaderValue, Response, Uri};
 
 use super::error::sanitized;
+use super::trace::{TRACEPARENT, TraceContext};
 use crate::quantity::format_size;
 use larder_cache::{LoadError, Secret, escape_into};
 
@@ -80,6 +81,8 @@ pub struct Get<'a> {
     pub headers: &'a [(&'a str, &'a str)],
     /// The secrets in all of these. No error shows them.
     pub secrets: &'a [Secret],
+    /// The trace that it continues, unless `headers` have a `traceparent`.
+    pub trace: Option<&'a TraceContext>,
 }
 
 /// An answer of any status.
@@ -285,6 +288,14 @@ impl HttpClient {
                 .map_err(|_| self.failed("cannot be sent a header with a control character"))?;
             value.set_sensitive(true);
             request = request.header(*name, value);
+        }
+        let is_parent = |(name, _): &(&str, &str)| name.eq_ignore_ascii_case(TRACEPARENT);
+        if let Some(trace) = get.trace
+            && !get.headers.iter().any(is_parent)
+        {
+            for (name, value) in trace.headers() {
+                request = request.header(name, value);
+            }
         }
         let mut config = request.config().timeout_global(Some(left));
         if is_this_machine(uri) {

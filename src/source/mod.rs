@@ -7,8 +7,10 @@ mod json_text;
 pub mod news;
 pub mod quota;
 mod settings;
+mod trace;
 mod upstream;
 
 pub use json_api::{JsonApi, JsonApiSettings, Place, TtlFrom};
 pub use settings::{NEWS_UPSTREAMS, UpstreamSettings};
+pub use trace::{TRACEPARENT, TRACESTATE, TraceContext};
 pub use upstream::{HttpUpstream, HttpUpstreamSettings, HttpUpstreams};

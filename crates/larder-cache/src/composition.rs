@@ -18,13 +18,14 @@ use super::entry::{Entry, Extras};
 use super::error::LoadError;
 use super::failures::Aftermath;
 use super::freshness::Evidence;
+use super::load_result::LoadResult;
 use super::loaders::{Job, Turn};
 use super::outcome::{Outcome, Staleness};
 use super::policy::{Expiry, Lifetime};
 use super::random::random;
 use super::request::{CacheItem, Compose, Composition, LastResort, Loaded};
 use super::single_flight::{Leader, Ticket};
-use super::stats::Tally;
+use super::tally::Tally;
 use super::tiers::Tiers;
 
 /// A composite that is being made.
@@ -134,11 +135,23 @@ impl Composite {
             .into_iter()
             .map(|result| result.unwrap_or_else(|| Err(missing())))
             .collect();
-        self.log(&results);
         for (part, result) in self.parts.iter().zip(&results) {
-            part.tally.count_part(result);
+            part.tally.part().count(result);
         }
-        if let Some(answer) = self.make(&results) {
+        let has_loaded = results.iter().any(asked_a_source);
+        if has_loaded {
+            self.log(&results);
+        }
+        let before = self.tiers.memory.get(self.item.key.as_str());
+        let made = self.make(&results);
+        if has_loaded {
+            let result = made.as_ref().map_or(LoadResult::Failed, |made| {
+                LoadResult::of(&made.entry, before.as_deref())
+            });
+            let own = self.item.tally.own();
+            own.count_load(result, self.began.elapsed());
+        }
+        if let Some(answer) = made {
             return leader.end(Ok(answer));
         }
         let error = LoadError::of_parts(results.into_iter().filter_map(Result::err));
@@ -347,17 +360,9 @@ impl Composite {
         })
     }
 
-    /// Counts and logs, if a source was asked for any part.
+    /// One line for all its parts.
     fn log(&self, results: &[LookupResult]) {
         use std::fmt::Write;
-        let asked = |result: &LookupResult| match result {
-            Ok(answer) => answer.outcome == Outcome::Loaded || answer.trace.source.is_some(),
-            Err(error) => !error.is_known(),
-        };
-        if !results.iter().any(asked) {
-            return;
-        }
-        self.item.tally.count_load();
         let took = self.began.elapsed().as_millis();
         let mut line = format!("miss {} {took}ms", self.item.key);
         for (Part { label, .. }, result) in self.parts.iter().zip(results) {
@@ -373,14 +378,28 @@ impl Composite {
                 Err(error) => write!(line, " {label}=failed ({error})"),
             };
         }
-        line.push_str(&self.item.note);
         // A wrong request is the client's: clients must not fill the log with warnings.
         let failed = |result: &LookupResult| matches!(result, Err(error) if !matches!(error, LoadError::Unfit { .. }));
-        if results.iter().any(failed) {
-            log::warn!("{line}")
+        let level = if results.iter().any(failed) {
+            log::Level::Warn
         } else {
-            log::info!("{line}")
-        }
+            log::Level::Info
+        };
+        let CacheItem { key, note, .. } = &self.item;
+        let (resource, trace_id) = (note.resource.as_deref(), note.trace_id.as_deref());
+        let request_id = note.request_id.as_deref();
+        log::log!(
+            level, event = "miss", resource, key:%, duration_ms = took, request_id, trace_id;
+            "{line}"
+        );
+    }
+}
+
+/// Whether a source was asked for this part.
+fn asked_a_source(result: &LookupResult) -> bool {
+    match result {
+        Ok(answer) => answer.outcome == Outcome::Loaded || answer.trace.source.is_some(),
+        Err(error) => !error.is_known(),
     }
 }
 

@@ -34,6 +34,12 @@ impl Value {
         }
     }
 
+    /// Whether its bytes are these very ones, not equal ones at another place.
+    pub(crate) fn is_the_same(&self, bytes: &Bytes) -> bool {
+        let own = self.bytes();
+        !self.is_absent() && (own.as_ptr(), own.len()) == (bytes.as_ptr(), bytes.len())
+    }
+
     /// Whether there is no such thing.
     pub fn is_absent(&self) -> bool {
         matches!(self, Value::Absent)
@@ -55,9 +61,9 @@ pub struct Entry {
     pub load_time: Micros,
     /// Until when it is fresh.
     pub expiry: Expiry,
-    /// How long the memory tier keeps it, counted from the fill. Includes the stale window. Zero
-    /// before the fill, or if it is not kept.
-    kept_for: Micros,
+    /// Until when the memory tier keeps it. Includes the stale window. Zero before the fill, or if
+    /// it is not kept.
+    kept_until: Micros,
     /// What a plain entry does not have; a plain entry has none.
     extras: Option<Box<Extras>>,
 }
@@ -119,7 +125,7 @@ impl Entry {
             loaded_at,
             load_time,
             expiry,
-            kept_for: 0,
+            kept_until: 0,
             extras: (!extras.is_plain()).then(|| Box::new(extras)),
         }
     }
@@ -131,14 +137,14 @@ impl Entry {
         entry
     }
 
-    /// The same entry, kept in memory from now on for this long.
-    pub(crate) fn kept(self, kept_for: Micros) -> Entry {
-        Entry { kept_for, ..self }
+    /// The same entry, kept in memory until then.
+    pub(crate) fn kept(self, kept_until: Micros) -> Entry {
+        Entry { kept_until, ..self }
     }
 
-    /// How long the memory tier keeps it, counted from the fill.
-    pub(crate) fn kept_for(&self) -> Duration {
-        Duration::from_micros(self.kept_for)
+    /// Until when the memory tier keeps it.
+    pub(crate) fn kept_until(&self) -> Micros {
+        self.kept_until
     }
 
     /// What it takes in memory besides its value, its names and its plain fields, in bytes.

@@ -173,6 +173,7 @@ impl Aftermath {
 mod tests {
     use super::super::coherence::HistoryId;
     use super::super::policy::StaleRules;
+    use super::super::request::Note;
     use super::*;
 
     const S: Micros = 1_000_000;
@@ -202,7 +203,7 @@ mod tests {
             tags: Box::default(),
             share: "quotes".into(),
             label: "quotes".into(),
-            note: "".into(),
+            note: Note::default(),
             jitter: 0,
             tally: Arc::default(),
         }

@@ -122,8 +122,8 @@ impl Look {
 }
 
 macro_rules! plain {
-    ($($method:ident($type:ty)),*) => {
-        $(fn $method(self, _: $type) -> Result<Json, Lossy> { Ok(Json::Other) })*
+    ($($method:ident($($argument:ty),*)),*) => {
+        $(fn $method(self, $(_: $argument),*) -> Result<Json, Lossy> { Ok(Json::Other) })*
     };
 }
 
@@ -158,24 +158,19 @@ impl Serializer for Look {
         serialize_u16(u16),
         serialize_u32(u32),
         serialize_u64(u64),
-        serialize_u128(u128)
+        serialize_u128(u128),
+        serialize_unit_variant(&'static str, u32, &'static str)
     );
 
     inside!(
+        serialize_seq(Option<usize>),
+        serialize_map(Option<usize>),
         serialize_tuple(usize),
         serialize_tuple_struct(&'static str, usize),
         serialize_tuple_variant(&'static str, u32, &'static str, usize),
         serialize_struct(&'static str, usize),
         serialize_struct_variant(&'static str, u32, &'static str, usize)
     );
-
-    fn serialize_seq(self, _: Option<usize>) -> Result<Look, Lossy> {
-        Ok(Look)
-    }
-
-    fn serialize_map(self, _: Option<usize>) -> Result<Look, Lossy> {
-        Ok(Look)
-    }
 
     fn serialize_f32(self, value: f32) -> Result<Json, Lossy> {
         Look::float(value.into())
@@ -204,15 +199,6 @@ impl Serializer for Look {
 
     fn serialize_unit_struct(self, _: &'static str) -> Result<Json, Lossy> {
         Ok(Json::Null)
-    }
-
-    fn serialize_unit_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-    ) -> Result<Json, Lossy> {
-        Ok(Json::Other)
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(

@@ -19,11 +19,11 @@ const MOST_CALLERS: usize = 8;
 #[derive(Default)]
 pub(crate) struct Interest(
     /// Protects the counts, the callers and the links; held for one look or one change.
-    Mutex<State>,
+    Mutex<InterestState>,
 );
 
 #[derive(Default)]
-struct State {
+struct InterestState {
     /// Readers who hold a ticket.
     readers: usize,
     /// Those of them that are known to be still connected, and so may keep the load in the queue.
@@ -198,7 +198,7 @@ fn tell_of_callers((slot, parts): Told, callers: &[Caller]) {
         .for_each(|part| part.add_callers(callers));
 }
 
-impl State {
+impl InterestState {
     fn add_callers(&mut self, callers: &[Caller]) -> Told {
         // A refresh after a stale copy goes on: the stale copy answers its readers.
         if self.is_refresh {

@@ -4,7 +4,8 @@
 //! there is no moment after the call at which this replica serves what was loaded before it.
 
 use super::bus::{Bus, MOST_TARGETS};
-use super::coherence::{Batch, InvalidationTarget, Purge};
+use super::coherence::{Batch, InvalidationTarget, Origin, Purge};
+use super::redis_tier::commands::RedisCommand;
 use super::redis_tier::fault::retired;
 use super::tiers::Tiers;
 
@@ -26,10 +27,11 @@ impl InvalidationReceipt {
     }
 }
 
-/// See [`Cache::invalidate`](super::Cache::invalidate).
+/// See [`Cache::invalidate_from`](super::Cache::invalidate_from).
 pub(crate) fn invalidate(
     tiers: &Tiers,
     bus: &Bus,
+    origin: Origin,
     targets: &[InvalidationTarget],
     purge: Purge,
 ) -> InvalidationReceipt {
@@ -42,6 +44,7 @@ pub(crate) fn invalidate(
         .map(|targets| tiers.mirror.pending.begin(targets, purge))
         .collect();
     let batches = UnsentBatches { tiers, batches };
+    bus.invalidated().count(origin, purge, targets.len());
     for batch in &batches.batches {
         let clock = send(tiers, bus, batch);
         bus.notify(batch.targets(), purge);
@@ -64,7 +67,7 @@ fn send(tiers: &Tiers, bus: &Bus, batch: &Batch) -> Option<u64> {
     }
     // A repeated invalidation does no harm, so a connection that was cut while it was idle is no
     // reason to leave it pending.
-    let sent = pool.read(|connection| {
+    let sent = pool.read_as(RedisCommand::Invalidate, |connection| {
         let (history, clock) =
             bus.scripts()
                 .invalidate(connection, batch, bus.replica(), bus.log_length())?;

@@ -65,6 +65,9 @@
 //!   workers, since that asks Redis.
 //! - Threads of its own: with a Redis a few for that, and one for each load that runs. They end
 //!   with the last clone of the cache: see [`Cache`].
+//! - [`Cache::metrics`] has the figures of both tiers, of the bus and of invalidations, and
+//!   [`Cache::typed_tally`] those of lookups and loads. A program that uses [`Cache::fetch`] brings
+//!   a [`Tally`] of its own in each [`CacheItem`], and counts in it what its readers got.
 //! - A cache in a `static` is never dropped: before such a program ends, [`Cache::wait_delivered`]
 //!   waits for what is pending.
 //!
@@ -87,9 +90,11 @@ mod freshness;
 mod interest;
 mod invalidation;
 mod key;
+mod load_result;
 mod loaders;
 mod lookup;
 mod memory;
+mod metrics;
 mod open;
 mod outcome;
 mod policy;
@@ -100,8 +105,9 @@ mod secret;
 mod settings;
 mod shares;
 mod single_flight;
-mod stats;
+pub mod stats;
 mod status;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -132,7 +138,7 @@ pub use self::audit::AuditCounts;
 pub use self::builder::CacheBuilder;
 pub use self::bus::Replica;
 pub use self::clock::{Clock, Micros, micros};
-pub use self::coherence::{Dependency, HistoryId, InvalidationTarget, Purge, Stamp};
+pub use self::coherence::{Dependency, HistoryId, InvalidationTarget, Origin, Purge, Stamp};
 pub use self::entry::{Backoff, Entry, Extras, Value};
 #[doc(hidden)] // For benches/micro alone: no embedder has a use for these bytes.
 pub use self::envelope::{decode as decode_envelope, encode as encode_envelope};
@@ -143,26 +149,32 @@ pub use self::invalidation::InvalidationReceipt;
 #[doc(hidden)] // For the server.
 pub use self::key::hash;
 pub use self::key::{Key, KeyText, Tag, escape_into};
+pub use self::load_result::LoadResult;
 pub use self::loaders::ShareStatus;
+pub use self::memory::EvictionCause;
+pub use self::metrics::{
+    BusMetrics, CacheMetrics, CommandMetrics, InvalidationMetrics, MemoryMetrics,
+};
 pub use self::outcome::{Outcome, Staleness};
 pub use self::policy::{Expiry, Lifetime, Policy, StaleRules};
 pub use self::random::random;
+pub use self::redis_tier::commands::RedisCommand;
 pub use self::redis_tier::fault::{RedisDown, RedisState};
 pub use self::redis_tier::pool::RedisPool;
 pub use self::redis_tier::url::check_redis_url;
 #[doc(hidden)] // For the server.
 pub use self::redis_tier::url::unknown_option;
 pub use self::request::{
-    CacheItem, Compose, Composition, LastResort, Load, LoadContext, Loaded, Producer, Request,
-    Revalidation,
+    CacheItem, Compose, Composition, LastResort, Load, LoadContext, Loaded, Note, Producer,
+    Request, Revalidation,
 };
 pub use self::secret::Secret;
 pub use self::settings::{
     CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisSettings,
 };
 pub use self::single_flight::Ticket;
-pub use self::stats::{Tally, Totals};
 pub use self::status::{BusState, MemorySize};
+pub use self::tally::{Tally, Totals, Unanswered};
 pub use self::typed::{TaggedKey, Typed, TypedTicket};
 
 /// The two-tier cache. Cheap to clone; clones are the same cache.
@@ -218,7 +230,7 @@ impl Cache {
         let mirror = Arc::new(Mirror::alone(standalone));
         let clock = Arc::new(Clock::new());
         let scripts = Arc::new(Scripts::new(&redis.prefix));
-        let tier = Arc::new(MemoryTier::new(memory));
+        let tier = Arc::new(MemoryTier::new(memory, mirror.clone(), clock.clone()));
         // What was loaded alone has no place in a history that others write, too.
         let memory = tier.clone();
         let on_first_history = Box::new(move || memory.clear());
@@ -230,7 +242,7 @@ impl Cache {
             scripts.clone(),
             on_first_history,
         )?;
-        let pool_timeout = redis.timeout;
+        let (pool_timeout, commands) = (redis.timeout, pool.commands().clone());
         let redis = RedisTier::start(pool, &redis.prefix, mirror.clone(), scripts.clone())?;
         let audit = (share > 0.0 && redis.pool().is_used()).then(|| {
             Audit::new(
@@ -248,6 +260,7 @@ impl Cache {
             scripts,
             coherence.clone(),
             redis.leases().clone(),
+            commands,
             pool_timeout,
         ));
         let tiers = Arc::new(Tiers {
@@ -364,7 +377,17 @@ impl Cache {
     /// until it is delivered, and so does dropping the last clone. Without targets nothing is
     /// invalidated, and the receipt has the last clock that was heard.
     pub fn invalidate(&self, targets: &[InvalidationTarget], purge: Purge) -> InvalidationReceipt {
-        invalidation::invalidate(&self.tiers, &self.bus, targets, purge)
+        self.invalidate_from(Origin::Here, targets, purge)
+    }
+
+    /// The same, counted as of this origin: see [`CacheMetrics::invalidations`].
+    pub fn invalidate_from(
+        &self,
+        origin: Origin,
+        targets: &[InvalidationTarget],
+        purge: Purge,
+    ) -> InvalidationReceipt {
+        invalidation::invalidate(&self.tiers, &self.bus, origin, targets, purge)
     }
 
     /// Waits until Redis has taken every pending invalidation, or `limit` has passed. Returns
@@ -473,11 +496,59 @@ impl Cache {
 
     /// What memory holds now.
     pub fn memory_size(&self) -> MemorySize {
-        let (entries, bytes, evictions) = self.tiers.memory.size();
+        let memory = self.metrics_of_memory();
         MemorySize {
-            entries,
-            bytes,
-            evictions,
+            entries: memory.entries,
+            bytes: memory.bytes,
+            evictions: memory.evicted(EvictionCause::Size),
+        }
+    }
+
+    fn metrics_of_memory(&self) -> MemoryMetrics {
+        let (memory, contents) = (&self.tiers.memory, self.tiers.memory.contents());
+        MemoryMetrics {
+            entries: contents.entries,
+            bytes: contents.bytes,
+            limit_bytes: memory.max_bytes(),
+            evictions: contents.evictions,
+        }
+    }
+
+    /// The figures of this cache now, for an exporter of metrics. Takes some ten microseconds, and
+    /// holds up no lookup. Those of one resource are in its [`Tally`], and those of all typed
+    /// lookups in [`Cache::typed_tally`].
+    pub fn metrics(&self) -> CacheMetrics {
+        let (bus, redis, shares) = (self.bus(), self.redis(), self.shares());
+        let invalidated = |origin| {
+            Purge::ALL.map(|purge| InvalidationMetrics {
+                origin,
+                purge,
+                targets: self.bus.invalidated().of(origin, purge),
+            })
+        };
+        let age = |sent| Duration::from_micros(self.tiers.clock.now().saturating_sub(sent));
+        let sum = |of: fn(&ShareStatus) -> usize| shares.iter().map(of).sum::<usize>() as u64;
+        CacheMetrics {
+            memory: self.metrics_of_memory(),
+            redis: RedisCommand::ALL.map(|command| {
+                let (durations, errors) = redis.commands().of(command);
+                CommandMetrics {
+                    command,
+                    durations,
+                    errors,
+                }
+            }),
+            redis_up: redis.is_up(),
+            redis_errors: redis.errors(),
+            invalidations: Origin::ALL.into_iter().flat_map(invalidated).collect(),
+            bus: BusMetrics {
+                trusted: bus.trusted,
+                echo_age: self.bus.echoed().map(age),
+                gaps_repaired: bus.gaps_repaired,
+                pending: bus.pending as u64,
+            },
+            loads_running: sum(|share| share.running),
+            loads_waiting: sum(|share| share.waiting),
         }
     }
 

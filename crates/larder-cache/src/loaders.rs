@@ -62,16 +62,16 @@ pub struct ShareStatus {
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Loaders(Arc<Inner>);
+pub(crate) struct Loaders(Arc<LoadersInner>);
 
-struct Inner {
+struct LoadersInner {
     /// Protects the queues and the permits. Held for a push or a pop, never while a job is called.
-    state: Mutex<State>,
+    state: Mutex<LoadersState>,
     /// Wakes a thread that waits for work.
     work: Condvar,
 }
 
-struct State {
+struct LoadersState {
     shares: Vec<Share>,
     indices: HashMap<Arc<str>, usize>,
     running: Permits,
@@ -95,8 +95,8 @@ struct Share {
 
 impl Loaders {
     pub(crate) fn new(limits: LoadSettings) -> Loaders {
-        Loaders(Arc::new(Inner {
-            state: Mutex::new(State {
+        Loaders(Arc::new(LoadersInner {
+            state: Mutex::new(LoadersState {
                 shares: Vec::new(),
                 indices: HashMap::new(),
                 running: Permits::new(limits.max_loads),
@@ -161,10 +161,10 @@ fn notify(job: Job, turn: Turn) {
     }
 }
 
-impl Inner {
+impl LoadersInner {
     /// The slot of the job with this id, for those who wait for it. It outlives the job.
-    fn slot(self: &Arc<Inner>, share: usize, id: u64) -> Slot {
-        let inner: Weak<Inner> = Arc::downgrade(self);
+    fn slot(self: &Arc<LoadersInner>, share: usize, id: u64) -> Slot {
+        let inner: Weak<LoadersInner> = Arc::downgrade(self);
         Arc::new(move |change| {
             let Some(inner) = inner.upgrade() else {
                 return;
@@ -189,7 +189,7 @@ impl Inner {
     }
 
     /// Returns the job that is to be notified that it does not run.
-    fn submit(self: &Arc<Inner>, job: Job) -> Option<(Job, Turn)> {
+    fn submit(self: &Arc<LoadersInner>, job: Job) -> Option<(Job, Turn)> {
         let mut state = self.state.lock();
         if state.closed {
             return Some((job, Turn::Refused));
@@ -223,7 +223,7 @@ impl Inner {
 
     /// Sees to it that a thread takes what is ready; `false`: there is none and none can be
     /// started.
-    fn call_thread(self: &Arc<Inner>, state: &mut State) -> bool {
+    fn call_thread(self: &Arc<LoadersInner>, state: &mut LoadersState) -> bool {
         if state.ready.len() > state.idle {
             let mine = self.clone();
             match thread::spawn("load", move || mine.serve()) {
@@ -242,7 +242,7 @@ impl Inner {
         true
     }
 
-    fn serve(self: Arc<Inner>) {
+    fn serve(self: Arc<LoadersInner>) {
         let mut state = self.state.lock();
         loop {
             if let Some((share, job)) = state.ready.pop_front() {
@@ -284,7 +284,7 @@ impl Inner {
     }
 }
 
-impl State {
+impl LoadersState {
     /// The index of the share with this name, which is new if there is none.
     fn share(&mut self, name: &Arc<str>) -> usize {
         if let Some(index) = self.indices.get(name) {

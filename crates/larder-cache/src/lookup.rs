@@ -25,6 +25,7 @@ use super::envelope;
 use super::error::LoadError;
 use super::freshness::{Decision, Evidence, decide, may_join};
 use super::interest::Behalf;
+use super::load_result::LoadResult;
 use super::loaders::{Job, Turn};
 use super::outcome::{Outcome, Staleness};
 use super::policy::{Lifetime, Policy};
@@ -180,7 +181,8 @@ struct Lookup {
     began: Instant,
     /// The best copy that is past its TTL.
     stale: Option<Arc<Entry>>,
-    /// The newest copy at hand, which the source may confirm, even if it is too old to be served.
+    /// The newest copy at hand, even if it is too old to be served, or invalid: the source may
+    /// confirm it, and what is loaded is compared with it.
     newest: Option<Arc<Entry>>,
     /// Whether a stale copy was offered to the readers.
     is_refresh: bool,
@@ -448,25 +450,26 @@ impl Lookup {
     }
 
     /// Asks the source.
-    fn load(mut self, load: Load, stamp: Stamp, token: &str) {
+    fn load(self, load: Load, stamp: Stamp, token: &str) {
         self.leader.set_unverified(false);
         // From here on readers that come later are compared with the stamp of the load.
         let own = self.tiers.mirror.dependency(stamp, &self.targets);
         self.leader.stamp(own.clone());
-        if self.is_part && !self.is_refresh {
-            self.item.tally.count_part_load();
-        } else {
-            self.item.tally.count_load();
-        }
+        let revalidation = self.revalidation();
+        // Kept until the load has ended: nothing else is at its address then.
+        let shown = revalidation.as_ref().map(|shown| shown.value.clone());
         let began = Instant::now();
         let context = LoadContext {
             deadline: began + load.limit,
-            revalidation: self.revalidation(),
+            revalidation,
         };
         let loaded = catch_unwind(AssertUnwindSafe(|| (load.run)(context)));
         let took = began.elapsed();
         match loaded {
-            Ok(Ok(loaded)) => self.fill(loaded, own, token, took),
+            Ok(Ok(loaded)) => {
+                let is_confirmed = shown.is_some_and(|shown| loaded.value.is_the_same(&shown));
+                self.fill(loaded, is_confirmed, own, token, took);
+            }
             Ok(Err(error)) => self.gave_nothing(error, token, took),
             Err(_) => {
                 log::error!("the load of {} panicked", self.item.key);
@@ -477,12 +480,10 @@ impl Lookup {
     }
 
     /// The copy that the source may confirm.
-    fn revalidation(&mut self) -> Option<Revalidation> {
-        let copy = self.newest.take()?;
+    fn revalidation(&self) -> Option<Revalidation> {
+        let copy = self.newest.as_ref()?;
         let fresh_until = copy.expiry.fresh_until;
-        let facts = self
-            .tiers
-            .facts(&copy, fresh_until, &self.item.policy, true);
+        let facts = self.tiers.facts(copy, fresh_until, &self.item.policy, true);
         let validator = copy
             .validator()
             .filter(|_| facts.validity.is_confirmable())?;
@@ -492,8 +493,35 @@ impl Lookup {
         })
     }
 
-    /// The source brought a value: fills Redis, then memory.
-    fn fill(self, mut loaded: Loaded, own: Dependency, token: &str, took: Duration) {
+    /// The newest copy from before this load: one that the lookup has found, however old or
+    /// invalid, or one that another load has brought into memory meanwhile.
+    fn predecessor(&self) -> Option<Arc<Entry>> {
+        let in_memory = self.tiers.memory.get(self.item.key.as_str());
+        let copies = in_memory.into_iter().chain(self.newest.clone());
+        copies.max_by_key(|copy| copy.loaded_at)
+    }
+
+    /// Counts the load, which has ended.
+    fn count_load(&self, result: LoadResult, took: Duration) {
+        let tally = &self.item.tally;
+        let counts = if self.is_part && !self.is_refresh {
+            tally.part()
+        } else {
+            tally.own()
+        };
+        counts.count_load(result, took);
+    }
+
+    /// The source brought a value, or confirmed the one that it was shown: fills Redis, then
+    /// memory.
+    fn fill(
+        self,
+        mut loaded: Loaded,
+        is_confirmed: bool,
+        own: Dependency,
+        token: &str,
+        took: Duration,
+    ) {
         let (tiers, policy) = (&self.tiers, &self.item.policy);
         let (now, jitter) = (tiers.clock.now(), self.item.jitter);
         let (absent, lifetime) = (loaded.value.is_absent(), loaded.lifetime);
@@ -522,6 +550,12 @@ impl Lookup {
             stored = done.unwrap_or(false) && !bytes.is_empty();
         }
         tiers.failures.clear(&self.item.key);
+        let result = if is_confirmed {
+            LoadResult::Confirmed
+        } else {
+            LoadResult::of(&entry, self.predecessor().as_deref())
+        };
+        self.count_load(result, took);
         let entry = tiers.keep(&self.item, entry);
         let mut answer = self.answer(entry, Outcome::Loaded);
         answer.trace.source = Some(took);
@@ -532,6 +566,7 @@ impl Lookup {
 
     /// The source brought nothing: gives the lease back.
     fn gave_nothing(mut self, error: LoadError, token: &str, took: Duration) {
+        self.count_load(LoadResult::Failed, took);
         if self.uses_redis() {
             // A lease that cannot be given back expires.
             let _ = self.tiers.redis.release(&self.item.key, token, &error);
@@ -588,11 +623,14 @@ impl Lookup {
         if self.is_part && !self.is_refresh {
             return;
         }
-        let kind = if self.is_refresh { "refresh" } else { "miss" };
+        let event = if self.is_refresh { "refresh" } else { "miss" };
         let all = self.began.elapsed().as_millis();
+        let source_ms = took.map(|took| took.as_millis());
         let CacheItem {
             key, label, note, ..
         } = &self.item;
+        let (source, resource) = (&**label, note.resource.as_deref());
+        let (request_id, trace_id) = (note.request_id.as_deref(), note.trace_id.as_deref());
         match error {
             Some(error) => {
                 // A wrong request is the client's: clients must not fill the log with warnings.
@@ -600,11 +638,15 @@ impl Lookup {
                     LoadError::Unfit { .. } => log::Level::Info,
                     _ => log::Level::Warn,
                 };
-                log::log!(level, "{kind} {key} {all}ms {label}=failed ({error}){note}");
+                log::log!(
+                    level, event, resource, key:%, duration_ms = all, source, source_ms, error:%,
+                    request_id, trace_id;
+                    "{event} {key} {all}ms {source}=failed ({error})"
+                );
             }
             None => log::info!(
-                "{kind} {key} {all}ms {label}={}ms{note}",
-                took.unwrap_or_default().as_millis()
+                event, resource, key:%, duration_ms = all, source, source_ms, request_id, trace_id;
+                "{event} {key} {all}ms {source}={}ms", source_ms.unwrap_or_default()
             ),
         }
     }

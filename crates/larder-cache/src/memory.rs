@@ -12,6 +12,7 @@ use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 
 use super::clock::{Clock, micros};
+use super::coherence::{Mirror, Standing};
 use super::entry::Entry;
 use super::key::Key;
 use super::policy::{Lifetime, Policy};
@@ -26,17 +27,81 @@ const A_TAG: usize = 48;
 
 type Map = moka::sync::Cache<Key, Arc<Entry>, foldhash::fast::RandomState>;
 
+/// Why an entry is no longer in memory. An entry that a newer one replaced while it was of use is
+/// not evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EvictionCause {
+    /// There was no room.
+    Size,
+    /// It was of no use any more by its age: fresh life and stale time were over.
+    Expired,
+    /// It was invalidated by a hard purge, or Redis had lost its data. It stays in memory until its
+    /// next load replaces it or its time is over, and counts then.
+    Invalidated,
+}
+
+impl EvictionCause {
+    /// All causes.
+    pub const ALL: [EvictionCause; 3] = [
+        EvictionCause::Size,
+        EvictionCause::Expired,
+        EvictionCause::Invalidated,
+    ];
+
+    /// The word for it in a metric.
+    pub fn word(self) -> &'static str {
+        match self {
+            EvictionCause::Size => "size",
+            EvictionCause::Expired => "expired",
+            EvictionCause::Invalidated => "invalidated",
+        }
+    }
+
+    /// Why `entry` is gone, which the map lost for `removal`. `None`: it was replaced.
+    fn of(entry: &Entry, removal: RemovalCause, mirror: &Mirror, clock: &Clock) -> Option<Self> {
+        match (mirror.standing(entry.dependencies()), removal) {
+            (Standing::Invalid | Standing::OtherHistory, _) => Some(EvictionCause::Invalidated),
+            (_, RemovalCause::Size) => Some(EvictionCause::Size),
+            (_, RemovalCause::Expired) => Some(EvictionCause::Expired),
+            // The map removes what is expired a while later, and says so only if nothing replaces
+            // it before.
+            (_, RemovalCause::Replaced | RemovalCause::Explicit) => {
+                (entry.kept_until() <= clock.now()).then_some(EvictionCause::Expired)
+            }
+        }
+    }
+}
+
+/// How much is in memory, and what is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Contents {
+    pub(crate) entries: u64,
+    /// The weight of the entries.
+    pub(crate) bytes: u64,
+    /// How many were evicted, by [`EvictionCause`].
+    pub(crate) evictions: [u64; EvictionCause::ALL.len()],
+}
+
 /// See the module.
 pub(crate) struct MemoryTier {
     map: Map,
-    evictions: Arc<AtomicU64>,
+    clock: Arc<Clock>,
+    max_bytes: u64,
+    /// By [`EvictionCause`].
+    evictions: Arc<[AtomicU64; EvictionCause::ALL.len()]>,
 }
 
-struct Expiry;
+struct Expiry(Arc<Clock>);
+
+impl Expiry {
+    fn left(&self, entry: &Entry) -> Duration {
+        Duration::from_micros(entry.kept_until().saturating_sub(self.0.now()))
+    }
+}
 
 impl moka::Expiry<Key, Arc<Entry>> for Expiry {
     fn expire_after_create(&self, _: &Key, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(entry.kept_for())
+        Some(self.left(entry))
     }
 
     fn expire_after_update(
@@ -46,15 +111,19 @@ impl moka::Expiry<Key, Arc<Entry>> for Expiry {
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(entry.kept_for())
+        Some(self.left(entry))
     }
 }
 
 impl MemoryTier {
-    /// An empty tier.
-    pub(crate) fn new(settings: &MemorySettings) -> MemoryTier {
-        let evictions = Arc::new(AtomicU64::new(0));
-        let counter = evictions.clone();
+    /// An empty tier. `mirror` says what is invalid of what it loses.
+    pub(crate) fn new(
+        settings: &MemorySettings,
+        mirror: Arc<Mirror>,
+        clock: Arc<Clock>,
+    ) -> MemoryTier {
+        let evictions = Arc::<[AtomicU64; EvictionCause::ALL.len()]>::default();
+        let (counts, time) = (evictions.clone(), clock.clone());
         let map = moka::sync::Cache::builder()
             .max_capacity(settings.max_bytes)
             .weigher(|key: &Key, entry: &Arc<Entry>| {
@@ -67,18 +136,23 @@ impl MemoryTier {
                     + BOOKKEEPING;
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             })
-            .expire_after(Expiry)
+            .expire_after(Expiry(clock.clone()))
             .eviction_policy(match settings.eviction {
                 Eviction::Lru => EvictionPolicy::lru(),
                 Eviction::TinyLfu => EvictionPolicy::tiny_lfu(),
             })
-            .eviction_listener(move |_, _, cause| {
-                if cause == RemovalCause::Size {
-                    counter.fetch_add(1, Ordering::Relaxed);
+            .eviction_listener(move |_, entry: Arc<Entry>, removal| {
+                if let Some(cause) = EvictionCause::of(&entry, removal, &mirror, &time) {
+                    counts[cause as usize].fetch_add(1, Ordering::Relaxed);
                 }
             })
             .build_with_hasher(foldhash::fast::RandomState::default());
-        MemoryTier { map, evictions }
+        MemoryTier {
+            map,
+            clock,
+            max_bytes: settings.max_bytes,
+            evictions,
+        }
     }
 
     /// The entry under the key with this text.
@@ -88,25 +162,19 @@ impl MemoryTier {
 
     /// Keeps `entry` while `policy` can make any use of it, and returns it, shared from now on. An
     /// entry that is of no use is not kept, and drops the one that was there.
-    pub(crate) fn fill(
-        &self,
-        key: Key,
-        entry: Entry,
-        policy: &Policy,
-        clock: &Clock,
-    ) -> Arc<Entry> {
-        let kept_for = if entry.lifetime() == Lifetime::NoStore || policy.memory.is_zero() {
+    pub(crate) fn fill(&self, key: Key, entry: Entry, policy: &Policy) -> Arc<Entry> {
+        let kept_until = if entry.lifetime() == Lifetime::NoStore || policy.memory.is_zero() {
             0
         } else {
             let longest = micros(entry.use_past_end(policy));
-            let until = entry.expiry.memory_until.saturating_add(longest);
-            until.saturating_sub(clock.now())
+            entry.expiry.memory_until.saturating_add(longest)
         };
-        let entry = Arc::new(entry.kept(kept_for));
-        if kept_for == 0 {
-            self.map.invalidate(&key);
-        } else {
+        let is_kept = kept_until > self.clock.now();
+        let entry = Arc::new(entry.kept(if is_kept { kept_until } else { 0 }));
+        if is_kept {
             self.map.insert(key, entry.clone());
+        } else {
+            self.map.invalidate(&key);
         }
         entry
     }
@@ -116,13 +184,172 @@ impl MemoryTier {
         self.map.invalidate_all();
     }
 
-    /// Entries, their weight in bytes, and how many were evicted for room so far.
-    pub(crate) fn size(&self) -> (u64, u64, u64) {
+    /// What it holds now, and what it has lost so far.
+    pub(crate) fn contents(&self) -> Contents {
         self.map.run_pending_tasks();
-        (
-            self.map.entry_count(),
-            self.map.weighted_size(),
-            self.evictions.load(Ordering::Relaxed),
-        )
+        Contents {
+            entries: self.map.entry_count(),
+            bytes: self.map.weighted_size(),
+            evictions: std::array::from_fn(|at| self.evictions[at].load(Ordering::Relaxed)),
+        }
+    }
+
+    /// The bytes that it holds at most.
+    pub(crate) fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::clock::Micros;
+    use super::super::coherence::{HistoryId, HistoryState, InvalidationTarget, Purge};
+    use super::super::entry::{Extras, Value};
+    use super::super::policy::Expiry;
+    use super::*;
+
+    use EvictionCause::{Expired, Invalidated, Size};
+
+    const FAR: Micros = 1 << 60;
+
+    struct Place {
+        mirror: Arc<Mirror>,
+        clock: Arc<Clock>,
+    }
+
+    impl Place {
+        fn new() -> Place {
+            Place {
+                mirror: Arc::new(Mirror::alone(true)),
+                clock: Arc::new(Clock::new()),
+            }
+        }
+
+        fn tier(&self, max_bytes: u64) -> MemoryTier {
+            let settings = MemorySettings {
+                max_bytes,
+                ..MemorySettings::default()
+            };
+            MemoryTier::new(&settings, self.mirror.clone(), self.clock.clone())
+        }
+
+        fn entry(&self, name: &str, memory_until: Micros) -> Entry {
+            let expiry = Expiry {
+                memory_until,
+                fresh_until: memory_until,
+            };
+            let names: Arc<[_]> = Arc::new([InvalidationTarget::key(name)]);
+            let own = self.mirror.dependency(self.mirror.stamp(), &names);
+            let value = Value::present(name.into());
+            Entry::new(value, own, self.clock.now(), 1, expiry, Extras::default())
+        }
+
+        fn fill(&self, tier: &MemoryTier, name: &str, memory_until: Micros) -> Arc<Entry> {
+            let hour = Duration::from_secs(3600);
+            let entry = self.entry(name, memory_until);
+            tier.fill(Key::new(1, name), entry, &Policy::new(hour, hour))
+        }
+
+        fn purge(&self, name: &str, purge: Purge) {
+            let history = self.mirror.history();
+            let clock = history.applied() + 1;
+            history.apply(&InvalidationTarget::key(name), purge, clock);
+            history.advance(clock);
+        }
+    }
+
+    fn evictions(tier: &MemoryTier) -> [u64; 3] {
+        tier.contents().evictions
+    }
+
+    #[test]
+    fn an_entry_is_gone_for_one_cause() {
+        let place = Place::new();
+        let (valid, soft, hard) = (
+            place.entry("valid", FAR).kept(FAR),
+            place.entry("soft", FAR).kept(FAR),
+            place.entry("hard", FAR).kept(FAR),
+        );
+        let over = place.entry("valid", 1).kept(1);
+        place.purge("soft", Purge::Soft);
+        place.purge("hard", Purge::Hard);
+        use RemovalCause::{Explicit, Replaced};
+        for (entry, removal, cause) in [
+            (&valid, RemovalCause::Size, Some(Size)),
+            (&valid, RemovalCause::Expired, Some(Expired)),
+            (&valid, Replaced, None),
+            (&valid, Explicit, None),
+            (&over, Replaced, Some(Expired)),
+            (&over, Explicit, Some(Expired)),
+            (&soft, Replaced, None),
+            (&soft, RemovalCause::Size, Some(Size)),
+            (&hard, Replaced, Some(Invalidated)),
+            (&hard, Explicit, Some(Invalidated)),
+            (&hard, RemovalCause::Size, Some(Invalidated)),
+            (&hard, RemovalCause::Expired, Some(Invalidated)),
+        ] {
+            let found = EvictionCause::of(entry, removal, &place.mirror, &place.clock);
+            assert_eq!(found, cause, "{:?} {removal:?}", entry.value);
+        }
+        let places = EvictionCause::ALL.map(|cause| cause as usize);
+        assert_eq!(places, [0, 1, 2]);
+    }
+
+    #[test]
+    fn each_eviction_is_counted_by_its_cause() {
+        let place = Place::new();
+        let tier = place.tier(1 << 20);
+        // Replaced by a newer value, or dropped for one that is not kept.
+        for until in [FAR, FAR, 0] {
+            place.fill(&tier, "replaced", until);
+        }
+        assert_eq!(evictions(&tier), [0, 0, 0]);
+        assert!(tier.get(Key::new(1, "replaced").as_str()).is_none());
+        // Over, and replaced before the map has noticed.
+        let until = place.clock.now() + 2000;
+        place.fill(&tier, "over", until);
+        while place.clock.now() < until {
+            std::thread::yield_now();
+        }
+        place.fill(&tier, "over", FAR);
+        assert_eq!(evictions(&tier), [0, 1, 0]);
+        place.fill(&tier, "purged", FAR);
+        place.purge("purged", Purge::Hard);
+        place.fill(&tier, "purged", FAR);
+        assert_eq!(evictions(&tier), [0, 1, 1]);
+        assert_eq!(tier.contents().entries, 2);
+    }
+
+    #[test]
+    fn what_has_no_room_is_evicted_by_size() {
+        let place = Place::new();
+        let tier = place.tier(10 * (BOOKKEEPING as u64 + 40));
+        for i in 0..100 {
+            place.fill(&tier, &format!("k{i}"), FAR);
+            let contents = tier.contents();
+            assert!(contents.bytes <= tier.max_bytes());
+            assert_eq!(contents.evictions, [i + 1 - contents.entries, 0, 0]);
+        }
+        assert!(evictions(&tier)[0] >= 90);
+    }
+
+    #[test]
+    fn what_was_loaded_alone_is_invalidated_by_the_first_history() {
+        let place = Place::new();
+        let tier = place.tier(1 << 20);
+        let entry = place.fill(&tier, "alone", FAR);
+        let stamp = entry.stamp();
+        let first = HistoryState {
+            history: HistoryId(stamp.history.0 ^ 1),
+            clock: 5,
+            hard_watermark: 0,
+            soft_watermark: 0,
+            pruned_to: 0,
+            first_clock: 1,
+        };
+        place.mirror.observe(&first);
+        tier.clear();
+        assert_eq!(evictions(&tier), [0, 0, 1]);
+        assert_eq!(tier.contents().entries, 0);
     }
 }

@@ -31,6 +31,28 @@ pub enum Staleness {
     Spent,
 }
 
+impl Staleness {
+    /// All reasons.
+    pub const ALL: [Staleness; 5] = [
+        Staleness::WhileRevalidate,
+        Staleness::SoftTimeout,
+        Staleness::IfError,
+        Staleness::BackingOff,
+        Staleness::Spent,
+    ];
+
+    /// The word for it in a log line and in a metric.
+    pub fn word(self) -> &'static str {
+        match self {
+            Staleness::WhileRevalidate => "stale-while-revalidate",
+            Staleness::SoftTimeout => "soft-timeout",
+            Staleness::IfError => "stale-if-error",
+            Staleness::BackingOff => "backing-off",
+            Staleness::Spent => "quota-spent",
+        }
+    }
+}
+
 impl Outcome {
     /// One word for a log line.
     pub fn word(self) -> &'static str {
@@ -39,11 +61,7 @@ impl Outcome {
             Outcome::RedisHit => "redis",
             Outcome::Loaded => "loaded",
             Outcome::Collapsed => "collapsed",
-            Outcome::Stale(Staleness::WhileRevalidate) => "stale-while-revalidate",
-            Outcome::Stale(Staleness::SoftTimeout) => "soft-timeout",
-            Outcome::Stale(Staleness::IfError) => "stale-if-error",
-            Outcome::Stale(Staleness::BackingOff) => "backing-off",
-            Outcome::Stale(Staleness::Spent) => "quota-spent",
+            Outcome::Stale(why) => why.word(),
         }
     }
 
@@ -88,5 +106,16 @@ impl Outcome {
             Outcome::Stale(Staleness::SoftTimeout) => 7,
             Outcome::Stale(Staleness::IfError) => 8,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_its_place() {
+        let places = Staleness::ALL.map(|why| why as usize);
+        assert_eq!(places, [0, 1, 2, 3, 4]);
     }
 }

@@ -12,7 +12,7 @@ use super::entry::Value;
 use super::error::LoadError;
 use super::key::{Key, Tag};
 use super::policy::{Lifetime, Policy};
-use super::stats::Tally;
+use super::tally::Tally;
 
 /// See the module.
 pub struct Request {
@@ -35,13 +35,25 @@ pub struct CacheItem {
     pub share: Arc<str>,
     /// The name of its source in a log line: `newsapi`.
     pub label: Arc<str>,
-    /// The end of the log line of a load, such as the identity of the request that led to it.
-    pub note: Box<str>,
+    /// What the log line of its load says beside key, times and source.
+    pub note: Note,
     /// Any number, by which its TTL is shortened a little. The parts of one composite have the same
     /// one, so that they expire together.
     pub jitter: u64,
     /// Where its loads are counted.
     pub tally: Arc<Tally>,
+}
+
+/// Members of the log line of a load (`log::kv`): what connects it with the request that led to it.
+/// Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Note {
+    /// The name under which the value was declared.
+    pub resource: Option<Arc<str>>,
+    /// The id of the request.
+    pub request_id: Option<Arc<str>>,
+    /// The id of the trace that the request is part of.
+    pub trace_id: Option<Arc<str>>,
 }
 
 impl CacheItem {
@@ -100,7 +112,8 @@ pub struct LoadContext {
 /// An older value, with the validator that its source gave with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revalidation {
-    /// The value's bytes. A source that confirms them gives them back, which copies nothing.
+    /// The value's bytes. A source that confirms them gives them back, which copies nothing, and by
+    /// which the load counts as [`Confirmed`](super::LoadResult::Confirmed).
     pub value: Bytes,
     /// [`Loaded::validator`] of the load that brought them.
     pub validator: Box<str>,

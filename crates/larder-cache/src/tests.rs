@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
+mod counts;
 mod disconnected;
 mod pauses;
 mod revalidation;
@@ -71,7 +72,7 @@ fn item(name: &str, policy: &Arc<Policy>) -> CacheItem {
         tags: Box::default(),
         share: "test".into(),
         label: "test".into(),
-        note: Box::default(),
+        note: Note::default(),
         jitter: random(),
         tally: Arc::default(),
     }

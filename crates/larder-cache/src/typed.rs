@@ -33,9 +33,9 @@ use super::lookup::{Accepts, begin};
 use super::outcome::Outcome;
 use super::policy::{Lifetime, Policy};
 use super::random::random;
-use super::request::{CacheItem, Load, Loaded, Producer, Request};
+use super::request::{CacheItem, Load, Loaded, Note, Producer, Request};
 use super::single_flight::Ticket;
-use super::stats::{Tally, Totals};
+use super::tally::{Tally, Totals};
 
 /// The parts that all typed lookups of one cache share.
 pub(super) struct TypedShared {
@@ -154,7 +154,12 @@ impl Cache {
         })
     }
 
-    /// The counts of all typed lookups of this cache.
+    /// The counts of all typed lookups and loads of this cache.
+    pub fn typed_tally(&self) -> &Tally {
+        &self.typed.tally
+    }
+
+    /// The sums of all typed lookups of this cache.
     pub fn typed_totals(&self) -> Totals {
         self.typed.tally.totals()
     }
@@ -266,7 +271,7 @@ impl<T: Serialize + DeserializeOwned> Typed<T> {
                 tags: tagged.tags.into(),
                 share: "load".into(),
                 label: "load".into(),
-                note: "".into(),
+                note: Note::default(),
                 jitter: random(),
                 tally: parts.tally.clone(),
             },
@@ -287,7 +292,7 @@ fn is_readable<T: Serialize + DeserializeOwned>(json: &[u8]) -> bool {
 }
 
 /// A value that is being looked up: see [`Typed::get_or_load_async`]. It keeps the cache open until
-/// it is ready.
+/// it is ready. A ticket that is dropped before it is ready counts as a lookup that failed.
 pub struct TypedTicket<T> {
     ticket: Ticket,
     /// `None`: memory had it, or it was given.
@@ -306,6 +311,14 @@ impl<T: DeserializeOwned> Future for TypedTicket<T> {
             }
             found_something(read(result)?)
         })
+    }
+}
+
+impl<T> Drop for TypedTicket<T> {
+    fn drop(&mut self) {
+        if let Some(cache) = &self.waits_in {
+            cache.typed.tally.count_left();
+        }
     }
 }
 

@@ -22,7 +22,7 @@ pub const ADMIN_KEY: &str = "the-admin-key-of-the-tests-0123456789";
 
 /// The path of the binary. Cargo 1.94 and later pass it to tests and benches of the package; with
 /// an older one it is found beside the folder of the test binary.
-fn binary() -> &'static Path {
+pub fn binary() -> &'static Path {
     static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
         let told = std::env::var_os("CARGO_BIN_EXE_larder").map(PathBuf::from);
         let beside = || {

@@ -23,6 +23,7 @@ fn get(server: &FakeUpstream, timeout: Duration) -> Result<HttpAnswer, LoadError
             query: &[("q", "a b&c|d"), ("api-key", KEY)],
             headers: &[("X-Api-Key", KEY)],
             secrets: &key,
+            trace: None,
         },
         Instant::now() + Duration::from_secs(10),
     );
@@ -409,6 +410,7 @@ fn a_connection_is_used_again_after_an_answer_without_a_body() {
                 query: &[],
                 headers: &[],
                 secrets: &[],
+                trace: None,
             };
             let answer = client.get(&get, Instant::now() + PATIENT).unwrap();
             assert_eq!(answer.status.to_string(), head[..3]);
@@ -441,6 +443,7 @@ fn a_body_where_none_may_be_does_not_reach_the_next_answer() {
             query: &[],
             headers: &[],
             secrets: &[],
+            trace: None,
         };
         for _ in 0..4 {
             let answer = client.get(&get, Instant::now() + PATIENT).unwrap();

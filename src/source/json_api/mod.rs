@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use super::error::sanitized;
 use super::http::{Get, HttpAnswer};
 use super::json_text::{NoJson, json_text};
+use super::trace::TraceContext;
 use super::upstream::HttpUpstream;
 use crate::template::Template;
 use larder_cache::{Lifetime, LoadContext, LoadError, Loaded, Revalidation, Secret, Value};
@@ -170,7 +171,8 @@ impl JsonApi {
     }
 
     /// Loads the value for these parameters. If the upstream confirms the copy in `context`, that
-    /// copy is the value. A parameter without a value is not in `params`.
+    /// copy is the value. A parameter without a value is not in `params`. The call continues
+    /// `trace`.
     ///
     /// Blocks until the deadline at the latest, including the wait for the quota. If a parameter
     /// cannot be sent in its place (`..` as a segment of the path, a control character in a
@@ -185,6 +187,7 @@ impl JsonApi {
         &self,
         params: &[(N, V)],
         context: LoadContext,
+        trace: Option<&TraceContext>,
     ) -> Result<Loaded, LoadError> {
         let value = |name: &str| {
             let found = params.iter().find(|(known, _)| known.as_ref() == name);
@@ -210,6 +213,7 @@ impl JsonApi {
                     query: &[],
                     headers: &headers,
                     secrets: self.target.secrets(),
+                    trace,
                 },
                 deadline,
             )?;

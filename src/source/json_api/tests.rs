@@ -64,7 +64,7 @@ fn fetch(
         deadline: Instant::now() + LONG,
         revalidation: previous.map(copy),
     };
-    let outcome = api.load(params, context);
+    let outcome = api.load(params, context, None);
     let printed = match &outcome {
         Err(error) => format!("{error} {error:?} {api:?}"),
         Ok(_) => format!("{api:?}"),
@@ -291,7 +291,7 @@ fn what_the_upstream_confirms_is_given_back_without_a_copy() {
                 deadline: Instant::now() + LONG,
                 revalidation: previous,
             };
-            api.load(&[("symbol", "A")], attempt).unwrap()
+            api.load(&[("symbol", "A")], attempt, None).unwrap()
         };
         let first = load(None);
         let previous = Revalidation {

@@ -22,6 +22,7 @@ pub use listing::{Flags, Item, Listing};
 use super::error::sanitized;
 use super::http::{Get, HttpAnswer, HttpClient};
 use super::quota::Quota;
+use super::trace::TraceContext;
 use larder_cache::{LoadError, Secret};
 use refusal::Refusal;
 
@@ -78,22 +79,32 @@ impl NewsUpstream {
         self.format.name()
     }
 
-    /// Loads the newest articles of a category as the bytes of a [`Listing`]. Blocks until
-    /// `deadline` at the latest, including the wait for the quota.
+    /// Loads the newest articles of a category as the bytes of a [`Listing`]. The call continues
+    /// `trace`. Blocks until `deadline` at the latest, including the wait for the quota.
     ///
     /// # Errors
     /// `Spent` if no place in the quota is free in time. `Paused` if the upstream answers that its
     /// quota is spent or that it must not be called for a while: for the whole upstream if it has a
     /// quota, else for this category. Else as [`HttpClient::get`].
-    pub fn fetch(&self, category: &str, deadline: Instant) -> Result<Vec<u8>, LoadError> {
-        let ask = || self.ask(category, deadline);
+    pub fn fetch(
+        &self,
+        category: &str,
+        deadline: Instant,
+        trace: Option<&TraceContext>,
+    ) -> Result<Vec<u8>, LoadError> {
+        let ask = || self.ask(category, deadline, trace);
         match &self.quota {
             Some(quota) => quota.around(deadline, ask),
             None => ask(),
         }
     }
 
-    fn ask(&self, category: &str, deadline: Instant) -> Result<Vec<u8>, LoadError> {
+    fn ask(
+        &self,
+        category: &str,
+        deadline: Instant,
+        trace: Option<&TraceContext>,
+    ) -> Result<Vec<u8>, LoadError> {
         let key = self.key.as_ref().map(Secret::reveal);
         let mut headers = Vec::new();
         let (path, mut query) = match self.format {
@@ -111,6 +122,7 @@ impl NewsUpstream {
                 query: &query,
                 headers: &headers,
                 secrets: self.key.as_slice(),
+                trace,
             },
             deadline,
         )?;
@@ -180,7 +192,7 @@ mod tests {
     }
 
     fn fetch(upstream: &NewsUpstream, category: &str) -> Result<Vec<u8>, LoadError> {
-        let outcome = upstream.fetch(category, Instant::now() + Duration::from_secs(10));
+        let outcome = upstream.fetch(category, Instant::now() + Duration::from_secs(10), None);
         if let Err(error) = &outcome {
             assert!(
                 !format!("{error} {error:?} {upstream:?}").contains(KEY),
@@ -369,7 +381,7 @@ mod tests {
             vec!["1/1d".parse().unwrap()],
             None,
         )));
-        let late = upstream.fetch("general", Instant::now());
+        let late = upstream.fetch("general", Instant::now(), None);
         assert!(matches!(late, Err(LoadError::TooSlow(_))), "{late:?}");
         fetch(&upstream, "general").unwrap();
     }

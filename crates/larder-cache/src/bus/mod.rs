@@ -22,9 +22,10 @@ use parking_lot::Mutex;
 use redis::RedisResult;
 
 use self::session::{Session, SessionError};
-use crate::clock::{Clock, micros};
-use crate::coherence::{InvalidationTarget, Mirror, Purge, Scripts};
+use crate::clock::{Clock, Micros, micros};
+use crate::coherence::{InvalidatedTargets, InvalidationTarget, Mirror, Purge, Scripts};
 use crate::random::random;
+use crate::redis_tier::commands::CommandTimes;
 use crate::redis_tier::connection::Connector;
 use crate::redis_tier::fault::RedisDown;
 use crate::redis_tier::leases::Leases;
@@ -75,6 +76,12 @@ pub(crate) struct Bus {
     about: Mutex<String>,
     started: Instant,
     gaps_repaired: AtomicU64,
+    /// When the ping of the newest echo was sent; zero before the first echo.
+    echoed: AtomicU64,
+    /// What was invalidated, here and elsewhere.
+    invalidated: InvalidatedTargets,
+    /// Where its invalidations are timed, beside those of the pool.
+    commands: Arc<CommandTimes>,
     /// Protects the list. It is locked while the listeners are called.
     listeners: Mutex<Vec<Listener>>,
     /// How long Redis may take to reply. Trust ends without an echo, too, so it is at most
@@ -92,6 +99,7 @@ impl Bus {
         scripts: Arc<Scripts>,
         settings: CoherenceSettings,
         leases: Arc<Leases>,
+        commands: Arc<CommandTimes>,
         pool_timeout: Duration,
     ) -> Bus {
         Bus {
@@ -106,6 +114,9 @@ impl Bus {
             about: Mutex::default(),
             started: Instant::now(),
             gaps_repaired: AtomicU64::new(0),
+            echoed: AtomicU64::new(0),
+            invalidated: InvalidatedTargets::default(),
+            commands,
             listeners: Mutex::default(),
             closed: AtomicBool::new(false),
         }
@@ -182,6 +193,17 @@ impl Bus {
     /// How often messages were missing and were fetched again.
     pub(crate) fn gaps_repaired(&self) -> u64 {
         self.gaps_repaired.load(Ordering::Relaxed)
+    }
+
+    /// When the ping of the newest echo was sent. `None` before the first echo.
+    pub(crate) fn echoed(&self) -> Option<Micros> {
+        let sent = self.echoed.load(Ordering::Relaxed);
+        (sent > 0).then_some(sent)
+    }
+
+    /// How many targets were invalidated, by origin and purge.
+    pub(crate) fn invalidated(&self) -> &InvalidatedTargets {
+        &self.invalidated
     }
 
     /// How long targets are remembered, in microseconds.

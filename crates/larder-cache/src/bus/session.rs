@@ -15,9 +15,11 @@ use redis::{Connection, PubSub, RedisError};
 use super::{Bus, MOST_TARGETS};
 use crate::clock::micros;
 use crate::coherence::{
-    Echo, History, HistoryState, InvalidationTarget, LogReceived, Message, Ping, Purge, Received,
+    Echo, History, HistoryState, InvalidationTarget, LogReceived, Message, Origin, Ping, Purge,
+    Received,
 };
 use crate::random::random;
+use crate::redis_tier::commands::RedisCommand;
 use crate::redis_tier::connection::Connector;
 use crate::redis_tier::fault::{Fault, reason};
 use crate::redis_tier::leases::RENEW_EVERY;
@@ -171,9 +173,11 @@ impl<'b> Session<'b> {
         }
         // One batch of each purge: in between the thread has to listen.
         for batch in bus.mirror.pending.to_deliver(DELIVERED_AT_ONCE) {
-            let (history, clock) =
+            let send = || {
                 bus.scripts
-                    .invalidate(commands, &batch, &bus.replica, bus.log_length())?;
+                    .invalidate(commands, &batch, &bus.replica, bus.log_length())
+            };
+            let (history, clock) = bus.commands.time(RedisCommand::Invalidate, send)?;
             if bus.mirror.confirm(&batch, history, clock) {
                 log::info!(
                     "pending invalidations delivered; targets: {}",
@@ -235,8 +239,10 @@ impl<'b> Session<'b> {
             history = self.catch_up(commands, None)?;
         }
         if history.has_applied(&echo) {
-            let until = bus.clock.at(sent) + micros(bus.settings.max_staleness);
+            let sent = bus.clock.at(sent);
+            let until = sent + micros(bus.settings.max_staleness);
             bus.mirror.extend_trust(&history, until);
+            bus.echoed.store(sent, Ordering::Relaxed);
             self.got_echo = true;
         }
         Ok(())
@@ -267,9 +273,15 @@ impl<'b> Session<'b> {
     }
 
     fn notify(&self, message: &Message) {
-        if let Some(purge) = message.purge {
-            self.bus.notify(&message.targets, purge);
+        let Some(purge) = message.purge else {
+            return;
+        };
+        // Its own messages come back to it.
+        if message.replica != self.bus.replica {
+            let heard = message.targets.len();
+            self.bus.invalidated.count(Origin::Heard, purge, heard);
         }
+        self.bus.notify(&message.targets, purge);
     }
 
     /// Applies everything that is missing up to the state of Redis, which `known` gives if it was

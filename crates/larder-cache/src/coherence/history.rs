@@ -342,6 +342,7 @@ mod tests {
             before,
             purge: Some(Purge::Hard),
             targets: vec![tag(name)],
+            replica: String::new(),
         }
     }
 

@@ -14,6 +14,8 @@ pub(crate) struct Message {
     /// `None`: a history began.
     pub(crate) purge: Option<Purge>,
     pub(crate) targets: Vec<InvalidationTarget>,
+    /// The replica that sent it.
+    pub(crate) replica: String,
 }
 
 /// The answer to a ping, on the private channel of the replica that sent it.
@@ -38,6 +40,9 @@ struct Encoded {
     k: String,
     /// The targets.
     n: Vec<String>,
+    /// The replica that sent it. Nothing depends on it.
+    #[serde(default)]
+    o: String,
 }
 
 impl Message {
@@ -54,6 +59,7 @@ impl Message {
                 letter => Some(Purge::of_letter(letter)?),
             },
             targets: targets.map(|name| InvalidationTarget::tag(name)).collect(),
+            replica: encoded.o,
         })
     }
 }
@@ -86,6 +92,7 @@ mod tests {
             InvalidationTarget::everything(),
         ];
         assert_eq!(message.targets, names);
+        assert_eq!(message.replica, "x");
         let begin = Message::decode(&text.replace(r#""k":"s""#, r#""k":"e""#)).unwrap();
         assert_eq!(begin.purge, None);
     }

@@ -20,6 +20,7 @@ mod message;
 mod mirror;
 #[cfg(test)]
 mod model;
+mod origin;
 mod pending;
 mod scripts;
 mod target;
@@ -30,6 +31,8 @@ pub use history_id::HistoryId;
 pub(crate) use judgement::{HitMoment, Part, Record, Verdict, judge};
 pub(crate) use message::{Echo, Message};
 pub(crate) use mirror::{HistoryRetired, Mirror, Observed, Standing};
+pub(crate) use origin::InvalidatedTargets;
+pub use origin::Origin;
 pub(crate) use pending::Batch;
 pub(crate) use scripts::{Ping, Said, Scripts, bytes, history_script, script, unexpected};
 pub use target::{InvalidationTarget, Purge};

@@ -101,6 +101,17 @@ impl fmt::Debug for InvalidationTarget {
 }
 
 impl Purge {
+    /// Both.
+    pub const ALL: [Purge; 2] = [Purge::Hard, Purge::Soft];
+
+    /// The word for it in a metric.
+    pub fn word(self) -> &'static str {
+        match self {
+            Purge::Hard => "hard",
+            Purge::Soft => "soft",
+        }
+    }
+
     /// How scripts and messages encode it.
     pub(crate) fn letter(self) -> &'static str {
         match self {
@@ -110,7 +121,7 @@ impl Purge {
     }
 
     pub(crate) fn of_letter(letter: &str) -> Option<Purge> {
-        [Purge::Hard, Purge::Soft]
+        Purge::ALL
             .into_iter()
             .find(|purge| purge.letter() == letter)
     }

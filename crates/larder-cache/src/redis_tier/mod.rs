@@ -10,6 +10,7 @@
 //! round.
 
 mod breaker;
+pub(crate) mod commands;
 pub(crate) mod connection;
 pub(crate) mod fault;
 pub(crate) mod health;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::Script;
 
+use self::commands::RedisCommand;
 use self::fault::RedisDown;
 use self::leases::{LEASE, Leases};
 use self::pool::RedisPool;
@@ -165,7 +167,7 @@ impl RedisTier {
             seen,
             waited_for.unwrap_or_default().as_bytes(),
         ];
-        let reply = self.pool.run(|connection| {
+        let reply = self.pool.run_as(RedisCommand::Lease, |connection| {
             let scripts = &self.scripts;
             let reply = scripts.ask_targets(connection, &self.lease, &keys, &arguments, targets)?;
             self.mirror.learn(&reply.state, targets, &reply.clocks)?;
@@ -200,7 +202,7 @@ impl RedisTier {
         targets: &[InvalidationTarget],
     ) -> Result<(), RedisDown> {
         let value = self.value_key(key);
-        self.pool.run(|connection| {
+        self.pool.run_as(RedisCommand::Read, |connection| {
             let (_, reply) = self.scripts.read(connection, &value, targets)?;
             Ok(self.mirror.learn(&reply.state, targets, &reply.clocks)?)
         })
@@ -216,7 +218,7 @@ impl RedisTier {
         ttl: Duration,
     ) -> Result<bool, RedisDown> {
         self.leases.remove(token);
-        self.pool.run(|connection| {
+        self.pool.run_as(RedisCommand::Fill, |connection| {
             self.fill
                 .key(self.value_key(key))
                 .key(self.lease_key(key))
@@ -235,7 +237,7 @@ impl RedisTier {
         why: &LoadError,
     ) -> Result<bool, RedisDown> {
         self.leases.remove(token);
-        self.pool.run(|connection| {
+        self.pool.run_as(RedisCommand::Lease, |connection| {
             self.release
                 .key(self.lease_key(key))
                 .arg(token)

@@ -18,6 +18,7 @@ use parking_lot::RwLock;
 use redis::{ErrorKind, RedisError, RedisResult, Script};
 use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 
+use super::commands::{CommandTimes, RedisCommand};
 use super::connection::{Connector, Manager};
 use super::fault::{Fault, RedisDown, RedisState, reason};
 use super::health::Health;
@@ -40,6 +41,16 @@ struct Failed {
     maybe_done: bool,
 }
 
+impl Failed {
+    fn without_connection(down: RedisDown) -> Failed {
+        Failed {
+            down,
+            fault: None,
+            maybe_done: false,
+        }
+    }
+}
+
 /// A pool of connections to Redis. Cheap to clone.
 #[derive(Clone)]
 pub struct RedisPool(Arc<PoolInner>);
@@ -51,6 +62,7 @@ struct PoolInner {
     connector: Arc<Connector>,
     health: Arc<Health>,
     errors: AtomicU64,
+    commands: Arc<CommandTimes>,
     choice: RedisChoice,
     /// The script that tries a fill, and the key that it fills.
     trial: (Script, String),
@@ -96,6 +108,7 @@ impl RedisPool {
             connector,
             health,
             errors: AtomicU64::new(0),
+            commands: Arc::default(),
             choice,
             trial: (
                 script(include_str!("trial.lua")),
@@ -129,7 +142,24 @@ impl RedisPool {
         &self,
         work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
     ) -> Result<T, RedisDown> {
-        self.attempt(work, |failed| {
+        self.run_counted(None, work)
+    }
+
+    /// The same for one of the commands that are counted.
+    pub(crate) fn run_as<T>(
+        &self,
+        command: RedisCommand,
+        work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
+    ) -> Result<T, RedisDown> {
+        self.run_counted(Some(command), work)
+    }
+
+    fn run_counted<T>(
+        &self,
+        command: Option<RedisCommand>,
+        work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
+    ) -> Result<T, RedisDown> {
+        self.attempt(command, work, |failed| {
             let elsewhere = matches!(
                 failed.fault,
                 Some(Fault::WrongServer(_) | Fault::NotAuthenticated)
@@ -148,14 +178,33 @@ impl RedisPool {
         &self,
         work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
     ) -> Result<T, RedisDown> {
-        self.attempt(work, |failed| failed.fault.is_some_and(Fault::ends_all))
-            .map_err(|failed| failed.down)
+        self.read_counted(None, work)
+    }
+
+    /// The same for one of the commands that are counted.
+    pub(crate) fn read_as<T>(
+        &self,
+        command: RedisCommand,
+        work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
+    ) -> Result<T, RedisDown> {
+        self.read_counted(Some(command), work)
+    }
+
+    fn read_counted<T>(
+        &self,
+        command: Option<RedisCommand>,
+        work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
+    ) -> Result<T, RedisDown> {
+        let again = |failed: &Failed| failed.fault.is_some_and(Fault::ends_all);
+        let done = self.attempt(command, work, again);
+        done.map_err(|failed| failed.down)
     }
 
     /// Tries a fill and reports to [`Health`] whether Redis takes fills.
     fn report_fill(&self) {
         let inner = &*self.0;
         let tried = self.attempt(
+            None,
             |connection| inner.try_fill(connection),
             |failed| failed.fault.is_some_and(Fault::ends_all),
         );
@@ -176,29 +225,37 @@ impl RedisPool {
 
     fn attempt<T>(
         &self,
+        command: Option<RedisCommand>,
         mut work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
         again: impl FnOnce(&Failed) -> bool,
     ) -> Result<T, Failed> {
-        match self.try_once(&mut work) {
-            Err(failed) if again(&failed) => self.try_once(work),
+        match self.try_once(command, &mut work) {
+            Err(failed) if again(&failed) => self.try_once(command, work),
             done => done,
         }
     }
 
     fn try_once<T>(
         &self,
+        command: Option<RedisCommand>,
+        work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
+    ) -> Result<T, Failed> {
+        if !self.0.health.answers() {
+            return Err(Failed::without_connection(RedisDown::Unreachable));
+        }
+        let exchange = || self.exchange(work);
+        match command {
+            Some(command) => self.0.commands.time(command, exchange),
+            None => exchange(),
+        }
+    }
+
+    fn exchange<T>(
+        &self,
         mut work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
     ) -> Result<T, Failed> {
         let inner = &*self.0;
-        let none = |down| Failed {
-            down,
-            fault: None,
-            maybe_done: false,
-        };
-        if !inner.health.answers() {
-            return Err(none(RedisDown::Unreachable));
-        }
-        let mut pooled = inner.checkout().map_err(none)?;
+        let mut pooled = inner.checkout().map_err(Failed::without_connection)?;
         let error = match &mut pooled.connection {
             Ok(connection) => match work(connection) {
                 Ok(value) => {
@@ -227,6 +284,11 @@ impl RedisPool {
     /// Opens connections that are not the pool's, for a thread that must not wait for its users.
     pub(crate) fn connector(&self) -> Arc<Connector> {
         self.0.connector.clone()
+    }
+
+    /// The durations and errors of the commands that are counted.
+    pub(crate) fn commands(&self) -> &Arc<CommandTimes> {
+        &self.0.commands
     }
 
     /// What is known of Redis.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
+use super::commands::RedisCommand;
 use super::pool::RedisPool;
 use crate::coherence::{InvalidationTarget, Mirror, Scripts};
 
@@ -105,7 +106,7 @@ impl Queue {
             } in checked
             {
                 let targets = targets.unwrap_or_default();
-                let found = pool.read(|connection| {
+                let found = pool.read_as(RedisCommand::Read, |connection| {
                     let (value, read) = scripts.read(connection, &value, &targets)?;
                     mirror.learn(&read.state, &targets, &read.clocks)?;
                     Ok(value)
@@ -152,7 +153,7 @@ impl Queue {
 }
 
 fn read_together(pool: &RedisPool, asks: Vec<Ask>) {
-    let found = pool.read(|connection| {
+    let found = pool.read_as(RedisCommand::Read, |connection| {
         let mut mget = redis::cmd("MGET");
         for ask in &asks {
             mget.arg(&ask.value);

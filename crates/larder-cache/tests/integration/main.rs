@@ -11,6 +11,7 @@ mod audit;
 mod child;
 mod closing;
 mod examples;
+mod metrics;
 mod shared_redis;
 mod typed;
 

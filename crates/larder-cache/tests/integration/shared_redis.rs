@@ -46,7 +46,7 @@ fn request(
             tags: Box::new([Tag::new("thing:7")]),
             share: "test".into(),
             label: "test".into(),
-            note: "".into(),
+            note: Default::default(),
             jitter: 0,
             tally: Arc::default(),
         },

@@ -110,6 +110,7 @@ fn the_words_of_an_error_are_unpacked_and_its_connection_is_used_again() {
             query: &[],
             headers: &[],
             secrets: &[],
+            trace: None,
         };
         let answer = client.get(&get, Instant::now() + PATIENT).unwrap();
         assert_eq!(answer.body, b"hello, packed world");

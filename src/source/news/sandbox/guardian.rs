@@ -31,9 +31,7 @@ fn page(query: &Query, now: Timestamp) -> Result<Value, String> {
     if !["newest", "oldest", "relevance"].contains(&order) {
         return Err("order-by is newest, oldest or relevance".to_owned());
     }
-    let sections: Option<Vec<&str>> = query
-        .get("section")
-        .map(|sections| sections.split('|').collect());
+    let sections = query.list("section", '|');
     let words = query.get("q").unwrap_or_default();
     let mut found = all(Desk::Paper, None, now);
     found.retain(|story| {
@@ -50,11 +48,7 @@ fn page(query: &Query, now: Timestamp) -> Result<Value, String> {
     if page.number > pages.max(1) {
         return Err("requested page is beyond the number of available pages".to_owned());
     }
-    let fields: Vec<&str> = query
-        .get("show-fields")
-        .unwrap_or_default()
-        .split(',')
-        .collect();
+    let fields = query.list("show-fields", ',').unwrap_or_default();
     let results: Vec<Value> = page
         .of(&found)
         .iter()

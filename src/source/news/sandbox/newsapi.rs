@@ -102,18 +102,15 @@ fn of_everything(query: &Query, now: Timestamp) -> Result<Vec<Story>, ApiError> 
         let message = "at least one of q, sources and domains is required";
         return Err(("parametersMissing", message.to_owned()));
     }
-    if !matches!(
-        query.get("sortBy"),
-        None | Some("relevancy" | "popularity" | "publishedAt")
-    ) {
-        return Err((
-            "parameterInvalid",
-            "sortBy is relevancy, popularity or publishedAt".to_owned(),
-        ));
+    let orders = ["relevancy", "popularity", "publishedAt"];
+    if query
+        .get("sortBy")
+        .is_some_and(|order| !orders.contains(&order))
+    {
+        let message = "sortBy is relevancy, popularity or publishedAt";
+        return Err(("parameterInvalid", message.to_owned()));
     }
-    let domains: Option<Vec<&str>> = query
-        .get("domains")
-        .map(|domains| domains.split(',').collect());
+    let domains = query.list("domains", ',');
     let mut stories = stories(query, None, now)?;
     stories.retain(|story| {
         domains
@@ -129,20 +126,14 @@ fn of_everything(query: &Query, now: Timestamp) -> Result<Vec<Story>, ApiError> 
 fn stories(query: &Query, category: Option<&str>, now: Timestamp) -> Result<Vec<Story>, ApiError> {
     let words = query.get("q").unwrap_or_default();
     if words.chars().count() > 500 {
-        return Err((
-            "parameterInvalid",
-            "q has more than 500 characters".to_owned(),
-        ));
+        let message = "q has more than 500 characters";
+        return Err(("parameterInvalid", message.to_owned()));
     }
-    let sources: Option<Vec<&str>> = query
-        .get("sources")
-        .map(|sources| sources.split(',').collect());
+    let sources = query.list("sources", ',');
     for source in sources.iter().flatten() {
         if !OUTLETS.iter().any(|outlet| outlet.id == Some(source)) {
-            return Err((
-                "sourceDoesNotExist",
-                format!("there is no source {source:?}"),
-            ));
+            let message = format!("there is no source {source:?}");
+            return Err(("sourceDoesNotExist", message));
         }
     }
     if sources.as_ref().is_some_and(|sources| sources.len() > 20) {

@@ -26,6 +26,11 @@ impl Query {
         pair.map(|(_, value)| value.as_str())
     }
 
+    /// The parts of a parameter that is a list.
+    pub(super) fn list(&self, name: &str, separator: char) -> Option<Vec<&str>> {
+        Some(self.get(name)?.split(separator).collect())
+    }
+
     pub(super) fn number(&self, name: &str, default: usize, most: usize) -> Result<usize, String> {
         match self.get(name) {
             None => Ok(default),

@@ -234,6 +234,7 @@ pub(super) fn message(history: u8, clock: u8, before: u8, ours: bool) -> Message
         before: before.into(),
         purge: (before > 0).then_some(Purge::Hard),
         targets: vec![(*target).clone()],
+        replica: String::new(),
     }
 }
 

@@ -1,0 +1,109 @@
+//! Metrics: the figures of a cache at one moment.
+//!
+//! They are plain numbers. What exports them chooses names, and takes the labels from the enums:
+//! [`EvictionCause::word`], [`RedisCommand::word`] and so on. The lookups and loads of each
+//! resource are in its [`Tally`](super::Tally).
+
+use std::time::Duration;
+
+use super::coherence::{Origin, Purge};
+use super::memory::EvictionCause;
+use super::redis_tier::commands::RedisCommand;
+use super::stats::Snapshot;
+
+/// The figures of a cache at one moment: see [`Cache::metrics`](super::Cache::metrics). Numbers
+/// that only grow count from the start of the cache.
+#[derive(Clone, Debug)]
+pub struct CacheMetrics {
+    /// The memory tier.
+    pub memory: MemoryMetrics,
+    /// The commands to Redis, by [`RedisCommand`].
+    pub redis: [CommandMetrics; RedisCommand::ALL.len()],
+    /// Whether Redis takes fills, as far as is known.
+    pub redis_up: bool,
+    /// Calls to Redis that failed, whatever they were for.
+    pub redis_errors: u64,
+    /// What was invalidated, by each origin and purge.
+    pub invalidations: Vec<InvalidationMetrics>,
+    /// The bus.
+    pub bus: BusMetrics,
+    /// Loads that run, of all shares.
+    pub loads_running: u64,
+    /// Loads that wait for a permit, of all shares.
+    pub loads_waiting: u64,
+}
+
+/// The memory tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryMetrics {
+    /// How many entries.
+    pub entries: u64,
+    /// Their weight in bytes: bodies, keys and bookkeeping.
+    pub bytes: u64,
+    /// The weight that they may have together.
+    pub limit_bytes: u64,
+    /// How many entries were evicted, in the order of [`EvictionCause::ALL`].
+    pub evictions: [u64; EvictionCause::ALL.len()],
+}
+
+impl MemoryMetrics {
+    /// How many entries were evicted for this cause.
+    pub fn evicted(&self, cause: EvictionCause) -> u64 {
+        self.evictions[cause as usize]
+    }
+}
+
+/// One sort of commands to Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandMetrics {
+    /// What it is.
+    pub command: RedisCommand,
+    /// How long each took, the failed ones and the wait for a connection included. A command that
+    /// is repeated on a new connection counts twice. While Redis is known to be gone, none is sent
+    /// and none is counted.
+    pub durations: Snapshot,
+    /// How many of them failed.
+    pub errors: u64,
+}
+
+/// What was invalidated by one origin, with one purge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidationMetrics {
+    /// Where it came from.
+    pub origin: Origin,
+    /// What it did.
+    pub purge: Purge,
+    /// How many targets: a call or a message with three tags counts three. A target counts for each
+    /// time that it was invalidated. A replica that finds the log trimmed reads what was
+    /// invalidated meanwhile and counts nothing for it.
+    pub targets: u64,
+}
+
+/// The bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BusMetrics {
+    /// Whether this replica would have heard of any invalidation that was acknowledged longer ago
+    /// than `max_staleness`.
+    pub trusted: bool,
+    /// The age of the newest echo, from the moment when its ping was sent: trust ends when this
+    /// reaches `max_staleness`. `None` before the first echo, and in a process without Redis.
+    pub echo_age: Option<Duration>,
+    /// How often messages were missing and were fetched again.
+    pub gaps_repaired: u64,
+    /// How many targets are pending: Redis has not taken their invalidation yet.
+    pub pending: u64,
+}
+
+impl CacheMetrics {
+    /// The commands of this sort.
+    pub fn redis(&self, command: RedisCommand) -> &CommandMetrics {
+        &self.redis[command as usize]
+    }
+
+    /// How many targets were invalidated like this.
+    pub fn invalidated(&self, origin: Origin, purge: Purge) -> u64 {
+        let of = |one: &&InvalidationMetrics| (one.origin, one.purge) == (origin, purge);
+        let found = self.invalidations.iter().find(of);
+        found.map_or(0, |one| one.targets)
+    }
+}
