@@ -30,6 +30,7 @@ mod invalidation;
 mod keys;
 mod lifecycle;
 mod logs;
+mod metrics;
 mod outbox;
 mod parameters;
 mod pauses;

@@ -1,9 +1,12 @@
 //! Load: `wrk` and the figures that it prints.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
-use testkit::client::Session;
+use testkit::client::{Call, Session};
 
 use super::processes::{busy, memory, on_core};
 use super::servers::{CLIENT_CORE, Server};
@@ -27,6 +30,8 @@ pub struct Load {
     pub without_order: bool,
     /// The core of `wrk`. `None`: any.
     pub core: Option<usize>,
+    /// Whether its metrics are scraped meanwhile, each second.
+    pub scraped: bool,
 }
 
 /// The result of one run.
@@ -69,6 +74,7 @@ impl Load {
             keys: 0,
             without_order: false,
             core: Some(CLIENT_CORE),
+            scraped: false,
         }
     }
 
@@ -118,10 +124,16 @@ impl Load {
         }
         let process = self.server.process();
         let before = busy(process);
-        let output = command
-            .arg(self.server.url(&self.path))
-            .output()
-            .expect("wrk runs");
+        let output = thread::scope(|scope| {
+            // Dropped when `wrk` has ended.
+            let (_running, done) = mpsc::channel();
+            if self.scraped {
+                let at = self.server.address();
+                scope.spawn(move || scrape(at, &done));
+            }
+            command.arg(self.server.url(&self.path)).output()
+        });
+        let output = output.expect("wrk runs");
         let used = (busy(process) - before).as_secs_f64();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let why = String::from_utf8_lossy(&output.stderr);
@@ -152,6 +164,16 @@ impl Load {
             busy: used / took,
             memory: memory(process),
         }
+    }
+}
+
+/// Scrapes the metrics each second, first after half of one, until the sender is dropped.
+fn scrape(at: SocketAddr, done: &Receiver<()>) {
+    let mut pause = Duration::from_millis(500);
+    while let Err(RecvTimeoutError::Timeout) = done.recv_timeout(pause) {
+        let answer = Call::new(at, "GET", "/metrics").send();
+        assert_eq!(answer.status, 200, "a scrape");
+        pause = Duration::from_secs(1);
     }
 }
 

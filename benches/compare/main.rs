@@ -137,7 +137,14 @@ fn one_core_each(stage: &Stage, plan: &Plan, report: &mut Report) {
         unchanged
             .headers
             .push(("If-None-Match".into(), etag.into()));
-        vec![hit, unchanged]
+        let mut scraped = Load::of(
+            "larder, memory hit, with a scrape every second",
+            &larder,
+            "/items/1",
+        )
+        .memory_hit();
+        scraped.scraped = true;
+        vec![hit, unchanged, scraped]
     };
     let cached = |name: &str, server: &Rc<Server>, path: &str| {
         assert_eq!(server.get(path).body, like.body, "{name}: the same body");

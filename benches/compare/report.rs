@@ -143,6 +143,10 @@ impl Report {
             );
         }
         self.against("memory hit to the bare handler", Some(0.9), hit, bare);
+        if let Some(scraped) = find("scrape") {
+            let what = "the same with a scrape every second";
+            self.against(what, Some(0.9), scraped, bare);
+        }
         for (name, what, goal) in [
             ("nginx", "memory hit to nginx `proxy_cache`", 1.3),
             ("Varnish", "memory hit to Varnish", 2.5),

@@ -170,7 +170,7 @@ impl Stage {
             )
         };
         let config = format!(
-            "[server]\nworkers = {workers}\n{}{}{}",
+            "[server]\nworkers = {workers}\nopen_metrics = true\n{}{}{}",
             resource("item", "/items", "1h"),
             resource("redis_item", "/redis-items", "0s"),
             resource("missed", "/missed", "1h"),

@@ -119,10 +119,11 @@ impl Stage {
         let api = Api::new(
             cache.clone(),
             resources,
-            database,
+            sources,
             table.clone(),
             ClientRules {
                 keys_required: true,
+                open_metrics: false,
                 redis_required: false,
                 body_timeout: HOUR,
                 places: Places::new(1, 0),

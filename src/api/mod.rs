@@ -12,6 +12,7 @@ mod headers;
 mod invalidation;
 mod keys;
 mod lifecycle;
+mod metrics;
 mod own_routes;
 mod pages;
 mod path;
@@ -22,6 +23,7 @@ mod resource;
 mod slices;
 mod state;
 mod status;
+mod traffic;
 mod write;
 
 use std::io;
@@ -37,13 +39,13 @@ use actix_web::{FromRequest, Handler, Resource, Responder, Route, guard, web};
 
 use crate::auth::{KeyTable, WrongKeys};
 use crate::config::ServerSettings;
-use crate::database::Database;
-use crate::resource::Resources;
+use crate::resource::{Resources, Sources};
 use larder_cache::Cache;
 
 use self::access::Access;
 use self::body::BodyTimeout;
 use self::edge::Places;
+use self::metrics::{Metrics, OpenMetrics};
 use self::problem::Problem;
 use self::state::{AppState, LiveResources};
 use self::status::RedisRequired;
@@ -54,8 +56,9 @@ pub use self::lifecycle::Lifecycle;
 #[derive(Clone)]
 pub struct Api {
     state: AppState,
-    database: web::Data<Database>,
+    sources: Sources,
     places: web::Data<Places>,
+    open_metrics: OpenMetrics,
     redis_required: RedisRequired,
     body_timeout: BodyTimeout,
 }
@@ -64,6 +67,8 @@ pub struct Api {
 pub struct ClientRules {
     /// Whether resources that are not public need a key.
     pub keys_required: bool,
+    /// Whether anyone may read the metrics, without a key.
+    pub open_metrics: bool,
     /// Whether the server is not ready without Redis.
     pub redis_required: bool,
     /// How long a request's body may take to arrive.
@@ -73,11 +78,11 @@ pub struct ClientRules {
 }
 
 impl Api {
-    /// The routes over these parts.
+    /// The routes over these parts. `sources` are those of the resources.
     pub fn new(
         cache: Cache,
         resources: Resources,
-        database: Database,
+        sources: Sources,
         table: Arc<KeyTable>,
         rules: ClientRules,
     ) -> Api {
@@ -91,9 +96,11 @@ impl Api {
                     wrong_keys: Arc::new(WrongKeys::default()),
                 },
                 lifecycle: Lifecycle::default(),
+                traffic: web::Data::default(),
             },
-            database: web::Data::new(database),
+            sources,
             places: web::Data::new(rules.places),
+            open_metrics: OpenMetrics(rules.open_metrics),
             redis_required: RedisRequired(rules.redis_required),
             body_timeout: BodyTimeout(rules.body_timeout),
         }
@@ -133,13 +140,17 @@ impl Api {
         let state = Rc::new(self.state.clone());
         let declared = move |request, payload| resource::serve(request, payload, state.clone());
         self.state.register(config);
+        let metrics = Metrics::new(&self.state, &self.places, &self.sources);
         config
-            .app_data(self.database.clone())
+            .app_data(web::Data::new(self.sources.database.clone()))
             .app_data(self.places.clone())
+            .app_data(web::Data::new(metrics))
+            .app_data(web::Data::new(self.open_metrics))
             .app_data(web::Data::new(self.redis_required))
             .app_data(web::Data::new(self.body_timeout))
             .service(own("/healthz", "GET, HEAD", [read(status::alive)]))
             .service(own("/readyz", "GET, HEAD", [read(status::ready)]))
+            .service(own("/metrics", "GET, HEAD", [read(metrics::scrape)]))
             // Scopes: a resource's path is compared with a few prefixes, not with each route.
             .service(
                 web::scope("/cache")

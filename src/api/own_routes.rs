@@ -12,8 +12,9 @@ use super::edge::Exchange;
 use super::header_texts::HeaderTexts;
 use super::lifecycle::Lifecycle;
 use super::request_id;
+use super::traffic::Traffic;
 
-/// Begins and ends the exchange, and sets the request's id on the answer. Closes the connection if
+/// Begins and ends the exchange, counts the answer, and sets the request's id on it. Closes the connection if
 /// the client asks for that, or if the server is closing.
 pub(super) async fn wrap(
     request: ServiceRequest,
@@ -29,8 +30,12 @@ pub(super) async fn wrap(
     let closing = request
         .app_data::<Data<Lifecycle>>()
         .is_some_and(|lifecycle| lifecycle.is_closing());
+    let traffic = request.app_data::<Data<Traffic>>().cloned();
     let mut answer = next.call(request).await?;
     request_id::set_header(id, answer.headers_mut());
     exchange.end(answer.response_mut(), closing);
+    if let Some(traffic) = traffic {
+        traffic.count_response(answer.status());
+    }
     Ok(answer)
 }

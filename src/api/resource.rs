@@ -20,6 +20,7 @@ use super::header_texts::HeaderTexts;
 use super::presence::Presence;
 use super::problem::Problem;
 use super::state::AppState;
+use super::traffic::{Ending, Waiting};
 use super::{bridge, caller, headers, pages, path, request_id, slices, write};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -62,6 +63,7 @@ pub(crate) async fn serve(
     }
     request_id::set_header(id, answer.headers_mut());
     exchange.end(&mut answer, state.lifecycle.is_closing());
+    state.traffic.count_response(answer.status());
     answer
 }
 
@@ -72,7 +74,7 @@ async fn look_up(
     id: &HeaderValue,
     texts: &mut HeaderTexts,
 ) -> Result<HttpResponse, HttpResponse> {
-    // The only clock read of a memory hit: another would cost as much as the rest of the look-up.
+    // A memory hit reads the clock here, and once more when its answer is finished.
     let began = Instant::now();
     let now = state.cache.clock().at(began);
     let resources = state.resources.load();
@@ -143,12 +145,12 @@ async fn look_up(
                 presence: request.conn_data::<Presence>().cloned(),
                 after,
             };
-            // Counts the request also if there is no answer, or if its client leaves.
-            let unanswered = resource.tally().begin();
+            // Counts the read also if there is no answer, or if its client leaves.
+            let waiting = Waiting::new(resource.tally(), &state.traffic, began);
             // Boxed, as a write is.
             let waited = Box::pin(bridge::wait(&state.cache, wanted, reader, resource.limit()));
             let result = waited.await.map_err(failed)?;
-            unanswered.end(&result);
+            waiting.end(&result);
             let answer = result.map_err(|error| failed(error.into()))?;
             (answer, state.cache.clock().now(), Some(took))
         }
@@ -161,6 +163,8 @@ async fn look_up(
         respond(request, resource, &view, &answer, now, memory_took, texts)
     };
     admission.write_headers(texts, response.headers_mut());
+    let ending = Ending::from(answer.outcome);
+    state.traffic.note_read(ending, began.elapsed());
     Ok(response)
 }
 

@@ -11,6 +11,7 @@ use larder_cache::Cache;
 
 use super::access::Access;
 use super::lifecycle::Lifecycle;
+use super::traffic::Traffic;
 
 /// The resources that are served now. A reload replaces them; requests under way keep theirs.
 pub(crate) type LiveResources = ArcSwap<Resources>;
@@ -22,6 +23,7 @@ pub(crate) struct AppState {
     pub(crate) resources: Data<LiveResources>,
     pub(crate) access: Access,
     pub(crate) lifecycle: Lifecycle,
+    pub(crate) traffic: Data<Traffic>,
 }
 
 impl AppState {
@@ -31,6 +33,7 @@ impl AppState {
             .app_data(Data::new(self.cache.clone()))
             .app_data(self.resources.clone())
             .app_data(Data::new(self.access.clone()))
-            .app_data(Data::new(self.lifecycle.clone()));
+            .app_data(Data::new(self.lifecycle.clone()))
+            .app_data(self.traffic.clone());
     }
 }

@@ -99,8 +99,8 @@ pub(crate) async fn stats(
 /// What was counted since this process started.
 fn counted(cache: &Cache, resources: &Resources) -> Value {
     // Each counter is read once, so that the sums agree with the resources below.
-    let tallies = resources.all().iter().flat_map(|one| one.tallies());
-    let each: Vec<(String, Totals, Totals)> = tallies
+    let each: Vec<(String, Totals, Totals)> = resources
+        .tallies()
         .map(|(name, tally)| (name, tally.totals(), tally.part_totals()))
         .collect();
     // Each request counts once. Look-ups of its parts count in the resources of the parts.
@@ -167,7 +167,7 @@ fn rates(totals: &Totals) -> Value {
 }
 
 /// The answer, which no cache may store.
-fn not_stored(mut answer: HttpResponse) -> HttpResponse {
+pub(super) fn not_stored(mut answer: HttpResponse) -> HttpResponse {
     answer
         .headers_mut()
         .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -65,11 +65,12 @@ fn start(file: Option<&Path>, bind: Option<String>) -> Result<(), Refusal> {
     cache.set_aside(resources.shares());
     let rules = ClientRules {
         keys_required: config.auth.required,
+        open_metrics: config.server.open_metrics,
         redis_required: config.redis.required,
         body_timeout: config.server.body_timeout,
         places: descriptors::places(&config),
     };
-    let (for_api, keys) = (database.clone(), table.clone());
+    let (for_api, keys) = (sources.clone(), table.clone());
     let api = Api::new(cache.clone(), resources, for_api, keys, rules);
     if config.auth.admin_key.is_none() {
         print_first_key(&database, &config)?;

@@ -31,7 +31,7 @@ impl Config {
             "shutdown_grace": shutdown_grace, "max_connections": max_connections,
             "max_connections_per_address": max_connections_per_address,
             "head_timeout": head_timeout, "body_timeout": body_timeout,
-            "progress_timeout": progress_timeout);
+            "progress_timeout": progress_timeout, "open_metrics": open_metrics);
         compare!(changed, "server", self.loads, new.loads,
             "max_loads": max_loads, "max_queue": max_queue);
         compare!(changed, "memory", self.memory, new.memory,
@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(old.changes_needing_restart(&old), [""; 0]);
         assert_eq!(old.changes_needing_restart(&parse(live).unwrap()), [""; 0]);
         let new = r#"
-server = { bind = "a:1", workers = 1, max_loads = 1, max_queue = 1, drain_delay = "1s", shutdown_grace = "1s", max_connections = 1, max_connections_per_address = 1, head_timeout = "1s", body_timeout = "1s", progress_timeout = "1s" }
+server = { bind = "a:1", workers = 1, max_loads = 1, max_queue = 1, drain_delay = "1s", shutdown_grace = "1s", max_connections = 1, max_connections_per_address = 1, head_timeout = "1s", body_timeout = "1s", progress_timeout = "1s", open_metrics = true }
 memory = { max_size = "1MiB", eviction = "tiny_lfu" }
 redis = { url = "redis://b", required = true, pool = 1, connect_timeout = "1s", timeout = "1s", prefix = "p" }
 coherence = { max_staleness = "2s", log_length = 1, audit = 1 }
@@ -88,6 +88,7 @@ upstream = { newsapi = { timeout = "1s" }, guardian = { quota = [] } }
                 "server.head_timeout",
                 "server.body_timeout",
                 "server.progress_timeout",
+                "server.open_metrics",
                 "server.max_loads",
                 "server.max_queue",
                 "memory.max_size",

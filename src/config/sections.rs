@@ -33,6 +33,8 @@ pub struct ServerSettings {
     pub body_timeout: Duration,
     /// How long a client may read nothing of its answer.
     pub progress_timeout: Duration,
+    /// Whether anyone may read the metrics, without an admin key.
+    pub open_metrics: bool,
 }
 
 impl Default for ServerSettings {
@@ -47,6 +49,7 @@ impl Default for ServerSettings {
             head_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(10),
             progress_timeout: Duration::from_secs(30),
+            open_metrics: false,
         }
     }
 }
@@ -122,6 +125,7 @@ pub(super) fn server(root: &Table<'_>, env: Environment<'_>) -> (ServerSettings,
         head_timeout: limit("head_timeout").unwrap_or(default.head_timeout),
         body_timeout: limit("body_timeout").unwrap_or(default.body_timeout),
         progress_timeout: limit("progress_timeout").unwrap_or(default.progress_timeout),
+        open_metrics: table.boolean("open_metrics", default.open_metrics),
     };
     let loads = LoadSettings {
         max_loads: table.integer("max_loads", 1..=10_000, loads.max_loads),

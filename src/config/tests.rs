@@ -159,6 +159,7 @@ max_connections_per_address = 90
 head_timeout = "4s"
 body_timeout = "9s"
 progress_timeout = "20s"
+open_metrics = true
 [memory]
 max_size = "9MiB"
 eviction = "tiny_lfu"
@@ -222,6 +223,7 @@ ttl = { memory = "1s", redis = "0s" }
             head_timeout: Duration::from_secs(4),
             body_timeout: Duration::from_secs(9),
             progress_timeout: Duration::from_secs(20),
+            open_metrics: true,
         }
     );
     assert_eq!((config.loads.max_loads, config.loads.max_queue), (5, 6));
@@ -395,10 +397,10 @@ write.PUT = { sql = "user_update" }
 "#;
     let expected = [
         "2: server.bind: is \"127.0.0.1\"; valid: a host and a port such as \"127.0.0.1:8000\", \"[::1]:8000\" or \"localhost:8000\"",
-        "3: server.worker: is an unknown key, did you mean \"workers\"?; valid: bind, body_timeout, drain_delay, head_timeout, max_connections, max_connections_per_address, max_loads, max_queue, progress_timeout, shutdown_grace, workers",
+        "3: server.worker: is an unknown key, did you mean \"workers\"?; valid: bind, body_timeout, drain_delay, head_timeout, max_connections, max_connections_per_address, max_loads, max_queue, open_metrics, progress_timeout, shutdown_grace, workers",
         "4: server.max_loads: is 0; valid: a whole number from 1 to 10000",
         "5: server.drain_delay: is \"5\"; valid: a duration such as \"250ms\", \"30s\", \"5m\", \"1h\" or \"1d\"",
-        "6: server.open_metrics: is an unknown key; valid: bind, body_timeout, drain_delay, head_timeout, max_connections, max_connections_per_address, max_loads, max_queue, progress_timeout, shutdown_grace, workers",
+        "6: server.open_metrics: is \"yes\"; valid: true or false",
         "9: memory.max_size: is \"1KiB\"; valid: a size from 1MiB to 1024GiB",
         "10: memory.eviction: is \"fifo\"; valid: \"lru\" or \"tiny_lfu\"",
         "13: redis.url: is not a valid Redis URL; valid: redis://user:password@host:6379/0, or rediss:// for TLS, with special characters percent-encoded",
@@ -548,7 +550,6 @@ fn an_old_key_is_an_error_that_names_the_new_one() {
     let text = r#"[coherence]
 patience = "1s"
 [server]
-open_metrics = false
 patience = "1s"
 [resource.a]
 source = { http = "https://h/" }
@@ -556,16 +557,15 @@ ttl = { memory = "1s", redis = "1s" }
 blind_ttl = "0s"
 "#;
     let server = "body_timeout, drain_delay, head_timeout, max_connections, \
-                  max_connections_per_address, max_loads, max_queue, progress_timeout, \
+                  max_connections_per_address, max_loads, max_queue, open_metrics, progress_timeout, \
                   shutdown_grace, workers";
     assert_eq!(
         faults(text),
         [
             "config.toml:2: coherence.patience: was renamed to max_staleness; valid: coherence.max_staleness".to_owned(),
-            format!("config.toml:4: server.open_metrics: is an unknown key; valid: bind, {server}"),
             // It never was a key of this section.
-            format!("config.toml:5: server.patience: is an unknown key; valid: bind, {server}"),
-            "config.toml:9: resource.a.blind_ttl: was renamed to disconnected_ttl; valid: resource.a.disconnected_ttl".to_owned(),
+            format!("config.toml:4: server.patience: is an unknown key; valid: bind, {server}"),
+            "config.toml:8: resource.a.blind_ttl: was renamed to disconnected_ttl; valid: resource.a.disconnected_ttl".to_owned(),
         ]
     );
     // The old key is an error even beside the new one.

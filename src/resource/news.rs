@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::database::Database;
 use crate::source::TraceContext;
 use crate::source::news::{Flags, Item, Listing, NewsUpstream};
+use crate::source::quota::Quota;
 use larder_cache::{
     CacheItem, Composition, Key, LastResort, Lifetime, Load, LoadContext, Loaded, LookupResult,
     Producer, Request, Tally, Value, escape_into,
@@ -153,6 +154,12 @@ impl News {
     /// The names of its upstreams.
     pub(super) fn upstreams(&self) -> impl Iterator<Item = &str> {
         self.sources.iter().map(|source| source.upstream.name())
+    }
+
+    /// The quotas of its upstreams, which count their calls.
+    pub(super) fn quotas(&self) -> impl Iterator<Item = &Arc<Quota>> {
+        let upstreams = self.sources.iter().map(|source| &source.upstream);
+        upstreams.filter_map(|upstream| upstream.quota.as_ref())
     }
 
     /// What its values depend on, for the fingerprint.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::database::{Database, DatabaseError, Transaction};
 use crate::source::HttpUpstreams;
+use crate::source::quota::Quota;
 use larder_cache::{CacheItem, InvalidationTarget, Producer, Tally};
 
 use super::Resource;
@@ -28,6 +29,14 @@ pub struct Sources {
     pub database: Database,
     /// The upstreams of HTTP sources.
     pub upstreams: HttpUpstreams,
+}
+
+impl Sources {
+    /// The quota of each upstream that is or was used since the start. It counts their calls.
+    pub fn quotas(&self) -> Vec<Arc<Quota>> {
+        let news = self.news.quotas().cloned();
+        news.chain(self.upstreams.quotas()).collect()
+    }
 }
 
 /// See the module.

@@ -1,6 +1,6 @@
 //! All declared resources: built over their sources, and found by path.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use matchit::Params;
@@ -20,6 +20,9 @@ use super::{Resource, Sources};
 pub struct Resources {
     router: matchit::Router<usize>,
     all: Vec<Arc<Resource>>,
+    /// The counters of what earlier configurations declared and this one does not, by name. So no
+    /// count is lost if it is declared again.
+    retired: BTreeMap<String, Arc<Tally>>,
 }
 
 /// What the path of a request leads to.
@@ -46,7 +49,7 @@ impl From<String> for Unbuilt {
 }
 
 impl Resources {
-    /// Builds the resources of these settings over `sources`. A resource that `before` has too
+    /// Builds the resources of these settings over `sources`. A resource whose name `before` knows
     /// keeps its counters. Blocks: asks the database to describe each statement.
     ///
     /// # Errors
@@ -82,11 +85,8 @@ impl Resources {
             .zip(described.iter().flatten())
             .map(|(query, description)| (query, StatementTypes::of(description)))
             .collect();
-        let tallies: HashMap<String, &Arc<Tally>> = before
-            .iter()
-            .flat_map(|before| &before.all)
-            .flat_map(|old| old.tallies())
-            .collect();
+        let tallies: BTreeMap<String, &Arc<Tally>> =
+            before.iter().flat_map(|before| before.tallies()).collect();
         let tally_of = |name: &str| {
             let known = tallies.get(name);
             known.map(|tally| (*tally).clone()).unwrap_or_default()
@@ -122,7 +122,17 @@ impl Resources {
                     .map_err(|error| format!("the path {path} cannot be served: {error}"))?;
             }
         }
-        Ok(Resources { router, all })
+        let declared: BTreeSet<String> = all.iter().flat_map(names_of_tallies).collect();
+        let retired = tallies
+            .into_iter()
+            .filter(|(name, _)| !declared.contains(name))
+            .map(|(name, tally)| (name, tally.clone()))
+            .collect();
+        Ok(Resources {
+            router,
+            all,
+            retired,
+        })
     }
 
     /// The resource at `path`.
@@ -160,8 +170,20 @@ impl Resources {
         (templates, tags)
     }
 
+    /// The counters of each resource, and of each part that is not a resource, by name. Those that
+    /// a reload has removed are among them.
+    pub fn tallies(&self) -> impl Iterator<Item = (String, &Arc<Tally>)> {
+        let declared = self.all.iter().flat_map(|resource| resource.tallies());
+        let retired = self.retired.iter();
+        declared.chain(retired.map(|(name, tally)| (name.clone(), tally)))
+    }
+
     /// Every resource, in the order of the configuration.
     pub fn all(&self) -> &[Arc<Resource>] {
         &self.all
     }
+}
+
+fn names_of_tallies(resource: &Arc<Resource>) -> impl Iterator<Item = String> {
+    resource.tallies().map(|(name, _)| name)
 }

@@ -1,5 +1,6 @@
 //! FLOOR 2: sources: where a value comes from on a miss.
 
+mod calls;
 mod error;
 pub mod http;
 pub mod json_api;
@@ -10,6 +11,7 @@ mod settings;
 mod trace;
 mod upstream;
 
+pub use calls::Calls;
 pub use json_api::{JsonApi, JsonApiSettings, Place, TtlFrom};
 pub use settings::{NEWS_UPSTREAMS, UpstreamSettings};
 pub use trace::{TRACEPARENT, TRACESTATE, TraceContext};

@@ -10,7 +10,8 @@
 --       latest time for it, from now. Then lists of pairs, each after its length: the rates (count,
 --       time); the bookings to enter (name, time from now); the other replicas that it knows (id,
 --       check-in).
--- Returns the outcome, a wait, the time, the replicas. The outcome is one of
+-- Returns the outcome, a wait, the time, the replicas, and how many places each rate has left in the
+-- window that ends now. The outcome is one of
 --   'checked_in'  no booking was wanted
 --   'booked'      for `wait` from now
 --   'full'        no place is free before `wait` from now
@@ -56,14 +57,14 @@ local time = redis.call('TIME')
 local now = time[1] * SECOND + time[2]
 
 if upload == 'nothing' and last_check_in(replica) < checked_in then
-  return { 'lost', 0, now, {} }
+  return { 'lost', 0, now, {}, {} }
 end
 for _, booking in ipairs(bookings) do
   -- Its name makes it count once, however often it is entered.
   redis.call('ZADD', calls, 'GT', text(now + booking[2]), booking[1])
 end
 if upload == 'part' then
-  return { 'checked_in', 0, now, {} }
+  return { 'checked_in', 0, now, {}, {} }
 end
 if upload == 'last' then
   -- The other replicas may have lost bookings too: each known one may enter its own first.
@@ -86,7 +87,12 @@ redis.call('ZREM', awaited, replica)
 
 local function answer(what, wait)
   local others = redis.call('ZRANGEBYSCORE', calls, '-inf', 0, 'WITHSCORES')
-  return { what, wait, now, others }
+  local left = {}
+  for i, rate in ipairs(rates) do
+    local booked = redis.call('ZCOUNT', calls, text(math.max(now - rate[2], 1)), '+inf')
+    left[i] = math.max(rate[1] - booked, 0)
+  end
+  return { what, wait, now, others, left }
 end
 
 if call == '' then

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::calls::Calls;
 use super::error::in_seconds;
 use crate::quantity::Rate;
 use crate::worker::{Signals, Wake, Worker};
@@ -51,6 +52,7 @@ pub struct Spent {
 /// The quota of one upstream, as this process sees it.
 pub struct Quota {
     core: Arc<Core>,
+    calls: Arc<Calls>,
     /// Checks in while nobody books. `None`: there is nothing to share, or no thread.
     _keeper: Option<Worker>,
 }
@@ -89,6 +91,11 @@ impl Quota {
         }
     }
 
+    /// Counts its calls in `calls` from now on.
+    pub(super) fn counting_in(self, calls: Arc<Calls>) -> Quota {
+        Quota { calls, ..self }
+    }
+
     fn without_keeper(
         upstream: impl Into<String>,
         rates: Vec<Rate>,
@@ -102,6 +109,7 @@ impl Quota {
         };
         Quota {
             core: Arc::new(core),
+            calls: Arc::default(),
             _keeper: None,
         }
     }
@@ -116,7 +124,7 @@ impl Quota {
         Ok(())
     }
 
-    /// Books a call, waits for its place, and makes it. The call must end by `deadline`.
+    /// Books a call, waits for its place, makes it and counts it. The call must end by `deadline`.
     ///
     /// # Errors
     /// `Spent` if no place is free in time, `TooSlow` if the deadline has passed, else the error of
@@ -133,11 +141,37 @@ impl Quota {
         }
         // A place at the very deadline would leave the call no time.
         let latest = deadline - (left / 2).min(Duration::from_secs(1));
-        self.book(latest).map_err(|spent| LoadError::Spent {
+        let spent = |spent: Spent| LoadError::Spent {
             what: self.core.upstream.clone(),
             retry_after: spent.retry_after,
-        })?;
-        call()
+        };
+        let ended = self.book(latest).map_err(spent).and_then(|()| call());
+        self.calls.count(&ended);
+        ended
+    }
+
+    /// The name of its upstream.
+    pub fn upstream(&self) -> &str {
+        &self.core.upstream
+    }
+
+    /// The calls so far.
+    pub fn calls(&self) -> &Arc<Calls> {
+        &self.calls
+    }
+
+    /// How many calls each rate allows now: those of all replicas count, as Redis knew them less
+    /// than a second ago. Without Redis, only this process's own do. May block while Redis is asked
+    /// for a booking.
+    pub fn left(&self) -> Vec<(Rate, u64)> {
+        let core = &self.core;
+        let book = core.book.lock();
+        let shared = &book.membership.left;
+        let left = |(at, rate): (usize, &Rate)| {
+            let own = || book.left(rate, Instant::now());
+            (*rate, shared.get(at).copied().unwrap_or_else(own))
+        };
+        core.rates.iter().enumerate().map(left).collect()
     }
 
     /// Whether there is any rate.
@@ -325,6 +359,12 @@ impl Book {
         {
             self.entries.pop_front();
         }
+    }
+
+    /// The places of this process's own that `rate` has left.
+    fn left(&self, rate: &Rate, now: Instant) -> u64 {
+        let taken = self.entries.iter().filter(|one| one.at + rate.per >= now);
+        u64::from(rate.count).saturating_sub(taken.count() as u64)
     }
 
     fn close(&mut self, until: Instant) {

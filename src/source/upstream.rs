@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::calls::Calls;
 use super::http::{HttpClient, HttpSettings};
 use super::quota::{Quota, QuotaStore};
 use crate::quantity::Rate;
@@ -46,14 +47,23 @@ impl HttpUpstream {
     /// An upstream that was never called. `store` is where all replicas share its quota. `None`:
     /// each replica has the whole quota.
     pub fn new(settings: &HttpUpstreamSettings, store: Option<QuotaStore>) -> HttpUpstream {
+        HttpUpstream::counting_in(Arc::default(), settings, store)
+    }
+
+    /// The same, whose calls are counted in `calls`.
+    fn counting_in(
+        calls: Arc<Calls>,
+        settings: &HttpUpstreamSettings,
+        store: Option<QuotaStore>,
+    ) -> HttpUpstream {
         let (name, rates) = (&settings.name, settings.quota.clone());
-        let calls = HttpSettings {
+        let client = HttpSettings {
             max_pause: settings.max_pause,
             ..HttpSettings::new(name, settings.timeout)
         };
         HttpUpstream {
-            http: HttpClient::new(calls),
-            quota: Arc::new(Quota::new(name, rates, store)),
+            http: HttpClient::new(client),
+            quota: Arc::new(Quota::new(name, rates, store).counting_in(calls)),
         }
     }
 
@@ -88,16 +98,25 @@ impl HttpUpstreams {
     }
 
     /// The upstream with these settings. An upstream whose settings did not change keeps its
-    /// bookings.
+    /// bookings; one of the same name keeps its counters.
     pub fn of(&self, settings: &HttpUpstreamSettings) -> HttpUpstream {
         let mut built = self.built.lock();
-        if let Some((same, upstream)) = built.get(&settings.name)
-            && same == settings
-        {
-            return upstream.clone();
+        let mut calls = Arc::default();
+        if let Some((before, upstream)) = built.get(&settings.name) {
+            if before == settings {
+                return upstream.clone();
+            }
+            calls = upstream.quota.calls().clone();
         }
-        let upstream = HttpUpstream::new(settings, self.store.clone());
+        let upstream = HttpUpstream::counting_in(calls, settings, self.store.clone());
         built.insert(settings.name.clone(), (settings.clone(), upstream.clone()));
         upstream
+    }
+
+    /// The quotas of all upstreams that were ever built, which count their calls.
+    pub fn quotas(&self) -> Vec<Arc<Quota>> {
+        let built = self.built.lock();
+        let quotas = built.values().map(|(_, upstream)| upstream.quota.clone());
+        quotas.collect()
     }
 }

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use actix_http::Request;
-use actix_web::http::{ConnectionType, Version};
+use actix_web::http::{ConnectionType, StatusCode, Version};
 use actix_web::{HttpRequest, HttpResponse};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 
 use super::places::Place;
 use crate::api::presence::Presence;
+use crate::api::traffic::Traffic;
 use crate::auth::ClientNetwork;
 
 /// The answer to a head that does not arrive in time (RFC 9110, section 15.5.9).
@@ -126,8 +127,13 @@ impl Connection {
     }
 
     /// Ends the connection if its client has kept the server waiting for longer than `limits`
-    /// allow. Returns what the server waited for if it did.
-    pub(super) fn look(&self, now: Instant, limits: &Limits) -> Option<Standing> {
+    /// allow. Returns what the server waited for if it did. An answer is counted in `traffic`.
+    pub(super) fn look(
+        &self,
+        now: Instant,
+        limits: &Limits,
+        traffic: &Traffic,
+    ) -> Option<Standing> {
         let mut seen = self.seen.get();
         if seen.turn != self.turn.get() {
             seen = Seen {
@@ -156,7 +162,9 @@ impl Connection {
                  cache-control: no-store\r\ncontent-length: {}\r\n\r\n{HEAD_TOO_SLOW}",
                 HEAD_TOO_SLOW.len()
             );
-            let _ = self.stream.borrow().try_write(answer.as_bytes());
+            if self.stream.borrow().try_write(answer.as_bytes()).is_ok() {
+                traffic.count_response(StatusCode::REQUEST_TIMEOUT);
+            }
         }
         self.end();
         Some(standing)

@@ -23,20 +23,22 @@ pub(super) async fn admit(request: Request, state: &AppState) -> Result<Request,
         return std::future::pending().await;
     }
     if !takes_body(&request, state) {
-        return Err(last(&request, Problem::NoBodyTaken.answer()));
+        return Err(last(&request, state, Problem::NoBodyTaken.answer()));
     }
     let admitted = state.access.admit_admin(request.head());
-    let admitted = admitted.map_err(|refused| last(&request, refused.answer()))?;
+    let admitted = admitted.map_err(|refused| last(&request, state, refused.answer()))?;
     if let Err(problem) = body::check_head(request.headers()) {
         let answer = admitted.admission.with_rate_headers(problem.answer());
-        return Err(last(&request, answer));
+        return Err(last(&request, state, answer));
     }
     request.extensions_mut().insert(admitted);
     Ok(request)
 }
 
-/// Ends the connection after this answer: what comes next may be the body or another request.
-fn last(request: &Request, mut answer: HttpResponse) -> Refusal {
+/// Counts this answer and ends the connection after it: what comes next may be the body or another
+/// request.
+fn last(request: &Request, state: &AppState, mut answer: HttpResponse) -> Refusal {
+    state.traffic.count_response(answer.status());
     Connection::end_with(request);
     answer.head_mut().set_connection_type(ConnectionType::Close);
     Refusal(Box::new(answer))

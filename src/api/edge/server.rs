@@ -7,12 +7,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::error::DispatchError;
+use actix_http::error::{DispatchError, ParseError};
 use actix_http::{HttpService, KeepAlive, Protocol};
 use actix_server::Server;
 use actix_service::{ServiceFactoryExt, fn_service, map_config};
 use actix_web::App;
 use actix_web::dev::AppConfig;
+use actix_web::http::StatusCode;
 use actix_web::web::ServiceConfig;
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use tokio::net::TcpStream;
@@ -22,6 +23,7 @@ use super::expect;
 use super::places::Places;
 use super::watch::Watch;
 use crate::api::state::AppState;
+use crate::api::traffic::Traffic;
 use crate::config::ServerSettings;
 
 /// How long a connection is kept for another request.
@@ -73,7 +75,7 @@ pub(in crate::api) fn bind(
         let (places, stopping) = (places.clone(), stopping.clone());
         // Called once by each worker.
         let service = move || {
-            let watch = Watch::new(places.clone(), limits);
+            let watch = Watch::new(places.clone(), state.traffic.clone().into_inner(), limits);
             let accept = fn_service(move |stream: TcpStream| {
                 let let_in = watch.admit(stream);
                 std::future::ready(match let_in {
@@ -81,35 +83,59 @@ pub(in crate::api) fn bind(
                     Err(error) => Err(DispatchError::Io(error)),
                 })
             });
+            let traffic = state.traffic.clone();
             let (state, stopping) = (Rc::new(state.clone()), stopping.clone());
             let app = App::new().configure(routes.clone());
-            let app = actix_service::IntoServiceFactory::into_factory(app)
-                .map_err(|error: actix_web::Error| error.error_response());
-            accept.and_then(
-                HttpService::build()
-                    .graceful_shutdown_signal(move || {
-                        let stopping = stopping.clone();
-                        async move { stopping.notified().await }
-                    })
-                    // `Watch` enforces both limits, for every request.
-                    .keep_alive(KeepAlive::Os)
-                    .client_request_timeout(Duration::ZERO)
-                    .client_disconnect_timeout(LINGER)
-                    .local_addr(address)
-                    .on_connect_ext(|stream: &ClientStream, data| {
-                        data.insert(stream.connection().clone());
-                        data.insert(stream.connection().presence.clone());
-                    })
-                    .expect(fn_service(move |request| {
-                        let state = state.clone();
-                        async move { expect::admit(request, &state).await }
-                    }))
-                    .finish(map_config(app, |()| AppConfig::default())),
-            )
+            let counted = traffic.clone();
+            let app = actix_service::IntoServiceFactory::into_factory(app).map_err(
+                move |error: actix_web::Error| {
+                    let answer = error.error_response();
+                    counted.count_response(answer.status());
+                    answer
+                },
+            );
+            accept
+                .and_then(
+                    HttpService::build()
+                        .graceful_shutdown_signal(move || {
+                            let stopping = stopping.clone();
+                            async move { stopping.notified().await }
+                        })
+                        // `Watch` enforces both limits, for every request.
+                        .keep_alive(KeepAlive::Os)
+                        .client_request_timeout(Duration::ZERO)
+                        .client_disconnect_timeout(LINGER)
+                        .local_addr(address)
+                        .on_connect_ext(|stream: &ClientStream, data| {
+                            data.insert(stream.connection().clone());
+                            data.insert(stream.connection().presence.clone());
+                        })
+                        .expect(fn_service(move |request| {
+                            let state = state.clone();
+                            async move { expect::admit(request, &state).await }
+                        }))
+                        .finish(map_config(app, |()| AppConfig::default())),
+                )
+                .map_err(move |error| {
+                    count_refusal(&traffic, &error);
+                    error
+                })
         };
         builder = builder.listen(format!("larder-{address}"), listener, service)?;
     }
     Ok((builder.run(), addresses))
+}
+
+/// Counts the answer to a head that is not valid HTTP. actix writes it by itself, and ends the
+/// connection with this error.
+fn count_refusal(traffic: &Traffic, ended: &DispatchError) {
+    match ended {
+        DispatchError::Parse(ParseError::TooLarge) => {
+            traffic.count_response(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        }
+        DispatchError::Parse(_) => traffic.count_response(StatusCode::BAD_REQUEST),
+        _ => {}
+    }
 }
 
 fn most_of_worker(places: &Arc<Places>, workers: usize) -> usize {

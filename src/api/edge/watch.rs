@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 
 use super::connection::{ClientStream, Connection, Limits, Standing};
 use super::places::{Full, Place, Places};
+use crate::api::traffic::Traffic;
 use crate::auth::ClientNetwork;
 
 /// How many looks there are within the shortest limit, and the longest and the shortest pause
@@ -26,15 +27,17 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 /// See the module.
 pub(super) struct Watch {
     places: Arc<Places>,
+    traffic: Arc<Traffic>,
     limits: Limits,
     open: RefCell<Vec<Rc<Connection>>>,
     started: Cell<bool>,
 }
 
 impl Watch {
-    pub(super) fn new(places: Arc<Places>, limits: Limits) -> Rc<Watch> {
+    pub(super) fn new(places: Arc<Places>, traffic: Arc<Traffic>, limits: Limits) -> Rc<Watch> {
         Rc::new(Watch {
             places,
+            traffic,
             limits,
             open: RefCell::default(),
             started: Cell::new(false),
@@ -110,7 +113,7 @@ impl Watch {
         for connection in self.open.borrow().iter() {
             // Most connections end idle: that is no time-out.
             if connection
-                .look(now, &self.limits)
+                .look(now, &self.limits, &self.traffic)
                 .is_some_and(|waited_for| waited_for != Standing::Idle)
             {
                 self.places.note_timed_out();

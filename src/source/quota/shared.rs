@@ -20,8 +20,9 @@ use larder_cache::{RedisDown, RedisPool};
 /// Bookings that one script call enters, at most. A script blocks Redis while it runs.
 const BATCH: usize = 1_000;
 
-/// The script's reply: the outcome, a wait, the time in Redis, and the replicas that it knows.
-type Reply = (String, u64, u64, Vec<String>);
+/// The script's reply: the outcome, a wait, the time in Redis, the replicas that it knows, and the
+/// places that each rate has left.
+type Reply = (String, u64, u64, Vec<String>, Vec<u64>);
 
 /// A call on a connection that [`Run`] provides.
 type Ask<'a> = dyn FnMut(&mut redis::Connection) -> RedisResult<Reply> + 'a;
@@ -95,6 +96,7 @@ impl QuotaStore {
         match answer {
             Some(_) => membership.unreachable_since = None,
             None => {
+                membership.left.clear();
                 membership
                     .unreachable_since
                     .get_or_insert_with(Instant::now);
@@ -114,6 +116,8 @@ pub(super) struct Membership {
     checked_in: Option<u64>,
     /// The replicas that Redis knew then: ids and check-ins, as Redis gave them.
     pub others: Vec<String>,
+    /// The places that each rate had left then, for all replicas. Empty if Redis did not answer.
+    pub left: Vec<u64>,
     /// Whether it booked while Redis was unreachable.
     pub unsynced: bool,
     /// Since when Redis is unreachable.
@@ -127,6 +131,7 @@ impl Default for Membership {
             booked: 0,
             checked_in: None,
             others: Vec::new(),
+            left: Vec::new(),
             unsynced: false,
             unreachable_since: None,
         }
@@ -209,10 +214,11 @@ impl Exchange<'_> {
                 reply
             }
         };
-        let (what, wait, now, others) = reply;
+        let (what, wait, now, others, left) = reply;
         self.membership.unsynced = false;
         self.membership.checked_in = Some(now);
         self.membership.others = others;
+        self.membership.left = left;
         let wait = Duration::from_micros(wait);
         Some(match what.as_str() {
             "booked" => Answer::BookedIn(wait),

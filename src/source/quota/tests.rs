@@ -485,3 +485,26 @@ fn a_booking_by_a_wrong_clock_is_forgotten() {
     assert_eq!(redis.log().len(), 1);
     assert!(redis.log()[0] < year_2100);
 }
+
+#[test]
+fn what_is_left_counts_the_calls_of_all_replicas_and_without_redis_its_own() {
+    let redis = Redis::start();
+    let [one, other] = [(); 2].map(|()| redis.quota(rates(&["9/1d", "4/1h"])).0);
+    let left = |quota: &Quota| -> Vec<u64> { quota.left().iter().map(|(_, left)| *left).collect() };
+    assert_eq!(left(&one), [9, 4]);
+    one.book(soon() + DAY).unwrap();
+    one.book(soon() + DAY).unwrap();
+    assert_eq!(left(&one), [7, 2]);
+    assert_eq!(left(&other), [9, 4], "it has not asked Redis yet");
+    other.core.check_in();
+    assert_eq!(left(&other), [7, 2]);
+    other.book(soon() + DAY).unwrap();
+    one.core.check_in();
+    assert_eq!(left(&one), [6, 1]);
+    drop(redis);
+    other.core.check_in();
+    assert_eq!(left(&other), [8, 3]);
+    let alone = Quota::new("newsapi", rates(&["1/1h"]), None);
+    alone.book(soon()).unwrap();
+    assert_eq!(left(&alone), [0]);
+}

@@ -223,6 +223,7 @@ mod tests {
             before,
             purge: Some(Purge::Hard),
             targets: vec![tag(name)],
+            replica: "other".to_owned(),
         }
     }
 

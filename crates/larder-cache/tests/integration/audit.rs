@@ -43,7 +43,7 @@ fn answer(
             tags: Box::new([Tag::new(TAG)]),
             share: "test".into(),
             label: "test".into(),
-            note: "".into(),
+            note: Default::default(),
             jitter: 0,
             tally: Arc::default(),
         },

@@ -65,7 +65,7 @@ impl Replica {
                 tags: Box::new([Tag::new("all")]),
                 share: "test".into(),
                 label: "test".into(),
-                note: "".into(),
+                note: Default::default(),
                 jitter: 0,
                 tally: self.tally.clone(),
             },
