@@ -181,13 +181,14 @@ impl Auditor {
             *warned = Some(Instant::now());
             log::Level::Warn
         };
+        let key = question.key.as_str();
+        let resource = key.split('?').next();
         let below = self.moment(question).illegal_below.unwrap_or(clock);
+        let late_ms = below.saturating_sub(clock) / 1000;
         log::log!(
-            level,
-            "illegal memory hit of {}: served at least {} ms later than max_staleness allows; \
-             clock of the invalidation: {clock}",
-            question.key.as_str(),
-            below.saturating_sub(clock) / 1000,
+            level, resource, key, late_ms, clock;
+            "illegal memory hit of {key}: served at least {late_ms} ms later than max_staleness \
+             allows; clock of the invalidation: {clock}"
         );
     }
 }
