@@ -40,6 +40,7 @@ use actix_web::{FromRequest, Handler, Resource, Responder, Route, guard, web};
 
 use crate::auth::{KeyTable, WrongKeys};
 use crate::config::ServerSettings;
+use crate::config::is_own;
 use crate::resource::{Resources, Sources};
 use larder_cache::Cache;
 
@@ -156,42 +157,48 @@ impl Api {
             .app_data(web::Data::new(self.open_metrics))
             .app_data(web::Data::new(self.redis_required))
             .app_data(web::Data::new(self.body_timeout))
-            .service(own("/healthz", "GET, HEAD", [read(status::alive)]))
-            .service(own("/readyz", "GET, HEAD", [read(status::ready)]))
-            .service(own("/metrics", "GET, HEAD", [read(metrics::scrape)]))
-            .service(own("/openapi.json", "GET, HEAD", [read(openapi::serve)]))
-            // Scopes: a resource's path is compared with a few prefixes, not with each route.
+            // The path of a resource is compared with the first segments of larder's own routes, and
+            // not with each route.
             .service(
-                web::scope("/cache")
-                    .service(own("/stats", "GET, HEAD", [read(status::stats)]))
-                    .service(own(
-                        "/invalidate",
-                        "POST",
-                        [web::post().to(invalidation::invalidate)],
-                    ))
-                    .service(own("/entry", "GET, HEAD", [read(invalidation::entry)]))
-                    .service(own(
-                        "/replicas",
-                        "GET, HEAD",
-                        [read(invalidation::replicas)],
-                    ))
-                    .default_service(web::to(declared.clone())),
-            )
-            .service(
-                web::scope("/keys")
-                    .service(own(
-                        "",
-                        "GET, HEAD, POST",
-                        [read(keys::list), web::post().to(keys::create)],
-                    ))
-                    .service(own("/{id}", "DELETE", [web::delete().to(keys::revoke)]))
-                    .default_service(web::to(declared.clone())),
-            )
-            .service(
-                web::scope("/docs")
-                    .service(own("", "GET, HEAD", [read(pages::docs)]))
-                    .service(own("/", "GET, HEAD", [read(pages::docs_folder)]))
-                    .service(own("/{name}", "GET, HEAD", [read(pages::docs_file)]))
+                web::scope("")
+                    .guard(guard::fn_guard(|request| is_own(request.head().uri.path())))
+                    .service(own("/healthz", "GET, HEAD", [read(status::alive)]))
+                    .service(own("/readyz", "GET, HEAD", [read(status::ready)]))
+                    .service(own("/metrics", "GET, HEAD", [read(metrics::scrape)]))
+                    .service(own("/openapi.json", "GET, HEAD", [read(openapi::serve)]))
+                    .service(
+                        web::scope("/cache")
+                            .service(own("/stats", "GET, HEAD", [read(status::stats)]))
+                            .service(own(
+                                "/invalidate",
+                                "POST",
+                                [web::post().to(invalidation::invalidate)],
+                            ))
+                            .service(own("/entry", "GET, HEAD", [read(invalidation::entry)]))
+                            .service(own(
+                                "/replicas",
+                                "GET, HEAD",
+                                [read(invalidation::replicas)],
+                            ))
+                            .default_service(web::to(declared.clone())),
+                    )
+                    .service(
+                        web::scope("/keys")
+                            .service(own(
+                                "",
+                                "GET, HEAD, POST",
+                                [read(keys::list), web::post().to(keys::create)],
+                            ))
+                            .service(own("/{id}", "DELETE", [web::delete().to(keys::revoke)]))
+                            .default_service(web::to(declared.clone())),
+                    )
+                    .service(
+                        web::scope("/docs")
+                            .service(own("", "GET, HEAD", [read(pages::docs)]))
+                            .service(own("/", "GET, HEAD", [read(pages::docs_folder)]))
+                            .service(own("/{name}", "GET, HEAD", [read(pages::docs_file)]))
+                            .default_service(web::to(declared.clone())),
+                    )
                     .default_service(web::to(declared.clone())),
             )
             .default_service(web::to(declared));

@@ -37,6 +37,7 @@ use larder_cache::{CoherenceSettings, LoadSettings, MemorySettings, RedisSetting
 pub use address::{BIND_FORM, is_bind};
 pub use environment::{Lookup, process_environment, variable};
 pub use error::{ConfigError, ConfigErrors, Place};
+pub use paths::is_own;
 pub use sections::{AuthSettings, ServerSettings};
 
 /// The file that ships with larder, and the configuration without a file.

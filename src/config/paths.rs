@@ -17,6 +17,13 @@ const OWN: [&str; 8] = [
     "readyz",
 ];
 
+/// Whether the first segment of this request path is one of larder's own routes.
+pub fn is_own(path: &str) -> bool {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let first = path.split('/').next().unwrap_or_default();
+    OWN.contains(&first)
+}
+
 const PATH_FORM: &str = "a path such as \"/articles\" or \"/users/{id}\"";
 
 /// Whether it is a valid name of a resource or parameter. Names stand in keys without escapes.
@@ -69,8 +76,7 @@ pub(super) fn params(path: &str) -> Result<Vec<&str>, (String, String)> {
             return wrong(", which has a character that would be escaped");
         }
     }
-    let first = rest.split('/').next().unwrap_or_default();
-    if OWN.contains(&first) {
+    if is_own(path) {
         return Err((
             format!("is {}, which is reserved for larder", quoted(path)),
             format!(
