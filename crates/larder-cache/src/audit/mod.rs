@@ -11,8 +11,9 @@
 //! - A hit that is not looked at costs one number of its thread: no lock, nothing that threads
 //!   share. One that is looked at never waits for a lock, or for Redis. The first one starts the
 //!   audit's thread.
-//! - A replica asks at most [`BATCH`] questions with one command, and one command in [`EVERY`]: 500
-//!   hits a second. At most [`MOST_WAITING`] hits wait, and the others are counted as skipped.
+//! - A replica looks at no more than [`BATCH`] hits in [`EVERY`]: 500 a second. That takes one
+//!   script, and a page of the log if a name was invalidated lately. At most [`MOST_WAITING`] hits
+//!   wait, and the others are counted as skipped.
 //! - A question that Redis does not answer is asked again later.
 //!
 //! [`Audit`] chooses the hits and holds those that wait. [`Auditor`](worker::Auditor) asks about
@@ -38,7 +39,7 @@ use crate::thread;
 
 /// How many hits one command asks about.
 const BATCH: usize = 25;
-/// The pause after each command.
+/// The pause after each batch, and between two pages of the log.
 const EVERY: Duration = Duration::from_millis(50);
 /// How many hits wait for their audit, at most.
 const MOST_WAITING: usize = 1000;

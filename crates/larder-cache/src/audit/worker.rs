@@ -13,7 +13,7 @@ use crate::redis_tier::pool::RedisPool;
 /// The pause after a question that Redis did not answer.
 const AGAIN: Duration = Duration::from_millis(500);
 /// How many messages of the log one command reads.
-const PAGE: usize = 200;
+const PAGE: usize = 500;
 /// How many messages of the log are read for one batch, at most. If that does not reach the first
 /// invalidation after a load, the hit is unknown.
 const MOST_MESSAGES: usize = 10_000;
@@ -111,6 +111,10 @@ impl Auditor {
             };
             let loaded = open()
                 .flat_map(|(question, _)| &question.parts)
+                .filter(|part| {
+                    let state = record.state.as_ref();
+                    state.is_some_and(|state| state.history == part.stamp.history)
+                })
                 .map(|part| part.stamp.clock);
             let until = open().filter_map(|(_, hit)| hit.illegal_below);
             let log = self.log(
@@ -147,9 +151,6 @@ impl Auditor {
         let mut log: Vec<Message> = Vec::new();
         let mut reached = after;
         loop {
-            if !audit.pause(EVERY) {
-                return Err(NoAnswer::Closed);
-            }
             let read = |connection: &mut redis::Connection| {
                 self.scripts.log_page(connection, reached, PAGE)
             };
@@ -167,6 +168,9 @@ impl Auditor {
             }
             if page.len() < PAGE || reached >= until || log.len() >= MOST_MESSAGES {
                 return Ok(log);
+            }
+            if !audit.pause(EVERY) {
+                return Err(NoAnswer::Closed);
             }
         }
     }
