@@ -161,7 +161,9 @@ impl Api {
             // not with each route.
             .service(
                 web::scope("")
-                    .guard(guard::fn_guard(|request| is_own(request.head().uri.path())))
+                    .guard(guard::fn_guard(|request| {
+                        is_own(&path::normalized(request.head().uri.path()))
+                    }))
                     .service(own("/healthz", "GET, HEAD", [read(status::alive)]))
                     .service(own("/readyz", "GET, HEAD", [read(status::ready)]))
                     .service(own("/metrics", "GET, HEAD", [read(metrics::scrape)]))
