@@ -225,16 +225,45 @@ impl PostgresConnection {
                 result => return self.finish(query, values, known, Prepared::Earlier, result),
             }
         }
+        let described = self.described(sql, known)?;
+        let (statement, casts_down) = self.widened(query, described, values, too_large)?;
+        let result = work(&mut self.client, &statement, &parameters);
+        let prepared = Prepared::Now { casts_down };
+        self.finish(query, values, &statement, prepared, result)
+    }
+
+    /// Errors with [`DatabaseError::Unfit`] if a value is not of the type of its place in the query.
+    /// Nothing is run.
+    pub(super) fn check(
+        &mut self,
+        query: &Query,
+        values: &[&SqlValue],
+    ) -> Result<(), DatabaseError> {
+        let sql = query.text(DatabaseKind::Postgres);
+        let fit = |known: &Statement| postgres_error::fit(query, known.params(), values);
+        let known = self.known(sql);
+        if known.as_ref().is_some_and(|known| fit(known).is_ok()) {
+            return Ok(());
+        }
+        // Whether it fits the present schema, only the server knows.
+        let described = self.described(sql, known)?;
+        fit(&described)
+    }
+
+    /// Prepares `sql` anew. If its parameters are not those of `known` any more, the schema was
+    /// changed.
+    fn described(
+        &mut self,
+        sql: &str,
+        known: Option<Statement>,
+    ) -> Result<Statement, DatabaseError> {
         let described = self
             .prepare_anew(sql)
             .map_err(|error| self.prepare_failed(error))?;
         if known.is_some_and(|known| known.params() != described.params()) {
             self.schema_changed();
         }
-        let (statement, casts_down) = self.widened(query, described, values, too_large)?;
-        let result = work(&mut self.client, &statement, &parameters);
-        let prepared = Prepared::Now { casts_down };
-        self.finish(query, values, &statement, prepared, result)
+        Ok(described)
     }
 
     /// The statement to run: `described`, or one that takes a bigint wherever a number is too

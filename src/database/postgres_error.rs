@@ -66,6 +66,20 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Errors with [`DatabaseError::Unfit`] for the first value that is not of the type of its place.
+pub(super) fn fit(
+    query: &Query,
+    types: &[Type],
+    values: &[&SqlValue],
+) -> Result<(), DatabaseError> {
+    for ((name, ty), value) in query.parameters().iter().zip(types).zip(values) {
+        if let Err(Misfit::Parameter(valid)) = wire::encode(value, ty, &mut Default::default()) {
+            return Err(DatabaseError::unfit(name, valid));
+        }
+    }
+    Ok(())
+}
+
 /// The error of a statement that ran with these values. Names the parameter if that is certain.
 pub(super) fn of_statement(
     error: postgres::Error,
@@ -75,13 +89,10 @@ pub(super) fn of_statement(
 ) -> DatabaseError {
     let places = || query.parameters().iter().zip(types).zip(values);
     let misfit = std::error::Error::source(&error).and_then(|e| e.downcast_ref());
-    if let Some(Misfit::Parameter(_)) = misfit {
-        for ((name, ty), value) in places() {
-            if let Err(Misfit::Parameter(valid)) = wire::encode(value, ty, &mut Default::default())
-            {
-                return DatabaseError::unfit(name, valid);
-            }
-        }
+    if let Some(Misfit::Parameter(_)) = misfit
+        && let Err(unfit) = fit(query, types, values)
+    {
+        return unfit;
     }
     let Some(error) = error.as_db_error() else {
         return error.into();

@@ -137,6 +137,26 @@ impl Session<'_> {
         }
     }
 
+    /// Errors with [`DatabaseError::Unfit`] if a value is not of its type. SQLite checks the types of
+    /// its columns only when the statement runs.
+    pub(super) fn check(
+        &mut self,
+        query: &Query,
+        parameters: &[Parameter<'_>],
+    ) -> Result<(), DatabaseError> {
+        let values = query.bind(parameters)?;
+        match self {
+            Session::Postgres(connection) => connection.check(query, &values),
+            Session::Sqlite(_) => {
+                for (name, value) in query.parameters().iter().zip(values) {
+                    let bound = value.for_sqlite();
+                    bound.map_err(|valid| DatabaseError::unfit(name, valid))?;
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// Runs a statement that writes. It may return rows.
     pub(super) fn write(
         &mut self,

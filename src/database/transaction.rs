@@ -105,6 +105,16 @@ impl<'a> Transaction<'a> {
         self.remember(|session| session.read(query, parameters, shape))
     }
 
+    /// Checks the values of a statement without running it. Errors with [`DatabaseError::Unfit`] if a
+    /// value is not of its type, as far as that is known before the statement runs.
+    pub fn check(
+        &mut self,
+        query: &Query,
+        parameters: &[Parameter<'_>],
+    ) -> Result<(), DatabaseError> {
+        self.remember(|session| session.check(query, parameters))
+    }
+
     /// Runs a statement that writes. Errors with [`DatabaseError::Unfit`] if a value is not of its
     /// type, also if a whole number is too large for it. A violated constraint is that error or
     /// [`DatabaseError::Conflict`]. After an error the transaction cannot be committed.

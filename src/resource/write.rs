@@ -141,9 +141,6 @@ impl Write {
             Some(_) => Isolation::Serializable,
             None => Isolation::Plain,
         };
-        if precondition.is_some() && resource.is_read() && !resource.is_sql() {
-            return Err(WriteError::Undecidable);
-        }
         let done = self.database.change(isolation, |transaction| {
             let done = self.change(transaction, resource, input, precondition)?;
             if done.is_err() {
@@ -197,14 +194,20 @@ impl Write {
         input: &WriteInput,
         precondition: Option<&Precondition>,
     ) -> Result<Result<Done, WriteError>, DatabaseError> {
+        let query = &self.settings.query;
+        let parameters = named(query, input.parameters.iter().cloned());
         if let Some(precondition) = precondition {
+            // A request that is refused in any case is not refused for its precondition (RFC 9110,
+            // section 13.2.1).
+            transaction.check(query, &parameters)?;
+            if resource.is_read() && !resource.is_sql() {
+                return Ok(Err(WriteError::Undecidable));
+            }
             let current = resource.current(transaction, &input.values())?;
             if !precondition.holds(current.as_deref()) {
                 return Ok(Err(WriteError::Changed));
             }
         }
-        let query = &self.settings.query;
-        let parameters = named(query, input.parameters.iter().cloned());
         let written = transaction.write(query, &parameters)?;
         if written.changed == 0 && written.rows.is_empty() {
             return Ok(Err(WriteError::Absent));

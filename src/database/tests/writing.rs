@@ -210,6 +210,29 @@ fn what_only_one_database_refuses_is_named_too() {
 }
 
 #[test]
+fn values_are_checked_without_running_the_statement() {
+    fixture::each_bare(|place| {
+        let database = place.open_with(1);
+        fixture::batch(&database, "CREATE TABLE t (id INTEGER PRIMARY KEY)");
+        let insert = Query::parse("insert", "INSERT INTO t VALUES (:id)").unwrap();
+        let check = |value: &str| {
+            let value = [("id", json(value))];
+            database.change(Isolation::Plain, |tx| tx.check(&insert, &value))
+        };
+        let unfit = |checked: Result<(), DatabaseError>| matches!(checked, Err(DatabaseError::Unfit { parameter, .. }) if parameter == "id");
+        assert_eq!(check("1"), Ok(()));
+        assert!(unfit(check(r#""\ud800""#)), "an unpaired surrogate");
+        assert_eq!(rows(&database, "t"), r#"{"n":0}"#);
+        if database.kind() == DatabaseKind::Postgres {
+            assert!(unfit(check("5000000000")), "it is too large");
+            // The statement that was prepared does not know of the change.
+            fixture::batch(&database, "ALTER TABLE t ALTER id TYPE BIGINT");
+            assert_eq!(check("5000000000"), Ok(()));
+        }
+    });
+}
+
+#[test]
 fn a_failure_half_way_leaves_nothing_behind() {
     fixture::each_bare(|place| {
         let database = place.open_with(1);

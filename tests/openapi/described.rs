@@ -1,0 +1,311 @@
+//! What the document says of each kind of resource.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use super::shop::{CONFIG, QUOTE_KEY, Shop};
+use super::{SHIPPED, document, operation, parameter, resolved, schema, statuses};
+use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
+
+#[test]
+fn the_document_of_the_shipped_configuration() {
+    let larder = Larder::start(&LarderOptions::new(SHIPPED));
+    let document = document(&larder);
+    assert_eq!(document["openapi"], "3.1.0");
+    let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+    assert_eq!(
+        paths,
+        [
+            "/articles",
+            "/users/{id}",
+            "/users",
+            "/employees/{id}",
+            "/employees/{id}/status",
+            "/employees"
+        ],
+        "the served resources in the order of the file; a part without a path is not one"
+    );
+
+    let articles = operation(&document, "get", "/articles");
+    assert_eq!(articles["summary"], "News articles, newest first");
+    assert_eq!(articles["tags"], json!(["articles"]));
+    assert_eq!(articles["security"], json!([{"key": []}]));
+    let limit = parameter(articles, "limit");
+    assert_eq!(
+        (&limit["in"], &limit["required"], &limit["schema"]),
+        (
+            &json!("query"),
+            &json!(false),
+            &json!({"type": "integer", "default": 20, "minimum": 1, "maximum": 100})
+        )
+    );
+    let categories = &parameter(articles, "category")["schema"]["enum"];
+    assert_eq!(categories.as_array().unwrap().len(), 7);
+    assert_eq!(
+        statuses(articles),
+        [
+            "200", "304", "400", "401", "429", "500", "502", "503", "504"
+        ],
+        "news are never absent"
+    );
+    let answer = schema(&document, articles, "200");
+    let article = resolved(&document, &answer["properties"]["articles"]["items"]);
+    let members: Vec<&String> = article["properties"].as_object().unwrap().keys().collect();
+    assert_eq!(
+        members,
+        [
+            "title",
+            "description",
+            "url",
+            "image",
+            "author",
+            "source",
+            "published_at",
+            "category"
+        ]
+    );
+
+    let user = json!({
+        "type": "object",
+        "required": ["id", "name", "email"],
+        "properties": {
+            "id": {"type": "integer", "format": "int64"},
+            "name": {"type": "string"},
+            "email": {"type": "string"},
+        },
+    });
+    let read = operation(&document, "get", "/users/{id}");
+    assert_eq!(schema(&document, read, "200"), &user);
+    assert!(statuses(read).contains(&"404"));
+    let put = operation(&document, "put", "/users/{id}");
+    assert_eq!(
+        schema(&document, put, "200"),
+        &user,
+        "a write gives one row"
+    );
+    assert_eq!(put["security"], json!([{"key": ["admin"]}]));
+    assert_eq!(
+        statuses(put),
+        [
+            "200", "400", "401", "403", "404", "408", "409", "412", "413", "415", "422", "429",
+            "500", "503"
+        ]
+    );
+    assert_eq!(put["requestBody"]["required"], true);
+    let body = &put["requestBody"]["content"]["application/json"]["schema"];
+    assert_eq!(body["required"], json!(["name", "email"]));
+    assert_eq!(
+        body["additionalProperties"], false,
+        "an unknown field is refused"
+    );
+    assert_eq!(body["properties"]["email"]["maxLength"], 254);
+    let post = operation(&document, "post", "/users");
+    assert_eq!(schema(&document, post, "201"), &user);
+    assert!(post["responses"]["201"]["headers"]["Location"].is_object());
+    assert!(
+        document["paths"]["/users"]["get"].is_null(),
+        "it is only written"
+    );
+    let delete = operation(&document, "delete", "/users/{id}");
+    assert!(delete["requestBody"].is_null() && !statuses(delete).contains(&"415"));
+    assert!(statuses(delete).contains(&"204"));
+
+    // A composite has the members of its parts. The first part is always there.
+    let employee = operation(&document, "get", "/employees/{id}");
+    let employee = schema(&document, employee, "200");
+    let members: Vec<&String> = employee["properties"].as_object().unwrap().keys().collect();
+    assert_eq!(members, ["id", "name", "title", "status", "status_since"]);
+    assert_eq!(employee["required"], json!(["id", "name", "title"]));
+    let if_match = parameter(put, "If-Match");
+    assert_eq!(if_match["in"], "header");
+    assert_eq!(
+        parameter(read, "Larder-After")["schema"],
+        json!({"type": "string", "pattern": "^[0-9]{1,19}$"})
+    );
+}
+
+#[test]
+fn the_columns_of_postgres_have_their_types() {
+    let shop = Shop::on_postgres();
+    let document = document(&shop.larder);
+    let specimen = operation(&document, "get", "/specimens/{id}");
+    let row = schema(&document, specimen, "200");
+    let special = json!({"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]});
+    for (column, schema) in [
+        ("id", json!({"type": "string", "format": "uuid"})),
+        (
+            "small",
+            json!({"type": ["integer", "null"], "minimum": -32768, "maximum": 32767}),
+        ),
+        ("n", json!({"type": "integer", "format": "int64"})),
+        (
+            "ratio",
+            json!({"anyOf": [{"type": "number"}, special, {"type": "null"}]}),
+        ),
+        ("price", json!({"anyOf": [{"type": "number"}, special]})),
+        ("word", json!({"type": ["string", "null"]})),
+        (
+            "kind",
+            json!({"type": ["string", "null"], "enum": ["toy", "tool", null]}),
+        ),
+        (
+            "zoned",
+            json!({"type": ["string", "null"], "format": "time"}),
+        ),
+        (
+            "wait",
+            json!({"type": ["string", "null"], "format": "duration"}),
+        ),
+        (
+            "raw",
+            json!({"type": ["string", "null"], "contentEncoding": "base64"}),
+        ),
+        ("more", json!({})),
+        ("yes", json!({"type": "boolean"})),
+    ] {
+        assert_eq!(row["properties"][column], schema, "{column}");
+    }
+    assert_eq!(row["properties"]["at"]["format"], "date-time");
+    assert_eq!(row["properties"]["local"]["format"], "date-time-local");
+    let grid = &row["properties"]["grid"];
+    assert_eq!(grid["type"], json!(["array", "null"]));
+    // A text that the statement compares with a UUID has to be one.
+    assert_eq!(parameter(specimen, "id")["schema"]["format"], "uuid");
+    let many = operation(&document, "get", "/specimens");
+    assert_eq!(schema(&document, many, "200")["items"], *row);
+    // The fields of which only the database knows the type.
+    let patch = operation(&document, "patch", "/products/{id}");
+    let body = &patch["requestBody"]["content"]["application/json"]["schema"];
+    assert_eq!(
+        body["properties"]["note"],
+        json!({"type": ["string", "null"]})
+    );
+    // A number beyond its column is refused by a write, and finds nothing in a read.
+    let most = |method, path, name| {
+        let operation = operation(&document, method, path);
+        parameter(operation, name)["schema"]["maximum"].clone()
+    };
+    assert_eq!(most("delete", "/products/{id}", "id"), i32::MAX);
+    assert_eq!(most("get", "/products/{id}", "id"), i64::MAX);
+    // The list compares `least` with a column. The statement of its POST does not take it.
+    assert_eq!(most("post", "/products", "least"), i64::MAX);
+    let product = json!({"code": "BB-001", "name": "x", "kind": "toy", "price": 1});
+    let path = format!("/products?least={}", i64::MAX);
+    let call = shop.larder.call("POST", &path).key(ADMIN_KEY);
+    call.json(&product).send().expect(201);
+}
+
+#[test]
+fn each_kind_of_resource_is_described() {
+    for shop in [Shop::on_sqlite(), Shop::on_postgres()] {
+        let document = document(&shop.larder);
+        let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+        assert_eq!(
+            paths,
+            [
+                "/articles",
+                "/products/{id}",
+                "/products",
+                "/specimens/{id}",
+                "/specimens",
+                "/stocked/{id}",
+                "/quotes/{symbol}",
+                "/visits/{page}"
+            ]
+        );
+        let mut ids = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let id = operation["operationId"].as_str().unwrap();
+                assert!(ids.insert(id.to_owned()), "{id} is there twice");
+                assert!(operation["responses"]["400"].is_object(), "{method} {path}");
+                // Each placeholder is a parameter, and the other way round.
+                let parameters = operation["parameters"].as_array().unwrap();
+                for parameter in parameters.iter().filter(|one| one["in"] == "path") {
+                    let place = format!("{{{}}}", parameter["name"].as_str().unwrap());
+                    assert!(path.contains(&place) && parameter["required"] == true);
+                }
+            }
+        }
+        let public = operation(&document, "get", "/specimens");
+        assert_eq!(public["security"], json!([]));
+        let listed = statuses(public);
+        assert!(
+            !listed.contains(&"401") && !listed.contains(&"429"),
+            "{listed:?}"
+        );
+        assert!(!listed.contains(&"404"), "a list is never absent");
+        let headers = &public["responses"]["200"]["headers"];
+        assert!(headers["RateLimit"].is_null() && headers["Cache-Status"].is_object());
+
+        let list = operation(&document, "get", "/products");
+        let words = list["description"].as_str().unwrap();
+        assert!(words.contains("not listed here"), "{words}");
+        assert_eq!(
+            parameter(list, "code")["schema"]["pattern"],
+            "^(?:[A-Z]{2}-[0-9]{3})$"
+        );
+        let default = &parameter(list, "least")["schema"]["default"];
+        assert_eq!(default, 0);
+
+        // The value of an HTTP source may be any JSON.
+        let quote = operation(&document, "get", "/quotes/{symbol}");
+        assert_eq!(schema(&document, quote, "200"), &json!({}));
+        // A write without a body, of a resource that is not read.
+        let visit = operation(&document, "post", "/visits/{page}");
+        assert!(visit["requestBody"].is_null());
+        assert!(!statuses(visit).contains(&"412"));
+        assert!(visit["responses"]["201"]["content"].is_null());
+        let stock = operation(&document, "put", "/stocked/{id}");
+        assert!(
+            statuses(stock).contains(&"204"),
+            "its statement returns no row"
+        );
+        let optional = operation(&document, "put", "/products/{id}");
+        let body = &optional["requestBody"]["content"]["application/json"]["schema"];
+        assert_eq!(
+            body["properties"]["sold"],
+            json!({"anyOf": [{"type": "boolean"}, {"type": "null"}]})
+        );
+    }
+}
+
+#[test]
+fn resources_that_need_no_key_say_so() {
+    let open = SHIPPED.replace(
+        "required = true                 # false",
+        "required = false # false",
+    );
+    let larder = Larder::start(&LarderOptions::new(&open));
+    let document = document(&larder);
+    let read = operation(&document, "get", "/users/{id}");
+    assert_eq!(read["security"], json!([{}, {"key": []}]));
+    // A key that is sent is checked all the same.
+    assert!(statuses(read).contains(&"401"));
+    let write = operation(&document, "delete", "/users/{id}");
+    assert_eq!(write["security"], json!([{"key": ["admin"]}]));
+}
+
+#[test]
+fn the_document_tells_nothing_of_the_inside() {
+    for shop in [Shop::on_sqlite(), Shop::on_postgres()] {
+        let text = shop.larder.call("GET", "/openapi.json").send().text();
+        let origin = "127.0.0.1";
+        for secret in [
+            QUOTE_KEY,
+            ADMIN_KEY,
+            "canary-in-the-sql",
+            "SELECT",
+            "UPDATE products",
+            "X-Key",
+            "QUOTE_KEY",
+            "product_part",
+            "stock_part",
+            origin,
+        ] {
+            assert!(!text.contains(secret), "{secret} is told");
+        }
+        assert!(CONFIG.contains("QUOTE_KEY") && text.contains("/quotes/{symbol}"));
+    }
+}
