@@ -136,6 +136,18 @@ fn the_log_names_what_a_new_configuration_adds_changes_and_removes() {
 }
 
 #[test]
+fn what_only_moves_in_the_file_is_no_change() {
+    let shipped = include_str!("../config.toml");
+    let larder = Larder::start(&LarderOptions::new(shipped));
+    larder.reload(&format!("# A comment.\n\n{shipped}"));
+    until(SOON, "it is reloaded", || {
+        larder.log().contains("reloaded:")
+    });
+    let log = larder.log();
+    assert!(log.contains("reloaded: no resource changed"), "{log}");
+}
+
+#[test]
 fn a_new_http_upstream_is_taken_over_and_a_new_news_upstream_takes_a_restart() {
     let larder = Larder::start(&LarderOptions::new("[server]\n"));
     larder.reload(include_str!("../config.toml"));

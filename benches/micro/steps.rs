@@ -128,7 +128,8 @@ impl Stage {
                 body_timeout: HOUR,
                 places: Places::new(1, 0),
             },
-        );
+        )
+        .unwrap();
         let mut stage = Stage {
             cache,
             api,

@@ -83,15 +83,18 @@ pub struct ClientRules {
 
 impl Api {
     /// The routes over these parts. `sources` are those of the resources.
+    ///
+    /// # Errors
+    /// As [`Api::document`].
     pub fn new(
         cache: Cache,
         resources: Resources,
         sources: Sources,
         table: Arc<KeyTable>,
         rules: ClientRules,
-    ) -> Api {
-        let document = Document::of(&resources, rules.keys_required);
-        Api {
+    ) -> Result<Api, String> {
+        let document = Document::of(&resources, rules.keys_required)?;
+        Ok(Api {
             document: web::Data::new(LiveDocument::from_pointee(document)),
             state: AppState {
                 cache,
@@ -109,12 +112,19 @@ impl Api {
             open_metrics: PublicMetrics(rules.open_metrics),
             redis_required: RedisRequired(rules.redis_required),
             body_timeout: BodyTimeout(rules.body_timeout),
-        }
+        })
     }
 
-    /// Serves other resources from now on; requests under way keep theirs.
-    pub fn replace_resources(&self, resources: Resources) {
-        let document = Document::of(&resources, self.state.access.required);
+    /// The OpenAPI document of other resources.
+    ///
+    /// # Errors
+    /// If it cannot be written: those resources cannot be served.
+    pub fn document(&self, resources: &Resources) -> Result<Document, String> {
+        Document::of(resources, self.state.access.required)
+    }
+
+    /// Serves other resources and their document from now on; requests under way keep theirs.
+    pub fn replace_resources(&self, resources: Resources, document: Document) {
         self.document.store(Arc::new(document));
         self.state.resources.store(Arc::new(resources));
     }

@@ -26,7 +26,9 @@ use env_logger::fmt::Formatter;
 use log::kv::Source;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::config::{ConfigError, ConfigErrors, Place, process_environment, variable};
+use crate::config::{
+    ConfigError, ConfigErrors, Place, is_unprintable, process_environment, variable,
+};
 
 use super::apply::Refusal;
 use super::output::print_error;
@@ -191,10 +193,7 @@ fn write_shown_fields(out: &mut Formatter, fields: &dyn Source) -> io::Result<()
 /// The text, with escapes in place of what could move a terminal's cursor or reorder a line. A line
 /// feed stays: the next line is indented.
 fn printable(text: &str) -> Cow<'_, str> {
-    let is_odd = |c: char| {
-        (c.is_control() && c != '\n' && c != '\t')
-            || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
+    let is_odd = |c: char| is_unprintable(c) && c != '\n' && c != '\t';
     if !text.contains(is_odd) {
         return text.into();
     }

@@ -70,7 +70,12 @@ enum Command {
         config: ConfigArgument,
     },
     /// Print the OpenAPI document of the declared resources, without a server
-    Openapi(ConfigArgument),
+    Openapi {
+        #[command(flatten)]
+        arguments: openapi::OpenapiArguments,
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
     /// Exit with 0 when the server says that it is ready
     Health {
         /// Where the server is [default: server.bind of the configuration]
@@ -137,7 +142,9 @@ pub fn run() -> ExitCode {
         Some(Command::Invalidate { arguments, config }) => {
             invalidate::run(arguments, config.config.as_deref())
         }
-        Some(Command::Openapi(arguments)) => openapi::run(arguments.config.as_deref()),
+        Some(Command::Openapi { arguments, config }) => {
+            openapi::run(&arguments, config.config.as_deref())
+        }
         Some(Command::Health { url, config }) => health::run(url, config.config.as_deref()),
     }
 }

@@ -68,9 +68,10 @@ impl Reload {
         let needing_restart = self.config.changes_needing_restart(&config);
         let before = self.api.resources();
         let resources = build_resources(&config, &origin, &self.sources, Some(&before))?;
+        let document = self.api.document(&resources)?;
         remember_invalidations(&self.cache, &config);
         self.cache.set_aside(resources.shares());
-        self.api.replace_resources(resources);
+        self.api.replace_resources(resources, document);
         self.table.set_default_rate(config.auth.rate);
         let changes = changes(&self.config.resources, &config.resources);
         log::info!("{origin} reloaded: {changes}");

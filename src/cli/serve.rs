@@ -71,7 +71,7 @@ fn start(file: Option<&Path>, bind: Option<String>) -> Result<(), Refusal> {
         places: descriptors::places(&config),
     };
     let (for_api, keys) = (sources.clone(), table.clone());
-    let api = Api::new(cache.clone(), resources, for_api, keys, rules);
+    let api = Api::new(cache.clone(), resources, for_api, keys, rules)?;
     if config.auth.admin_key.is_none() {
         print_first_key(&database, &config)?;
     }

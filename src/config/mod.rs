@@ -39,6 +39,7 @@ pub use environment::{Lookup, process_environment, variable};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use paths::is_own;
 pub use sections::{AuthSettings, ServerSettings};
+pub use wording::is_unprintable;
 
 /// The file that ships with larder, and the configuration without a file.
 const BUILT_IN: &str = include_str!("../../config.toml");

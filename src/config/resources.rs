@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::paths::{self, is_name};
 use super::reader::{Setting, Table};
 use super::source::{self, Context};
+use super::wording::is_unprintable;
 use super::{composite, http, params, tags, writes};
 use crate::quantity::format_duration;
 use crate::resource::ResourceSettings;
@@ -65,8 +66,8 @@ fn resource(
     context: Context<'_>,
 ) -> Option<ResourceSettings> {
     let (path, in_path) = path(name, &table, taken);
-    let summary = words(&table, "summary", LONGEST_SUMMARY);
-    let description = words(&table, "description", LONGEST_DESCRIPTION);
+    let summary = words(&table, "summary", LONGEST_SUMMARY, false);
+    let description = words(&table, "description", LONGEST_DESCRIPTION, true);
     let mut declared = params::read(&table, &in_path);
     for missing in in_path
         .iter()
@@ -132,15 +133,27 @@ fn resource(
     })
 }
 
-/// Reads a text for callers. A summary is one line, a description may have several.
-fn words(table: &Table<'_>, key: &'static str, longest: usize) -> Option<String> {
-    let form = format!("text of 1 to {longest} characters, such as \"Articles by category\"");
-    table.get(key)?.parse(form, |text| {
-        let text = text.trim();
-        let fits = !text.is_empty() && text.chars().count() <= longest;
-        let lines = if key == "summary" { 1 } else { usize::MAX };
-        (fits && text.lines().count() <= lines).then(|| text.to_owned())
-    })
+/// Reads a text for callers, without the spaces around it. It has no character that is invisible or
+/// moves others, but `lines` allows line feeds.
+fn words(table: &Table<'_>, key: &'static str, longest: usize, lines: bool) -> Option<String> {
+    let what = if lines { "text" } else { "one line" };
+    let form = format!("{what} of 1 to {longest} characters, such as \"Articles by category\"");
+    let value = table.get(key)?;
+    // An editor on Windows ends a line with both.
+    let text = value.text(&form)?.trim().replace("\r\n", "\n");
+    let is_wrong = |c: &char| is_unprintable(*c) && !(lines && *c == '\n');
+    let problem = match (text.chars().find(is_wrong), text.chars().count()) {
+        (Some('\n'), _) => "has a line feed".to_owned(),
+        (Some(c), _) => format!(
+            "has U+{:04X}, a control character or one that reorders text",
+            u32::from(c)
+        ),
+        (None, 0) => "is empty".to_owned(),
+        (None, length) if length > longest => format!("has {length} characters"),
+        (None, _) => return Some(text),
+    };
+    value.fault(problem, form);
+    None
 }
 
 /// Reads the path and the names of its parameters.

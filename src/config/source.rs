@@ -8,7 +8,7 @@ use super::params::Declared;
 use super::reader::{Setting, Table};
 use super::wording::{quoted, unknown};
 use crate::database::{DatabaseKind, Query, Shape, load_query};
-use crate::resource::{SourceSettings, SqlSettings};
+use crate::resource::{Line, SourceSettings, SqlSettings};
 
 pub(super) const FORM: &str = "{ news = [\"newsapi\", \"guardian\"] }, { sql = \"user_by_id\" }, { http = \"https://host/path/{param}\" } or { parts = [\"profile\", \"status\"] }";
 const KINDS: [&str; 4] = ["news", "sql", "http", "parts"];
@@ -142,7 +142,7 @@ fn sql(
     Some(SourceSettings::Sql(SqlSettings {
         query: query.into(),
         shape: if many { Shape::Many } else { Shape::One },
-        line: value.line(),
+        line: Line(value.line()),
     }))
 }
 

@@ -1,4 +1,4 @@
-//! Words for errors: quoted values, and suggestions for unknown names.
+//! Words for errors: quoted values, and suggestions for unknown names. Which characters no word has.
 
 /// A text in quotes, cut if it is long.
 pub(super) fn quoted(text: &str) -> String {
@@ -7,6 +7,12 @@ pub(super) fn quoted(text: &str) -> String {
         Some((cut, _)) => format!("{:?}…", &text[..cut]),
         None => format!("{text:?}"),
     }
+}
+
+/// Whether this character could move a terminal's cursor, break a line or reorder it (Unicode's
+/// control characters, line separators, and marks of text direction that stay in force).
+pub fn is_unprintable(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Says that `found` is not among the `known` names, and suggests the nearest of them.

@@ -5,7 +5,7 @@ use super::reader::Table;
 use super::source::{SQL_FORM, Statements};
 use super::tags;
 use super::wording::unknown;
-use crate::resource::{FieldSettings, TagTemplate, WriteMethod, WriteSettings};
+use crate::resource::{FieldSettings, Line, TagTemplate, WriteMethod, WriteSettings};
 
 const WRITE_FORM: &str = "{ sql = \"user_update\", invalidates = [\"user:{id}\"] }";
 const LOCATION_FORM: &str =
@@ -71,7 +71,7 @@ fn write(
         fields,
         invalidates,
         location,
-        line: sql?.line(),
+        line: Line(sql?.line()),
     })
 }
 

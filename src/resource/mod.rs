@@ -50,8 +50,8 @@ pub use self::request_context::RequestContext;
 pub use self::resources::{Descriptions, Found, Resources, Unbuilt, descriptions};
 pub(crate) use self::settings::anchored;
 pub use self::settings::{
-    FieldSettings, HttpSourceSettings, ParamKind, ParamSettings, ResourceSettings, SourceSettings,
-    SqlSettings, WriteMethod, WriteSettings,
+    FieldSettings, HttpSourceSettings, Line, ParamKind, ParamSettings, ResourceSettings,
+    SourceSettings, SqlSettings, WriteMethod, WriteSettings,
 };
 pub use self::statements::{StatementFault, statement_faults, statements};
 pub use self::tag::{TagError, TagTemplate};

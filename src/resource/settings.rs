@@ -122,6 +122,19 @@ pub enum SourceSettings {
     Composite(Vec<String>),
 }
 
+/// A line of the configuration, for errors that only the database finds. Any two are equal: where
+/// settings stand in the file is no part of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Line(pub usize);
+
+impl PartialEq for Line {
+    fn eq(&self, _: &Line) -> bool {
+        true
+    }
+}
+
+impl Eq for Line {}
+
 /// The query that reads a resource. Its parameters are parameters of the resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqlSettings {
@@ -129,8 +142,8 @@ pub struct SqlSettings {
     pub query: Arc<Query>,
     /// Whether the value is one row or all rows.
     pub shape: Shape,
-    /// The line of the configuration that names it, for errors that only the database finds.
-    pub line: usize,
+    /// Where the configuration names it.
+    pub line: Line,
 }
 
 /// The HTTP API of a resource. Its parameters are parameters of the resource.
@@ -190,8 +203,8 @@ pub struct WriteSettings {
     pub invalidates: Option<Vec<TagTemplate>>,
     /// The path of the written value. Its places name columns that the statement returns.
     pub location: Option<TagTemplate>,
-    /// The line of the configuration that names the statement.
-    pub line: usize,
+    /// Where the configuration names the statement.
+    pub line: Line,
 }
 
 /// One field of the body of a write.

@@ -46,7 +46,7 @@ pub fn statement_faults(
                 .flat_map(|found| unfit(&resource.params, found));
             let wrong = reads(found).into_iter().chain(unfit);
             faults.extend(wrong.map(|(problem, valid)| StatementFault {
-                line: sql.line,
+                line: sql.line.0,
                 key: format!("resource.{}.source.sql", resource.name),
                 problem,
                 valid,
@@ -56,7 +56,7 @@ pub fn statement_faults(
             let Some(found) = described.next() else { break };
             let wrong = writes(resource, write, found).into_iter();
             faults.extend(wrong.map(|(part, problem, valid)| StatementFault {
-                line: write.line,
+                line: write.line.0,
                 key: format!(
                     "resource.{}.write.{}.{part}",
                     resource.name,

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::shop::Shop;
 use super::{SHIPPED, document, operation, resolved};
+use crate::edge::{exchange, statuses};
 use testkit::client::Answer;
 use testkit::larder::{ADMIN_KEY, Larder, LarderOptions};
 
@@ -228,4 +229,48 @@ fn a_whole_number_of_a_body_may_be_written_as_any_json_number() {
             assert!([400, 422].contains(&refused.status), "{price}: {refused}");
         }
     }
+}
+
+#[test]
+fn what_is_refused_before_any_operation_is_as_the_description_says() {
+    let hasty = SHIPPED.replace("head_timeout = \"5s\"", "head_timeout = \"300ms\"");
+    let larder = Larder::start(&LarderOptions::new(&hasty));
+    let description = document(&larder)["info"]["description"].clone();
+    let description = description.as_str().unwrap();
+    let get = "GET /users/1 HTTP/1.1\r\nHost: x\r\n";
+    let large = format!("{get}X: {}", "a".repeat(200_000));
+    for (bytes, status, kind) in [
+        ("GARBAGE\r\n\r\n", 400, None),
+        (&*large, 431, None),
+        (get, 408, Some("head-too-slow")),
+        (
+            &format!("{get}Expect: 100-continue\r\n\r\n"),
+            417,
+            Some("no-body-taken"),
+        ),
+    ] {
+        assert!(description.contains(&status.to_string()), "{description}");
+        let all = exchange(&larder, bytes);
+        assert_eq!(statuses(&all), [status], "{all}");
+        let (head, body) = all.split_once("\r\n\r\n").unwrap();
+        let head = head.to_lowercase();
+        assert!(
+            head.contains("connection: close") && !head.contains("x-request-id"),
+            "{all}"
+        );
+        match kind {
+            None => assert_eq!(body, ""),
+            Some(kind) => {
+                assert!(
+                    head.contains("content-type: application/problem+json"),
+                    "{all}"
+                );
+                let problem: Value = serde_json::from_str(body).unwrap();
+                assert_eq!(problem["type"], format!("urn:larder:problem:{kind}"));
+            }
+        }
+    }
+    // An operation decides about any other expectation.
+    let other = format!("{get}Expect: x\r\nConnection: close\r\n\r\n");
+    assert_eq!(statuses(&exchange(&larder, &other)), [401]);
 }

@@ -18,22 +18,37 @@ fn the_command_prints_what_the_server_serves() {
 }
 
 #[test]
-fn the_command_needs_no_database_and_refuses_a_wrong_file() {
+fn without_its_database_the_command_prints_nothing_unless_it_is_not_to_ask() {
     let away = "postgres://u:hunter2@127.0.0.1:1/none";
     let options = LarderOptions::new(SHIPPED).env("DATABASE_URL", away);
-    let printed = options.run(&["openapi"]);
-    assert_eq!(printed.status.code(), Some(0), "{printed:?}");
-    let document: Value = serde_json::from_slice(&printed.stdout).unwrap();
-    let read = operation(&document, "get", "/users/{id}");
-    assert_eq!(schema(&document, read, "200"), &json!({"type": "object"}));
-    assert_eq!(parameter(read, "id")["schema"]["minimum"], 1);
-    let said = String::from_utf8(printed.stderr).unwrap();
+    let failed = options.run(&["openapi"]);
+    assert_eq!((failed.status.code(), failed.stdout.len()), (Some(1), 0));
+    let said = String::from_utf8(failed.stderr).unwrap();
     assert!(
-        said.contains("the document has no columns") && !said.contains("hunter2"),
+        said.contains("the database cannot be queried") && said.contains("--without-columns"),
         "{said}"
     );
+    assert!(!said.contains("hunter2"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
 
+    // The same, whether the database is there or not.
+    for options in [options, LarderOptions::new(SHIPPED)] {
+        let printed = options.run(&["openapi", "--without-columns"]);
+        assert_eq!(printed.status.code(), Some(0), "{printed:?}");
+        assert!(printed.stderr.is_empty(), "{printed:?}");
+        let document: Value = serde_json::from_slice(&printed.stdout).unwrap();
+        let read = operation(&document, "get", "/users/{id}");
+        assert_eq!(schema(&document, read, "200"), &json!({"type": "object"}));
+        assert_eq!(parameter(read, "id")["schema"]["minimum"], 1);
+    }
+    // Resources without SQL need no database.
+    let news = "[resource.a]\npath = \"/a\"\nsource = { news = [\"guardian\"] }\nttl = { memory = \"1s\", redis = \"1s\" }\n";
+    let options = LarderOptions::new(news).env("DATABASE_URL", away);
+    assert_eq!(options.run(&["openapi"]).status.code(), Some(0));
+}
+
+#[test]
+fn the_command_refuses_a_wrong_file_and_creates_nothing() {
     let wrong = LarderOptions::new("[server]\nworkers = -1\n").run(&["openapi"]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(wrong.stdout.is_empty(), "{wrong:?}");

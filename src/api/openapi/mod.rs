@@ -32,26 +32,31 @@ A caching API server. Each answer says in `Cache-Status` where it came from.
 - **Keys.** Send `Authorization: Bearer KEY`. An operation with the role `admin` needs an admin's key.
 - **Parameters.** A parameter that is repeated, empty or not valid is refused with 400, and the problem \
 names it. A query parameter that is not listed has no effect, unless the operation says otherwise.
-- **Problems.** Each refusal is `application/problem+json` (RFC 9457). Its `type` says which one.
+- **Problems.** Each refusal of an operation is `application/problem+json` (RFC 9457). Its `type` says \
+which one.
 - **HEAD.** Wherever there is a GET, HEAD answers with the same headers. Any other method is refused \
 with 405 and `Allow`.
-- **Unfit requests.** What is no HTTP request of an operation is refused before any operation: 400, 408 \
-for a head that is too slow, 417 for an `Expect` where no body is taken, 431.";
+- **Before any operation.** A head that is no valid HTTP gets 400, and one that is too large 431, both \
+without a body. A head that is too slow gets 408, and `Expect: 100-continue` where no body is taken gets \
+417, both as problems. None of these has `X-Request-Id`, and the connection is closed.";
 
 /// The document that is served now. A reload replaces it.
 pub(crate) type LiveDocument = ArcSwap<Document>;
 
 /// The document as bytes, and its entity tag.
-pub(crate) struct Document {
+pub struct Document {
     text: Bytes,
     tag: HeaderValue,
 }
 
 impl Document {
     /// The document of these resources. `keys_required`: those that are not public need a key.
-    pub(crate) fn of(resources: &Resources, keys_required: bool) -> Document {
+    ///
+    /// # Errors
+    /// As [`document`].
+    pub(crate) fn of(resources: &Resources, keys_required: bool) -> Result<Document, String> {
         let settings = resources.all().iter().map(|resource| resource.settings());
-        let text = document(settings, resources.descriptions(), keys_required);
+        let text = document(settings, resources.descriptions(), keys_required)?;
         let hash = xxhash_rust::xxh3::xxh3_64(text.as_bytes());
         let tag = HeaderTexts::new()
             .text("\"")
@@ -59,7 +64,7 @@ impl Document {
             .text("\"")
             .value();
         let text = text.into();
-        Document { text, tag }
+        Ok(Document { text, tag })
     }
 }
 
@@ -85,11 +90,14 @@ pub(crate) async fn serve(request: HttpRequest, document: web::Data<LiveDocument
 
 /// The document of these resources, as JSON. Without the description of a statement, its rows are
 /// objects of unknown members.
+///
+/// # Errors
+/// If it cannot be written as JSON.
 pub fn document<'a>(
     resources: impl IntoIterator<Item = &'a ResourceSettings>,
     descriptions: &Descriptions,
     keys_required: bool,
-) -> String {
+) -> Result<String, String> {
     let resources: Vec<&ResourceSettings> = resources.into_iter().collect();
     let operations = Operations {
         resources: &resources,
@@ -132,8 +140,9 @@ pub fn document<'a>(
         .components(Some(components.build()))
         .tags(Some(tags))
         .build();
-    // Its keys are texts, so it is always JSON.
-    document.to_json().unwrap_or_default()
+    document
+        .to_json()
+        .map_err(|error| format!("the OpenAPI document cannot be written: {error}"))
 }
 
 fn scheme() -> SecurityScheme {

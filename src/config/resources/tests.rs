@@ -54,12 +54,60 @@ fn what_a_resource_needs() {
     let unknown = added("unknown_params = \"reject\"");
     assert!(unknown.contains("unknown_params: is \"reject\"; valid: \"ignore\" or \"refuse\""));
     assert!(added("client_ttl = 30").contains("client_ttl: is 30; valid: a duration"));
-    let summary = added("summary = \"two\\nlines\"");
+}
+
+#[test]
+fn texts_for_callers_are_printable() {
+    let one_line = "; valid: one line of 1 to 120 characters, such as \"Articles by category\"";
+    for (text, problem) in [
+        ("a\\nb", "has a line feed"),
+        (
+            "a\\tb",
+            "has U+0009, a control character or one that reorders text",
+        ),
+        (
+            "\\u0007",
+            "has U+0007, a control character or one that reorders text",
+        ),
+        (
+            "a\\u2028b",
+            "has U+2028, a control character or one that reorders text",
+        ),
+        (
+            "a\\u202eb",
+            "has U+202E, a control character or one that reorders text",
+        ),
+        (" ", "is empty"),
+    ] {
+        let fault = added(&format!("summary = \"{text}\""));
+        assert!(
+            fault.ends_with(&format!("summary: {problem}{one_line}")),
+            "{fault}"
+        );
+        if !problem.contains("line feed") {
+            let fault = added(&format!("description = \"{text}\""));
+            let expected = format!("description: {problem}; valid: text of 1 to 10000 characters");
+            assert!(fault.contains(&expected), "{fault}");
+        }
+    }
+    let long = added(&format!("summary = \"{}\"", "é".repeat(121)));
     assert!(
-        summary.contains("summary: is \"two\\nlines\"; valid: text of 1 to 120 characters"),
-        "{summary}"
+        long.contains("summary: has 121 characters; valid: one line"),
+        "{long}"
     );
-    assert!(added("description = \" \"").contains("valid: text of 1 to 10000 characters"));
+    assert!(added("summary = 5").contains("summary: is 5; valid: one line"));
+
+    // What stands around it is no part of it, and CR LF is a line end.
+    let text = format!(
+        "[resource.a]\npath = \"/a\"\nsource = {{ news = [\"guardian\"] }}\n\
+         ttl = {{ memory = \"1s\", redis = \"1s\" }}\n\
+         summary = \" {} \\n\"\ndescription = \"\"\"\r\n  \u{5d0} b\r\n\r\n- c\r\n\"\"\"\n",
+        "é".repeat(120)
+    );
+    let config = parse(&text).unwrap();
+    let resource = &config.resources[0];
+    assert_eq!(resource.summary, Some("é".repeat(120)));
+    assert_eq!(resource.description.as_deref(), Some("\u{5d0} b\n\n- c"));
 }
 
 #[test]
