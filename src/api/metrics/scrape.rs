@@ -182,7 +182,7 @@ fn audits(counts: &AuditCounts) -> Vec<Family> {
         }),
         Family::counter(
             "larder_audits_skipped",
-            "Memory hits that were chosen and not compared, because too many waited.",
+            "Memory hits that were chosen and not compared: too many waited, or the queue was in use.",
         )
         .with(Vec::new(), counts.skipped),
         Family::gauge(
