@@ -1,8 +1,10 @@
-//! What panels of the dashboard show of known counts, by `promtool`.
+//! What panels of the dashboard, and the queries of the documents, show of known counts, by
+//! `promtool`.
 
 use serde_json::{Value, json};
 
-use super::dashboard::Dashboard;
+use super::dashboard::{Dashboard, Query};
+use crate::documents::fenced_as;
 use testkit::prometheus::promtool;
 
 /// What one replica counts in each second.
@@ -84,7 +86,7 @@ const EACH_SECOND: &[(&str, &str, u32)] = &[
     ("larder_audits_skipped_total", "", 4),
 ];
 
-/// What the queries of a panel return, in its order: labels and values.
+/// What the queries at a place return, in its order: labels and values.
 type Shown = (&'static str, &'static [&'static [(&'static str, f64)]]);
 
 const SHOWN: &[Shown] = &[
@@ -108,6 +110,11 @@ const SHOWN: &[Shown] = &[
             &[(r#"{resource="name"}"#, 0.25)],
         ],
     ),
+    // The queries of a document.
+    (
+        "docs/metrics.md",
+        &[&[("{}", 0.5)], &[(r#"{result="first"}"#, 8.0)]],
+    ),
     ("Loads by result", &[&[(r#"{result="first"}"#, 8.0)]]),
     (
         "Loads by resource",
@@ -127,7 +134,7 @@ const SHOWN: &[Shown] = &[
 ];
 
 #[test]
-fn a_hit_is_what_did_not_wait_and_no_load_is_shown_twice() {
+fn a_hit_is_what_did_not_wait_and_no_load_counts_twice() {
     let series = |metric: &str, labels: &str, values: String| {
         let series = format!(r#"{metric}{{job="larder", instance="a", {labels}}}"#);
         json!({"series": series.replace(", }", "}"), "values": values})
@@ -144,14 +151,19 @@ fn a_hit_is_what_did_not_wait_and_no_load_is_shown_twice() {
         series("larder_audits_waiting", "", "7x20".to_owned()),
     ];
     let input: Vec<Value> = counters.chain(gauges).collect();
-    let queries = Dashboard::read().queries();
+    let written = fenced_as("promql").into_iter().map(|block| Query {
+        place: block.document,
+        text: block.text.replace("[5m]", "[$__rate_interval]"),
+    });
+    let mut queries = Dashboard::read().queries();
+    queries.extend(written);
     let mut expected = Vec::new();
-    for (panel, shown) in SHOWN {
+    for (place, shown) in SHOWN {
         let own: Vec<_> = queries
             .iter()
-            .filter(|query| query.place == *panel)
+            .filter(|query| query.place == *place)
             .collect();
-        assert_eq!(own.len(), shown.len(), "{panel}");
+        assert_eq!(own.len(), shown.len(), "{place}");
         for (query, samples) in own.iter().zip(*shown) {
             let samples = samples.iter();
             let samples: Vec<Value> = samples
