@@ -94,14 +94,14 @@ fn memory(redis: &RedisServer, rows: &mut Rows) {
     for from in (0..4 * BATCH).step_by(BATCH) {
         batch("none", from);
     }
-    let (names, bytes) = (cache.bus().names, resident());
+    let (names, bytes) = (cache.bus().targets, resident());
     let last = (0..NAMES)
         .step_by(BATCH)
         .map(|from| batch("user", from))
         .max()
         .unwrap();
     until("the last one is heard", || cache.has_heard(last));
-    let (names, bytes) = (cache.bus().names - names, resident() - bytes);
+    let (names, bytes) = (cache.bus().targets - names, resident() - bytes);
     assert_eq!(names, NAMES);
     row(
         rows,

@@ -314,7 +314,7 @@ fn million_names(redis: &RedisServer) {
     until("it has heard all", || second.has_heard(last));
     println!(
         "\n| the mirror with {} names | |\n|---|--:|",
-        first.bus().names
+        first.bus().targets
     );
     println!(
         "| invalidated, {BATCH} at a time | {:.0} names/s |",

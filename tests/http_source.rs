@@ -225,7 +225,7 @@ fn a_no_store_answer_is_in_no_tier() {
         assert_eq!((body(&answer), answer.outcome), (price, Outcome::Loaded));
         assert!(!answer.trace.stored);
         assert_eq!(redis.cli::<i64>(&["EXISTS", VALUE, LEASE]), 0);
-        assert_eq!(cache.memory_size().entries, 0);
+        assert_eq!(cache.memory().entries, 0);
     }
 }
 

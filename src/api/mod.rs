@@ -47,7 +47,7 @@ use larder_cache::Cache;
 use self::access::Access;
 use self::body::BodyTimeout;
 use self::edge::Places;
-use self::metrics::{Metrics, OpenMetrics};
+use self::metrics::{Metrics, PublicMetrics};
 use self::openapi::{Document, LiveDocument};
 use self::problem::Problem;
 use self::state::{AppState, LiveResources};
@@ -62,7 +62,7 @@ pub struct Api {
     document: web::Data<LiveDocument>,
     sources: Sources,
     places: web::Data<Places>,
-    open_metrics: OpenMetrics,
+    open_metrics: PublicMetrics,
     redis_required: RedisRequired,
     body_timeout: BodyTimeout,
 }
@@ -106,7 +106,7 @@ impl Api {
             },
             sources,
             places: web::Data::new(rules.places),
-            open_metrics: OpenMetrics(rules.open_metrics),
+            open_metrics: PublicMetrics(rules.open_metrics),
             redis_required: RedisRequired(rules.redis_required),
             body_timeout: BodyTimeout(rules.body_timeout),
         }

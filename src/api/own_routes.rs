@@ -14,8 +14,8 @@ use super::lifecycle::Lifecycle;
 use super::request_id;
 use super::traffic::Traffic;
 
-/// Begins and ends the exchange, counts the answer, and sets the request's id on it. Closes the connection if
-/// the client asks for that, or if the server is closing.
+/// Begins and ends the exchange, counts the answer, and sets the request's id on it. Closes the
+/// connection if the client asks for that, or if the server is closing.
 pub(super) async fn wrap(
     request: ServiceRequest,
     next: Next<BoxBody>,

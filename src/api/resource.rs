@@ -12,7 +12,7 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use crate::resource::{Arguments, BadParameter, Body, Resource, View, Wrong};
-use larder_cache::{Answer, KeyText, Micros};
+use larder_cache::{Answer, KeyText, LookupEnd, Micros};
 
 use super::access::Audience;
 use super::edge::Exchange;
@@ -20,7 +20,7 @@ use super::header_texts::HeaderTexts;
 use super::presence::Presence;
 use super::problem::Problem;
 use super::state::AppState;
-use super::traffic::{Ending, Waiting};
+use super::traffic::PendingRead;
 use super::{bridge, caller, headers, pages, path, request_id, slices, write};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -148,7 +148,7 @@ async fn look_up(
                 after,
             };
             // Counts the read also if there is no answer, or if its client leaves.
-            let waiting = Waiting::new(resource.tally(), &state.traffic, began);
+            let waiting = PendingRead::new(resource.tally(), &state.traffic, began);
             // Boxed, as a write is.
             let waited = Box::pin(bridge::wait(&state.cache, wanted, reader, resource.limit()));
             let result = waited.await.map_err(failed)?;
@@ -165,8 +165,8 @@ async fn look_up(
         respond(request, resource, &view, &answer, now, memory_took, texts)
     };
     admission.write_headers(texts, response.headers_mut());
-    let ending = Ending::from(answer.outcome);
-    state.traffic.note_read(ending, began.elapsed());
+    let end = LookupEnd::from(answer.outcome);
+    state.traffic.note_read(end, began.elapsed());
     Ok(response)
 }
 
@@ -204,14 +204,7 @@ fn respond(
     let entry = &answer.entry;
     headers::entity_tag(view, entry.hash, texts);
     let tag = texts.value();
-    // A list may stand on several lines (RFC 9110, section 5.3).
-    let mut lines = request.headers().get_all(header::IF_NONE_MATCH);
-    let unchanged = lines.any(|line| {
-        let tag = tag.to_str().unwrap_or_default();
-        let listed = |line| headers::none_match(line, tag);
-        line == tag || line.to_str().is_ok_and(listed)
-    });
-    let mut response = if unchanged {
+    let mut response = if headers::is_unchanged(request.headers(), &tag) {
         HttpResponse::new(StatusCode::NOT_MODIFIED)
     } else {
         let mut response = match view.body(entry.value.bytes(), !answer.outcome.waited()) {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::database::Database;
 use crate::resource::Resources;
-use larder_cache::{Cache, RedisState, ShareStatus, Totals};
+use larder_cache::{Cache, EvictionCause, RedisState, ShareStatus, Totals};
 
 use super::access::Access;
 use super::bridge;
@@ -83,7 +83,10 @@ pub(crate) async fn stats(
     places: web::Data<Places>,
 ) -> HttpResponse {
     let work = async {
-        let mut body = counted(&cache, &resources.load());
+        let (cache, resources) = (cache.get_ref().clone(), resources.load_full());
+        // The memory tier tidies up before it is counted.
+        let count = move || counted(&cache, &resources);
+        let mut body = bridge::blocking("the counters", count).await?;
         let places = places.totals();
         body["connections"] = json!({
             "open": places.open, "max": places.most,
@@ -105,7 +108,7 @@ fn counted(cache: &Cache, resources: &Resources) -> Value {
         .collect();
     // Each request counts once. Look-ups of its parts count in the resources of the parts.
     let all: Totals = each.iter().map(|(_, own, _)| *own).sum();
-    let memory = cache.memory_size();
+    let memory = cache.memory();
     let redis = cache.redis();
     let (state, reason) = redis_state(cache);
     let bus = cache.bus();
@@ -113,7 +116,8 @@ fn counted(cache: &Cache, resources: &Resources) -> Value {
     body["total_keys"] = json!(memory.entries);
     body["memory"] = json!({
         "hits": all.memory_hits, "misses": all.memory_misses,
-        "entries": memory.entries, "bytes": memory.bytes, "evictions": memory.evictions,
+        "entries": memory.entries, "bytes": memory.bytes,
+        "evictions": memory.evicted(EvictionCause::Size),
     });
     body["redis"] = json!({
         "up": redis.is_up(), "state": state, "reason": reason, "hits": all.redis_hits, "misses": all.redis_misses, "errors": redis.errors(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::http::StatusCode;
 use larder_cache::stats::{Counter, Histogram, Snapshot};
-use larder_cache::{LookupResult, Outcome, Tally, Unanswered};
+use larder_cache::{LookupEnd, LookupResult, Tally, Unanswered};
 
 /// The statuses that larder answers with, the frequent ones first.
 const STATUSES: [u16; 24] = [
@@ -14,63 +14,10 @@ const STATUSES: [u16; 24] = [
     431, 500, 502, 503, 504,
 ];
 
-/// How an admitted read ended: the label `outcome`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// Memory had a fresh copy.
-    Memory,
-    /// Redis had a fresh copy.
-    Redis,
-    /// Its own load brought the value.
-    Loaded,
-    /// It waited for another one's load.
-    Collapsed,
-    /// It got a stale copy.
-    Stale,
-    /// It got no value.
-    Failed,
-}
-
-impl Ending {
-    /// All, in the order of their discriminants.
-    pub(crate) const ALL: [Ending; 6] = [
-        Ending::Memory,
-        Ending::Redis,
-        Ending::Loaded,
-        Ending::Collapsed,
-        Ending::Stale,
-        Ending::Failed,
-    ];
-
-    /// Its value as a label.
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Ending::Memory => "memory",
-            Ending::Redis => "redis",
-            Ending::Loaded => "loaded",
-            Ending::Collapsed => "collapsed",
-            Ending::Stale => "stale",
-            Ending::Failed => "failed",
-        }
-    }
-}
-
-impl From<Outcome> for Ending {
-    fn from(outcome: Outcome) -> Ending {
-        match outcome {
-            Outcome::MemoryHit => Ending::Memory,
-            Outcome::RedisHit => Ending::Redis,
-            Outcome::Loaded => Ending::Loaded,
-            Outcome::Collapsed => Ending::Collapsed,
-            Outcome::Stale(_) => Ending::Stale,
-        }
-    }
-}
-
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Traffic {
-    durations: [Histogram; Ending::ALL.len()],
+    durations: [Histogram; LookupEnd::ALL.len()],
     responses: [Counter; STATUSES.len()],
     /// Responses with another status.
     other: Counter,
@@ -90,8 +37,8 @@ impl Traffic {
 
     /// Notes how long an admitted read took. Called once for each, beside its count in the tally of
     /// its resource.
-    pub(crate) fn note_read(&self, ending: Ending, took: Duration) {
-        self.durations[ending as usize].record(took);
+    pub(crate) fn note_read(&self, end: LookupEnd, took: Duration) {
+        self.durations[end as usize].record(took);
     }
 
     /// Responses by status so far. `None`: of all other statuses.
@@ -101,24 +48,24 @@ impl Traffic {
         known.chain([(None, self.other.get())])
     }
 
-    /// How long reads took so far, by their ending.
-    pub(crate) fn durations(&self) -> impl Iterator<Item = (Ending, Snapshot)> {
-        let each = Ending::ALL.into_iter().zip(&self.durations);
+    /// How long reads took so far, by how they ended.
+    pub(crate) fn durations(&self) -> impl Iterator<Item = (LookupEnd, Snapshot)> {
+        let each = LookupEnd::ALL.into_iter().zip(&self.durations);
         each.map(|(ending, durations)| (ending, durations.snapshot()))
     }
 }
 
 /// An admitted read that waits for its value. If it is dropped before its end, because its client
 /// left or its look-up panicked, it counts as failed.
-pub(super) struct Waiting<'a> {
+pub(super) struct PendingRead<'a> {
     lookup: Option<Unanswered<'a>>,
     traffic: &'a Traffic,
     began: Instant,
 }
 
-impl<'a> Waiting<'a> {
-    pub(super) fn new(tally: &'a Tally, traffic: &'a Traffic, began: Instant) -> Waiting<'a> {
-        Waiting {
+impl<'a> PendingRead<'a> {
+    pub(super) fn new(tally: &'a Tally, traffic: &'a Traffic, began: Instant) -> PendingRead<'a> {
+        PendingRead {
             lookup: Some(tally.begin()),
             traffic,
             began,
@@ -137,11 +84,11 @@ impl<'a> Waiting<'a> {
 
     fn note_failed(&self) {
         let took = self.began.elapsed();
-        self.traffic.note_read(Ending::Failed, took);
+        self.traffic.note_read(LookupEnd::Failed, took);
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for PendingRead<'_> {
     fn drop(&mut self) {
         if self.lookup.is_some() {
             self.note_failed();
@@ -152,13 +99,6 @@ impl Drop for Waiting<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_ending_has_the_place_of_its_discriminant() {
-        for (place, ending) in Ending::ALL.into_iter().enumerate() {
-            assert_eq!(ending as usize, place);
-        }
-    }
 
     #[test]
     fn a_response_is_counted_once_by_its_status_or_as_another() {

@@ -18,7 +18,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use larder_cache::{Cache, InvalidationTarget, Origin, Purge};
+use larder_cache::{Cache, InvalidationOrigin, InvalidationTarget, Purge};
 
 use crate::worker::{Signals, Wake, Worker};
 
@@ -171,9 +171,9 @@ impl Delivery<'_> {
         let names = collapse(&rows, self.cache.bus().pending);
         let mut pending = false;
         for names in names.chunks(MAX_NAMES) {
-            let receipt = self
-                .cache
-                .invalidate_from(Origin::Outbox, names, Purge::Hard);
+            let receipt =
+                self.cache
+                    .invalidate_from(InvalidationOrigin::Outbox, names, Purge::Hard);
             pending |= receipt.is_pending();
         }
         log::debug!("{} names of {} outbox rows", names.len(), rows.len());

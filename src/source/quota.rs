@@ -63,6 +63,9 @@ struct Core {
     store: Option<QuotaStore>,
     /// The lock protects this process's bookings. It is held while Redis is asked.
     book: Mutex<Book>,
+    /// The places that each rate had left when Redis was asked last, or before that all. For who
+    /// cannot wait for `book`.
+    left: Mutex<Vec<u64>>,
 }
 
 impl fmt::Debug for Quota {
@@ -103,6 +106,7 @@ impl Quota {
     ) -> Quota {
         let core = Core {
             upstream: upstream.into(),
+            left: Mutex::new(rates.iter().map(|rate| rate.count.into()).collect()),
             rates,
             store,
             book: Mutex::default(),
@@ -161,17 +165,19 @@ impl Quota {
     }
 
     /// How many calls each rate allows now: those of all replicas count, as Redis knew them less
-    /// than a second ago. Without Redis, only this process's own do. May block while Redis is asked
-    /// for a booking.
+    /// than a second ago. Without Redis, only this process's own do. While Redis is asked, the
+    /// numbers are those of the last time. Does not wait for that.
     pub fn left(&self) -> Vec<(Rate, u64)> {
         let core = &self.core;
-        let book = core.book.lock();
-        let shared = &book.membership.left;
-        let left = |(at, rate): (usize, &Rate)| {
-            let own = || book.left(rate, Instant::now());
-            (*rate, shared.get(at).copied().unwrap_or_else(own))
-        };
-        core.rates.iter().enumerate().map(left).collect()
+        if let Some(book) = core.book.try_lock() {
+            core.note_left(&book);
+        }
+        let left = core.left.lock();
+        core.rates
+            .iter()
+            .copied()
+            .zip(left.iter().copied())
+            .collect()
     }
 
     /// Whether there is any rate.
@@ -208,12 +214,23 @@ impl Core {
         wanted: Option<&Wanted>,
     ) -> Option<Answer> {
         let own = book.entries.make_contiguous();
-        store.exchange(
+        let answer = store.exchange(
             (&self.upstream, &self.rates),
             &mut book.membership,
             own,
             wanted,
-        )
+        );
+        self.note_left(book);
+        answer
+    }
+
+    fn note_left(&self, book: &Book) {
+        let (shared, now) = (&book.membership.left, Instant::now());
+        let left = |(at, rate)| {
+            let own = || book.left(rate, now);
+            shared.get(at).copied().unwrap_or_else(own)
+        };
+        *self.left.lock() = self.rates.iter().enumerate().map(left).collect();
     }
 
     fn reserve(&self, deadline: Instant) -> Result<Instant, Spent> {

@@ -4,7 +4,7 @@
 //! there is no moment after the call at which this replica serves what was loaded before it.
 
 use super::bus::{Bus, MOST_TARGETS};
-use super::coherence::{Batch, InvalidationTarget, Origin, Purge};
+use super::coherence::{Batch, InvalidationOrigin, InvalidationTarget, Purge};
 use super::redis_tier::commands::RedisCommand;
 use super::redis_tier::fault::retired;
 use super::tiers::Tiers;
@@ -31,7 +31,7 @@ impl InvalidationReceipt {
 pub(crate) fn invalidate(
     tiers: &Tiers,
     bus: &Bus,
-    origin: Origin,
+    origin: InvalidationOrigin,
     targets: &[InvalidationTarget],
     purge: Purge,
 ) -> InvalidationReceipt {

@@ -106,7 +106,6 @@ mod settings;
 mod shares;
 mod single_flight;
 pub mod stats;
-mod status;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -138,7 +137,9 @@ pub use self::audit::AuditCounts;
 pub use self::builder::CacheBuilder;
 pub use self::bus::Replica;
 pub use self::clock::{Clock, Micros, micros};
-pub use self::coherence::{Dependency, HistoryId, InvalidationTarget, Origin, Purge, Stamp};
+pub use self::coherence::{
+    Dependency, HistoryId, InvalidationOrigin, InvalidationTarget, Purge, Stamp,
+};
 pub use self::entry::{Backoff, Entry, Extras, Value};
 #[doc(hidden)] // For benches/micro alone: no embedder has a use for these bytes.
 pub use self::envelope::{decode as decode_envelope, encode as encode_envelope};
@@ -153,9 +154,9 @@ pub use self::load_result::LoadResult;
 pub use self::loaders::ShareStatus;
 pub use self::memory::EvictionCause;
 pub use self::metrics::{
-    BusMetrics, CacheMetrics, CommandMetrics, InvalidationMetrics, MemoryMetrics,
+    BusState, CacheMetrics, CommandMetrics, InvalidationMetrics, MemoryMetrics,
 };
-pub use self::outcome::{Outcome, Staleness};
+pub use self::outcome::{LookupEnd, Outcome, Staleness};
 pub use self::policy::{Expiry, Lifetime, Policy, StaleRules};
 pub use self::random::random;
 pub use self::redis_tier::commands::RedisCommand;
@@ -173,7 +174,6 @@ pub use self::settings::{
     CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisSettings,
 };
 pub use self::single_flight::Ticket;
-pub use self::status::{BusState, MemorySize};
 pub use self::tally::{Tally, Totals, Unanswered};
 pub use self::typed::{TaggedKey, Typed, TypedTicket};
 
@@ -377,13 +377,13 @@ impl Cache {
     /// until it is delivered, and so does dropping the last clone. Without targets nothing is
     /// invalidated, and the receipt has the last clock that was heard.
     pub fn invalidate(&self, targets: &[InvalidationTarget], purge: Purge) -> InvalidationReceipt {
-        self.invalidate_from(Origin::Here, targets, purge)
+        self.invalidate_from(InvalidationOrigin::Here, targets, purge)
     }
 
     /// The same, counted as of this origin: see [`CacheMetrics::invalidations`].
     pub fn invalidate_from(
         &self,
-        origin: Origin,
+        origin: InvalidationOrigin,
         targets: &[InvalidationTarget],
         purge: Purge,
     ) -> InvalidationReceipt {
@@ -409,12 +409,14 @@ impl Cache {
     pub fn bus(&self) -> BusState {
         let mirror = &self.tiers.mirror;
         let history = mirror.history();
+        let age = |sent| Duration::from_micros(self.tiers.clock.now().saturating_sub(sent));
         BusState {
             trusted: mirror.is_trusted(self.tiers.clock.now()),
             clock: history.applied(),
+            echo_age: self.bus.echoed().map(age),
             gaps_repaired: self.bus.gaps_repaired(),
             pending: mirror.pending.len(),
-            names: history.target_count(),
+            targets: history.target_count(),
         }
     }
 
@@ -494,17 +496,9 @@ impl Cache {
         all
     }
 
-    /// What memory holds now.
-    pub fn memory_size(&self) -> MemorySize {
-        let memory = self.metrics_of_memory();
-        MemorySize {
-            entries: memory.entries,
-            bytes: memory.bytes,
-            evictions: memory.evicted(EvictionCause::Size),
-        }
-    }
-
-    fn metrics_of_memory(&self) -> MemoryMetrics {
+    /// What memory holds now, and what has left it. Tidies up first, which takes longer after many
+    /// changes.
+    pub fn memory(&self) -> MemoryMetrics {
         let (memory, contents) = (&self.tiers.memory, self.tiers.memory.contents());
         MemoryMetrics {
             entries: contents.entries,
@@ -518,7 +512,7 @@ impl Cache {
     /// holds up no lookup. Those of one resource are in its [`Tally`], and those of all typed
     /// lookups in [`Cache::typed_tally`].
     pub fn metrics(&self) -> CacheMetrics {
-        let (bus, redis, shares) = (self.bus(), self.redis(), self.shares());
+        let (redis, shares) = (self.redis(), self.shares());
         let invalidated = |origin| {
             Purge::ALL.map(|purge| InvalidationMetrics {
                 origin,
@@ -526,10 +520,9 @@ impl Cache {
                 targets: self.bus.invalidated().of(origin, purge),
             })
         };
-        let age = |sent| Duration::from_micros(self.tiers.clock.now().saturating_sub(sent));
         let sum = |of: fn(&ShareStatus) -> usize| shares.iter().map(of).sum::<usize>() as u64;
         CacheMetrics {
-            memory: self.metrics_of_memory(),
+            memory: self.memory(),
             redis: RedisCommand::ALL.map(|command| {
                 let (durations, errors) = redis.commands().of(command);
                 CommandMetrics {
@@ -539,14 +532,11 @@ impl Cache {
                 }
             }),
             redis_up: redis.is_up(),
-            redis_errors: redis.errors(),
-            invalidations: Origin::ALL.into_iter().flat_map(invalidated).collect(),
-            bus: BusMetrics {
-                trusted: bus.trusted,
-                echo_age: self.bus.echoed().map(age),
-                gaps_repaired: bus.gaps_repaired,
-                pending: bus.pending as u64,
-            },
+            invalidations: InvalidationOrigin::ALL
+                .into_iter()
+                .flat_map(invalidated)
+                .collect(),
+            bus: self.bus(),
             loads_running: sum(|share| share.running),
             loads_waiting: sum(|share| share.waiting),
         }

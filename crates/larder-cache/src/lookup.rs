@@ -34,6 +34,7 @@ use super::redis_tier::Lease;
 use super::redis_tier::reads::Read;
 use super::request::{CacheItem, Load, LoadContext, Loaded, Producer, Request, Revalidation};
 use super::single_flight::{Flight, Leader, Ticket};
+use super::tally::Counts;
 use super::tiers::Tiers;
 
 /// The first and the longest pause between two looks for what another replica is loading.
@@ -503,13 +504,16 @@ impl Lookup {
 
     /// Counts the load, which has ended.
     fn count_load(&self, result: LoadResult, took: Duration) {
+        self.counts().count_load(result, took);
+    }
+
+    fn counts(&self) -> &Counts {
         let tally = &self.item.tally;
-        let counts = if self.is_part && !self.is_refresh {
+        if self.is_part && !self.is_refresh {
             tally.part()
         } else {
             tally.own()
-        };
-        counts.count_load(result, took);
+        }
     }
 
     /// The source brought a value, or confirmed the one that it was shown: fills Redis, then
@@ -591,6 +595,9 @@ impl Lookup {
     fn fall_back(self, error: LoadError, took: Option<Duration>) {
         let may_stand_in = |copy: &&Arc<Entry>| self.decide(copy).allows_use();
         let Some(stale) = self.stale.as_ref().filter(may_stand_in) else {
+            if self.redis_took.is_some() && !self.is_refresh {
+                self.counts().count_redis_miss();
+            }
             return self.leader.end(Err(error));
         };
         let (entry, outcome) = self.tiers.back_off(&self.item, stale, &error);

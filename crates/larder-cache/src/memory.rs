@@ -60,6 +60,9 @@ impl EvictionCause {
     /// Why `entry` is gone, which the map lost for `removal`. `None`: it was replaced.
     fn of(entry: &Entry, removal: RemovalCause, mirror: &Mirror, clock: &Clock) -> Option<Self> {
         match (mirror.standing(entry.dependencies()), removal) {
+            // Policy may keep a copy from before a reset, anew after each reload that fails. The
+            // copy counted when the first of them took its place.
+            (Standing::OtherHistory, _) if entry.backoff().is_some() => None,
             (Standing::Invalid | Standing::OtherHistory, _) => Some(EvictionCause::Invalidated),
             (_, RemovalCause::Size) => Some(EvictionCause::Size),
             (_, RemovalCause::Expired) => Some(EvictionCause::Expired),
@@ -204,13 +207,15 @@ impl MemoryTier {
 mod tests {
     use super::super::clock::Micros;
     use super::super::coherence::{HistoryId, HistoryState, InvalidationTarget, Purge};
-    use super::super::entry::{Extras, Value};
+    use super::super::entry::{Backoff, Extras, Value};
+    use super::super::outcome::Staleness;
     use super::super::policy::Expiry;
     use super::*;
 
     use EvictionCause::{Expired, Invalidated, Size};
 
     const FAR: Micros = 1 << 60;
+    const HOUR: Duration = Duration::from_secs(3600);
 
     struct Place {
         mirror: Arc<Mirror>,
@@ -245,9 +250,8 @@ mod tests {
         }
 
         fn fill(&self, tier: &MemoryTier, name: &str, memory_until: Micros) -> Arc<Entry> {
-            let hour = Duration::from_secs(3600);
             let entry = self.entry(name, memory_until);
-            tier.fill(Key::new(1, name), entry, &Policy::new(hour, hour))
+            tier.fill(Key::new(1, name), entry, &Policy::new(HOUR, HOUR))
         }
 
         fn purge(&self, name: &str, purge: Purge) {
@@ -348,6 +352,16 @@ mod tests {
             first_clock: 1,
         };
         place.mirror.observe(&first);
+        // Kept on after two reloads that failed.
+        for _ in 0..2 {
+            let backoff = Backoff {
+                until: FAR,
+                reason: Staleness::IfError,
+            };
+            let (key, policy) = (Key::new(1, "alone"), Policy::new(HOUR, HOUR));
+            tier.fill(key, entry.with_backoff(backoff), &policy);
+            assert_eq!(evictions(&tier), [0, 0, 1]);
+        }
         tier.clear();
         assert_eq!(evictions(&tier), [0, 0, 1]);
         assert_eq!(tier.contents().entries, 0);

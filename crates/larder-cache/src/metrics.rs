@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::coherence::{Origin, Purge};
+use super::coherence::{InvalidationOrigin, Purge};
 use super::memory::EvictionCause;
 use super::redis_tier::commands::RedisCommand;
 use super::stats::Snapshot;
@@ -21,12 +21,10 @@ pub struct CacheMetrics {
     pub redis: [CommandMetrics; RedisCommand::ALL.len()],
     /// Whether Redis takes fills, as far as is known.
     pub redis_up: bool,
-    /// Calls to Redis that failed, whatever they were for.
-    pub redis_errors: u64,
     /// What was invalidated, by each origin and purge.
     pub invalidations: Vec<InvalidationMetrics>,
     /// The bus.
-    pub bus: BusMetrics,
+    pub bus: BusState,
     /// Loads that run, of all shares.
     pub loads_running: u64,
     /// Loads that wait for a permit, of all shares.
@@ -70,7 +68,7 @@ pub struct CommandMetrics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidationMetrics {
     /// Where it came from.
-    pub origin: Origin,
+    pub origin: InvalidationOrigin,
     /// What it did.
     pub purge: Purge,
     /// How many targets: a call or a message with three tags counts three. A target counts for each
@@ -79,19 +77,23 @@ pub struct InvalidationMetrics {
     pub targets: u64,
 }
 
-/// The bus.
+/// The state of the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BusMetrics {
+pub struct BusState {
     /// Whether this replica would have heard of any invalidation that was acknowledged longer ago
     /// than `max_staleness`.
     pub trusted: bool,
+    /// Everything up to this clock was heard.
+    pub clock: u64,
     /// The age of the newest echo, from the moment when its ping was sent: trust ends when this
     /// reaches `max_staleness`. `None` before the first echo, and in a process without Redis.
     pub echo_age: Option<Duration>,
     /// How often messages were missing and were fetched again.
     pub gaps_repaired: u64,
     /// How many targets are pending: Redis has not taken their invalidation yet.
-    pub pending: u64,
+    pub pending: usize,
+    /// How many targets this replica knows the last invalidation of.
+    pub targets: usize,
 }
 
 impl CacheMetrics {
@@ -101,7 +103,7 @@ impl CacheMetrics {
     }
 
     /// How many targets were invalidated like this.
-    pub fn invalidated(&self, origin: Origin, purge: Purge) -> u64 {
+    pub fn invalidated(&self, origin: InvalidationOrigin, purge: Purge) -> u64 {
         let of = |one: &&InvalidationMetrics| (one.origin, one.purge) == (origin, purge);
         let found = self.invalidations.iter().find(of);
         found.map_or(0, |one| one.targets)

@@ -16,6 +16,59 @@ pub enum Outcome {
     Stale(Staleness),
 }
 
+/// How a lookup ended, without the reason for a stale answer: each lookup has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LookupEnd {
+    /// Memory had a fresh copy.
+    Memory,
+    /// Redis had a fresh copy.
+    Redis,
+    /// Its own load brought the value.
+    Loaded,
+    /// It waited for the load of another lookup.
+    Collapsed,
+    /// It got a stale copy.
+    Stale,
+    /// It got no value.
+    Failed,
+}
+
+impl LookupEnd {
+    /// All ends.
+    pub const ALL: [LookupEnd; 6] = [
+        LookupEnd::Memory,
+        LookupEnd::Redis,
+        LookupEnd::Loaded,
+        LookupEnd::Collapsed,
+        LookupEnd::Stale,
+        LookupEnd::Failed,
+    ];
+
+    /// The word for it in a log line and in a metric.
+    pub fn word(self) -> &'static str {
+        match self {
+            LookupEnd::Memory => "memory",
+            LookupEnd::Redis => "redis",
+            LookupEnd::Loaded => "loaded",
+            LookupEnd::Collapsed => "collapsed",
+            LookupEnd::Stale => "stale",
+            LookupEnd::Failed => "failed",
+        }
+    }
+}
+
+impl From<Outcome> for LookupEnd {
+    fn from(outcome: Outcome) -> LookupEnd {
+        match outcome {
+            Outcome::MemoryHit => LookupEnd::Memory,
+            Outcome::RedisHit => LookupEnd::Redis,
+            Outcome::Loaded => LookupEnd::Loaded,
+            Outcome::Collapsed => LookupEnd::Collapsed,
+            Outcome::Stale(_) => LookupEnd::Stale,
+        }
+    }
+}
+
 /// Why a stale copy was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Staleness {
@@ -57,11 +110,8 @@ impl Outcome {
     /// One word for a log line.
     pub fn word(self) -> &'static str {
         match self {
-            Outcome::MemoryHit => "memory",
-            Outcome::RedisHit => "redis",
-            Outcome::Loaded => "loaded",
-            Outcome::Collapsed => "collapsed",
             Outcome::Stale(why) => why.word(),
+            fresh => LookupEnd::from(fresh).word(),
         }
     }
 
@@ -114,8 +164,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reason_has_its_place() {
+    fn each_reason_and_each_end_has_its_place() {
         let places = Staleness::ALL.map(|why| why as usize);
         assert_eq!(places, [0, 1, 2, 3, 4]);
+        let places = LookupEnd::ALL.map(|end| end as usize);
+        assert_eq!(places, [0, 1, 2, 3, 4, 5]);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::answer::{Answer, LookupResult};
 use super::load_result::LoadResult;
-use super::outcome::{Outcome, Staleness};
+use super::outcome::{LookupEnd, Outcome, Staleness};
 use super::stats::{Histogram, PerThread, Snapshot};
 
 /// See the module. A lookup is counted once, by how it ended.
@@ -177,7 +177,7 @@ impl Counts {
             return add(|lookups| &lookups.failed);
         };
         if answer.trace.redis.is_some() && answer.outcome != Outcome::RedisHit {
-            add(|lookups| &lookups.redis_misses);
+            self.count_redis_miss();
         }
         match answer.outcome {
             Outcome::RedisHit => add(|lookups| &lookups.redis),
@@ -185,6 +185,12 @@ impl Counts {
             Outcome::Collapsed => add(|lookups| &lookups.collapsed),
             Outcome::MemoryHit | Outcome::Stale(_) => self.count_hit(answer),
         }
+    }
+
+    /// Counts a lookup that Redis had nothing for. An answer tells that by itself; this is for a
+    /// lookup that ends without one.
+    pub(crate) fn count_redis_miss(&self) {
+        self.lookups.add(1, |lookups| &lookups.redis_misses);
     }
 
     /// Counts a load that has ended.
@@ -264,16 +270,16 @@ impl Drop for Unanswered<'_> {
 }
 
 impl Totals {
-    /// Lookups by outcome, each lookup once: a word for the outcome, and how many.
-    pub fn by_outcome(&self) -> [(&'static str, u64); 6] {
-        [
-            ("memory", self.memory_hits),
-            ("redis", self.redis_hits),
-            ("loaded", self.loaded),
-            ("collapsed", self.collapsed),
-            ("stale", self.stale_served),
-            ("failed", self.failed),
-        ]
+    /// Lookups that ended like this. The sum over [`LookupEnd::ALL`] counts each lookup once.
+    pub fn ended(&self, end: LookupEnd) -> u64 {
+        match end {
+            LookupEnd::Memory => self.memory_hits,
+            LookupEnd::Redis => self.redis_hits,
+            LookupEnd::Loaded => self.loaded,
+            LookupEnd::Collapsed => self.collapsed,
+            LookupEnd::Stale => self.stale_served,
+            LookupEnd::Failed => self.failed,
+        }
     }
 
     /// Loads that ended like this. The sum over [`LoadResult::ALL`] is [`Totals::loads`].
@@ -375,8 +381,9 @@ mod tests {
             let tally = Tally::default();
             tally.count(&Ok(answer(outcome, redis)));
             let totals = tally.totals();
-            for (of, count) in totals.by_outcome() {
-                assert_eq!(count, u64::from(of == word), "{outcome:?}: {of}");
+            for end in LookupEnd::ALL {
+                let expected = u64::from(end.word() == word);
+                assert_eq!(totals.ended(end), expected, "{outcome:?}: {end:?}");
             }
             let (hits, misses) = (u64::from(hit), u64::from(!hit));
             assert_eq!((totals.hits, totals.misses), (hits, misses));

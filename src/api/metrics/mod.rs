@@ -21,13 +21,13 @@ pub(super) use self::scrape::Metrics;
 
 /// Whether anyone may read the metrics. Otherwise only admins may.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct OpenMetrics(pub(super) bool);
+pub(super) struct PublicMetrics(pub(super) bool);
 
 /// See the module.
 pub(super) async fn scrape(
     request: HttpRequest,
     access: web::Data<Access>,
-    open: web::Data<OpenMetrics>,
+    open: web::Data<PublicMetrics>,
     metrics: web::Data<Metrics>,
 ) -> HttpResponse {
     let text = text(Format::accepted(request.headers()), metrics);
@@ -38,7 +38,7 @@ pub(super) async fn scrape(
 }
 
 async fn text(format: Format, metrics: web::Data<Metrics>) -> Result<HttpResponse, Problem> {
-    // The memory tier tidies up before it is counted, and quotas may be waiting for Redis.
+    // The memory tier tidies up before it is counted.
     let write = move || exposition::write(metrics.families(), format);
     let text = bridge::blocking("a scrape", write)
         .await?

@@ -14,7 +14,8 @@ use crate::quantity::format_duration;
 use crate::resource::Sources;
 use larder_cache::stats::Snapshot;
 use larder_cache::{
-    AuditCounts, Cache, CacheMetrics, EvictionCause, LoadResult, Staleness, Tally, Totals,
+    AuditCounts, Cache, CacheMetrics, EvictionCause, LoadResult, LookupEnd, Staleness, Tally,
+    Totals,
 };
 
 use super::exposition::{Family, Labels};
@@ -54,8 +55,8 @@ impl Metrics {
         }
     }
 
-    /// Every metric with its series, as it is now. Blocks: reads files of the kernel's, and may
-    /// wait for a quota that asks Redis.
+    /// Every metric with its series, as it is now. Blocks: reads files of the kernel's, and the
+    /// memory tier tidies up.
     pub(super) fn families(&self) -> Vec<Family> {
         let (counted, cache) = (self.counted(), self.cache.metrics());
         let mut families = vec![build_info()];
@@ -161,7 +162,7 @@ fn coherence(cache: &CacheMetrics) -> Vec<Family> {
             "larder_pending_names",
             "Targets whose invalidation Redis has not taken yet.",
         )
-        .with(none(), bus.pending),
+        .with(none(), bus.pending as u64),
     ]
 }
 
@@ -286,20 +287,19 @@ impl Metrics {
             "Look-ups as a part of another value, by how they ended.",
         );
         for one in counted {
-            let labels = |outcome: &str| {
-                let outcome = ("outcome", outcome.to_owned());
-                vec![("resource", one.name.clone()), outcome]
+            let by_end = |family: Family, totals: &Totals| {
+                LookupEnd::ALL.into_iter().fold(family, |family, end| {
+                    let outcome = ("outcome", end.word().to_owned());
+                    let labels = vec![("resource", one.name.clone()), outcome];
+                    family.with(labels, totals.ended(end))
+                })
             };
-            let (own, part) = (one.own.by_outcome(), one.part.by_outcome());
-            if one.is_read || own.iter().any(|(_, count)| *count > 0) {
-                for (outcome, count) in own {
-                    requests = requests.with(labels(outcome), count);
-                }
+            let any = |totals: &Totals| totals.hits + totals.misses > 0;
+            if one.is_read || any(&one.own) {
+                requests = by_end(requests, &one.own);
             }
-            if one.is_part || part.iter().any(|(_, count)| *count > 0) {
-                for (outcome, count) in part {
-                    lookups = lookups.with(labels(outcome), count);
-                }
+            if one.is_part || any(&one.part) {
+                lookups = by_end(lookups, &one.part);
             }
         }
         let durations = Family::durations(
@@ -309,8 +309,8 @@ impl Metrics {
         let durations = self
             .traffic
             .durations()
-            .fold(durations, |family, (ending, snapshot)| {
-                let labels = label("outcome", ending.label());
+            .fold(durations, |family, (end, snapshot)| {
+                let labels = label("outcome", end.word());
                 family.with_durations(labels, &snapshot, &Snapshot::BOUNDS[OF_READS])
             });
         let responses = Family::counter("larder_responses", "Responses, by their status.");

@@ -501,6 +501,9 @@ fn what_is_left_counts_the_calls_of_all_replicas_and_without_redis_its_own() {
     other.book(soon() + DAY).unwrap();
     one.core.check_in();
     assert_eq!(left(&one), [6, 1]);
+    let asking = other.core.book.lock();
+    assert_eq!(left(&other), [6, 1], "as it was when Redis was asked last");
+    drop(asking);
     drop(redis);
     other.core.check_in();
     assert_eq!(left(&other), [8, 3]);

@@ -15,8 +15,8 @@ use redis::{Connection, PubSub, RedisError};
 use super::{Bus, MOST_TARGETS};
 use crate::clock::micros;
 use crate::coherence::{
-    Echo, History, HistoryState, InvalidationTarget, LogReceived, Message, Origin, Ping, Purge,
-    Received,
+    Echo, History, HistoryState, InvalidationOrigin, InvalidationTarget, LogReceived, Message,
+    Ping, Purge, Received,
 };
 use crate::random::random;
 use crate::redis_tier::commands::RedisCommand;
@@ -241,8 +241,9 @@ impl<'b> Session<'b> {
         if history.has_applied(&echo) {
             let sent = bus.clock.at(sent);
             let until = sent + micros(bus.settings.max_staleness);
-            bus.mirror.extend_trust(&history, until);
-            bus.echoed.store(sent, Ordering::Relaxed);
+            if bus.mirror.extend_trust(&history, until) {
+                bus.echoed.store(sent, Ordering::Relaxed);
+            }
             self.got_echo = true;
         }
         Ok(())
@@ -279,7 +280,9 @@ impl<'b> Session<'b> {
         // Its own messages come back to it.
         if message.replica != self.bus.replica {
             let heard = message.targets.len();
-            self.bus.invalidated.count(Origin::Heard, purge, heard);
+            self.bus
+                .invalidated
+                .count(InvalidationOrigin::Heard, purge, heard);
         }
         self.bus.notify(&message.targets, purge);
     }

@@ -30,7 +30,7 @@ use super::target::{InvalidationTarget, Purge};
 const SHARDS: usize = if cfg!(test) { 2 } else { 16 };
 /// Half a megabyte of slots. After as many invalidations as there are slots, two of three hits that
 /// were loaded before them look up a target.
-const SLOTS: usize = if cfg!(test) { 1 << 6 } else { 1 << 16 };
+pub(super) const SLOTS: usize = if cfg!(test) { 1 << 6 } else { 1 << 16 };
 
 /// The state of a history as a reply of Redis gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -243,13 +243,16 @@ impl Mirror {
         self.trust_until.load(Ordering::Acquire)
     }
 
-    /// For the subscriber only: trusted until `until`, if `history` is still in force.
-    pub(crate) fn extend_trust(&self, history: &History, until: Micros) {
+    /// For the subscriber only: trusted until `until`, if `history` is still in force. Returns
+    /// whether it is.
+    pub(crate) fn extend_trust(&self, history: &History, until: Micros) -> bool {
         let _unreplaced = self.retired.lock();
-        if self.history_id() == history.id() && !self.is_alone() {
+        let in_force = self.history_id() == history.id() && !self.is_alone();
+        if in_force {
             self.trust_until.fetch_max(until, Ordering::AcqRel);
             self.extended.notify_all();
         }
+        in_force
     }
 
     /// Waits until it is trusted, or `limit` has passed. Returns whether it is.

@@ -32,7 +32,7 @@ pub(crate) use judgement::{HitMoment, Part, Record, Verdict, judge};
 pub(crate) use message::{Echo, Message};
 pub(crate) use mirror::{HistoryRetired, Mirror, Observed, Standing};
 pub(crate) use origin::InvalidatedTargets;
-pub use origin::Origin;
+pub use origin::InvalidationOrigin;
 pub(crate) use pending::Batch;
 pub(crate) use scripts::{Ping, Said, Scripts, bytes, history_script, script, unexpected};
 pub use target::{InvalidationTarget, Purge};

@@ -6,7 +6,7 @@ use super::target::Purge;
 
 /// Where an invalidation comes from, as this replica sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Origin {
+pub enum InvalidationOrigin {
     /// This replica: a write, or a request to invalidate.
     Here,
     /// Another replica, whose message this one has heard or found in the log.
@@ -15,31 +15,37 @@ pub enum Origin {
     Outbox,
 }
 
-impl Origin {
+impl InvalidationOrigin {
     /// All origins.
-    pub const ALL: [Origin; 3] = [Origin::Here, Origin::Heard, Origin::Outbox];
+    pub const ALL: [InvalidationOrigin; 3] = [
+        InvalidationOrigin::Here,
+        InvalidationOrigin::Heard,
+        InvalidationOrigin::Outbox,
+    ];
 
     /// The word for it in a metric.
     pub fn word(self) -> &'static str {
         match self {
-            Origin::Here => "here",
-            Origin::Heard => "heard",
-            Origin::Outbox => "outbox",
+            InvalidationOrigin::Here => "here",
+            InvalidationOrigin::Heard => "heard",
+            InvalidationOrigin::Outbox => "outbox",
         }
     }
 }
 
 /// How many targets were invalidated, by origin and purge.
 #[derive(Debug, Default)]
-pub(crate) struct InvalidatedTargets([[AtomicU64; Purge::ALL.len()]; Origin::ALL.len()]);
+pub(crate) struct InvalidatedTargets(
+    [[AtomicU64; Purge::ALL.len()]; InvalidationOrigin::ALL.len()],
+);
 
 impl InvalidatedTargets {
-    pub(crate) fn count(&self, origin: Origin, purge: Purge, targets: usize) {
+    pub(crate) fn count(&self, origin: InvalidationOrigin, purge: Purge, targets: usize) {
         let count = &self.0[origin as usize][purge as usize];
         count.fetch_add(targets as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn of(&self, origin: Origin, purge: Purge) -> u64 {
+    pub(crate) fn of(&self, origin: InvalidationOrigin, purge: Purge) -> u64 {
         self.0[origin as usize][purge as usize].load(Ordering::Relaxed)
     }
 }
@@ -52,14 +58,15 @@ mod tests {
     fn each_origin_and_purge_has_its_count() {
         let targets = InvalidatedTargets::default();
         let mut number = 0;
-        for origin in Origin::ALL {
+        for origin in InvalidationOrigin::ALL {
             for purge in Purge::ALL {
                 number += 1;
                 targets.count(origin, purge, number);
                 targets.count(origin, purge, number);
             }
         }
-        let all = Origin::ALL.map(|origin| Purge::ALL.map(|purge| targets.of(origin, purge)));
+        let all =
+            InvalidationOrigin::ALL.map(|origin| Purge::ALL.map(|purge| targets.of(origin, purge)));
         assert_eq!(all, [[2, 4], [6, 8], [10, 12]]);
     }
 }

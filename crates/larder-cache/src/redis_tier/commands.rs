@@ -16,15 +16,18 @@ pub enum RedisCommand {
     Fill,
     /// Invalidates up to a thousand targets.
     Invalidate,
+    /// Anything else: a quota, a question of the audit, a trial whether Redis takes writes.
+    Other,
 }
 
 impl RedisCommand {
     /// All commands.
-    pub const ALL: [RedisCommand; 4] = [
+    pub const ALL: [RedisCommand; 5] = [
         RedisCommand::Read,
         RedisCommand::Lease,
         RedisCommand::Fill,
         RedisCommand::Invalidate,
+        RedisCommand::Other,
     ];
 
     /// The word for it in a metric.
@@ -34,6 +37,7 @@ impl RedisCommand {
             RedisCommand::Lease => "lease",
             RedisCommand::Fill => "fill",
             RedisCommand::Invalidate => "invalidate",
+            RedisCommand::Other => "other",
         }
     }
 }

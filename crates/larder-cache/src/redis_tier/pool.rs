@@ -11,7 +11,7 @@
 //! still counts as open.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
@@ -61,7 +61,6 @@ struct PoolInner {
     pool: RwLock<Option<r2d2::Pool<Manager>>>,
     connector: Arc<Connector>,
     health: Arc<Health>,
-    errors: AtomicU64,
     commands: Arc<CommandTimes>,
     choice: RedisChoice,
     /// The script that tries a fill, and the key that it fills.
@@ -107,7 +106,6 @@ impl RedisPool {
             pool: RwLock::new(used.then(|| empty_pool(settings, Manager(connector.clone())))),
             connector,
             health,
-            errors: AtomicU64::new(0),
             commands: Arc::default(),
             choice,
             trial: (
@@ -142,21 +140,13 @@ impl RedisPool {
         &self,
         work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
     ) -> Result<T, RedisDown> {
-        self.run_counted(None, work)
+        self.run_as(RedisCommand::Other, work)
     }
 
-    /// The same for one of the commands that are counted.
+    /// The same, counted as this command.
     pub(crate) fn run_as<T>(
         &self,
         command: RedisCommand,
-        work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
-    ) -> Result<T, RedisDown> {
-        self.run_counted(Some(command), work)
-    }
-
-    fn run_counted<T>(
-        &self,
-        command: Option<RedisCommand>,
         work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
     ) -> Result<T, RedisDown> {
         self.attempt(command, work, |failed| {
@@ -178,21 +168,13 @@ impl RedisPool {
         &self,
         work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
     ) -> Result<T, RedisDown> {
-        self.read_counted(None, work)
+        self.read_as(RedisCommand::Other, work)
     }
 
-    /// The same for one of the commands that are counted.
+    /// The same, counted as this command.
     pub(crate) fn read_as<T>(
         &self,
         command: RedisCommand,
-        work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
-    ) -> Result<T, RedisDown> {
-        self.read_counted(Some(command), work)
-    }
-
-    fn read_counted<T>(
-        &self,
-        command: Option<RedisCommand>,
         work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
     ) -> Result<T, RedisDown> {
         let again = |failed: &Failed| failed.fault.is_some_and(Fault::ends_all);
@@ -204,7 +186,7 @@ impl RedisPool {
     fn report_fill(&self) {
         let inner = &*self.0;
         let tried = self.attempt(
-            None,
+            RedisCommand::Other,
             |connection| inner.try_fill(connection),
             |failed| failed.fault.is_some_and(Fault::ends_all),
         );
@@ -225,7 +207,7 @@ impl RedisPool {
 
     fn attempt<T>(
         &self,
-        command: Option<RedisCommand>,
+        command: RedisCommand,
         mut work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
         again: impl FnOnce(&Failed) -> bool,
     ) -> Result<T, Failed> {
@@ -237,17 +219,13 @@ impl RedisPool {
 
     fn try_once<T>(
         &self,
-        command: Option<RedisCommand>,
+        command: RedisCommand,
         work: impl FnMut(&mut redis::Connection) -> RedisResult<T>,
     ) -> Result<T, Failed> {
         if !self.0.health.answers() {
             return Err(Failed::without_connection(RedisDown::Unreachable));
         }
-        let exchange = || self.exchange(work);
-        match command {
-            Some(command) => self.0.commands.time(command, exchange),
-            None => exchange(),
-        }
+        self.0.commands.time(command, || self.exchange(work))
     }
 
     fn exchange<T>(
@@ -266,7 +244,6 @@ impl RedisPool {
             },
             Err(error) => error.clone(),
         };
-        inner.errors.fetch_add(1, Ordering::Relaxed);
         let fault = inner.health.failed(&error);
         pooled.broken = fault.ends_connection();
         Err(Failed {
@@ -286,7 +263,7 @@ impl RedisPool {
         self.0.connector.clone()
     }
 
-    /// The durations and errors of the commands that are counted.
+    /// The durations and errors of the commands.
     pub(crate) fn commands(&self) -> &Arc<CommandTimes> {
         &self.0.commands
     }
@@ -342,9 +319,10 @@ impl RedisPool {
         self.0.connector.address()
     }
 
-    /// Calls that failed so far.
+    /// Commands that failed so far, whatever they were for.
     pub fn errors(&self) -> u64 {
-        self.0.errors.load(Ordering::Relaxed)
+        let of = |command| self.0.commands.of(command).1;
+        RedisCommand::ALL.into_iter().map(of).sum()
     }
 
     /// Waits until Redis is up, or the watcher has looked for it once, or `limit` has passed.
@@ -368,7 +346,6 @@ impl PoolInner {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(mut pooled) = pool.get_timeout(left) else {
-                self.errors.fetch_add(1, Ordering::Relaxed);
                 // A pool that is merely busy is no outage. A pool without connections cannot
                 // connect.
                 if pool.state().connections == 0 {
@@ -383,7 +360,6 @@ impl PoolInner {
                 // Opened before Redis was lost, or before it became another server.
                 Ok(_) => pooled.broken = true,
                 Err(_) if !self.health.answers() => {
-                    self.errors.fetch_add(1, Ordering::Relaxed);
                     return Err(RedisDown::Unreachable);
                 }
                 Err(error) if current => {
@@ -397,7 +373,6 @@ impl PoolInner {
     /// No connection could be opened, although Redis is not known to be gone. `connections` counts
     /// the open ones, this one included.
     fn cannot_open(&self, error: &RedisError, connections: u32) -> RedisDown {
-        self.errors.fetch_add(1, Ordering::Relaxed);
         let fault = Fault::of(error);
         if connections <= 1 {
             let state = fault.state().unwrap_or(match fault {

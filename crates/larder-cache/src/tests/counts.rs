@@ -10,8 +10,8 @@ fn loads(totals: Totals) -> Vec<(&'static str, u64)> {
 
 /// The lookups of each outcome that had any.
 fn lookups(totals: Totals) -> Vec<(&'static str, u64)> {
-    let all = totals.by_outcome().into_iter();
-    all.filter(|(_, count)| *count > 0).collect()
+    let all = LookupEnd::ALL.map(|end| (end.word(), totals.ended(end)));
+    all.into_iter().filter(|(_, count)| *count > 0).collect()
 }
 
 /// The counts of a composite of two parts, and of its parts.
