@@ -146,6 +146,8 @@ impl Report {
         if let Some(scraped) = find("scrape") {
             let what = "the same with a scrape every second";
             self.against(what, Some(0.9), scraped, bare);
+            let what = "memory hit with a scrape every second to one without";
+            self.against(what, Some(0.98), scraped, hit);
         }
         for (name, what, goal) in [
             ("nginx", "memory hit to nginx `proxy_cache`", 1.3),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix_web::HttpResponseBuilder;
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::resource::View;
 use larder_cache::{Answer, InvalidationReceipt, Micros, Outcome, Staleness};
@@ -117,9 +117,19 @@ pub(super) fn entity_tag(view: &View<'_>, hash: u64, out: &mut HeaderTexts) {
         .text("\"");
 }
 
+/// Whether `If-None-Match` of a request names the entity tag `current`, so that the answer is 304.
+#[inline]
+pub(crate) fn is_unchanged(request: &HeaderMap, current: &HeaderValue) -> bool {
+    // A list may stand on several lines (RFC 9110, section 5.3).
+    request.get_all(header::IF_NONE_MATCH).any(|line| {
+        let current = current.to_str().unwrap_or_default();
+        line == current || line.to_str().is_ok_and(|line| none_match(line, current))
+    })
+}
+
 /// Whether `If-None-Match` names the entity tag `current` (RFC 9110, section 13.1.2: compared
 /// weakly).
-pub(crate) fn none_match(header: &str, current: &str) -> bool {
+fn none_match(header: &str, current: &str) -> bool {
     let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).len();
     let plain = &current[current.len() - opaque(current)..];
     header.trim() == "*" || entity_tags(header).any(|tag| &tag[tag.len() - opaque(tag)..] == plain)

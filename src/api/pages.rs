@@ -18,7 +18,7 @@ use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::header_texts::HeaderTexts;
-use super::headers::none_match;
+use super::headers::is_unchanged;
 use super::problem::Problem;
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -164,9 +164,7 @@ impl File {
             Some(gzip) if takes_gzip(request) => (gzip, Some("gzip")),
             _ => (&self.plain, None),
         };
-        let tag = coded.tag.to_str().unwrap_or_default();
-        let mut lines = request.headers().get_all(header::IF_NONE_MATCH);
-        let unchanged = lines.any(|line| line.to_str().is_ok_and(|line| none_match(line, tag)));
+        let unchanged = is_unchanged(request.headers(), &coded.tag);
         let mut answer = HttpResponse::build(if unchanged {
             StatusCode::NOT_MODIFIED
         } else {

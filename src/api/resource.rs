@@ -204,14 +204,7 @@ fn respond(
     let entry = &answer.entry;
     headers::entity_tag(view, entry.hash, texts);
     let tag = texts.value();
-    // A list may stand on several lines (RFC 9110, section 5.3).
-    let mut lines = request.headers().get_all(header::IF_NONE_MATCH);
-    let unchanged = lines.any(|line| {
-        let tag = tag.to_str().unwrap_or_default();
-        let listed = |line| headers::none_match(line, tag);
-        line == tag || line.to_str().is_ok_and(listed)
-    });
-    let mut response = if unchanged {
+    let mut response = if headers::is_unchanged(request.headers(), &tag) {
         HttpResponse::new(StatusCode::NOT_MODIFIED)
     } else {
         let mut response = match view.body(entry.value.bytes(), !answer.outcome.waited()) {

@@ -163,6 +163,19 @@ impl Resource {
         std::iter::once((self.name().to_owned(), &self.tally)).chain(parts)
     }
 
+    /// The names, in its parts' counters, of what its value is composed of: other resources, or
+    /// upstreams of news. Empty: it is no composite.
+    pub fn parts(&self) -> Vec<String> {
+        match &self.settings.source {
+            Some(SourceSettings::News(upstreams)) => {
+                let names = upstreams.iter();
+                names.map(|name| part_name(self.name(), name)).collect()
+            }
+            Some(SourceSettings::Composite(parts)) => parts.clone(),
+            Some(SourceSettings::Sql(_) | SourceSettings::Http(_)) | None => Vec::new(),
+        }
+    }
+
     /// Whether it has values to read. Otherwise it is only written.
     pub fn is_read(&self) -> bool {
         self.origin.is_some()

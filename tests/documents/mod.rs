@@ -16,12 +16,16 @@ use testkit::postgres::PostgresServer;
 use testkit::prometheus::promtool;
 use testkit::redis::RedisServer;
 
-use self::blocks::{Block, all, fenced_as, text_of};
+pub use self::blocks::fenced_as;
+use self::blocks::{Block, all, text_of};
 use self::reasons::reason;
 use self::walk::without_what_varies;
 
-/// Languages whose blocks are run, all of them, each by a test of this file or by the doctests.
-const RUN: [&str; 7] = ["toml", "sql", "sh", "console", "log", "rust", "yaml"];
+/// Languages whose blocks are run, all of them: by a test of this file, by the doctests, or with the
+/// panels of the dashboard (promql).
+const RUN: [&str; 8] = [
+    "toml", "sql", "sh", "console", "log", "rust", "yaml", "promql",
+];
 
 #[test]
 fn every_block_is_run_or_has_a_reason() {

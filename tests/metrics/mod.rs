@@ -2,6 +2,7 @@
 
 mod exact;
 mod load;
+mod parts;
 mod reload;
 mod route;
 mod scrape;

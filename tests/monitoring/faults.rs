@@ -306,6 +306,25 @@ impl House {
         self.well();
     }
 
+    /// Redis answers late, and there are more hits than the audit can ask about.
+    fn busy(&self) {
+        self.proxy.delay(Duration::from_millis(100));
+        let mut session = Session::connect(self.replicas[0].address()).unwrap();
+        until(SOON, "hits are skipped", || {
+            for _ in 0..200 {
+                session.get("/steady/0", ADMIN_KEY).unwrap();
+            }
+            !self
+                .prometheus
+                .query("larder_audits_skipped_total > 0")
+                .is_empty()
+        });
+        // They are some of many.
+        assert!(!self.alerts("firing").contains("LarderAuditBlind"));
+        self.proxy.restore();
+        self.well();
+    }
+
     /// Messages are lost, then the bus is cut, then all of Redis.
     fn bus(&self) {
         self.proxy.lose_messages();
@@ -335,6 +354,8 @@ impl House {
             .expect(202);
         self.fires("LarderRedisDown", || {});
         self.fires("LarderInvalidationsPending", || {});
+        // Hits from before that wait for Redis's word.
+        self.fires("LarderAuditBlind", || {});
         self.proxy.restore();
         self.well();
     }
@@ -519,6 +540,7 @@ fn each_fault_fires_its_alert_and_is_shown() {
         house.calm();
         scope.spawn(|| fill(addresses[0], &over));
         house.sources();
+        house.busy();
         house.bus();
         house.fires("LarderMemoryTooSmall", || {});
         house.collapse();

@@ -3,6 +3,7 @@
 
 mod dashboard;
 mod faults;
+mod panels;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -364,6 +364,19 @@ write.PUT = { sql = \"share_put\" }
         answer.problem(400);
         assert_eq!(answer.json()["parameter"], "by", "{answer}");
     }
+    // Failed loads and reads, and no error of larder's.
+    let metrics = shop.larder.get("/metrics").expect(200).text();
+    for count in [
+        r#"larder_loads_total{resource="share",result="failed"} 2"#,
+        r#"larder_requests_total{resource="share",outcome="failed"} 2"#,
+        r#"larder_responses_total{status="400"} 2"#,
+        r#"larder_responses_total{status="502"} 0"#,
+    ] {
+        assert!(
+            metrics.lines().any(|line| line == count),
+            "{count}: {metrics}"
+        );
+    }
     let log = shop.larder.log();
     let told = log.lines().find(|line| line.contains("share?by=0 "));
     assert!(

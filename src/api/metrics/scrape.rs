@@ -61,6 +61,8 @@ impl Metrics {
         let (counted, cache) = (self.counted(), self.cache.metrics());
         let mut families = vec![build_info()];
         families.extend(self.requests(&counted));
+        families.extend(stale(&counted));
+        families.push(self.composites());
         families.extend(self.loads(&counted, &cache));
         families.extend(tiers(&cache));
         families.extend(coherence(&cache));
@@ -181,7 +183,7 @@ fn audits(counts: &AuditCounts) -> Vec<Family> {
         }),
         Family::counter(
             "larder_audits_skipped",
-            "Memory hits that were chosen and not compared, because too many waited.",
+            "Memory hits that were chosen and not compared: too many waited, or the queue was in use.",
         )
         .with(Vec::new(), counts.skipped),
         Family::gauge(
@@ -227,24 +229,52 @@ struct Counted {
     /// As a part of another value.
     part: Totals,
     load_durations: Snapshot,
-    /// Whether it is declared, and can be read.
+    /// Whether it is declared, and readers can ask for it.
     is_read: bool,
+    /// Whether it is declared as a part of another value.
+    is_part: bool,
+}
+
+fn stale(counted: &[Counted]) -> [Family; 2] {
+    let mut readers = Family::counter("larder_stale_served", "Stale answers, by the reason.");
+    let mut parts = Family::counter(
+        "larder_part_stale_served",
+        "Stale copies as a part of another value, by the reason.",
+    );
+    for one in counted {
+        let add = |mut family: Family, totals: &Totals| {
+            for why in Staleness::ALL {
+                let reason = ("reason", why.word().to_owned());
+                let labels = vec![("resource", one.name.clone()), reason];
+                family = family.with(labels, totals.stale_by(why));
+            }
+            family
+        };
+        if one.is_read || one.own.stale_served > 0 {
+            readers = add(readers, &one.own);
+        }
+        if one.is_part || one.part.stale_served > 0 {
+            parts = add(parts, &one.part);
+        }
+    }
+    [readers, parts]
 }
 
 impl Metrics {
     fn counted(&self) -> Vec<Counted> {
         let resources = self.resources.load();
-        let readable: BTreeSet<&str> = resources
-            .all()
-            .iter()
-            .filter(|resource| resource.is_read())
+        let all = || resources.all().iter();
+        let readable: BTreeSet<&str> = all()
+            .filter(|resource| resource.is_read() && resource.settings().path.is_some())
             .map(|resource| resource.name())
             .collect();
+        let parts: BTreeSet<String> = all().flat_map(|resource| resource.parts()).collect();
         let counted = |(name, tally): (String, &Arc<Tally>)| Counted {
             own: tally.totals(),
             part: tally.part_totals(),
             load_durations: tally.load_durations(),
             is_read: readable.contains(name.as_str()),
+            is_part: parts.contains(&name),
             name,
         };
         resources.tallies().map(counted).collect()
@@ -268,7 +298,7 @@ impl Metrics {
             if one.is_read || any(&one.own) {
                 requests = by_end(requests, &one.own);
             }
-            if one.name.contains('.') || any(&one.part) {
+            if one.is_part || any(&one.part) {
                 lookups = by_end(lookups, &one.part);
             }
         }
@@ -295,13 +325,23 @@ impl Metrics {
         vec![requests, lookups, durations, responses]
     }
 
+    /// Of how many parts each composite is made.
+    fn composites(&self) -> Family {
+        let parts = Family::gauge("larder_resource_parts", "The parts of a composite.");
+        let resources = self.resources.load();
+        let counts = resources.all().iter();
+        let counts = counts.map(|resource| (resource.name(), resource.parts().len()));
+        let composites = counts.filter(|(_, count)| *count > 0);
+        composites.fold(parts, |family, (name, count)| {
+            family.with(label("resource", name), count as u64)
+        })
+    }
+
     fn loads(&self, counted: &[Counted], cache: &CacheMetrics) -> Vec<Family> {
         let mut loads = Family::counter("larder_loads", "Loads that ended, by what they brought.");
         let mut durations = Family::durations("larder_load_duration", "How long loads took.");
-        let mut stale = Family::counter("larder_stale_served", "Stale answers, by the reason.");
-        let has_loads = |one: &&Counted| {
-            one.is_read || one.load_durations.count() > 0 || one.name.contains('.')
-        };
+        let has_loads =
+            |one: &&Counted| one.is_read || one.is_part || one.load_durations.count() > 0;
         for one in counted.iter().filter(has_loads) {
             let labels = |name: &'static str, word: &str| {
                 vec![("resource", one.name.clone()), (name, word.to_owned())]
@@ -313,10 +353,6 @@ impl Metrics {
             let resource = label("resource", one.name.as_str());
             let bounds = &Snapshot::BOUNDS[OF_LOADS];
             durations = durations.with_durations(resource, &one.load_durations, bounds);
-            for why in Staleness::ALL {
-                let count = one.own.stale_by(why);
-                stale = stale.with(labels("reason", why.word()), count);
-            }
         }
         let shares = self.cache.shares();
         let mut refused = Family::counter(
@@ -336,7 +372,6 @@ impl Metrics {
         vec![
             loads,
             durations,
-            stale,
             gauge(
                 "larder_loads_running",
                 "Loads that run.",

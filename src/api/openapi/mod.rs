@@ -71,10 +71,7 @@ impl Document {
 /// `GET /openapi.json`: 304 if `If-None-Match` has its entity tag.
 pub(crate) async fn serve(request: HttpRequest, document: web::Data<LiveDocument>) -> HttpResponse {
     let document = document.load();
-    let tag = document.tag.to_str().unwrap_or_default();
-    let mut lines = request.headers().get_all(header::IF_NONE_MATCH);
-    let listed = |line: &HeaderValue| line.to_str().is_ok_and(|l| headers::none_match(l, tag));
-    let mut answer = if lines.any(listed) {
+    let mut answer = if headers::is_unchanged(request.headers(), &document.tag) {
         HttpResponse::new(StatusCode::NOT_MODIFIED)
     } else {
         let json = HeaderValue::from_static("application/json");

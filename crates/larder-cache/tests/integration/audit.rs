@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use larder_cache::{
-    Answer, AuditCounts, Cache, CacheItem, InvalidationTarget, Key, Lifetime, Load, LoadError,
-    Loaded, Outcome, Policy, Producer, Purge, Request, Staleness, Tag, TaggedKey, Value,
+    Answer, AuditCounts, Cache, InvalidationTarget, Key, Lifetime, LoadError, Loaded, Outcome,
+    Policy, Purge, Staleness, TaggedKey, Value,
 };
 use testkit::proxy::FaultProxy;
 use testkit::redis::RedisServer;
@@ -28,7 +28,7 @@ fn audited(url: &str, share: f64, max_staleness: Duration) -> Cache {
 }
 
 fn key() -> Key {
-    Key::new(1, "thing?id=7")
+    Key::new(1, NAME)
 }
 
 fn answer(
@@ -36,22 +36,7 @@ fn answer(
     policy: &Policy,
     run: impl FnOnce() -> Result<Loaded, LoadError> + Send + 'static,
 ) -> Answer {
-    let request = Request {
-        item: CacheItem {
-            key: key(),
-            policy: Arc::new(policy.clone()),
-            tags: Box::new([Tag::new(TAG)]),
-            share: "test".into(),
-            label: "test".into(),
-            note: Default::default(),
-            jitter: 0,
-            tally: Arc::default(),
-        },
-        producer: Producer::Load(Load {
-            limit: SOON,
-            run: Box::new(move |_| run()),
-        }),
-    };
+    let request = super::request((NAME, TAG), policy, &Arc::default(), move |_| run());
     cache.answer(request, SOON).unwrap()
 }
 
@@ -100,6 +85,8 @@ fn until_settled(cache: &Cache, count: u64) -> AuditCounts {
     cache.audits()
 }
 
+/// The name of the thing in its key.
+const NAME: &str = "thing?id=7";
 /// A tag of the thing.
 const TAG: &str = "thing:7";
 

@@ -15,9 +15,13 @@ mod metrics;
 mod shared_redis;
 mod typed;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use larder_cache::{Cache, CacheBuilder, Policy};
+use larder_cache::{
+    Cache, CacheBuilder, CacheItem, Key, Load, LoadContext, LoadError, Loaded, Policy, Producer,
+    Request, Tag, Tally,
+};
 use testkit::SOON;
 
 /// Fresh for an hour in both tiers.
@@ -38,4 +42,29 @@ fn trusted(url: &str) -> Cache {
     let cache = builder(url).build().unwrap();
     assert!(cache.redis().wait_up(SOON) && cache.wait_trusted(SOON));
     cache
+}
+
+/// A look-up of the value with this key and tag, which `run` loads.
+fn request(
+    (key, tag): (&str, &str),
+    policy: &Policy,
+    tally: &Arc<Tally>,
+    run: impl FnOnce(LoadContext) -> Result<Loaded, LoadError> + Send + 'static,
+) -> Request {
+    Request {
+        item: CacheItem {
+            key: Key::new(1, key),
+            policy: Arc::new(policy.clone()),
+            tags: Box::new([Tag::new(tag)]),
+            share: "test".into(),
+            label: "test".into(),
+            note: Default::default(),
+            jitter: 0,
+            tally: tally.clone(),
+        },
+        producer: Producer::Load(Load {
+            limit: SOON,
+            run: Box::new(run),
+        }),
+    }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use larder_cache::stats::Snapshot;
 use larder_cache::{
-    Cache, CacheItem, EvictionCause, InvalidationOrigin, InvalidationTarget, Key, Lifetime, Load,
-    LoadContext, LoadError, LoadResult, Loaded, LookupEnd, LookupResult, Policy, Producer, Purge,
-    RedisCommand, Request, Staleness, Tag, TaggedKey, Tally, Value,
+    Cache, EvictionCause, InvalidationOrigin, InvalidationTarget, Key, Lifetime, LoadContext,
+    LoadError, LoadResult, Loaded, LookupEnd, LookupResult, Policy, Purge, RedisCommand, Request,
+    Staleness, TaggedKey, Tally, Value,
 };
 use testkit::redis::RedisServer;
 use testkit::{SOON, until};
@@ -58,19 +58,7 @@ impl Replica {
     }
 
     fn request(&self, name: &str, policy: &Policy, run: Source) -> Request {
-        Request {
-            item: CacheItem {
-                key: Key::new(1, name),
-                policy: Arc::new(policy.clone()),
-                tags: Box::new([Tag::new("all")]),
-                share: "test".into(),
-                label: "test".into(),
-                note: Default::default(),
-                jitter: 0,
-                tally: self.tally.clone(),
-            },
-            producer: Producer::Load(Load { limit: SOON, run }),
-        }
+        super::request((name, "all"), policy, &self.tally, run)
     }
 
     /// A read, counted as a server counts it.

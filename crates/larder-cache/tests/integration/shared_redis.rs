@@ -5,8 +5,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use larder_cache::{
-    Answer, Cache, CacheItem, InvalidationTarget, Key, Lifetime, Load, LoadError, Loaded, Outcome,
-    Policy, Producer, Purge, Request, StaleRules, Staleness, Tag, Value,
+    Answer, Cache, InvalidationTarget, Lifetime, LoadError, Loaded, Outcome, Policy, Purge,
+    Request, StaleRules, Staleness, Value,
 };
 use testkit::redis::RedisServer;
 use testkit::{SOON, until};
@@ -39,22 +39,12 @@ fn request(
     policy: &Policy,
     run: impl FnOnce() -> Result<Loaded, LoadError> + Send + 'static,
 ) -> Request {
-    Request {
-        item: CacheItem {
-            key: Key::new(1, "thing?id=7"),
-            policy: Arc::new(policy.clone()),
-            tags: Box::new([Tag::new("thing:7")]),
-            share: "test".into(),
-            label: "test".into(),
-            note: Default::default(),
-            jitter: 0,
-            tally: Arc::default(),
-        },
-        producer: Producer::Load(Load {
-            limit: SOON,
-            run: Box::new(move |_| run()),
-        }),
-    }
+    super::request(
+        ("thing?id=7", "thing:7"),
+        policy,
+        &Arc::default(),
+        move |_| run(),
+    )
 }
 
 fn present(text: &str) -> Result<Loaded, LoadError> {

@@ -1,0 +1,188 @@
+//! What panels of the dashboard, and the queries of the documents, show of known counts, by
+//! `promtool`.
+
+use serde_json::{Value, json};
+
+use super::dashboard::{Dashboard, Query};
+use crate::documents::fenced_as;
+use testkit::prometheus::promtool;
+
+/// What one replica counts in each second.
+const EACH_SECOND: &[(&str, &str, u32)] = &[
+    // Of 8 reads 4 did not wait.
+    (
+        "larder_requests_total",
+        r#"resource="it", outcome="memory""#,
+        1,
+    ),
+    (
+        "larder_requests_total",
+        r#"resource="it", outcome="redis""#,
+        1,
+    ),
+    (
+        "larder_requests_total",
+        r#"resource="it", outcome="stale""#,
+        4,
+    ),
+    (
+        "larder_requests_total",
+        r#"resource="it", outcome="loaded""#,
+        2,
+    ),
+    (
+        "larder_stale_served_total",
+        r#"resource="it", reason="stale-while-revalidate""#,
+        2,
+    ),
+    (
+        "larder_stale_served_total",
+        r#"resource="it", reason="soft-timeout""#,
+        1,
+    ),
+    (
+        "larder_stale_served_total",
+        r#"resource="it", reason="stale-if-error""#,
+        1,
+    ),
+    // Of 4 look-ups of a part one did not wait.
+    (
+        "larder_part_lookups_total",
+        r#"resource="name", outcome="stale""#,
+        2,
+    ),
+    (
+        "larder_part_lookups_total",
+        r#"resource="name", outcome="loaded""#,
+        2,
+    ),
+    (
+        "larder_part_stale_served_total",
+        r#"resource="name", reason="backing-off""#,
+        1,
+    ),
+    (
+        "larder_part_stale_served_total",
+        r#"resource="name", reason="soft-timeout""#,
+        1,
+    ),
+    // Each load of the composite is one of each part.
+    (
+        "larder_loads_total",
+        r#"resource="name", result="first""#,
+        4,
+    ),
+    (
+        "larder_loads_total",
+        r#"resource="status", result="first""#,
+        4,
+    ),
+    (
+        "larder_loads_total",
+        r#"resource="person", result="first""#,
+        4,
+    ),
+    ("larder_audits_total", r#"result="same""#, 2),
+    ("larder_audits_skipped_total", "", 4),
+];
+
+/// What the queries at a place return, in its order: labels and values.
+type Shown = (&'static str, &'static [&'static [(&'static str, f64)]]);
+
+const SHOWN: &[Shown] = &[
+    ("Hit ratio", &[&[("{}", 0.5)]]),
+    (
+        "Hit ratio by tier",
+        &[
+            &[
+                (r#"{outcome="memory"}"#, 0.125),
+                (r#"{outcome="redis"}"#, 0.125),
+                (r#"{outcome="loaded"}"#, 0.25),
+            ],
+            &[("{}", 0.25)],
+            &[("{}", 0.25)],
+        ],
+    ),
+    (
+        "Hit ratio by resource",
+        &[
+            &[(r#"{resource="it"}"#, 0.5)],
+            &[(r#"{resource="name"}"#, 0.25)],
+        ],
+    ),
+    // The queries of a document.
+    (
+        "docs/metrics.md",
+        &[&[("{}", 0.5)], &[(r#"{result="first"}"#, 8.0)]],
+    ),
+    ("Loads by result", &[&[(r#"{result="first"}"#, 8.0)]]),
+    (
+        "Loads by resource",
+        &[&[
+            (r#"{resource="name"}"#, 4.0),
+            (r#"{resource="status"}"#, 4.0),
+        ]],
+    ),
+    (
+        "Audit",
+        &[
+            &[(r#"{result="same"}"#, 2.0)],
+            &[("{}", 4.0)],
+            &[("{}", 7.0)],
+        ],
+    ),
+];
+
+#[test]
+fn a_hit_is_what_did_not_wait_and_no_load_counts_twice() {
+    let series = |metric: &str, labels: &str, values: String| {
+        let series = format!(r#"{metric}{{job="larder", instance="a", {labels}}}"#);
+        json!({"series": series.replace(", }", "}"), "values": values})
+    };
+    let counters = EACH_SECOND.iter();
+    let counters =
+        counters.map(|(metric, labels, each)| series(metric, labels, format!("0+{each}x20")));
+    let gauges = [
+        series(
+            "larder_resource_parts",
+            r#"resource="person""#,
+            "2x20".to_owned(),
+        ),
+        series("larder_audits_waiting", "", "7x20".to_owned()),
+    ];
+    let input: Vec<Value> = counters.chain(gauges).collect();
+    let written = fenced_as("promql").into_iter().map(|block| Query {
+        place: block.document,
+        text: block.text.replace("[5m]", "[$__rate_interval]"),
+    });
+    let mut queries = Dashboard::read().queries();
+    queries.extend(written);
+    let mut expected = Vec::new();
+    for (place, shown) in SHOWN {
+        let own: Vec<_> = queries
+            .iter()
+            .filter(|query| query.place == *place)
+            .collect();
+        assert_eq!(own.len(), shown.len(), "{place}");
+        for (query, samples) in own.iter().zip(*shown) {
+            let samples = samples.iter();
+            let samples: Vec<Value> = samples
+                .map(|(labels, value)| json!({"labels": labels, "value": value}))
+                .collect();
+            expected.push(json!({
+                "expr": query.asked(), "eval_time": "20s", "exp_samples": samples,
+            }));
+        }
+    }
+    let tests = json!({
+        "evaluation_interval": "1s",
+        "tests": [{
+            "interval": "1s", "input_series": input, "promql_expr_test": expected,
+        }],
+    });
+    let folder = tempfile::tempdir().unwrap();
+    // YAML takes JSON.
+    let file = folder.path().join("panels.yml");
+    std::fs::write(&file, tests.to_string()).unwrap();
+    promtool(&["test", "rules", file.to_str().unwrap()], "");
+}
