@@ -6,6 +6,8 @@
 pub enum JsonForm {
     /// Any JSON: a column of JSON, or a parameter that takes any value.
     Any,
+    /// Any JSON without a NUL character in its strings and names (`jsonb`).
+    AnyWithoutNul,
     /// Never anything but null.
     Null,
     /// `true` or `false`.

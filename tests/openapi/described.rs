@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::shop::{CONFIG, QUOTE_KEY, Shop};
 use super::{SHIPPED, document, operation, parameter, resolved, schema, statuses};
@@ -179,7 +179,7 @@ fn the_columns_of_postgres_have_their_types() {
     let body = &patch["requestBody"]["content"]["application/json"]["schema"];
     assert_eq!(
         body["properties"]["note"],
-        json!({"type": ["string", "null"]})
+        json!({"type": ["string", "null"], "pattern": r"^[^\x00]*$"})
     );
     // A number beyond its column is refused by a write, and finds nothing in a read.
     let most = |method, path, name| {
@@ -194,6 +194,64 @@ fn the_columns_of_postgres_have_their_types() {
     let path = format!("/products?least={}", i64::MAX);
     let call = shop.larder.call("POST", &path).key(ADMIN_KEY);
     call.json(&product).send().expect(201);
+}
+
+#[test]
+fn what_a_column_of_postgres_cannot_hold_is_not_in_the_schema_of_a_field() {
+    let shop = Shop::on_postgres();
+    let document = document(&shop.larder);
+    let fields = |path: &str| {
+        let patch = operation(&document, "patch", path);
+        patch["requestBody"]["content"]["application/json"]["schema"]["properties"].clone()
+    };
+    let specimen = "/specimens/{id}";
+    let more = &fields(specimen)["more"];
+    assert_eq!(more["$ref"], "#/components/schemas/database.json");
+    let (json, without_nul) = (resolved(&document, more), r"^[^\x00]*$");
+    assert_eq!(json["anyOf"][1]["pattern"], without_nul);
+    assert_eq!(json["anyOf"][2]["items"], *more, "of any depth");
+    let object = &json["anyOf"][3];
+    assert_eq!(object["propertyNames"]["pattern"], without_nul);
+    assert_eq!(object["additionalProperties"], *more);
+    let raw = fields(specimen)["raw"]["pattern"].clone();
+    let base64 = regex_lite::Regex::new(raw.as_str().unwrap()).unwrap();
+
+    let patch = |path: &str, body: &Value| {
+        let call = shop.larder.call("PATCH", path).key(ADMIN_KEY);
+        call.json(body).send()
+    };
+    let path = "/specimens/6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+    for (body, field) in [
+        (json!({"more": "\0"}), "more"),
+        (json!({"more": {"a": [{"b\0": 1}]}}), "more"),
+        (json!({"raw": "\0"}), "raw"),
+    ] {
+        let refused = patch(path, &body);
+        refused.problem(422);
+        assert_eq!(refused.json()["field"], field, "{refused}");
+    }
+    patch("/products/1", &json!({"note": "a\0"})).problem(422);
+    patch("/products/1", &json!({"note": "a\u{1}\n"})).expect(200);
+    patch(path, &json!({"more": {"a\u{1}": ["\n"]}})).expect(204);
+    for text in [
+        "", "AAAA", "AA==", "AAA=", "+/8=", "AB==", "AAB=", "A===", "AA", "a=", "-_8=",
+    ] {
+        let taken = patch(path, &json!({"raw": text})).status == 204;
+        assert_eq!(taken, base64.is_match(text), "{text}");
+    }
+}
+
+#[test]
+fn sqlite_takes_a_nul_in_a_text_and_its_schema_says_so() {
+    let shop = Shop::on_sqlite();
+    let document = document(&shop.larder);
+    let patch = operation(&document, "patch", "/products/{id}");
+    let body = &patch["requestBody"]["content"]["application/json"]["schema"];
+    assert_eq!(body["properties"]["note"], json!({}));
+    let call = shop.larder.call("PATCH", "/products/1").key(ADMIN_KEY);
+    call.json(&json!({"note": "a\0b"})).send().expect(200);
+    let read = shop.larder.call("GET", "/products/1").key(ADMIN_KEY);
+    assert_eq!(read.send().expect(200).json()["note"], "a\0b");
 }
 
 #[test]

@@ -102,6 +102,14 @@ fn statements(options: LarderOptions) -> LarderOptions {
         .statement("product_change", &change)
         .statement("product_delete", "DELETE FROM products WHERE id = :id")
         .statement("specimen", "SELECT * FROM specimens WHERE id = :id")
+        .statement(
+            "specimen_change.postgres",
+            "UPDATE specimens SET more = :more, raw = :raw WHERE id = :id::uuid",
+        )
+        .statement(
+            "specimen_change.sqlite",
+            "UPDATE specimens SET a = :more, word = :raw WHERE id = :id",
+        )
         .statement("specimens", "SELECT * FROM specimens")
         .statement("stock", "SELECT id, pieces FROM stock WHERE id = :id")
         .statement(

@@ -109,6 +109,10 @@ pub fn document<'a>(
     for (name, header) in answers::headers() {
         components = components.header(name, header);
     }
+    let mut forms = descriptions.values().flat_map(|one| &one.parameter_forms);
+    if forms.any(schemas::has_jsonb) {
+        components = components.schema(schemas::JSONB, schemas::jsonb());
+    }
     for resource in &resources {
         let Some(path) = &resource.path else { continue };
         paths = paths.path(path, operations.path_item(resource));

@@ -467,7 +467,7 @@ fn request_body(
         let declared = write.fields.iter().find(|field| field.name == *name);
         let form = described.and_then(|described| form_of(described, name));
         let field = match (declared, form) {
-            (Some(field), _) => schemas::of_declared_field(&field.kind, field.required),
+            (Some(field), form) => schemas::of_declared_field(&field.kind, form, field.required),
             (None, Some(form)) => schemas::of_field(form),
             (None, None) => schemas::any(),
         };

@@ -15,6 +15,18 @@ pub(super) fn any_text() -> String {
     format!("^[^{CONTROL}]*$")
 }
 
+/// What every text of Postgres matches: no NUL character.
+pub(super) const WITHOUT_NUL: &str = r"^[^\x00]*$";
+
+/// A decimal that is written as a string, or one of the three values that are no number.
+pub(super) const DECIMAL: &str =
+    r"^(?:-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,4})?|NaN|-?Infinity)$";
+
+/// Base64 in the standard alphabet (RFC 4648, section 4), padded. The bits that the last character
+/// has too many are zero.
+pub(super) const BASE64: &str = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==\
+    |[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
+
 /// The pattern of a whole value. `None`: it cannot be said in this dialect.
 pub(super) fn translated(pattern: &str) -> Option<String> {
     let mut out = "^(?:".to_owned();

@@ -1,6 +1,7 @@
 //! Schemas of values: of parameters, fields, rows and articles.
 
 use serde_json::{Value, json};
+use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::schema::{
     AdditionalProperties, AnyOfBuilder, ArrayBuilder, Object, ObjectBuilder, SchemaFormat,
     SchemaType, Type,
@@ -47,27 +48,44 @@ pub(super) fn of_param(
     let schema = of_kind(&param.kind);
     let schema = match (&param.kind, form) {
         (ParamKind::Text { one_of, .. }, Some(form)) if one_of.is_empty() => as_text(schema, form),
-        (
-            ParamKind::Integer { min, max },
-            Some(JsonForm::Integer {
-                min: least,
-                max: most,
-            }),
-        ) if is_write => schema
-            .minimum(Some(*min.max(least)))
-            .maximum(Some(*max.min(most))),
+        (kind, Some(form)) if is_write => within(schema, kind, form),
         _ => schema,
     };
     schema.default(default).into()
 }
 
-/// A field of a body that the configuration declares.
-pub(super) fn of_declared_field(kind: &ParamKind, required: bool) -> RefOr<Schema> {
+/// A field of a body that the configuration declares. `form` is how the statement takes it.
+pub(super) fn of_declared_field(
+    kind: &ParamKind,
+    form: Option<&JsonForm>,
+    required: bool,
+) -> RefOr<Schema> {
+    let schema = of_kind(kind);
+    let schema = match form {
+        Some(form) => within(schema, kind, form),
+        None => schema,
+    };
     if required {
-        of_kind(kind).into()
+        schema.into()
     } else {
         let null = Object::with_type(Type::Null);
-        AnyOfBuilder::new().item(of_kind(kind)).item(null).into()
+        AnyOfBuilder::new().item(schema).item(null).into()
+    }
+}
+
+/// The declared numbers that the column of a write can hold.
+fn within(schema: ObjectBuilder, kind: &ParamKind, form: &JsonForm) -> ObjectBuilder {
+    match (kind, form) {
+        (
+            ParamKind::Integer { min, max },
+            JsonForm::Integer {
+                min: least,
+                max: most,
+            },
+        ) => schema
+            .minimum(Some(*min.max(least)))
+            .maximum(Some(*max.min(most))),
+        _ => schema,
     }
 }
 
@@ -94,7 +112,9 @@ fn of_kind(kind: &ParamKind) -> ObjectBuilder {
                 None => schema.pattern(Some(pattern::any_text())),
                 Some(pattern) => match pattern::translated(pattern) {
                     Some(translated) => schema.pattern(Some(translated)),
-                    None => schema.description(Some(kind.to_string())),
+                    None => schema
+                        .pattern(Some(pattern::any_text()))
+                        .description(Some(kind.to_string())),
                 },
             }
         }
@@ -119,11 +139,55 @@ fn custom(format: &str) -> SchemaFormat {
     SchemaFormat::Custom(format.to_owned())
 }
 
-/// A field of a body that only the database knows.
-pub(super) fn of_field(form: &JsonForm) -> RefOr<Schema> {
+/// The component that describes JSON without NUL characters, as `jsonb` takes it.
+pub(super) const JSONB: &str = "database.json";
+
+/// Any JSON without a NUL character in its strings and names.
+pub(super) fn jsonb() -> RefOr<Schema> {
+    let text = || {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(Some(pattern::WITHOUT_NUL))
+    };
+    let plain = SchemaType::Array(vec![Type::Null, Type::Boolean, Type::Number]);
+    let members = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property_names(Some(text()))
+        .additional_properties(Some(Ref::from_schema_name(JSONB)));
+    AnyOfBuilder::new()
+        .item(Object::with_type(plain))
+        .item(text())
+        .item(array(reference(JSONB), None))
+        .item(members)
+        // The type of alternatives here has no `title` of its own.
+        .extensions(Some(Extensions::from_iter([("title", "JSON")])))
+        .into()
+}
+
+/// Whether the schema of a field of this form refers to [`JSONB`].
+pub(super) fn has_jsonb(form: &JsonForm) -> bool {
     match form {
-        JsonForm::Integer { min, max } => ObjectBuilder::new()
-            .schema_type(SchemaType::Array(vec![Type::Integer, Type::Null]))
+        JsonForm::AnyWithoutNul => true,
+        JsonForm::Array(element) => has_jsonb(element),
+        _ => false,
+    }
+}
+
+/// A field of a body that only the database knows. SQLite takes any JSON, and a NUL in its texts.
+pub(super) fn of_field(form: &JsonForm) -> RefOr<Schema> {
+    let nullable =
+        |ty: Type| ObjectBuilder::new().schema_type(SchemaType::Array(vec![ty, Type::Null]));
+    match form {
+        JsonForm::AnyWithoutNul => reference(JSONB),
+        JsonForm::Text { format: None } => nullable(Type::String)
+            .pattern(Some(pattern::WITHOUT_NUL))
+            .into(),
+        JsonForm::Base64 => nullable(Type::String)
+            .content_encoding("base64")
+            .pattern(Some(pattern::BASE64))
+            .into(),
+        JsonForm::Array(element) => of_array(of_field(element), true),
+        JsonForm::Integer { min, max } => nullable(Type::Integer)
             .minimum(Some(*min))
             .maximum(Some(*max))
             .into(),
@@ -134,6 +198,7 @@ pub(super) fn of_field(form: &JsonForm) -> RefOr<Schema> {
                 Type::String,
                 Type::Null,
             ]))
+            .pattern(Some(pattern::DECIMAL))
             .into(),
         other => of_form(other, true),
     }
@@ -170,7 +235,7 @@ fn of_form(form: &JsonForm, nullable: bool) -> RefOr<Schema> {
         })
     };
     match form {
-        JsonForm::Any => any(),
+        JsonForm::Any | JsonForm::AnyWithoutNul => any(),
         JsonForm::Null => Object::with_type(Type::Null).into(),
         JsonForm::Boolean => typed(&[Type::Boolean]).into(),
         JsonForm::Integer { min, max } => {
@@ -208,20 +273,7 @@ fn of_form(form: &JsonForm, nullable: bool) -> RefOr<Schema> {
             typed(&[Type::String]).enum_values(Some(values)).into()
         }
         JsonForm::Base64 => typed(&[Type::String]).content_encoding("base64").into(),
-        JsonForm::Array(element) => {
-            // The type does not say how many dimensions a value has.
-            let inner = AnyOfBuilder::new()
-                .item(of_form(element, true))
-                .item(Object::with_type(Type::Array));
-            let types = match nullable {
-                true => SchemaType::Array(vec![Type::Array, Type::Null]),
-                false => Type::Array.into(),
-            };
-            ArrayBuilder::new()
-                .schema_type(types)
-                .items(RefOr::from(inner))
-                .into()
-        }
+        JsonForm::Array(element) => of_array(of_form(element, true), nullable),
         JsonForm::Stored { declared } => {
             let upper = declared.as_deref().unwrap_or_default().to_ascii_uppercase();
             let schema = match upper.as_str() {
@@ -237,6 +289,21 @@ fn of_form(form: &JsonForm, nullable: bool) -> RefOr<Schema> {
             schema.description(note).into()
         }
     }
+}
+
+/// An array of Postgres. Its type does not say how many dimensions a value has.
+fn of_array(element: RefOr<Schema>, nullable: bool) -> RefOr<Schema> {
+    let inner = AnyOfBuilder::new()
+        .item(element)
+        .item(Object::with_type(Type::Array));
+    let types = match nullable {
+        true => SchemaType::Array(vec![Type::Array, Type::Null]),
+        false => Type::Array.into(),
+    };
+    ArrayBuilder::new()
+        .schema_type(types)
+        .items(RefOr::from(inner))
+        .into()
 }
 
 /// An article, as every upstream's becomes.
