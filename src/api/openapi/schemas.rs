@@ -179,6 +179,12 @@ pub(super) fn of_field(form: &JsonForm) -> RefOr<Schema> {
         |ty: Type| ObjectBuilder::new().schema_type(SchemaType::Array(vec![ty, Type::Null]));
     match form {
         JsonForm::AnyWithoutNul => reference(JSONB),
+        // Any JSON. SQLite has no whole number of more than 64 bits, and no infinity.
+        JsonForm::Stored { .. } => ObjectBuilder::new()
+            .schema_type(SchemaType::AnyValue)
+            .minimum(Some(i64::MIN))
+            .maximum(Some(i64::MAX))
+            .into(),
         JsonForm::Text { format: None } => nullable(Type::String)
             .pattern(Some(pattern::WITHOUT_NUL))
             .into(),

@@ -42,7 +42,7 @@ fn a_description_says_what_goes_in_and_comes_out() {
         let forms = |which: &[usize]| -> Vec<JsonForm> {
             let of = |at: &usize| match database.kind() {
                 DatabaseKind::Postgres => [whole.clone(), text.clone()][*at].clone(),
-                DatabaseKind::Sqlite => JsonForm::Any,
+                DatabaseKind::Sqlite => JsonForm::Stored { declared: None },
             };
             which.iter().map(of).collect()
         };
