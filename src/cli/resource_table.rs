@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "RESOURCE  PATH                            PARAMETERS                        MEMORY  REDIS  STALE                           SOURCE",
+                "RESOURCE  PATH                           PARAMETERS                        MEMORY  REDIS  STALE                           SOURCE",
                 "articles  GET, QUERY /articles (public)  category?, [source?], [limit=20]  off     5m     revalidate 1m, error 1d, reset  news: newsapi, guardian (no GUARDIAN_API_KEY)",
             ]
         );

@@ -8,8 +8,6 @@ use std::borrow::Cow;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::argument::Wrong;
-
 /// The members of one object, in its order.
 #[derive(Debug)]
 pub struct Members<'b>(Vec<(Cow<'b, str>, Member<'b>)>);
@@ -27,6 +25,10 @@ pub(super) enum Member<'b> {
     Other,
 }
 
+/// A member occurs more than once.
+#[derive(Debug)]
+pub(super) struct Repeated;
+
 impl<'b> Members<'b> {
     /// Reads an object. A member that occurs twice is an error of its parameter, not of the object.
     ///
@@ -37,12 +39,12 @@ impl<'b> Members<'b> {
     }
 
     /// The value of the member `name`, if there is one.
-    pub(super) fn find(&self, name: &str) -> Result<Option<&Member<'b>>, Wrong> {
+    pub(super) fn find(&self, name: &str) -> Result<Option<&Member<'b>>, Repeated> {
         let mut named = self.0.iter().filter(|(known, _)| known == name);
         let found = named.next();
         match named.next() {
             None => Ok(found.map(|(_, value)| value)),
-            Some(_) => Err(Wrong::Repeated),
+            Some(_) => Err(Repeated),
         }
     }
 
@@ -169,7 +171,7 @@ mod tests {
     fn a_member_is_found_once() {
         let members = Members::parse(br#"{"a":1,"b":2,"\u0062":2}"#).unwrap();
         assert!(matches!(members.find("a"), Ok(Some(Member::Number("1")))));
-        assert!(matches!(members.find("b"), Err(Wrong::Repeated)));
+        assert!(matches!(members.find("b"), Err(Repeated)));
         assert!(matches!(members.find("c"), Ok(None)));
         assert_eq!(members.names().collect::<Vec<_>>(), ["a", "b", "b"]);
     }

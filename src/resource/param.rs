@@ -13,7 +13,7 @@ use super::argument::{
     Argument, Arguments, BadParameter, Given, ParamValue, Plus, Wrong, unescape,
 };
 use super::canonical::{ParamType, whole_number};
-use super::members::{Member, Members};
+use super::members::{Member, Members, Repeated};
 use super::settings::{ParamKind, ParamSettings};
 
 /// A parameter, ready to be read.
@@ -74,7 +74,7 @@ impl Param {
         members: &'q Members<'q>,
     ) -> Result<Option<Argument<'q>>, BadParameter> {
         let found = members.find(&self.settings.name);
-        let Some(member) = found.map_err(|wrong| self.bad(wrong))? else {
+        let Some(member) = found.map_err(|Repeated| self.bad(Wrong::Repeated))? else {
             return self.missing();
         };
         let kind = &self.settings.kind;
