@@ -11,7 +11,7 @@ use utoipa::openapi::{Ref, RefOr, Schema};
 use crate::database::{ColumnForm, Description, JsonForm};
 use crate::resource::{ParamKind, ParamSettings, ParamValue};
 
-use super::pattern;
+use super::pattern::{self, Texts};
 
 /// The component that describes an article.
 pub(super) const ARTICLE: &str = "news.article";
@@ -33,10 +33,11 @@ pub(super) fn reference(name: &str) -> RefOr<Schema> {
     RefOr::Ref(Ref::from_schema_name(name))
 }
 
-/// A parameter of the path or the query. `form` is how a statement takes it, if one does.
-/// `is_write`: a number that its column cannot hold is refused. In a read it finds no row.
+/// A parameter of the path, the query or the body of a read. `form` is how a statement takes it, if
+/// one does. `is_write`: a number that its column cannot hold is refused. In a read it finds no row.
 pub(super) fn of_param(
     param: &ParamSettings,
+    texts: Texts,
     form: Option<&JsonForm>,
     is_write: bool,
 ) -> RefOr<Schema> {
@@ -45,7 +46,7 @@ pub(super) fn of_param(
         ParamValue::Integer(number) => json!(number),
         ParamValue::Boolean(yes) => json!(yes),
     });
-    let schema = of_kind(&param.kind);
+    let schema = of_kind(&param.kind, texts);
     let schema = match (&param.kind, form) {
         (ParamKind::Text { one_of, .. }, Some(form)) if one_of.is_empty() => as_text(schema, form),
         (kind, Some(form)) if is_write => within(schema, kind, form),
@@ -60,7 +61,7 @@ pub(super) fn of_declared_field(
     form: Option<&JsonForm>,
     required: bool,
 ) -> RefOr<Schema> {
-    let schema = of_kind(kind);
+    let schema = of_kind(kind, Texts::OneLine);
     let schema = match form {
         Some(form) => within(schema, kind, form),
         None => schema,
@@ -90,7 +91,7 @@ fn within(schema: ObjectBuilder, kind: &ParamKind, form: &JsonForm) -> ObjectBui
 }
 
 /// The values that a declaration accepts.
-fn of_kind(kind: &ParamKind) -> ObjectBuilder {
+fn of_kind(kind: &ParamKind, texts: Texts) -> ObjectBuilder {
     let schema = ObjectBuilder::new();
     match kind {
         ParamKind::Boolean => schema.schema_type(Type::Boolean),
@@ -109,11 +110,11 @@ fn of_kind(kind: &ParamKind) -> ObjectBuilder {
                 .min_length(Some(1))
                 .max_length(Some(*max_len));
             match pattern {
-                None => schema.pattern(Some(pattern::any_text())),
-                Some(pattern) => match pattern::translated(pattern) {
+                None => schema.pattern(Some(texts.any())),
+                Some(pattern) => match pattern::translated(pattern, texts) {
                     Some(translated) => schema.pattern(Some(translated)),
                     None => schema
-                        .pattern(Some(pattern::any_text()))
+                        .pattern(Some(texts.any()))
                         .description(Some(kind.to_string())),
                 },
             }
