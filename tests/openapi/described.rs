@@ -275,6 +275,8 @@ fn each_kind_of_resource_is_described() {
                 "/specimens",
                 "/stocked/{id}",
                 "/quotes/{symbol}",
+                "/answers/{room}",
+                "/search",
                 "/visits/{page}"
             ]
         );
@@ -333,6 +335,83 @@ fn each_kind_of_resource_is_described() {
             json!({"anyOf": [{"type": "boolean"}, {"type": "null"}]})
         );
     }
+}
+
+#[test]
+fn a_read_by_post_or_query_is_described_with_its_body() {
+    let shop = Shop::on_sqlite();
+    let document = document(&shop.larder);
+    let path = "/answers/{room}";
+    assert!(document["paths"][path]["get"].is_null());
+    let post = operation(&document, "post", path);
+    let query = operation(&document, "x-query", path);
+    assert_eq!(post["operationId"], "post_answer");
+    assert_eq!(query["operationId"], "query_answer");
+    for read in [post, query] {
+        assert_eq!(read["requestBody"]["required"], true);
+        let says = read["requestBody"]["description"].as_str().unwrap();
+        assert!(says.contains("65536"), "{says}");
+        let body = &read["requestBody"]["content"]["application/json"]["schema"];
+        assert_eq!(body["required"], json!(["question"]));
+        assert_eq!(body["additionalProperties"], false);
+        let lines = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f";
+        let question = json!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": format!("^[^{lines}]*$")});
+        assert_eq!(body["properties"]["question"], question);
+        let language = json!({"type": "string", "enum": ["en", "de"], "default": "en"});
+        assert_eq!(body["properties"]["language"], language);
+        let n = json!({"type": "integer", "minimum": 1, "maximum": 9_007_199_254_740_993_u64, "default": 1});
+        assert_eq!(body["properties"]["n"], n);
+        assert_eq!(body["properties"]["brief"], json!({"type": "boolean"}));
+        assert!(body["properties"]["room"].is_null(), "the path has it");
+        assert_eq!(parameter(read, "room")["in"], "path");
+        // Twice the timeout of its upstream, and the wait in the queue.
+        let words = read["description"].as_str().unwrap();
+        assert!(words.contains("at most 250 seconds"), "{words}");
+        assert_eq!(read["security"], json!([{"key": []}]));
+        assert_eq!(schema(&document, read, "200"), &json!({}));
+    }
+    let names = |read: &Value| -> Vec<String> {
+        let all = read["parameters"].as_array().unwrap().iter();
+        all.map(|one| one["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(names(post), ["room", "Larder-After"]);
+    assert_eq!(names(query), ["room", "If-None-Match", "Larder-After"]);
+    let common = [
+        "400", "401", "404", "408", "413", "415", "422", "429", "500", "502", "503", "504",
+    ];
+    assert_eq!(statuses(post), [&["200"], &common[..]].concat());
+    assert_eq!(statuses(query), [&["200", "304"], &common[..]].concat());
+    let accepts = |read: &Value, status: &str| {
+        read["responses"][status]["headers"]["Accept-Query"].is_object()
+    };
+    assert!(accepts(query, "200") && accepts(query, "422") && accepts(post, "415"));
+    assert!(!accepts(post, "200") && !accepts(post, "422"));
+    let told = post["description"].as_str().unwrap();
+    assert!(told.contains("x-query"), "{told}");
+
+    // A path that is read by GET, too.
+    let get = operation(&document, "get", "/search");
+    assert_eq!(names(get)[..4], ["kind", "least", "sold", "code"]);
+    assert!(get["requestBody"].is_null());
+    let query = operation(&document, "x-query", "/search");
+    assert_eq!(names(query), ["If-None-Match", "Larder-After"]);
+    assert_eq!(query["security"], json!([]));
+    let body = &query["requestBody"]["content"]["application/json"]["schema"];
+    assert_eq!(body["properties"].as_object().unwrap().len(), 4);
+    assert_eq!(
+        schema(&document, query, "200"),
+        schema(&document, get, "200")
+    );
+}
+
+#[test]
+fn the_first_answer_of_a_get_tells_its_time_too() {
+    let shop = Shop::on_sqlite();
+    let document = document(&shop.larder);
+    let quote = operation(&document, "get", "/quotes/{symbol}");
+    let words = quote["description"].as_str().unwrap();
+    assert!(words.contains("at most 30 seconds"), "{words}");
 }
 
 #[test]

@@ -49,7 +49,8 @@ impl Shop {
     fn start(folder: &Arc<TempDir>, url: &str, postgres: Option<PostgresServer>) -> Shop {
         let redis = RedisServer::start();
         let origin = FakeUpstream::start(Behaviour::answer(|request| {
-            if request.path.ends_with("/NONE") {
+            if request.path.ends_with("/NONE") || request.param("words").as_deref() == Some("NONE")
+            {
                 return Response::text(404, "none");
             }
             Response::json(200, &json!({"price": 1.5, "of": request.path}))
