@@ -57,6 +57,7 @@ const CALM: Scope = Scope {
     pool: false,
     copies: true,
     apart: false,
+    inserts: false,
     cold: false,
 };
 const BUS: Scope = Scope {
@@ -69,6 +70,12 @@ const REDIS: Scope = Scope {
     ..CALM
 };
 const POOL: Scope = Scope { pool: true, ..CALM };
+/// Inserts beside invalidations and loads.
+const INSERTS: Scope = Scope {
+    inserts: true,
+    copies: false,
+    ..CALM
+};
 const ALL: Scope = Scope {
     redis: true,
     pool: true,
@@ -188,14 +195,81 @@ fn no_promise_is_broken_when_writes_and_answers_come_apart() {
     no_promise_is_broken(Scope { apart: true, ..BUS }, 6);
 }
 
+#[test]
+fn no_promise_is_broken_by_inserts() {
+    no_promise_is_broken(
+        Scope {
+            copies: true,
+            ..INSERTS
+        },
+        6,
+    );
+}
+
+#[test]
+fn no_promise_is_broken_by_inserts_and_a_bus_that_loses() {
+    no_promise_is_broken(
+        Scope {
+            bus: true,
+            ..INSERTS
+        },
+        6,
+    );
+}
+
+#[test]
+fn no_promise_is_broken_by_inserts_and_a_redis_that_restarts_empty_or_restored() {
+    no_promise_is_broken(
+        Scope {
+            redis: true,
+            ..INSERTS
+        },
+        6,
+    );
+}
+
+#[test]
+fn no_promise_is_broken_by_inserts_and_a_redis_that_refuses() {
+    no_promise_is_broken(
+        Scope {
+            pool: true,
+            ..INSERTS
+        },
+        6,
+    );
+}
+
+#[test]
+fn no_promise_is_broken_by_inserts_and_all_of_these_at_once() {
+    no_promise_is_broken(
+        Scope {
+            inserts: true,
+            ..ALL
+        },
+        5,
+    );
+}
+
 /// Runs longer than any exhaustive search, picked at random; the seed makes them the same each
 /// time.
 #[test]
 fn no_promise_is_broken_in_long_walks() {
+    no_promise_is_broken_in_walks(ALL);
+}
+
+#[test]
+fn no_promise_is_broken_in_long_walks_with_inserts() {
+    no_promise_is_broken_in_walks(Scope {
+        inserts: true,
+        ..ALL
+    });
+}
+
+fn no_promise_is_broken_in_walks(scope: Scope) {
     let start = Instant::now();
     let checker = Coherence {
         without: Without::Nothing,
-        scope: ALL,
+        scope,
         depth: 40,
         asked: Asked::Promises,
     }
@@ -215,11 +289,24 @@ fn no_promise_is_broken_in_long_walks() {
 /// The model is not vacuous: the situations that the promises are about do happen in it.
 #[test]
 fn everything_that_a_promise_is_about_happens() {
+    everything_happens(ALL, Asked::Reach);
+}
+
+#[test]
+fn everything_that_inserts_are_about_happens() {
+    let scope = Scope {
+        pool: true,
+        ..INSERTS
+    };
+    everything_happens(scope, Asked::ReachOfInserts);
+}
+
+fn everything_happens(scope: Scope, asked: Asked) {
     let checker = Coherence {
         without: Without::Nothing,
-        scope: ALL,
+        scope,
         depth: 6,
-        asked: Asked::Reach,
+        asked,
     }
     .checker()
     .spawn_bfs()
@@ -339,4 +426,79 @@ fn without_trust_at_the_join_a_copy_from_redis_is_served_for_twice_max_staleness
 fn without_the_deadline_first_a_hit_is_judged_by_clocks_older_than_its_trust() {
     let broken = counterexample(Without::DeadlineFirst, CALM, 7);
     assert_eq!(broken, ["promise 3"]);
+}
+
+// Teeth of inserts.
+
+/// "Only if none of these is after `since`."
+#[test]
+fn without_the_clocks_since_the_stamp_an_old_value_is_inserted() {
+    let broken = counterexample(Without::SinceStamp, INSERTS, 6);
+    assert!(broken.contains(&"promise 1"));
+}
+
+/// The clocks of a stamp and of the record are compared only within one history.
+#[test]
+fn without_the_history_of_the_stamp_an_old_value_is_inserted_after_a_restart() {
+    let scope = Scope {
+        redis: true,
+        loads: false,
+        ..INSERTS
+    };
+    let broken = counterexample(Without::HistoryOfStamp, scope, 7);
+    assert!(broken.contains(&"promise 1"));
+}
+
+/// "`since` is a stamp that the caller took before the value was read."
+#[test]
+fn with_a_stamp_from_after_the_read_an_old_value_is_inserted() {
+    let broken = counterexample(Without::StampFirst, INSERTS, 6);
+    assert!(broken.contains(&"promise 1"));
+}
+
+/// The script that invalidates gives the earlier clocks. A mirror may not have heard of them.
+#[test]
+fn without_the_record_a_mirror_that_lags_lets_an_old_value_in() {
+    let broken = counterexample(Without::RecordDecides, INSERTS, 7);
+    assert!(broken.contains(&"promise 3"));
+}
+
+/// What is pending here has no clock yet.
+#[test]
+fn without_what_is_pending_an_old_value_is_inserted() {
+    let scope = Scope {
+        pool: true,
+        ..INSERTS
+    };
+    let broken = counterexample(Without::PendingSinceStamp, scope, 6);
+    assert!(broken.contains(&"promise 1"));
+}
+
+/// "While the invalidation is pending the value holds here only, and goes when it is delivered."
+#[test]
+fn a_value_that_outlives_the_delivery_is_an_old_one() {
+    let scope = Scope {
+        pool: true,
+        loads: false,
+        ..INSERTS
+    };
+    let broken = counterexample(Without::EndedByDelivery, scope, 10);
+    assert!(broken.contains(&"promise 3"));
+}
+
+/// "No fill, in either tier, replaces a value of a higher clock of its history."
+#[test]
+fn without_the_clocks_in_redis_a_late_fill_replaces_an_inserted_value() {
+    let broken = counterexample(Without::NewerInRedis, INSERTS, 6);
+    assert_eq!(broken, ["no fill replaces a newer value"]);
+}
+
+#[test]
+fn without_the_clocks_in_memory_a_late_fill_replaces_an_inserted_value() {
+    let scope = Scope {
+        copies: true,
+        ..INSERTS
+    };
+    let broken = counterexample(Without::NewerInMemory, scope, 7);
+    assert_eq!(broken, ["no fill replaces a newer value"]);
 }
