@@ -16,7 +16,15 @@ impl Hash for State {
         };
         hasher.write_u64(packed_redis(&self.redis) << 32 | snapshot);
         let [newest, older] = self.acknowledged;
-        let numbers = [self.source, self.due, newest, older, self.histories];
+        let replaced = u8::from(self.newer_was_replaced);
+        let numbers = [
+            self.source,
+            self.due,
+            newest,
+            older,
+            self.histories,
+            replaced,
+        ];
         hasher.write_u64(pack(&numbers));
         let a = packed_replica(&self.replicas[0]);
         let b = packed_replica(&self.replicas[1]);
