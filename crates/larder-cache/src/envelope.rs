@@ -22,6 +22,8 @@ use super::policy::{Lifetime, Policy};
 
 const HEAD: &[u8; 4] = b"LDR\x03";
 const SUMMED_FROM: usize = 20;
+/// Up to this byte an envelope says which load it is of, and where that stands in history.
+pub(crate) const STAMPED: usize = 37;
 const ABSENT: u8 = 1;
 const SHORTENED: u8 = 2;
 const MAX_AGE: u8 = 4;

@@ -164,15 +164,22 @@ impl MemoryTier {
     }
 
     /// Keeps `entry` while `policy` can make any use of it, and returns it, shared from now on. An
-    /// entry that is of no use is not kept, and drops the one that was there.
+    /// entry that is of no use is not kept, and drops the one that was there. The fresh result of a
+    /// later load stays, and `entry` is not kept: its load was overtaken.
     pub(crate) fn fill(&self, key: Key, entry: Entry, policy: &Policy) -> Arc<Entry> {
+        let now = self.clock.now();
+        let kept = self.map.get(&key);
+        if kept.is_some_and(|kept| now < kept.expiry.memory_until && kept.is_of_later_load(&entry))
+        {
+            return Arc::new(entry.kept(0));
+        }
         let kept_until = if entry.lifetime() == Lifetime::NoStore || policy.memory.is_zero() {
             0
         } else {
             let longest = micros(entry.use_past_end(policy));
             entry.expiry.memory_until.saturating_add(longest)
         };
-        let is_kept = kept_until > self.clock.now();
+        let is_kept = kept_until > now;
         let entry = Arc::new(entry.kept(if is_kept { kept_until } else { 0 }));
         if is_kept {
             self.map.insert(key, entry.clone());

@@ -30,7 +30,7 @@ use self::commands::RedisCommand;
 use self::fault::RedisDown;
 use self::leases::{LEASE, Leases};
 use self::pool::RedisPool;
-use self::reads::{Ask, Queue, Read};
+use self::reads::{Ask, LeaseState, Queue, Read};
 use crate::coherence::{
     InvalidationTarget, Mirror, Scripts, Stamp, bytes, history_script, script, unexpected,
 };
@@ -49,8 +49,9 @@ pub(crate) enum Lease {
     Won(Stamp),
     /// Another load filled the key since the caller looked. This is its envelope.
     Newer(Bytes),
-    /// Another load has the lease. This is its token.
-    Taken(String),
+    /// Another load has the lease. This is its token, and where history stands now: nothing that
+    /// the value depends on was invalidated between the begin of that load and now.
+    Taken(String, Stamp),
     /// The load that the caller waited for failed.
     Failed(LoadError),
 }
@@ -114,6 +115,11 @@ impl RedisTier {
         &self.pool
     }
 
+    /// Whether it was closed: Redis is not asked any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.pool.health().is_ended()
+    }
+
     /// The leases that this replica holds, for the bus to renew.
     pub(crate) fn leases(&self) -> &Arc<Leases> {
         &self.leases
@@ -125,25 +131,28 @@ impl RedisTier {
         self.queue.close();
     }
 
-    /// Reads `key` on a reader's thread, after `pause`, and calls `reply` with the result. While
-    /// Redis is down, calls it here at once. With `targets`, which the value depends on, Redis is
-    /// asked for their clocks as well, and the mirror has learned them before the reply.
+    /// Reads `key` on a reader's thread, and calls `reply` with the result. While Redis is down,
+    /// calls it here at once. With `targets`, which the value depends on, Redis is asked for their
+    /// clocks as well, and the mirror has learned them before the reply. `again`: how long to wait
+    /// first, for a look-up that waits for the load of another replica. Then the lease is read as
+    /// well, and the reply comes after that pause even if Redis is down.
     pub(crate) fn read(
         &self,
         key: &Key,
         targets: Option<Arc<[InvalidationTarget]>>,
-        pause: Duration,
-        reply: impl FnOnce(Read) + Send + 'static,
+        again: Option<Duration>,
+        reply: impl FnOnce(Read, LeaseState) + Send + 'static,
     ) {
-        if !self.pool.answers() {
-            return reply(Read::Down);
+        if again.is_none() && !self.pool.answers() {
+            return reply(Read::Down, LeaseState::Unknown);
         }
         let ask = Ask {
             value: self.value_key(key),
+            lease: again.map(|_| self.lease_key(key)),
             targets,
             reply: Box::new(reply),
         };
-        self.queue.push(ask, pause);
+        self.queue.push(ask, again.unwrap_or_default());
     }
 
     /// Asks for the lease of `key`, whose value depends on `targets`. The mirror has learned their
@@ -178,18 +187,19 @@ impl RedisTier {
             return Err(refused());
         };
         let what = bytes(what);
+        let stamp = Stamp {
+            history: reply.state.history,
+            clock: reply.state.clock,
+            sequence,
+        };
         let text = || String::from_utf8_lossy(&what).into_owned();
         match bytes(answer).as_slice() {
             b"newer" => Ok(Lease::Newer(what.into())),
-            b"taken" => Ok(Lease::Taken(text())),
+            b"taken" => Ok(Lease::Taken(text(), stamp)),
             b"failed" => Ok(Lease::Failed(LoadError::from_wire(&text()))),
             b"won" => {
-                self.leases.add(token, &lease);
-                Ok(Lease::Won(Stamp {
-                    history: reply.state.history,
-                    clock: reply.state.clock,
-                    sequence,
-                }))
+                self.leases.add(token, &lease, stamp.clock);
+                Ok(Lease::Won(stamp))
             }
             _ => Err(refused()),
         }
@@ -208,8 +218,9 @@ impl RedisTier {
         })
     }
 
-    /// Stores an envelope for `ttl` and gives the lease back. An empty envelope drops what is
-    /// stored. Returns `false` if nothing was done because a later load has the lease.
+    /// Stores an envelope for `ttl` and gives the lease back. If `ttl` is zero, drops what is stored:
+    /// then the envelope may end after [`STAMPED`](crate::envelope::STAMPED) bytes. Returns `false`
+    /// if nothing was done because a later load has the lease, or has stored its result.
     pub(crate) fn fill(
         &self,
         key: &Key,
@@ -224,7 +235,7 @@ impl RedisTier {
                 .key(self.lease_key(key))
                 .arg(token)
                 .arg(envelope)
-                .arg(ttl.as_millis().max(1) as u64)
+                .arg(ttl.as_micros().div_ceil(1000) as u64)
                 .invoke(connection)
         })
     }

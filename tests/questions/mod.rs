@@ -1,0 +1,3 @@
+//! Questions: reads whose source is slow and may cost money with each call.
+
+mod long;
