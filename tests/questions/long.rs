@@ -197,15 +197,43 @@ fn an_outage_of_redis_in_the_middle_costs_no_second_call() {
     proxies.iter().for_each(FaultProxy::restore);
     until(SOON, "the lease is held again", || leases(&redis) == held);
     for replica in &replicas {
-        until(SOON, "it is trusted", || {
-            stats(replica)["bus"]["trusted"] == true
+        until(SOON, "it is connected", || {
+            let stats = stats(replica);
+            stats["bus"]["trusted"] == true && stats["redis"]["up"] == true
         });
         waiting.push(ask(replica, "why"));
+        settle(replica);
     }
     slow.release(0);
     for pending in waiting {
         assert_eq!(call_of(&answer(pending)), 0);
     }
+    assert_eq!(slow.calls(), 1);
+    assert!(leases(&redis).is_empty());
+}
+
+#[test]
+fn a_load_that_ends_during_an_outage_of_redis_is_stored_after_it() {
+    let (redis, slow) = (RedisServer::start(), Slow::start());
+    let proxies = [(); 2].map(|()| FaultProxy::start(redis.address()));
+    let replicas: Vec<Larder> = proxies
+        .iter()
+        .map(|proxy| Larder::start(&slow.options(proxy.address(), "", "")))
+        .collect();
+    let first = ask(&replicas[0], "why");
+    slow.until_calls(1);
+    let second = ask(&replicas[1], "why");
+    until_waited_for(&redis);
+    proxies.iter().for_each(FaultProxy::cut);
+    for replica in &replicas {
+        until(SOON, "it is disconnected", || {
+            stats(replica)["redis"]["up"] == false
+        });
+    }
+    slow.release(0);
+    assert_eq!(call_of(&answer(first)), 0);
+    proxies.iter().for_each(FaultProxy::restore);
+    assert_eq!(call_of(&answer(second)), 0);
     assert_eq!(slow.calls(), 1);
     assert!(leases(&redis).is_empty());
 }

@@ -5,18 +5,23 @@
 //! lease, not for that of its slowest load.
 //!
 //! A lease runs out while its replica cannot reach Redis for longer than that. The load goes on, so
-//! the replica takes the lease again as soon as it can, unless another one has it by then.
+//! the replica takes the lease again as soon as it can, unless another one has it by then. If the
+//! load ends before Redis is back, its result waits here, and is stored then.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use redis::{Connection, RedisResult, Script};
 
+use super::fault::Fault;
 use crate::coherence::script;
 
 /// How long a lease lives unless it is renewed.
 pub(super) const LEASE: Duration = Duration::from_secs(2);
+/// The largest result, in bytes, that waits for Redis. There are never more of them than loads.
+const LARGEST_KEPT: usize = 1 << 20;
 /// How often leases are renewed.
 pub(crate) const RENEW_EVERY: Duration = Duration::from_millis(500);
 
@@ -25,14 +30,25 @@ pub(crate) struct Leases {
     /// Protects the leases, by their tokens. Held during a round trip only to take leases again.
     held: Mutex<HashMap<String, Held>>,
     renew: Script,
+    fill: Script,
 }
 
-/// A lease of a load that runs.
+/// A lease of a load that runs, or has ended and could not store its result.
 #[derive(Clone)]
-struct Held {
+pub(super) struct Held {
     key: String,
     /// The clock of the load, as the lease has it.
     clock: u64,
+    result: Option<Arc<LateResult>>,
+}
+
+/// What a load has brought that ended while Redis was away.
+struct LateResult {
+    /// The key of the value.
+    key: String,
+    envelope: Vec<u8>,
+    /// When its time to live ends.
+    until: Instant,
 }
 
 impl Default for Leases {
@@ -40,23 +56,99 @@ impl Default for Leases {
         Leases {
             held: Mutex::default(),
             renew: script(include_str!("renew.lua")),
+            fill: script(include_str!("fill.lua")),
         }
     }
 }
 
 impl Leases {
     pub(super) fn add(&self, token: &str, key: &str, clock: u64) {
-        let key = key.to_owned();
-        let held = Held { key, clock };
+        let held = Held {
+            key: key.to_owned(),
+            clock,
+            result: None,
+        };
         self.held.lock().insert(token.to_owned(), held);
     }
 
-    pub(super) fn remove(&self, token: &str) {
-        self.held.lock().remove(token);
+    /// Ends a lease: it is not renewed any more. `None`: the load had none.
+    pub(super) fn remove(&self, token: &str) -> Option<Held> {
+        self.held.lock().remove(token)
     }
 
-    /// Renews all leases in one script. Takes those again that are gone.
+    /// Stores a value and gives the lease back: see `fill.lua`.
+    pub(super) fn fill(
+        &self,
+        connection: &mut Connection,
+        [value, lease]: [&str; 2],
+        token: &str,
+        envelope: &[u8],
+        ttl: Duration,
+    ) -> RedisResult<bool> {
+        self.fill
+            .key(value)
+            .key(lease)
+            .arg(token)
+            .arg(envelope)
+            .arg(ttl.as_micros().div_ceil(1000) as u64)
+            .invoke(connection)
+    }
+
+    /// Keeps the lease that this load had, and what is to be stored at this key when Redis is back.
+    /// A large value is not kept.
+    pub(super) fn store_later(
+        &self,
+        token: &str,
+        held: Held,
+        key: String,
+        envelope: &[u8],
+        ttl: Duration,
+    ) {
+        let Some(until) = Instant::now().checked_add(ttl) else {
+            return;
+        };
+        if envelope.len() > LARGEST_KEPT || ttl.is_zero() {
+            return;
+        }
+        let result = LateResult {
+            key,
+            envelope: envelope.to_owned(),
+            until,
+        };
+        let held = Held {
+            result: Some(Arc::new(result)),
+            ..held
+        };
+        self.held.lock().insert(token.to_owned(), held);
+    }
+
+    /// Stores what waits for Redis, and gives those leases back.
+    fn store_late(&self, connection: &mut Connection) -> RedisResult<()> {
+        let late = |(token, held): (&String, &Held)| {
+            let result = held.result.clone()?;
+            Some((token.clone(), held.key.clone(), result))
+        };
+        let late: Vec<_> = self.held.lock().iter().filter_map(late).collect();
+        for (token, lease, result) in late {
+            let ttl = result.until.saturating_duration_since(Instant::now());
+            if !ttl.is_zero() {
+                let keys = [result.key.as_str(), lease.as_str()];
+                match self.fill(connection, keys, &token, &result.envelope, ttl) {
+                    Err(error) if Fault::of(&error).ends_connection() => return Err(error),
+                    // Redis refuses it, as it can refuse any fill.
+                    Err(_) | Ok(false) => {}
+                    Ok(true) => log::info!("a load that ended while Redis was away is stored"),
+                }
+            }
+            self.remove(&token);
+        }
+        Ok(())
+    }
+
+    /// Stores what waits for Redis. Renews all leases in one script, and takes those again that are
+    /// gone.
     pub(crate) fn renew(&self, connection: &mut Connection) -> RedisResult<()> {
+        self.store_late(connection)?;
         let held: Vec<(String, Held)> = self.held.lock().clone().into_iter().collect();
         if held.is_empty() {
             return Ok(());
@@ -81,7 +173,7 @@ impl Leases {
         let held = self.held.lock();
         let mut commands = redis::pipe();
         for token in tokens {
-            if let Some(Held { key, clock }) = held.get(token) {
+            if let Some(Held { key, clock, .. }) = held.get(token) {
                 commands
                     .cmd("SET")
                     .arg(key)

@@ -66,7 +66,6 @@ pub(crate) struct RedisTier {
     scripts: Arc<Scripts>,
     leases: Arc<Leases>,
     lease: Script,
-    fill: Script,
     release: Script,
 }
 
@@ -96,7 +95,6 @@ impl RedisTier {
             scripts,
             leases: Arc::default(),
             lease: history_script(include_str!("lease.lua")),
-            fill: script(include_str!("fill.lua")),
             release: script(include_str!("release.lua")),
         })
     }
@@ -220,7 +218,8 @@ impl RedisTier {
 
     /// Stores an envelope for `ttl` and gives the lease back. If `ttl` is zero, drops what is stored:
     /// then the envelope may end after [`STAMPED`](crate::envelope::STAMPED) bytes. Returns `false`
-    /// if nothing was done because a later load has the lease, or has stored its result.
+    /// if nothing was done because a later load has the lease, or has stored its result. If Redis
+    /// cannot be reached, a load with a lease is stored when Redis is back.
     pub(crate) fn fill(
         &self,
         key: &Key,
@@ -228,16 +227,16 @@ impl RedisTier {
         envelope: &[u8],
         ttl: Duration,
     ) -> Result<bool, RedisDown> {
-        self.leases.remove(token);
-        self.pool.run_as(RedisCommand::Fill, |connection| {
-            self.fill
-                .key(self.value_key(key))
-                .key(self.lease_key(key))
-                .arg(token)
-                .arg(envelope)
-                .arg(ttl.as_micros().div_ceil(1000) as u64)
-                .invoke(connection)
-        })
+        let held = self.leases.remove(token);
+        let (value, lease) = (self.value_key(key), self.lease_key(key));
+        let done = self.pool.run_as(RedisCommand::Fill, |connection| {
+            let keys = [value.as_str(), lease.as_str()];
+            self.leases.fill(connection, keys, token, envelope, ttl)
+        });
+        if let (Err(RedisDown::Unreachable), Some(held)) = (&done, held) {
+            self.leases.store_later(token, held, value, envelope, ttl);
+        }
+        done
     }
 
     /// Gives the lease back after a load that failed. Returns whether this replica still had it.
