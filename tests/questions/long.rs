@@ -93,8 +93,10 @@ timeout = "5s"
 connect_timeout = "5s"
 [resource.answer]
 path = "/answers"
+read = ["POST", "QUERY"]
 params.question = {{ type = "string", required = true }}
-source = {{ http = "http://{address}/ask?q={{question}}", upstream = "ai" }}
+params.language = {{ type = "string", one_of = ["en", "de"], default = "en" }}
+source = {{ http = "http://{address}/{{language}}?q={{question}}", upstream = "ai" }}
 public = true
 ttl = {{ memory = "1h", redis = "1h" }}
 stale = {{ while_revalidate = "1h", if_error = "1h" }}
@@ -127,8 +129,14 @@ impl Drop for Slow {
 }
 
 fn ask(larder: &Larder, question: &str) -> Pending {
-    let target = format!("/answers?question={question}");
-    larder.call("GET", &target).connect().unwrap()
+    ask_by(larder, "POST", &json!({ "question": question }).to_string())
+}
+
+/// Asks with this body, as it is.
+fn ask_by(larder: &Larder, method: &'static str, body: &str) -> Pending {
+    let call = larder.call(method, "/answers");
+    let call = call.header("Content-Type", "application/json").body(body);
+    call.connect().unwrap()
 }
 
 #[track_caller]
@@ -167,6 +175,57 @@ fn stats(larder: &Larder) -> Value {
 /// connections in their order.
 fn settle(larder: &Larder) {
     larder.call("GET", "/healthz").send().expect(200);
+}
+
+/// One question, asked in as many ways.
+const SAME: [&str; 5] = [
+    r#"{"question":"why"}"#,
+    r#"{"question":"why","language":"en"}"#,
+    r#"{ "language" : "en", "question" : "why" }"#,
+    "{\r\n\t\"question\": \"why\"\n}",
+    r#"{"question":"\u0077h\u0079"}"#,
+];
+
+#[test]
+fn a_thousand_callers_of_one_question_over_two_replicas_are_one_call() {
+    let (redis, slow) = (RedisServer::start(), Slow::start());
+    let options = slow.options(redis.address(), "", "");
+    let replicas = Larder::start_many(2, &options);
+    let methods = ["POST", "QUERY"];
+    let one = |at: usize| ask_by(&replicas[at % 2], methods[at / 2 % 2], SAME[at % 5]);
+    let waiting: Vec<Pending> = (0..1000).map(one).collect();
+    slow.until_calls(1);
+    slow.release(0);
+    for pending in waiting {
+        assert_eq!(call_of(&answer(pending)), 0);
+    }
+    assert_eq!(slow.calls(), 1);
+    // Each spelling is a hit, by either method and on either replica.
+    for at in 0..20 {
+        let hit = answer(one(at));
+        let status = hit.the("Cache-Status");
+        assert!(status.starts_with("larder-memory; hit"), "{hit}");
+    }
+    assert_eq!(redis.keys("larder:v:*").len(), 1);
+}
+
+#[test]
+fn a_thousand_callers_of_two_questions_are_two_calls() {
+    let (redis, slow) = (RedisServer::start(), Slow::start());
+    let options = slow.options(redis.address(), "", "");
+    let replicas = Larder::start_many(2, &options);
+    let waiting: Vec<Pending> = (0..1000)
+        .map(|at| ask(&replicas[at % 2], ["why", "how"][at / 2 % 2]))
+        .collect();
+    slow.until_calls(2);
+    slow.release_all();
+    let mut of_each: [HashSet<u64>; 2] = Default::default();
+    for (at, pending) in waiting.into_iter().enumerate() {
+        of_each[at / 2 % 2].insert(call_of(&answer(pending)));
+    }
+    assert_eq!(of_each.each_ref().map(HashSet::len), [1, 1]);
+    assert_ne!(of_each[0], of_each[1]);
+    assert_eq!(slow.calls(), 2);
 }
 
 #[test]
