@@ -1,5 +1,6 @@
 //! Reads whose parameters are the members of a JSON body: by `POST` and by `QUERY`.
 
+mod admin;
 mod long;
 
 use serde_json::{Value, json};

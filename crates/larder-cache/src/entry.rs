@@ -193,14 +193,6 @@ impl Entry {
             .unwrap_or(self.own.stamp)
     }
 
-    /// Whether it was loaded, not composed, by a load that began later than that of `other`: both
-    /// are of one history, and its clock is higher.
-    pub(crate) fn is_of_later_load(&self, other: &Entry) -> bool {
-        let (own, others) = (self.own.stamp, other.own.stamp);
-        let is_loaded = self.of_parts().is_empty() && other.of_parts().is_empty();
-        is_loaded && own.history == others.history && own.clock > others.clock
-    }
-
     /// The names it depends on besides its own key.
     pub fn tags(&self) -> &[InvalidationTarget] {
         self.own.names.split_last().map_or(&[], |(_, tags)| tags)

@@ -22,8 +22,6 @@ use super::policy::{Lifetime, Policy};
 
 const HEAD: &[u8; 4] = b"LDR\x03";
 const SUMMED_FROM: usize = 20;
-/// Up to this byte an envelope says which load it is of, and where that stands in history.
-pub(crate) const STAMPED: usize = 37;
 const ABSENT: u8 = 1;
 const SHORTENED: u8 = 2;
 const MAX_AGE: u8 = 4;
@@ -118,6 +116,16 @@ pub fn decode(
     Some(Entry::new(
         value, own, loaded_at, load_time?, expiry, extras,
     ))
+}
+
+/// The beginning of an envelope of a load with this stamp, for the fill script, which compares the
+/// version, the history and the load clock where they are.
+pub(crate) fn head(stamp: Stamp) -> [u8; SUMMED_FROM + 17] {
+    let mut head = [0; SUMMED_FROM + 17];
+    head[..4].copy_from_slice(HEAD);
+    head[21..29].copy_from_slice(&stamp.history.0.to_le_bytes());
+    head[29..].copy_from_slice(&stamp.clock.to_le_bytes());
+    head
 }
 
 /// The id of the load that made the envelope, where the lease script finds it. Empty for bytes that

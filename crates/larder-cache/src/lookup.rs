@@ -31,8 +31,8 @@ use super::loaders::{Job, Turn};
 use super::outcome::{Outcome, Staleness};
 use super::policy::{Lifetime, Policy};
 use super::random::random;
-use super::redis_tier::Lease;
 use super::redis_tier::reads::{LeaseState, Read};
+use super::redis_tier::{Filled, Lease};
 use super::request::{CacheItem, Load, LoadContext, Loaded, Producer, Request, Revalidation};
 use super::single_flight::{Flight, Leader, Ticket};
 use super::tally::Counts;
@@ -627,12 +627,14 @@ impl Lookup {
                 _ => fresh_for + entry.use_past_end(policy),
             };
             // The lease is given back also if there is nothing to keep: it is renewed until then.
-            let mut bytes = envelope::encode(&entry, random(), fresh_for, &tiers.clock);
-            if ttl.is_zero() {
-                bytes.truncate(envelope::STAMPED);
-            }
-            let done = tiers.redis.fill(&self.item.key, token, &bytes, ttl);
-            stored = done.unwrap_or(false) && !ttl.is_zero();
+            let bytes = if ttl.is_zero() {
+                Vec::new()
+            } else {
+                envelope::encode(&entry, random(), fresh_for, &tiers.clock)
+            };
+            let (key, stamp) = (&self.item.key, entry.own.stamp);
+            let done = tiers.redis.fill(key, Some(token), stamp, &bytes, ttl);
+            stored = done == Ok(Filled::Stored) && !bytes.is_empty();
         }
         tiers.failures.clear(&self.item.key);
         let result = if is_confirmed {

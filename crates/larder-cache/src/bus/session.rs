@@ -149,7 +149,11 @@ impl<'b> Session<'b> {
     /// Only an error that ends the connection counts. After any other one the leases run out, which
     /// costs work only.
     fn renew_leases(&self, commands: &mut Connection) -> Result<(), SessionError> {
-        match self.bus.leases.renew(commands) {
+        match self
+            .bus
+            .leases
+            .renew(commands, self.bus.mirror.history_id())
+        {
             Err(error) if Fault::of(&error).ends_connection() => Err(error.into()),
             _ => Ok(()),
         }
@@ -182,10 +186,11 @@ impl<'b> Session<'b> {
         for batch in bus.mirror.pending.to_deliver(DELIVERED_AT_ONCE) {
             let send = || {
                 bus.scripts
-                    .invalidate(commands, &batch, &bus.replica, bus.log_length())
+                    .invalidate(commands, &batch, &bus.replica, bus.log_length(), &[])
             };
-            let (history, clock) = bus.commands.time(RedisCommand::Invalidate, send)?;
-            if bus.mirror.confirm(&batch, history, clock) {
+            let taken = bus.commands.time(RedisCommand::Invalidate, send)?;
+            let history = taken.earlier.state.history;
+            if bus.mirror.confirm(&batch, history, taken.clock) {
                 log::info!(
                     "pending invalidations delivered; targets: {}",
                     batch.targets.len()

@@ -1,34 +1,35 @@
--- Stores the result of a load and gives the lease back, unless a later load has the lease, or has
--- stored its result.
--- KEYS: value, lease. ARGV: token, envelope, time to live in ms. With a time of zero, what was stored
--- is dropped, and of the envelope only its beginning is given, up to the clock.
--- Returns 1 if it was done.
-
--- Whether the load of this envelope began later than that of the other: both are of one history, and
--- its clock is higher. See envelope.rs for the places. The bytes of a clock are in reverse.
-local function is_later(envelope, other)
-  if string.sub(envelope, 1, 4) ~= string.sub(other, 1, 4) or string.sub(envelope, 22, 29) ~= string.sub(other, 22, 29) then
-    return false
-  end
-  for i = 37, 30, -1 do
-    local a, b = string.byte(envelope, i) or 0, string.byte(other, i) or 0
-    if a ~= b then return a > b end
-  end
-  return false
-end
-
+-- Stores a value, unless there is one of a higher clock of its history, or one of the history in force
+-- while its own is over, or a later load has the lease. Gives the lease back if it is the caller's. An empty envelope replaces what was stored with
+-- nothing.
+-- KEYS: value, lease. ARGV: token (none: the value comes from no load), envelope, time to live in ms,
+-- the beginning of an envelope, with the version, the history and the clock of the value, and the
+-- history in force as an envelope has it.
+-- Returns 'stored', 'newer' or 'overtaken'.
 local lease = lookup('GET', KEYS[2])
 local holder = lease and string.match(lease, '^%d+:(%w+)$')
-if holder and holder ~= ARGV[1] then return 0 end
-local stored = lookup('GET', KEYS[1])
-local is_overtaken = stored and is_later(stored, ARGV[2])
--- First the value: after a DEL, a full Redis refuses nothing more of a script.
-if not is_overtaken then
-  if ARGV[3] == '0' then
-    call('DEL', KEYS[1])
-  else
-    call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-  end
+if holder and ARGV[1] ~= '' and holder ~= ARGV[1] then return 'overtaken' end
+-- Where the beginning of an envelope has its version, its history and its clock.
+local VERSION, HISTORY, CLOCK = { 1, 4 }, { 22, 29 }, { 30, 37 }
+local stored = lookup('GET', KEYS[1]) or ''
+local function is_same(part)
+  return string.sub(stored, part[1], part[2]) == string.sub(ARGV[4], part[1], part[2])
 end
-if holder then call('DEL', KEYS[2]) end
-return is_overtaken and 0 or 1
+-- Lua compares texts by the rules of a language, so the clock is made a number.
+local function clock(envelope)
+  local number = 0
+  for i = CLOCK[2], CLOCK[1], -1 do number = number * 256 + string.byte(envelope, i) end
+  return number
+end
+local answer = 'stored'
+local is_newer = is_same(HISTORY) and #stored >= CLOCK[2] and clock(stored) > clock(ARGV[4])
+  or not is_same(HISTORY) and string.sub(stored, HISTORY[1], HISTORY[2]) == ARGV[5]
+if is_same(VERSION) and is_newer then
+  answer = 'newer'
+elseif ARGV[2] == '' then
+  call('DEL', KEYS[1])
+else
+  call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+end
+-- Last: a full Redis refuses the value only if nothing was written before.
+if holder and ARGV[1] ~= '' then call('DEL', KEYS[2]) end
+return answer

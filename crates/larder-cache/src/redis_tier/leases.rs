@@ -16,7 +16,8 @@ use parking_lot::Mutex;
 use redis::{Connection, RedisResult, Script};
 
 use super::fault::Fault;
-use crate::coherence::script;
+use crate::coherence::{HistoryId, Stamp, script};
+use crate::envelope;
 
 /// How long a lease lives unless it is renewed.
 pub(super) const LEASE: Duration = Duration::from_secs(2);
@@ -46,9 +47,26 @@ pub(super) struct Held {
 struct LateResult {
     /// The key of the value.
     key: String,
+    stamp: Stamp,
     envelope: Vec<u8>,
     /// When its time to live ends.
     until: Instant,
+}
+
+/// A value to store, and the lease to give back.
+pub(super) struct Fill<'f> {
+    /// The key of the value.
+    pub(super) value: &'f str,
+    /// The key of the lease.
+    pub(super) lease: &'f str,
+    /// The token of the lease. Empty: the value comes from no load.
+    pub(super) token: &'f str,
+    pub(super) stamp: Stamp,
+    /// The history that is in force here.
+    pub(super) history: HistoryId,
+    /// Empty: what is stored is dropped.
+    pub(super) envelope: &'f [u8],
+    pub(super) ttl: Duration,
 }
 
 impl Default for Leases {
@@ -76,54 +94,43 @@ impl Leases {
         self.held.lock().remove(token)
     }
 
-    /// Stores a value and gives the lease back: see `fill.lua`.
-    pub(super) fn fill(
-        &self,
-        connection: &mut Connection,
-        [value, lease]: [&str; 2],
-        token: &str,
-        envelope: &[u8],
-        ttl: Duration,
-    ) -> RedisResult<bool> {
+    /// Stores a value and gives its lease back. Returns the answer of `fill.lua`.
+    pub(super) fn fill(&self, connection: &mut Connection, fill: &Fill<'_>) -> RedisResult<String> {
         self.fill
-            .key(value)
-            .key(lease)
-            .arg(token)
-            .arg(envelope)
-            .arg(ttl.as_micros().div_ceil(1000) as u64)
+            .key(fill.value)
+            .key(fill.lease)
+            .arg(fill.token)
+            .arg(fill.envelope)
+            .arg(fill.ttl.as_millis().max(1) as u64)
+            .arg(&envelope::head(fill.stamp))
+            .arg(&fill.history.0.to_le_bytes())
             .invoke(connection)
     }
 
-    /// Keeps the lease that this load had, and what is to be stored at this key when Redis is back.
-    /// A large value is not kept.
-    pub(super) fn store_later(
-        &self,
-        token: &str,
-        held: Held,
-        key: String,
-        envelope: &[u8],
-        ttl: Duration,
-    ) {
-        let Some(until) = Instant::now().checked_add(ttl) else {
+    /// Keeps the lease that this load had, and has the value stored when Redis is back. A large one
+    /// is not kept.
+    pub(super) fn fill_later(&self, held: Held, fill: &Fill<'_>) {
+        let Some(until) = Instant::now().checked_add(fill.ttl) else {
             return;
         };
-        if envelope.len() > LARGEST_KEPT || ttl.is_zero() {
+        if fill.envelope.len() > LARGEST_KEPT || fill.envelope.is_empty() {
             return;
         }
         let result = LateResult {
-            key,
-            envelope: envelope.to_owned(),
+            key: fill.value.to_owned(),
+            stamp: fill.stamp,
+            envelope: fill.envelope.to_owned(),
             until,
         };
         let held = Held {
             result: Some(Arc::new(result)),
             ..held
         };
-        self.held.lock().insert(token.to_owned(), held);
+        self.held.lock().insert(fill.token.to_owned(), held);
     }
 
     /// Stores what waits for Redis, and gives those leases back.
-    fn store_late(&self, connection: &mut Connection) -> RedisResult<()> {
+    fn fill_late(&self, connection: &mut Connection, history: HistoryId) -> RedisResult<()> {
         let late = |(token, held): (&String, &Held)| {
             let result = held.result.clone()?;
             Some((token.clone(), held.key.clone(), result))
@@ -131,13 +138,22 @@ impl Leases {
         let late: Vec<_> = self.held.lock().iter().filter_map(late).collect();
         for (token, lease, result) in late {
             let ttl = result.until.saturating_duration_since(Instant::now());
-            if !ttl.is_zero() {
-                let keys = [result.key.as_str(), lease.as_str()];
-                match self.fill(connection, keys, &token, &result.envelope, ttl) {
+            let fill = Fill {
+                value: &result.key,
+                lease: &lease,
+                token: &token,
+                stamp: result.stamp,
+                history,
+                envelope: &result.envelope,
+                ttl,
+            };
+            // In another history nothing vouches for it.
+            if !ttl.is_zero() && history == result.stamp.history {
+                match self.fill(connection, &fill) {
                     Err(error) if Fault::of(&error).ends_connection() => return Err(error),
                     // Redis refuses it, as it can refuse any fill.
-                    Err(_) | Ok(false) => {}
-                    Ok(true) => log::info!("a load that ended while Redis was away is stored"),
+                    Err(_) => {}
+                    Ok(_) => log::info!("a load that ended while Redis was away is stored"),
                 }
             }
             self.remove(&token);
@@ -145,10 +161,10 @@ impl Leases {
         Ok(())
     }
 
-    /// Stores what waits for Redis. Renews all leases in one script, and takes those again that are
-    /// gone.
-    pub(crate) fn renew(&self, connection: &mut Connection) -> RedisResult<()> {
-        self.store_late(connection)?;
+    /// Stores what waits for Redis, if it is of `history`, which is in force. Renews all leases in
+    /// one script, and takes those again that are gone.
+    pub(crate) fn renew(&self, connection: &mut Connection, history: HistoryId) -> RedisResult<()> {
+        self.fill_late(connection, history)?;
         let held: Vec<(String, Held)> = self.held.lock().clone().into_iter().collect();
         if held.is_empty() {
             return Ok(());

@@ -28,7 +28,7 @@ use redis::Script;
 
 use self::commands::RedisCommand;
 use self::fault::RedisDown;
-use self::leases::{LEASE, Leases};
+use self::leases::{Fill, LEASE, Leases};
 use self::pool::RedisPool;
 use self::reads::{Ask, LeaseState, Queue, Read};
 use crate::coherence::{
@@ -54,6 +54,15 @@ pub(crate) enum Lease {
     Taken(String, Stamp),
     /// The load that the caller waited for failed.
     Failed(LoadError),
+}
+
+/// What became of a value that was to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// It is stored. What was to be dropped is dropped.
+    Stored,
+    /// A later load, or a later insert, has filled the key or is about to.
+    Newer,
 }
 
 /// See the module.
@@ -216,27 +225,40 @@ impl RedisTier {
         })
     }
 
-    /// Stores an envelope for `ttl` and gives the lease back. If `ttl` is zero, drops what is stored:
-    /// then the envelope may end after [`STAMPED`](crate::envelope::STAMPED) bytes. Returns `false`
-    /// if nothing was done because a later load has the lease, or has stored its result. If Redis
-    /// cannot be reached, a load with a lease is stored when Redis is back.
+    /// Stores the value of a load with this stamp for `ttl`, as an envelope, and gives the lease
+    /// back. An empty envelope drops what is stored. `token`: that of the lease; `None` for a value
+    /// that comes from no load. If Redis cannot be reached, a value whose load had the lease is
+    /// stored when Redis is back.
     pub(crate) fn fill(
         &self,
         key: &Key,
-        token: &str,
+        token: Option<&str>,
+        stamp: Stamp,
         envelope: &[u8],
         ttl: Duration,
-    ) -> Result<bool, RedisDown> {
-        let held = self.leases.remove(token);
+    ) -> Result<Filled, RedisDown> {
+        let held = token.and_then(|token| self.leases.remove(token));
         let (value, lease) = (self.value_key(key), self.lease_key(key));
-        let done = self.pool.run_as(RedisCommand::Fill, |connection| {
-            let keys = [value.as_str(), lease.as_str()];
-            self.leases.fill(connection, keys, token, envelope, ttl)
+        let fill = Fill {
+            value: &value,
+            lease: &lease,
+            token: token.unwrap_or_default(),
+            stamp,
+            history: self.mirror.history_id(),
+            envelope,
+            ttl,
+        };
+        let answer = self.pool.run_as(RedisCommand::Fill, |connection| {
+            self.leases.fill(connection, &fill)
         });
-        if let (Err(RedisDown::Unreachable), Some(held)) = (&done, held) {
-            self.leases.store_later(token, held, value, envelope, ttl);
+        if let (Err(RedisDown::Unreachable), Some(held)) = (&answer, held) {
+            self.leases.fill_later(held, &fill);
         }
-        done
+        match answer?.as_str() {
+            "stored" => Ok(Filled::Stored),
+            "newer" | "overtaken" => Ok(Filled::Newer),
+            _ => Err(RedisDown::Refused(unexpected().to_string())),
+        }
     }
 
     /// Gives the lease back after a load that failed. Returns whether this replica still had it.
