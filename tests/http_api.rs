@@ -103,7 +103,7 @@ fn a_quota_is_shared_and_spent_once() {
     }
     for replica in &replicas {
         let spent = replica.get("/quote/D");
-        spent.problem(502);
+        spent.problem(503);
         let wait: u64 = spent.the("Retry-After").parse().unwrap();
         assert!(wait > 3000, "{spent}");
     }

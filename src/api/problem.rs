@@ -113,6 +113,7 @@ impl Problem {
                 (504, "source-too-slow", "Gateway timeout")
             }
             Problem::Load(LoadError::Overloaded) => (503, "overloaded", "Overloaded"),
+            Problem::Load(LoadError::Spent { .. }) => (503, "quota-spent", "Quota spent"),
             Problem::Load(_) => (502, "source-failed", "Bad gateway"),
             Problem::Database => (503, "database-down", "Database unavailable"),
             Problem::Bug => (500, "internal-error", "Internal server error"),
@@ -338,7 +339,7 @@ mod tests {
                 answer.status().as_u16(),
                 answer.headers().get("retry-after").unwrap().as_bytes()
             ),
-            (502, &b"9"[..])
+            (503, &b"9"[..])
         );
     }
 

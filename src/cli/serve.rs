@@ -4,17 +4,19 @@
 //!
 //! 1. It is not ready any more. It still takes connections, for `drain_delay`.
 //! 2. It takes no new connections. Requests under way have `shutdown_grace` to end.
-//! 3. The times of last use of the API keys and the archive are written.
-//! 4. Pending invalidations are delivered.
+//! 3. Loads under way whose callers have left have the rest of `shutdown_grace`.
+//! 4. The times of last use of the API keys and the archive are written.
+//! 5. Pending invalidations are delivered.
 //!
 //! Each step has a time limit, so a frozen database does not keep the process alive.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::rt::signal::unix::{Signal, SignalKind, signal};
 use actix_web::rt::{System, spawn, time};
@@ -88,6 +90,7 @@ fn start(file: Option<&Path>, bind: Option<String>) -> Result<(), Refusal> {
         api,
     }));
 
+    finish_loads(&cache, *served.as_ref().unwrap_or(&Duration::ZERO));
     drop(deliverer);
     drop(refresher);
     archivist.finish(LAST_ARCHIVE);
@@ -98,7 +101,23 @@ fn start(file: Option<&Path>, bind: Option<String>) -> Result<(), Refusal> {
             cache.bus().pending
         );
     }
-    served.map_err(Refusal::Failed)
+    served.map(|_| ()).map_err(Refusal::Failed)
+}
+
+/// Lets loads end that run although their callers have left: their sources were asked, and may cost
+/// money.
+fn finish_loads(cache: &Cache, limit: Duration) {
+    let running: usize = cache.shares().iter().map(|share| share.running).sum();
+    if running > 0 {
+        log::info!(
+            "stopping: {} for loads under way: {running}",
+            format_duration(limit)
+        );
+    }
+    let given_up = cache.finish_loads(limit);
+    if given_up > 0 {
+        log::warn!("the grace is over: loads under way are given up: {given_up}");
+    }
 }
 
 fn load_config(file: Option<&Path>, bind: Option<&str>) -> Result<(Config, ConfigOrigin), Refusal> {
@@ -239,8 +258,9 @@ fn follow_keys(
     Ok(refresher)
 }
 
-/// Serves until a signal ends the process. Everything is up when this begins.
-async fn serve(reload: Reload) -> Result<(), String> {
+/// Serves until a signal ends the process. Everything is up when this begins. Returns what is left
+/// of `shutdown_grace`.
+async fn serve(reload: Reload) -> Result<Duration, String> {
     let settings = reload.config.server.clone();
     let lifecycle = reload.api.lifecycle().clone();
     let grace = settings.shutdown_grace;
@@ -259,7 +279,8 @@ async fn serve(reload: Reload) -> Result<(), String> {
     let reloader = reload.start().map_err(|error| error.to_string())?;
     reload_on_hangup(on_signal(SignalKind::hangup())?, reloader);
 
-    let grace_over = async move {
+    let stopped_at = Cell::new(None);
+    let grace_over = async {
         std::future::poll_fn(|context| {
             let asked =
                 terminate.poll_recv(context).is_ready() || interrupt.poll_recv(context).is_ready();
@@ -274,6 +295,7 @@ async fn serve(reload: Reload) -> Result<(), String> {
         log::info!("draining: not ready from now on");
         time::sleep(settings.drain_delay).await;
         lifecycle.close();
+        stopped_at.set(Some(Instant::now()));
         log::info!(
             "stopping: {} for requests under way",
             format_duration(grace)
@@ -288,11 +310,15 @@ async fn serve(reload: Reload) -> Result<(), String> {
         Poll::Pending => grace_over.as_mut().poll(context).map(|()| None),
     });
     match ended.await {
-        Some(ended) => ended.map_err(|error| format!("the server stopped: {error}")),
+        Some(Ok(())) => {
+            let used = stopped_at.get().map(|at| at.elapsed());
+            Ok(used.map_or(Duration::ZERO, |used| grace.saturating_sub(used)))
+        }
+        Some(Err(error)) => Err(format!("the server stopped: {error}")),
         // Dropping the server closes the open connections.
         None => {
             log::warn!("the grace is over: requests under way are dropped");
-            Ok(())
+            Ok(Duration::ZERO)
         }
     }
 }

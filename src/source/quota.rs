@@ -94,9 +94,20 @@ impl Quota {
         }
     }
 
-    /// Counts its calls in `calls` from now on.
-    pub(super) fn counting_in(self, calls: Arc<Calls>) -> Quota {
-        Quota { calls, ..self }
+    /// The same upstream's quota with other rates. It counts its calls where this one does, and what
+    /// this process has booked so far is booked there, too.
+    pub(super) fn with_rates(&self, rates: Vec<Rate>) -> Quota {
+        let core = &self.core;
+        let quota = Quota::new(&core.upstream, rates, core.store.clone());
+        let own = core.book.lock();
+        let mut book = quota.core.book.lock();
+        book.entries.clone_from(&own.entries);
+        book.membership.booked = own.membership.booked;
+        drop(book);
+        Quota {
+            calls: self.calls.clone(),
+            ..quota
+        }
     }
 
     fn without_keeper(
@@ -143,8 +154,9 @@ impl Quota {
             let what = format!("no time was left to ask {}", self.core.upstream);
             return Err(LoadError::TooSlow(what));
         }
-        // A place at the very deadline would leave the call no time.
-        let latest = deadline - (left / 2).min(Duration::from_secs(1));
+        // A call without time for its answer would spend a place for nothing.
+        let for_answer = (left / 4).max(Duration::from_secs(1)).min(left / 2);
+        let latest = deadline - for_answer;
         let spent = |spent: Spent| LoadError::Spent {
             what: self.core.upstream.clone(),
             retry_after: spent.retry_after,

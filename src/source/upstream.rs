@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::calls::Calls;
 use super::http::{HttpClient, HttpSettings};
 use super::quota::{Quota, QuotaStore};
 use crate::quantity::Rate;
@@ -47,23 +46,18 @@ impl HttpUpstream {
     /// An upstream that was never called. `store` is where all replicas share its quota. `None`:
     /// each replica has the whole quota.
     pub fn new(settings: &HttpUpstreamSettings, store: Option<QuotaStore>) -> HttpUpstream {
-        HttpUpstream::counting_in(Arc::default(), settings, store)
+        let quota = Quota::new(&settings.name, settings.quota.clone(), store);
+        HttpUpstream::with_quota(settings, Arc::new(quota))
     }
 
-    /// The same, whose calls are counted in `calls`.
-    fn counting_in(
-        calls: Arc<Calls>,
-        settings: &HttpUpstreamSettings,
-        store: Option<QuotaStore>,
-    ) -> HttpUpstream {
-        let (name, rates) = (&settings.name, settings.quota.clone());
+    fn with_quota(settings: &HttpUpstreamSettings, quota: Arc<Quota>) -> HttpUpstream {
         let client = HttpSettings {
             max_pause: settings.max_pause,
-            ..HttpSettings::new(name, settings.timeout)
+            ..HttpSettings::new(&settings.name, settings.timeout)
         };
         HttpUpstream {
             http: HttpClient::new(client),
-            quota: Arc::new(Quota::new(name, rates, store).counting_in(calls)),
+            quota,
         }
     }
 
@@ -97,18 +91,21 @@ impl HttpUpstreams {
         }
     }
 
-    /// The upstream with these settings. An upstream whose settings did not change keeps its
-    /// bookings; one of the same name keeps its counters.
+    /// The upstream with these settings. One of the same name keeps its counters and its bookings,
+    /// whatever else has changed: a reload gives no second budget.
     pub fn of(&self, settings: &HttpUpstreamSettings) -> HttpUpstream {
         let mut built = self.built.lock();
-        let mut calls = Arc::default();
-        if let Some((before, upstream)) = built.get(&settings.name) {
-            if before == settings {
-                return upstream.clone();
+        let upstream = match built.get(&settings.name) {
+            Some((before, upstream)) if before == settings => return upstream.clone(),
+            Some((before, upstream)) if before.quota == settings.quota => {
+                HttpUpstream::with_quota(settings, upstream.quota.clone())
             }
-            calls = upstream.quota.calls().clone();
-        }
-        let upstream = HttpUpstream::counting_in(calls, settings, self.store.clone());
+            Some((_, upstream)) => {
+                let quota = upstream.quota.with_rates(settings.quota.clone());
+                HttpUpstream::with_quota(settings, Arc::new(quota))
+            }
+            None => HttpUpstream::new(settings, self.store.clone()),
+        };
         built.insert(settings.name.clone(), (settings.clone(), upstream.clone()));
         upstream
     }

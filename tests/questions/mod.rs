@@ -1,6 +1,7 @@
 //! Reads whose parameters are the members of a JSON body: by `POST` and by `QUERY`.
 
 mod admin;
+mod long;
 
 use serde_json::{Value, json};
 

@@ -259,9 +259,15 @@ impl LoadError {
                 })
                 .collect::<Vec<_>>()
                 .join(", ");
-            LoadError::Spent {
-                what,
-                retry_after: soonest.unwrap_or(Duration::from_secs(1)),
+            let retry_after = soonest.unwrap_or(Duration::from_secs(1));
+            if all(|error| matches!(error, LoadError::Paused { .. })) {
+                LoadError::Paused {
+                    what,
+                    retry_after,
+                    whole_source: false,
+                }
+            } else {
+                LoadError::Spent { what, retry_after }
             }
         } else if all(|error| matches!(error, LoadError::BackingOff { .. })) {
             let slow = errors

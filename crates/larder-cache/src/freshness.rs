@@ -192,19 +192,30 @@ pub(crate) fn decide(
     }
 }
 
-/// Whether a reader may wait for a load under way, whose names stand like this since it began. What
-/// it brings is as good as a copy without age, so the policy plays no part.
-pub(crate) fn may_join(standing: Standing, evidence: Evidence) -> bool {
+/// What the decision needs to know of a load under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LoadFacts {
+    /// What was invalidated of its names since it began.
+    pub(crate) standing: Standing,
+    /// When it began. Zero if it may bring a copy that was loaded earlier.
+    pub(crate) began: Micros,
+    /// When this replica's trust in its mirror ends, or ended.
+    pub(crate) trust_until: Micros,
+}
+
+/// Whether a reader who comes at `now` may wait for a load under way. What it brings is as good as
+/// a copy that is fresh for ever, so only `disconnected_ttl` of the policy plays a part.
+pub(crate) fn may_join(load: LoadFacts, evidence: Evidence, policy: &Policy, now: Micros) -> bool {
     let to_come = CopyFacts {
         // Of another history or purged, however: a load that begins now is better.
-        validity: Validity::new(standing, |clock| clock, || true),
+        validity: Validity::new(load.standing, |clock| clock, || true),
         fresh_until: Micros::MAX,
-        loaded_at: 0,
+        loaded_at: load.began,
         load_time: 0,
-        trust_until: 0,
+        trust_until: load.trust_until,
         forbids_stale: true,
     };
-    decide(&to_come, evidence, &Policy::default(), 0) == Decision::Serve
+    decide(&to_come, evidence, policy, now) == Decision::Serve
 }
 
 #[inline(always)]

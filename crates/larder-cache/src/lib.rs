@@ -368,6 +368,13 @@ impl Cache {
         self.tiers.loaders.status()
     }
 
+    /// Begins no more loads, and waits until those that run have ended, or `limit` has passed. Their
+    /// results are stored also if nobody waits for them any more. Returns how many still run. For a
+    /// program that ends: what misses memory and Redis afterwards fails.
+    pub fn finish_loads(&self, limit: Duration) -> usize {
+        self.tiers.loaders.finish(limit)
+    }
+
     /// Invalidated targets are remembered for as long as an entry can live: for `longest_life`, an
     /// hour, or what an earlier call said, whichever is longest.
     pub fn remember_names_for(&self, longest_life: Duration) {

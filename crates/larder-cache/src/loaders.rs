@@ -15,7 +15,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -27,6 +27,8 @@ use super::thread;
 
 /// How long a thread stays without work.
 const IDLE: Duration = Duration::from_secs(10);
+/// How often a process that ends looks whether loads still run.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// What becomes of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +163,21 @@ impl Loaders {
         let mut state = self.0.state.lock();
         for name in names {
             state.share(&name);
+        }
+    }
+
+    /// Takes no more jobs, and waits until those that run have ended, or `limit` has passed. Returns
+    /// how many still run.
+    pub(crate) fn finish(&self, limit: Duration) -> usize {
+        self.close();
+        let began = Instant::now();
+        loop {
+            let running = self.0.state.lock().running.all_taken();
+            let left = limit.saturating_sub(began.elapsed());
+            if running == 0 || left.is_zero() {
+                return running;
+            }
+            std::thread::sleep(left.min(LOOK_EVERY));
         }
     }
 

@@ -4,7 +4,8 @@
 //! which is moved from stage to stage, and with it the guard of the flight: wherever it is lost,
 //! the flight ends. Two stages are callbacks: [`Lookup::on_read`] on a thread that reads from
 //! Redis, and [`Lookup::on_turn`] on a loader's thread. No stage waits on a thread for another
-//! replica: the lookup comes back to the Redis readers' queue after a pause.
+//! replica, nor keeps a permit to load: the lookup comes back to the Redis readers' queue after a
+//! pause.
 //!
 //! The lease says whether this replica loads at all, and gives the clock of the load, before the
 //! source is asked. What the source brings fills Redis, then memory. A failure gives the lease
@@ -21,20 +22,20 @@ use bytes::Bytes;
 
 use super::answer::{Answer, Trace};
 use super::clock::micros;
-use super::coherence::{Dependency, InvalidationTarget, Stamp};
+use super::coherence::{Dependency, InvalidationTarget, Stamp, Standing};
 use super::composition::Composite;
 use super::entry::{Entry, Extras, Value};
 use super::envelope;
 use super::error::LoadError;
 use super::fair_queue::Caller;
-use super::freshness::{Decision, Evidence, decide, may_join};
-use super::interest::Behalf;
+use super::freshness::{Decision, Evidence, LoadFacts, decide, may_join};
+use super::interest::{Behalf, Step};
 use super::load_result::LoadResult;
 use super::loaders::{Job, Permit, Turn};
 use super::outcome::{Outcome, Staleness};
 use super::policy::{Lifetime, Policy};
 use super::random::random;
-use super::redis_tier::reads::Read;
+use super::redis_tier::reads::{LeaseState, Read};
 use super::redis_tier::{Filled, Lease};
 use super::request::{CacheItem, Load, LoadContext, Loaded, Producer, Request, Revalidation};
 use super::single_flight::{Flight, Leader, Ran, Runner, Ticket};
@@ -43,6 +44,10 @@ use super::tiers::Tiers;
 
 /// The first and the longest pause between two looks for what another replica is loading.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(100));
+/// The load of another replica is waited for while Redis cannot tell whether it still runs: for
+/// this part of the time that the load may take. Then this replica loads itself. So a short outage
+/// costs no second call of a slow source, and a long one delays readers by little.
+const PATIENCE: u32 = 10;
 
 /// What a reader accepts for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +82,12 @@ pub(crate) fn begin(
         }
     }
     let is_new_load = accepts == Accepts::NewLoad;
-    let key = item.key.clone();
+    let (key, policy) = (item.key.clone(), item.policy.clone());
     let lead = {
         let tiers = tiers.clone();
         move |leader| lead(tiers, leader, item, producer, is_part, accepts, readable)
     };
-    let joinable = |flight: &Flight| is_joinable(tiers, flight, accepts);
+    let joinable = |flight: &Flight| is_joinable(tiers, flight, accepts, &policy);
     let flights = &tiers.flights;
     flights.join(&key, behalf, joinable, is_new_load, lead)
 }
@@ -97,7 +102,7 @@ pub(crate) fn begin_to_run(
     readable: Option<Readable>,
 ) -> Runner {
     let accepts = Accepts::Copies(Evidence::NotAsked);
-    let key = item.key.clone();
+    let (key, policy) = (item.key.clone(), item.policy.clone());
     let lead = {
         let tiers = tiers.clone();
         move |leader| {
@@ -108,30 +113,34 @@ pub(crate) fn begin_to_run(
             Lookup::new(tiers, start, item, false, readable).start(Loader::OfRunner, accepts);
         }
     };
-    let joinable = |flight: &Flight| is_joinable(tiers, flight, accepts);
+    let joinable = |flight: &Flight| is_joinable(tiers, flight, accepts, &policy);
     let behalf = Behalf::Reader(caller);
     tiers.flights.join_to_run(&key, &behalf, joinable, lead)
 }
 
 /// Whether the result of a flight may be served to this reader: nothing was invalidated since its
-/// load began, and this replica would have heard of it.
-fn is_joinable(tiers: &Tiers, flight: &Flight, accepts: Accepts) -> bool {
+/// load began, and this replica would have heard of it. While Redis cannot be asked, a load under
+/// way is as good as a copy in memory whose load began then: a slow source is not asked twice.
+fn is_joinable(tiers: &Tiers, flight: &Flight, accepts: Accepts, policy: &Policy) -> bool {
     let Accepts::Copies(brought) = accepts else {
         return false;
     };
+    let now = tiers.clock.now();
     flight
         .look(|dependency, began, unverified| {
-            let evidence = if brought == Evidence::Verified {
-                Evidence::Verified
-            } else if tiers.mirror.is_trusted(tiers.clock.now()) {
-                Evidence::Trusted
-            } else if !unverified && began.elapsed() < tiers.max_staleness {
+            let evidence = match tiers.evidence(now) {
+                Evidence::Trusted => Evidence::Trusted,
+                _ if brought == Evidence::Verified => Evidence::Verified,
                 // It asks its source or Redis itself, and is no older than readers have to bear.
-                Evidence::Verified
-            } else {
-                Evidence::NotAsked
+                _ if !unverified && began.elapsed() < tiers.max_staleness => Evidence::Verified,
+                unproven => unproven,
             };
-            may_join(tiers.mirror.standing(std::iter::once(dependency)), evidence)
+            let load = LoadFacts {
+                standing: tiers.mirror.standing(std::iter::once(dependency)),
+                began: if unverified { 0 } else { tiers.clock.at(began) },
+                trust_until: tiers.mirror.trust_until(),
+            };
+            may_join(load, evidence, policy, now)
         })
         .unwrap_or(true)
 }
@@ -226,6 +235,18 @@ enum Loader {
     OfRunner,
 }
 
+impl Loader {
+    /// How long the load of another replica is waited for while Redis cannot tell whether it still
+    /// runs. Nobody says how long the load of a reader may take: ten seconds, as by default.
+    fn patience(&self) -> Duration {
+        let limit = match self {
+            Loader::OfThread(load) => load.limit,
+            Loader::OfRunner => Duration::from_secs(10),
+        };
+        limit / PATIENCE
+    }
+}
+
 /// A load that has begun.
 struct Begun {
     /// What the value depends on, with the stamp of the load.
@@ -264,13 +285,45 @@ struct Lookup {
 }
 
 /// What is known of loads of the key on other replicas.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Elsewhere {
     Unknown,
-    /// The load with this lease was waited for.
-    WaitedFor(String),
+    /// This load is waited for, or was.
+    WaitedFor(OtherLoad),
     /// A load has filled the key during this lookup, and was not waited for.
     Filled,
+}
+
+/// A load on another replica.
+#[derive(Debug)]
+struct OtherLoad {
+    /// The token of its lease.
+    token: String,
+    /// What the value depends on, as of the moment when the lease was seen first.
+    own: Dependency,
+    /// Redis was asked in vain, or has lost the lease. The load is taken for a running one until
+    /// then.
+    presumed_until: Option<Instant>,
+}
+
+impl OtherLoad {
+    /// Whether the load still runs, if Redis says this of the lease now. `patience`: for how long
+    /// it is presumed to run without a word from Redis.
+    fn runs(&mut self, lease: &LeaseState, patience: Duration) -> bool {
+        match lease {
+            LeaseState::Held(token) => {
+                self.presumed_until = None;
+                *token == self.token
+            }
+            LeaseState::Failed(..) => false,
+            // Its holder takes a lease again that was lost in an outage.
+            LeaseState::Free if self.presumed_until.is_none() => false,
+            LeaseState::Free | LeaseState::Unknown => {
+                let now = Instant::now();
+                now < *self.presumed_until.get_or_insert(now + patience)
+            }
+        }
+    }
 }
 
 /// Whether this replica is to load.
@@ -321,28 +374,35 @@ impl Lookup {
         // has to be verified.
         let verify = self.stale.is_some() && self.evidence() == Evidence::NotAsked;
         if self.uses_redis() || verify {
-            self.read(load, Duration::ZERO);
+            self.read(load, None);
         } else {
             self.refresh(load);
         }
     }
 
-    /// Reads the value from Redis after `pause`.
-    fn read(self, load: Loader, pause: Duration) {
+    /// Reads the value from Redis. `again`: after this pause, because another replica loads it.
+    fn read(self, load: Loader, again: Option<Duration>) {
         let (tiers, key) = (self.tiers.clone(), self.item.key.clone());
-        let asked_at = Instant::now() + pause;
+        let asked_at = Instant::now() + again.unwrap_or_default();
         // Without trust the mirror may not know what was invalidated: Redis is asked for that, too.
         let trusted = tiers.mirror.is_trusted(tiers.clock.now());
         let checked = (!trusted).then(|| self.targets.clone());
         self.leader.set_unverified(trusted);
-        tiers.redis.read(&key, checked, pause, move |read| {
-            self.on_read(load, read, trusted, asked_at);
+        tiers.redis.read(&key, checked, again, move |read, lease| {
+            self.on_read(load, read, &lease, trusted, asked_at);
         });
     }
 
     /// What Redis has, on a reading thread. `trusted`: the mirror was, as Redis was asked, so the
     /// targets were not asked for.
-    fn on_read(mut self, load: Loader, read: Read, trusted: bool, asked_at: Instant) {
+    fn on_read(
+        mut self,
+        load: Loader,
+        read: Read,
+        lease: &LeaseState,
+        trusted: bool,
+        asked_at: Instant,
+    ) {
         let answered = !matches!(read, Read::Down);
         if answered {
             let took = Instant::now().saturating_duration_since(asked_at);
@@ -355,17 +415,54 @@ impl Lookup {
             // Trust ended while the reply was on its way: what the mirror lets pass now proves
             // nothing.
             Read::Hit(_) if trusted && self.evidence() != Evidence::Trusted => {
-                self.read(load, Duration::ZERO);
+                let waits = matches!(self.elsewhere, Elsewhere::WaitedFor(_));
+                self.read(load, waits.then_some(Duration::ZERO));
             }
             Read::Hit(bytes) => match self.look_into(&bytes) {
                 Some(answer) => self.leader.end(Ok(answer)),
-                None => self.refresh(load),
+                None => self.wait_or_load(load, lease),
             },
             Read::Miss | Read::Down => match self.verified_copy().filter(|_| !trusted) {
                 Some(answer) => self.leader.end(Ok(answer)),
-                None => self.refresh(load),
+                None => self.wait_or_load(load, lease),
             },
         }
+    }
+
+    /// No tier has a fresh copy: waits on if another replica still loads one, else loads.
+    fn wait_or_load(mut self, load: Loader, lease: &LeaseState) {
+        let Elsewhere::WaitedFor(other) = &mut self.elsewhere else {
+            return self.refresh(load);
+        };
+        if let LeaseState::Failed(token, why) = lease
+            && *token == other.token
+        {
+            let why = why.clone();
+            return self.failed(why, None);
+        }
+        // What was invalidated since is not waited for: another load may begin.
+        let standing = self.tiers.mirror.standing(std::iter::once(&other.own));
+        if standing == Standing::Valid
+            && other.runs(lease, load.patience())
+            && !self.tiers.redis.is_closed()
+        {
+            self.wait(load);
+        } else {
+            self.refresh(load);
+        }
+    }
+
+    /// Another replica loads the value: looks again after a pause, as long as somebody waits. Each
+    /// look is a full read.
+    fn wait(mut self, load: Loader) {
+        if self.leader.interest().close_if_unwanted(Step::Begin) {
+            return self.leader.end(Err(LoadError::Overloaded));
+        }
+        self.offer_stale();
+        self.leader.loads_elsewhere();
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSES.1);
+        self.read(load, Some(pause));
     }
 
     /// Notes whether Redis has said what was invalidated of the targets.
@@ -503,14 +600,7 @@ impl Lookup {
                 }
             }
             LeaseOutcome::Answer(answer) => self.leader.end(Ok(answer)),
-            LeaseOutcome::LoadingElsewhere => {
-                // Waiting takes no thread. Each look is a full read.
-                self.offer_stale();
-                self.leader.loads_elsewhere();
-                let pause = self.pause;
-                self.pause = (pause * 2).min(PAUSES.1);
-                self.read(load, pause);
-            }
+            LeaseOutcome::LoadingElsewhere => self.wait(load),
             LeaseOutcome::Failed(error) => self.failed(error, None),
         }
     }
@@ -523,7 +613,7 @@ impl Lookup {
         // value a second time.
         for _ in 0..2 {
             let waited_for = match &self.elsewhere {
-                Elsewhere::WaitedFor(token) => Some(token.as_str()),
+                Elsewhere::WaitedFor(other) => Some(other.token.as_str()),
                 Elsewhere::Unknown | Elsewhere::Filled => None,
             };
             let (redis, key) = (&self.tiers.redis, &self.item.key);
@@ -531,13 +621,17 @@ impl Lookup {
             self.hear(lease.is_ok());
             match lease {
                 Ok(Lease::Won(stamp)) => return LeaseOutcome::Load(stamp),
-                Ok(Lease::Taken(holder)) => {
-                    self.elsewhere = Elsewhere::WaitedFor(holder);
+                Ok(Lease::Taken(token, stamp)) => {
+                    self.elsewhere = Elsewhere::WaitedFor(OtherLoad {
+                        token,
+                        own: self.tiers.mirror.dependency(stamp, &self.targets),
+                        presumed_until: None,
+                    });
                     return LeaseOutcome::LoadingElsewhere;
                 }
                 Ok(Lease::Failed(error)) => return LeaseOutcome::Failed(error),
                 Ok(Lease::Newer(bytes)) => {
-                    if self.elsewhere == Elsewhere::Unknown {
+                    if matches!(self.elsewhere, Elsewhere::Unknown) {
                         self.elsewhere = Elsewhere::Filled;
                     }
                     if let Some(answer) = self.look_into(&bytes) {

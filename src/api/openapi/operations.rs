@@ -229,6 +229,9 @@ impl<'a> Operations<'a> {
             Problem::Load(LoadError::Overloaded),
             Problem::Load(LoadError::TooSlow(String::new())),
         ];
+        if !self.is_of_database(Some(source)) {
+            problems.push(spent());
+        }
         if has_key {
             problems.extend(refused_callers());
         }
@@ -421,11 +424,20 @@ pub(super) fn all_problems() -> Vec<Problem> {
         Problem::Bug,
         Problem::Load(LoadError::Failed(String::new())),
         Problem::Load(LoadError::Overloaded),
+        spent(),
         Problem::Database,
         Problem::Load(LoadError::TooSlow(String::new())),
     ];
     all.extend(refused_callers());
     all
+}
+
+/// The quota of the source is spent.
+fn spent() -> Problem {
+    Problem::Load(LoadError::Spent {
+        what: String::new(),
+        retry_after: Duration::ZERO,
+    })
 }
 
 fn bad_parameter() -> Problem {

@@ -106,12 +106,15 @@ impl<'b> Session<'b> {
         let mut listening = open()?;
         let mut commands = open()?;
         let mut listening = listening.as_pubsub();
+        // Before anything else: other replicas may wait for the loads of this one.
+        self.renew_leases(&mut commands)?;
         let private = bus.scripts.private_channel(&bus.replica);
         // The subscription is confirmed before the state is read. Messages in between wait in the
         // connection.
         listening.subscribe(&[bus.scripts.channel(), private.as_str()])?;
         self.catch_up(&mut commands, None)?;
-        let (mut ping_at, mut renew_at) = (Instant::now(), Instant::now());
+        let mut ping_at = Instant::now();
+        let mut renew_at = ping_at + RENEW_EVERY;
         loop {
             if bus.is_closed() {
                 let _ = bus.scripts.forget_replica(&mut commands, &bus.replica);
@@ -125,12 +128,7 @@ impl<'b> Session<'b> {
             self.deliver_pending(&mut commands)?;
             if now >= renew_at {
                 renew_at = now + RENEW_EVERY;
-                if let Err(error) = bus.leases.renew(&mut commands)
-                    && Fault::of(&error).ends_connection()
-                {
-                    // After any other error the leases run out, which costs work only.
-                    return Err(error.into());
-                }
+                self.renew_leases(&mut commands)?;
             }
             if now >= self.prune_at {
                 let all = self.prune(&mut commands)? < FORGOTTEN_AT_ONCE;
@@ -145,6 +143,19 @@ impl<'b> Session<'b> {
                 .saturating_duration_since(Instant::now())
                 .clamp(Duration::from_millis(1), LOOK_EVERY);
             self.listen(&mut listening, &mut commands, &private, wait)?;
+        }
+    }
+
+    /// Only an error that ends the connection counts. After any other one the leases run out, which
+    /// costs work only.
+    fn renew_leases(&self, commands: &mut Connection) -> Result<(), SessionError> {
+        match self
+            .bus
+            .leases
+            .renew(commands, self.bus.mirror.history_id())
+        {
+            Err(error) if Fault::of(&error).ends_connection() => Err(error.into()),
+            _ => Ok(()),
         }
     }
 

@@ -452,15 +452,40 @@ fn disconnected_ttl_counts_from_the_begin_of_the_load_where_that_is_later() {
 
 #[test]
 fn a_load_under_way_is_joined_only_if_nothing_was_purged_and_somebody_vouches() {
-    for (evidence, joined) in [(Trusted, true), (Verified, true), (NotAsked, false)] {
-        assert_eq!(may_join(Standing::Valid, evidence), joined, "{evidence:?}");
+    let policy = Policy {
+        disconnected_ttl: Some(Duration::from_secs(60)),
+        ..Policy::default()
+    };
+    let may_join = |standing, evidence, now| {
+        let load = LoadFacts {
+            standing,
+            began: 100 * S,
+            trust_until: 50 * S,
+        };
+        may_join(load, evidence, &policy, now)
+    };
+    for (evidence, now, joined) in [
+        (Trusted, 1000, true),
+        (Verified, 1000, true),
+        (NotAsked, 101, false),
+        // As a copy in memory would be served then.
+        (Unreachable, 159, true),
+        (Unreachable, 160, false),
+    ] {
+        let now = now * S;
+        assert_eq!(
+            may_join(Standing::Valid, evidence, now),
+            joined,
+            "{evidence:?}"
+        );
         for standing in [
             Standing::Soft(1),
             Standing::SoftPending,
             Standing::Invalid,
             Standing::OtherHistory,
         ] {
-            assert!(!may_join(standing, evidence), "{standing:?} {evidence:?}");
+            let joins = may_join(standing, evidence, now);
+            assert!(!joins, "{standing:?} {evidence:?}");
         }
     }
 }

@@ -1,8 +1,9 @@
--- Stores a value, unless there is one of a higher clock of its history, or a later load has the
--- lease. Gives the lease back if it is the caller's. An empty envelope replaces what was stored with
+-- Stores a value, unless there is one of a higher clock of its history, or one of the history in force
+-- while its own is over, or a later load has the lease. Gives the lease back if it is the caller's. An empty envelope replaces what was stored with
 -- nothing.
 -- KEYS: value, lease. ARGV: token (none: the value comes from no load), envelope, time to live in ms,
--- the beginning of an envelope, with the version, the history and the clock of the value.
+-- the beginning of an envelope, with the version, the history and the clock of the value, and the
+-- history in force as an envelope has it.
 -- Returns 'stored', 'newer' or 'overtaken'.
 local lease = lookup('GET', KEYS[2])
 local holder = lease and string.match(lease, '^%d+:(%w+)$')
@@ -20,7 +21,9 @@ local function clock(envelope)
   return number
 end
 local answer = 'stored'
-if #stored >= CLOCK[2] and is_same(VERSION) and is_same(HISTORY) and clock(stored) > clock(ARGV[4]) then
+local is_newer = is_same(HISTORY) and #stored >= CLOCK[2] and clock(stored) > clock(ARGV[4])
+  or not is_same(HISTORY) and string.sub(stored, HISTORY[1], HISTORY[2]) == ARGV[5]
+if is_same(VERSION) and is_newer then
   answer = 'newer'
 elseif ARGV[2] == '' then
   call('DEL', KEYS[1])

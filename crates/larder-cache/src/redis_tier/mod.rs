@@ -28,13 +28,12 @@ use redis::Script;
 
 use self::commands::RedisCommand;
 use self::fault::RedisDown;
-use self::leases::{LEASE, Leases};
+use self::leases::{Fill, LEASE, Leases};
 use self::pool::RedisPool;
-use self::reads::{Ask, Queue, Read};
+use self::reads::{Ask, LeaseState, Queue, Read};
 use crate::coherence::{
     InvalidationTarget, Mirror, Scripts, Stamp, bytes, history_script, script, unexpected,
 };
-use crate::envelope;
 use crate::error::LoadError;
 use crate::key::Key;
 use crate::thread;
@@ -50,8 +49,9 @@ pub(crate) enum Lease {
     Won(Stamp),
     /// Another load filled the key since the caller looked. This is its envelope.
     Newer(Bytes),
-    /// Another load has the lease. This is its token.
-    Taken(String),
+    /// Another load has the lease. This is its token, and where history stands now: nothing that
+    /// the value depends on was invalidated between the begin of that load and now.
+    Taken(String, Stamp),
     /// The load that the caller waited for failed.
     Failed(LoadError),
 }
@@ -75,7 +75,6 @@ pub(crate) struct RedisTier {
     scripts: Arc<Scripts>,
     leases: Arc<Leases>,
     lease: Script,
-    fill: Script,
     release: Script,
 }
 
@@ -105,7 +104,6 @@ impl RedisTier {
             scripts,
             leases: Arc::default(),
             lease: history_script(include_str!("lease.lua")),
-            fill: script(include_str!("fill.lua")),
             release: script(include_str!("release.lua")),
         })
     }
@@ -124,6 +122,11 @@ impl RedisTier {
         &self.pool
     }
 
+    /// Whether it was closed: Redis is not asked any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.pool.health().is_ended()
+    }
+
     /// The leases that this replica holds, for the bus to renew.
     pub(crate) fn leases(&self) -> &Arc<Leases> {
         &self.leases
@@ -135,25 +138,28 @@ impl RedisTier {
         self.queue.close();
     }
 
-    /// Reads `key` on a reader's thread, after `pause`, and calls `reply` with the result. While
-    /// Redis is down, calls it here at once. With `targets`, which the value depends on, Redis is
-    /// asked for their clocks as well, and the mirror has learned them before the reply.
+    /// Reads `key` on a reader's thread, and calls `reply` with the result. While Redis is down,
+    /// calls it here at once. With `targets`, which the value depends on, Redis is asked for their
+    /// clocks as well, and the mirror has learned them before the reply. `again`: how long to wait
+    /// first, for a look-up that waits for the load of another replica. Then the lease is read as
+    /// well, and the reply comes after that pause even if Redis is down.
     pub(crate) fn read(
         &self,
         key: &Key,
         targets: Option<Arc<[InvalidationTarget]>>,
-        pause: Duration,
-        reply: impl FnOnce(Read) + Send + 'static,
+        again: Option<Duration>,
+        reply: impl FnOnce(Read, LeaseState) + Send + 'static,
     ) {
-        if !self.pool.answers() {
-            return reply(Read::Down);
+        if again.is_none() && !self.pool.answers() {
+            return reply(Read::Down, LeaseState::Unknown);
         }
         let ask = Ask {
             value: self.value_key(key),
+            lease: again.map(|_| self.lease_key(key)),
             targets,
             reply: Box::new(reply),
         };
-        self.queue.push(ask, pause);
+        self.queue.push(ask, again.unwrap_or_default());
     }
 
     /// Asks for the lease of `key`, whose value depends on `targets`. The mirror has learned their
@@ -188,18 +194,19 @@ impl RedisTier {
             return Err(refused());
         };
         let what = bytes(what);
+        let stamp = Stamp {
+            history: reply.state.history,
+            clock: reply.state.clock,
+            sequence,
+        };
         let text = || String::from_utf8_lossy(&what).into_owned();
         match bytes(answer).as_slice() {
             b"newer" => Ok(Lease::Newer(what.into())),
-            b"taken" => Ok(Lease::Taken(text())),
+            b"taken" => Ok(Lease::Taken(text(), stamp)),
             b"failed" => Ok(Lease::Failed(LoadError::from_wire(&text()))),
             b"won" => {
-                self.leases.add(token, &lease);
-                Ok(Lease::Won(Stamp {
-                    history: reply.state.history,
-                    clock: reply.state.clock,
-                    sequence,
-                }))
+                self.leases.add(token, &lease, stamp.clock);
+                Ok(Lease::Won(stamp))
             }
             _ => Err(refused()),
         }
@@ -220,7 +227,8 @@ impl RedisTier {
 
     /// Stores the value of a load with this stamp for `ttl`, as an envelope, and gives the lease
     /// back. An empty envelope drops what is stored. `token`: that of the lease; `None` for a value
-    /// that comes from no load.
+    /// that comes from no load. If Redis cannot be reached, a value whose load had the lease is
+    /// stored when Redis is back.
     pub(crate) fn fill(
         &self,
         key: &Key,
@@ -229,21 +237,24 @@ impl RedisTier {
         envelope: &[u8],
         ttl: Duration,
     ) -> Result<Filled, RedisDown> {
-        if let Some(token) = token {
-            self.leases.remove(token);
+        let held = token.and_then(|token| self.leases.remove(token));
+        let (value, lease) = (self.value_key(key), self.lease_key(key));
+        let fill = Fill {
+            value: &value,
+            lease: &lease,
+            token: token.unwrap_or_default(),
+            stamp,
+            history: self.mirror.history_id(),
+            envelope,
+            ttl,
+        };
+        let answer = self.pool.run_as(RedisCommand::Fill, |connection| {
+            self.leases.fill(connection, &fill)
+        });
+        if let (Err(RedisDown::Unreachable), Some(held)) = (&answer, held) {
+            self.leases.fill_later(held, &fill);
         }
-        let head = envelope::head(stamp);
-        let answer: String = self.pool.run_as(RedisCommand::Fill, |connection| {
-            self.fill
-                .key(self.value_key(key))
-                .key(self.lease_key(key))
-                .arg(token.unwrap_or_default())
-                .arg(envelope)
-                .arg(ttl.as_millis().max(1) as u64)
-                .arg(&head)
-                .invoke(connection)
-        })?;
-        match answer.as_str() {
+        match answer?.as_str() {
             "stored" => Ok(Filled::Stored),
             "newer" | "overtaken" => Ok(Filled::Newer),
             _ => Err(RedisDown::Refused(unexpected().to_string())),

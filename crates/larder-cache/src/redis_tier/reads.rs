@@ -2,8 +2,9 @@
 //!
 //! Reads that wait at the same time share one MGET. Two threads drain the queue, so a thousand
 //! waiting readers cost two connections and a few round trips, and a single one pays just its own.
-//! A read that also asks for the clocks of its targets is a script of its own. If Redis does not
-//! answer, the reader is told so.
+//! A read that also asks for the clocks of its targets is a script of its own. A look-up that waits
+//! for another replica reads the lease as well, so waiting takes neither a thread nor a permit to
+//! load. If Redis does not answer, the reader is told so.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,6 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use super::commands::RedisCommand;
 use super::pool::RedisPool;
 use crate::coherence::{InvalidationTarget, Mirror, Scripts};
+use crate::error::LoadError;
 
 /// Keys in one MGET. With more of them, a reply of large values could exceed the time of a reply.
 const BATCH: usize = 64;
@@ -30,7 +32,37 @@ pub(crate) enum Read {
     Down,
 }
 
-pub(super) type Reply = Box<dyn FnOnce(Read) + Send>;
+/// Who has the lease of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LeaseState {
+    /// The load with this token.
+    Held(String),
+    /// Nobody. The load with this token failed a moment ago.
+    Failed(String, LoadError),
+    /// Nobody.
+    Free,
+    /// It was not asked for, or Redis did not answer.
+    Unknown,
+}
+
+impl LeaseState {
+    /// The state that the scripts write as this text.
+    fn of(lease: redis::Value) -> LeaseState {
+        let redis::Value::BulkString(bytes) = lease else {
+            return LeaseState::Free;
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        if let Some((token, why)) = text.strip_prefix('!').and_then(|text| text.split_once(' ')) {
+            return LeaseState::Failed(token.to_owned(), LoadError::from_wire(why));
+        }
+        match text.split_once(':') {
+            Some((_, token)) => LeaseState::Held(token.to_owned()),
+            None => LeaseState::Free,
+        }
+    }
+}
+
+pub(super) type Reply = Box<dyn FnOnce(Read, LeaseState) + Send>;
 
 /// See the module.
 #[derive(Default)]
@@ -53,6 +85,8 @@ struct Waiting {
 /// One read that waits.
 pub(super) struct Ask {
     pub(super) value: String,
+    /// The key of the lease, if that is read as well.
+    pub(super) lease: Option<String>,
     /// The targets that the value depends on, if Redis is asked for their clocks as well.
     pub(super) targets: Option<Arc<[InvalidationTarget]>>,
     pub(super) reply: Reply,
@@ -64,7 +98,7 @@ impl Queue {
         let mut waiting = self.waiting.lock();
         if waiting.closed {
             drop(waiting);
-            return give(ask.reply, Read::Down);
+            return give(ask.reply, Read::Down, LeaseState::Unknown);
         }
         if pause.is_zero() {
             waiting.now.push_back(ask);
@@ -88,7 +122,7 @@ impl Queue {
         // Outside the lock: a reply may ask again.
         now.into_iter()
             .chain(later.into_values())
-            .for_each(|ask| give(ask.reply, Read::Down));
+            .for_each(|ask| give(ask.reply, Read::Down, LeaseState::Unknown));
     }
 
     /// Reads for those who wait, until the queue is closed.
@@ -101,6 +135,7 @@ impl Queue {
             }
             for Ask {
                 value,
+                lease,
                 targets,
                 reply,
             } in checked
@@ -109,14 +144,21 @@ impl Queue {
                 let found = pool.read_as(RedisCommand::Read, |connection| {
                     let (value, read) = scripts.read(connection, &value, &targets)?;
                     mirror.learn(&read.state, &targets, &read.clocks)?;
-                    Ok(value)
+                    let Some(lease) = &lease else {
+                        return Ok((value, LeaseState::Unknown));
+                    };
+                    // Not GET: that is an error for a key of another type.
+                    let lease: Vec<redis::Value> =
+                        redis::cmd("MGET").arg(lease).query(connection)?;
+                    let lease = lease.into_iter().next();
+                    Ok((value, LeaseState::of(lease.unwrap_or(redis::Value::Nil))))
                 });
-                let found = match found {
-                    Ok(Some(bytes)) => Read::Hit(bytes.into()),
-                    Ok(None) => Read::Miss,
-                    Err(_) => Read::Down,
+                let (found, lease) = match found {
+                    Ok((Some(bytes), lease)) => (Read::Hit(bytes.into()), lease),
+                    Ok((None, lease)) => (Read::Miss, lease),
+                    Err(_) => (Read::Down, LeaseState::Unknown),
                 };
-                give(reply, found);
+                give(reply, found, lease);
             }
         }
     }
@@ -156,28 +198,37 @@ fn read_together(pool: &RedisPool, asks: Vec<Ask>) {
     let found = pool.read_as(RedisCommand::Read, |connection| {
         let mut mget = redis::cmd("MGET");
         for ask in &asks {
-            mget.arg(&ask.value);
+            mget.arg(&ask.value).arg(&ask.lease);
         }
         mget.query::<Vec<redis::Value>>(connection)
     });
+    let keys = asks.iter().map(|ask| 1 + usize::from(ask.lease.is_some()));
     match found {
-        Ok(values) if values.len() == asks.len() => {
-            for (ask, value) in asks.into_iter().zip(values) {
-                let found = match value {
+        Ok(values) if values.len() == keys.sum::<usize>() => {
+            let mut values = values.into_iter();
+            let mut next = || values.next().unwrap_or(redis::Value::Nil);
+            for ask in asks {
+                let found = match next() {
                     redis::Value::BulkString(bytes) => Read::Hit(bytes.into()),
                     _ => Read::Miss,
                 };
-                give(ask.reply, found);
+                let lease = match ask.lease {
+                    Some(_) => LeaseState::of(next()),
+                    None => LeaseState::Unknown,
+                };
+                give(ask.reply, found, lease);
             }
         }
-        _ => asks.into_iter().for_each(|ask| give(ask.reply, Read::Down)),
+        _ => asks
+            .into_iter()
+            .for_each(|ask| give(ask.reply, Read::Down, LeaseState::Unknown)),
     }
 }
 
 /// Gives a reader its result. A panic of the reader is a bug. It ends that lookup, not the thread
 /// that all others read on.
-fn give(reply: Reply, found: Read) {
-    if catch_unwind(AssertUnwindSafe(|| reply(found))).is_err() {
+fn give(reply: Reply, found: Read, lease: LeaseState) {
+    if catch_unwind(AssertUnwindSafe(|| reply(found, lease))).is_err() {
         log::error!("a look-up panicked");
     }
 }

@@ -147,12 +147,15 @@ fn a_composite_past_disconnected_ttl_is_made_anew_and_stands_in_where_no_part_is
 }
 
 #[test]
-fn a_load_under_way_is_joined_only_if_it_began_within_max_staleness() {
-    for (max_staleness, outcome) in [
-        (Duration::from_secs(3600), Outcome::Collapsed),
-        (Duration::from_millis(4), Outcome::Loaded),
+fn a_load_under_way_is_joined_if_it_began_within_max_staleness_or_as_long_as_a_copy_is_served() {
+    let (long, short) = (Duration::from_secs(3600), Duration::from_millis(4));
+    for (max_staleness, disconnected_ttl, outcome) in [
+        (long, Some(Duration::ZERO), Outcome::Collapsed),
+        (short, Some(Duration::ZERO), Outcome::Loaded),
+        (short, None, Outcome::Collapsed),
     ] {
-        let (cache, policy) = (disconnected_with(max_staleness), hour());
+        let cache = disconnected_with(max_staleness);
+        let policy = policy_of(disconnected_ttl, Duration::ZERO);
         let (started, running) = mpsc::channel();
         let (release, gate) = mpsc::channel::<()>();
         let first = cache.fetch(loading("k", &policy, move || {
@@ -162,7 +165,7 @@ fn a_load_under_way_is_joined_only_if_it_began_within_max_staleness() {
         }));
         running.recv().unwrap();
         let began = Instant::now();
-        while outcome == Outcome::Loaded && began.elapsed() < max_staleness {
+        while max_staleness == short && began.elapsed() < max_staleness {
             std::thread::yield_now();
         }
         let second = cache.fetch(loading("k", &policy, || present("second")));
