@@ -278,6 +278,41 @@ fn a_read_by_get_and_a_part_without_a_path_are_named_by_parameters_too() {
 }
 
 #[test]
+fn a_part_of_a_question_may_have_several_lines() {
+    let param = "params.question = { type = \"string\", required = true }";
+    let ttl = "ttl = { memory = \"1h\", redis = \"1h\" }";
+    let config = format!(
+        "[resource.echo]\n{param}\nsource = {{ sql = \"echo\" }}\n{ttl}
+         [resource.chance]\n{param}\nsource = {{ sql = \"chance\" }}\n{ttl}
+         [resource.both]\npath = \"/both\"\nread = [\"POST\"]\n{param}
+         source = {{ parts = [\"echo\", \"chance\"] }}\n"
+    );
+    let options = LarderOptions::new(&config)
+        .statement("echo", "SELECT :question AS echo, random() AS a")
+        .statement("chance", "SELECT random() AS b WHERE :question <> ''");
+    let larder = Larder::start(&options);
+    let params = json!({"question": "why?\n\twhy?"});
+    let read = || larder.post("/both", &params).expect(200).json();
+    let first = read();
+    assert_eq!(first["echo"], params["question"]);
+    let part = entry_of_query(&larder, "chance", &params)
+        .expect(200)
+        .json();
+    assert_eq!(part["state"], "fresh", "{part}");
+    let wish = json!({"resource": "chance", "params": params});
+    larder.post("/cache/invalidate", &wish).expect(200);
+    let second = read();
+    assert_eq!(second["a"], first["a"]);
+    assert_ne!(second["b"], first["b"]);
+    // By the key of the composite, its parts go with it.
+    let both = entry_of_query(&larder, "both", &params).expect(200).json();
+    let keys = json!({"keys": [both["key"]]});
+    larder.post("/cache/invalidate", &keys).expect(200);
+    let third = read();
+    assert!(third["a"] != second["a"] && third["b"] != second["b"]);
+}
+
+#[test]
 fn the_command_invalidates_a_question() {
     let (_upstream, larder) = start();
     let url = format!("http://{}", larder.address());
