@@ -209,6 +209,35 @@ fn a_question_is_invalidated_by_its_parameters_and_no_other_is() {
     assert!(!hits(&long, "en"));
 }
 
+#[test]
+fn a_question_of_64_kib_is_shown_and_invalidated() {
+    let config = "[resource.size]\npath = \"/size\"\nread = [\"POST\"]\nsource = { sql = \"size\" }
+         params.text = { type = \"string\", required = true, max_length = 65536 }
+         ttl = { memory = \"1h\", redis = \"1h\" }\n";
+    let statement = "SELECT length(:text) AS size, random() AS a";
+    let larder = Larder::start(&LarderOptions::new(config).statement("size", statement));
+    let envelope = json!({"text": ""}).to_string().len();
+    let params = json!({"text": "x".repeat((64 << 10) - envelope)});
+    let read = || larder.post("/size", &params).expect(200).json();
+    let first = read();
+    assert_eq!(first["size"], (64 << 10) - envelope);
+    let wish = json!({"resource": "size", "params": params});
+    let shown = entry_of_body(&larder, "QUERY", &wish).expect(200).json();
+    assert_eq!(shown["state"], "fresh", "{shown}");
+    let call = larder.call("POST", "/cache/invalidate").key(ADMIN_KEY);
+    let call = call.header("Expect", "100-continue").json(&wish);
+    // This client takes what comes after the interim answer for its body.
+    let interim = call.send().expect(100);
+    assert!(interim.mentions("HTTP/1.1 200 OK"), "{interim}");
+    assert_ne!(read(), first);
+    // One byte more is refused by the read.
+    let longer = json!({"text": "x".repeat((64 << 10) - envelope + 1)});
+    larder.post("/size", &longer).problem(413);
+    let call = larder.call("POST", "/cache/entry").key(ADMIN_KEY);
+    let call = call.header("Content-Type", "application/json");
+    call.body("x".repeat((128 << 10) + 1)).send().problem(413);
+}
+
 const PEOPLE: &str = "
 [resource.name]
 params.id = { type = \"integer\", min = 1, required = true }
