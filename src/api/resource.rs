@@ -187,7 +187,9 @@ async fn question(
     let admission = before.map_or_else(check, Ok);
     let admission = admission.map_err(|refused| refused.answer())?;
     let refused = |problem: Problem| admission.with_rate_headers(problem.answer());
-    let body = body::bytes(request, payload).await.map_err(refused)?;
+    let body = body::bytes(request, payload, body::LIMIT)
+        .await
+        .map_err(refused)?;
     let after = known_clock(request).map_err(refused)?;
     resource
         .check_query_beside_body(asked.path, request.query_string())

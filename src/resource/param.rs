@@ -21,7 +21,7 @@ pub(super) struct Param {
     pub(super) settings: ParamSettings,
     /// What its whole value matches.
     pattern: Option<Regex>,
-    /// Whether a text may have several lines, as in a body.
+    /// Whether a text may have several lines outside a body, too.
     lines: bool,
     /// How the database takes it, if a statement does.
     pub(super) sql_type: Option<ParamType>,
@@ -80,7 +80,9 @@ impl Param {
         let kind = &self.settings.kind;
         let value = match (kind, member) {
             (ParamKind::Text { .. }, Member::Text(text)) => {
-                let fits = kind.takes(text, self.pattern.as_ref(), self.lines);
+                // In a body a text may always have several lines. A part of what is read by body may
+                // have no method of its own.
+                let fits = kind.takes(text, self.pattern.as_ref(), true);
                 fits.then(|| Argument::Text(Cow::Borrowed(text)))
             }
             (ParamKind::Integer { min, max }, Member::Number(digits)) => {
