@@ -25,8 +25,8 @@ use self::walk::without_what_varies;
 
 /// Languages whose blocks are run, all of them: by a test of this file, by the doctests, or with the
 /// panels of the dashboard (promql).
-const RUN: [&str; 8] = [
-    "toml", "sql", "sh", "console", "log", "rust", "yaml", "promql",
+const RUN: [&str; 9] = [
+    "toml", "sql", "sh", "console", "python", "log", "rust", "yaml", "promql",
 ];
 
 #[test]
@@ -60,7 +60,7 @@ fn every_walk_goes_as_its_document_shows() {
     let mut sections: BTreeMap<(String, String), Vec<Block>> = BTreeMap::new();
     for block in all() {
         let is_of_a_walk = match block.language.as_str() {
-            "sh" | "console" => true,
+            "sh" | "console" | "python" => true,
             "toml" => block.text.starts_with("# at the end of config.toml\n"),
             "sql" => block.statement().is_some(),
             _ => false,

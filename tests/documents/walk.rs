@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 use testkit::client::Call;
 use testkit::larder::binary;
+use testkit::programs::python_with_requests;
 use testkit::redis::RedisServer;
 use testkit::{SOON, free_address, until};
 
@@ -136,6 +137,7 @@ impl Walk {
     fn block(&mut self, block: &Block) {
         match block.language.as_str() {
             "toml" => self.append(block),
+            "python" => self.python(block),
             "sql" => {
                 let name = block.statement().expect("the name of a file");
                 let folder = self.folder.path().join("sql/queries");
@@ -155,6 +157,16 @@ impl Walk {
         let file = self.folder.path().join("config.toml");
         let before = fs::read_to_string(&file).unwrap();
         fs::write(&file, before + &self.with_real_ports(&block.text)).unwrap();
+    }
+
+    /// Runs a script as `KEY=$KEY python3 FILE`.
+    fn python(&mut self, block: &Block) {
+        let file = self.folder.path().join("script.py");
+        fs::write(&file, self.with_real_ports(&block.text)).unwrap();
+        let command = format!("KEY=$KEY '{}' script.py", python_with_requests());
+        let (said, status) = self.send(&command);
+        let (place, wrong) = (block.place(), self.read("shell.err"));
+        assert!(status == 0 && !said.is_empty(), "{place}: {said}\n{wrong}");
     }
 
     fn step(&mut self, block: &Block, step: &Step) {
