@@ -7,7 +7,9 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value, json};
 
 use crate::database::{Database, Watch};
-use crate::resource::{Arguments, BadParameter, RequestContext, Resources, TagTemplate, Wrong};
+use crate::resource::{
+    Arguments, BadParameter, Given, RequestContext, Resources, TagTemplate, Wrong,
+};
 use larder_cache::{Cache, CacheItem, Decision, InvalidationTarget, Producer, Purge, Request};
 
 use super::access::{Access, Actor};
@@ -160,11 +162,11 @@ fn parse_invalidation(
     for key in &keys {
         targets.push(InvalidationTarget::key(key));
         // A composite is made anew from its parts, so they have to go with it.
-        if let Some((resource, query)) = resources.of_key(key) {
-            let path = Default::default();
+        if let Some((resource, Some(query))) = resources.of_key(key) {
+            let (path, given) = (Default::default(), Given::Query(query));
             targets.extend(
                 resource
-                    .targets(Arguments { path: &path, query })
+                    .targets(Arguments { path: &path, given })
                     .unwrap_or_default(),
             );
         }
@@ -206,7 +208,7 @@ fn targets_of_path(path: &str, resources: &Resources) -> Result<Vec<Invalidation
     };
     let arguments = Arguments {
         path: &found.path_arguments,
-        query,
+        given: Given::Query(query),
     };
     found
         .resource
@@ -240,7 +242,7 @@ pub(crate) async fn entry(
             .ok_or(Problem::NotFound("Nothing is served at this path."))?;
         let arguments = Arguments {
             path: &found.path_arguments,
-            query,
+            given: Given::Query(query),
         };
         let resource = found.resource;
         let wanted = resource
