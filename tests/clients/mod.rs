@@ -192,7 +192,7 @@ fn curl_gets_an_error_that_says_what_is_wrong() {
         let long = format!("{{\"question\":\"{}\"}}", "a".repeat(4001));
         curl.refused(ask(&long), "422", "question");
         let huge = format!("{{\"question\":\"{}\"}}", "a".repeat(64 << 10));
-        curl.refused(ask(&huge), "413", "64 KiB");
+        curl.refused(ask(&huge), "413", "65536 bytes");
         // Without a type, curl says that the body is a form.
         let form = curl.run(&["-X", method, "-d", r#"{"question":"a"}"#]);
         let form = curl.refused(form, "415", "application/json");

@@ -82,7 +82,7 @@ for method in ["POST", "QUERY"]:
     refused(ask(method, {"question": "a", "max_tokens": 5}), 422, "max_tokens")
     refused(ask(method, {"question": "\ud800"}), 422, "question")
     refused(ask(method, [1]), 422, "object")
-    refused(ask(method, {"question": "a" * (64 << 10)}), 413, "64 KiB")
+    refused(ask(method, {"question": "a" * (64 << 10)}), 413, "65536 bytes")
     # A form, as `data=` with a dictionary makes it.
     form = session.request(method, url, data={"question": "a"}, timeout=60)
     refused(form, 415, "application/json")
