@@ -163,10 +163,10 @@ pub(super) fn source(
             url_at.fault(&fault.problem, fault.valid);
         }
     }
-    Some(SourceSettings::Http(HttpSourceSettings {
+    Some(SourceSettings::Http(Box::new(HttpSourceSettings {
         api,
         upstream: upstream?,
-    }))
+    })))
 }
 
 /// The body of its requests. `text` reads one of its texts.
@@ -412,7 +412,7 @@ retry = 1"#,
         let values = "a JSON value, or an array of them, of which one has to be there";
         let pointer =
             "\"/data/items/0\": a slash before each name, ~1 for a slash and ~0 for a tilde in one";
-        let keys = "headers, http, json, method, news, parts, pick, query, sql, store_if, upstream";
+        let keys = "headers, http, json, method, pick, query, store_if, upstream";
         let mut expected = vec![
             "7: method: is \"post\"; valid: \"GET\", \"POST\" or \"QUERY\"".to_owned(),
             format!("8: pick: is not a valid JSON pointer; valid: {pointer}"),

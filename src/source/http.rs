@@ -32,8 +32,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use ureq::http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use ureq::AsSendBody;
+use ureq::http::{HeaderMap, HeaderValue, Request, Response, Uri};
 
 use super::error::sanitized;
 use super::trace::{TRACEPARENT, TraceContext};

@@ -198,7 +198,7 @@ fn the_answers_to_a_body_are_values_absence_or_errors_as_those_to_a_get() {
             ),
             (
                 Response::text(200, &wide),
-                "quotes answered with more than 4 MiB",
+                "quotes answered with more than 4MiB",
             ),
         ] {
             assert_eq!(always(response).unwrap_err().to_string(), words);
