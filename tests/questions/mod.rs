@@ -1,5 +1,7 @@
 //! Reads whose parameters are the members of a JSON body: by `POST` and by `QUERY`.
 
+mod admin;
+
 use serde_json::{Value, json};
 
 use testkit::client::{Answer, Call};
