@@ -394,6 +394,7 @@ pub fn without_what_varies(text: &str) -> String {
         (r#"("[a-z]+_ms":)[0-9]+"#, "${1}N"),
         (r#"W/"[0-9a-f]{16}""#, "W/\"TAG\""),
         (r"(?m)^(age|larder-clock|x-request-id): .*$", "$1: N"),
+        (r"\b(invalidated at) [0-9]+", "$1 N"),
         (r#""(clock|timestamp)":"[^"]*""#, "\"$1\":\"N\""),
         (r"\[(…|[0-9TZ:-]+) ", "[TIME "),
         // What the sandbox makes up depends on the hour.
