@@ -10,7 +10,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use actix_web::rt::time::timeout;
 use actix_web::web::{self, BytesMut};
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -81,6 +81,23 @@ pub(crate) async fn fields(
 ) -> Result<BTreeMap<String, Box<RawValue>>, Problem> {
     let OrderedMembers(fields) = members(&bytes(request, payload).await?)?;
     Ok(fields.into_iter().collect())
+}
+
+/// Takes the value of `field` out of the fields of a body, if it has one. `valid` says what it must
+/// be.
+///
+/// # Errors
+/// 422 if it is of another type.
+pub(super) fn take<T: DeserializeOwned>(
+    body: &mut BTreeMap<String, Box<RawValue>>,
+    field: &str,
+    valid: &str,
+) -> Result<Option<T>, Problem> {
+    let raw = body.remove(field);
+    let value = raw.map(|raw| serde_json::from_str(raw.get()));
+    value
+        .transpose()
+        .map_err(|_| Problem::bad_field(field, valid))
 }
 
 /// The parameters in a body. Errors in this order: 400, 422.

@@ -374,15 +374,20 @@ impl Resource {
         self.origin.as_ref().map(Origin::shares).unwrap_or_default()
     }
 
-    /// How long a look-up may take in all: another replica's load, a load of its own, and the wait
-    /// in the queue.
+    /// How long a look-up may take in all.
     pub fn limit(&self) -> Duration {
-        self.source_limit() * 2 + Duration::from_secs(10)
+        longest_look_up(self.source_limit())
     }
 
     fn source_limit(&self) -> Duration {
         self.origin.as_ref().map(Origin::limit).unwrap_or_default()
     }
+}
+
+/// How long a look-up may take whose loads take at most `load`: another replica's load, a load of
+/// its own, and the wait in the queue.
+pub fn longest_look_up(load: Duration) -> Duration {
+    load * 2 + Duration::from_secs(10)
 }
 
 /// A hash of everything that the values of a resource depend on. It is part of every key, so a

@@ -1,5 +1,6 @@
 //! Reads whose parameters are the members of a JSON body: by `POST` and by `QUERY`.
 
+mod admin;
 mod bodies;
 mod connections;
 mod exact;

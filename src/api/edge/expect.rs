@@ -3,12 +3,12 @@
 //! Promise: a client that would be refused whatever its body is gets the refusal before it sends
 //! the body. Only admins send bodies, and readers of what is read by `POST` or `QUERY`.
 
+use std::time::Instant;
+
 use actix_http::{Request, Response};
 use actix_web::body::BoxBody;
-use actix_web::http::{ConnectionType, Method};
+use actix_web::http::ConnectionType;
 use actix_web::{HttpMessage, HttpResponse};
-
-use std::time::Instant;
 
 use super::connection::Connection;
 use crate::api::access::Audience;
@@ -17,8 +17,8 @@ use crate::api::state::AppState;
 use crate::api::{body, headers, path};
 use crate::resource::Resource;
 
-/// Larder's own paths that take a body, each with `POST`.
-const OWN: [&str; 2] = ["/cache/invalidate", "/keys"];
+/// Larder's own paths that take a body, each with `POST`. The first takes one with `QUERY` too.
+const OWN: [&str; 3] = ["/cache/entry", "/cache/invalidate", "/keys"];
 
 /// The request if its body is wanted, or else the answer. The admission is kept with the request, so
 /// that its handler does not count the request again.
@@ -86,6 +86,10 @@ fn takes_body(request: &Request, path: &str, resource: Option<&Resource>) -> boo
             let write = resource.write(request.method().as_str());
             write.is_some_and(|write| write.takes_body(resource))
         }
-        None => request.method() == Method::POST && OWN.contains(&path),
+        None => match request.method().as_str() {
+            "POST" => OWN.contains(&path),
+            "QUERY" => path == OWN[0],
+            _ => false,
+        },
     }
 }
