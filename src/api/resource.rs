@@ -163,9 +163,7 @@ async fn other_method(
     };
     let answered = question(asked, method, payload, texts).await;
     let mut answer = answered.unwrap_or_else(|refused| refused);
-    if method == ReadMethod::Query || answer.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-        headers::set_accept_query(resource, answer.headers_mut());
-    }
+    headers::set_accept_query_beside(method, resource, &mut answer);
     Ok(answer)
 }
 
@@ -361,11 +359,11 @@ impl<'a> Read<'a> {
     /// Refuses an argument that is not valid: with 422 if it is in the body, with 400 elsewhere.
     #[cold]
     fn unfit(&self, bad: BadParameter) -> HttpResponse {
-        let is_member = matches!(self.given, Given::Body(_));
-        self.refused(if is_member && !self.arguments().has_in_path(&bad.name) {
-            Problem::bad_member(bad)
-        } else {
-            Problem::BadParameter(bad)
+        // A member that the path has, too, is not known as a member.
+        let of_path = bad.wrong != Wrong::Unknown && self.arguments().has_in_path(&bad.name);
+        self.refused(match self.given {
+            Given::Body(_) if !of_path => Problem::bad_member(bad),
+            _ => Problem::BadParameter(bad),
         })
     }
 

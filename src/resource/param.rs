@@ -51,13 +51,14 @@ impl Param {
         &'q self,
         arguments: Arguments<'q>,
     ) -> Result<Option<Argument<'q>>, BadParameter> {
-        if let Given::Body(members) = arguments.given
-            && !arguments.has_in_path(&self.settings.name)
-        {
-            return self.of_body(members);
-        }
+        let name = &self.settings.name;
+        let query = match arguments.given {
+            Given::Query(query) => query,
+            Given::Body(members) if !arguments.has_in_path(name) => return self.of_body(members),
+            Given::Body(_) => "",
+        };
         let bad = |wrong| self.bad(wrong);
-        let Some(text) = arguments.find(&self.settings.name).map_err(bad)? else {
+        let Some(text) = arguments.find(query, name).map_err(bad)? else {
             return self.missing();
         };
         if text.is_empty() {
@@ -97,6 +98,7 @@ impl Param {
     }
 
     /// Its default, for a request without it.
+    #[inline]
     fn missing(&self) -> Result<Option<Argument<'_>>, BadParameter> {
         let default = self.settings.default.as_ref();
         if default.is_none() && self.settings.required {

@@ -3,12 +3,12 @@
 //! Promise: a client that would be refused whatever its body is gets the refusal before it sends
 //! the body. Only admins send bodies, and readers of what is read by `POST` or `QUERY`.
 
+use std::time::Instant;
+
 use actix_http::{Request, Response};
 use actix_web::body::BoxBody;
 use actix_web::http::ConnectionType;
 use actix_web::{HttpMessage, HttpResponse};
-
-use std::time::Instant;
 
 use super::connection::Connection;
 use crate::api::access::Audience;
@@ -36,18 +36,19 @@ fn admit_sender(request: &Request, state: &AppState) -> Result<(), Refusal> {
     let path = path::normalized(request.path());
     let resources = state.resources.load();
     let resource = resources.find(&path).map(|found| &**found.resource);
-    if let Some(resource) =
-        resource.filter(|known| known.read_with_body(request.method().as_str()).is_some())
-    {
+    let method = request.method().as_str();
+    let question = resource.and_then(|known| Some((known, known.read_with_body(method)?)));
+    if let Some((resource, method)) = question {
+        let refuse = |mut answer| {
+            headers::set_accept_query_beside(method, resource, &mut answer);
+            refuse(answer)
+        };
         let audience = Audience::of_readers(resource.settings().public);
         let access = &state.access;
         let admitted = access.check_at(request.head(), audience, Instant::now());
         let admission = admitted.map_err(|refused| refuse(refused.answer()))?;
-        body::check_head(request.headers(), body::LIMIT).map_err(|problem| {
-            let mut answer = admission.with_rate_headers(problem.answer());
-            headers::set_accept_query(resource, answer.headers_mut());
-            refuse(answer)
-        })?;
+        body::check_head(request.headers(), body::LIMIT)
+            .map_err(|problem| refuse(admission.with_rate_headers(problem.answer())))?;
         request.extensions_mut().insert(admission);
         return Ok(());
     }
