@@ -254,7 +254,9 @@ impl MemoryTier {
 #[cfg(test)]
 mod tests {
     use super::super::clock::{Micros, TestClock};
-    use super::super::coherence::{HistoryId, HistoryState, InvalidationTarget, Purge};
+    use super::super::coherence::{
+        Dependency, HistoryId, HistoryState, InvalidationTarget, Purge, Stamp,
+    };
     use super::super::entry::{Backoff, Extras, Value};
     use super::super::outcome::Staleness;
     use super::super::policy::Expiry;
@@ -441,5 +443,46 @@ mod tests {
         tier.clear();
         assert_eq!(evictions(&tier), [0, 0, 1]);
         assert_eq!(tier.contents().entries, 0);
+    }
+
+    #[test]
+    fn a_fresh_entry_stays_where_an_older_one_comes_late() {
+        let place = Place::new();
+        let tier = place.tier(1 << 20);
+        let policy = Policy::new(HOUR, HOUR);
+        let at = |clock: u64, memory_until: Micros| {
+            let mut entry = place.entry("a", memory_until);
+            let stamp = Stamp {
+                clock,
+                ..entry.own.stamp
+            };
+            entry.own = place.mirror.dependency(stamp, &entry.own.names);
+            entry
+        };
+        let fill = |entry| tier.fill(Key::new(1, "a"), entry, &policy).1;
+        let kept = || tier.get(Key::new(1, "a").as_str()).unwrap().own.stamp.clock;
+        let soon = place.clock.now() + 1_000_000;
+        assert_eq!(fill(at(10, FAR)), Remembered::Kept);
+        assert_eq!((fill(at(9, FAR)), kept()), (Remembered::Newer, 10));
+        assert_eq!((fill(at(10, FAR)), kept()), (Remembered::Kept, 10));
+        assert_eq!((fill(at(11, soon)), kept()), (Remembered::Kept, 11));
+        // Of no use by its age: neither is it kept, nor does it drop the newer one.
+        assert_eq!((fill(at(9, 1)), kept()), (Remembered::Newer, 11));
+        // Of another history.
+        let other = Stamp {
+            history: HistoryId(7),
+            clock: 1,
+            sequence: 0,
+        };
+        let mut foreign = at(1, FAR);
+        foreign.own = Dependency::unknown(other, foreign.own.names);
+        assert_eq!((fill(foreign), kept()), (Remembered::Kept, 1));
+        // One that was invalidated during its load.
+        assert_eq!(fill(at(12, FAR)), Remembered::Kept);
+        place.purge("a", Purge::Hard);
+        let dead = at(place.mirror.stamp().clock - 1, FAR);
+        let alive = at(place.mirror.stamp().clock, FAR);
+        assert_eq!(fill(alive), Remembered::Kept);
+        assert_eq!(fill(dead), Remembered::Newer);
     }
 }

@@ -88,6 +88,9 @@ pub(crate) struct Flight {
 struct FlightState {
     /// What the load depends on, stamped as it began, and when that was.
     began: Option<(Dependency, Instant)>,
+    /// Whether a reader may have joined before `began` was stored. Its stamp can be older than that
+    /// reader.
+    joined_unstamped: bool,
     /// Whether it may bring a copy that was checked against the local mirror only.
     unverified: bool,
     /// Makes the answer that is served at once to every reader, for as long as it gives one.
@@ -232,7 +235,7 @@ impl Flights {
                 let mut state = flight.state.lock();
                 let began = state.began.as_ref();
                 let began_before = began.is_some_and(|(of, _)| of.stamp.sequence < sequence);
-                if !began_before || state.result.is_some() {
+                if !began_before || state.joined_unstamped || state.result.is_some() {
                     continue;
                 }
                 state.result = Some(Ok(answer.clone()));
@@ -276,8 +279,11 @@ impl Flight {
     /// Looks at what the load depends on, when it began, and whether its result is unverified:
     /// [`Leader::set_unverified`]. `None` before it has begun.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&Dependency, Instant, bool) -> T) -> Option<T> {
-        let state = self.state.lock();
-        let (dependency, began) = state.began.as_ref()?;
+        let mut state = self.state.lock();
+        let Some((dependency, began)) = state.began.as_ref() else {
+            state.joined_unstamped = true;
+            return None;
+        };
         Some(look(dependency, *began, state.unverified))
     }
 
@@ -358,8 +364,12 @@ pub(crate) struct Leader {
 
 impl Leader {
     /// Stores the dependencies of the load as it begins, and again when there is a better stamp.
+    /// Once there is an answer by [`Flights::give`], it is not younger than that, and nobody joins.
     pub(crate) fn stamp(&self, dependency: Dependency) {
         let mut state = self.flight.state.lock();
+        if state.result.is_some() {
+            return;
+        }
         let began = state.began.take();
         let began = began.map_or_else(Instant::now, |(_, began)| began);
         state.began = Some((dependency, began));

@@ -260,3 +260,61 @@ fn a_load_keeps_the_time_of_its_first_stamp_and_the_names_of_its_last() {
     stamped(2);
     assert_eq!((first, look()), (1, Some((2, began, true))));
 }
+
+fn stamped(sequence: u64) -> Dependency {
+    let stamp = Stamp {
+        history: HistoryId(1),
+        clock: 0,
+        sequence,
+    };
+    Dependency::unknown(stamp, Arc::default())
+}
+
+/// A reader who may join unless the load began before `sequence`.
+fn joins_after(flight: &Flight, sequence: u64) -> bool {
+    let began_after = |of: &Dependency, _, _| of.stamp.sequence >= sequence;
+    flight.look(began_after).unwrap_or(true)
+}
+
+#[test]
+fn those_who_wait_are_given_a_value_and_those_who_come_later_are_not() {
+    let flights = Arc::new(Flights::new());
+    let key = Key::new(1, "a");
+    let (leads, guard) = join(&flights, true);
+    let guard = guard.unwrap();
+    guard.stamp(stamped(0));
+    let (waits, _) = join(&flights, true);
+    flights.give(&key, 1, &answer("given", Outcome::Collapsed));
+    for ticket in [leads, waits] {
+        assert_eq!(body(&ticket.wait(LONG)), b"given");
+    }
+    // The load takes its lease only now.
+    guard.stamp(stamped(2));
+    assert!(
+        !joins_after(&guard.flight, 1),
+        "its answer is the given one"
+    );
+    guard.end(Ok(answer("loaded", Outcome::Loaded)));
+    // One that began later is left alone.
+    let (leads, guard) = join(&flights, true);
+    let guard = guard.unwrap();
+    guard.stamp(stamped(3));
+    flights.give(&key, 3, &answer("given", Outcome::Collapsed));
+    guard.end(Ok(answer("loaded", Outcome::Loaded)));
+    assert_eq!(body(&leads.wait(LONG)), b"loaded");
+}
+
+/// 1. The leader takes its stamp.
+/// 2. A reader comes after a later invalidation, and finds a flight without a stamp.
+/// 3. The leader stores its stamp.
+#[test]
+fn one_that_was_joined_before_its_stamp_was_stored_is_given_nothing() {
+    let flights = Arc::new(Flights::new());
+    let (leads, guard) = join(&flights, true);
+    let guard = guard.unwrap();
+    assert!(joins_after(&guard.flight, 9));
+    guard.stamp(stamped(0));
+    flights.give(&Key::new(1, "a"), 1, &answer("given", Outcome::Collapsed));
+    guard.end(Ok(answer("loaded", Outcome::Loaded)));
+    assert_eq!(body(&leads.wait(LONG)), b"loaded");
+}

@@ -186,7 +186,9 @@ fn a_load_from_before_that_ends_late_replaces_nothing() {
         assert_eq!(read(&b, "loaded").0, "new");
         let others = trusted(&redis.url());
         assert_eq!(read(&others, "loaded"), got("new", Outcome::RedisHit));
-        a.invalidate(&[InvalidationTarget::key(KEY)], Purge::Hard);
+        let told = a.invalidate(&[InvalidationTarget::key(KEY)], Purge::Hard);
+        let clock = told.clock.unwrap();
+        until(SOON, "it is heard", || b.has_heard(clock));
     }
 }
 
