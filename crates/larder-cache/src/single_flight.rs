@@ -220,6 +220,28 @@ impl Flights {
         joined
     }
 
+    /// Gives `answer` to those who wait for a flight of `key` that began before this process's
+    /// invalidation with this number. The flight goes on for its own sake, and nobody joins it.
+    pub(crate) fn give(&self, key: &Key, sequence: u64, answer: &Answer) {
+        let running = match self.shard(key).get(key) {
+            Some(of_key) => of_key.running.clone(),
+            None => return,
+        };
+        for flight in running {
+            let waiters = {
+                let mut state = flight.state.lock();
+                let began = state.began.as_ref();
+                let began_before = began.is_some_and(|(of, _)| of.stamp.sequence < sequence);
+                if !began_before || state.result.is_some() {
+                    continue;
+                }
+                state.result = Some(Ok(answer.clone()));
+                state.take_waiters()
+            };
+            flight.wake(waiters);
+        }
+    }
+
     /// Takes `flight` out of the table. Returns the queued one, if that may begin now.
     fn leave(&self, flight: &Arc<Flight>) -> Option<Queued> {
         let mut shard = self.shard(&flight.key);
@@ -376,9 +398,9 @@ impl Leader {
         self.flight.state.lock().fallback = Some(Box::new(fallback));
     }
 
-    /// Ends the flight.
+    /// Ends the flight. Those who got an answer by [`Flights::give`] keep that.
     pub(crate) fn end(self, result: LookupResult) {
-        self.flight.state.lock().result = Some(result);
+        self.flight.state.lock().result.get_or_insert(result);
         // Dropping it does the rest, as for a flight that ends by a panic.
     }
 

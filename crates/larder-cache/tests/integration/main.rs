@@ -10,7 +10,9 @@
 mod audit;
 mod child;
 mod closing;
+mod coherence;
 mod examples;
+mod insert;
 mod metrics;
 mod shared_redis;
 mod typed;
