@@ -9,7 +9,7 @@ use std::borrow::Borrow;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 
 /// The identity of an entry. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,12 +21,7 @@ impl Key {
 
     /// A key of the resource version `fingerprint` with a name made by [`KeyText`].
     pub fn new(fingerprint: u64, name: &str) -> Key {
-        Key::with_parameters(fingerprint, name, "")
-    }
-
-    /// The same with the parameters given separately, as they follow the name: `?id=42`.
-    pub(super) fn with_parameters(fingerprint: u64, name: &str, parameters: &str) -> Key {
-        Key(format!("{fingerprint:016x}:{name}{parameters}").into())
+        Key(format!("{fingerprint:016x}:{name}").into())
     }
 
     /// The key without the fingerprint. People and invalidations use this name.
@@ -73,14 +68,14 @@ impl fmt::Debug for Key {
 #[derive(Debug, Default)]
 pub struct KeyText {
     text: String,
-    parameters: usize,
+    count: usize,
 }
 
 impl KeyText {
     /// Starts a key of the resource `name`.
     pub fn begin(&mut self, fingerprint: u64, name: &str) {
         self.text.clear();
-        self.parameters = 0;
+        self.count = 0;
         // Writing to a String cannot fail.
         let _ = write!(self.text, "{fingerprint:016x}:{name}");
     }
@@ -88,17 +83,22 @@ impl KeyText {
     /// Starts a key with a text that [`KeyText::begin`] made before. Costs one copy.
     pub fn begin_again(&mut self, beginning: &str) {
         self.text.clear();
-        self.parameters = 0;
+        self.count = 0;
         self.text.push_str(beginning);
     }
 
     /// Adds a parameter. The order must be the same for all keys of a resource.
     pub fn parameter(&mut self, name: &str, value: &str) {
-        self.text.push(if self.parameters == 0 { '?' } else { '&' });
-        self.parameters += 1;
+        self.text.push(if self.count == 0 { '?' } else { '&' });
+        self.count += 1;
         self.text.push_str(name);
         self.text.push('=');
         escape_into(&mut self.text, value);
+    }
+
+    /// Adds all parameters at once, as they follow the name, escaped already: `?id=42`.
+    pub(super) fn parameters(&mut self, text: &str) {
+        self.text.push_str(text);
     }
 
     /// The text so far. A lookup in memory takes this.
@@ -154,6 +154,11 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
 /// UTF-8.
 pub fn escape_into(text: &mut String, value: &str) {
     text.extend(utf8_percent_encode(value, RESERVED));
+}
+
+/// The same of any bytes, piece by piece.
+pub(super) fn escaped(value: &[u8]) -> impl Iterator<Item = &str> {
+    percent_encode(value, RESERVED)
 }
 
 #[cfg(test)]

@@ -23,10 +23,11 @@ use super::composition::Composite;
 use super::entry::{Entry, Extras, Value};
 use super::envelope;
 use super::error::LoadError;
-use super::freshness::{Decision, Evidence, decide, may_join};
+use super::freshness::{Decision, Evidence, may_join};
 use super::interest::Behalf;
 use super::load_result::LoadResult;
 use super::loaders::{Job, Turn};
+use super::object::{Hold, Object};
 use super::outcome::{Outcome, Staleness};
 use super::policy::{Lifetime, Policy};
 use super::random::random;
@@ -50,18 +51,15 @@ pub(crate) enum Accepts {
     NewLoad,
 }
 
-/// Whether the bytes in Redis are a value of the kind that the lookup is for. Other bytes are a
-/// miss.
-pub(crate) type Readable = fn(&[u8]) -> bool;
-
-/// A claim to the answer of `request`. Begins the load if there is none to join. `readable`: how to
-/// check the bytes in Redis; `None` accepts all. Does not block.
+/// A claim to the answer of `request`. Begins the load if there is none to join. `hold`: makes the
+/// object that memory holds in place of the bytes of a value, whether they come from Redis or from
+/// the load; `None`: memory holds the bytes. Does not block.
 pub(crate) fn begin(
     tiers: &Arc<Tiers>,
     request: Request,
     behalf: &Behalf,
     accepts: Accepts,
-    readable: Option<Readable>,
+    hold: Option<Hold>,
 ) -> Ticket {
     let Request { item, producer } = request;
     let is_part = matches!(behalf, Behalf::Composite(_));
@@ -76,7 +74,7 @@ pub(crate) fn begin(
     let key = item.key.clone();
     let lead = {
         let tiers = tiers.clone();
-        move |leader| lead(tiers, leader, item, producer, is_part, accepts, readable)
+        move |leader| lead(tiers, leader, item, producer, is_part, accepts, hold)
     };
     let joinable = |flight: &Flight| is_joinable(tiers, flight, accepts);
     let flights = &tiers.flights;
@@ -114,7 +112,7 @@ fn lead(
     producer: Producer,
     is_part: bool,
     accepts: Accepts,
-    readable: Option<Readable>,
+    hold: Option<Hold>,
 ) {
     let targets: Arc<[InvalidationTarget]> = producer.targets(&item);
     leader.stamp(tiers.mirror.dependency(tiers.mirror.stamp(), &targets));
@@ -143,7 +141,7 @@ fn lead(
             item,
             is_part,
             targets,
-            readable,
+            hold,
             began: Instant::now(),
             stale: in_memory.clone(),
             newest: in_memory,
@@ -178,7 +176,7 @@ struct Lookup {
     is_part: bool,
     /// What the value depends on: its tags and its own key.
     targets: Arc<[InvalidationTarget]>,
-    readable: Option<Readable>,
+    hold: Option<Hold>,
     began: Instant,
     /// The best copy that is past its TTL.
     stale: Option<Arc<Entry>>,
@@ -310,17 +308,9 @@ impl Lookup {
     /// what they are good for. Redis has said what was invalidated, or the mirror was trusted.
     fn look_into(&mut self, bytes: &Bytes) -> Option<Answer> {
         self.seen = Bytes::copy_from_slice(envelope::load_id(bytes));
-        let (tiers, policy) = (&self.tiers, &self.item.policy);
-        let own = |stamp| tiers.mirror.dependency(stamp, &self.targets);
-        let entry = envelope::decode(bytes, own, policy, random(), &tiers.clock)?;
-        if let (Some(readable), Value::Present(value)) = (self.readable, &entry.value)
-            && !readable(value)
-        {
-            self.item.tally.count_unreadable();
-            return None;
-        }
-        let copy = tiers.facts(&entry, entry.expiry.fresh_until, policy, true);
-        let decision = decide(&copy, Evidence::Verified, policy, tiers.clock.now());
+        let tiers = &self.tiers;
+        let entry = tiers.copy_of(&self.item, &self.targets, self.hold.as_ref(), bytes)?;
+        let decision = tiers.decide_redis_copy(&entry, &self.item.policy);
         if decision == Decision::Serve {
             let entry = tiers.keep(&self.item, entry);
             let outcome = match self.elsewhere {
@@ -464,12 +454,16 @@ impl Lookup {
             deadline: began + load.limit,
             revalidation,
         };
-        let loaded = catch_unwind(AssertUnwindSafe(|| (load.run)(context)));
+        let loaded = catch_unwind(AssertUnwindSafe(|| {
+            let loaded = (load.run)(context)?;
+            let object = self.object_of(&loaded.value)?;
+            Ok((loaded, object))
+        }));
         let took = began.elapsed();
         match loaded {
-            Ok(Ok(loaded)) => {
+            Ok(Ok((loaded, object))) => {
                 let is_confirmed = shown.is_some_and(|shown| loaded.value.is_the_same(&shown));
-                self.fill(loaded, is_confirmed, own, token, took);
+                self.fill(loaded, object, is_confirmed, own, token, took);
             }
             Ok(Err(error)) => self.gave_nothing(error, token, took),
             Err(_) => {
@@ -477,6 +471,14 @@ impl Lookup {
                 let error = LoadError::Failed("the load panicked".into());
                 self.gave_nothing(error, token, took);
             }
+        }
+    }
+
+    /// What memory is to hold in place of the bytes that a load brought, if that is an object.
+    fn object_of(&self, value: &Value) -> Result<Option<Object>, LoadError> {
+        match (&self.hold, value) {
+            (Some(hold), Value::Present(bytes)) => hold(bytes).map(Some).map_err(LoadError::Failed),
+            _ => Ok(None),
         }
     }
 
@@ -521,6 +523,7 @@ impl Lookup {
     fn fill(
         self,
         mut loaded: Loaded,
+        object: Option<Object>,
         is_confirmed: bool,
         own: Dependency,
         token: &str,
@@ -560,6 +563,10 @@ impl Lookup {
             LoadResult::of(&entry, self.predecessor().as_deref())
         };
         self.count_load(result, took);
+        let entry = match object {
+            Some(object) => entry.holding(object),
+            None => entry,
+        };
         let entry = tiers.keep(&self.item, entry);
         let mut answer = self.answer(entry, Outcome::Loaded);
         answer.trace.source = Some(took);
