@@ -45,8 +45,7 @@ async fn forget(cache: web::Data<Cache>) -> HttpResponse {
     let cache = cache.into_inner();
     // This waits for Redis, so it must not run on the async worker.
     let done =
-        web::block(move || cache.invalidate(&[InvalidationTarget::tag("primes")], Purge::Hard))
-            .await;
+        web::block(move || cache.invalidate(&InvalidationTarget::tag("primes"), Purge::Hard)).await;
     match done {
         Ok(done) if done.is_pending() => HttpResponse::Accepted().finish(),
         Ok(_) => HttpResponse::NoContent().finish(),

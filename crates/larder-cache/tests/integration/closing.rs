@@ -1,6 +1,6 @@
 //! The end of a cache: its threads, its connections, and what is pending.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ fn twenty_caches_end(url: &str) {
         let asked = numbers.get_or_load(TaggedKey::new().with("n", round), &policy(), move || {
             Ok::<i32, String>(round)
         });
-        assert_eq!(asked.unwrap().0, round);
+        assert_eq!(*asked.unwrap().0, round);
     }
     until(WITHIN, "its threads have ended", || threads() == before);
     until(WITHIN, "its connections are closed", || {
@@ -160,15 +160,16 @@ fn a_look_up_that_is_awaited_keeps_the_cache_open() {
     });
     drop((numbers, cache));
     release.send(()).unwrap();
-    let found: Result<(i32, Outcome), LoadError> = actix_web::rt::System::new().block_on(awaited);
-    assert_eq!(found.unwrap(), (1, Outcome::Loaded));
+    let found: Result<(Arc<i32>, Outcome), LoadError> =
+        actix_web::rt::System::new().block_on(awaited);
+    assert_eq!(found.unwrap(), (Arc::new(1), Outcome::Loaded));
     // Redis has it, too.
     let other = trusted(&redis.url()).typed::<i32>("number", 1).unwrap();
     let found = other.get_or_load(TaggedKey::new(), &policy(), || {
         Err::<i32, _>("Redis has it")
     });
     let (value, outcome) = found.unwrap();
-    assert_eq!(value, 1);
+    assert_eq!(*value, 1);
     // Collapsed: the first cache had answered its caller and was still filling Redis.
     assert!(
         matches!(outcome, Outcome::RedisHit | Outcome::Collapsed),
@@ -194,14 +195,14 @@ fn a_cache_without_a_redis_url_looks_for_none() {
                 Ok::<i32, String>(n)
             })
         };
-        assert_eq!(ask(1).unwrap(), (1, Outcome::Loaded));
-        assert_eq!(ask(2).unwrap(), (1, Outcome::MemoryHit));
+        assert_eq!(ask(1).unwrap(), (Arc::new(1), Outcome::Loaded));
+        assert_eq!(ask(2).unwrap(), (Arc::new(1), Outcome::MemoryHit));
         assert!(
             !cache
                 .invalidate(&[InvalidationTarget::tag("n")], Purge::Hard)
                 .is_pending()
         );
-        assert_eq!(ask(3).unwrap(), (3, Outcome::Loaded));
+        assert_eq!(ask(3).unwrap(), (Arc::new(3), Outcome::Loaded));
         // Two at most: the second load may begin before the thread of the first is idle. A thread
         // that has just started has the name of the one that started it.
         until(WITHIN, "there are threads of loads alone", || {
@@ -238,7 +239,7 @@ fn an_invalidation_right_after_the_start_is_delivered() {
         let found = numbers.get_or_load(TaggedKey::new().tag("n"), &policy(), move || {
             Ok::<usize, String>(n)
         });
-        found.unwrap().0
+        *found.unwrap().0
     };
     let test = "closing::an_invalidation_right_after_the_start_is_delivered";
     for round in 0..9 {
@@ -257,7 +258,7 @@ fn pending_invalidations_are_delivered_before_the_end() {
         let found = numbers.get_or_load(TaggedKey::new().tag("n"), &policy(), move || {
             Ok::<i32, String>(n)
         });
-        found.unwrap().0
+        *found.unwrap().0
     };
     let proxy = FaultProxy::start(redis.address());
     let url = format!("redis://{}", proxy.address());
