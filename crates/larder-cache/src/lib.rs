@@ -66,9 +66,13 @@
 //! - [`Outcome`] says how it was found: in memory, in Redis, by a load, or stale and why.
 //! - [`Cache::invalidate`] takes tags, keys ([`Typed::target`]) and everything, hard or soft.
 //!   [`Cache::subscribe`] tells what was invalidated, here and elsewhere.
-//! - [`Typed::get_or_load`] blocks while it is not in memory. An async server awaits
-//!   [`Typed::get_or_load_async`], which takes no thread, and calls [`Cache::invalidate`] off its
-//!   workers, since that asks Redis.
+//! - [`Typed::get_or_load`] blocks while it is not in memory. A thread of the cache runs the load;
+//!   with [`Typed::get_or_load_here`] it is the caller's, and the load may borrow.
+//! - An async server awaits [`Typed::get_or_load_async`], whose load is a future that its own task
+//!   polls, on any runtime; or [`Typed::get_or_load_blocking`], if the load blocks. It calls
+//!   [`Cache::invalidate`] off its workers, since that asks Redis.
+//! - [`Error`] has the load's own error, or the cache's reason why there is no value.
+//! - Tests move the time of a cache with a [`TestClock`].
 //! - Threads of its own: with a Redis a few for that, and one for each load that runs. They end
 //!   with the last clone of the cache: see [`Cache`].
 //! - [`Cache::stats`] has the figures of lookups, loads and memory, and [`Cache::metrics`] those of

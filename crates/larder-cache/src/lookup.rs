@@ -149,8 +149,9 @@ fn lead(
         return;
     };
     match producer {
-        Producer::Load(load) => Lookup::new(tiers, start, item, is_part, hold)
-            .start(Loader::OfThread(load), accepts),
+        Producer::Load(load) => {
+            Lookup::new(tiers, start, item, is_part, hold).start(Loader::OfThread(load), accepts)
+        }
         Producer::Compose(composition) => {
             let Start {
                 leader,
@@ -612,7 +613,9 @@ impl Lookup {
         let brought = catch_unwind(AssertUnwindSafe(|| {
             let loaded = load()?;
             let object = match (&self.hold, &loaded.value) {
-                (Some(hold), Value::Present(bytes)) => Some(hold(bytes).map_err(LoadError::Failed)?),
+                (Some(hold), Value::Present(bytes)) => {
+                    Some(hold(bytes).map_err(LoadError::Failed)?)
+                }
                 _ => None,
             };
             Ok((loaded, object))
@@ -695,7 +698,9 @@ impl Lookup {
                 envelope::encode(&entry, random(), fresh_for, &tiers.clock)
             };
             let (key, stamp) = (&self.item.key, entry.own.stamp);
-            let done = tiers.redis.fill(key, Some(token.as_str()), stamp, &bytes, ttl);
+            let done = tiers
+                .redis
+                .fill(key, Some(token.as_str()), stamp, &bytes, ttl);
             stored = done == Ok(Filled::Stored) && !bytes.is_empty();
         }
         tiers.failures.clear(&self.item.key);

@@ -9,6 +9,11 @@
 //! key, and stale copies. The caller names a type and its version. Both are part of the key, and so
 //! is the codec. If another program uses the same three for another type, its value in Redis is a
 //! miss here.
+//!
+//! Here are the loads on threads of the cache, and lookups without a load; `by_caller.rs` has the
+//! loads that their caller runs.
+
+mod by_caller;
 
 use std::any::{TypeId, type_name};
 use std::cell::Cell;
@@ -32,7 +37,7 @@ use super::codec::{Codec, Json};
 use super::coherence::{InvalidationTarget, Purge};
 use super::copies::{self, Copies, Place};
 use super::entry::Value;
-use super::error::LoadError;
+use super::error::{Error, LoadError};
 use super::fair_queue::Caller;
 use super::freshness::Evidence;
 use super::interest::Behalf;
@@ -80,8 +85,45 @@ pub struct Typed<T> {
     cache: Cache,
     /// What every key begins with.
     beginning: Arc<str>,
-    codec: Arc<dyn Codec<T>>,
+    storing: Storing<T>,
     hold: Hold,
+}
+
+/// How a loaded value is stored. A load has it, and with it no cache.
+struct Storing<T> {
+    codec: Arc<dyn Codec<T>>,
+    /// How much of its TTL a value is given. `None`: all of it.
+    lifetime: Option<LifetimeOf<T>>,
+}
+
+type LifetimeOf<T> = Arc<dyn Fn(&T) -> Lifetime + Send + Sync>;
+
+impl<T> Clone for Storing<T> {
+    fn clone(&self) -> Storing<T> {
+        Storing {
+            codec: self.codec.clone(),
+            lifetime: self.lifetime.clone(),
+        }
+    }
+}
+
+impl<T: 'static> Storing<T> {
+    /// The bytes of what a loader returned, or its error.
+    fn loaded<E: Display + Send + Sync + 'static>(
+        &self,
+        loaded: Result<Option<T>, E>,
+    ) -> Result<Loaded, LoadError> {
+        let Some(value) = loaded.map_err(LoadError::own)? else {
+            return Ok(Loaded::new(Value::Absent, Lifetime::Policy));
+        };
+        let bytes = self.codec.encode(&value);
+        let bytes = bytes.map_err(|why| LoadError::Failed(not_stored(&*self.codec, &why)))?;
+        let lifetime = self.lifetime.as_ref().map(|of| of(&value));
+        Ok(Loaded::new(
+            Value::present(bytes),
+            lifetime.unwrap_or_default(),
+        ))
+    }
 }
 
 impl<T> Clone for Typed<T> {
@@ -89,7 +131,7 @@ impl<T> Clone for Typed<T> {
         Typed {
             cache: self.cache.clone(),
             beginning: self.beginning.clone(),
-            codec: self.codec.clone(),
+            storing: self.storing.clone(),
             hold: self.hold.clone(),
         }
     }
@@ -145,7 +187,10 @@ impl Cache {
             cache: self.clone(),
             beginning: key.as_str().into(),
             hold: hold(codec.clone(), |_, encoded| encoded + size_of::<T>()),
-            codec,
+            storing: Storing {
+                codec,
+                lifetime: None,
+            },
         })
     }
 }
@@ -175,30 +220,68 @@ impl<T: Send + Sync + 'static> Typed<T> {
     /// length of its bytes in Redis plus the size of `T`.
     pub fn weighed_by(self, weigh: impl Fn(&T) -> usize + Send + Sync + 'static) -> Typed<T> {
         Typed {
-            hold: hold(self.codec.clone(), move |value, _| weigh(value)),
+            hold: hold(self.storing.codec.clone(), move |value, _| weigh(value)),
             ..self
         }
     }
 
+    /// Has `lifetime` say how much of its TTL a loaded value is given: a token's own end, for one.
+    /// Never more than the policy of its lookup gives. What comes from Redis has what it was given
+    /// at its load.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use larder_cache::{Cache, Lifetime};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Token {
+    ///     secret: String,
+    ///     expires_in: Duration,
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache = Cache::builder().build()?;
+    /// let tokens = cache
+    ///     .typed::<Token>("token", 1)?
+    ///     .lifetime_from(|token| Lifetime::MaxAge(token.expires_in));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn lifetime_from(
+        self,
+        lifetime: impl Fn(&T) -> Lifetime + Send + Sync + 'static,
+    ) -> Typed<T> {
+        let storing = Storing {
+            lifetime: Some(Arc::new(lifetime)),
+            ..self.storing
+        };
+        Typed { storing, ..self }
+    }
+
     /// The value of `key`: from memory, else from Redis, else from `load`, which runs on a thread
     /// of the cache and fills both tiers. Returns it with how it was found. Blocks unless memory
-    /// has it: an async worker uses [`Typed::get_or_load_async`] instead.
+    /// has it: an async worker uses [`Typed::get_or_load_async`] instead. A `load` that borrows is
+    /// for [`Typed::get_or_load_here`].
     ///
     /// However many ask for it at one time, `load` runs once at a time in this process, and once
     /// across all replicas while Redis is up.
     ///
     /// # Errors
-    /// What `load` ended with, by its text, unless `policy` allows an older value to stand in for
-    /// it. `Failed` also if the codec cannot encode what it returned, or not decode it again.
-    /// `TooSlow` if it took longer than
+    /// [`Error::Load`] with what `load` ended with, or that of another reader in this process whose
+    /// load this one has waited for, unless `policy` allows an older value to stand in.
+    /// [`Error::Cache`] for a reason of the cache's own: `Failed` if the codec cannot encode what it
+    /// returned, or not decode it again; `TooSlow` if it took longer than
     /// [`CacheBuilder::load_timeout`](super::CacheBuilder::load_timeout) twice and ten seconds.
-    pub fn get_or_load<E: Display>(
+    pub fn get_or_load<E: Display + Send + Sync + 'static>(
         &self,
         key: impl Into<TaggedKey>,
         policy: &Policy,
         load: impl FnOnce() -> Result<T, E> + Send + 'static,
-    ) -> Result<(Arc<T>, Outcome), LoadError> {
-        found_something(self.find_or_load(key, policy, || load().map(Some))?)
+    ) -> Result<(Arc<T>, Outcome), Error<E>> {
+        let found = self.find_or_load(key, policy, || load().map(Some))?;
+        Ok(found_something(found)?)
     }
 
     /// The same for a value that may not exist: `load` returns `Ok(None)` then. That is kept, too,
@@ -206,33 +289,33 @@ impl<T: Send + Sync + 'static> Typed<T> {
     ///
     /// # Errors
     /// As [`Typed::get_or_load`].
-    pub fn find_or_load<E: Display>(
+    pub fn find_or_load<E: Display + Send + Sync + 'static>(
         &self,
         key: impl Into<TaggedKey>,
         policy: &Policy,
         load: impl FnOnce() -> Result<Option<T>, E> + Send + 'static,
-    ) -> Result<(Option<Arc<T>>, Outcome), LoadError> {
-        let (parts, wanted) = (&self.cache.typed, key.into());
+    ) -> Result<(Option<Arc<T>>, Outcome), Error<E>> {
+        let wanted = key.into();
         let key = match self.look(&wanted, policy) {
-            Ok(answer) => return value_of(Ok(answer)),
+            Ok(answer) => return Ok(value_of(Ok(answer))?),
             Err(key) => key,
         };
         let ticket = self.fetch(key, &wanted, policy, load);
-        let limit = parts.load_timeout * 2 + Duration::from_secs(10);
-        let result = ticket.wait_or_stale(policy.soft_timeout, limit);
-        parts.tally.count(&result);
-        value_of(result)
+        let result = ticket.wait_or_stale(policy.soft_timeout, self.longest_wait());
+        self.cache.typed.tally.count(&result);
+        Ok(value_of(result)?)
     }
 
-    /// The same as [`Typed::get_or_load`] as a future, of whatever runtime: waiting takes no
-    /// thread, and memory is looked up before it returns. It has no clock, so
-    /// [`Policy::soft_timeout`] is the caller's.
-    pub fn get_or_load_async<E: Display>(
+    /// The same as [`Typed::get_or_load`] for an async program whose `load` blocks: a thread of the
+    /// cache runs it, while the ticket is awaited, on whatever runtime. Waiting takes no thread, and
+    /// memory is looked up before it returns. It has no clock, so [`Policy::soft_timeout`] is the
+    /// caller's.
+    pub fn get_or_load_blocking<E: Display + Send + Sync + 'static>(
         &self,
         key: impl Into<TaggedKey>,
         policy: &Policy,
         load: impl FnOnce() -> Result<T, E> + Send + 'static,
-    ) -> TypedTicket<T> {
+    ) -> TypedTicket<T, E> {
         let wanted = key.into();
         let (ticket, waits_in) = match self.look(&wanted, policy) {
             Ok(answer) => (Ticket::ready(answer), None),
@@ -324,24 +407,20 @@ impl<T: Send + Sync + 'static> Typed<T> {
         made
     }
 
-    fn fetch<E: Display>(
+    /// How long a thread waits for a load at most.
+    fn longest_wait(&self) -> Duration {
+        self.cache.typed.load_timeout * 2 + Duration::from_secs(10)
+    }
+
+    fn fetch<E: Display + Send + Sync + 'static>(
         &self,
         key: Key,
         wanted: &TaggedKey,
         policy: &Policy,
         load: impl FnOnce() -> Result<Option<T>, E> + Send + 'static,
     ) -> Ticket {
-        let codec = self.codec.clone();
-        let run = Box::new(move |_| {
-            let value = match load().map_err(|error| LoadError::Failed(error.to_string()))? {
-                Some(value) => match codec.encode(&value) {
-                    Ok(bytes) => Value::present(bytes),
-                    Err(error) => return Err(LoadError::Failed(not_stored(&*codec, &error))),
-                },
-                None => Value::Absent,
-            };
-            Ok(Loaded::new(value, Lifetime::Policy))
-        });
+        let storing = self.storing.clone();
+        let run = Box::new(move |_| storing.loaded(load()));
         let request = Request {
             item: self.item(key, wanted, &Arc::new(policy.clone())),
             producer: Producer::Load(Load {
@@ -400,17 +479,17 @@ impl<T: Send + Sync + 'static> Typed<T> {
     }
 }
 
-/// A value that is being looked up: see [`Typed::get_or_load_async`]. It keeps the cache open until
+/// A value that is being looked up: see [`Typed::get_or_load_blocking`]. It keeps the cache open until
 /// it is ready. A ticket that is dropped before it is ready counts as a lookup that failed.
-pub struct TypedTicket<T> {
+pub struct TypedTicket<T, E> {
     ticket: Ticket,
     /// `None`: memory had it, or it was given.
     waits_in: Option<Cache>,
-    value: PhantomData<fn() -> T>,
+    value: PhantomData<fn() -> Result<T, E>>,
 }
 
-impl<T: Send + Sync + 'static> Future for TypedTicket<T> {
-    type Output = Result<(Arc<T>, Outcome), LoadError>;
+impl<T: Send + Sync + 'static, E: Send + Sync + 'static> Future for TypedTicket<T, E> {
+    type Output = Result<(Arc<T>, Outcome), Error<E>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let polled = Pin::new(&mut self.ticket).poll(context);
@@ -418,12 +497,12 @@ impl<T: Send + Sync + 'static> Future for TypedTicket<T> {
             if let Some(cache) = self.waits_in.take() {
                 cache.typed.tally.count(&result);
             }
-            found_something(value_of(result)?)
+            Ok(found_something(value_of(result)?)?)
         })
     }
 }
 
-impl<T> Drop for TypedTicket<T> {
+impl<T, E> Drop for TypedTicket<T, E> {
     fn drop(&mut self) {
         if let Some(cache) = &self.waits_in {
             cache.typed.tally.count_left();

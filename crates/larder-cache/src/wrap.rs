@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::Cache;
 use super::coherence::InvalidationTarget;
-use super::error::LoadError;
+use super::error::{Error, LoadError};
 use super::outcome::Outcome;
 use super::policy::Policy;
 use super::tagged_key::TaggedKey;
@@ -99,7 +99,7 @@ impl<A, T, E> Wrapped<A, T, E>
 where
     A: Serialize + Send + 'static,
     T: Send + Sync + 'static,
-    E: Display + 'static,
+    E: Display + Send + Sync + 'static,
 {
     /// Has `tags` add more tags to the key of a result: `|id, key| key.tag(format_args!("user:{id}"))`.
     pub fn tagged_by(
@@ -117,7 +117,7 @@ where
     ///
     /// # Errors
     /// As [`Typed::get_or_load`], and `Failed` if the arguments cannot be represented as JSON.
-    pub fn call(&self, arguments: A) -> Result<(Arc<T>, Outcome), LoadError> {
+    pub fn call(&self, arguments: A) -> Result<(Arc<T>, Outcome), Error<E>> {
         let key = self.key(&arguments).map_err(LoadError::Failed)?;
         let function = self.function.clone();
         let load = move || function(arguments);

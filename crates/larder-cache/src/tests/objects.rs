@@ -64,7 +64,7 @@ fn a_lookup_without_a_load_neither_begins_one_nor_waits() {
     assert!(texts.get("k", &policy).is_none());
     let (begun, has_begun) = mpsc::channel();
     let (release, gate) = mpsc::channel::<()>();
-    let loading = texts.get_or_load_async("k", &policy, move || {
+    let loading = texts.get_or_load_blocking("k", &policy, move || {
         begun.send(()).unwrap();
         gate.recv().unwrap();
         Ok::<_, String>("v".to_owned())

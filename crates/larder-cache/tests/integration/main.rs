@@ -15,6 +15,7 @@ mod coherence;
 mod examples;
 mod insert;
 mod metrics;
+mod runners;
 mod shared_redis;
 mod subscription;
 mod typed;

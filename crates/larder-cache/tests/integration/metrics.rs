@@ -423,7 +423,7 @@ fn a_typed_lookup_whose_reader_leaves_is_counted_once() {
         Ok::<_, String>("v".to_owned())
     };
     let key = || TaggedKey::new().with("id", 1);
-    drop(texts.get_or_load_async(key(), &policy(), load));
+    drop(texts.get_or_load_blocking(key(), &policy(), load));
     assert_eq!((cache.stats().hits, cache.stats().misses), (0, 1));
     release.send(()).ok();
     let again = || Ok::<_, String>("v".to_owned());

@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use larder_cache::{
-    Cache, Codec, CodecError, InvalidationTarget, Json, LoadError, Outcome, Purge, RedisCommand,
+    Cache, Codec, CodecError, Error, InvalidationTarget, Json, Outcome, Purge, RedisCommand,
     TaggedKey, Typed,
 };
 use serde::{Deserialize, Serialize};
@@ -63,10 +63,7 @@ fn programs_share_what_has_one_name_and_version() {
     for (name, version) in [("user", 2), ("person", 1)] {
         let others = other.typed::<after::Person>(name, version).unwrap();
         let error = others.get_or_load(ada(), &policy(), || Err::<after::Person, _>("not there"));
-        assert_eq!(
-            error.unwrap_err(),
-            LoadError::Failed("not there".to_owned())
-        );
+        assert_eq!(error.unwrap_err(), Error::Load(Arc::new("not there")));
     }
     assert_eq!(other.stats().unreadable, 0);
 }
@@ -130,7 +127,7 @@ fn a_value_that_json_cannot_keep_is_an_error_of_its_load() {
         "{error}"
     );
     let nested = cache.typed::<Vec<Option<Option<u8>>>>("nested", 1).unwrap();
-    let awaited = nested.get_or_load_async(TaggedKey::new(), &policy(), || {
+    let awaited = nested.get_or_load_blocking(TaggedKey::new(), &policy(), || {
         Ok::<_, String>(vec![Some(None)])
     });
     let error = actix_web::rt::System::new().block_on(awaited).unwrap_err();
