@@ -369,7 +369,7 @@ fn the_loaders_own_error_comes_back_to_all_who_waited_here_and_as_text_elsewhere
 fn loaders_borrow_from_their_callers() {
     let cache = Cache::builder().build().unwrap();
     let (numbers, policy) = (numbers(&cache), policy());
-    let table = vec![10, 20, 30];
+    let table = [10, 20, 30];
     let mut asked = Vec::new();
     let found = numbers.get_or_load_here(of(1), &policy, || {
         asked.push(1);
