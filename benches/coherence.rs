@@ -386,7 +386,7 @@ impl SilentInvalidation {
             include_str!("../crates/larder-cache/src/coherence/history.lua"),
             include_str!("../crates/larder-cache/src/coherence/invalidate.lua")
         );
-        let silent = WHOLE.replace("redis.call('PUBLISH', ARGV[2], message)", "");
+        let silent = WHOLE.replace("call('PUBLISH', ARGV[2], message)", "");
         assert!(!silent.contains("PUBLISH") && WHOLE.contains("PUBLISH"));
         SilentInvalidation {
             script: redis::Script::new(&silent),
@@ -400,7 +400,7 @@ impl SilentInvalidation {
             call.key(format!("{{{}:bus}}:{key}", self.prefix));
         }
         // The history id is used only to begin a new history.
-        for argument in ["0", "nobody", "h", "nobody", "10000", name] {
+        for argument in ["0", "nobody", "h", "nobody", "10000", "1", name] {
             call.arg(argument);
         }
         let () = call.invoke(connection).unwrap();

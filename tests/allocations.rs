@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use larder::config::Config;
 use larder::database::{Database, DatabaseSettings};
-use larder::resource::{Archivist, Arguments, Body, News, NewsSource, Resources, Sources};
+use larder::resource::{Archivist, Arguments, Body, Given, News, NewsSource, Resources, Sources};
 use larder::source::HttpUpstreams;
 use larder::source::http::{HttpClient, HttpSettings};
 use larder::source::news::{NewsFormat, NewsUpstream};
@@ -72,7 +72,7 @@ fn finding_a_memory_hit_allocates_nothing() {
         let found = resources.find("/articles").unwrap();
         let arguments = Arguments {
             path: &found.path_arguments,
-            query,
+            given: Given::Query(query),
         };
         found.resource.key(arguments, &mut key).unwrap();
         let request = found
@@ -88,7 +88,7 @@ fn finding_a_memory_hit_allocates_nothing() {
             let found = resources.find("/articles").unwrap();
             let arguments = Arguments {
                 path: &found.path_arguments,
-                query,
+                given: Given::Query(query),
             };
             found.resource.key(arguments, &mut key).unwrap();
             let answer = cache.get(key.as_str(), found.resource.policy(), None);
@@ -101,7 +101,7 @@ fn finding_a_memory_hit_allocates_nothing() {
 
     let arguments = Arguments {
         path: &found.path_arguments,
-        query,
+        given: Given::Query(query),
     };
     let view = found.resource.key(arguments, &mut key).unwrap();
     let answer = cache

@@ -37,6 +37,7 @@ mod outbox;
 mod parameters;
 mod pauses;
 mod people;
+mod questions;
 mod quota;
 mod redis_failover;
 mod redis_faults;

@@ -18,7 +18,7 @@ use larder::api::{Api, ClientRules};
 use larder::auth::{KeyTable, Limiter};
 use larder::config::Config;
 use larder::database::{Database, DatabaseSettings, KeyRate, NewKey};
-use larder::resource::{Archivist, Arguments, News, Resources, Sources};
+use larder::resource::{Archivist, Arguments, Given, News, Resources, Sources};
 use larder::source::HttpUpstreams;
 use larder_cache::Secret;
 use larder_cache::{
@@ -144,7 +144,7 @@ impl Stage {
         let found = resources.find(path).unwrap();
         let arguments = Arguments {
             path: &found.path_arguments,
-            query,
+            given: Given::Query(query),
         };
         found.resource.key(arguments, &mut text).unwrap();
         stage.fill(text.key(), 1);
@@ -280,7 +280,7 @@ impl Stage {
                 let found = resources.find(black_box(path)).unwrap();
                 let arguments = Arguments {
                     path: &found.path_arguments,
-                    query: black_box(query),
+                    given: Given::Query(black_box(query)),
                 };
                 assert!(found.resource.key(arguments, &mut text).is_ok());
                 black_box(text.as_str());

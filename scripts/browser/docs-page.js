@@ -172,7 +172,8 @@ async function checkCalls() {
   const page = await openDocs({ mayFail: true });
   await picture(page, 'desktop-light-closed');
   const articles = await operation(page, 'GET', '/articles');
-  assert.match(await articles.textContent(), /integer; 0 to 18446744073709551615/, 'a bound keeps its digits');
+  const bounded = await operation(page, 'GET', '/users/{id}');
+  assert.match(await bounded.textContent(), /integer; 1 to 9223372036854775807/, 'a bound keeps its digits');
   assert.match(await send(articles), /401.*needs an API key\. Enter one at the top/s);
   await picture(page, 'desktop-light-no-key');
   await signIn(page, 'wrong-key-wrong-key-wrong-key');
@@ -228,6 +229,27 @@ async function checkCalls() {
   await field(user, 'id').fill('..');
   assert.match(await send(user), /cannot send "\.\."/);
   done('a write with a body works; a malformed and an invalid body are told');
+
+  const posted = await operation(page, 'POST', '/lookup');
+  const queried = await operation(page, 'QUERY', '/lookup');
+  assert.deepEqual(JSON.parse(await posted.locator('textarea').inputValue()), { id: 1 });
+  assert.match(await send(posted), /^200 OK/);
+  assert.equal((await body(posted)).id, 1);
+  assert.match(await posted.locator('.header-list').innerText(), /no-store/);
+  assert.match(await send(queried), /^200 OK/);
+  assert.match(await queried.locator('.origin').innerText(), /^From the memory of this replica/, 'one entry for both');
+  const tag = (await queried.locator('.header-list').innerText()).match(/W?\/?"[^"]+"/)[0];
+  await queried.getByText('Request headers').click();
+  await queried.getByLabel('If-None-Match').fill(tag);
+  assert.match(await send(queried), /^304 /);
+  await picture(page, 'desktop-light-query');
+  const asked = await queried.locator('pre.line').first().innerText();
+  assert.match(asked, /-X QUERY/);
+  const answered = execFileSync('sh', ['-c', asked], { env: { PATH: process.env.PATH, LARDER_KEY: KEY }, stdio: ['ignore', 'pipe', 'ignore'] });
+  assert.match(answered.toString(), /^HTTP\/1\.1 304/);
+  await queried.locator('textarea').fill('{"id":0}');
+  assert.match(await send(queried), /^422 .*Invalid field: .*id/s);
+  done('POST and QUERY are called with a body, and QUERY with a condition');
 
   const created = await page.evaluate(async (key) => {
     const answer = await fetch('/keys', {

@@ -62,6 +62,7 @@ test('schemas are told in words, and one that contains itself ends', () => {
   assert.equal(typeText(root, { $ref: '#/components/schemas/a~1b%20~0c' }), 'integer');
   assert.equal(typeText(root, {}), 'any value');
   assert.equal(typeText(root, { enum: ['a', 1] }), 'string or number');
+  assert.equal(typeText(root, { anyOf: [{ title: 'JSON', anyOf: [{ type: 'string' }] }, { type: 'null' }] }), 'JSON or null');
   const first = members(root, tree);
   assert.deepEqual(first.map(({ name, required }) => [name, required]), [['name', true], ['below', false]]);
   assert.equal(JSON.stringify(example(root, tree)).startsWith('{"name":"text","below":[{"name":"text"'), true);
@@ -139,6 +140,17 @@ test('a request has its values escaped, and an empty one is left out', () => {
   for (const id of ['', '.', '..']) assert.throws(() => built(made, { id }), Error, id);
   assert.throws(() => built(made, { id: '1', 'Larder-After': '\u2603' }), /Larder-After has a character/);
   assert.throws(() => built(made, { id: '\ud800' }), /half a character/);
+});
+
+test('a QUERY is an operation with a body, written for 3.1 or 3.2', () => {
+  const more = { requestBody: { required: true, content: { 'application/json': { schema: {} } } } };
+  for (const member of ['x-query', 'query']) {
+    const made = operation('/answers', member, [], more);
+    assert.deepEqual([made.method, made.id, made.body.required], ['QUERY', 'query/answers', true]);
+    const request = built(made, {}, '{"question":"why?"}');
+    assert.deepEqual([request.method, request.body], ['QUERY', '{"question":"why?"}']);
+    assert.match(curlLine(request, false), /^curl -i -X QUERY /);
+  }
 });
 
 test('a request never leaves the server', () => {

@@ -35,6 +35,17 @@ pub(crate) enum Audience {
     Admins,
 }
 
+impl Audience {
+    /// The callers that may read a resource, which is `public` or not.
+    pub(super) fn of_readers(public: bool) -> Audience {
+        if public {
+            Audience::Anyone
+        } else {
+            Audience::Keys
+        }
+    }
+}
+
 /// The gate. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Access {

@@ -1,17 +1,21 @@
 //! The JSON body of a request, read within bounds.
 
 use std::collections::{BTreeMap, HashSet};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use actix_web::rt::time::timeout;
 use actix_web::web::{self, BytesMut};
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
-use crate::resource::OrderedMembers;
+use crate::resource::{Members, OrderedMembers};
 
 /// The largest body that is read, in bytes.
 pub(crate) const LIMIT: usize = 64 << 10;
@@ -79,13 +83,45 @@ pub(crate) async fn fields(
     Ok(fields.into_iter().collect())
 }
 
-async fn bytes(request: &HttpRequest, payload: &mut web::Payload) -> Result<BytesMut, Problem> {
+/// Takes the value of `field` out of the fields of a body, if it has one. `valid` says what it must
+/// be.
+///
+/// # Errors
+/// 422 if it is of another type.
+pub(super) fn take<T: DeserializeOwned>(
+    body: &mut BTreeMap<String, Box<RawValue>>,
+    field: &str,
+    valid: &str,
+) -> Result<Option<T>, Problem> {
+    let raw = body.remove(field);
+    let value = raw.map(|raw| serde_json::from_str(raw.get()));
+    value
+        .transpose()
+        .map_err(|_| Problem::bad_field(field, valid))
+}
+
+/// The parameters in a body. Errors in this order: 400, 422.
+pub(super) fn parameters(body: &[u8]) -> Result<Members<'_>, Problem> {
+    Members::parse(body).map_err(|error| malformed(body, error))
+}
+
+/// The body as it came. Errors in this order: 413, 408, 415.
+pub(super) async fn bytes(
+    request: &HttpRequest,
+    payload: &mut web::Payload,
+) -> Result<BytesMut, Problem> {
     check_length(request.headers())?;
-    let limit = request.app_data::<web::Data<BodyTimeout>>();
-    let limit = limit.map_or(Duration::MAX, |limit| limit.0);
-    let body = timeout(limit, read(payload))
-        .await
-        .unwrap_or(Err(Problem::BodyTooSlow { limit }))?;
+    let mut reading = pin!(read(payload));
+    // A body that is here already needs no timer.
+    let body = match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
+        Poll::Ready(body) => body,
+        Poll::Pending => {
+            let limit = request.app_data::<web::Data<BodyTimeout>>();
+            let limit = limit.map_or(Duration::MAX, |limit| limit.0);
+            let read = timeout(limit, reading).await;
+            read.unwrap_or(Err(Problem::BodyTooSlow { limit }))
+        }
+    }?;
     check_type(request.headers())?;
     Ok(body)
 }
@@ -93,10 +129,8 @@ async fn bytes(request: &HttpRequest, payload: &mut web::Payload) -> Result<Byte
 async fn read(payload: &mut web::Payload) -> Result<BytesMut, Problem> {
     let mut body = BytesMut::new();
     loop {
-        let chunk = std::future::poll_fn(|context| {
-            let stream: std::pin::Pin<&mut web::Payload> = std::pin::Pin::new(&mut *payload);
-            futures_core::Stream::poll_next(stream, context)
-        });
+        let chunk =
+            poll_fn(|context| futures_core::Stream::poll_next(Pin::new(&mut *payload), context));
         match chunk.await {
             None => return Ok(body),
             Some(Ok(chunk)) if body.len() + chunk.len() <= LIMIT => body.extend_from_slice(&chunk),
@@ -116,13 +150,14 @@ fn parse(body: &[u8]) -> Result<Map<String, Value>, Problem> {
         // 8259, section 4).
         Ok(Value::Object(object)) => members(body).map(|_| object),
         Ok(_) => Err(no_object()),
-        Err(error) => Err(malformed(error)),
+        Err(error) => Err(malformed(body, error)),
     }
 }
 
 /// The members of an object. Refuses a repeated field.
 fn members(body: &[u8]) -> Result<OrderedMembers, Problem> {
-    let members: OrderedMembers = serde_json::from_slice(body).map_err(malformed)?;
+    let members: OrderedMembers =
+        serde_json::from_slice(body).map_err(|error| malformed(body, error))?;
     let mut seen = HashSet::new();
     match members.0.iter().find(|(name, _)| !seen.insert(name)) {
         Some((field, _)) => Err(Problem::bad_field(field, "a field that occurs once")),
@@ -134,11 +169,17 @@ fn no_object() -> Problem {
     Problem::bad_field("body", "a JSON object")
 }
 
-fn malformed(error: serde_json::Error) -> Problem {
-    // Well-formed JSON that is not an object.
-    if error.is_data() {
-        return no_object();
-    }
+/// Why this body is not read: it is not JSON, or not an object.
+fn malformed(body: &[u8], error: serde_json::Error) -> Problem {
+    let error = if error.is_data() {
+        // It begins as another value than an object. The rest was not looked at.
+        match serde_json::from_slice::<IgnoredAny>(body) {
+            Ok(_) => return no_object(),
+            Err(error) => error,
+        }
+    } else {
+        error
+    };
     Problem::BadJson(format!("The body is not JSON: {error}."))
 }
 

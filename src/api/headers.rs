@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::HttpResponseBuilder;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use crate::resource::View;
+use crate::resource::{ReadMethod, Resource, View};
 use larder_cache::{Answer, InvalidationReceipt, Micros, Outcome, Staleness};
 
 use super::header_texts::HeaderTexts;
@@ -14,6 +14,16 @@ use super::header_texts::HeaderTexts;
 const LARDER_CLOCK: HeaderName = HeaderName::from_static("larder-clock");
 /// The invalidation holds on this replica only, until Redis can be reached.
 const LARDER_PENDING: HeaderName = HeaderName::from_static("larder-pending");
+
+/// The media types that a `QUERY` may have (RFC 10008).
+const ACCEPT_QUERY: HeaderName = HeaderName::from_static("accept-query");
+
+/// Says what a `QUERY` of `resource` may have as its body, if it takes any.
+pub(super) fn set_accept_query(resource: &Resource, map: &mut HeaderMap) {
+    if resource.is_read_by(ReadMethod::Query) {
+        map.insert(ACCEPT_QUERY, HeaderValue::from_static("application/json"));
+    }
+}
 
 /// Says whether an invalidation is acknowledged, with its clock, or pending.
 pub(super) fn set_receipt(receipt: InvalidationReceipt, answer: &mut HttpResponseBuilder) {

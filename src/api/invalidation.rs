@@ -1,27 +1,28 @@
-//! Invalidation over HTTP, and what it did: `POST /cache/invalidate`, `GET /cache/entry`,
-//! `GET /cache/replicas`.
+//! Invalidation over HTTP: `POST /cache/invalidate`, and `GET /cache/replicas`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::database::{Database, Watch};
-use crate::resource::{Arguments, BadParameter, RequestContext, Resources, TagTemplate, Wrong};
-use larder_cache::{Cache, CacheItem, Decision, InvalidationTarget, Producer, Purge, Request};
+use crate::resource::{Arguments, Given, Resources, TagTemplate};
+use larder_cache::{Cache, InvalidationTarget, Purge};
 
 use super::access::{Access, Actor};
+use super::asked::Asked;
 use super::problem::Problem;
 use super::state::LiveResources;
-use super::{body, bridge, headers, path};
+use super::{body, bridge, headers};
 
 /// Targets in one request, at most.
 const MOST_TARGETS: usize = 1000;
 /// Targets in one line of the log, at most.
 const LOGGED_TARGETS: usize = 10;
 
-/// `POST /cache/invalidate {"paths","keys","tags","all","soft"}`: 200 once it is acknowledged, 202
-/// while it is pending.
+/// `POST /cache/invalidate {"paths","keys","tags","resource","params","all","soft"}`: 200 once it is
+/// acknowledged, 202 while it is pending.
 pub(crate) async fn invalidate(
     request: HttpRequest,
     mut payload: web::Payload,
@@ -31,7 +32,7 @@ pub(crate) async fn invalidate(
     database: web::Data<Database>,
 ) -> HttpResponse {
     let work = async |actor: Actor| {
-        let body = body::object(&request, &mut payload).await?;
+        let body = body::fields(&request, &mut payload).await?;
         let (cache, resources) = (cache.get_ref().clone(), resources.load_full());
         let done = bridge::blocking("an invalidation", move || {
             let invalidation = parse_invalidation(body, &resources)?;
@@ -117,34 +118,28 @@ fn count_watches(matched: &mut Matched, watches: &[Watch]) {
 
 /// Reads the body of a request.
 fn parse_invalidation(
-    mut body: Map<String, Value>,
+    mut body: BTreeMap<String, Box<RawValue>>,
     resources: &Resources,
 ) -> Result<Invalidation, Problem> {
     let bad = Problem::bad_field;
-    let mut texts = |field: &str| match body.remove(field) {
-        None => Ok(Vec::new()),
-        Some(Value::Array(all)) => all
-            .into_iter()
-            .map(|one| match one {
-                Value::String(text) if !text.is_empty() && !text.contains(char::is_control) => {
-                    Ok(text)
-                }
-                _ => Err(bad(field, "an array of texts that are not empty")),
-            })
-            .collect::<Result<Vec<String>, Problem>>(),
-        Some(_) => Err(bad(field, "an array of texts")),
+    let mut texts = |field: &str| {
+        let texts: Vec<String> =
+            body::take(&mut body, field, "an array of texts")?.unwrap_or_default();
+        let is_text = |text: &String| !text.is_empty() && !text.contains(char::is_control);
+        match texts.iter().all(is_text) {
+            true => Ok(texts),
+            false => Err(bad(field, "an array of texts that are not empty")),
+        }
     };
     let (paths, keys, tags) = (texts("paths")?, texts("keys")?, texts("tags")?);
-    let mut flag = |field: &str| match body.remove(field) {
-        None => Ok(false),
-        Some(Value::Bool(set)) => Ok(set),
-        Some(_) => Err(bad(field, "true or false")),
-    };
-    let (all, soft) = (flag("all")?, flag("soft")?);
+    let mut flag = |field: &str| body::take(&mut body, field, "true or false");
+    let all = flag("all")?.unwrap_or(false);
+    let soft = flag("soft")?.unwrap_or(false);
+    let named = Asked::named(&mut body)?;
     if let Some(unknown) = body.keys().next() {
         return Err(bad(
             unknown,
-            "the fields are paths, keys, tags, all and soft",
+            "the fields are paths, keys, tags, resource, params, all and soft",
         ));
     }
     if paths.len() + keys.len() + tags.len() > MOST_TARGETS {
@@ -154,17 +149,20 @@ fn parse_invalidation(
         ));
     }
     let mut targets = Vec::new();
-    for path in &paths {
-        targets.extend(targets_of_path(path, resources)?);
+    for path in paths {
+        targets.extend(Asked::Path(path).targets("paths", resources)?);
+    }
+    if let Some(named) = named {
+        targets.extend(named.targets("resource", resources)?);
     }
     for key in &keys {
         targets.push(InvalidationTarget::key(key));
         // A composite is made anew from its parts, so they have to go with it.
-        if let Some((resource, query)) = resources.of_key(key) {
-            let path = Default::default();
+        if let Some((resource, Some(query))) = resources.of_key(key) {
+            let (path, given) = (Default::default(), Given::Query(query));
             targets.extend(
                 resource
-                    .targets(Arguments { path: &path, query })
+                    .targets(Arguments { path: &path, given })
                     .unwrap_or_default(),
             );
         }
@@ -185,7 +183,7 @@ fn parse_invalidation(
     if targets.is_empty() {
         return Err(bad(
             "body",
-            "at least one of paths, keys and tags, or \"all\": true",
+            "at least one of paths, keys and tags, a resource with its params, or \"all\": true",
         ));
     }
     let purge = if soft { Purge::Soft } else { Purge::Hard };
@@ -193,107 +191,6 @@ fn parse_invalidation(
         targets,
         purge,
         matched,
-    })
-}
-
-/// The targets of a request path with its query.
-fn targets_of_path(path: &str, resources: &Resources) -> Result<Vec<InvalidationTarget>, Problem> {
-    let bad = |valid: &str| Problem::bad_field("paths", valid);
-    let (at, query) = path::with_query(path);
-    let found = resources.find(&at).filter(|found| found.resource.is_read());
-    let Some(found) = found else {
-        return Err(bad("paths of declared resources, with their query"));
-    };
-    let arguments = Arguments {
-        path: &found.path_arguments,
-        query,
-    };
-    found
-        .resource
-        .targets(arguments)
-        .map_err(|wrong| bad(&wrong.to_string()))
-}
-
-/// `GET /cache/entry?path=`: the entry that would answer that path, and its state.
-pub(crate) async fn entry(
-    request: HttpRequest,
-    access: web::Data<Access>,
-    cache: web::Data<Cache>,
-    resources: web::Data<LiveResources>,
-) -> HttpResponse {
-    let work = async {
-        let query = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
-        let query = query.map(web::Query::into_inner).unwrap_or_default();
-        let path = query.into_iter().find(|(name, _)| name == "path");
-        let path = path.map(|(_, path)| path).filter(|path| !path.is_empty());
-        let path = path.ok_or_else(|| {
-            Problem::BadParameter(BadParameter {
-                name: "path".to_owned(),
-                wrong: Wrong::Missing,
-                valid: "a request path with its query, percent-encoded".to_owned(),
-            })
-        })?;
-        let resources = resources.load_full();
-        let (at, query) = path::with_query(&path);
-        let found = resources
-            .find(&at)
-            .ok_or(Problem::NotFound("Nothing is served at this path."))?;
-        let arguments = Arguments {
-            path: &found.path_arguments,
-            query,
-        };
-        let resource = found.resource;
-        let wanted = resource
-            .request(arguments, &RequestContext::default())?
-            .ok_or(Problem::NotFound("Nothing is read at this path."))?;
-        let mut body = entry_json(&cache, resource.name(), &wanted.item);
-        if let Producer::Compose(composition) = &wanted.producer {
-            let part = |part: &Request| {
-                // A part may be a resource of its own, or belong to this one alone.
-                let own = resources.of_key(part.item.key.name());
-                let name = own.map_or(resource.name(), |(own, _)| own.name());
-                entry_json(&cache, name, &part.item)
-            };
-            body["parts"] = composition.parts.iter().map(part).collect();
-        }
-        Ok(HttpResponse::Ok().json(body))
-    };
-    access.admins(&request, |_| work).await
-}
-
-fn entry_json(cache: &Cache, resource: &str, item: &CacheItem) -> Value {
-    let (key, policy) = (&item.key, &item.policy);
-    let now = cache.clock().now();
-    let Some((entry, freshness)) = cache.inspect(key.as_str(), policy) else {
-        return json!({"resource": resource, "key": key.name(), "tier": null, "state": "none", "tags": []});
-    };
-    let state = match freshness {
-        Decision::Serve => "fresh",
-        Decision::ServeAndRefresh => "stale",
-        Decision::OnlyIfLoadFails => "stale, only if its renewal fails",
-        Decision::Refuse(_) => "dead",
-    };
-    let reason = match freshness {
-        Decision::Refuse(why) => Some(why.to_string()),
-        _ => None,
-    };
-    let invalidated = cache.invalidated(&entry);
-    let tags: Vec<Value> = invalidated
-        .iter()
-        .map(|(name, clock)| json!({"name": name.as_str(), "invalidated": clock.map(|clock| clock.to_string())}))
-        .collect();
-    json!({
-        "resource": resource,
-        "key": key.name(),
-        "tier": "memory",
-        "state": state,
-        "reason": reason,
-        "age_ms": now.saturating_sub(entry.loaded_at) / 1000,
-        "ttl_left_ms": entry.expiry.memory_until.saturating_sub(now) / 1000,
-        "load_clock": entry.stamp().clock.to_string(),
-        "load_ms": entry.load_time / 1000,
-        "bytes": entry.value.bytes().len(),
-        "tags": tags,
     })
 }
 

@@ -3,10 +3,12 @@
 //! Every route is on this page. A handler takes the parts that it uses, not the whole server.
 
 mod access;
+mod asked;
 mod body;
 mod bridge;
 mod caller;
 pub mod edge;
+mod entry;
 mod header_texts;
 mod headers;
 mod invalidation;
@@ -186,7 +188,15 @@ impl Api {
                                 "POST",
                                 [web::post().to(invalidation::invalidate)],
                             ))
-                            .service(own("/entry", "GET, HEAD", [read(invalidation::entry)]))
+                            .service(own(
+                                "/entry",
+                                "GET, HEAD, POST, QUERY",
+                                [
+                                    read(entry::show),
+                                    web::post().to(entry::show),
+                                    query().to(entry::show),
+                                ],
+                            ))
                             .service(own(
                                 "/replicas",
                                 "GET, HEAD",
@@ -232,6 +242,12 @@ fn own<const N: usize>(
         .fold(web::resource(path), Resource::route)
         .default_service(web::to(refuse))
         .wrap(from_fn(own_routes::wrap))
+}
+
+/// A route for `QUERY` (RFC 10008).
+fn query() -> Route {
+    let method = |context: &guard::GuardContext<'_>| context.head().method.as_str() == "QUERY";
+    web::route().guard(guard::fn_guard(method))
 }
 
 /// A route for `GET`, and for `HEAD`, to which the server sends the head alone.

@@ -70,6 +70,19 @@ impl Problem {
         }
     }
 
+    /// An invalid parameter that is a member of the body.
+    pub(crate) fn bad_member(bad: BadParameter) -> Problem {
+        let valid = match bad.wrong {
+            Wrong::Repeated => "a member that occurs once".to_owned(),
+            Wrong::Missing => format!("{}; it is required", bad.valid),
+            _ => bad.valid,
+        };
+        Problem::BadField {
+            field: bad.name,
+            valid,
+        }
+    }
+
     /// A bug of larder's, which is logged here.
     pub(crate) fn bug(what: &str) -> Problem {
         log::error!("internal error, a bug: {what}");

@@ -1,27 +1,30 @@
 //! The handler of the declared resources: the read line, from a request's path to its answer.
 //!
 //! A memory hit runs from top to bottom on the actix worker: it blocks nowhere and allocates for
-//! the answer only.
+//! the answer only. A read by `POST` or `QUERY` takes its parameters from the body, and then goes
+//! the same way.
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use matchit::Params;
 
-use crate::resource::{Arguments, BadParameter, Body, Resource, View, Wrong};
+use crate::resource::{Arguments, BadParameter, Body, Given, ReadMethod, Resource, View, Wrong};
 use larder_cache::{Answer, KeyText, LookupEnd, Micros};
 
-use super::access::Audience;
+use super::access::{Admission, Audience};
 use super::edge::Exchange;
 use super::header_texts::HeaderTexts;
 use super::presence::Presence;
 use super::problem::Problem;
 use super::state::AppState;
 use super::traffic::PendingRead;
-use super::{bridge, caller, headers, pages, path, request_id, slices, write};
+use super::{body, bridge, caller, headers, pages, path, request_id, slices, write};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LARDER_AFTER: HeaderName = HeaderName::from_static("larder-after");
@@ -88,86 +91,286 @@ async fn look_up(
         });
     };
     let resource = found.resource;
-    let arguments = Arguments {
+    let asked = Asked {
+        request,
+        state,
+        resource,
         path: &found.path_arguments,
-        query: request.query_string(),
+        id,
     };
-    if !(resource.is_read() && matches!(*request.method(), Method::GET | Method::HEAD)) {
-        let Some(write) = resource.write(request.method().as_str()) else {
-            let allow = resource.allow().into();
-            return Err(Problem::MethodNotAllowed { allow }.answer());
-        };
-        // Boxed: a write's future is larger than a read's, and every request would reserve its
-        // size.
-        let (access, cache) = (&state.access, &state.cache);
-        let write = write::run(request, payload, access, cache, resource, write, arguments);
-        return Ok(Box::pin(write).await);
+    let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !(is_get && resource.is_read_by(ReadMethod::Get)) {
+        // Boxed: its future is larger than that of a GET, and every request would reserve its size.
+        return Box::pin(other_method(asked, payload, texts)).await;
     }
-    let audience = if resource.settings().public {
-        Audience::Anyone
-    } else {
-        Audience::Keys
-    };
+    let audience = Audience::of_readers(resource.settings().public);
     let admission = state
         .access
         .check_at(request.head(), audience, began)
         .map_err(|refused| refused.answer())?;
-    let with_rate_headers = |problem: Problem| admission.with_rate_headers(problem.answer());
+    let read = Read {
+        asked,
+        method: ReadMethod::Get,
+        given: Given::Query(request.query_string()),
+        admission,
+        began,
+    };
+    let after = known_clock(request).map_err(|problem| read.refused(problem))?;
+    let (view, found) = read.in_memory(after, now).map_err(|bad| read.unfit(bad))?;
+    match found {
+        Some(answer) => Ok(read.answered(&view, &answer, now, None, texts)),
+        // Boxed, too.
+        None => Box::pin(read.load(view, after, texts)).await,
+    }
+}
 
-    let after = known_clock(request).map_err(with_rate_headers)?;
-    thread_local!(static KEY: RefCell<KeyText> = RefCell::default());
-    let (view, memory) = KEY
-        .with_borrow_mut(|key| {
-            let view = resource.key(arguments, key)?;
-            let key = key.as_str();
-            Ok((view, state.cache.get_at(key, resource.policy(), after, now)))
+/// A request, and what its path leads to.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    request: &'a HttpRequest,
+    state: &'a AppState,
+    resource: &'a Arc<Resource>,
+    path: &'a Params<'a, 'a>,
+    /// The id of the request.
+    id: &'a HeaderValue,
+}
+
+/// Serves every request that is no GET: a write, or a read whose parameters are in its body.
+async fn other_method(
+    asked: Asked<'_>,
+    payload: &mut web::Payload,
+    texts: &mut HeaderTexts,
+) -> Result<HttpResponse, HttpResponse> {
+    let Asked {
+        request,
+        state,
+        resource,
+        path,
+        ..
+    } = asked;
+    let name = request.method().as_str();
+    if let Some(write) = resource.write(name) {
+        let (access, cache) = (&state.access, &state.cache);
+        let given = Given::Query(request.query_string());
+        let arguments = Arguments { path, given };
+        return Ok(write::run(request, payload, access, cache, resource, write, arguments).await);
+    }
+    let Some(method) = resource.read_with_body(name) else {
+        let allow = resource.allow().into();
+        let mut refused = Problem::MethodNotAllowed { allow }.answer();
+        headers::set_accept_query(resource, refused.headers_mut());
+        return Err(refused);
+    };
+    let answered = question(asked, method, payload, texts).await;
+    let mut answer = answered.unwrap_or_else(|refused| refused);
+    if method == ReadMethod::Query || answer.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        headers::set_accept_query(resource, answer.headers_mut());
+    }
+    Ok(answer)
+}
+
+/// A read whose parameters are in its body, which is read only once the caller is admitted.
+async fn question(
+    asked: Asked<'_>,
+    method: ReadMethod,
+    payload: &mut web::Payload,
+    texts: &mut HeaderTexts,
+) -> Result<HttpResponse, HttpResponse> {
+    let (request, state, resource) = (asked.request, asked.state, asked.resource);
+    // A request with `Expect: 100-continue` was admitted before its body was asked for.
+    let before = request.extensions_mut().remove::<Admission>();
+    let audience = Audience::of_readers(resource.settings().public);
+    let check = || {
+        let now = Instant::now();
+        state.access.check_at(request.head(), audience, now)
+    };
+    let admission = before.map_or_else(check, Ok);
+    let admission = admission.map_err(|refused| refused.answer())?;
+    let refused = |problem: Problem| admission.with_rate_headers(problem.answer());
+    let body = body::bytes(request, payload).await.map_err(refused)?;
+    let after = known_clock(request).map_err(refused)?;
+    resource
+        .check_query_beside_body(asked.path, request.query_string())
+        .map_err(|bad| refused(bad.into()))?;
+    let members = body::parameters(&body).map_err(refused)?;
+    // The time that the client took to send the body is not larder's. The clock of the head would
+    // be too old to tell what is fresh.
+    let began = Instant::now();
+    let now = state.cache.clock().at(began);
+    let read = Read {
+        asked,
+        method,
+        given: Given::Body(&members),
+        admission,
+        began,
+    };
+    let (view, found) = read.in_memory(after, now).map_err(|bad| read.unfit(bad))?;
+    match found {
+        Some(answer) => Ok(read.answered(&view, &answer, now, None, texts)),
+        None => read.load(view, after, texts).await,
+    }
+}
+
+/// A read whose caller is admitted.
+struct Read<'a> {
+    asked: Asked<'a>,
+    method: ReadMethod,
+    given: Given<'a>,
+    admission: Admission,
+    began: Instant,
+}
+
+impl<'a> Read<'a> {
+    /// The view, and the answer if memory has it. `after`: the clock of the last change that the
+    /// caller knows of. Blocks nowhere.
+    fn in_memory(
+        &self,
+        after: Option<u64>,
+        now: Micros,
+    ) -> Result<(View<'a>, Option<Answer>), BadParameter> {
+        thread_local!(static KEY: RefCell<KeyText> = RefCell::default());
+        let resource = self.asked.resource;
+        KEY.with_borrow_mut(|key| {
+            let view = resource.key(self.arguments(), key)?;
+            let cache = &self.asked.state.cache;
+            let found = cache.get_at(key.as_str(), resource.policy(), after, now);
+            Ok((
+                view,
+                found.inspect(|answer| resource.tally().count_hit(answer)),
+            ))
         })
-        .map_err(|bad| with_rate_headers(Problem::BadParameter(bad)))?;
-    let (answer, now, memory_took) = match memory {
-        Some(answer) => {
-            resource.tally().count_hit(&answer);
-            (answer, now, None)
-        }
-        None => {
-            let took = began.elapsed();
-            let wanted = resource
-                .request(arguments, &request_id::context(request, id))
-                .map_err(|bad| with_rate_headers(Problem::BadParameter(bad)))?
-                .ok_or_else(|| {
-                    with_rate_headers(Problem::NotFound("Nothing is served at this path."))
-                })?;
-            let failed = |problem| {
-                let mut answer = with_rate_headers(problem);
-                let missed = HeaderValue::from_static("larder-memory; fwd=miss");
-                answer.headers_mut().insert(CACHE_STATUS, missed);
-                answer
+    }
+
+    /// Asks Redis and the source.
+    async fn load(
+        self,
+        view: View<'a>,
+        after: Option<u64>,
+        texts: &mut HeaderTexts,
+    ) -> Result<HttpResponse, HttpResponse> {
+        let memory_took = self.began.elapsed();
+        let Asked {
+            request,
+            state,
+            resource,
+            id,
+            ..
+        } = self.asked;
+        let wanted = resource
+            .request(self.arguments(), &request_id::context(request, id))
+            .map_err(|bad| self.unfit(bad))?
+            .ok_or_else(|| self.refused(Problem::NotFound("Nothing is served at this path.")))?;
+        let failed = |problem| {
+            let mut answer = match problem {
+                Problem::BadParameter(bad) => self.unfit(bad),
+                other => self.refused(other),
             };
-            let reader = bridge::Reader {
-                caller: caller::of(request, &state.access.table),
-                presence: request.conn_data::<Presence>().cloned(),
-                after,
+            let missed = HeaderValue::from_static("larder-memory; fwd=miss");
+            answer.headers_mut().insert(CACHE_STATUS, missed);
+            answer
+        };
+        let reader = bridge::Reader {
+            caller: caller::of(request, &state.access.table),
+            presence: request.conn_data::<Presence>().cloned(),
+            after,
+        };
+        // Counts the read also if there is no answer, or if its client leaves.
+        let waiting = PendingRead::new(resource.tally(), &state.traffic, self.began);
+        let waited = bridge::wait(&state.cache, wanted, reader, resource.limit());
+        let result = waited.await.map_err(failed)?;
+        waiting.end(&result);
+        let answer = result.map_err(|error| failed(error.into()))?;
+        let now = state.cache.clock().now();
+        Ok(self.answered(&view, &answer, now, Some(memory_took), texts))
+    }
+
+    /// The response, which is counted. `memory_took`: how long the look into memory took, if it had
+    /// nothing.
+    #[inline]
+    fn answered(
+        &self,
+        view: &View<'_>,
+        answer: &Answer,
+        now: Micros,
+        memory_took: Option<Duration>,
+        texts: &mut HeaderTexts,
+    ) -> HttpResponse {
+        let mut response = if answer.entry.value.is_absent() {
+            let mut absent = Problem::NotFound("Not found.").answer();
+            write_headers(absent.headers_mut(), answer, now, memory_took, texts);
+            absent
+        } else {
+            self.respond(view, answer, now, memory_took, texts)
+        };
+        self.admission.write_headers(texts, response.headers_mut());
+        let end = LookupEnd::from(answer.outcome);
+        self.asked
+            .state
+            .traffic
+            .note_read(end, self.began.elapsed());
+        response
+    }
+
+    fn respond(
+        &self,
+        view: &View<'_>,
+        answer: &Answer,
+        now: Micros,
+        memory_took: Option<Duration>,
+        texts: &mut HeaderTexts,
+    ) -> HttpResponse {
+        let entry = &answer.entry;
+        headers::entity_tag(view, entry.hash, texts);
+        let tag = texts.value();
+        // To a POST, a 304 has no meaning (RFC 9110, section 13.1.2).
+        let is_post = self.method == ReadMethod::Post;
+        let mut response = if !is_post && headers::is_unchanged(self.asked.request.headers(), &tag)
+        {
+            HttpResponse::new(StatusCode::NOT_MODIFIED)
+        } else {
+            let mut response = match view.body(entry.value.bytes(), !answer.outcome.waited()) {
+                Body::Stored(bytes) => slices::answer(bytes),
+                Body::Made(bytes) => slices::answer(bytes.into()),
             };
-            // Counts the read also if there is no answer, or if its client leaves.
-            let waiting = PendingRead::new(resource.tally(), &state.traffic, began);
-            // Boxed, as a write is.
-            let waited = Box::pin(bridge::wait(&state.cache, wanted, reader, resource.limit()));
-            let result = waited.await.map_err(failed)?;
-            waiting.end(&result);
-            let answer = result.map_err(|error| failed(error.into()))?;
-            (answer, state.cache.clock().now(), Some(took))
-        }
-    };
-    let mut response = if answer.entry.value.is_absent() {
-        let mut absent = Problem::NotFound("Not found.").answer();
-        write_headers(absent.headers_mut(), &answer, now, memory_took, texts);
-        absent
-    } else {
-        respond(request, resource, &view, &answer, now, memory_took, texts)
-    };
-    admission.write_headers(texts, response.headers_mut());
-    let end = LookupEnd::from(answer.outcome);
-    state.traffic.note_read(end, began.elapsed());
-    Ok(response)
+            response.headers_mut().insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            );
+            response
+        };
+        let map = response.headers_mut();
+        let age = write_headers(map, answer, now, memory_took, texts);
+        let client_ttl = self.asked.resource.settings().client_ttl;
+        let cache_control = if is_post {
+            HeaderValue::from_static("no-store")
+        } else {
+            headers::cache_control(answer, client_ttl, age, now, texts)
+        };
+        map.insert(header::CACHE_CONTROL, cache_control);
+        map.insert(header::ETAG, tag);
+        response
+    }
+
+    fn arguments(&self) -> Arguments<'a> {
+        let (path, given) = (self.asked.path, self.given);
+        Arguments { path, given }
+    }
+
+    /// Refuses an argument that is not valid: with 422 if it is in the body, with 400 elsewhere.
+    #[cold]
+    fn unfit(&self, bad: BadParameter) -> HttpResponse {
+        let is_member = matches!(self.given, Given::Body(_));
+        self.refused(if is_member && !self.arguments().has_in_path(&bad.name) {
+            Problem::bad_member(bad)
+        } else {
+            Problem::BadParameter(bad)
+        })
+    }
+
+    #[cold]
+    fn refused(&self, problem: Problem) -> HttpResponse {
+        self.admission.with_rate_headers(problem.answer())
+    }
 }
 
 /// The clock of the last change that the caller knows of, from `Larder-After`, if it knows of one.
@@ -190,40 +393,6 @@ fn known_clock(request: &HttpRequest) -> Result<Option<u64>, Problem> {
             valid: "the number of a Larder-Clock header".to_owned(),
         })
     })
-}
-
-fn respond(
-    request: &HttpRequest,
-    resource: &Resource,
-    view: &View<'_>,
-    answer: &Answer,
-    now: Micros,
-    memory_took: Option<Duration>,
-    texts: &mut HeaderTexts,
-) -> HttpResponse {
-    let entry = &answer.entry;
-    headers::entity_tag(view, entry.hash, texts);
-    let tag = texts.value();
-    let mut response = if headers::is_unchanged(request.headers(), &tag) {
-        HttpResponse::new(StatusCode::NOT_MODIFIED)
-    } else {
-        let mut response = match view.body(entry.value.bytes(), !answer.outcome.waited()) {
-            Body::Stored(bytes) => slices::answer(bytes),
-            Body::Made(bytes) => slices::answer(bytes.into()),
-        };
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
-        response
-    };
-    let map = response.headers_mut();
-    let age = write_headers(map, answer, now, memory_took, texts);
-    let client_ttl = resource.settings().client_ttl;
-    let cache_control = headers::cache_control(answer, client_ttl, age, now, texts);
-    map.insert(header::CACHE_CONTROL, cache_control);
-    map.insert(header::ETAG, tag);
-    response
 }
 
 /// Writes the headers that say where an answer comes from. Returns its age in seconds.

@@ -7,10 +7,13 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::config::{process_environment, variable};
 
@@ -33,6 +36,12 @@ pub(super) struct InvalidateArguments {
     /// A request path with its query; may be given more than once
     #[arg(long, value_name = "P", group = "what")]
     path: Vec<String>,
+    /// The entry of a resource for the parameters of --params, and its parts
+    #[arg(long, value_name = "NAME", group = "what", requires = "params")]
+    resource: Option<String>,
+    /// All parameters of that entry as a JSON object, those of the path too
+    #[arg(long, value_name = "JSON", requires = "resource")]
+    params: Option<JsonText>,
     /// Everything
     #[arg(long, group = "what")]
     all: bool,
@@ -50,6 +59,34 @@ pub(super) struct InvalidateArguments {
     key_env: String,
 }
 
+/// The text of a JSON value. Its numbers keep their digits.
+#[derive(Clone, Debug)]
+struct JsonText(Box<RawValue>);
+
+impl FromStr for JsonText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<JsonText, String> {
+        let json = serde_json::from_str(text);
+        json.map(JsonText)
+            .map_err(|error| format!("not JSON: {error}"))
+    }
+}
+
+/// The body of `POST /cache/invalidate`.
+#[derive(Serialize)]
+struct Wish {
+    tags: Vec<String>,
+    keys: Vec<String>,
+    paths: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    params: Option<Box<RawValue>>,
+    all: bool,
+    soft: bool,
+}
+
 /// Invalidates through the server of the arguments, or else the one that the configuration
 /// describes.
 pub(super) fn run(arguments: InvalidateArguments, file: Option<&Path>) -> ExitCode {
@@ -64,11 +101,16 @@ pub(super) fn run(arguments: InvalidateArguments, file: Option<&Path>) -> ExitCo
         Ok(url) => url,
         Err(code) => return code,
     };
-    let body = json!({
-        "tags": arguments.tag, "keys": arguments.key, "paths": arguments.path,
-        "all": arguments.all, "soft": arguments.soft,
-    });
-    match ask(&url, &key, &body) {
+    let wish = Wish {
+        tags: arguments.tag,
+        keys: arguments.key,
+        paths: arguments.path,
+        resource: arguments.resource,
+        params: arguments.params.map(|JsonText(json)| json),
+        all: arguments.all,
+        soft: arguments.soft,
+    };
+    match ask(&url, &key, &wish) {
         Ok((200, answer)) => {
             let unmatched = print_templates(&answer);
             let _ = print(&format!(
@@ -113,7 +155,8 @@ fn print_templates(answer: &Value) -> bool {
     unmatched
 }
 
-fn ask(url: &str, key: &str, body: &Value) -> Result<(u16, Value), String> {
+fn ask(url: &str, key: &str, wish: &Wish) -> Result<(u16, Value), String> {
+    let body = serde_json::to_string(wish).map_err(|error| error.to_string())?;
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -124,7 +167,7 @@ fn ask(url: &str, key: &str, body: &Value) -> Result<(u16, Value), String> {
         .post(format!("{}/cache/invalidate", url.trim_end_matches('/')))
         .header("Authorization", format!("Bearer {key}"))
         .header("Content-Type", "application/json")
-        .send(body.to_string())
+        .send(body)
         // The message of the client names the host and the reason, never a header.
         .map_err(|error| error.to_string())?;
     let text = answer.body_mut().read_to_string().unwrap_or_default();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::api::Api;
 use crate::auth::KeyTable;
 use crate::config::{Config, ConfigOrigin, process_environment};
-use crate::resource::{ResourceSettings, Sources};
+use crate::resource::{ReadMethods, ResourceSettings, Sources};
 use crate::worker::{Signals, Wake, Worker};
 use larder_cache::Cache;
 
@@ -89,21 +89,29 @@ impl Reload {
     }
 }
 
-/// Which resources a new configuration adds, changes and removes, by their names.
+/// Which resources a new configuration adds, changes and removes, by their names. The methods by
+/// which a new or changed one is read follow its name, unless that is `GET` alone.
 fn changes(old: &[ResourceSettings], new: &[ResourceSettings]) -> String {
     let find =
         |all: &[ResourceSettings], name: &str| all.iter().find(|one| one.name == name).cloned();
     let (mut added, mut changed, mut removed) = (Vec::new(), Vec::new(), Vec::new());
+    let named = |resource: &ResourceSettings| {
+        if resource.read == ReadMethods::default() {
+            resource.name.clone()
+        } else {
+            format!("{} ({})", resource.name, resource.read)
+        }
+    };
     for resource in new {
         match find(old, &resource.name) {
-            None => added.push(resource.name.as_str()),
-            Some(before) if before != *resource => changed.push(resource.name.as_str()),
+            None => added.push(named(resource)),
+            Some(before) if before != *resource => changed.push(named(resource)),
             Some(_) => {}
         }
     }
     for resource in old {
         if find(new, &resource.name).is_none() {
-            removed.push(resource.name.as_str());
+            removed.push(resource.name.clone());
         }
     }
     let groups = [("added", added), ("changed", changed), ("removed", removed)];
@@ -119,7 +127,7 @@ fn changes(old: &[ResourceSettings], new: &[ResourceSettings]) -> String {
 }
 
 /// The names, or as many of them as fit a line of the log.
-fn listed(names: &[&str]) -> String {
+fn listed(names: &[String]) -> String {
     const SHOWN: usize = 50;
     let shown = names[..names.len().min(SHOWN)].join(", ");
     match names.len().saturating_sub(SHOWN) {
@@ -131,6 +139,7 @@ fn listed(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::ReadMethod;
 
     #[test]
     fn the_resources_that_a_reload_adds_changes_and_removes_are_named() {
@@ -153,8 +162,13 @@ mod tests {
         );
         assert_eq!(changes(&old, &[]), "resources removed a, b, c, d");
         assert_eq!(changes(&new, &new), "no resource changed");
+        let mut asked = old.clone();
+        asked[0].read = ReadMethods::NONE
+            .with(ReadMethod::Post)
+            .with(ReadMethod::Query);
+        assert_eq!(changes(&old, &asked), "resources changed a (POST, QUERY)");
+        assert_eq!(changes(&asked, &old), "resources changed a");
         let many: Vec<String> = (0..60).map(|n| format!("r{n}")).collect();
-        let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert!(listed(&many).ends_with("r49 and 10 more"));
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::quantity::format_duration;
-use crate::resource::{ParamSettings, ResourceSettings, SourceSettings};
+use crate::resource::{ParamSettings, ReadMethods, ResourceSettings, SourceSettings};
 use larder_cache::StaleRules;
 
 use super::columns::columns;
@@ -19,8 +19,9 @@ const HEADINGS: [&str; 7] = [
     "SOURCE",
 ];
 
-/// One line per resource, below a line of headings. The default of a parameter follows its name, or
-/// `?` if it is optional. View parameters are in brackets.
+/// One line per resource, below a line of headings. The methods by which it is read stand before its
+/// path, unless that is `GET` alone. The default of a parameter follows its name, or `?` if it is
+/// optional. View parameters are in brackets.
 pub(super) fn table(config: &Config) -> String {
     if config.resources.is_empty() {
         return "no resources are declared\n".to_owned();
@@ -39,11 +40,16 @@ fn row(config: &Config, resource: &ResourceSettings) -> [String; 7] {
         }
     };
     let path = resource.path.as_deref().unwrap_or("internal");
+    let methods = if resource.read == ReadMethods::default() {
+        String::new()
+    } else {
+        format!("{} ", resource.read)
+    };
     let public = if resource.public { " (public)" } else { "" };
     let params: Vec<String> = resource.params.iter().map(param).collect();
     [
         resource.name.clone(),
-        format!("{path}{public}"),
+        format!("{methods}{path}{public}"),
         or_dash(params.join(", ")),
         tier(resource.policy.memory),
         tier(resource.policy.redis),
@@ -133,6 +139,7 @@ fn news(config: &Config, names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::ReadMethod;
 
     #[test]
     fn it_shows_what_is_declared() {
@@ -141,14 +148,15 @@ mod tests {
         let mut config = Config::parse(shipped, "config.toml", None, &env).unwrap();
         config.resources[0].policy.memory = Duration::ZERO;
         config.resources[0].public = true;
+        config.resources[0].read = ReadMethods::default().with(ReadMethod::Query);
         config.resources.truncate(1);
         let table = table(&config);
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(
             lines,
             [
-                "RESOURCE  PATH                PARAMETERS                        MEMORY  REDIS  STALE                           SOURCE",
-                "articles  /articles (public)  category?, [source?], [limit=20]  off     5m     revalidate 1m, error 1d, reset  news: newsapi, guardian (no GUARDIAN_API_KEY)",
+                "RESOURCE  PATH                           PARAMETERS                        MEMORY  REDIS  STALE                           SOURCE",
+                "articles  GET, QUERY /articles (public)  category?, [source?], [limit=20]  off     5m     revalidate 1m, error 1d, reset  news: newsapi, guardian (no GUARDIAN_API_KEY)",
             ]
         );
     }

@@ -9,6 +9,8 @@ const TYPES: [&str; 3] = ["string", "integer", "boolean"];
 const TYPE_FORM: &str = "\"string\", \"integer\" or \"boolean\"";
 const NAME_FORM: &str = "a name of at most 64 letters, digits, \"_\" and \"-\", a letter first";
 const DEFAULT_MAX_LEN: usize = 200;
+/// The most that `max_length` may be: no body has more characters.
+const LONGEST: i64 = 64 << 10;
 
 /// A parameter as far as it could be read, and its place.
 pub(super) struct Declared<'a> {
@@ -166,7 +168,7 @@ fn text_kind(
         Some(text.to_owned())
     });
     let max_len = max_length
-        .and_then(|value| value.integer(1..=2000))
+        .and_then(|value| value.integer(1..=LONGEST))
         .and_then(|length| usize::try_from(length).ok())
         .unwrap_or(DEFAULT_MAX_LEN);
     let any = ParamKind::Text {

@@ -6,14 +6,15 @@ use std::time::Duration;
 use super::paths::{self, is_name};
 use super::reader::{Setting, Table};
 use super::source::{self, Context};
-use super::wording::is_unprintable;
+use super::wording::{is_unprintable, unknown};
 use super::{composite, http, params, tags, writes};
 use crate::quantity::format_duration;
-use crate::resource::ResourceSettings;
+use crate::resource::{ReadMethod, ReadMethods, ResourceSettings};
 use larder_cache::{Policy, StaleRules};
 
 const TTL_FORM: &str = "{ memory = \"30s\", redis = \"5m\" }";
 const UNKNOWN_FORM: &str = "\"ignore\" or \"refuse\"";
+const READ_FORM: &str = "an array of at least one of \"GET\", \"POST\" and \"QUERY\"";
 /// The default TTL of an absent value.
 const ABSENT: Duration = Duration::from_secs(5);
 /// The longest texts for callers, in characters.
@@ -83,6 +84,7 @@ fn resource(
     let is_written = table.get("write").is_some();
     let writes = writes::read(&table, &in_path, context.statements);
     let place = table.get("source");
+    let read = read_methods(&table, place.is_some());
     if place.is_none() && !is_written {
         table.need("source", source::FORM);
     }
@@ -123,6 +125,7 @@ fn resource(
         description,
         path,
         params: declared.into_iter().filter_map(|p| p.settings).collect(),
+        read,
         source,
         writes,
         policy,
@@ -131,6 +134,51 @@ fn resource(
         public,
         refuses_unknown: refuses_unknown.unwrap_or(false),
     })
+}
+
+/// Reads the methods by which the resource is read. `is_read`: it has a source.
+fn read_methods(resource: &Table<'_>, is_read: bool) -> ReadMethods {
+    let Some(value) = resource.get("read") else {
+        return ReadMethods::default();
+    };
+    if !is_read {
+        value.fault(
+            "is there, but the resource has no source to read from",
+            "a resource with a source, or no read",
+        );
+    }
+    let names = ReadMethod::ALL.map(ReadMethod::name);
+    let writes = resource.table("write").entries();
+    let mut methods = ReadMethods::NONE;
+    for item in value.nonempty_list(READ_FORM).unwrap_or_default() {
+        let Some(name) = item.text(READ_FORM) else {
+            continue;
+        };
+        let known = ReadMethod::ALL.into_iter();
+        let Some(method) = known.into_iter().find(|method| method.name() == name) else {
+            let problem = format!(
+                "has {}, which {}",
+                item.quoted(),
+                unknown("method", name, &names)
+            );
+            item.fault(problem, READ_FORM);
+            continue;
+        };
+        if methods.has(method) {
+            item.fault(format!("has {} twice", item.quoted()), "each method once");
+        }
+        if writes.iter().any(|(written, _)| *written == name) {
+            item.fault(
+                format!(
+                    "has {}, by which write.{name} changes the resource",
+                    item.quoted()
+                ),
+                "a method that no write of the resource has",
+            );
+        }
+        methods = methods.with(method);
+    }
+    methods
 }
 
 /// Reads a text for callers, without the spaces around it. It has no character that is invisible or

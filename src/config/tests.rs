@@ -119,6 +119,7 @@ fn the_shipped_resource_is_read_whole() {
                 true,
             ),
         ],
+        read: Default::default(),
         source: Some(SourceSettings::News(vec![
             "newsapi".to_owned(),
             "guardian".to_owned(),

@@ -357,7 +357,7 @@ fn describe_sqlite(connection: &Connection, query: &Query) -> Result<Description
             .map(|name| (name.clone(), "any".to_owned()))
             .collect(),
         parameter_texts: vec![Canonical::Sqlite; query.parameters().len()],
-        parameter_forms: vec![JsonForm::Any; query.parameters().len()],
+        parameter_forms: vec![JsonForm::Stored { declared: None }; query.parameters().len()],
         column_texts: vec![Canonical::Sqlite; columns.names().len()],
         column_forms: sqlite_columns::column_forms(connection, query, &statement)?,
         returns_rows,

@@ -4,8 +4,10 @@
 /// What a value is in JSON, if it is not null.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JsonForm {
-    /// Any JSON: a column of JSON, or a parameter that takes any value.
+    /// Any JSON.
     Any,
+    /// Any JSON without a NUL character in its strings and names (`jsonb`).
+    AnyWithoutNul,
     /// Never anything but null.
     Null,
     /// `true` or `false`.
@@ -33,9 +35,10 @@ pub enum JsonForm {
     Base64,
     /// An array, nested once per dimension.
     Array(Box<JsonForm>),
-    /// A value that SQLite stores as it comes: a number or a string.
+    /// A value that SQLite stores as it comes: a number or a string. A parameter takes any JSON.
     Stored {
-        /// The declared type of its column, which SQLite does not enforce. `None`: an expression.
+        /// The declared type of its column, which SQLite does not enforce. `None`: an expression,
+        /// or a parameter.
         declared: Option<String>,
     },
 }

@@ -124,8 +124,6 @@ pub(super) fn of_statement(
             value.text().is_some_and(|text| !labels.contains(&text))
         })
         .map(|(name, ty)| DatabaseError::unfit(name, wire::expected(ty))),
-        "22P05" => suspects(&|ty, value| *ty == Type::JSONB && *value != SqlValue::Null)
-            .map(|(name, _)| DatabaseError::unfit(name, "JSON without NUL characters")),
         _ => None,
     };
     named.unwrap_or_else(|| of_server(error, query.parameters()))

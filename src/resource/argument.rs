@@ -1,4 +1,5 @@
-//! The arguments of one request: the raw texts in its path and its query, and the checked values.
+//! The arguments of one request: the raw texts in its path and its query, or the members of its
+//! body, and the checked values.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,13 +7,24 @@ use std::fmt;
 use matchit::Params;
 use percent_encoding::percent_decode_str;
 
+use super::members::Members;
+
 /// Where the parameters of one request are read from.
 #[derive(Clone, Copy)]
 pub struct Arguments<'q> {
     /// The segments of the path that are parameters, still escaped.
     pub path: &'q Params<'q, 'q>,
-    /// The query without its question mark, still escaped.
-    pub query: &'q str,
+    /// Where all other parameters are.
+    pub given: Given<'q>,
+}
+
+/// Where the parameters are that the path does not have.
+#[derive(Clone, Copy)]
+pub enum Given<'q> {
+    /// In the query: this one without its question mark, still escaped.
+    Query(&'q str),
+    /// In the body: these members, whose values have their types.
+    Body(&'q Members<'q>),
 }
 
 /// A value of a parameter that is kept.
@@ -53,8 +65,10 @@ pub enum Wrong {
     NotText,
     /// Its value is not one of the declared values.
     NotValid,
-    /// The query has a parameter that is not declared.
+    /// It is not declared.
     Unknown,
+    /// It is in the query, and belongs in the body.
+    InQuery,
 }
 
 impl fmt::Display for BadParameter {
@@ -66,6 +80,7 @@ impl fmt::Display for BadParameter {
             Wrong::NotText => "is not valid UTF-8",
             Wrong::NotValid => "is not valid",
             Wrong::Unknown => "is not known",
+            Wrong::InQuery => "is in the query",
         };
         write!(
             f,
@@ -105,7 +120,7 @@ impl fmt::Display for Argument<'_> {
 }
 
 impl<'q> Arguments<'q> {
-    /// The unescaped value of the parameter `name`, if the request has it.
+    /// The unescaped value of the parameter `name`, if the path or the query has it.
     pub(super) fn find(self, name: &str) -> Result<Option<Cow<'q, str>>, Wrong> {
         if let Some(value) = self.path.get(name) {
             return unescape(value, Plus::Itself)
@@ -113,7 +128,7 @@ impl<'q> Arguments<'q> {
                 .ok_or(Wrong::NotText);
         }
         let mut found = None;
-        let mut rest = Some(self.query).filter(|query| !query.is_empty());
+        let mut rest = Some(self.query()).filter(|query| !query.is_empty());
         while let Some(query) = rest {
             let (pair, after) = cut(query, b'&');
             rest = after;
@@ -131,10 +146,23 @@ impl<'q> Arguments<'q> {
         }
     }
 
+    /// The query that parameters are read from. Empty if they are in the body.
+    fn query(self) -> &'q str {
+        match self.given {
+            Given::Query(query) => query,
+            Given::Body(_) => "",
+        }
+    }
+
+    /// Whether the path has the parameter `name`.
+    pub fn has_in_path(self, name: &str) -> bool {
+        self.path.get(name).is_some()
+    }
+
     /// The names of the query's parameters, each still escaped and unescaped. `None`: the unescaped
     /// name is not UTF-8.
     pub(super) fn query_names(self) -> impl Iterator<Item = (&'q str, Option<Cow<'q, str>>)> {
-        let pairs = self.query.split('&').filter(|pair| !pair.is_empty());
+        let pairs = self.query().split('&').filter(|pair| !pair.is_empty());
         pairs.map(|pair| {
             let (raw, _) = cut(pair, b'=');
             (raw, unescape(raw, Plus::Space))

@@ -108,20 +108,43 @@ impl Spelling {
     fn of(self, text: &str) -> Option<String> {
         match self {
             Spelling::Uuid => parse_uuid(text).map(|uuid| uuid.to_string()),
-            Spelling::Integer => integer(text),
+            Spelling::Integer => whole_number(text).map(|number| number.to_string()),
         }
     }
 }
 
-/// A fraction of zeros and an exponent are allowed: in JSON, `7.0` and `7e0` are 7.
-fn integer(text: &str) -> Option<String> {
-    if let Ok(number) = text.trim().parse::<i64>() {
-        return Some(number.to_string());
+/// The whole number that `text` is, exactly. A fraction of zeros and an exponent are allowed: in
+/// JSON, `7.0` and `7e0` are 7. `None`: it is none, or an i64 does not hold it.
+pub(super) fn whole_number(text: &str) -> Option<i64> {
+    let text = text.trim();
+    if let Ok(number) = text.parse() {
+        return Some(number);
     }
-    let number: f64 = text.trim().parse().ok()?;
-    // Up to 2^53, an f64 holds every whole number.
-    let exact = number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
-    exact.then(|| format!("{}", number as i64))
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (text, 0),
+    };
+    let (sign, mantissa) = match mantissa.as_bytes().first()? {
+        b'-' => ("-", &mantissa[1..]),
+        b'+' => ("", &mantissa[1..]),
+        _ => ("", mantissa),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let significant = digits.trim_end_matches('0');
+    if significant.trim_start_matches('0').is_empty() {
+        return Some(0);
+    }
+    // Its value is `significant` followed by so many zeros.
+    let dropped = i64::try_from(digits.len() - significant.len()).ok()?;
+    let zeros = i64::from(exponent) + dropped - i64::try_from(fraction.len()).ok()?;
+    let zeros = usize::try_from(zeros).ok().filter(|zeros| *zeros < 20)?;
+    format!("{sign}{significant}{}", "0".repeat(zeros))
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -179,6 +202,53 @@ mod tests {
             (Spelling::Integer, "9223372036854775807"),
         ] {
             assert_eq!(spelling.canonical(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_whole_number_is_exact_or_none() {
+        for (text, number) in [
+            ("7", 7),
+            ("-0", 0),
+            ("-0.0e5", 0),
+            ("0e999999999", 0),
+            ("7.000", 7),
+            ("0.07e2", 7),
+            ("700E-2", 7),
+            ("-1.5e1", -15),
+            (".5e1", 5),
+            ("9007199254740993", 9_007_199_254_740_993),
+            ("9007199254740993.0", 9_007_199_254_740_993),
+            ("900719925474099.3e1", 9_007_199_254_740_993),
+            ("9223372036854775807.0", i64::MAX),
+            ("-9223372036854775808e0", i64::MIN),
+            ("1e18", 1_000_000_000_000_000_000),
+        ] {
+            assert_eq!(whole_number(text), Some(number), "{text}");
+        }
+        for text in [
+            "",
+            "-",
+            "e1",
+            ".",
+            "x",
+            "7x",
+            "7.5",
+            "1.00000000000000000001",
+            "7e-1",
+            "1e400",
+            "1e99999999999",
+            "1e-400",
+            "9223372036854775808",
+            "9223372036854775808.0",
+            "1e19",
+            "0x10",
+            "1_0",
+            "--7",
+            "NaN",
+            "inf",
+        ] {
+            assert_eq!(whole_number(text), None, "{text}");
         }
     }
 }

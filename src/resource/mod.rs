@@ -10,6 +10,7 @@ mod canonical;
 mod composite;
 mod entry_names;
 mod http;
+mod members;
 mod news;
 mod origin;
 mod param;
@@ -31,6 +32,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use matchit::Params;
+
 use crate::database::{DatabaseError, Query, Transaction};
 use larder_cache::{CacheItem, InvalidationTarget, KeyText, Policy, Request, Tag, Tally, random};
 
@@ -42,16 +45,17 @@ use self::seals::Seals;
 use self::values::Values;
 
 pub use self::archivist::Archivist;
-pub use self::argument::{Argument, Arguments, BadParameter, ParamValue, Wrong};
+pub use self::argument::{Argument, Arguments, BadParameter, Given, ParamValue, Wrong};
 pub(crate) use self::composite::OrderedMembers;
+pub use self::members::Members;
 pub use self::news::{News, NewsSource, NewsView};
 pub use self::origin::Sources;
 pub use self::request_context::RequestContext;
 pub use self::resources::{Descriptions, Found, Resources, Unbuilt, descriptions};
 pub(crate) use self::settings::anchored;
 pub use self::settings::{
-    FieldSettings, HttpSourceSettings, Line, ParamKind, ParamSettings, ResourceSettings,
-    SourceSettings, SqlSettings, WriteMethod, WriteSettings,
+    FieldSettings, HttpSourceSettings, Line, ParamKind, ParamSettings, ReadMethod, ReadMethods,
+    ResourceSettings, SourceSettings, SqlSettings, WriteMethod, WriteSettings,
 };
 pub use self::statements::{StatementFault, statement_faults, statements};
 pub use self::tag::{TagError, TagTemplate};
@@ -107,7 +111,9 @@ impl Resource {
                 .find_map(|query| types.get(query)?.parameters.get(name));
             of_statements.or_else(|| origin.as_ref()?.sql_type(name))
         };
-        let param = |param: &ParamSettings| Param::new(param, sql_type(&param.name).cloned());
+        let lines = settings.read.has_body();
+        let param =
+            |param: &ParamSettings| Param::new(param, lines, sql_type(&param.name).cloned());
         let (view_params, mut key_params): (Vec<_>, Vec<_>) = settings
             .params
             .iter()
@@ -181,6 +187,17 @@ impl Resource {
         self.origin.is_some()
     }
 
+    /// Whether it is read by this method.
+    pub fn is_read_by(&self, method: ReadMethod) -> bool {
+        self.is_read() && self.settings.read.has(method)
+    }
+
+    /// The read by this method whose parameters are in the body, if there is one.
+    pub fn read_with_body(&self, method: &str) -> Option<ReadMethod> {
+        let mut methods = [ReadMethod::Post, ReadMethod::Query].into_iter();
+        methods.find(|known| known.name() == method && self.is_read_by(*known))
+    }
+
     /// Whether the whole value comes from the database.
     fn is_sql(&self) -> bool {
         self.origin.as_ref().is_some_and(Origin::is_sql)
@@ -195,7 +212,12 @@ impl Resource {
 
     /// The methods that it allows, as `Allow` lists them (RFC 9110, section 10.2.1).
     pub fn allow(&self) -> String {
-        let read = self.is_read().then_some("GET, HEAD").into_iter();
+        let methods = Some(self.settings.read).filter(|_| self.is_read());
+        let read = methods.into_iter().flat_map(ReadMethods::iter);
+        let read = read.map(|method| match method {
+            ReadMethod::Get => "GET, HEAD",
+            other => other.name(),
+        });
         let written = self.writes.iter().map(|write| write.method().name());
         read.chain(written).collect::<Vec<_>>().join(", ")
     }
@@ -221,15 +243,33 @@ impl Resource {
         Ok(view)
     }
 
-    /// Refuses a query parameter that is not declared, if the resource is set to do so.
+    /// Refuses a query parameter that is not declared, if the resource is set to do so. Refuses a
+    /// member of a body that is not declared, always.
     ///
     /// # Errors
     /// The first such parameter.
     pub fn check_known(&self, arguments: Arguments<'_>) -> Result<(), BadParameter> {
-        if self.settings.refuses_unknown {
+        if self.settings.refuses_unknown || matches!(arguments.given, Given::Body(_)) {
             param::check_known(&self.settings.params, arguments)?;
         }
         Ok(())
+    }
+
+    /// Checks `query`, the query of a read whose parameters are in its body. `path` has those of
+    /// its path.
+    ///
+    /// # Errors
+    /// The first declared parameter in it, which belongs in the body. Or the first one that is not
+    /// declared, if the resource is set to refuse that.
+    pub fn check_query_beside_body(
+        &self,
+        path: &Params<'_, '_>,
+        query: &str,
+    ) -> Result<(), BadParameter> {
+        let given = Given::Query(query);
+        let arguments = Arguments { path, given };
+        param::check_query_beside_body(&self.settings.params, arguments)?;
+        self.check_known(arguments)
     }
 
     /// The values of the key's parameters. A required parameter may be absent if `may_be_missing`
@@ -334,15 +374,20 @@ impl Resource {
         self.origin.as_ref().map(Origin::shares).unwrap_or_default()
     }
 
-    /// How long a look-up may take in all: another replica's load, a load of its own, and the wait
-    /// in the queue.
+    /// How long a look-up may take in all.
     pub fn limit(&self) -> Duration {
-        self.source_limit() * 2 + Duration::from_secs(10)
+        longest_look_up(self.source_limit())
     }
 
     fn source_limit(&self) -> Duration {
         self.origin.as_ref().map(Origin::limit).unwrap_or_default()
     }
+}
+
+/// How long a look-up may take whose loads take at most `load`: another replica's load, a load of
+/// its own, and the wait in the queue.
+pub fn longest_look_up(load: Duration) -> Duration {
+    load * 2 + Duration::from_secs(10)
 }
 
 /// A hash of everything that the values of a resource depend on. It is part of every key, so a

@@ -2,14 +2,18 @@
 //!
 //! Promise: nothing is allocated for a plain value. A declared parameter that is repeated, empty or
 //! not valid is an error that names it and says what is valid. Query parameters that are not
-//! declared are ignored, unless the resource refuses them.
+//! declared are ignored, unless the resource refuses them. Members of a body that are no parameter
+//! are refused always.
 
 use std::borrow::Cow;
 
 use regex_lite::Regex;
 
-use super::argument::{Argument, Arguments, BadParameter, ParamValue, Plus, Wrong, unescape};
-use super::canonical::ParamType;
+use super::argument::{
+    Argument, Arguments, BadParameter, Given, ParamValue, Plus, Wrong, unescape,
+};
+use super::canonical::{ParamType, whole_number};
+use super::members::{Member, Members, Repeated};
 use super::settings::{ParamKind, ParamSettings};
 
 /// A parameter, ready to be read.
@@ -17,20 +21,26 @@ pub(super) struct Param {
     pub(super) settings: ParamSettings,
     /// What its whole value matches.
     pattern: Option<Regex>,
+    /// Whether a text may have several lines, as in a body.
+    lines: bool,
     /// How the database takes it, if a statement does.
     pub(super) sql_type: Option<ParamType>,
 }
 
 impl Param {
+    /// `lines`: a text may have line feeds, carriage returns and tabs.
+    ///
     /// # Errors
     /// If the pattern is not a regular expression. A checked configuration has none such.
     pub(super) fn new(
         settings: &ParamSettings,
+        lines: bool,
         sql_type: Option<ParamType>,
     ) -> Result<Param, String> {
         Ok(Param {
             pattern: settings.kind.compiled()?,
             settings: settings.clone(),
+            lines,
             sql_type,
         })
     }
@@ -41,23 +51,65 @@ impl Param {
         &'q self,
         arguments: Arguments<'q>,
     ) -> Result<Option<Argument<'q>>, BadParameter> {
-        let bad = |wrong| BadParameter {
-            name: self.settings.name.clone(),
-            wrong,
-            valid: self.settings.kind.to_string(),
-        };
+        if let Given::Body(members) = arguments.given
+            && !arguments.has_in_path(&self.settings.name)
+        {
+            return self.of_body(members);
+        }
+        let bad = |wrong| self.bad(wrong);
         let Some(text) = arguments.find(&self.settings.name).map_err(bad)? else {
-            let default = self.settings.default.as_ref();
-            if default.is_none() && self.settings.required {
-                return Err(bad(Wrong::Missing));
-            }
-            return Ok(default.map(|value| self.spelled(argument_of(value))));
+            return self.missing();
         };
         if text.is_empty() {
             return Err(bad(Wrong::Empty));
         }
         let parsed = self.parse(text).ok_or_else(|| bad(Wrong::NotValid))?;
         Ok(Some(self.spelled(parsed)))
+    }
+
+    /// Its value among the members of a body, which has the declared type, or its default.
+    #[inline(never)]
+    fn of_body<'q>(
+        &'q self,
+        members: &'q Members<'q>,
+    ) -> Result<Option<Argument<'q>>, BadParameter> {
+        let found = members.find(&self.settings.name);
+        let Some(member) = found.map_err(|Repeated| self.bad(Wrong::Repeated))? else {
+            return self.missing();
+        };
+        let kind = &self.settings.kind;
+        let value = match (kind, member) {
+            (ParamKind::Text { .. }, Member::Text(text)) => {
+                let fits = kind.takes(text, self.pattern.as_ref(), self.lines);
+                fits.then(|| Argument::Text(Cow::Borrowed(text)))
+            }
+            (ParamKind::Integer { min, max }, Member::Number(digits)) => {
+                let number = whole_number(digits).filter(|number| (min..=max).contains(&number));
+                number.map(Argument::Integer)
+            }
+            (ParamKind::Boolean, Member::Boolean(yes)) => Some(Argument::Boolean(*yes)),
+            _ => None,
+        };
+        let value = value.ok_or_else(|| self.bad(Wrong::NotValid))?;
+        Ok(Some(self.spelled(value)))
+    }
+
+    /// Its default, for a request without it.
+    fn missing(&self) -> Result<Option<Argument<'_>>, BadParameter> {
+        let default = self.settings.default.as_ref();
+        if default.is_none() && self.settings.required {
+            return Err(self.bad(Wrong::Missing));
+        }
+        Ok(default.map(|value| self.spelled(argument_of(value))))
+    }
+
+    #[cold]
+    fn bad(&self, wrong: Wrong) -> BadParameter {
+        BadParameter {
+            name: self.settings.name.clone(),
+            wrong,
+            valid: self.settings.kind.to_string(),
+        }
     }
 
     /// The value of an unescaped text. `None`: it is not valid. Every request runs this; a call
@@ -80,7 +132,7 @@ impl Param {
                 _ => None,
             },
             kind @ ParamKind::Text { .. } => {
-                let fits = kind.takes(&text, self.pattern.as_ref());
+                let fits = kind.takes(&text, self.pattern.as_ref(), self.lines);
                 fits.then_some(Argument::Text(text))
             }
         }
@@ -123,8 +175,8 @@ fn argument_of(value: &ParamValue) -> Argument<'_> {
     }
 }
 
-/// Checks that the query has only parameters in `declared`, and none of the path's. Kept out of
-/// line: resources that do not refuse unknown parameters must not pay for it.
+/// Checks that the query or the body has only parameters in `declared`, and none of the path's.
+/// Kept out of line: resources that do not refuse unknown parameters must not pay for it.
 ///
 /// # Errors
 /// The first other parameter.
@@ -134,26 +186,54 @@ pub(super) fn check_known(
     declared: &[ParamSettings],
     arguments: Arguments<'_>,
 ) -> Result<(), BadParameter> {
-    let of_query = |name: &str| arguments.path.get(name).is_none();
-    for (raw, name) in arguments.query_names() {
-        let known = name.as_ref().is_some_and(|name| {
-            of_query(name) && declared.iter().any(|param| param.name == **name)
-        });
-        if !known {
-            let names = declared.iter().map(|param| &*param.name);
-            let names: Vec<_> = names.filter(|name| of_query(name)).collect();
-            return Err(BadParameter {
-                name: name.map_or_else(|| raw.to_owned(), Cow::into_owned),
-                wrong: Wrong::Unknown,
-                valid: if names.is_empty() {
-                    "no parameter in the query".to_owned()
-                } else {
-                    names.join(", ")
-                },
+    let is_declared = |name: &str| {
+        !arguments.has_in_path(name) && declared.iter().any(|param| param.name == name)
+    };
+    let (unknown, none) = match arguments.given {
+        Given::Query(_) => {
+            let mut names = arguments.query_names();
+            let unknown = names.find_map(|(raw, name)| match name {
+                Some(name) => (!is_declared(&name)).then(|| name.into_owned()),
+                None => Some(raw.to_owned()),
             });
+            (unknown, "no parameter in the query")
         }
+        Given::Body(members) => {
+            let unknown = members.names().find(|name| !is_declared(name));
+            (unknown.map(str::to_owned), "an object without members")
+        }
+    };
+    let Some(name) = unknown else { return Ok(()) };
+    let names = declared.iter().map(|param| &*param.name);
+    let names: Vec<_> = names.filter(|name| is_declared(name)).collect();
+    let valid = match names.as_slice() {
+        [] => none.to_owned(),
+        some => some.join(", "),
+    };
+    let wrong = Wrong::Unknown;
+    Err(BadParameter { name, wrong, valid })
+}
+
+/// Checks the query of a read whose parameters are in its body: it has none of them.
+///
+/// # Errors
+/// The first one that is there.
+pub(super) fn check_query_beside_body(
+    declared: &[ParamSettings],
+    arguments: Arguments<'_>,
+) -> Result<(), BadParameter> {
+    let names = arguments.query_names().filter_map(|(_, name)| name);
+    let mut misplaced = names.filter(|name| {
+        !arguments.has_in_path(name) && declared.iter().any(|param| param.name == **name)
+    });
+    match misplaced.next() {
+        None => Ok(()),
+        Some(name) => Err(BadParameter {
+            name: name.into_owned(),
+            wrong: Wrong::InQuery,
+            valid: "a member of the body".to_owned(),
+        }),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -161,7 +241,7 @@ mod tests {
     use super::*;
 
     fn ready(settings: &ParamSettings) -> Param {
-        Param::new(settings, None).unwrap()
+        Param::new(settings, false, None).unwrap()
     }
 
     fn settings(kind: ParamKind) -> ParamSettings {
@@ -189,7 +269,8 @@ mod tests {
     ) -> Result<Option<Argument<'q>>, Wrong> {
         let path = Box::leak(Box::default());
         let param = Box::leak(Box::new(ready(settings)));
-        let read = param.read(Arguments { path, query });
+        let given = Given::Query(query);
+        let read = param.read(Arguments { path, given });
         read.map_err(|bad| bad.wrong)
     }
 
@@ -271,7 +352,7 @@ mod tests {
         let found = router.at("/a+%62").unwrap();
         let arguments = Arguments {
             path: &found.params,
-            query: "p=zzz",
+            given: Given::Query("p=zzz"),
         };
         assert_eq!(
             ready(&p).read(arguments).unwrap(),
@@ -294,7 +375,8 @@ mod tests {
         let param = ready(&p);
         let read = |query| {
             let path = Box::leak(Box::default());
-            let read = param.read(Arguments { path, query });
+            let given = Given::Query(query);
+            let read = param.read(Arguments { path, given });
             read.map_err(|bad| bad.to_string())
         };
         assert!(read("p=ABC").is_ok());

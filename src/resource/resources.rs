@@ -164,11 +164,12 @@ impl Resources {
         })
     }
 
-    /// The resource of the key with this name, and the key's canonical arguments as a query.
-    pub fn of_key<'k>(&self, name: &'k str) -> Option<(&Arc<Resource>, &'k str)> {
+    /// The resource of the key with this name, and the key's canonical arguments as a query. `None`
+    /// instead of the query: the name has only their hash, because they are long.
+    pub fn of_key<'k>(&self, name: &'k str) -> Option<(&Arc<Resource>, Option<&'k str>)> {
         let (resource, query) = name.split_once('?').unwrap_or((name, ""));
         let found = self.all.iter().find(|known| known.name() == resource)?;
-        Some((found, query))
+        Some((found, Some(query).filter(|query| !is_hashed(query))))
     }
 
     /// All shares of the load permits that they use.
@@ -203,6 +204,11 @@ impl Resources {
     pub fn all(&self) -> &[Arc<Resource>] {
         &self.all
     }
+}
+
+/// Whether the parameters of a key are shown as their hash. Parameters as they are have a `=`.
+fn is_hashed(parameters: &str) -> bool {
+    parameters.starts_with("sha256:")
 }
 
 fn names_of_tallies(resource: &Arc<Resource>) -> impl Iterator<Item = String> {

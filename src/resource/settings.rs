@@ -27,6 +27,8 @@ pub struct ResourceSettings {
     pub path: Option<String>,
     /// Its parameters, in the order of the file. Each has a name of its own.
     pub params: Vec<ParamSettings>,
+    /// The methods by which it is read.
+    pub read: ReadMethods,
     /// Where its value comes from on a miss. `None`: it is only written.
     pub source: Option<SourceSettings>,
     /// Its writes. Each has a method of its own.
@@ -155,6 +157,82 @@ pub struct HttpSourceSettings {
     pub upstream: HttpUpstreamSettings,
 }
 
+/// A method of reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadMethod {
+    /// `GET`, and with it `HEAD`. Its parameters are in the path and the query.
+    Get,
+    /// `POST`. Its parameters are in the path and the body.
+    Post,
+    /// `QUERY` (RFC 10008): as `POST`, and known to be safe.
+    Query,
+}
+
+impl ReadMethod {
+    /// All of them.
+    pub const ALL: [ReadMethod; 3] = [ReadMethod::Get, ReadMethod::Post, ReadMethod::Query];
+
+    /// The method in a request.
+    pub fn name(self) -> &'static str {
+        match self {
+            ReadMethod::Get => "GET",
+            ReadMethod::Post => "POST",
+            ReadMethod::Query => "QUERY",
+        }
+    }
+}
+
+/// The methods by which a resource is read. By default only `GET`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ReadMethods(u8);
+
+impl ReadMethods {
+    /// No method.
+    pub const NONE: ReadMethods = ReadMethods(0);
+
+    /// These and `method`.
+    pub fn with(self, method: ReadMethod) -> ReadMethods {
+        ReadMethods(self.0 | (1 << method as u8))
+    }
+
+    /// Whether `method` is among them.
+    pub fn has(self, method: ReadMethod) -> bool {
+        self.0 & (1 << method as u8) != 0
+    }
+
+    /// Whether parameters can be in a body.
+    pub fn has_body(self) -> bool {
+        self.has(ReadMethod::Post) || self.has(ReadMethod::Query)
+    }
+
+    /// Each of them.
+    pub fn iter(self) -> impl Iterator<Item = ReadMethod> {
+        ReadMethod::ALL
+            .into_iter()
+            .filter(move |method| self.has(*method))
+    }
+}
+
+impl Default for ReadMethods {
+    fn default() -> ReadMethods {
+        ReadMethods::NONE.with(ReadMethod::Get)
+    }
+}
+
+/// `POST, QUERY`.
+impl fmt::Display for ReadMethods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.iter().map(ReadMethod::name).collect();
+        f.write_str(&names.join(", "))
+    }
+}
+
+impl fmt::Debug for ReadMethods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{self}]")
+    }
+}
+
 /// The method of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum WriteMethod {
@@ -236,7 +314,14 @@ impl ParamKind {
     }
 
     /// Whether `text` is valid for this kind, if it is text. `pattern` is its compiled pattern.
-    pub(super) fn takes(&self, text: &str, pattern: Option<&regex_lite::Regex>) -> bool {
+    /// `lines`: it may have line feeds, carriage returns and tabs. No text has any other control
+    /// character.
+    pub(super) fn takes(
+        &self,
+        text: &str,
+        pattern: Option<&regex_lite::Regex>,
+        lines: bool,
+    ) -> bool {
         let ParamKind::Text {
             one_of, max_len, ..
         } = self
@@ -245,9 +330,10 @@ impl ParamKind {
         };
         let listed = one_of.is_empty() || one_of.iter().any(|one| one == text);
         let fits = !text.is_empty() && text.chars().count() <= *max_len;
+        let is_wrong = |c: char| c.is_control() && !(lines && matches!(c, '\n' | '\r' | '\t'));
         listed
             && fits
-            && !text.contains(char::is_control)
+            && !text.contains(is_wrong)
             && pattern.is_none_or(|pattern| pattern.is_match(text))
     }
 
@@ -257,7 +343,7 @@ impl ParamKind {
         match (self, value) {
             (ParamKind::Text { .. }, ParamValue::Text(text)) => self
                 .compiled()
-                .is_ok_and(|pattern| self.takes(text, pattern.as_ref())),
+                .is_ok_and(|pattern| self.takes(text, pattern.as_ref(), false)),
             (ParamKind::Integer { min, max }, ParamValue::Integer(number)) => {
                 (*min..=*max).contains(number)
             }

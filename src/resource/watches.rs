@@ -144,6 +144,7 @@ mod tests {
                 required: true,
                 view: false,
             }],
+            read: Default::default(),
             source: None,
             writes: Vec::new(),
             policy: Default::default(),

@@ -258,7 +258,7 @@ impl Field {
         let fits = match (value, kind) {
             (None | Some(Value::Null), _) => !required,
             (Some(Value::String(text)), ParamKind::Text { .. }) => {
-                kind.takes(text, self.pattern.as_ref())
+                kind.takes(text, self.pattern.as_ref(), false)
             }
             (Some(Value::Number(number)), ParamKind::Integer { min, max }) => {
                 number.as_i64().is_some_and(|n| (*min..=*max).contains(&n))

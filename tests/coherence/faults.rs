@@ -213,11 +213,12 @@ fn wait(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// Makes faults of these kinds between replicas and Redis, one at a time.
+/// Makes faults of these kinds between replicas and Redis, one at a time. `signal` sends a signal to
+/// the process of a replica.
 pub fn of_the_network(
     kinds: &[Kind],
     proxies: &[FaultProxy],
-    replicas: &[Larder],
+    signal: impl Fn(usize, Signal),
     pace: Pace,
     random: &mut Random,
 ) -> Vec<Fault> {
@@ -225,7 +226,7 @@ pub fn of_the_network(
     while !kinds.is_empty() && !pace.is_over() {
         pace.rest(random);
         let (kind, at) = (*random.pick(kinds), random.below(proxies.len()));
-        let (proxy, replica) = (&proxies[at], &replicas[at]);
+        let proxy = &proxies[at];
         let begin = Instant::now();
         match kind {
             Kind::Cut => proxy.cut(),
@@ -240,14 +241,14 @@ pub fn of_the_network(
             Kind::BusStall => proxy.stall_to_client_only(Scope::Bus),
             Kind::BusLost => proxy.lose_messages(),
             Kind::PoolStall => proxy.stall_only(Scope::Others),
-            Kind::ReplicaPaused => replica.signal(Signal::STOP),
+            Kind::ReplicaPaused => signal(at, Signal::STOP),
             other => panic!("{} is no fault of the network", other.name()),
         }
         if kind != Kind::Reset {
             pace.keep_up(random);
         }
         if kind == Kind::ReplicaPaused {
-            replica.signal(Signal::CONT);
+            signal(at, Signal::CONT);
         } else {
             proxy.restore();
         }

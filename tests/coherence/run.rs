@@ -180,7 +180,7 @@ pub fn play(plan: &Plan) -> Round {
         made.extend(faults::of_the_network(
             &plan.network,
             proxies,
-            stage.replicas,
+            |at, signal| stage.replicas[at].signal(signal),
             pace,
             &mut second,
         ));

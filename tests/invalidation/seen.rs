@@ -258,7 +258,7 @@ fn only_an_admin_may() {
         call().key(&reader).send().problem(403);
         call().key(ADMIN_KEY).send().expect(200);
 
-        let other = if method == "POST" { "GET" } else { "POST" };
+        let other = if method == "POST" { "GET" } else { "DELETE" };
         let wrong = two.near.call(other, target).key(ADMIN_KEY).send();
         wrong.problem(405);
         assert!(wrong.the("Allow").contains(method), "{wrong}");

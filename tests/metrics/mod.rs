@@ -3,6 +3,7 @@
 mod exact;
 mod load;
 mod parts;
+mod questions;
 mod reload;
 mod route;
 mod scrape;

@@ -91,6 +91,59 @@ fn each_answer_is_listed_with_its_headers() {
         read("/products/1", "/products/{id}", &slow, 200);
         read("/products/1", "/products/{id}", &slow, 429);
 
+        let ask = |method: &'static str, path: &str, body: &Value, status: u16| {
+            let call = larder.call(method, path).key(&reader).json(body);
+            let answer = call.send().expect(status);
+            let template = match path.starts_with("/search") {
+                true => "/search",
+                false => "/answers/{room}",
+            };
+            let member = match method {
+                "POST" => "post",
+                _ => "x-query",
+            };
+            let of = operation(&document, member, template);
+            assert_listed(&document, of, &answer);
+            answer
+        };
+        let asked = json!({"question": "why?", "n": 2.0, "brief": true});
+        for method in ["POST", "QUERY"] {
+            ask(method, "/answers/a", &asked, 200);
+            ask(method, "/answers/a", &asked, 200);
+            ask(method, "/answers/A", &asked, 400);
+            ask(method, "/answers/a?n=2", &asked, 400);
+            ask(method, "/answers/a", &json!({}), 422);
+            ask(method, "/answers/a", &json!([]), 422);
+            ask(
+                method,
+                "/answers/a",
+                &json!({"question": "x".repeat(70_000)}),
+                413,
+            );
+            let none = json!({"question": "none", "words": "NONE"});
+            ask(method, "/answers/none", &none, 404);
+            let of = operation(
+                &document,
+                &method.to_lowercase().replace("query", "x-query"),
+                "/answers/{room}",
+            );
+            let call = || larder.call(method, "/answers/a").body("{");
+            assert_listed(&document, of, &call().key(&reader).send().expect(415));
+            let json = call().header("Content-Type", "application/json");
+            assert_listed(&document, of, &json.key(&reader).send().expect(400));
+            assert_listed(&document, of, &call().send().expect(401));
+            assert_listed(&document, of, &call().key(&slow).send().expect(429));
+        }
+        let tag = ask("QUERY", "/answers/a", &asked, 200)
+            .the("ETag")
+            .to_owned();
+        let call = larder.call("QUERY", "/answers/a").key(&reader).json(&asked);
+        let unchanged = call.header("If-None-Match", &tag).send().expect(304);
+        let of = operation(&document, "x-query", "/answers/{room}");
+        assert_listed(&document, of, &unchanged);
+        ask("QUERY", "/search", &json!({"kind": "toy"}), 200);
+        ask("QUERY", "/search?other=1", &json!({}), 400);
+
         let write = |method: &'static str, path: &str, template: &str, body: &Value, status| {
             let call = larder.call(method, path).key(ADMIN_KEY);
             let call = if body.is_null() {

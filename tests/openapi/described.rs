@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::shop::{CONFIG, QUOTE_KEY, Shop};
 use super::{SHIPPED, document, operation, parameter, resolved, schema, statuses};
@@ -179,7 +179,7 @@ fn the_columns_of_postgres_have_their_types() {
     let body = &patch["requestBody"]["content"]["application/json"]["schema"];
     assert_eq!(
         body["properties"]["note"],
-        json!({"type": ["string", "null"]})
+        json!({"type": ["string", "null"], "pattern": r"^[^\x00]*$"})
     );
     // A number beyond its column is refused by a write, and finds nothing in a read.
     let most = |method, path, name| {
@@ -197,6 +197,70 @@ fn the_columns_of_postgres_have_their_types() {
 }
 
 #[test]
+fn what_a_column_of_postgres_cannot_hold_is_not_in_the_schema_of_a_field() {
+    let shop = Shop::on_postgres();
+    let document = document(&shop.larder);
+    let fields = |path: &str| {
+        let patch = operation(&document, "patch", path);
+        patch["requestBody"]["content"]["application/json"]["schema"]["properties"].clone()
+    };
+    let specimen = "/specimens/{id}";
+    let more = &fields(specimen)["more"];
+    assert_eq!(more["$ref"], "#/components/schemas/database.json");
+    let (json, without_nul) = (resolved(&document, more), r"^[^\x00]*$");
+    assert_eq!(json["anyOf"][1]["pattern"], without_nul);
+    assert_eq!(json["anyOf"][2]["items"], *more, "of any depth");
+    let object = &json["anyOf"][3];
+    assert_eq!(object["propertyNames"]["pattern"], without_nul);
+    assert_eq!(object["additionalProperties"], *more);
+    let raw = fields(specimen)["raw"]["pattern"].clone();
+    let base64 = regex_lite::Regex::new(raw.as_str().unwrap()).unwrap();
+
+    let patch = |path: &str, body: &Value| {
+        let call = shop.larder.call("PATCH", path).key(ADMIN_KEY);
+        call.json(body).send()
+    };
+    let path = "/specimens/6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+    for (body, field) in [
+        (json!({"more": "\0"}), "more"),
+        (json!({"more": {"a": [{"b\0": 1}]}}), "more"),
+        (json!({"raw": "\0"}), "raw"),
+    ] {
+        let refused = patch(path, &body);
+        refused.problem(422);
+        assert_eq!(refused.json()["field"], field, "{refused}");
+        // Whatever the precondition says.
+        let call = shop.larder.call("PATCH", path).key(ADMIN_KEY);
+        let call = call.header("If-Match", "\"0\"").json(&body);
+        call.send().problem(422);
+    }
+    patch("/products/1", &json!({"note": "a\0"})).problem(422);
+    patch("/products/1", &json!({"note": "a\u{1}\n"})).expect(200);
+    patch(path, &json!({"more": {"a\u{1}": ["\n"]}})).expect(204);
+    for text in [
+        "", "AAAA", "AA==", "AAA=", "+/8=", "AB==", "AAB=", "A===", "AA", "a=", "-_8=",
+    ] {
+        let taken = patch(path, &json!({"raw": text})).status == 204;
+        assert_eq!(taken, base64.is_match(text), "{text}");
+    }
+}
+
+#[test]
+fn sqlite_takes_a_nul_in_a_text_and_its_schema_says_so() {
+    let shop = Shop::on_sqlite();
+    let document = document(&shop.larder);
+    let patch = operation(&document, "patch", "/products/{id}");
+    let body = &patch["requestBody"]["content"]["application/json"]["schema"];
+    // A number of more than 64 bits would be stored as another one.
+    let any = json!({"minimum": i64::MIN, "maximum": i64::MAX});
+    assert_eq!(body["properties"]["note"], any);
+    let call = shop.larder.call("PATCH", "/products/1").key(ADMIN_KEY);
+    call.json(&json!({"note": "a\0b"})).send().expect(200);
+    let read = shop.larder.call("GET", "/products/1").key(ADMIN_KEY);
+    assert_eq!(read.send().expect(200).json()["note"], "a\0b");
+}
+
+#[test]
 fn each_kind_of_resource_is_described() {
     for shop in [Shop::on_sqlite(), Shop::on_postgres()] {
         let document = document(&shop.larder);
@@ -211,6 +275,8 @@ fn each_kind_of_resource_is_described() {
                 "/specimens",
                 "/stocked/{id}",
                 "/quotes/{symbol}",
+                "/answers/{room}",
+                "/search",
                 "/visits/{page}"
             ]
         );
@@ -269,6 +335,83 @@ fn each_kind_of_resource_is_described() {
             json!({"anyOf": [{"type": "boolean"}, {"type": "null"}]})
         );
     }
+}
+
+#[test]
+fn a_read_by_post_or_query_is_described_with_its_body() {
+    let shop = Shop::on_sqlite();
+    let document = document(&shop.larder);
+    let path = "/answers/{room}";
+    assert!(document["paths"][path]["get"].is_null());
+    let post = operation(&document, "post", path);
+    let query = operation(&document, "x-query", path);
+    assert_eq!(post["operationId"], "post_answer");
+    assert_eq!(query["operationId"], "query_answer");
+    for read in [post, query] {
+        assert_eq!(read["requestBody"]["required"], true);
+        let says = read["requestBody"]["description"].as_str().unwrap();
+        assert!(says.contains("65536"), "{says}");
+        let body = &read["requestBody"]["content"]["application/json"]["schema"];
+        assert_eq!(body["required"], json!(["question"]));
+        assert_eq!(body["additionalProperties"], false);
+        let lines = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f";
+        let question = json!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": format!("^[^{lines}]*$")});
+        assert_eq!(body["properties"]["question"], question);
+        let language = json!({"type": "string", "enum": ["en", "de"], "default": "en"});
+        assert_eq!(body["properties"]["language"], language);
+        let n = json!({"type": "integer", "minimum": 1, "maximum": 9_007_199_254_740_993_u64, "default": 1});
+        assert_eq!(body["properties"]["n"], n);
+        assert_eq!(body["properties"]["brief"], json!({"type": "boolean"}));
+        assert!(body["properties"]["room"].is_null(), "the path has it");
+        assert_eq!(parameter(read, "room")["in"], "path");
+        // Twice the timeout of its upstream, and the wait in the queue.
+        let words = read["description"].as_str().unwrap();
+        assert!(words.contains("at most 250 seconds"), "{words}");
+        assert_eq!(read["security"], json!([{"key": []}]));
+        assert_eq!(schema(&document, read, "200"), &json!({}));
+    }
+    let names = |read: &Value| -> Vec<String> {
+        let all = read["parameters"].as_array().unwrap().iter();
+        all.map(|one| one["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(names(post), ["room", "Larder-After"]);
+    assert_eq!(names(query), ["room", "If-None-Match", "Larder-After"]);
+    let common = [
+        "400", "401", "404", "408", "413", "415", "422", "429", "500", "502", "503", "504",
+    ];
+    assert_eq!(statuses(post), [&["200"], &common[..]].concat());
+    assert_eq!(statuses(query), [&["200", "304"], &common[..]].concat());
+    let accepts = |read: &Value, status: &str| {
+        read["responses"][status]["headers"]["Accept-Query"].is_object()
+    };
+    assert!(accepts(query, "200") && accepts(query, "422") && accepts(post, "415"));
+    assert!(!accepts(post, "200") && !accepts(post, "422"));
+    let told = post["description"].as_str().unwrap();
+    assert!(told.contains("x-query"), "{told}");
+
+    // A path that is read by GET, too.
+    let get = operation(&document, "get", "/search");
+    assert_eq!(names(get)[..4], ["kind", "least", "sold", "code"]);
+    assert!(get["requestBody"].is_null());
+    let query = operation(&document, "x-query", "/search");
+    assert_eq!(names(query), ["If-None-Match", "Larder-After"]);
+    assert_eq!(query["security"], json!([]));
+    let body = &query["requestBody"]["content"]["application/json"]["schema"];
+    assert_eq!(body["properties"].as_object().unwrap().len(), 4);
+    assert_eq!(
+        schema(&document, query, "200"),
+        schema(&document, get, "200")
+    );
+}
+
+#[test]
+fn the_first_answer_of_a_get_tells_its_time_too() {
+    let shop = Shop::on_sqlite();
+    let document = document(&shop.larder);
+    let quote = operation(&document, "get", "/quotes/{symbol}");
+    let words = quote["description"].as_str().unwrap();
+    assert!(words.contains("at most 30 seconds"), "{words}");
 }
 
 #[test]

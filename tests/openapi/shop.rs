@@ -49,7 +49,8 @@ impl Shop {
     fn start(folder: &Arc<TempDir>, url: &str, postgres: Option<PostgresServer>) -> Shop {
         let redis = RedisServer::start();
         let origin = FakeUpstream::start(Behaviour::answer(|request| {
-            if request.path.ends_with("/NONE") {
+            if request.path.ends_with("/NONE") || request.param("words").as_deref() == Some("NONE")
+            {
                 return Response::text(404, "none");
             }
             Response::json(200, &json!({"price": 1.5, "of": request.path}))
@@ -102,6 +103,14 @@ fn statements(options: LarderOptions) -> LarderOptions {
         .statement("product_change", &change)
         .statement("product_delete", "DELETE FROM products WHERE id = :id")
         .statement("specimen", "SELECT * FROM specimens WHERE id = :id")
+        .statement(
+            "specimen_change.postgres",
+            "UPDATE specimens SET more = :more, raw = :raw WHERE id = :id::uuid",
+        )
+        .statement(
+            "specimen_change.sqlite",
+            "UPDATE specimens SET a = :more, word = :raw WHERE id = :id",
+        )
         .statement("specimens", "SELECT * FROM specimens")
         .statement("stock", "SELECT id, pieces FROM stock WHERE id = :id")
         .statement(

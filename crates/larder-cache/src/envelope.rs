@@ -118,6 +118,16 @@ pub fn decode(
     ))
 }
 
+/// The beginning of an envelope of a load with this stamp, for the fill script, which compares the
+/// version, the history and the load clock where they are.
+pub(crate) fn head(stamp: Stamp) -> [u8; SUMMED_FROM + 17] {
+    let mut head = [0; SUMMED_FROM + 17];
+    head[..4].copy_from_slice(HEAD);
+    head[21..29].copy_from_slice(&stamp.history.0.to_le_bytes());
+    head[29..].copy_from_slice(&stamp.clock.to_le_bytes());
+    head
+}
+
 /// The id of the load that made the envelope, where the lease script finds it. Empty for bytes that
 /// are too short.
 pub(crate) fn load_id(bytes: &[u8]) -> &[u8] {

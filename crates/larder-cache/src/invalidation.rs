@@ -4,7 +4,7 @@
 //! there is no moment after the call at which this replica serves what was loaded before it.
 
 use super::bus::{Bus, MOST_TARGETS};
-use super::coherence::{Batch, InvalidationOrigin, InvalidationTarget, Purge};
+use super::coherence::{Batch, Invalidated, InvalidationOrigin, InvalidationTarget, Purge};
 use super::redis_tier::commands::RedisCommand;
 use super::redis_tier::fault::retired;
 use super::tiers::Tiers;
@@ -46,19 +46,25 @@ pub(crate) fn invalidate(
     let batches = UnsentBatches { tiers, batches };
     bus.invalidated().count(origin, purge, targets.len());
     for batch in &batches.batches {
-        let clock = send(tiers, bus, batch);
+        let taken = send(tiers, bus, batch, &[]);
         bus.notify(batch.targets(), purge);
         // Pending if any of its batches is.
-        receipt.clock = receipt.clock.and(clock);
+        receipt.clock = receipt.clock.and(taken.map(|taken| taken.clock));
     }
     receipt
 }
 
-/// Sends one batch that is pending already. Returns its clock if Redis has taken it.
-fn send(tiers: &Tiers, bus: &Bus, batch: &Batch) -> Option<u64> {
+/// Sends one batch that is pending already, and asks for the earlier clocks of `names`. `None`:
+/// Redis has not taken it.
+pub(crate) fn send(
+    tiers: &Tiers,
+    bus: &Bus,
+    batch: &Batch,
+    names: &[InvalidationTarget],
+) -> Option<Invalidated> {
     let (mirror, pool) = (&tiers.mirror, tiers.redis.pool());
     if mirror.is_alone() && !pool.is_configured() {
-        return Some(apply_alone(tiers, bus, batch));
+        return Some(apply_alone(tiers, bus, batch, names));
     }
     if pool.is_configured() {
         // Before the first look Redis is not known to be down. What is not delivered now may be
@@ -68,23 +74,23 @@ fn send(tiers: &Tiers, bus: &Bus, batch: &Batch) -> Option<u64> {
     // A repeated invalidation does no harm, so a connection that was cut while it was idle is no
     // reason to leave it pending.
     let sent = pool.read_as(RedisCommand::Invalidate, |connection| {
-        let (history, clock) =
-            bus.scripts()
-                .invalidate(connection, batch, bus.replica(), bus.log_length())?;
+        let (origin, log_length) = (bus.replica(), bus.log_length());
+        let scripts = bus.scripts();
+        let taken = scripts.invalidate(connection, batch, origin, log_length, names)?;
         // A Redis that was left for another one. Replicas of the other one do not hear of it.
-        if mirror.is_retired(history) {
+        if mirror.is_retired(taken.earlier.state.history) {
             return Err(retired());
         }
-        Ok((history, clock))
+        Ok(taken)
     });
     match sent {
-        Ok((history, clock)) => {
-            if !mirror.confirm(batch, history, clock) {
+        Ok(taken) => {
+            if !mirror.confirm(batch, taken.earlier.state.history, taken.clock) {
                 // The history is new here. The batch stays pending until the bus knows that
                 // history, and is delivered once more.
                 mirror.pending.fail(batch);
             }
-            Some(clock)
+            Some(taken)
         }
         Err(down) => {
             // One warning for an outage, whoever goes on invalidating.
@@ -103,9 +109,16 @@ fn send(tiers: &Tiers, bus: &Bus, batch: &Batch) -> Option<u64> {
     }
 }
 
-/// Invalidates in a process that is alone. Returns the clock.
-fn apply_alone(tiers: &Tiers, bus: &Bus, batch: &Batch) -> u64 {
+/// Invalidates in a process that is alone.
+fn apply_alone(
+    tiers: &Tiers,
+    bus: &Bus,
+    batch: &Batch,
+    names: &[InvalidationTarget],
+) -> Invalidated {
+    let _turn = tiers.mirror.turn.lock();
     let history = tiers.mirror.history();
+    let earlier = history.recall(names);
     let clock = (history.applied() + 1).max(tiers.clock.now());
     for target in batch.targets() {
         history.apply(target, batch.purge, clock);
@@ -114,13 +127,13 @@ fn apply_alone(tiers: &Tiers, bus: &Bus, batch: &Batch) -> u64 {
     history.make_room(MOST_TARGETS, clock.saturating_sub(bus.remembered()));
     // If a Redis appeared meanwhile, a new history began, in which nothing of this one is left.
     tiers.mirror.pending.settle(batch);
-    clock
+    Invalidated { clock, earlier }
 }
 
 /// Batches that are pending. If a listener panics, the bus delivers those that were not sent.
-struct UnsentBatches<'c> {
-    tiers: &'c Tiers,
-    batches: Vec<Batch>,
+pub(crate) struct UnsentBatches<'c> {
+    pub(crate) tiers: &'c Tiers,
+    pub(crate) batches: Vec<Batch>,
 }
 
 impl Drop for UnsentBatches<'_> {

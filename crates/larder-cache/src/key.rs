@@ -4,12 +4,23 @@
 //! (RFC 3986, section 2.3) is percent-escaped, so two different sets of values never get the same
 //! key. The fingerprint of what makes the value stands before it, so two configurations that share
 //! a Redis never read each other's entries.
+//!
+//! A key or tag longer than [`LONGEST`] is known by its hash: see [`short`]. So is the same text
+//! when somebody invalidates it, and no tier, record or message ever has the long one.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
+use sha2::{Digest, Sha256};
+
+/// The longest key or tag that stands for itself, in bytes, without the fingerprint of a key.
+const LONGEST: usize = 512;
+/// What precedes the hash of a long one. No parameter begins so, since each has a `=`.
+const HASHED: &str = "sha256:";
+/// The hexadecimal digits of a SHA-256.
+const DIGITS: usize = 64;
 
 /// The identity of an entry. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,7 +32,9 @@ impl Key {
 
     /// A key of the resource version `fingerprint` with a name made by [`KeyText`].
     pub fn new(fingerprint: u64, name: &str) -> Key {
-        Key(format!("{fingerprint:016x}:{name}").into())
+        let mut key = KeyText::default();
+        key.begin(fingerprint, name);
+        key.key()
     }
 
     /// The key without the fingerprint. People and invalidations use this name.
@@ -101,15 +114,51 @@ impl KeyText {
         self.text.push_str(text);
     }
 
-    /// The text so far. A lookup in memory takes this.
-    pub fn as_str(&self) -> &str {
+    /// The whole text, after the last parameter. A lookup in memory takes this.
+    pub fn as_str(&mut self) -> &str {
+        if self.text.len() > Key::NAME_AT + LONGEST {
+            self.shorten();
+        }
         &self.text
     }
 
     /// The key of that text.
-    pub fn key(&self) -> Key {
-        Key(self.text.as_str().into())
+    pub fn key(&mut self) -> Key {
+        Key(self.as_str().into())
     }
+
+    #[cold]
+    fn shorten(&mut self) {
+        let name = self.text.get(Key::NAME_AT..).unwrap_or_default();
+        let short = hashed(name);
+        self.text.truncate(Key::NAME_AT);
+        self.text.push_str(&short);
+    }
+}
+
+/// A key's name or a tag as the tiers and Redis's record know it: itself, or if it is longer than
+/// [`LONGEST`] its beginning up to the first `?` or `:`, and its SHA-256. `answer?sha256:9f86...`
+/// for `answer?question=...`; `question:sha256:60e0...` for `question:...`.
+pub(super) fn short(name: &str) -> Cow<'_, str> {
+    if name.len() > LONGEST {
+        Cow::Owned(hashed(name))
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
+fn hashed(name: &str) -> String {
+    let beginning = name.find(['?', ':']).map_or("", |at| &name[..=at]);
+    let fits = beginning.len() + HASHED.len() + DIGITS <= LONGEST;
+    let beginning = if fits { beginning } else { "" };
+    let mut short = String::with_capacity(beginning.len() + HASHED.len() + DIGITS);
+    short.push_str(beginning);
+    short.push_str(HASHED);
+    for byte in Sha256::digest(name.as_bytes()) {
+        // Writing to a String cannot fail.
+        let _ = write!(short, "{byte:02x}");
+    }
+    short
 }
 
 /// A tag that entries share and that can be invalidated: `user:42`.
@@ -117,9 +166,10 @@ impl KeyText {
 pub struct Tag(Arc<str>);
 
 impl Tag {
-    /// A tag with this text. Escape values from outside with [`escape_into`] first.
+    /// A tag with this text. Escape values from outside with [`escape_into`] first. One longer than
+    /// 512 bytes is known by its hash.
     pub fn new(text: &str) -> Tag {
-        Tag(text.into())
+        Tag((&*short(text)).into())
     }
 
     /// Its text.
@@ -204,7 +254,60 @@ mod tests {
         assert_eq!(Key::new(0xab, "articles").name(), "articles");
     }
 
+    #[test]
+    fn a_long_name_is_known_by_its_hash() {
+        let value = |length| "x".repeat(length);
+        let name = |key: &str| key[Key::NAME_AT..].to_owned();
+        // `articles?q=` has eleven bytes.
+        let longest = name(&text(&[("q", &value(LONGEST - 11))]));
+        assert_eq!(longest.len(), LONGEST);
+        let short_form = name(&text(&[("q", &value(LONGEST - 10))]));
+        let (beginning, digits) = short_form.split_at(16);
+        assert_eq!(beginning, "articles?sha256:");
+        assert!(digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        // Whoever makes the name, and again from the short form.
+        let long = format!("articles?q={}", value(LONGEST - 10));
+        let key = Key::new(0xab, &long);
+        assert_eq!(key.name(), short_form);
+        assert_eq!(Key::new(0xab, key.name()), key);
+        // What no resource makes is short, too.
+        for (name, beginning) in [
+            (value(900), ""),
+            (format!("{}?x=1", value(900)), ""),
+            (format!("user:{}", value(900)), "user:"),
+            (format!(":{}", value(900)), ":"),
+            (format!("é:{}", value(900)), "é:"),
+            (format!("a?b:{}", value(900)), "a?"),
+        ] {
+            let short = short(&name);
+            assert_eq!(short.len(), beginning.len() + HASHED.len() + DIGITS);
+            assert!(
+                short.starts_with(&format!("{beginning}{HASHED}")),
+                "{short}"
+            );
+            assert_eq!(Tag::new(&name).as_str(), short);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_two_sets_of_values_share_a_key_at_any_length(
+            // Around the bound: 512 bytes of name, of which `articles?x=&y=` takes fourteen.
+            a in "[a%é]{0,4}x{240,262}", b in "[a%é]{0,4}x{240,262}",
+            c in "[a%é]{0,4}x{240,262}", d in "[a%é]{0,4}x{240,262}",
+        ) {
+            let (left, right) = (text(&[("x", &a), ("y", &b)]), text(&[("x", &c), ("y", &d)]));
+            prop_assert!(left.len() <= Key::NAME_AT + LONGEST);
+            prop_assert_eq!(left == right, (&a, &b) == (&c, &d));
+            // Nor with another parameter, or one less.
+            prop_assert_ne!(text(&[("x", &a), ("y", &b)]), text(&[("x", &a), ("z", &b)]));
+            prop_assert_ne!(text(&[("x", &a), ("y", &b)]), text(&[("x", &format!("{a}{b}"))]));
+            // The short form is no other question's key.
+            let claimed = left[Key::NAME_AT..].trim_start_matches("articles?");
+            prop_assert_ne!(text(&[("x", claimed)]), &*left);
+            prop_assert_ne!(text(&[(claimed, "")]), &*left);
+        }
+
         #[test]
         fn escaping_is_injective(a: String, b: String, c: String, d: String) {
             let (left, right) = (text(&[("x", &a), ("y", &b)]), text(&[("x", &c), ("y", &d)]));

@@ -64,6 +64,7 @@
 //! - [`Typed::get`] and [`Typed::get_many`] take what the tiers have and begin no load.
 //!   [`Cache::wrap`] makes a cached function of a function.
 //! - [`Outcome`] says how it was found: in memory, in Redis, by a load, or stale and why.
+//! - [`Typed::insert`] keeps a value that the caller has, unless it may be older than a change.
 //! - [`Cache::invalidate`] takes tags, keys ([`Typed::target`]) and everything, hard or soft.
 //!   [`Cache::subscribe`] tells what was invalidated, here and elsewhere.
 //! - [`Typed::get_or_load`] blocks while it is not in memory. An async server awaits
@@ -95,6 +96,7 @@ mod failures;
 mod fair_queue;
 mod faithful;
 mod freshness;
+mod insert;
 mod interest;
 mod invalidation;
 mod key;
@@ -134,6 +136,7 @@ use self::bus::Bus;
 use self::coherence::{Mirror, Scripts};
 use self::failures::Failures;
 use self::freshness::Evidence;
+use self::insert::Insert;
 use self::interest::Behalf;
 use self::loaders::Loaders;
 use self::lookup::{Accepts, begin};
@@ -155,7 +158,7 @@ pub use self::clock::{Clock, Micros, micros};
 pub use self::codec::Postcard;
 pub use self::codec::{Codec, CodecError, Json};
 pub use self::coherence::{
-    Dependency, HistoryId, InvalidationOrigin, InvalidationTarget, Purge, Stamp,
+    Dependency, HistoryId, InvalidationOrigin, InvalidationTarget, Purge, Since, Stamp,
 };
 pub use self::entry::{Backoff, Entry, Extras, Value};
 #[doc(hidden)] // For benches/micro alone: no embedder has a use for these bytes.
@@ -163,6 +166,7 @@ pub use self::envelope::{decode as decode_envelope, encode as encode_envelope};
 pub use self::error::LoadError;
 pub use self::fair_queue::Caller;
 pub use self::freshness::{Decision, Refusal};
+pub use self::insert::{InsertReceipt, Inserted};
 pub use self::invalidation::InvalidationReceipt;
 #[doc(hidden)] // For the server.
 pub use self::key::hash;
@@ -414,6 +418,56 @@ impl Cache {
         purge: Purge,
     ) -> InvalidationReceipt {
         invalidation::invalidate(&self.tiers, &self.bus, origin, targets, purge)
+    }
+
+    /// The moment of this call in the history of invalidations, for [`Cache::insert`]. Take it
+    /// before you read the value that you insert, or before you begin the write whose result it
+    /// is. Asks nobody and does not block.
+    pub fn stamp(&self) -> Since {
+        self.tiers.mirror.since(self.tiers.clock.now())
+    }
+
+    /// Puts a value that the caller has into both tiers, as a load that began at `since` would:
+    /// see [`Cache::stamp`]. `tags`: what it can be invalidated by, besides its key.
+    ///
+    /// First the key is invalidated, as by [`Cache::invalidate`], with a hard purge, whatever
+    /// becomes of the value. Then the value is kept, unless something that it depends on was
+    /// invalidated after `since`. Readers of this process that wait for a load of the key get it
+    /// at once. Blocks for two round trips to Redis, and as [`Cache::invalidate`] does.
+    ///
+    /// A stamp that is older than it need be costs at most that the value is not kept. One that is
+    /// taken after the value was read can bring back what was invalidated in between.
+    pub fn insert(
+        &self,
+        key: &Key,
+        tags: &[Tag],
+        value: Value,
+        policy: &Policy,
+        since: &Since,
+    ) -> InsertReceipt {
+        self.insert_held(key, tags, (value, None), policy, since)
+    }
+
+    /// The same, with what memory holds in place of the value's bytes.
+    fn insert_held(
+        &self,
+        key: &Key,
+        tags: &[Tag],
+        (value, object): (Value, Option<Object>),
+        policy: &Policy,
+        since: &Since,
+    ) -> InsertReceipt {
+        // Otherwise its tags could be forgotten before it expires, and it would be a miss then.
+        self.remember_names_for(policy.longest_life());
+        let value = Insert {
+            key,
+            tags,
+            value,
+            object,
+            policy,
+            since,
+        };
+        insert::insert(&self.tiers, &self.bus, value)
     }
 
     /// Waits until Redis has taken every pending invalidation, or `limit` has passed. Returns

@@ -31,8 +31,8 @@ use super::object::{Hold, Object};
 use super::outcome::{Outcome, Staleness};
 use super::policy::{Lifetime, Policy};
 use super::random::random;
-use super::redis_tier::Lease;
 use super::redis_tier::reads::Read;
+use super::redis_tier::{Filled, Lease};
 use super::request::{CacheItem, Load, LoadContext, Loaded, Producer, Request, Revalidation};
 use super::single_flight::{Flight, Leader, Ticket};
 use super::tally::Counts;
@@ -553,8 +553,9 @@ impl Lookup {
             } else {
                 envelope::encode(&entry, random(), fresh_for, &tiers.clock)
             };
-            let done = tiers.redis.fill(&self.item.key, token, &bytes, ttl);
-            stored = done.unwrap_or(false) && !bytes.is_empty();
+            let (key, stamp) = (&self.item.key, entry.own.stamp);
+            let done = tiers.redis.fill(key, Some(token), stamp, &bytes, ttl);
+            stored = done == Ok(Filled::Stored) && !bytes.is_empty();
         }
         tiers.failures.clear(&self.item.key);
         let result = if is_confirmed {

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::notification::RemovalCause;
+use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 
-use super::clock::{Clock, micros};
+use super::clock::{Clock, Micros, micros};
 use super::coherence::{Mirror, Standing};
 use super::entry::Entry;
 use super::key::Key;
@@ -75,6 +76,17 @@ impl EvictionCause {
     }
 }
 
+/// What became of an entry that was to be kept in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remembered {
+    /// It is in memory.
+    Kept,
+    /// A newer one is there already, and stays.
+    Newer,
+    /// The policy has no use for it.
+    OfNoUse,
+}
+
 /// How much is in memory, and what is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Contents {
@@ -89,6 +101,7 @@ pub(crate) struct Contents {
 pub(crate) struct MemoryTier {
     map: Map,
     clock: Arc<Clock>,
+    mirror: Arc<Mirror>,
     max_bytes: u64,
     /// By [`EvictionCause`].
     evictions: Arc<[AtomicU64; EvictionCause::ALL.len()]>,
@@ -126,7 +139,7 @@ impl MemoryTier {
         clock: Arc<Clock>,
     ) -> MemoryTier {
         let evictions = Arc::<[AtomicU64; EvictionCause::ALL.len()]>::default();
-        let (counts, time) = (evictions.clone(), clock.clone());
+        let (counts, time, known) = (evictions.clone(), clock.clone(), mirror.clone());
         let map = moka::sync::Cache::builder()
             .max_capacity(settings.max_bytes)
             .weigher(|key: &Key, entry: &Arc<Entry>| {
@@ -145,7 +158,7 @@ impl MemoryTier {
                 Eviction::TinyLfu => EvictionPolicy::tiny_lfu(),
             })
             .eviction_listener(move |_, entry: Arc<Entry>, removal| {
-                if let Some(cause) = EvictionCause::of(&entry, removal, &mirror, &time) {
+                if let Some(cause) = EvictionCause::of(&entry, removal, &known, &time) {
                     counts[cause as usize].fetch_add(1, Ordering::Relaxed);
                 }
             })
@@ -153,6 +166,7 @@ impl MemoryTier {
         MemoryTier {
             map,
             clock,
+            mirror,
             max_bytes: settings.max_bytes,
             evictions,
         }
@@ -163,23 +177,44 @@ impl MemoryTier {
         self.map.get(key)
     }
 
-    /// Keeps `entry` while `policy` can make any use of it, and returns it, shared from now on. An
-    /// entry that is of no use is not kept, and drops the one that was there.
-    pub(crate) fn fill(&self, key: Key, entry: Entry, policy: &Policy) -> Arc<Entry> {
+    /// Keeps `entry` while `policy` can make any use of it, and returns it, shared from now on, and
+    /// what became of it. An entry that is of no use drops the one that was there. A newer one
+    /// stays in any case.
+    pub(crate) fn fill(&self, key: Key, entry: Entry, policy: &Policy) -> (Arc<Entry>, Remembered) {
         let kept_until = if entry.lifetime() == Lifetime::NoStore || policy.memory.is_zero() {
             0
         } else {
             let longest = micros(entry.use_past_end(policy));
             entry.expiry.memory_until.saturating_add(longest)
         };
-        let is_kept = kept_until > self.clock.now();
+        let now = self.clock.now();
+        let is_kept = kept_until > now;
         let entry = Arc::new(entry.kept(if is_kept { kept_until } else { 0 }));
-        if is_kept {
-            self.map.insert(key, entry.clone());
-        } else {
-            self.map.invalidate(&key);
-        }
-        entry
+        let mut remembered = Remembered::Newer;
+        self.map.entry(key).and_compute_with(|before| {
+            let before = before.map(moka::Entry::into_value);
+            if before.is_some_and(|before| self.stays(&before, &entry, now)) {
+                Op::Nop
+            } else if is_kept {
+                remembered = Remembered::Kept;
+                Op::Put(entry.clone())
+            } else {
+                remembered = Remembered::OfNoUse;
+                Op::Remove
+            }
+        });
+        (entry, remembered)
+    }
+
+    /// Whether the entry that is there is not replaced by `other`: it is fresh, and the load of
+    /// `other` began earlier or was overtaken by an invalidation. A load that ends late brings back
+    /// nothing that memory has had replaced.
+    fn stays(&self, there: &Entry, other: &Entry, now: Micros) -> bool {
+        let is_older = || {
+            there.own.stamp.is_later_than(other.own.stamp)
+                || self.mirror.standing(other.dependencies()) == Standing::Invalid
+        };
+        there.expiry.memory_until > now && is_older()
     }
 
     /// Drops everything.
@@ -252,6 +287,7 @@ mod tests {
         fn fill(&self, tier: &MemoryTier, name: &str, memory_until: Micros) -> Arc<Entry> {
             let entry = self.entry(name, memory_until);
             tier.fill(Key::new(1, name), entry, &Policy::new(HOUR, HOUR))
+                .0
         }
 
         fn purge(&self, name: &str, purge: Purge) {

@@ -174,6 +174,28 @@ impl Flights {
         ticket
     }
 
+    /// Gives `answer` to those who wait for a flight of `key` that began before this process's
+    /// invalidation with this number. The flight goes on for its own sake, and nobody joins it.
+    pub(crate) fn give(&self, key: &Key, sequence: u64, answer: &Answer) {
+        let running = match self.shard(key).get(key) {
+            Some(of_key) => of_key.running.clone(),
+            None => return,
+        };
+        for flight in running {
+            let waiters = {
+                let mut state = flight.state.lock();
+                let began = state.began.as_ref();
+                let began_before = began.is_some_and(|(of, _)| of.stamp.sequence < sequence);
+                if !began_before || state.result.is_some() {
+                    continue;
+                }
+                state.result = Some(Ok(answer.clone()));
+                std::mem::take(&mut state.waiters)
+            };
+            flight.wake(key, waiters);
+        }
+    }
+
     /// Takes `flight` out of the table. Returns the queued one, if that may begin now.
     fn leave(&self, key: &Key, flight: &Arc<Flight>) -> Option<Queued> {
         let mut shard = self.shard(key);
@@ -201,6 +223,27 @@ impl Flight {
         let state = self.state.lock();
         let (dependency, began) = state.began.as_ref()?;
         Some(look(dependency, *began, state.unverified))
+    }
+
+    fn wake(&self, key: &Key, waiters: Vec<Waiter>) {
+        for waiter in waiters {
+            match waiter {
+                Waiter::Task(waker) => waker.wake(),
+                Waiter::Callback(callback, role) => {
+                    let mut state = self.state.lock();
+                    let Some(answer) = state.answer(role) else {
+                        state.waiters.push(Waiter::Callback(callback, role));
+                        continue;
+                    };
+                    drop(state);
+                    // A panic there is that reader's own bug: the others wait, and so does the next
+                    // flight.
+                    if catch_unwind(AssertUnwindSafe(|| callback(answer))).is_err() {
+                        log::error!("what waits for {key} panicked");
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -254,7 +297,7 @@ impl Leader {
             state.wakes += 1;
             std::mem::take(&mut state.waiters)
         };
-        self.wake(waiters);
+        self.flight.wake(&self.key, waiters);
     }
 
     /// Keeps `fallback` for readers that do not wait to the end.
@@ -262,31 +305,10 @@ impl Leader {
         self.flight.state.lock().fallback = Some(Box::new(fallback));
     }
 
-    /// Ends the flight.
+    /// Ends the flight. Those who got an answer by [`Flights::give`] keep that.
     pub(crate) fn end(self, result: LookupResult) {
-        self.flight.state.lock().result = Some(result);
+        self.flight.state.lock().result.get_or_insert(result);
         // Dropping it does the rest, as for a flight that ends by a panic.
-    }
-
-    fn wake(&self, waiters: Vec<Waiter>) {
-        for waiter in waiters {
-            match waiter {
-                Waiter::Task(waker) => waker.wake(),
-                Waiter::Callback(callback, role) => {
-                    let mut state = self.flight.state.lock();
-                    let Some(answer) = state.answer(role) else {
-                        state.waiters.push(Waiter::Callback(callback, role));
-                        continue;
-                    };
-                    drop(state);
-                    // A panic there is that reader's own bug: the others wait, and so does the next
-                    // flight.
-                    if catch_unwind(AssertUnwindSafe(|| callback(answer))).is_err() {
-                        log::error!("what waits for {} panicked", self.key);
-                    }
-                }
-            }
-        }
     }
 }
 
@@ -308,7 +330,7 @@ impl Drop for Leader {
         };
         // Outside the lock: a fallback may hold tickets of other flights.
         drop((fallback, early));
-        self.wake(waiters);
+        self.flight.wake(&self.key, waiters);
         if let Some(Queued { flight, start, .. }) = queued {
             start(Leader {
                 flights: self.flights.clone(),

@@ -246,7 +246,7 @@ impl Tiers {
     /// Keeps an entry of `item` in memory, as long as it is of any use there, and returns it.
     pub(crate) fn keep(&self, item: &CacheItem, entry: Entry) -> Arc<Entry> {
         let key = item.key.clone();
-        self.memory.fill(key, entry, &item.policy)
+        self.memory.fill(key, entry, &item.policy).0
     }
 
     /// Keeps a stale copy after its reload has failed: see [`Aftermath`]. Returns the copy, and the

@@ -29,12 +29,13 @@ use serde::de::DeserializeOwned;
 use super::Cache;
 use super::answer::{Answer, LookupResult};
 use super::codec::{Codec, Json};
-use super::coherence::{InvalidationTarget, Purge};
+use super::coherence::{InvalidationTarget, Purge, Since};
 use super::copies::{self, Copies, Place};
 use super::entry::Value;
 use super::error::LoadError;
 use super::fair_queue::Caller;
 use super::freshness::Evidence;
+use super::insert::InsertReceipt;
 use super::interest::Behalf;
 use super::invalidation::InvalidationReceipt;
 use super::key::{Key, KeyText, Tag, hash};
@@ -165,6 +166,12 @@ fn hold<T: Send + Sync + 'static>(
     })
 }
 
+fn encode<T: 'static>(codec: &dyn Codec<T>, value: &T) -> Result<Vec<u8>, String> {
+    codec
+        .encode(value)
+        .map_err(|error| not_stored(codec, &error))
+}
+
 fn not_stored<T: 'static>(codec: &dyn Codec<T>, why: &dyn Display) -> String {
     format!("the value cannot be stored as {}: {why}", codec.name())
 }
@@ -285,6 +292,36 @@ impl<T: Send + Sync + 'static> Typed<T> {
         async move { typed.given(copies.await) }
     }
 
+    /// Puts a value that the caller has into both tiers, unless something that it depends on was
+    /// invalidated after `since`, which [`Cache::stamp`] gave before the value was read or the write
+    /// began. The key is invalidated first, with a hard purge, whatever becomes of the value. Blocks
+    /// for two round trips to Redis: see [`Cache::insert`].
+    ///
+    /// # Errors
+    /// `Failed` if the codec cannot encode the value, or not decode it again.
+    pub fn insert(
+        &self,
+        key: impl Into<TaggedKey>,
+        value: T,
+        since: &Since,
+        policy: &Policy,
+    ) -> Result<InsertReceipt, LoadError> {
+        let wanted = key.into();
+        let key = self.with_text(&wanted, |text| text.key());
+        let held = encode(&*self.codec, &value).and_then(|bytes| {
+            let object = (self.hold)(&bytes)?;
+            Ok((Value::present(bytes), Some(object)))
+        });
+        let held = held.map_err(|why| {
+            // The caller has changed it, all the same.
+            let target = InvalidationTarget::from(&key);
+            self.cache.invalidate(&target, Purge::Hard);
+            LoadError::Failed(why)
+        })?;
+        let tags: Vec<Tag> = wanted.tags().collect();
+        Ok(self.cache.insert_held(&key, &tags, held, policy, since))
+    }
+
     /// Invalidates the value of `key`, in every version of its type: see [`Cache::invalidate`].
     pub fn invalidate(&self, key: impl Into<TaggedKey>, purge: Purge) -> InvalidationReceipt {
         self.cache.invalidate(&self.target(key), purge)
@@ -334,10 +371,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
         let codec = self.codec.clone();
         let run = Box::new(move |_| {
             let value = match load().map_err(|error| LoadError::Failed(error.to_string()))? {
-                Some(value) => match codec.encode(&value) {
-                    Ok(bytes) => Value::present(bytes),
-                    Err(error) => return Err(LoadError::Failed(not_stored(&*codec, &error))),
-                },
+                Some(value) => Value::present(encode(&*codec, &value).map_err(LoadError::Failed)?),
                 None => Value::Absent,
             };
             Ok(Loaded::new(value, Lifetime::Policy))

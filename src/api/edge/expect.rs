@@ -1,38 +1,64 @@
 //! `Expect: 100-continue` (RFC 9110, section 10.1.1): whether a client should send its body.
 //!
 //! Promise: a client that would be refused whatever its body is gets the refusal before it sends
-//! the body.
+//! the body. Only admins send bodies, and readers of what is read by `POST` or `QUERY`.
 
 use actix_http::{Request, Response};
 use actix_web::body::BoxBody;
-use actix_web::http::{ConnectionType, Method};
+use actix_web::http::ConnectionType;
 use actix_web::{HttpMessage, HttpResponse};
 
+use std::time::Instant;
+
 use super::connection::Connection;
+use crate::api::access::Audience;
 use crate::api::problem::Problem;
 use crate::api::state::AppState;
-use crate::api::{body, path};
+use crate::api::{body, headers, path};
+use crate::resource::Resource;
 
-/// Larder's own paths that take a body, each with `POST`.
-const OWN: [&str; 2] = ["/cache/invalidate", "/keys"];
+/// Larder's own paths that take a body, each with `POST`. The first takes one with `QUERY` too.
+const OWN: [&str; 3] = ["/cache/entry", "/cache/invalidate", "/keys"];
 
-/// The request if its body is wanted, or else the answer. Only admins send bodies. The admission is
-/// kept with the request, so that its handler does not count the request again.
+/// The request if its body is wanted, or else the answer. The admission is kept with the request, so
+/// that its handler does not count the request again.
 pub(super) async fn admit(request: Request, state: &AppState) -> Result<Request, Refusal> {
     if Connection::is_over_before(&request) {
         return std::future::pending().await;
     }
-    if !takes_body(&request, state) {
-        return Err(last(&request, state, Problem::NoBodyTaken.answer()));
+    admit_sender(&request, state)?;
+    Ok(request)
+}
+
+fn admit_sender(request: &Request, state: &AppState) -> Result<(), Refusal> {
+    let refuse = |answer| last(request, state, answer);
+    let path = path::normalized(request.path());
+    let resources = state.resources.load();
+    let resource = resources.find(&path).map(|found| &**found.resource);
+    if let Some(resource) =
+        resource.filter(|known| known.read_with_body(request.method().as_str()).is_some())
+    {
+        let audience = Audience::of_readers(resource.settings().public);
+        let access = &state.access;
+        let admitted = access.check_at(request.head(), audience, Instant::now());
+        let admission = admitted.map_err(|refused| refuse(refused.answer()))?;
+        body::check_head(request.headers()).map_err(|problem| {
+            let mut answer = admission.with_rate_headers(problem.answer());
+            headers::set_accept_query(resource, answer.headers_mut());
+            refuse(answer)
+        })?;
+        request.extensions_mut().insert(admission);
+        return Ok(());
+    }
+    if !takes_body(request, &path, resource) {
+        return Err(refuse(Problem::NoBodyTaken.answer()));
     }
     let admitted = state.access.admit_admin(request.head());
-    let admitted = admitted.map_err(|refused| last(&request, state, refused.answer()))?;
-    if let Err(problem) = body::check_head(request.headers()) {
-        let answer = admitted.admission.with_rate_headers(problem.answer());
-        return Err(last(&request, state, answer));
-    }
+    let admitted = admitted.map_err(|refused| refuse(refused.answer()))?;
+    body::check_head(request.headers())
+        .map_err(|problem| refuse(admitted.admission.with_rate_headers(problem.answer())))?;
     request.extensions_mut().insert(admitted);
-    Ok(request)
+    Ok(())
 }
 
 /// Counts this answer and ends the connection after it: what comes next may be the body or another
@@ -53,11 +79,16 @@ impl From<Refusal> for Response<BoxBody> {
     }
 }
 
-fn takes_body(request: &Request, state: &AppState) -> bool {
-    let path = path::normalized(request.path());
-    if let Some(found) = state.resources.load().find(&path) {
-        let write = found.resource.write(request.method().as_str());
-        return write.is_some_and(|write| write.takes_body(found.resource));
+fn takes_body(request: &Request, path: &str, resource: Option<&Resource>) -> bool {
+    match resource {
+        Some(resource) => {
+            let write = resource.write(request.method().as_str());
+            write.is_some_and(|write| write.takes_body(resource))
+        }
+        None => match request.method().as_str() {
+            "POST" => OWN.contains(&path),
+            "QUERY" => path == OWN[0],
+            _ => false,
+        },
     }
-    request.method() == Method::POST && OWN.contains(&&*path)
 }

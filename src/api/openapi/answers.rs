@@ -20,6 +20,8 @@ pub(super) const OF_VALUE: [&str; 6] = [
     "Server-Timing",
     "X-Request-Id",
 ];
+/// The headers of the answer to a `QUERY`, beside those of every read.
+pub(super) const OF_QUERY: [&str; 1] = ["Accept-Query"];
 /// The headers of the answer to a write.
 pub(super) const OF_WRITE: [&str; 4] = [
     "Larder-Clock",
@@ -51,7 +53,13 @@ const fn header(name: &'static str, always: bool, kind: Type, says: &'static str
     }
 }
 
-const HEADERS: [HeaderText; 14] = [
+const HEADERS: [HeaderText; 15] = [
+    header(
+        "Accept-Query",
+        true,
+        Type::String,
+        "What the body of a QUERY may be (RFC 10008): `application/json`.",
+    ),
     header(
         "Age",
         true,
@@ -179,10 +187,12 @@ pub(super) fn with_body(
 }
 
 /// The answers for these problems, one for each status. `has_rate`: the caller has an API key.
+/// `accepts_query`: whether the answer with a status says that the path takes `QUERY`.
 pub(super) fn refusals(
     problems: &[Problem],
     has_rate: bool,
     is_read: bool,
+    accepts_query: impl Fn(u16) -> bool,
 ) -> Vec<(String, ResponseBuilder)> {
     let mut by_status: BTreeMap<u16, Vec<&Problem>> = BTreeMap::new();
     for problem in problems {
@@ -204,6 +214,9 @@ pub(super) fn refusals(
         }
         if is_read && matches!(status, 404 | 502 | 503 | 504) {
             headers.push("Cache-Status");
+        }
+        if accepts_query(status) {
+            headers.extend(OF_QUERY);
         }
         // These come before the rate of the key is looked at.
         if has_rate && !matches!(status, 401 | 403) {

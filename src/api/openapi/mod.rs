@@ -32,6 +32,10 @@ A caching API server. Each answer says in `Cache-Status` where it came from.
 - **Keys.** Send `Authorization: Bearer KEY`. An operation with the role `admin` needs an admin's key.
 - **Parameters.** A parameter that is repeated, empty or not valid is refused with 400, and the problem \
 names it. A query parameter that is not listed has no effect, unless the operation says otherwise.
+- **Bodies.** A read by POST or QUERY has its parameters as the members of a JSON body. A member that is \
+not listed, of another type or out of its limits is refused with 422, and the problem names it. QUERY \
+(RFC 10008) is safe and may be repeated, as GET is. OpenAPI 3.1 has no place for it: `x-query` of a path is \
+the operation that `query` is in OpenAPI 3.2.
 - **Problems.** Each refusal of an operation is `application/problem+json` (RFC 9457). Its `type` says \
 which one.
 - **HEAD.** Wherever there is a GET, HEAD answers with the same headers. Any other method is refused \
@@ -108,6 +112,10 @@ pub fn document<'a>(
     }
     for (name, header) in answers::headers() {
         components = components.header(name, header);
+    }
+    let mut forms = descriptions.values().flat_map(|one| &one.parameter_forms);
+    if forms.any(schemas::has_jsonb) {
+        components = components.schema(schemas::JSONB, schemas::jsonb());
     }
     for resource in &resources {
         let Some(path) = &resource.path else { continue };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::path::{
     HttpMethod, Operation, OperationBuilder, ParameterBuilder, ParameterIn, PathItemBuilder,
 };
@@ -15,11 +16,12 @@ use crate::api::problem::Problem;
 use crate::api::resource::CLOCK_DIGITS;
 use crate::database::{Description, JsonForm, Query, Shape};
 use crate::resource::{
-    BadParameter, Descriptions, ParamSettings, ResourceSettings, SourceSettings, WriteMethod,
-    WriteSettings, Wrong,
+    BadParameter, Descriptions, ParamSettings, ReadMethod, ResourceSettings, SourceSettings,
+    WriteMethod, WriteSettings, Wrong, longest_look_up,
 };
 use larder_cache::LoadError;
 
+use super::pattern::Texts;
 use super::{answers, schemas};
 
 /// The security scheme: an API key.
@@ -39,7 +41,14 @@ impl<'a> Operations<'a> {
     pub(super) fn path_item(self, resource: &ResourceSettings) -> PathItem {
         let mut item = PathItemBuilder::new();
         if let Some(source) = &resource.source {
-            item = item.operation(HttpMethod::Get, self.read(resource, source));
+            for method in resource.read.iter() {
+                let read = self.read(resource, source, method);
+                item = match method {
+                    ReadMethod::Get => item.operation(HttpMethod::Get, read),
+                    ReadMethod::Post => item.operation(HttpMethod::Post, read),
+                    ReadMethod::Query => item.extensions(Some(x_query(&read))),
+                };
+            }
         }
         for write in &resource.writes {
             let method = match write.method {
@@ -141,20 +150,50 @@ impl<'a> Operations<'a> {
         }
     }
 
-    fn read(self, resource: &ResourceSettings, source: &SourceSettings) -> Operation {
+    fn read(
+        self,
+        resource: &ResourceSettings,
+        source: &SourceSettings,
+        method: ReadMethod,
+    ) -> Operation {
+        let verb = method.name().to_lowercase();
+        let by_body = method != ReadMethod::Get;
+        let longest = self.longest(source);
+        let longest = longest.map(first_answer);
         let mut notes: Vec<&str> = resource.description.as_deref().into_iter().collect();
+        if by_body && !resource.params.is_empty() {
+            notes.push(IN_BODY);
+        }
         if resource.refuses_unknown {
             notes.push(ONLY_LISTED);
         }
-        let mut operation = begin(resource, "get", None, &notes);
-        for param in &resource.params {
+        if method == ReadMethod::Post && resource.read.has(ReadMethod::Query) {
+            notes.push(AS_QUERY);
+        }
+        notes.extend(longest.as_deref());
+        let mut operation = begin(resource, &verb, None, &notes);
+        let schema_of = |param: &ParamSettings| {
+            let texts = Texts::of_params(resource.read);
             let form = self.form_in_source(Some(source), &param.name);
-            let schema = schemas::of_param(param, form, false);
+            schemas::of_param(param, texts, form, false)
+        };
+        let (in_body, outside): (Vec<_>, Vec<_>) = resource
+            .params
+            .iter()
+            .partition(|param| by_body && !resource.has_in_path(&param.name));
+        for param in outside {
+            let schema = schema_of(param);
             operation = operation.parameter(parameter(resource, param, param.required, schema));
         }
-        operation = operation
-            .parameter(request_header("If-None-Match", IF_NONE_MATCH))
-            .parameter(larder_after());
+        if by_body {
+            let members = in_body.into_iter();
+            let members = members.map(|param| (&*param.name, schema_of(param), param.required));
+            operation = operation.request_body(Some(json_body(members, Required::True)));
+        }
+        if method != ReadMethod::Post {
+            operation = operation.parameter(request_header("If-None-Match", IF_NONE_MATCH));
+        }
+        operation = operation.parameter(larder_after());
         let has_key = !resource.public;
         let key = || SecurityRequirement::new(KEY, [""; 0]);
         let securities = match (has_key, self.keys_required) {
@@ -166,6 +205,9 @@ impl<'a> Operations<'a> {
         if has_key {
             headers.extend(answers::OF_RATE);
         }
+        if method == ReadMethod::Query {
+            headers.extend(answers::OF_QUERY);
+        }
         let value = match source {
             SourceSettings::Sql(_) | SourceSettings::Composite(_) => {
                 schemas::reference(&resource.name)
@@ -174,11 +216,11 @@ impl<'a> Operations<'a> {
         };
         operation = operation
             .securities(Some(securities))
-            .response("200", answers::with_body("The value.", &headers, value))
-            .response(
-                "304",
-                answers::answer("The client has this value already.", &headers),
-            );
+            .response("200", answers::with_body("The value.", &headers, value));
+        if method != ReadMethod::Post {
+            let unchanged = answers::answer("The client has this value already.", &headers);
+            operation = operation.response("304", unchanged);
+        }
         let mut problems = vec![
             bad_parameter(),
             Problem::RepeatedHeader(""),
@@ -193,13 +235,36 @@ impl<'a> Operations<'a> {
         if self.can_be_absent(source) {
             problems.push(Problem::NotFound(""));
         }
-        let refusals = answers::refusals(&problems, has_key, true);
+        if by_body {
+            problems.extend(refused_bodies());
+            problems.push(Problem::bad_field("", ""));
+        }
+        let refusals = answers::refusals(&problems, has_key, true, |status| {
+            let not_json = status == Problem::NotJson.status();
+            method == ReadMethod::Query || (not_json && resource.read.has(ReadMethod::Query))
+        });
         refusals
             .into_iter()
             .fold(operation, |operation, (status, answer)| {
                 operation.response(status, answer)
             })
             .build()
+    }
+
+    /// How long a read may take whose value is in no tier, if that is known from the configuration
+    /// of its resource alone.
+    fn longest(self, source: &SourceSettings) -> Option<Duration> {
+        match source {
+            SourceSettings::Http(http) => Some(longest_look_up(http.upstream.timeout)),
+            SourceSettings::Composite(parts) => {
+                let mut resources = self.resources.iter();
+                let part = |name: &String| resources.find(|resource| resource.name == *name);
+                let sources = parts.iter().filter_map(part);
+                let sources = sources.filter_map(|part| part.source.as_ref());
+                sources.filter_map(|source| self.longest(source)).max()
+            }
+            SourceSettings::News(_) | SourceSettings::Sql(_) => None,
+        }
     }
 
     fn write(self, resource: &ResourceSettings, write: &WriteSettings) -> Operation {
@@ -223,7 +288,8 @@ impl<'a> Operations<'a> {
                 .body_fields(&write.query)
                 .any(|field| *field == param.name);
             let required = param.required && !is_field;
-            let schema = schemas::of_param(param, form, true);
+            let texts = Texts::of_params(resource.read);
+            let schema = schemas::of_param(param, texts, form, true);
             operation = operation.parameter(parameter(resource, param, required, schema));
         }
         if resource.source.is_some() {
@@ -277,19 +343,12 @@ impl<'a> Operations<'a> {
             }
         }
         if takes_body {
-            problems.extend([
-                Problem::BadJson(String::new()),
-                Problem::BodyTooSlow {
-                    limit: Duration::ZERO,
-                },
-                Problem::TooLarge { limit: body::LIMIT },
-                Problem::NotJson,
-            ]);
+            problems.extend(refused_bodies());
         }
         if takes_body || method != WriteMethod::Delete {
             problems.push(Problem::bad_field("", ""));
         }
-        let refusals = answers::refusals(&problems, true, false);
+        let refusals = answers::refusals(&problems, true, false, |_| false);
         refusals
             .into_iter()
             .fold(operation, |operation, (status, answer)| {
@@ -387,6 +446,37 @@ fn refused_callers() -> [Problem; 3] {
     ]
 }
 
+/// What a body that is not read gets.
+fn refused_bodies() -> [Problem; 4] {
+    let limit = Duration::ZERO;
+    [
+        Problem::BadJson(String::new()),
+        Problem::BodyTooSlow { limit },
+        Problem::TooLarge { limit: body::LIMIT },
+        Problem::NotJson,
+    ]
+}
+
+/// The operation of `QUERY`, as an extension of its path item.
+fn x_query(operation: &Operation) -> Extensions {
+    // An operation has no map whose keys are not texts, so this cannot fail.
+    let operation = serde_json::to_value(operation).unwrap_or_default();
+    Extensions::from_iter([("x-query", operation)])
+}
+
+/// What a client has to know of the longest time until an answer.
+fn first_answer(longest: Duration) -> String {
+    let seconds = longest.as_secs();
+    format!(
+        "An answer that is not in the cache takes at most {seconds} seconds, as long as its source \
+         may. Let the client wait longer than that: the next one who asks the same gets the answer \
+         at once."
+    )
+}
+
+const IN_BODY: &str = "A parameter of the body that is in the query is refused with 400.";
+const AS_QUERY: &str = "QUERY asks the same: `x-query` of this path says how. Its answer may be \
+    stored, and it takes `If-None-Match`.";
 const ONLY_LISTED: &str = "A query parameter that is not listed here is refused with 400.";
 const IF_NONE_MATCH: &str = "Entity tags that the client has: 304 if one of them is current.";
 const IF_MATCH: &str = "The `ETag` of a read, or `*`: 412 unless the value is still that one.";
@@ -460,27 +550,41 @@ fn request_body(
     write: &WriteSettings,
     described: Option<&Description>,
 ) -> RequestBody {
-    let mut schema = ObjectBuilder::new()
-        .schema_type(Type::Object)
-        .additional_properties(Some(AdditionalProperties::FreeForm(false)));
-    for name in resource.body_fields(&write.query) {
+    let fields = resource.body_fields(&write.query).map(|name| {
         let declared = write.fields.iter().find(|field| field.name == *name);
         let form = described.and_then(|described| form_of(described, name));
         let field = match (declared, form) {
-            (Some(field), _) => schemas::of_declared_field(&field.kind, field.required),
+            (Some(field), form) => schemas::of_declared_field(&field.kind, form, field.required),
             (None, Some(form)) => schemas::of_field(form),
             (None, None) => schemas::any(),
         };
-        schema = schema.property(name, field);
-        if declared.is_some_and(|field| field.required) {
-            schema = schema.required(name);
-        }
-    }
+        let required = declared.is_some_and(|field| field.required);
+        (name.as_str(), field, required)
+    });
     let required = if resource.needs_body(&write.query) {
         Required::True
     } else {
         Required::False
     };
+    json_body(fields, required)
+}
+
+/// A body with these members and no others: the name of each, its schema, and whether it is
+/// required.
+fn json_body<'m>(
+    members: impl Iterator<Item = (&'m str, RefOr<Schema>, bool)>,
+    required: Required,
+) -> RequestBody {
+    let object = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)));
+    let schema = members.fold(object, |object, (name, schema, required)| {
+        let object = object.property(name, schema);
+        match required {
+            true => object.required(name),
+            false => object,
+        }
+    });
     RequestBodyBuilder::new()
         .description(Some(format!("At most {} bytes.", body::LIMIT)))
         .content(

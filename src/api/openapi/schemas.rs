@@ -1,6 +1,7 @@
 //! Schemas of values: of parameters, fields, rows and articles.
 
 use serde_json::{Value, json};
+use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::schema::{
     AdditionalProperties, AnyOfBuilder, ArrayBuilder, Object, ObjectBuilder, SchemaFormat,
     SchemaType, Type,
@@ -10,7 +11,7 @@ use utoipa::openapi::{Ref, RefOr, Schema};
 use crate::database::{ColumnForm, Description, JsonForm};
 use crate::resource::{ParamKind, ParamSettings, ParamValue};
 
-use super::pattern;
+use super::pattern::{self, Texts};
 
 /// The component that describes an article.
 pub(super) const ARTICLE: &str = "news.article";
@@ -32,10 +33,11 @@ pub(super) fn reference(name: &str) -> RefOr<Schema> {
     RefOr::Ref(Ref::from_schema_name(name))
 }
 
-/// A parameter of the path or the query. `form` is how a statement takes it, if one does.
-/// `is_write`: a number that its column cannot hold is refused. In a read it finds no row.
+/// A parameter of the path, the query or the body of a read. `form` is how a statement takes it, if
+/// one does. `is_write`: a number that its column cannot hold is refused. In a read it finds no row.
 pub(super) fn of_param(
     param: &ParamSettings,
+    texts: Texts,
     form: Option<&JsonForm>,
     is_write: bool,
 ) -> RefOr<Schema> {
@@ -44,35 +46,52 @@ pub(super) fn of_param(
         ParamValue::Integer(number) => json!(number),
         ParamValue::Boolean(yes) => json!(yes),
     });
-    let schema = of_kind(&param.kind);
+    let schema = of_kind(&param.kind, texts);
     let schema = match (&param.kind, form) {
         (ParamKind::Text { one_of, .. }, Some(form)) if one_of.is_empty() => as_text(schema, form),
-        (
-            ParamKind::Integer { min, max },
-            Some(JsonForm::Integer {
-                min: least,
-                max: most,
-            }),
-        ) if is_write => schema
-            .minimum(Some(*min.max(least)))
-            .maximum(Some(*max.min(most))),
+        (kind, Some(form)) if is_write => within(schema, kind, form),
         _ => schema,
     };
     schema.default(default).into()
 }
 
-/// A field of a body that the configuration declares.
-pub(super) fn of_declared_field(kind: &ParamKind, required: bool) -> RefOr<Schema> {
+/// A field of a body that the configuration declares. `form` is how the statement takes it.
+pub(super) fn of_declared_field(
+    kind: &ParamKind,
+    form: Option<&JsonForm>,
+    required: bool,
+) -> RefOr<Schema> {
+    let schema = of_kind(kind, Texts::OneLine);
+    let schema = match form {
+        Some(form) => within(schema, kind, form),
+        None => schema,
+    };
     if required {
-        of_kind(kind).into()
+        schema.into()
     } else {
         let null = Object::with_type(Type::Null);
-        AnyOfBuilder::new().item(of_kind(kind)).item(null).into()
+        AnyOfBuilder::new().item(schema).item(null).into()
+    }
+}
+
+/// The declared numbers that the column of a write can hold.
+fn within(schema: ObjectBuilder, kind: &ParamKind, form: &JsonForm) -> ObjectBuilder {
+    match (kind, form) {
+        (
+            ParamKind::Integer { min, max },
+            JsonForm::Integer {
+                min: least,
+                max: most,
+            },
+        ) => schema
+            .minimum(Some(*min.max(least)))
+            .maximum(Some(*max.min(most))),
+        _ => schema,
     }
 }
 
 /// The values that a declaration accepts.
-fn of_kind(kind: &ParamKind) -> ObjectBuilder {
+fn of_kind(kind: &ParamKind, texts: Texts) -> ObjectBuilder {
     let schema = ObjectBuilder::new();
     match kind {
         ParamKind::Boolean => schema.schema_type(Type::Boolean),
@@ -91,10 +110,12 @@ fn of_kind(kind: &ParamKind) -> ObjectBuilder {
                 .min_length(Some(1))
                 .max_length(Some(*max_len));
             match pattern {
-                None => schema.pattern(Some(pattern::any_text())),
-                Some(pattern) => match pattern::translated(pattern) {
+                None => schema.pattern(Some(texts.any())),
+                Some(pattern) => match pattern::translated(pattern, texts) {
                     Some(translated) => schema.pattern(Some(translated)),
-                    None => schema.description(Some(kind.to_string())),
+                    None => schema
+                        .pattern(Some(texts.any()))
+                        .description(Some(kind.to_string())),
                 },
             }
         }
@@ -119,11 +140,61 @@ fn custom(format: &str) -> SchemaFormat {
     SchemaFormat::Custom(format.to_owned())
 }
 
-/// A field of a body that only the database knows.
-pub(super) fn of_field(form: &JsonForm) -> RefOr<Schema> {
+/// The component that describes JSON without NUL characters, as `jsonb` takes it.
+pub(super) const JSONB: &str = "database.json";
+
+/// Any JSON without a NUL character in its strings and names.
+pub(super) fn jsonb() -> RefOr<Schema> {
+    let text = || {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(Some(pattern::WITHOUT_NUL))
+    };
+    let plain = SchemaType::Array(vec![Type::Null, Type::Boolean, Type::Number]);
+    let members = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property_names(Some(text()))
+        .additional_properties(Some(Ref::from_schema_name(JSONB)));
+    AnyOfBuilder::new()
+        .item(Object::with_type(plain))
+        .item(text())
+        .item(array(reference(JSONB), None))
+        .item(members)
+        // The type of alternatives here has no `title` of its own.
+        .extensions(Some(Extensions::from_iter([("title", "JSON")])))
+        .into()
+}
+
+/// Whether the schema of a field of this form refers to [`JSONB`].
+pub(super) fn has_jsonb(form: &JsonForm) -> bool {
     match form {
-        JsonForm::Integer { min, max } => ObjectBuilder::new()
-            .schema_type(SchemaType::Array(vec![Type::Integer, Type::Null]))
+        JsonForm::AnyWithoutNul => true,
+        JsonForm::Array(element) => has_jsonb(element),
+        _ => false,
+    }
+}
+
+/// A field of a body that only the database knows. SQLite takes any JSON, and a NUL in its texts.
+pub(super) fn of_field(form: &JsonForm) -> RefOr<Schema> {
+    let nullable =
+        |ty: Type| ObjectBuilder::new().schema_type(SchemaType::Array(vec![ty, Type::Null]));
+    match form {
+        JsonForm::AnyWithoutNul => reference(JSONB),
+        // Any JSON. SQLite has no whole number of more than 64 bits, and no infinity.
+        JsonForm::Stored { .. } => ObjectBuilder::new()
+            .schema_type(SchemaType::AnyValue)
+            .minimum(Some(i64::MIN))
+            .maximum(Some(i64::MAX))
+            .into(),
+        JsonForm::Text { format: None } => nullable(Type::String)
+            .pattern(Some(pattern::WITHOUT_NUL))
+            .into(),
+        JsonForm::Base64 => nullable(Type::String)
+            .content_encoding("base64")
+            .pattern(Some(pattern::BASE64))
+            .into(),
+        JsonForm::Array(element) => of_array(of_field(element), true),
+        JsonForm::Integer { min, max } => nullable(Type::Integer)
             .minimum(Some(*min))
             .maximum(Some(*max))
             .into(),
@@ -134,6 +205,7 @@ pub(super) fn of_field(form: &JsonForm) -> RefOr<Schema> {
                 Type::String,
                 Type::Null,
             ]))
+            .pattern(Some(pattern::DECIMAL))
             .into(),
         other => of_form(other, true),
     }
@@ -170,7 +242,7 @@ fn of_form(form: &JsonForm, nullable: bool) -> RefOr<Schema> {
         })
     };
     match form {
-        JsonForm::Any => any(),
+        JsonForm::Any | JsonForm::AnyWithoutNul => any(),
         JsonForm::Null => Object::with_type(Type::Null).into(),
         JsonForm::Boolean => typed(&[Type::Boolean]).into(),
         JsonForm::Integer { min, max } => {
@@ -208,20 +280,7 @@ fn of_form(form: &JsonForm, nullable: bool) -> RefOr<Schema> {
             typed(&[Type::String]).enum_values(Some(values)).into()
         }
         JsonForm::Base64 => typed(&[Type::String]).content_encoding("base64").into(),
-        JsonForm::Array(element) => {
-            // The type does not say how many dimensions a value has.
-            let inner = AnyOfBuilder::new()
-                .item(of_form(element, true))
-                .item(Object::with_type(Type::Array));
-            let types = match nullable {
-                true => SchemaType::Array(vec![Type::Array, Type::Null]),
-                false => Type::Array.into(),
-            };
-            ArrayBuilder::new()
-                .schema_type(types)
-                .items(RefOr::from(inner))
-                .into()
-        }
+        JsonForm::Array(element) => of_array(of_form(element, true), nullable),
         JsonForm::Stored { declared } => {
             let upper = declared.as_deref().unwrap_or_default().to_ascii_uppercase();
             let schema = match upper.as_str() {
@@ -237,6 +296,21 @@ fn of_form(form: &JsonForm, nullable: bool) -> RefOr<Schema> {
             schema.description(note).into()
         }
     }
+}
+
+/// An array of Postgres. Its type does not say how many dimensions a value has.
+fn of_array(element: RefOr<Schema>, nullable: bool) -> RefOr<Schema> {
+    let inner = AnyOfBuilder::new()
+        .item(element)
+        .item(Object::with_type(Type::Array));
+    let types = match nullable {
+        true => SchemaType::Array(vec![Type::Array, Type::Null]),
+        false => Type::Array.into(),
+    };
+    ArrayBuilder::new()
+        .schema_type(types)
+        .items(RefOr::from(inner))
+        .into()
 }
 
 /// An article, as every upstream's becomes.

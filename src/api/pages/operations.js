@@ -2,8 +2,8 @@
 
 import { isObject, resolve } from './schema.js';
 
-// `query` is RFC 10008.
-const METHODS = ['get', 'query', 'post', 'put', 'patch', 'delete', 'head', 'options'];
+// OpenAPI 3.1 has no place for QUERY (RFC 10008). Larder writes `x-query`, and OpenAPI 3.2 has `query`.
+const METHODS = ['get', 'x-query', 'query', 'post', 'put', 'patch', 'delete', 'head', 'options'];
 
 // All operations, in the order of the document.
 export function operations(root) {
@@ -11,14 +11,13 @@ export function operations(root) {
   for (const [path, item] of Object.entries(isObject(root.paths) ? root.paths : {})) {
     const shared = resolve(root, item);
     for (const method of METHODS) {
-      if (isObject(shared[method])) found.push(operation(root, path, method, shared));
+      if (isObject(shared[method])) found.push(operation(root, path, method.replace('x-', ''), shared[method], shared));
     }
   }
   return found;
 }
 
-function operation(root, path, method, shared) {
-  const own = shared[method];
+function operation(root, path, method, own, shared) {
   return {
     id: `${method}${path}`.replace(/\s/g, '-'),
     method: method.toUpperCase(),

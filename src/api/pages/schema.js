@@ -74,10 +74,11 @@ function types(schema) {
   return schema.items === undefined ? [] : ['array'];
 }
 
-// The type in a few words: "integer", "array of string", "object or null".
+// The type in a few words: "integer", "array of string", "object or null", or the schema's title.
 export function typeText(root, schema, depth = 0) {
   if (depth > DEEPEST) return '…';
   const own = flat(root, schema);
+  if (own.title !== undefined) return String(own.title);
   const either = alternatives(own).map((one) => typeText(root, one, depth + 1));
   if (either.length > 0) return [...new Set(either)].join(' or ');
   const words = types(own).map((type) => {

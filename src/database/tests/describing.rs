@@ -42,7 +42,7 @@ fn a_description_says_what_goes_in_and_comes_out() {
         let forms = |which: &[usize]| -> Vec<JsonForm> {
             let of = |at: &usize| match database.kind() {
                 DatabaseKind::Postgres => [whole.clone(), text.clone()][*at].clone(),
-                DatabaseKind::Sqlite => JsonForm::Any,
+                DatabaseKind::Sqlite => JsonForm::Stored { declared: None },
             };
             which.iter().map(of).collect()
         };
@@ -316,7 +316,8 @@ fn on_postgres_a_column_has_the_form_of_its_type() {
         ("SELECT m FROM t", &moods, true),
         ("SELECT at FROM t", &text(Some("date-time")), true),
         ("SELECT tags FROM t", &texts, true),
-        ("SELECT j FROM t", &JsonForm::Any, true),
+        ("SELECT j FROM t", &JsonForm::AnyWithoutNul, true),
+        ("SELECT j::json AS j FROM t", &JsonForm::Any, true),
         ("SELECT raw FROM t", &JsonForm::Base64, true),
         ("SELECT id + 1 AS next FROM t", &big, true),
         ("SELECT id FROM seen", &big, true),

@@ -81,6 +81,9 @@ fn encode_json(text: &str, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Misf
     if is_json(ty) {
         serde_json::from_str::<&RawValue>(text).map_err(|_| misfit())?;
         if *ty == Type::JSONB {
+            if has_nul(text) {
+                return Err(misfit());
+            }
             out.put_u8(1);
         }
         out.extend_from_slice(text.as_bytes());
@@ -102,6 +105,15 @@ fn encode_json(text: &str, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Misf
         _ => None,
     };
     done.map(|()| IsNull::No).ok_or_else(misfit)
+}
+
+/// Whether a string or a name in this JSON has a NUL character, which is always an escape.
+fn has_nul(json: &str) -> bool {
+    json.match_indices(r"\u0000").any(|(at, _)| {
+        let before = json[..at].bytes().rev();
+        // An even number of backslashes before it escape each other.
+        before.take_while(|byte| *byte == b'\\').count() % 2 == 0
+    })
 }
 
 /// Appends the JSON array `text`. Errors with the first element that is not of its type, or with

@@ -175,10 +175,11 @@ impl<'b> Session<'b> {
         for batch in bus.mirror.pending.to_deliver(DELIVERED_AT_ONCE) {
             let send = || {
                 bus.scripts
-                    .invalidate(commands, &batch, &bus.replica, bus.log_length())
+                    .invalidate(commands, &batch, &bus.replica, bus.log_length(), &[])
             };
-            let (history, clock) = bus.commands.time(RedisCommand::Invalidate, send)?;
-            if bus.mirror.confirm(&batch, history, clock) {
+            let taken = bus.commands.time(RedisCommand::Invalidate, send)?;
+            let history = taken.earlier.state.history;
+            if bus.mirror.confirm(&batch, history, taken.clock) {
                 log::info!(
                     "pending invalidations delivered; targets: {}",
                     batch.targets.len()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::history::{History, LastPurges};
 use super::history_id::HistoryId;
 use super::target::InvalidationTarget;
+use crate::clock::Micros;
 
 /// Where a load stands in history: taken before its source is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,23 @@ pub struct Stamp {
     /// How many invalidations this process had begun when the load began. Zero for a value that was
     /// loaded elsewhere.
     pub sequence: u64,
+}
+
+impl Stamp {
+    /// Whether its load began later, as far as the clocks can tell: never of another history.
+    pub(crate) fn is_later_than(self, other: Stamp) -> bool {
+        self.history == other.history && self.clock > other.clock
+    }
+}
+
+/// A moment in the history of invalidations: see [`Cache::stamp`](crate::Cache::stamp).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    pub(crate) stamp: Stamp,
+    /// The moment on the cache's clock.
+    pub(crate) taken_at: Micros,
+    /// Which cache gave it: the other two mean something in that cache only.
+    pub(super) cache: HistoryId,
 }
 
 /// One load and the targets that its value depends on: one part of an entry, or all of it.

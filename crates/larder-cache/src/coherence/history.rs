@@ -61,6 +61,14 @@ impl LastPurges {
     }
 }
 
+/// What a record said at one moment: its state, and the last invalidations of some targets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Earlier {
+    pub(crate) state: HistoryState,
+    /// In the order of the targets.
+    pub(crate) purges: Vec<LastPurges>,
+}
+
 /// What a message of the channel meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Received {
@@ -94,6 +102,8 @@ pub(crate) struct History {
     first_clock: u64,
     /// Every message up to this clock was applied.
     applied: AtomicU64,
+    /// The highest clock that a reply of Redis gave.
+    seen: AtomicU64,
     /// Entries loaded below this clock are invalid. The highest of Redis's hard watermark and of
     /// every clock that was forgotten.
     hard_watermark: AtomicU64,
@@ -115,6 +125,7 @@ impl History {
             id,
             first_clock,
             applied: AtomicU64::new(applied),
+            seen: AtomicU64::new(0),
             hard_watermark: AtomicU64::new(0),
             soft_watermark: AtomicU64::new(0),
             slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
@@ -130,6 +141,18 @@ impl History {
     /// The clock up to which every message was applied; zero before the subscriber caught up.
     pub(crate) fn applied(&self) -> u64 {
         self.applied.load(Ordering::Acquire)
+    }
+
+    /// The highest clock that is known: heard on the bus, or given by a reply. Whatever was
+    /// invalidated up to it was invalidated before this call, heard here or not. So a load that
+    /// begins now may have it for its clock.
+    pub(crate) fn newest(&self) -> u64 {
+        self.applied().max(self.seen.load(Ordering::Acquire))
+    }
+
+    /// A reply of Redis gave this clock.
+    pub(crate) fn see(&self, clock: u64) {
+        self.seen.fetch_max(clock, Ordering::AcqRel);
     }
 
     pub(crate) fn hard_watermark(&self) -> u64 {
@@ -162,6 +185,24 @@ impl History {
     /// The last invalidations of `target`, unless they were forgotten.
     pub(crate) fn last_purges(&self, target: &InvalidationTarget) -> Option<LastPurges> {
         self.shard(target).read().get(target).copied()
+    }
+
+    /// What is known here, as a reply of Redis would say it.
+    pub(crate) fn recall(&self, targets: &[InvalidationTarget]) -> Earlier {
+        let last = |target| self.last_purges(target).unwrap_or_default();
+        let purges = targets.iter().map(last).collect();
+        // After the targets: before one is forgotten, the watermark is raised.
+        Earlier {
+            state: HistoryState {
+                history: self.id,
+                clock: self.newest(),
+                hard_watermark: self.hard_watermark(),
+                soft_watermark: self.soft_watermark(),
+                pruned_to: 0,
+                first_clock: self.first_clock,
+            },
+            purges,
+        }
     }
 
     /// The last invalidations of `target`, or `None` if there was none after `clock`. Takes no lock
@@ -222,6 +263,7 @@ impl History {
     /// Raises the watermarks. Strictly below: the clock advances only with an invalidation, so a
     /// load that is stamped with the watermark itself began after it.
     pub(crate) fn apply_state(&self, state: &HistoryState) {
+        self.see(state.clock);
         let hard = state.hard_watermark.max(state.pruned_to);
         self.hard_watermark.fetch_max(hard, Ordering::AcqRel);
         self.soft_watermark

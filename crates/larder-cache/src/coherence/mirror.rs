@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex};
 
-use super::dependency::{Dependency, Stamp};
+use super::dependency::{Dependency, Since, Stamp};
 use super::history::{History, HistoryState, LastPurges};
 use super::history_id::HistoryId;
 use super::pending::{Batch, Pending};
@@ -66,6 +66,11 @@ pub(crate) struct Mirror {
     /// watermark are invalid. The lock is held while the history in force is replaced.
     retired: Mutex<HashMap<HistoryId, u64>>,
     alone: AtomicBool,
+    /// The id of the history that it began with, which no other mirror has.
+    own: HistoryId,
+    /// Held by an invalidation while the process is alone: nothing comes between what it reads and
+    /// its clock.
+    pub(crate) turn: Mutex<()>,
     /// Until then this replica can prove that it would have heard.
     trust_until: AtomicU64,
     /// Notified when trust was extended. Its lock is `retired`.
@@ -82,9 +87,11 @@ impl Mirror {
         let history = History::new(HistoryId::random(), 1, 1);
         Mirror {
             history_id: AtomicU64::new(history.id().0),
+            own: history.id(),
             history: ArcSwap::from_pointee(history),
             retired: Mutex::default(),
             alone: AtomicBool::new(true),
+            turn: Mutex::default(),
             trust_until: AtomicU64::new(if standalone { FOREVER } else { 0 }),
             extended: Condvar::new(),
             warned: Mutex::default(),
@@ -109,9 +116,23 @@ impl Mirror {
         let history = self.history.load();
         Stamp {
             history: history.id(),
-            clock: history.applied(),
+            clock: history.newest(),
             sequence,
         }
+    }
+
+    /// The moment of this call, for a value that is read after it.
+    pub(crate) fn since(&self, now: Micros) -> Since {
+        Since {
+            stamp: self.stamp(),
+            taken_at: now,
+            cache: self.own,
+        }
+    }
+
+    /// Whether this mirror gave `since`, and not that of another cache.
+    pub(crate) fn gave(&self, since: &Since) -> bool {
+        since.cache == self.own
     }
 
     /// Takes over the state that a reply of Redis gave. Begins a new history here if the reply is
@@ -191,6 +212,7 @@ impl Mirror {
         for target in batch.targets() {
             history.apply(target, batch.purge, clock);
         }
+        history.see(clock);
         // See `observe`.
         fence(Ordering::SeqCst);
         self.history_id() == id
@@ -268,10 +290,15 @@ impl Mirror {
     /// value is of another history for good.
     pub(crate) fn dependency(&self, stamp: Stamp, names: &Arc<[InvalidationTarget]>) -> Dependency {
         let history = self.history();
+        let history = (history.id() == stamp.history).then_some(history);
+        if let Some(history) = &history {
+            // The stamp of a copy is a clock that Redis gave to the replica that loaded it.
+            history.see(stamp.clock);
+        }
         Dependency {
             stamp,
             names: names.clone(),
-            history: (history.id() == stamp.history).then_some(history),
+            history,
         }
     }
 

@@ -23,9 +23,10 @@ mod model;
 mod origin;
 mod pending;
 mod scripts;
+mod since;
 mod target;
 
-pub use dependency::{Dependency, Stamp};
+pub use dependency::{Dependency, Since, Stamp};
 pub(crate) use history::{History, HistoryState, LogReceived, Received};
 pub use history_id::HistoryId;
 pub(crate) use judgement::{HitMoment, Part, Record, Verdict, judge};
@@ -34,5 +35,8 @@ pub(crate) use mirror::{HistoryRetired, Mirror, Observed, Standing};
 pub(crate) use origin::InvalidatedTargets;
 pub use origin::InvalidationOrigin;
 pub(crate) use pending::Batch;
-pub(crate) use scripts::{Ping, Said, Scripts, bytes, history_script, script, unexpected};
+pub(crate) use scripts::{
+    Invalidated, Ping, Said, Scripts, bytes, history_script, script, unexpected,
+};
+pub(crate) use since::standing_since;
 pub use target::{InvalidationTarget, Purge};

@@ -68,7 +68,29 @@ impl Pending {
 
     /// From now on these targets block everything that was loaded before.
     pub(crate) fn begin(&self, targets: &[InvalidationTarget], purge: Purge) -> Batch {
+        self.begin_locked(&mut self.queue.lock(), targets, purge)
+    }
+
+    /// The same, a hard one, for a target whose new value is at hand. `value` is what that depends
+    /// on, stamped before it was read. Returns also the strictest purge that is pending and began
+    /// after the stamp.
+    pub(crate) fn begin_insert(
+        &self,
+        target: &InvalidationTarget,
+        value: &Dependency,
+    ) -> (Batch, Option<Purge>) {
         let mut queue = self.queue.lock();
+        let after_stamp = strictest(&queue, std::iter::once(value));
+        let batch = self.begin_locked(&mut queue, std::slice::from_ref(target), Purge::Hard);
+        (batch, after_stamp)
+    }
+
+    fn begin_locked(
+        &self,
+        queue: &mut Queue,
+        targets: &[InvalidationTarget],
+        purge: Purge,
+    ) -> Batch {
         // Under the lock: a load that begins now either has a lower number or finds the targets.
         let sequence = self.sequence.fetch_add(1, Ordering::AcqRel) + 1;
         let failed = false;
@@ -160,22 +182,29 @@ impl Pending {
         &self,
         dependencies: impl Iterator<Item = &'d Dependency> + Clone,
     ) -> Option<Purge> {
-        let queue = self.queue.lock();
-        let blocked_by = |purge: Purge| {
-            dependencies.clone().any(|dependency| {
-                let began_later = |target: &InvalidationTarget| {
-                    queue
-                        .get(&(target.clone(), purge))
-                        .is_some_and(|queued| queued.sequence > dependency.stamp.sequence)
-                };
-                began_later(&InvalidationTarget::everything())
-                    || dependency.names.iter().any(began_later)
-            })
-        };
-        [Purge::Hard, Purge::Soft]
-            .into_iter()
-            .find(|purge| blocked_by(*purge))
+        strictest(&self.queue.lock(), dependencies)
     }
+}
+
+/// The strictest purge in the queue of what depends on these.
+fn strictest<'d>(
+    queue: &Queue,
+    dependencies: impl Iterator<Item = &'d Dependency> + Clone,
+) -> Option<Purge> {
+    let blocked_by = |purge: Purge| {
+        dependencies.clone().any(|dependency| {
+            let began_later = |target: &InvalidationTarget| {
+                queue
+                    .get(&(target.clone(), purge))
+                    .is_some_and(|queued| queued.sequence > dependency.stamp.sequence)
+            };
+            began_later(&InvalidationTarget::everything())
+                || dependency.names.iter().any(began_later)
+        })
+    };
+    [Purge::Hard, Purge::Soft]
+        .into_iter()
+        .find(|purge| blocked_by(*purge))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 
 use redis::{Connection, ErrorKind, RedisError, RedisResult, Script, ScriptInvocation, Value};
 
-use super::history::{HistoryState, LastPurges};
+use super::history::{Earlier, HistoryState, LastPurges};
 use super::history_id::HistoryId;
 use super::pending::Batch;
 use super::target::{InvalidationTarget, Purge};
@@ -70,6 +70,13 @@ pub(crate) struct TargetsReply {
     pub(crate) state: HistoryState,
     /// The last invalidations of each target.
     pub(crate) clocks: Vec<LastPurges>,
+}
+
+/// The reply to an invalidation.
+pub(crate) struct Invalidated {
+    pub(crate) clock: u64,
+    /// What the record said right before it.
+    pub(crate) earlier: Earlier,
 }
 
 /// The reply to the audit of memory hits.
@@ -157,24 +164,39 @@ impl Scripts {
         state_and_time(&call.invoke(connection)?)
     }
 
-    /// Invalidates the targets of `batch` on behalf of the replica `origin`. Returns the history
-    /// and the clock of the invalidation.
+    /// Invalidates the targets of `batch` on behalf of the replica `origin`. `names`: the targets
+    /// whose earlier clocks are asked for.
     pub(crate) fn invalidate(
         &self,
         connection: &mut Connection,
         batch: &Batch,
         origin: &str,
         log_length: u32,
-    ) -> RedisResult<(HistoryId, u64)> {
+        names: &[InvalidationTarget],
+    ) -> RedisResult<Invalidated> {
         let mut call = self.invocation(&self.invalidate);
         call.arg(batch.purge.letter()).arg(origin).arg(log_length);
-        for target in batch.targets() {
+        call.arg(batch.targets.len());
+        for target in batch.targets().chain(names) {
             call.arg(target.as_str());
         }
-        let parts = texts(&call.invoke(connection)?);
-        let history = parts.first().and_then(|text| HistoryId::parse(text));
-        let clock = parts.get(1).and_then(|text| number(text));
-        history.zip(clock).ok_or_else(unexpected)
+        let Value::Array(parts) = call.invoke(connection)? else {
+            return Err(unexpected());
+        };
+        let [clock, state, clocks] = parts.as_slice() else {
+            return Err(unexpected());
+        };
+        let purges = self::clocks(clocks);
+        if purges.len() != names.len() {
+            return Err(unexpected());
+        }
+        Ok(Invalidated {
+            clock: number(&String::from_utf8_lossy(&bytes(clock))).ok_or_else(unexpected)?,
+            earlier: Earlier {
+                state: self::state(state)?,
+                purges,
+            },
+        })
     }
 
     /// Reads the value under `key`, and what tells whether it may be served.

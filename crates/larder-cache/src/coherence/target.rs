@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use crate::key::{Key, Tag, hash};
+use crate::key::{Key, Tag, hash, short};
 
 /// The text that stands for everything.
 const EVERYTHING: &str = "*";
@@ -32,12 +32,12 @@ pub enum Purge {
 impl InvalidationTarget {
     /// The entries that carry this tag.
     pub fn tag(tag: &str) -> InvalidationTarget {
-        InvalidationTarget::cut(tag.into(), 0)
+        InvalidationTarget::cut((&*short(tag)).into(), 0)
     }
 
     /// The entry whose key has this name, in every version of its resource.
     pub fn key(name: &str) -> InvalidationTarget {
-        InvalidationTarget::cut(name.into(), 0)
+        InvalidationTarget::cut((&*short(name)).into(), 0)
     }
 
     /// Every entry.
@@ -52,7 +52,7 @@ impl InvalidationTarget {
         InvalidationTarget { text, from, hash }
     }
 
-    /// Its text.
+    /// Its text. Of a long tag or key, the text with its hash.
     pub fn as_str(&self) -> &str {
         self.text.get(self.from as usize..).unwrap_or_default()
     }

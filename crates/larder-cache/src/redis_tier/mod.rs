@@ -34,6 +34,7 @@ use self::reads::{Ask, Queue, Read};
 use crate::coherence::{
     InvalidationTarget, Mirror, Scripts, Stamp, bytes, history_script, script, unexpected,
 };
+use crate::envelope;
 use crate::error::LoadError;
 use crate::key::Key;
 use crate::thread;
@@ -60,6 +61,15 @@ pub(crate) struct Wanted<'k> {
     pub(crate) key: &'k Key,
     pub(crate) targets: Option<Arc<[InvalidationTarget]>>,
     pub(crate) reply: Box<dyn FnOnce(Read) + Send>,
+}
+
+/// What became of a value that was to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// It is stored. What was to be dropped is dropped.
+    Stored,
+    /// A later load, or a later insert, has filled the key or is about to.
+    Newer,
 }
 
 /// See the module.
@@ -229,25 +239,36 @@ impl RedisTier {
         })
     }
 
-    /// Stores an envelope for `ttl` and gives the lease back. An empty envelope drops what is
-    /// stored. Returns `false` if nothing was done because a later load has the lease.
+    /// Stores the value of a load with this stamp for `ttl`, as an envelope, and gives the lease
+    /// back. An empty envelope drops what is stored. `token`: that of the lease; `None` for a value
+    /// that comes from no load.
     pub(crate) fn fill(
         &self,
         key: &Key,
-        token: &str,
+        token: Option<&str>,
+        stamp: Stamp,
         envelope: &[u8],
         ttl: Duration,
-    ) -> Result<bool, RedisDown> {
-        self.leases.remove(token);
-        self.pool.run_as(RedisCommand::Fill, |connection| {
+    ) -> Result<Filled, RedisDown> {
+        if let Some(token) = token {
+            self.leases.remove(token);
+        }
+        let head = envelope::head(stamp);
+        let answer: String = self.pool.run_as(RedisCommand::Fill, |connection| {
             self.fill
                 .key(self.value_key(key))
                 .key(self.lease_key(key))
-                .arg(token)
+                .arg(token.unwrap_or_default())
                 .arg(envelope)
                 .arg(ttl.as_millis().max(1) as u64)
+                .arg(&head)
                 .invoke(connection)
-        })
+        })?;
+        match answer.as_str() {
+            "stored" => Ok(Filled::Stored),
+            "newer" | "overtaken" => Ok(Filled::Newer),
+            _ => Err(RedisDown::Refused(unexpected().to_string())),
+        }
     }
 
     /// Gives the lease back after a load that failed. Returns whether this replica still had it.

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{self, ChildStdin, ChildStdout, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 const ROLE: &str = "LARDER_TEST_ROLE";
 const URL: &str = "LARDER_TEST_URL";
 
@@ -68,6 +70,11 @@ impl Child {
             let read = self.output.read_line(&mut line).unwrap();
             assert!(read > 0, "the child has ended");
         }
+    }
+
+    /// Sends `signal` to its process.
+    pub(super) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
     /// Lets a child go on that is [`ready`].

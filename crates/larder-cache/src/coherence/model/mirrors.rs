@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
-use super::super::history::{HistoryState, LastPurges};
+use super::super::history::{Earlier, HistoryState, LastPurges};
 use super::super::{
     Dependency, Echo, HistoryId, InvalidationTarget, Message, Mirror, Purge, Stamp, Standing,
 };
@@ -28,7 +28,8 @@ pub(super) static TAG: LazyLock<InvalidationTarget> =
 /// A tag that it does not depend on. No state holds its clock: nothing asks for it.
 pub(super) static OTHER: LazyLock<InvalidationTarget> =
     LazyLock::new(|| InvalidationTarget::tag("other"));
-static TARGETS: LazyLock<Arc<[InvalidationTarget]>> = LazyLock::new(|| [TAG.clone()].into());
+pub(super) static TARGETS: LazyLock<Arc<[InvalidationTarget]>> =
+    LazyLock::new(|| [TAG.clone()].into());
 
 /// Where a load stands in history: a stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub(super) struct MirrorState {
     /// The history in force; `NO_HISTORY` while the replica is alone.
     pub(super) history: u8,
     pub(super) applied: u8,
+    /// The highest clock that is known, heard or given by a reply.
+    pub(super) newest: u8,
     /// The clock of the last hard purge of the tag.
     pub(super) tag: u8,
     /// For how many ticks it is trusted.
@@ -67,8 +70,8 @@ impl Hash for MirrorState {
             self.history,
             self.applied,
             self.tag,
-            trust,
-            pending,
+            trust << 1 | pending,
+            self.newest,
             0,
             0,
             0,
@@ -88,6 +91,7 @@ impl MirrorState {
     pub(super) const ALONE: MirrorState = MirrorState {
         history: NO_HISTORY,
         applied: 0,
+        newest: 0,
         tag: 0,
         trust_left: 0,
         retired: 0,
@@ -106,6 +110,7 @@ impl MirrorState {
             history.apply(&TAG, Purge::Hard, self.tag.into());
         }
         history.advance(self.applied.into());
+        history.see(self.newest.into());
         if self.trust_left > 0 {
             mirror.extend_trust(&history, NOW + Micros::from(self.trust_left));
         }
@@ -130,6 +135,7 @@ impl MirrorState {
             } else {
                 small(history.applied())
             },
+            newest: if is_alone { 0 } else { small(history.newest()) },
             tag: small(history.last_purges(&TAG).unwrap_or_default().hard),
             trust_left: small(mirror.trust_until().saturating_sub(NOW)),
             retired: ids.fold(0, |bits, id| bits | 1 << id),
@@ -173,6 +179,13 @@ impl MirrorState {
         })
     }
 
+    /// The mirror after a copy with this load was taken from Redis.
+    pub(super) fn has_copied(self, load: Load) -> MirrorState {
+        let mirror = self.mirror();
+        dependency(&mirror, load);
+        self.read_back(&mirror)
+    }
+
     /// The load that a replica begins now without Redis.
     pub(super) fn stamp(self) -> Load {
         let stamp = self.mirror().stamp();
@@ -193,7 +206,11 @@ fn standing(mirror: &Mirror, load: Load) -> Standing {
     mirror.standing([&dependency].into_iter())
 }
 
-fn dependency(mirror: &Mirror, load: Load) -> Dependency {
+pub(super) fn dependency(mirror: &Mirror, load: Load) -> Dependency {
+    mirror.dependency(real_stamp(mirror, load), &TARGETS)
+}
+
+pub(super) fn real_stamp(mirror: &Mirror, load: Load) -> Stamp {
     let Load {
         history,
         clock,
@@ -205,12 +222,23 @@ fn dependency(mirror: &Mirror, load: Load) -> Dependency {
         true => (mirror.history_id(), mirror.history().applied()),
         false => (HistoryId(history.into()), clock.into()),
     };
-    let stamp = Stamp {
+    Stamp {
         history,
         clock,
         sequence: sequence.into(),
-    };
-    mirror.dependency(stamp, &TARGETS)
+    }
+}
+
+/// What Redis says of the history and of the tag.
+pub(super) fn record((history, clock, tag): Reply) -> Earlier {
+    let purges = vec![LastPurges {
+        hard: tag.into(),
+        soft: 0,
+    }];
+    Earlier {
+        state: history_state(history, clock),
+        purges,
+    }
 }
 
 /// What Redis says of its history.

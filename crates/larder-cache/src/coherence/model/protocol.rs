@@ -5,7 +5,9 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use super::super::{Batch, History, HistoryId, LogReceived, Mirror, Purge, Received, Standing};
+use super::super::{
+    Batch, History, HistoryId, LogReceived, Mirror, Purge, Received, Standing, standing_since,
+};
 use super::mirrors::{self, TAG};
 use super::state::*;
 
@@ -147,6 +149,12 @@ impl State {
             self.acknowledge(r, version);
             if self.confirm(&mirror, batch, reply) {
                 self.replicas[r].queued = None;
+                if let (Without::EndedByDelivery, Some(entry)) =
+                    (self.without, &mut self.replicas[r].memory)
+                    && entry.inserted
+                {
+                    (entry.load.history, entry.load.clock) = reply;
+                }
             } else {
                 self.catch_up(r, &mirror);
             }
@@ -190,6 +198,7 @@ impl State {
                 version,
                 load,
                 late: false,
+                inserted: false,
             },
             load,
             age: 0,
@@ -214,6 +223,7 @@ impl State {
             }
             self.check_history(Connection::Pool);
             let replica = &mut self.replicas[r];
+            replica.mirror = replica.mirror.has_copied(entry.load);
             replica.take_off(Flight {
                 entry,
                 load: replica.mirror.stamp(),
@@ -224,27 +234,149 @@ impl State {
         }
     }
 
-    /// The fill of Redis. Leases are left out, so it always writes, even over the value of a later
-    /// load.
+    /// The fill of Redis. Leases are left out, so only a value of a higher clock stays.
     pub(super) fn fill(&mut self, r: usize, flight: usize) {
         if let Some(flight) = self.replicas[r].flights[flight] {
-            self.check_history(Connection::Pool);
-            let mut entry = self.placed(flight.entry);
-            // An envelope carries no sequence number.
-            entry.load.sequence = 0;
+            self.fill_redis(flight.entry);
+        }
+    }
+
+    fn fill_redis(&mut self, entry: Entry) {
+        self.check_history(Connection::Pool);
+        let mut entry = self.placed(entry);
+        // An envelope carries no sequence number.
+        entry.load.sequence = 0;
+        let stays = |there: Entry| is_later(there.load, entry.load);
+        if !self.redis.value.is_some_and(stays) || self.without == Without::NewerInRedis {
             self.redis.value = Some(entry);
         }
     }
 
-    /// The end of a flight: memory is filled, unless the mirror knows of a later invalidation.
-    pub(super) fn insert(&mut self, r: usize, flight: usize) {
+    /// The end of a flight: memory is filled.
+    pub(super) fn remember(&mut self, r: usize, flight: usize) {
         if let Some(flight) = self.replicas[r].flights[flight].take() {
-            let entry = self.placed(flight.entry);
-            let replica = &mut self.replicas[r];
-            let dead = replica.mirror.standing(entry.load) == Standing::Invalid;
-            if !dead || self.without == Without::Rule {
-                replica.memory = Some(entry);
+            self.fill_memory(r, flight.entry);
+        }
+    }
+
+    /// Fills memory, unless the mirror knows of a later invalidation or a newer value is there.
+    fn fill_memory(&mut self, r: usize, entry: Entry) {
+        let entry = self.placed(entry);
+        let replica = &mut self.replicas[r];
+        let dead = replica.mirror.standing(entry.load) == Standing::Invalid;
+        let stays = replica
+            .memory
+            .is_some_and(|there| is_later(there.load, entry.load));
+        if (!dead || self.without == Without::Rule)
+            && (!stays || self.without == Without::NewerInMemory)
+        {
+            replica.memory = Some(entry);
+        }
+    }
+
+    /// Whether the step from `before` has replaced a value by one of a lower clock.
+    pub(super) fn has_replaced_newer(&self, before: &State) -> bool {
+        let lower = |before: Option<Entry>, after: Option<Entry>| match (before, after) {
+            (Some(before), Some(after)) => is_later(before.load, after.load),
+            _ => false,
+        };
+        let memory = self.replicas.iter().zip(&before.replicas);
+        lower(before.redis.value, self.redis.value)
+            || memory
+                .into_iter()
+                .any(|(after, before)| lower(before.memory, after.memory))
+    }
+
+    // ---- Inserts ----
+
+    /// A caller takes a stamp, and reads the value from the source right after that. The protocol
+    /// does not look at values, so no caller has an older one.
+    pub(super) fn stamp(&mut self, r: usize) {
+        self.replicas[r].caller = Some(Caller {
+            since: self.replicas[r].mirror.stamp(),
+            version: self.source,
+            fill: None,
+            taken: false,
+        });
+    }
+
+    /// The caller's value is that of a write of its own.
+    pub(super) fn write_to_insert(&mut self, r: usize) {
+        self.write();
+        if let Some(caller) = &mut self.replicas[r].caller {
+            caller.version = self.source;
+        }
+    }
+
+    /// The first step of an insert: its invalidation, and whether its value is to be kept.
+    pub(super) fn begin_insert(&mut self, r: usize) {
+        let Some(mut caller) = self.replicas[r].caller.take() else {
+            return;
+        };
+        let before = self.replicas[r].mirror;
+        let mirror = before.mirror();
+        if self.without == Without::StampFirst {
+            caller.since = before.stamp();
+        }
+        let mut since = mirrors::real_stamp(&mirror, caller.since);
+        let value = mirrors::dependency(&mirror, caller.since);
+        let (batch, pending) = mirror.pending.begin_insert(&TAG, &value);
+        let known = mirror.history().recall(&mirrors::TARGETS);
+        caller.taken = self.replicas[r].pool;
+        let (record, fill) = if caller.taken {
+            self.check_history(Connection::Pool);
+            let record = mirrors::record(self.redis.reply());
+            let (id, clock) = self.invalidate_in_redis(true);
+            if self.confirm(&mirror, &batch, (id, clock)) {
+                self.replicas[r].queued = None;
+            } else {
+                mirror.pending.fail(&batch);
+                self.replicas[r].queue(caller.version);
             }
+            self.acknowledge(r, caller.version);
+            let history = id;
+            (
+                record,
+                Load {
+                    history,
+                    clock,
+                    sequence: 0,
+                },
+            )
+        } else {
+            mirror.pending.fail(&batch);
+            self.replicas[r].queue(caller.version);
+            (known.clone(), caller.since)
+        };
+        let record = match self.without {
+            Without::RecordDecides => known,
+            _ => record,
+        };
+        if self.without == Without::HistoryOfStamp {
+            since.history = record.state.history;
+        }
+        let pending = pending.is_some() && self.without != Without::PendingSinceStamp;
+        let stands = !pending && standing_since(since, &record) == Standing::Valid;
+        let sequence = mirror.pending.sequence();
+        if stands || self.without == Without::SinceStamp {
+            let sequence = sequence as u8;
+            caller.fill = Some(Load { sequence, ..fill });
+            self.replicas[r].caller = Some(caller);
+        }
+        self.replicas[r].take_over(before.read_back(&mirror), sequence);
+    }
+
+    /// The second step: Redis is filled.
+    pub(super) fn fill_inserted(&mut self, r: usize) {
+        if let Some(entry) = self.replicas[r].caller.and_then(Caller::entry) {
+            self.fill_redis(entry);
+        }
+    }
+
+    /// Memory is filled, and the insert is over.
+    pub(super) fn remember_inserted(&mut self, r: usize) {
+        if let Some(entry) = self.replicas[r].caller.take().and_then(Caller::entry) {
+            self.fill_memory(r, entry);
         }
     }
 
@@ -441,6 +573,24 @@ impl State {
     }
 }
 
+/// As [`Stamp::is_later_than`](super::super::Stamp), which the cache compares with in memory and
+/// the fill script in Redis.
+fn is_later(load: Load, other: Load) -> bool {
+    load.history == other.history && load.clock > other.clock
+}
+
+impl Caller {
+    /// The value to keep.
+    fn entry(self) -> Option<Entry> {
+        Some(Entry {
+            version: self.version,
+            load: self.fill?,
+            late: false,
+            inserted: true,
+        })
+    }
+}
+
 fn shows_gap(own: &History, message: Message) -> bool {
     match message {
         Message::Invalidated {
@@ -472,6 +622,10 @@ impl Replica {
         for flight in self.flights.iter_mut().flatten() {
             began_later(&mut flight.load);
             began_later(&mut flight.entry.load);
+        }
+        if let Some(caller) = &mut self.caller {
+            began_later(&mut caller.since);
+            caller.fill.iter_mut().for_each(began_later);
         }
     }
 

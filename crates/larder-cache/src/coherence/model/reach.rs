@@ -124,6 +124,62 @@ pub(super) fn properties() -> Vec<Property<Coherence>> {
     ]
 }
 
+/// The situations that inserts are about.
+pub(super) fn of_inserts() -> Vec<Property<Coherence>> {
+    vec![
+        Property::sometimes("memory answers with an inserted value", |_, state| {
+            any(state, |r| {
+                state
+                    .found_in_memory(r)
+                    .is_some_and(|entry| entry.inserted && entry.version > 1)
+            })
+        }),
+        Property::sometimes("Redis answers with an inserted value", |_, state| {
+            any(state, |r| {
+                state
+                    .found_in_redis(r)
+                    .is_some_and(|entry| entry.inserted && entry.version > 1)
+            })
+        }),
+        Property::sometimes("a value is inserted while it is pending", |_, state| {
+            any(state, |r| {
+                let held = state.found_in_memory(r).is_some_and(|entry| entry.inserted);
+                held && state.replicas[r].mirror.pending
+            })
+        }),
+        Property::sometimes(
+            "a value is older than the version that is due",
+            |_, state| {
+                any(state, |r| {
+                    let caller = state.replicas[r].caller;
+                    caller.is_some_and(|caller| caller.version < state.due)
+                })
+            },
+        ),
+        Property::sometimes("the tag is invalidated before the fill", |_, state| {
+            any(state, |r| {
+                let fill = state.replicas[r].caller.and_then(|caller| caller.fill);
+                fill.is_some_and(|fill| fill.clock < state.redis.tag)
+            })
+        }),
+        Property::sometimes("the fill meets a newer value in Redis", |_, state| {
+            any(state, |r| {
+                let fill = state.replicas[r].caller.and_then(|caller| caller.fill);
+                let value = state.redis.value.map(|value| value.load.clock);
+                fill.is_some_and(|fill| Some(fill.clock) < value)
+            })
+        }),
+        Property::sometimes("a load from before meets an inserted value", |_, state| {
+            any(state, |r| {
+                let loads = state.replicas[r].flights.iter().flatten();
+                let value = state.redis.value.filter(|value| value.inserted);
+                let mut clocks = loads.map(|flight| flight.entry.load.clock);
+                value.is_some_and(|value| clocks.any(|clock| clock < value.load.clock))
+            })
+        }),
+    ]
+}
+
 fn any(state: &State, holds: impl Fn(usize) -> bool) -> bool {
     (0..state.replicas.len()).any(holds)
 }

@@ -6,7 +6,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use super::state::{Entry, Flight, Load, Message, Redis, Replica, State};
+use super::state::{Caller, Entry, Flight, Load, Message, Redis, Replica, State};
 
 impl Hash for State {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
@@ -16,7 +16,15 @@ impl Hash for State {
         };
         hasher.write_u64(packed_redis(&self.redis) << 32 | snapshot);
         let [newest, older] = self.acknowledged;
-        let numbers = [self.source, self.due, newest, older, self.histories];
+        let replaced = u8::from(self.newer_was_replaced);
+        let numbers = [
+            self.source,
+            self.due,
+            newest,
+            older,
+            self.histories,
+            replaced,
+        ];
         hasher.write_u64(pack(&numbers));
         let a = packed_replica(&self.replicas[0]);
         let b = packed_replica(&self.replicas[1]);
@@ -67,6 +75,17 @@ fn packed_flight(flight: &Option<Flight>) -> u64 {
     packed_entry(&Some(flight.entry)) << 16 | own
 }
 
+fn packed_load(load: &Load) -> u64 {
+    pack(&[load.clock, load.history, 2 | load.sequence])
+}
+
+fn packed_caller(caller: &Option<Caller>) -> u64 {
+    let Some(caller) = caller else { return 0 };
+    let fill = caller.fill.as_ref().map_or(0, packed_load);
+    let own = pack(&[8 | u8::from(caller.taken), caller.version]);
+    own << 24 | packed_load(&caller.since) << 12 | fill
+}
+
 fn packed_message(message: &Option<Message>) -> u64 {
     match *message {
         None => 0,
@@ -84,13 +103,14 @@ fn packed_message(message: &Option<Message>) -> u64 {
     }
 }
 
-fn packed_replica(replica: &Replica) -> [u64; 4] {
+fn packed_replica(replica: &Replica) -> [u64; 5] {
     let mirror = replica.mirror;
     let flags = [replica.subscribed, replica.pool, mirror.pending].map(u8::from);
     let (version, needs) = replica.hit.map_or((0, 0), |hit| (hit.version, hit.needs));
     let numbers = [
         mirror.history,
         mirror.applied,
+        mirror.newest,
         mirror.tag,
         mirror.trust_left,
         flags[0] << 2 | flags[1] << 1 | flags[2],
@@ -106,5 +126,6 @@ fn packed_replica(replica: &Replica) -> [u64; 4] {
         packed_flight(newest) << 32 | packed_flight(overtaken),
         packed_message(first) << 32 | packed_message(second) << 16 | packed_message(third),
         mirror.retired,
+        packed_caller(&replica.caller),
     ]
 }

@@ -36,6 +36,23 @@ pub(super) enum Without {
     JoinOfCopy,
     /// A memory hit compares the clocks first and the deadline of trust second.
     DeadlineFirst,
+    /// An inserted value is kept whatever was invalidated since its stamp.
+    SinceStamp,
+    /// The clocks of two histories are compared for an insert.
+    HistoryOfStamp,
+    /// The stamp is taken when the insert begins, not before its value was read.
+    StampFirst,
+    /// What was invalidated since the stamp is asked of the mirror, not of the record.
+    RecordDecides,
+    /// An insert does not ask what is pending here since its stamp.
+    PendingSinceStamp,
+    /// The delivery of an invalidation keeps the value that was inserted while it was pending, with
+    /// the clock of the delivery.
+    EndedByDelivery,
+    /// A fill of Redis replaces whatever is there.
+    NewerInRedis,
+    /// A fill of memory replaces whatever is there.
+    NewerInMemory,
 }
 
 /// An answer of the source that has not come yet.
@@ -48,6 +65,7 @@ pub(super) struct Entry {
     pub(super) load: Load,
     /// It was put where it is after a newer version had been acknowledged: what promise 4 is about.
     pub(super) late: bool,
+    pub(super) inserted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +80,18 @@ pub(super) struct Flight {
     pub(super) copy: bool,
     /// The mirror, not Redis, let that value pass.
     pub(super) by_mirror: bool,
+}
+
+/// A caller with a value that it inserts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// The moment before its value was read or written.
+    pub(super) since: Load,
+    pub(super) version: u8,
+    /// Set when the key was invalidated, if the value is to be kept: the stamp to keep it with.
+    pub(super) fill: Option<Load>,
+    /// Whether Redis has taken the invalidation.
+    pub(super) taken: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +131,7 @@ pub(super) struct Replica {
     pub(super) hit: Option<Hit>,
     /// The newest flight, which readers may join, and the one that it overtook.
     pub(super) flights: [Option<Flight>; 2],
+    pub(super) caller: Option<Caller>,
     /// Redis publishes to it. The replica itself cannot tell.
     pub(super) subscribed: bool,
     pub(super) inbox: [Option<Message>; BACKLOG],
@@ -137,6 +168,8 @@ pub(super) struct State {
     pub(super) acknowledged: [u8; MAX_STALENESS as usize],
     pub(super) due: u8,
     pub(super) histories: u8,
+    /// A fill has replaced a value of a higher clock of its history.
+    pub(super) newer_was_replaced: bool,
     /// Steps since the start: the depth, and no part of what makes two states equal.
     pub(super) steps: u8,
 }

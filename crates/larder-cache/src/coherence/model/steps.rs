@@ -19,7 +19,12 @@ pub(super) enum Step {
     SourceAnswers(usize, usize),
     Look(usize),
     Fill(usize, usize),
-    Insert(usize, usize),
+    Remember(usize, usize),
+    Stamp(usize),
+    StampAndWrite(usize),
+    BeginInsert(usize),
+    FillInserted(usize),
+    RememberInserted(usize),
     BeginHit(usize),
     Ping(usize),
     Deliver(usize),
@@ -56,6 +61,8 @@ pub(super) struct Scope {
     /// older for it than one that was read right after the lease and became old right before the
     /// invalidation.
     pub(super) apart: bool,
+    /// Callers insert values that they have read or written.
+    pub(super) inserts: bool,
     /// Start with nothing loaded and nobody connected. Otherwise both replicas have the value, as
     /// have Redis and a snapshot, and both have just heard an echo.
     pub(super) cold: bool,
@@ -68,6 +75,8 @@ pub(super) enum Asked {
     Promises,
     /// That the situations that the promises are about occur at all.
     Reach,
+    /// The same for what is said of inserts.
+    ReachOfInserts,
 }
 
 #[derive(Clone, Copy)]
@@ -98,6 +107,7 @@ impl Model for Coherence {
             memory: None,
             hit: None,
             flights: [None; 2],
+            caller: None,
             subscribed: false,
             inbox: [None; BACKLOG],
             pool: true,
@@ -113,6 +123,7 @@ impl Model for Coherence {
             acknowledged: [0; 2],
             due: 0,
             histories: 0,
+            newer_was_replaced: false,
             steps: 0,
         };
         if self.scope.cold {
@@ -127,6 +138,7 @@ impl Model for Coherence {
                 sequence: 0,
             },
             late: false,
+            inserted: false,
         };
         let redis = Redis {
             history: 1,
@@ -139,6 +151,7 @@ impl Model for Coherence {
             mirror: MirrorState {
                 history: 1,
                 applied: 3,
+                newest: 3,
                 tag: 3,
                 trust_left: MAX_STALENESS,
                 ..MirrorState::ALONE
@@ -193,7 +206,15 @@ impl Model for Coherence {
             Step::SourceAnswers(r, flight) => state.source_answers(r, flight),
             Step::Look(r) => state.look(r),
             Step::Fill(r, flight) => state.fill(r, flight),
-            Step::Insert(r, flight) => state.insert(r, flight),
+            Step::Remember(r, flight) => state.remember(r, flight),
+            Step::Stamp(r) => state.stamp(r),
+            Step::StampAndWrite(r) => {
+                state.stamp(r);
+                state.write_to_insert(r);
+            }
+            Step::BeginInsert(r) => state.begin_insert(r),
+            Step::FillInserted(r) => state.fill_inserted(r),
+            Step::RememberInserted(r) => state.remember_inserted(r),
             Step::BeginHit(r) => state.begin_hit(r),
             Step::Ping(r) => state.ping(r),
             Step::Deliver(r) => state.deliver(r),
@@ -210,11 +231,14 @@ impl Model for Coherence {
             Step::RestartEmpty => state.restart(EMPTY),
             Step::RestartFromSnapshot => state.restart(state.snapshot?),
         }
+        if !matches!(step, Step::RestartEmpty | Step::RestartFromSnapshot) {
+            state.newer_was_replaced |= state.has_replaced_newer(before);
+        }
         state.settle_down(before);
         // Only these steps may change nothing.
         let idle = matches!(
             step,
-            Step::Fill(..) | Step::Ping(_) | Step::Tick | Step::Snapshot
+            Step::Fill(..) | Step::FillInserted(_) | Step::Ping(_) | Step::Tick | Step::Snapshot
         );
         if idle && state == *before {
             return None;
@@ -224,8 +248,10 @@ impl Model for Coherence {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        if self.asked == Asked::Reach {
-            return super::reach::properties();
+        match self.asked {
+            Asked::Promises => {}
+            Asked::Reach => return super::reach::properties(),
+            Asked::ReachOfInserts => return super::reach::of_inserts(),
         }
         vec![
             Property::always("promise 1", |_, state| {
@@ -238,6 +264,9 @@ impl Model for Coherence {
                 every_answer(state, |answer| {
                     !answer.late || answer.version >= answer.here.max(answer.everywhere)
                 })
+            }),
+            Property::always("no fill replaces a newer value", |_, state: &State| {
+                !state.newer_was_replaced
             }),
         ]
     }
@@ -279,8 +308,19 @@ impl Coherence {
                     if !flight.copy && replica.pool {
                         steps.push(Step::Fill(r, i));
                     }
-                    steps.push(Step::Insert(r, i));
+                    steps.push(Step::Remember(r, i));
                 }
+            }
+        }
+        match replica.caller {
+            None if scope.inserts => steps.extend([Step::Stamp(r), Step::StampAndWrite(r)]),
+            None => {}
+            Some(Caller { fill: None, .. }) => steps.push(Step::BeginInsert(r)),
+            Some(caller) => {
+                if caller.taken && replica.pool {
+                    steps.push(Step::FillInserted(r));
+                }
+                steps.push(Step::RememberInserted(r));
             }
         }
         if without == Without::DeadlineFirst && replica.hit.is_none() {
@@ -324,7 +364,24 @@ impl fmt::Display for Step {
             Step::SourceAnswers(r, _) => write!(f, "the source answers {}", name(r)),
             Step::Look(r) => write!(f, "{} finds the value in Redis", name(r)),
             Step::Fill(r, _) => write!(f, "{} fills Redis", name(r)),
-            Step::Insert(r, _) => write!(f, "{} fills its memory", name(r)),
+            Step::Remember(r, _) => write!(f, "{} fills its memory", name(r)),
+            Step::Stamp(r) => write!(
+                f,
+                "a caller on {} takes a stamp and reads the value",
+                name(r)
+            ),
+            Step::StampAndWrite(r) => {
+                write!(
+                    f,
+                    "a caller on {} takes a stamp and a write commits",
+                    name(r)
+                )
+            }
+            Step::BeginInsert(r) => write!(f, "{} begins to insert the caller's value", name(r)),
+            Step::FillInserted(r) => write!(f, "{} fills Redis with the inserted value", name(r)),
+            Step::RememberInserted(r) => {
+                write!(f, "{} fills its memory with the inserted value", name(r))
+            }
             Step::BeginHit(r) => write!(f, "a read on {} compares the clocks", name(r)),
             Step::Ping(r) => write!(f, "{} sends a ping", name(r)),
             Step::Deliver(r) => write!(f, "{} hears the next message", name(r)),
