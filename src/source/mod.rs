@@ -1,6 +1,7 @@
 //! FLOOR 2: sources: where a value comes from on a miss.
 
 mod calls;
+pub mod chat_sandbox;
 mod error;
 pub mod http;
 pub mod json_api;
@@ -12,7 +13,8 @@ mod trace;
 mod upstream;
 
 pub use calls::Calls;
-pub use json_api::{JsonApi, JsonApiSettings, Place, TtlFrom};
+pub use http::SourceMethod;
+pub use json_api::{JsonApi, JsonApiSettings, JsonTemplate, Place, TtlFrom};
 pub use settings::{NEWS_UPSTREAMS, UpstreamSettings};
 pub use trace::{TRACEPARENT, TRACESTATE, TraceContext};
 pub use upstream::{HttpUpstream, HttpUpstreamSettings, HttpUpstreams};

@@ -9,6 +9,9 @@
 //! The lease says whether this replica loads at all, and gives the clock of the load, before the
 //! source is asked. What the source brings fills Redis, then memory. A failure gives the lease
 //! back, and a stale copy stands in as far as policy allows.
+//!
+//! A [`Load`] runs on a loader's thread. [`begin_to_run`] is for readers that run it themselves:
+//! the flight hands it over once it has the lease, and goes on at [`Lookup::has_run`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -23,10 +26,11 @@ use super::composition::Composite;
 use super::entry::{Entry, Extras, Value};
 use super::envelope;
 use super::error::LoadError;
+use super::fair_queue::Caller;
 use super::freshness::{Decision, Evidence, may_join};
 use super::interest::Behalf;
 use super::load_result::LoadResult;
-use super::loaders::{Job, Turn};
+use super::loaders::{Job, Permit, Turn};
 use super::object::{Hold, Object};
 use super::outcome::{Outcome, Staleness};
 use super::policy::{Lifetime, Policy};
@@ -34,7 +38,7 @@ use super::random::random;
 use super::redis_tier::reads::Read;
 use super::redis_tier::{Filled, Lease};
 use super::request::{CacheItem, Load, LoadContext, Loaded, Producer, Request, Revalidation};
-use super::single_flight::{Flight, Leader, Ticket};
+use super::single_flight::{Flight, Leader, Ran, Runner, Ticket};
 use super::tally::Counts;
 use super::tiers::Tiers;
 
@@ -81,6 +85,32 @@ pub(crate) fn begin(
     flights.join(&key, behalf, joinable, is_new_load, lead)
 }
 
+#[allow(dead_code)] // The typed lookups are next.
+/// The same for a reader of `item` that runs the load itself if it comes to that. Memory was looked
+/// into. Does not block.
+pub(crate) fn begin_to_run(
+    tiers: &Arc<Tiers>,
+    item: CacheItem,
+    caller: Caller,
+    hold: Option<Hold>,
+) -> Runner {
+    let accepts = Accepts::Copies(Evidence::NotAsked);
+    let key = item.key.clone();
+    let lead = {
+        let tiers = tiers.clone();
+        move |leader| {
+            let targets = item.targets().collect();
+            let Some(start) = Start::look_again(&tiers, leader, &item, targets, accepts) else {
+                return;
+            };
+            Lookup::new(tiers, start, item, false, hold).start(Loader::OfRunner, accepts);
+        }
+    };
+    let joinable = |flight: &Flight| is_joinable(tiers, flight, accepts);
+    let behalf = Behalf::Reader(caller);
+    tiers.flights.join_to_run(&key, &behalf, joinable, lead)
+}
+
 /// Whether the result of a flight may be served to this reader: nothing was invalidated since its
 /// load began, and this replica would have heard of it.
 fn is_joinable(tiers: &Tiers, flight: &Flight, accepts: Accepts) -> bool {
@@ -114,46 +144,20 @@ fn lead(
     accepts: Accepts,
     hold: Option<Hold>,
 ) {
-    let targets: Arc<[InvalidationTarget]> = producer.targets(&item);
-    leader.stamp(tiers.mirror.dependency(tiers.mirror.stamp(), &targets));
-    // Look into memory again:
-    //
-    // 1. This reader finds nothing in memory.
-    // 2. Another reader's flight of the same key fills memory and ends.
-    // 3. This reader finds no flight in the table, and leads a new one.
-    //
-    // Without this look, a second load would follow the first one for nothing.
-    let in_memory = match accepts {
-        Accepts::Copies(_) => tiers.memory.get(item.key.as_str()),
-        Accepts::NewLoad => None,
+    let targets = producer.targets(&item);
+    let Some(start) = Start::look_again(&tiers, leader, &item, targets, accepts) else {
+        return;
     };
-    let now = tiers.clock.now();
-    let served = in_memory
-        .clone()
-        .and_then(|entry| tiers.serve(entry, &item.policy, None, now));
-    if let Some(answer) = served {
-        return leader.end(Ok(answer));
-    }
     match producer {
-        Producer::Load(load) => Lookup {
-            tiers,
-            leader,
-            item,
-            is_part,
-            targets,
-            hold,
-            began: Instant::now(),
-            stale: in_memory.clone(),
-            newest: in_memory,
-            is_refresh: false,
-            heard: Evidence::NotAsked,
-            redis_took: None,
-            seen: Bytes::new(),
-            elsewhere: Elsewhere::Unknown,
-            pause: PAUSES.0,
+        Producer::Load(load) => {
+            Lookup::new(tiers, start, item, is_part, hold).start(Loader::OfThread(load), accepts)
         }
-        .start(load, accepts),
         Producer::Compose(composition) => {
+            let Start {
+                leader,
+                targets,
+                in_memory,
+            } = start;
             let composite = Composite::new(&tiers, item, targets, &composition);
             // Its parts may come from anywhere.
             leader.set_unverified(true);
@@ -165,6 +169,68 @@ fn lead(
             composite.gather(leader, tickets, in_memory, composition.last_resort);
         }
     }
+}
+
+/// The begin of a flight that memory has no answer for.
+struct Start {
+    leader: Leader,
+    /// What the value depends on.
+    targets: Arc<[InvalidationTarget]>,
+    /// A copy that may not be served as it is.
+    in_memory: Option<Arc<Entry>>,
+}
+
+impl Start {
+    /// Stamps the flight and looks into memory again:
+    ///
+    /// 1. This reader finds nothing in memory.
+    /// 2. Another reader's flight of the same key fills memory and ends.
+    /// 3. This reader finds no flight in the table, and leads a new one.
+    ///
+    /// Without this look, a second load would follow the first one for nothing. `None`: memory has
+    /// the answer, and the flight has ended.
+    fn look_again(
+        tiers: &Tiers,
+        leader: Leader,
+        item: &CacheItem,
+        targets: Arc<[InvalidationTarget]>,
+        accepts: Accepts,
+    ) -> Option<Start> {
+        leader.stamp(tiers.mirror.dependency(tiers.mirror.stamp(), &targets));
+        let in_memory = match accepts {
+            Accepts::Copies(_) => tiers.memory.get(item.key.as_str()),
+            Accepts::NewLoad => None,
+        };
+        let now = tiers.clock.now();
+        let served = in_memory
+            .clone()
+            .and_then(|entry| tiers.serve(entry, &item.policy, None, now));
+        if let Some(answer) = served {
+            leader.end(Ok(answer));
+            return None;
+        }
+        Some(Start {
+            leader,
+            targets,
+            in_memory,
+        })
+    }
+}
+
+/// Who asks the source.
+enum Loader {
+    /// A thread of the loaders.
+    OfThread(Load),
+    /// A reader: see `single_flight/runner.rs`.
+    OfRunner,
+}
+
+/// A load that has begun.
+struct Begun {
+    /// What the value depends on, with the stamp of the load.
+    own: Dependency,
+    /// The token of its lease.
+    token: String,
 }
 
 /// One flight on its way: see the module.
@@ -219,8 +285,34 @@ enum LeaseOutcome {
 }
 
 impl Lookup {
+    fn new(
+        tiers: Arc<Tiers>,
+        start: Start,
+        item: CacheItem,
+        is_part: bool,
+        hold: Option<Hold>,
+    ) -> Lookup {
+        Lookup {
+            tiers,
+            leader: start.leader,
+            item,
+            is_part,
+            targets: start.targets,
+            hold,
+            began: Instant::now(),
+            stale: start.in_memory.clone(),
+            newest: start.in_memory,
+            is_refresh: false,
+            heard: Evidence::NotAsked,
+            redis_took: None,
+            seen: Bytes::new(),
+            elsewhere: Elsewhere::Unknown,
+            pause: PAUSES.0,
+        }
+    }
+
     /// The first stage. Does not block.
-    fn start(self, load: Load, accepts: Accepts) {
+    fn start(self, load: Loader, accepts: Accepts) {
         if accepts == Accepts::NewLoad {
             return self.submit(load);
         }
@@ -235,7 +327,7 @@ impl Lookup {
     }
 
     /// Reads the value from Redis after `pause`.
-    fn read(self, load: Load, pause: Duration) {
+    fn read(self, load: Loader, pause: Duration) {
         let (tiers, key) = (self.tiers.clone(), self.item.key.clone());
         let asked_at = Instant::now() + pause;
         // Without trust the mirror may not know what was invalidated: Redis is asked for that, too.
@@ -249,7 +341,7 @@ impl Lookup {
 
     /// What Redis has, on a reading thread. `trusted`: the mirror was, as Redis was asked, so the
     /// targets were not asked for.
-    fn on_read(mut self, load: Load, read: Read, trusted: bool, asked_at: Instant) {
+    fn on_read(mut self, load: Loader, read: Read, trusted: bool, asked_at: Instant) {
         let answered = !matches!(read, Read::Down);
         if answered {
             let took = Instant::now().saturating_duration_since(asked_at);
@@ -331,7 +423,7 @@ impl Lookup {
     }
 
     /// No tier has a fresh copy: offers a stale one, and loads.
-    fn refresh(mut self, load: Load) {
+    fn refresh(mut self, load: Loader) {
         self.offer_stale();
         self.submit(load);
     }
@@ -367,8 +459,8 @@ impl Lookup {
         }
     }
 
-    /// Waits for a loader's thread, unless the load is not to be tried now.
-    fn submit(self, load: Load) {
+    /// Waits for a permit, unless the load is not to be tried now.
+    fn submit(self, load: Loader) {
         let (tiers, now) = (&self.tiers, self.tiers.clock.now());
         let is_lifted = |at| tiers.is_invalidated_since(at, &self.targets);
         if let Some(error) = tiers.failures.pause_of(&self.item, now, is_lifted) {
@@ -378,12 +470,14 @@ impl Lookup {
         loaders.submit(Job {
             share: self.item.share.clone(),
             interest: self.leader.interest().clone(),
-            work: Box::new(move |turn| self.on_turn(load, turn)),
+            // Without a Redis there is no lease to wait for.
+            blocks: matches!(load, Loader::OfThread(_)) || self.may_ask_redis(),
+            work: Box::new(move |turn, permit| self.on_turn(load, turn, permit)),
         });
     }
 
-    /// The load on a loader's thread, which may block if it is its turn.
-    fn on_turn(mut self, load: Load, turn: Turn) {
+    /// The load has its permit, if it is its turn, and may block then if it has said so.
+    fn on_turn(mut self, load: Loader, turn: Turn, permit: &mut Option<Permit>) {
         match turn {
             Turn::Now => {}
             Turn::Refused => return self.failed(LoadError::Overloaded, None),
@@ -392,11 +486,18 @@ impl Lookup {
         }
         let token = format!("{:016x}", random());
         match self.take_lease(&token) {
-            LeaseOutcome::Load(stamp) => self.load(load, stamp, &token),
+            LeaseOutcome::Load(stamp) => {
+                let begun = self.begin_load(stamp, token);
+                match load {
+                    Loader::OfThread(load) => self.load(load, begun),
+                    Loader::OfRunner => self.hand_over(begun, permit.take()),
+                }
+            }
             LeaseOutcome::Answer(answer) => self.leader.end(Ok(answer)),
             LeaseOutcome::LoadingElsewhere => {
                 // Waiting takes no thread. Each look is a full read.
                 self.offer_stale();
+                self.leader.loads_elsewhere();
                 let pause = self.pause;
                 self.pause = (pause * 2).min(PAUSES.1);
                 self.read(load, pause);
@@ -440,12 +541,50 @@ impl Lookup {
         LeaseOutcome::Load(self.tiers.mirror.stamp())
     }
 
-    /// Asks the source.
-    fn load(self, load: Load, stamp: Stamp, token: &str) {
+    fn begin_load(&self, stamp: Stamp, token: String) -> Begun {
         self.leader.set_unverified(false);
         // From here on readers that come later are compared with the stamp of the load.
         let own = self.tiers.mirror.dependency(stamp, &self.targets);
         self.leader.stamp(own.clone());
+        Begun { own, token }
+    }
+
+    /// Has a runner ask the source. The lookup and its permit wait for that.
+    fn hand_over(self, begun: Begun, permit: Option<Permit>) {
+        let flight = self.leader.flight().clone();
+        flight.hand_over(move |ran| self.has_run(ran, begun, permit));
+    }
+
+    /// A runner has asked the source, or none was left. Does not block unless that says it may.
+    fn has_run(self, ran: Option<Ran>, begun: Begun, mut permit: Option<Permit>) {
+        let may_block = ran.as_ref().is_some_and(|ran| ran.may_block);
+        let needs_thread = self.may_ask_redis() && !may_block;
+        let end = move |permit: &mut Option<Permit>| match ran {
+            Some(Ran { result, took, .. }) => match self.brought(|| result) {
+                Ok((loaded, object)) => self.fill(loaded, object, false, begun, took),
+                Err(error) => self.gave_nothing(error, &begun, took),
+            },
+            None => self.give_up(&begun, permit),
+        };
+        match permit.take_if(|_| needs_thread) {
+            Some(permit) => permit.resume(end),
+            None => end(&mut permit),
+        }
+    }
+
+    /// Nobody is left who could ask the source: gives the lease back, for the next who comes.
+    fn give_up(self, begun: &Begun, permit: &mut Option<Permit>) {
+        if self.uses_redis() {
+            // A lease that cannot be given back expires.
+            let _ = self.tiers.redis.give_back(&self.item.key, &begun.token);
+        }
+        // First: the flight may begin again, and need one.
+        drop(permit.take());
+        self.leader.give_up();
+    }
+
+    /// Asks the source.
+    fn load(self, load: Load, begun: Begun) {
         let revalidation = self.revalidation();
         // Kept until the load has ended: nothing else is at its address then.
         let shown = revalidation.as_ref().map(|shown| shown.value.clone());
@@ -454,32 +593,37 @@ impl Lookup {
             deadline: began + load.limit,
             revalidation,
         };
-        let loaded = catch_unwind(AssertUnwindSafe(|| {
-            let loaded = (load.run)(context)?;
-            let object = self.object_of(&loaded.value)?;
-            Ok((loaded, object))
-        }));
+        let loaded = self.brought(|| (load.run)(context));
         let took = began.elapsed();
         match loaded {
-            Ok(Ok((loaded, object))) => {
+            Ok((loaded, object)) => {
                 let is_confirmed = shown.is_some_and(|shown| loaded.value.is_the_same(&shown));
-                self.fill(loaded, object, is_confirmed, own, token, took);
+                self.fill(loaded, object, is_confirmed, begun, took);
             }
-            Ok(Err(error)) => self.gave_nothing(error, token, took),
-            Err(_) => {
-                log::error!("the load of {} panicked", self.item.key);
-                let error = LoadError::Failed("the load panicked".into());
-                self.gave_nothing(error, token, took);
-            }
+            Err(error) => self.gave_nothing(error, &begun, took),
         }
     }
 
-    /// What memory is to hold in place of the bytes that a load brought, if that is an object.
-    fn object_of(&self, value: &Value) -> Result<Option<Object>, LoadError> {
-        match (&self.hold, value) {
-            (Some(hold), Value::Present(bytes)) => hold(bytes).map(Some).map_err(LoadError::Failed),
-            _ => Ok(None),
-        }
+    /// What `load` brings, and what memory is to hold in place of its bytes, if that is an object. A
+    /// panic is an error.
+    fn brought(
+        &self,
+        load: impl FnOnce() -> Result<Loaded, LoadError>,
+    ) -> Result<(Loaded, Option<Object>), LoadError> {
+        let brought = catch_unwind(AssertUnwindSafe(|| {
+            let loaded = load()?;
+            let object = match (&self.hold, &loaded.value) {
+                (Some(hold), Value::Present(bytes)) => {
+                    Some(hold(bytes).map_err(LoadError::Failed)?)
+                }
+                _ => None,
+            };
+            Ok((loaded, object))
+        }));
+        brought.unwrap_or_else(|_| {
+            log::error!("the load of {} panicked", self.item.key);
+            Err(LoadError::panicked())
+        })
     }
 
     /// The copy that the source may confirm.
@@ -525,8 +669,7 @@ impl Lookup {
         mut loaded: Loaded,
         object: Option<Object>,
         is_confirmed: bool,
-        own: Dependency,
-        token: &str,
+        begun: Begun,
         took: Duration,
     ) {
         let (tiers, policy) = (&self.tiers, &self.item.policy);
@@ -540,6 +683,7 @@ impl Lookup {
             validator: loaded.take_validator(),
             ..Extras::default()
         };
+        let Begun { own, token } = begun;
         let entry = Entry::new(loaded.value, own, now, micros(took), expiry, extras);
         let mut stored = false;
         if self.uses_redis() {
@@ -554,7 +698,7 @@ impl Lookup {
                 envelope::encode(&entry, random(), fresh_for, &tiers.clock)
             };
             let (key, stamp) = (&self.item.key, entry.own.stamp);
-            let done = tiers.redis.fill(key, Some(token), stamp, &bytes, ttl);
+            let done = tiers.redis.fill(key, Some(&token), stamp, &bytes, ttl);
             stored = done == Ok(Filled::Stored) && !bytes.is_empty();
         }
         tiers.failures.clear(&self.item.key);
@@ -577,11 +721,14 @@ impl Lookup {
     }
 
     /// The source brought nothing: gives the lease back.
-    fn gave_nothing(mut self, error: LoadError, token: &str, took: Duration) {
+    fn gave_nothing(mut self, error: LoadError, begun: &Begun, took: Duration) {
         self.count_load(LoadResult::Failed, took);
         if self.uses_redis() {
             // A lease that cannot be given back expires.
-            let _ = self.tiers.redis.release(&self.item.key, token, &error);
+            let _ = self
+                .tiers
+                .redis
+                .release(&self.item.key, &begun.token, &error);
         }
         // Trust has ended during the load, and Redis was not asked about the copy at hand yet.
         if self.stale.is_some() && self.evidence() == Evidence::NotAsked {
@@ -614,8 +761,14 @@ impl Lookup {
         self.leader.end(Ok(answer));
     }
 
+    /// Whether Redis keeps the value.
     fn uses_redis(&self) -> bool {
-        !self.item.policy.redis.is_zero()
+        !self.item.policy.redis.is_zero() && self.may_ask_redis()
+    }
+
+    /// Whether there is a Redis to ask, which blocks.
+    fn may_ask_redis(&self) -> bool {
+        self.tiers.redis.pool().is_used()
     }
 
     fn answer(&self, entry: Arc<Entry>, outcome: Outcome) -> Answer {

@@ -11,6 +11,7 @@ mod disconnected;
 mod objects;
 mod pauses;
 mod revalidation;
+mod runners;
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -46,6 +47,7 @@ fn assembled(standalone: bool, max_staleness: Duration) -> Cache {
             ..CoherenceSettings::default()
         },
         standalone,
+        Clock::new(),
     )
     .unwrap()
 }
@@ -63,6 +65,8 @@ fn policy(memory: Duration, while_revalidate: Duration, if_error: Duration) -> A
         soft_timeout: None,
         disconnected_ttl: None,
         revalidate: Duration::ZERO,
+        exact_ttl: false,
+        retry_at_once: false,
     })
 }
 
