@@ -148,7 +148,11 @@ impl ManageConnection for PostgresManager {
             client.batch_execute(&setup)?;
             Ok(client)
         })?;
-        Ok(PostgresConnection::new(client, asked, self.findings.clone()))
+        Ok(PostgresConnection::new(
+            client,
+            asked,
+            self.findings.clone(),
+        ))
     }
 
     fn is_valid(&self, connection: &mut PostgresConnection) -> Result<(), DatabaseError> {
@@ -248,7 +252,8 @@ mod tests {
         holder.batch_execute("SELECT pg_advisory_lock(7)").unwrap();
         let wait = Query::parse("wait", "SELECT pg_advisory_lock(7)::text AS locked").unwrap();
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| Session::Postgres(&mut first).read(&wait, &[], Shape::One));
+            let waiting =
+                scope.spawn(|| Session::Postgres(&mut first).read(&wait, &[], Shape::One));
             let asked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
             until(SOON, "the statement waits", || {
                 holder.query_one(asked, &[]).unwrap().get::<_, i64>(0) == 1
@@ -256,7 +261,9 @@ mod tests {
             let end = "SELECT pg_terminate_backend(pg_backend_pid())";
             let lost = second.client.batch_execute(end).unwrap_err();
             second.check_lost(&lost);
-            holder.batch_execute("SELECT pg_advisory_unlock(7)").unwrap();
+            holder
+                .batch_execute("SELECT pg_advisory_unlock(7)")
+                .unwrap();
             waiting.join().unwrap().unwrap();
         });
         assert!(second.is_lost());

@@ -64,6 +64,7 @@
 //! - [`Typed::get`] and [`Typed::get_many`] take what the tiers have and begin no load.
 //!   [`Cache::wrap`] makes a cached function of a function.
 //! - [`Outcome`] says how it was found: in memory, in Redis, by a load, or stale and why.
+//! - [`Typed::insert`] keeps a value that the caller has, unless it may be older than a change.
 //! - [`Cache::invalidate`] takes tags, keys ([`Typed::target`]) and everything, hard or soft.
 //!   [`Cache::subscribe`] tells what was invalidated, here and elsewhere.
 //! - [`Typed::get_or_load`] blocks while it is not in memory. A thread of the cache runs the load;
@@ -452,12 +453,25 @@ impl Cache {
         policy: &Policy,
         since: &Since,
     ) -> InsertReceipt {
+        self.insert_held(key, tags, (value, None), policy, since)
+    }
+
+    /// The same, with what memory holds in place of the value's bytes.
+    fn insert_held(
+        &self,
+        key: &Key,
+        tags: &[Tag],
+        (value, object): (Value, Option<Object>),
+        policy: &Policy,
+        since: &Since,
+    ) -> InsertReceipt {
         // Otherwise its tags could be forgotten before it expires, and it would be a miss then.
         self.remember_names_for(policy.longest_life());
         let value = Insert {
             key,
             tags,
             value,
+            object,
             policy,
             since,
         };

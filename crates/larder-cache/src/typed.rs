@@ -34,12 +34,13 @@ use serde::de::DeserializeOwned;
 use super::Cache;
 use super::answer::{Answer, LookupResult};
 use super::codec::{Codec, Json};
-use super::coherence::{InvalidationTarget, Purge};
+use super::coherence::{InvalidationTarget, Purge, Since};
 use super::copies::{self, Copies, Place};
 use super::entry::Value;
 use super::error::{Error, LoadError};
 use super::fair_queue::Caller;
 use super::freshness::Evidence;
+use super::insert::InsertReceipt;
 use super::interest::Behalf;
 use super::invalidation::InvalidationReceipt;
 use super::key::{Key, KeyText, Tag, hash};
@@ -116,8 +117,7 @@ impl<T: 'static> Storing<T> {
         let Some(value) = loaded.map_err(LoadError::own)? else {
             return Ok(Loaded::new(Value::Absent, Lifetime::Policy));
         };
-        let bytes = self.codec.encode(&value);
-        let bytes = bytes.map_err(|why| LoadError::Failed(not_stored(&*self.codec, &why)))?;
+        let bytes = encode(&*self.codec, &value).map_err(LoadError::Failed)?;
         let lifetime = self.lifetime.as_ref().map(|of| of(&value));
         Ok(Loaded::new(
             Value::present(bytes),
@@ -208,6 +208,12 @@ fn hold<T: Send + Sync + 'static>(
         let weight = weigh(&value, bytes.len());
         Ok(Object::new(value, weight))
     })
+}
+
+fn encode<T: 'static>(codec: &dyn Codec<T>, value: &T) -> Result<Vec<u8>, String> {
+    codec
+        .encode(value)
+        .map_err(|error| not_stored(codec, &error))
 }
 
 fn not_stored<T: 'static>(codec: &dyn Codec<T>, why: &dyn Display) -> String {
@@ -366,6 +372,36 @@ impl<T: Send + Sync + 'static> Typed<T> {
     ) -> impl Future<Output = Vec<Option<(Arc<T>, Outcome)>>> + Send + use<T, K, I> {
         let (copies, typed) = (self.copies(keys, policy), self.clone());
         async move { typed.given(copies.await) }
+    }
+
+    /// Puts a value that the caller has into both tiers, unless something that it depends on was
+    /// invalidated after `since`, which [`Cache::stamp`] gave before the value was read or the write
+    /// began. The key is invalidated first, with a hard purge, whatever becomes of the value. Blocks
+    /// for two round trips to Redis: see [`Cache::insert`].
+    ///
+    /// # Errors
+    /// `Failed` if the codec cannot encode the value, or not decode it again.
+    pub fn insert(
+        &self,
+        key: impl Into<TaggedKey>,
+        value: T,
+        since: &Since,
+        policy: &Policy,
+    ) -> Result<InsertReceipt, LoadError> {
+        let wanted = key.into();
+        let key = self.with_text(&wanted, |text| text.key());
+        let held = encode(&*self.storing.codec, &value).and_then(|bytes| {
+            let object = (self.hold)(&bytes)?;
+            Ok((Value::present(bytes), Some(object)))
+        });
+        let held = held.map_err(|why| {
+            // The caller has changed it, all the same.
+            let target = InvalidationTarget::from(&key);
+            self.cache.invalidate(&target, Purge::Hard);
+            LoadError::Failed(why)
+        })?;
+        let tags: Vec<Tag> = wanted.tags().collect();
+        Ok(self.cache.insert_held(&key, &tags, held, policy, since))
     }
 
     /// Invalidates the value of `key`, in every version of its type: see [`Cache::invalidate`].

@@ -6,8 +6,8 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use larder_cache::{
-    Cache, Codec, CodecError, Error, InvalidationTarget, Json, Outcome, Purge, RedisCommand,
-    TaggedKey, Typed,
+    Cache, Codec, CodecError, Error, Inserted, InvalidationTarget, Json, Outcome, Purge,
+    RedisCommand, TaggedKey, Typed,
 };
 use serde::{Deserialize, Serialize};
 
@@ -315,6 +315,36 @@ fn many_keys_are_one_question_to_redis() {
     assert!(found.iter().all(is_hit));
     assert_eq!(reads() - before, 1);
     assert!(there.get_many(Vec::<u32>::new(), &policy()).is_empty());
+}
+
+#[test]
+fn a_value_that_the_caller_has_is_held_here_and_decoded_once_elsewhere() {
+    let redis = RedisServer::start();
+    let (one, other) = (steady(&redis.url()), steady(&redis.url()));
+    let (here, there) = (
+        one.typed::<f64>("number", 1).unwrap(),
+        other.typed::<f64>("number", 1).unwrap(),
+    );
+    let key = || TaggedKey::from(1).tag("numbers");
+    let since = one.stamp();
+    let done = here.insert(key(), 1.5, &since, &policy()).unwrap();
+    assert_eq!(done.inserted, Inserted::Shared);
+    let (value, outcome) = here.get(key(), &policy()).unwrap();
+    assert_eq!((*value, outcome), (1.5, Outcome::MemoryHit));
+    let (value, outcome) = there.get(key(), &policy()).unwrap();
+    assert_eq!((*value, outcome), (1.5, Outcome::RedisHit));
+    // From before a change.
+    one.invalidate(&InvalidationTarget::tag("numbers"), Purge::Hard);
+    let done = here.insert(key(), 1.5, &since, &policy()).unwrap();
+    assert_eq!(done.inserted, Inserted::Changed);
+    assert!(here.get(key(), &policy()).is_none());
+    // One that cannot be kept ends the old one.
+    let since = one.stamp();
+    here.insert(key(), 2.5, &since, &policy()).unwrap();
+    let error = here.insert(key(), f64::NAN, &one.stamp(), &policy());
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("JSON cannot represent NaN"), "{error}");
+    assert!(here.get(key(), &policy()).is_none());
 }
 
 #[test]
