@@ -122,7 +122,7 @@ fn join(parts: &[LookupResult]) -> Option<Loaded> {
 fn as_bytes(value: &Value) -> Option<&[u8]> {
     match value {
         Value::Present(bytes) => Some(bytes),
-        Value::Absent => None,
+        Value::Absent | Value::Object(_) => None,
     }
 }
 

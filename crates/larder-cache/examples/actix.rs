@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use actix_web::{App, HttpResponse, HttpServer, web};
-use larder_cache::{Cache, InvalidationTarget, LoadError, Policy, Purge, TaggedKey, Typed};
+use larder_cache::{Cache, Error, InvalidationTarget, LoadError, Policy, Purge, TaggedKey, Typed};
 
 /// How many primes there are below `limit`: slow on purpose.
 fn primes_below(limit: u32) -> Result<usize, String> {
@@ -29,12 +29,12 @@ async fn primes(counts: web::Data<Typed<usize>>, limit: web::Path<u32>) -> HttpR
     let wanted = TaggedKey::new().with("below", limit).tag("primes");
     // A memory hit is answered at once. Otherwise a thread of the cache loads while this task
     // waits.
-    let found = counts.get_or_load_async(wanted, &policy, move || primes_below(limit));
+    let found = counts.get_or_load_blocking(wanted, &policy, move || primes_below(limit));
     match found.await {
         Ok((count, outcome)) => HttpResponse::Ok()
             .insert_header(("X-Outcome", format!("{outcome:?}")))
             .body(format!("{count}\n")),
-        Err(error @ LoadError::Overloaded) => {
+        Err(error @ Error::Cache(LoadError::Overloaded)) => {
             HttpResponse::ServiceUnavailable().body(error.to_string())
         }
         Err(error) => HttpResponse::BadGateway().body(error.to_string()),
@@ -45,8 +45,7 @@ async fn forget(cache: web::Data<Cache>) -> HttpResponse {
     let cache = cache.into_inner();
     // This waits for Redis, so it must not run on the async worker.
     let done =
-        web::block(move || cache.invalidate(&[InvalidationTarget::tag("primes")], Purge::Hard))
-            .await;
+        web::block(move || cache.invalidate(&InvalidationTarget::tag("primes"), Purge::Hard)).await;
     match done {
         Ok(done) if done.is_pending() => HttpResponse::Accepted().finish(),
         Ok(_) => HttpResponse::NoContent().finish(),

@@ -14,8 +14,8 @@ use std::time::Duration;
 use larder_cache::{Cache, InvalidationTarget, Outcome, Policy, Purge, TaggedKey};
 use serde::{Deserialize, Serialize};
 
-/// The cached value: anything that serde_json round-trips.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The cached value: anything that serde_json round-trips. Memory holds it as it is.
+#[derive(Debug, Serialize, Deserialize)]
 struct Weather {
     city: String,
     degrees: i32,
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let of = |city: &str| {
         TaggedKey::new()
             .with("city", city)
-            .tag(&format!("city:{city}"))
+            .tag(format_args!("city:{city}"))
     };
 
     let outcomes: Vec<Outcome> = thread::scope(|scope| {
@@ -71,10 +71,15 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 
     // The weather has changed. The old value is gone here at once, and elsewhere within
     // `max_staleness`.
-    cache.invalidate(&[InvalidationTarget::tag("city:Zürich")], Purge::Hard);
+    cache.invalidate(&InvalidationTarget::tag("city:Zürich"), Purge::Hard);
     let (found, outcome) =
         weather.get_or_load(of("Zürich"), &policy, || slow_weather("Zürich", 7))?;
     println!("after the change: {} degrees, {outcome:?}", found.degrees);
+
+    // No load: what the tiers have, or nothing.
+    let known = weather.get_many(["Zürich", "Nowhere"].map(of), &policy);
+    let known = known.iter().flatten().count();
+    println!("known without a load: {known} of 2");
 
     // Absence is cached too.
     for _ in 0..2 {
@@ -89,6 +94,8 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     if let Err(error) = failed {
         println!("Nowhere: {error}");
     }
+    let stats = cache.stats();
+    println!("{} loads, {} failed", stats.loads, stats.failed_loads);
     // Dropping the last clone delivers pending invalidations, for a second at most, and ends all
     // threads and connections.
     Ok(())

@@ -38,16 +38,16 @@ impl Cache {
     /// let of = |n: u64| TaggedKey::new().with("of", n).tag("squares");
     ///
     /// let (value, outcome) = squares.get_or_load(of(12), &policy, || Ok::<u64, String>(12 * 12))?;
-    /// assert_eq!(value, 144);
-    /// assert!(outcome.waited());
+    /// assert_eq!(*value, 144);
+    /// assert!(!outcome.is_hit());
     ///
     /// let (value, outcome) = squares.get_or_load(of(12), &policy, || Err::<u64, _>("not asked"))?;
-    /// assert_eq!(value, 144);
-    /// assert!(!outcome.waited());
+    /// assert_eq!(*value, 144);
+    /// assert!(outcome.is_hit());
     ///
-    /// cache.invalidate(&[InvalidationTarget::tag("squares")], Purge::Hard);
+    /// cache.invalidate(&InvalidationTarget::tag("squares"), Purge::Hard);
     /// let (value, _) = squares.get_or_load(of(12), &policy, || Ok::<u64, String>(1))?;
-    /// assert_eq!(value, 1);
+    /// assert_eq!(*value, 1);
     /// # Ok(())
     /// # }
     /// ```

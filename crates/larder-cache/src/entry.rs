@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::clock::Micros;
 use super::coherence::{Dependency, InvalidationTarget, Stamp};
 use super::key::hash;
+use super::object::Object;
 use super::outcome::Staleness;
 use super::policy::{Expiry, Lifetime, Policy};
 
@@ -17,6 +18,9 @@ pub enum Value {
     Present(Bytes),
     /// There is no such thing.
     Absent,
+    /// There is a value, which memory holds as what its bytes stand for: see
+    /// [`Typed`](super::Typed). The bytes themselves are not kept.
+    Object(Object),
 }
 
 impl Value {
@@ -25,12 +29,21 @@ impl Value {
         Value::Present(bytes.into_boxed_slice().into())
     }
 
-    /// The bytes; empty where there is no value.
+    /// The bytes; empty where there is no value, and where an object is held in their place.
     pub fn bytes(&self) -> &Bytes {
         static NOTHING: Bytes = Bytes::new();
         match self {
             Value::Present(bytes) => bytes,
-            Value::Absent => &NOTHING,
+            Value::Absent | Value::Object(_) => &NOTHING,
+        }
+    }
+
+    /// What it takes in memory, in bytes.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Value::Present(bytes) => bytes.len(),
+            Value::Absent => 0,
+            Value::Object(object) => object.weight(),
         }
     }
 
@@ -51,7 +64,7 @@ impl Value {
 pub struct Entry {
     /// The value itself.
     pub value: Value,
-    /// A hash of the value: its entity tag.
+    /// A hash of the value's bytes: its entity tag.
     pub hash: u64,
     /// Its tags and, last, its key, as of its load.
     pub own: Dependency,
@@ -128,6 +141,12 @@ impl Entry {
             kept_until: 0,
             extras: (!extras.is_plain()).then(|| Box::new(extras)),
         }
+    }
+
+    /// The same entry, which holds its value as this object. Its hash stays that of the bytes.
+    pub(crate) fn holding(self, object: Object) -> Entry {
+        let value = Value::Object(object);
+        Entry { value, ..self }
     }
 
     /// The same value, not to be reloaded during this pause.

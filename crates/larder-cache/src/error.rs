@@ -289,7 +289,7 @@ impl LoadError {
 }
 
 /// Why a typed lookup has no value.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Error<E> {
     /// The loader failed with this. All who waited for the load in this process share it.
     Load(Arc<E>),

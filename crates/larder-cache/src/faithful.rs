@@ -2,27 +2,32 @@
 //!
 //! JSON has no `NaN`, and the same `null` for `None`, `Some(None)` and `Some(())`. serde_json
 //! writes them all, and decodes them as another value or not at all. [`encode`] refuses each of
-//! them and says where it stands. It also decodes what it has written: a type's `Deserialize` may
-//! refuse what its `Serialize` writes.
+//! them and says where it stands. A type's `Deserialize` may refuse what its `Serialize` writes, or
+//! read it as something else: [`decode`] notices that.
 
 use std::fmt::{self, Display};
 
 use serde::de::DeserializeOwned;
 use serde::ser::{self, Serialize, Serializer};
 
-/// `value` as JSON that decodes to the same value.
+/// `value` as JSON.
 ///
 /// # Errors
-/// What JSON cannot represent, and where it stands; or why it cannot be decoded.
-pub(super) fn encode<T: Serialize + DeserializeOwned>(value: &T) -> Result<Vec<u8>, String> {
-    let cannot = |why: &dyn Display| format!("the value cannot be stored as JSON: {why}");
+/// What JSON cannot represent, and where it stands.
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
+    let mut json = Vec::with_capacity(128);
+    write(value, &mut json)?;
+    Ok(json)
+}
+
+/// Writes `value` as JSON.
+///
+/// # Errors
+/// As [`encode`].
+pub(super) fn write<T: Serialize>(value: &T, to: impl std::io::Write) -> Result<(), String> {
     // First, since this check knows the place.
-    value.serialize(Look).map_err(|lossy| cannot(&lossy))?;
-    let json = serde_json::to_vec(value).map_err(|error| cannot(&error))?;
-    match decode::<T>(&json) {
-        Ok(_) => Ok(json),
-        Err(why) => Err(cannot(&format!("{json:.60?} {why}", json = Excerpt(&json)))),
-    }
+    value.serialize(Look).map_err(|lossy| lossy.to_string())?;
+    serde_json::to_writer(to, value).map_err(|error| error.to_string())
 }
 
 /// The `T` that `json` stands for. Refuses JSON that serde would decode as a `T` only by leaving
@@ -31,15 +36,15 @@ pub(super) fn encode<T: Serialize + DeserializeOwned>(value: &T) -> Result<Vec<u
 /// # Errors
 /// Why it is not a `T`.
 pub(super) fn decode<T: Serialize + DeserializeOwned>(json: &[u8]) -> Result<T, String> {
-    let value: T = serde_json::from_slice(json)
-        .map_err(|error| format!("is not a valid {}: {error}", name::<T>()))?;
+    let told = |why: &dyn Display| format!("{json:.60?} {why}", json = Excerpt(json));
+    let invalid = |error| told(&format!("is not a valid {}: {error}", name::<T>()));
+    let value: T = serde_json::from_slice(json).map_err(invalid)?;
     // Members of a map may come in another order, so the length is compared.
-    let again = serde_json::to_vec(&value)
-        .map_err(|error| format!("is not a valid {}: {error}", name::<T>()))?;
+    let again = serde_json::to_vec(&value).map_err(invalid)?;
     if again.len() == json.len() {
         Ok(value)
     } else {
-        Err(format!("reads back as a different {}", name::<T>()))
+        Err(told(&format!("reads back as a different {}", name::<T>())))
     }
 }
 
@@ -317,7 +322,8 @@ mod tests {
     }
 
     fn refused<T: Serialize + DeserializeOwned>(value: &T, why: &str) {
-        let error = encode(value).unwrap_err();
+        let again = encode(value).and_then(|json| decode::<T>(&json));
+        let error = again.err().unwrap();
         assert!(error.contains(why), "{error}");
     }
 

@@ -29,6 +29,7 @@ use super::envelope;
 use super::invalidation::{InvalidationReceipt, UnsentBatches, send};
 use super::key::{Key, Tag};
 use super::memory::Remembered;
+use super::object::Object;
 use super::outcome::Outcome;
 use super::policy::{Lifetime, Policy};
 use super::random::random;
@@ -71,6 +72,8 @@ pub(crate) struct Insert<'a> {
     pub(crate) key: &'a Key,
     pub(crate) tags: &'a [Tag],
     pub(crate) value: Value,
+    /// What memory holds in place of the value's bytes, if anything.
+    pub(crate) object: Option<Object>,
     pub(crate) policy: &'a Policy,
     pub(crate) since: &'a Since,
 }
@@ -137,6 +140,7 @@ fn fill(
     Insert {
         key,
         value,
+        object,
         policy,
         since,
         ..
@@ -163,6 +167,10 @@ fn fill(
     if stored == Some(Filled::Newer) {
         return (stored, None);
     }
+    let entry = match object {
+        Some(object) => entry.holding(object),
+        None => entry,
+    };
     let (entry, remembered) = tiers.memory.fill(key.clone(), entry, policy);
     if remembered == Remembered::Kept || stored.is_some() {
         tiers.failures.clear(key);

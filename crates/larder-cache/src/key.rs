@@ -12,7 +12,7 @@ use std::borrow::{Borrow, Cow};
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
 /// The longest key or tag that stands for itself, in bytes, without the fingerprint of a key.
@@ -32,14 +32,8 @@ impl Key {
 
     /// A key of the resource version `fingerprint` with a name made by [`KeyText`].
     pub fn new(fingerprint: u64, name: &str) -> Key {
-        Key::with_parameters(fingerprint, name, "")
-    }
-
-    /// The same with the parameters given separately, as they follow the name: `?id=42`.
-    pub(super) fn with_parameters(fingerprint: u64, name: &str, parameters: &str) -> Key {
         let mut key = KeyText::default();
         key.begin(fingerprint, name);
-        key.text.push_str(parameters);
         key.key()
     }
 
@@ -87,14 +81,14 @@ impl fmt::Debug for Key {
 #[derive(Debug, Default)]
 pub struct KeyText {
     text: String,
-    parameters: usize,
+    count: usize,
 }
 
 impl KeyText {
     /// Starts a key of the resource `name`.
     pub fn begin(&mut self, fingerprint: u64, name: &str) {
         self.text.clear();
-        self.parameters = 0;
+        self.count = 0;
         // Writing to a String cannot fail.
         let _ = write!(self.text, "{fingerprint:016x}:{name}");
     }
@@ -102,17 +96,22 @@ impl KeyText {
     /// Starts a key with a text that [`KeyText::begin`] made before. Costs one copy.
     pub fn begin_again(&mut self, beginning: &str) {
         self.text.clear();
-        self.parameters = 0;
+        self.count = 0;
         self.text.push_str(beginning);
     }
 
     /// Adds a parameter. The order must be the same for all keys of a resource.
     pub fn parameter(&mut self, name: &str, value: &str) {
-        self.text.push(if self.parameters == 0 { '?' } else { '&' });
-        self.parameters += 1;
+        self.text.push(if self.count == 0 { '?' } else { '&' });
+        self.count += 1;
         self.text.push_str(name);
         self.text.push('=');
         escape_into(&mut self.text, value);
+    }
+
+    /// Adds all parameters at once, as they follow the name, escaped already: `?id=42`.
+    pub(super) fn parameters(&mut self, text: &str) {
+        self.text.push_str(text);
     }
 
     /// The whole text, after the last parameter. A lookup in memory takes this.
@@ -207,6 +206,11 @@ pub fn escape_into(text: &mut String, value: &str) {
     text.extend(utf8_percent_encode(value, RESERVED));
 }
 
+/// The same of any bytes, piece by piece.
+pub(super) fn escaped(value: &[u8]) -> impl Iterator<Item = &str> {
+    percent_encode(value, RESERVED)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,7 +269,6 @@ mod tests {
         let long = format!("articles?q={}", value(LONGEST - 10));
         let key = Key::new(0xab, &long);
         assert_eq!(key.name(), short_form);
-        assert_eq!(Key::with_parameters(0xab, "articles", &long[8..]), key);
         assert_eq!(Key::new(0xab, key.name()), key);
         // What no resource makes is short, too.
         for (name, beginning) in [

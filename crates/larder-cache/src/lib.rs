@@ -48,26 +48,37 @@
 //! println!("{} {outcome:?}", user.name);
 //!
 //! // After a change, in every process that shares the Redis:
-//! let done = cache.invalidate(&[InvalidationTarget::tag("user:42")], Purge::Hard);
+//! let done = cache.invalidate(&InvalidationTarget::tag("user:42"), Purge::Hard);
 //! assert!(!done.is_pending());
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! - [`Cache::typed`] names a type and its version. A value is what serde_json writes and reads
-//!   back as it was: one that JSON would change (`NaN`, `Some(None)`, a map with keys that are no
-//!   text) is an error of its load, which says where it stands.
-//! - [`TaggedKey`] says which value of the type, and its tags. `Ok(None)` from
-//!   [`Typed::find_or_load`] is kept as an absence.
+//! - [`Cache::typed`] names a type and its version. Memory holds the values themselves, and a hit
+//!   there parses, copies and allocates nothing. Redis has what a [`Codec`] makes of them: [`Json`],
+//!   unless [`Cache::typed_with`] says otherwise. A value that it cannot give back as it was (for
+//!   JSON `NaN`, `Some(None)`, a map with keys that are no text) is an error of its load, which says
+//!   where it stands.
+//! - [`TaggedKey`] says which value of the type, and its tags. Anything that can be displayed is a
+//!   key without tags. `Ok(None)` from [`Typed::find_or_load`] is kept as an absence.
+//! - [`Typed::get`] and [`Typed::get_many`] take what the tiers have and begin no load.
+//!   [`Cache::wrap`] makes a cached function of a function.
 //! - [`Outcome`] says how it was found: in memory, in Redis, by a load, or stale and why.
-//! - [`Typed::get_or_load`] blocks while it is not in memory. An async server awaits
-//!   [`Typed::get_or_load_async`], which takes no thread, and calls [`Cache::invalidate`] off its
-//!   workers, since that asks Redis.
+//! - [`Typed::insert`] keeps a value that the caller has, unless it may be older than a change.
+//! - [`Cache::invalidate`] takes tags, keys ([`Typed::target`]) and everything, hard or soft.
+//!   [`Cache::subscribe`] tells what was invalidated, here and elsewhere.
+//! - [`Typed::get_or_load`] blocks while it is not in memory. A thread of the cache runs the load;
+//!   with [`Typed::get_or_load_here`] it is the caller's, and the load may borrow.
+//! - An async server awaits [`Typed::get_or_load_async`], whose load is a future that its own task
+//!   polls, on any runtime; or [`Typed::get_or_load_blocking`], if the load blocks. It calls
+//!   [`Cache::invalidate`] off its workers, since that asks Redis.
+//! - [`Error`] has the load's own error, or the cache's reason why there is no value.
+//! - Tests move the time of a cache with a [`TestClock`].
 //! - Threads of its own: with a Redis a few for that, and one for each load that runs. They end
 //!   with the last clone of the cache: see [`Cache`].
-//! - [`Cache::metrics`] has the figures of both tiers, of the bus and of invalidations, and
-//!   [`Cache::typed_tally`] those of lookups and loads. A program that uses [`Cache::fetch`] brings
-//!   a [`Tally`] of its own in each [`CacheItem`], and counts in it what its readers got.
+//! - [`Cache::stats`] has the figures of lookups, loads and memory, and [`Cache::metrics`] those of
+//!   Redis, of the bus and of invalidations. A program that uses [`Cache::fetch`] brings a [`Tally`]
+//!   of its own in each [`CacheItem`], and counts in it what its readers got.
 //! - A cache in a `static` is never dropped: before such a program ends, [`Cache::wait_delivered`]
 //!   waits for what is pending.
 //!
@@ -78,8 +89,10 @@ mod audit;
 mod builder;
 mod bus;
 mod clock;
+mod codec;
 mod coherence;
 mod composition;
+mod copies;
 mod entry;
 mod envelope;
 mod error;
@@ -96,6 +109,7 @@ mod loaders;
 mod lookup;
 mod memory;
 mod metrics;
+mod object;
 mod open;
 mod outcome;
 mod policy;
@@ -107,14 +121,18 @@ mod settings;
 mod shares;
 mod single_flight;
 pub mod stats;
+mod subscription;
+mod tagged_key;
 mod tally;
 #[cfg(test)]
 mod tests;
 mod thread;
 mod tiers;
 mod typed;
+mod wrap;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use self::audit::Audit;
@@ -131,6 +149,7 @@ use self::open::Open;
 use self::redis_tier::RedisTier;
 use self::settings::RedisChoice;
 use self::single_flight::Flights;
+use self::subscription::subscription;
 use self::tiers::Tiers;
 use self::typed::TypedShared;
 
@@ -139,6 +158,9 @@ pub use self::audit::AuditCounts;
 pub use self::builder::CacheBuilder;
 pub use self::bus::Replica;
 pub use self::clock::{Clock, Micros, TestClock, micros};
+#[cfg(feature = "postcard")]
+pub use self::codec::Postcard;
+pub use self::codec::{Codec, CodecError, Json};
 pub use self::coherence::{
     Dependency, HistoryId, InvalidationOrigin, InvalidationTarget, Purge, Since, Stamp,
 };
@@ -157,8 +179,9 @@ pub use self::load_result::LoadResult;
 pub use self::loaders::ShareStatus;
 pub use self::memory::EvictionCause;
 pub use self::metrics::{
-    BusState, CacheMetrics, CommandMetrics, InvalidationMetrics, MemoryMetrics,
+    BusState, CacheMetrics, CommandMetrics, InvalidationMetrics, MemoryMetrics, Stats,
 };
+pub use self::object::Object;
 pub use self::outcome::{LookupEnd, Outcome, Staleness};
 pub use self::policy::{Expiry, Lifetime, Policy, StaleRules};
 pub use self::random::random;
@@ -177,8 +200,11 @@ pub use self::settings::{
     CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisSettings,
 };
 pub use self::single_flight::Ticket;
+pub use self::subscription::{Heard, Subscription};
+pub use self::tagged_key::TaggedKey;
 pub use self::tally::{Tally, Totals, Unanswered};
-pub use self::typed::{TaggedKey, Typed, TypedTicket};
+pub use self::typed::{Typed, TypedTicket};
+pub use self::wrap::Wrapped;
 
 /// The two-tier cache. Cheap to clone; clones are the same cache.
 ///
@@ -381,7 +407,8 @@ impl Cache {
         self.bus.remember_for(longest_life);
     }
 
-    /// Invalidates these targets, here at once and on every replica within `max_staleness`.
+    /// Invalidates this target or these, here at once and on every replica within `max_staleness`.
+    /// A target is a tag, the key of one value, or everything.
     ///
     /// Blocks for a round trip to Redis, and one more for each thousand targets. In a cache that
     /// has just been made, it also blocks until a configured Redis was looked for once: for four
@@ -390,8 +417,12 @@ impl Cache {
     /// While Redis cannot take it, it holds here and is pending. [`Cache::wait_delivered`] waits
     /// until it is delivered, and so does dropping the last clone. Without targets nothing is
     /// invalidated, and the receipt has the last clock that was heard.
-    pub fn invalidate(&self, targets: &[InvalidationTarget], purge: Purge) -> InvalidationReceipt {
-        self.invalidate_from(InvalidationOrigin::Here, targets, purge)
+    pub fn invalidate(
+        &self,
+        targets: &(impl AsRef<[InvalidationTarget]> + ?Sized),
+        purge: Purge,
+    ) -> InvalidationReceipt {
+        self.invalidate_from(InvalidationOrigin::Here, targets.as_ref(), purge)
     }
 
     /// The same, counted as of this origin: see [`CacheMetrics::invalidations`].
@@ -429,12 +460,25 @@ impl Cache {
         policy: &Policy,
         since: &Since,
     ) -> InsertReceipt {
+        self.insert_held(key, tags, (value, None), policy, since)
+    }
+
+    /// The same, with what memory holds in place of the value's bytes.
+    fn insert_held(
+        &self,
+        key: &Key,
+        tags: &[Tag],
+        (value, object): (Value, Option<Object>),
+        policy: &Policy,
+        since: &Since,
+    ) -> InsertReceipt {
         // Otherwise its tags could be forgotten before it expires, and it would be a miss then.
         self.remember_names_for(policy.longest_life());
         let value = Insert {
             key,
             tags,
             value,
+            object,
             policy,
             since,
         };
@@ -453,7 +497,32 @@ impl Cache {
         &self,
         listener: impl Fn(&InvalidationTarget, Purge) + Send + Sync + 'static,
     ) {
-        self.bus.listen(listener);
+        self.bus.listen(move |target, purge| {
+            listener(target, purge);
+            true
+        });
+    }
+
+    /// A receiver of each target that is invalidated from now on, once, here or elsewhere. It ends
+    /// when the cache is closed, and does not keep it open. A reader that is more than 1,024
+    /// targets behind loses some, and is told how many: it never holds up the cache.
+    ///
+    /// A process that cannot tell which targets it missed, since it was cut off for long or Redis
+    /// lost its data, hears that everything was invalidated.
+    pub fn subscribe(&self) -> Subscription {
+        let (teller, subscription) = subscription();
+        self.bus
+            .listen(move |target, purge| teller.tell(target, purge));
+        subscription
+    }
+
+    /// What the typed lookups of this cache have found so far, and what memory holds now. Tidies
+    /// memory up first, which takes longer after many changes. [`Cache::metrics`] has the figures of
+    /// Redis, of the bus and of invalidations.
+    pub fn stats(&self) -> Stats {
+        let (totals, memory) = (self.typed.tally.totals(), self.memory());
+        let found_none = self.typed.found_none.load(Ordering::Relaxed);
+        Stats::new(&totals, found_none, &memory)
     }
 
     /// How the bus is.
@@ -561,7 +630,7 @@ impl Cache {
 
     /// The figures of this cache now, for an exporter of metrics. Takes some ten microseconds, and
     /// holds up no lookup. Those of one resource are in its [`Tally`], and those of all typed
-    /// lookups in [`Cache::typed_tally`].
+    /// lookups in [`Cache::stats`].
     pub fn metrics(&self) -> CacheMetrics {
         let (redis, shares) = (self.redis(), self.shares());
         let invalidated = |origin| {

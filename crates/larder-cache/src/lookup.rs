@@ -28,10 +28,11 @@ use super::entry::{Entry, Extras, Value};
 use super::envelope;
 use super::error::LoadError;
 use super::fair_queue::Caller;
-use super::freshness::{Decision, Evidence, LoadFacts, decide, may_join};
+use super::freshness::{Decision, Evidence, LoadFacts, may_join};
 use super::interest::{Behalf, Step};
 use super::load_result::LoadResult;
 use super::loaders::{Job, Permit, Turn};
+use super::object::{Hold, Object};
 use super::outcome::{Outcome, Staleness};
 use super::policy::{Lifetime, Policy};
 use super::random::random;
@@ -59,18 +60,15 @@ pub(crate) enum Accepts {
     NewLoad,
 }
 
-/// Whether the bytes in Redis are a value of the kind that the lookup is for. Other bytes are a
-/// miss.
-pub(crate) type Readable = fn(&[u8]) -> bool;
-
-/// A claim to the answer of `request`. Begins the load if there is none to join. `readable`: how to
-/// check the bytes in Redis; `None` accepts all. Does not block.
+/// A claim to the answer of `request`. Begins the load if there is none to join. `hold`: makes the
+/// object that memory holds in place of the bytes of a value, whether they come from Redis or from
+/// the load; `None`: memory holds the bytes. Does not block.
 pub(crate) fn begin(
     tiers: &Arc<Tiers>,
     request: Request,
     behalf: &Behalf,
     accepts: Accepts,
-    readable: Option<Readable>,
+    hold: Option<Hold>,
 ) -> Ticket {
     let Request { item, producer } = request;
     let is_part = matches!(behalf, Behalf::Composite(_));
@@ -85,7 +83,7 @@ pub(crate) fn begin(
     let (key, policy) = (item.key.clone(), item.policy.clone());
     let lead = {
         let tiers = tiers.clone();
-        move |leader| lead(tiers, leader, item, producer, is_part, accepts, readable)
+        move |leader| lead(tiers, leader, item, producer, is_part, accepts, hold)
     };
     let joinable = |flight: &Flight| is_joinable(tiers, flight, accepts, &policy);
     let flights = &tiers.flights;
@@ -99,7 +97,7 @@ pub(crate) fn begin_to_run(
     tiers: &Arc<Tiers>,
     item: CacheItem,
     caller: Caller,
-    readable: Option<Readable>,
+    hold: Option<Hold>,
 ) -> Runner {
     let accepts = Accepts::Copies(Evidence::NotAsked);
     let (key, policy) = (item.key.clone(), item.policy.clone());
@@ -110,7 +108,7 @@ pub(crate) fn begin_to_run(
             let Some(start) = Start::look_again(&tiers, leader, &item, targets, accepts) else {
                 return;
             };
-            Lookup::new(tiers, start, item, false, readable).start(Loader::OfRunner, accepts);
+            Lookup::new(tiers, start, item, false, hold).start(Loader::OfRunner, accepts);
         }
     };
     let joinable = |flight: &Flight| is_joinable(tiers, flight, accepts, &policy);
@@ -153,15 +151,16 @@ fn lead(
     producer: Producer,
     is_part: bool,
     accepts: Accepts,
-    readable: Option<Readable>,
+    hold: Option<Hold>,
 ) {
     let targets = producer.targets(&item);
     let Some(start) = Start::look_again(&tiers, leader, &item, targets, accepts) else {
         return;
     };
     match producer {
-        Producer::Load(load) => Lookup::new(tiers, start, item, is_part, readable)
-            .start(Loader::OfThread(load), accepts),
+        Producer::Load(load) => {
+            Lookup::new(tiers, start, item, is_part, hold).start(Loader::OfThread(load), accepts)
+        }
         Producer::Compose(composition) => {
             let Start {
                 leader,
@@ -264,7 +263,7 @@ struct Lookup {
     is_part: bool,
     /// What the value depends on: its tags and its own key.
     targets: Arc<[InvalidationTarget]>,
-    readable: Option<Readable>,
+    hold: Option<Hold>,
     began: Instant,
     /// The best copy that is past its TTL.
     stale: Option<Arc<Entry>>,
@@ -344,7 +343,7 @@ impl Lookup {
         start: Start,
         item: CacheItem,
         is_part: bool,
-        readable: Option<Readable>,
+        hold: Option<Hold>,
     ) -> Lookup {
         Lookup {
             tiers,
@@ -352,7 +351,7 @@ impl Lookup {
             item,
             is_part,
             targets: start.targets,
-            readable,
+            hold,
             began: Instant::now(),
             stale: start.in_memory.clone(),
             newest: start.in_memory,
@@ -498,17 +497,9 @@ impl Lookup {
     /// what they are good for. Redis has said what was invalidated, or the mirror was trusted.
     fn look_into(&mut self, bytes: &Bytes) -> Option<Answer> {
         self.seen = Bytes::copy_from_slice(envelope::load_id(bytes));
-        let (tiers, policy) = (&self.tiers, &self.item.policy);
-        let own = |stamp| tiers.mirror.dependency(stamp, &self.targets);
-        let entry = envelope::decode(bytes, own, policy, random(), &tiers.clock)?;
-        if let (Some(readable), Value::Present(value)) = (self.readable, &entry.value)
-            && !readable(value)
-        {
-            self.item.tally.count_unreadable();
-            return None;
-        }
-        let copy = tiers.facts(&entry, entry.expiry.fresh_until, policy, true);
-        let decision = decide(&copy, Evidence::Verified, policy, tiers.clock.now());
+        let tiers = &self.tiers;
+        let entry = tiers.copy_of(&self.item, &self.targets, self.hold.as_ref(), bytes)?;
+        let decision = tiers.decide_redis_copy(&entry, &self.item.policy);
         if decision == Decision::Serve {
             let entry = tiers.keep(&self.item, entry);
             let outcome = match self.elsewhere {
@@ -663,8 +654,8 @@ impl Lookup {
         let may_block = ran.as_ref().is_some_and(|ran| ran.may_block);
         let needs_thread = self.may_ask_redis() && !may_block;
         let end = move |permit: &mut Option<Permit>| match ran {
-            Some(Ran { result, took, .. }) => match result {
-                Ok(loaded) => self.fill(loaded, false, begun, took),
+            Some(Ran { result, took, .. }) => match self.brought(|| result) {
+                Ok((loaded, object)) => self.fill(loaded, object, false, begun, took),
                 Err(error) => self.gave_nothing(error, &begun, took),
             },
             None => self.give_up(&begun, permit),
@@ -696,19 +687,37 @@ impl Lookup {
             deadline: began + load.limit,
             revalidation,
         };
-        let loaded = catch_unwind(AssertUnwindSafe(|| (load.run)(context)));
+        let loaded = self.brought(|| (load.run)(context));
         let took = began.elapsed();
         match loaded {
-            Ok(Ok(loaded)) => {
+            Ok((loaded, object)) => {
                 let is_confirmed = shown.is_some_and(|shown| loaded.value.is_the_same(&shown));
-                self.fill(loaded, is_confirmed, begun, took);
+                self.fill(loaded, object, is_confirmed, begun, took);
             }
-            Ok(Err(error)) => self.gave_nothing(error, &begun, took),
-            Err(_) => {
-                log::error!("the load of {} panicked", self.item.key);
-                self.gave_nothing(LoadError::panicked(), &begun, took);
-            }
+            Err(error) => self.gave_nothing(error, &begun, took),
         }
+    }
+
+    /// What `load` brings, and what memory is to hold in place of its bytes, if that is an object. A
+    /// panic is an error.
+    fn brought(
+        &self,
+        load: impl FnOnce() -> Result<Loaded, LoadError>,
+    ) -> Result<(Loaded, Option<Object>), LoadError> {
+        let brought = catch_unwind(AssertUnwindSafe(|| {
+            let loaded = load()?;
+            let object = match (&self.hold, &loaded.value) {
+                (Some(hold), Value::Present(bytes)) => {
+                    Some(hold(bytes).map_err(LoadError::Failed)?)
+                }
+                _ => None,
+            };
+            Ok((loaded, object))
+        }));
+        brought.unwrap_or_else(|_| {
+            log::error!("the load of {} panicked", self.item.key);
+            Err(LoadError::panicked())
+        })
     }
 
     /// The copy that the source may confirm.
@@ -749,7 +758,14 @@ impl Lookup {
 
     /// The source brought a value, or confirmed the one that it was shown: fills Redis, then
     /// memory.
-    fn fill(self, mut loaded: Loaded, is_confirmed: bool, begun: Begun, took: Duration) {
+    fn fill(
+        self,
+        mut loaded: Loaded,
+        object: Option<Object>,
+        is_confirmed: bool,
+        begun: Begun,
+        took: Duration,
+    ) {
         let (tiers, policy) = (&self.tiers, &self.item.policy);
         let (now, jitter) = (tiers.clock.now(), self.item.jitter);
         let (absent, lifetime) = (loaded.value.is_absent(), loaded.lifetime);
@@ -776,7 +792,9 @@ impl Lookup {
                 envelope::encode(&entry, random(), fresh_for, &tiers.clock)
             };
             let (key, stamp) = (&self.item.key, entry.own.stamp);
-            let done = tiers.redis.fill(key, Some(&token), stamp, &bytes, ttl);
+            let done = tiers
+                .redis
+                .fill(key, Some(token.as_str()), stamp, &bytes, ttl);
             stored = done == Ok(Filled::Stored) && !bytes.is_empty();
         }
         tiers.failures.clear(&self.item.key);
@@ -786,6 +804,10 @@ impl Lookup {
             LoadResult::of(&entry, self.predecessor().as_deref())
         };
         self.count_load(result, took);
+        let entry = match object {
+            Some(object) => entry.holding(object),
+            None => entry,
+        };
         let entry = tiers.keep(&self.item, entry);
         let mut answer = self.answer(entry, Outcome::Loaded);
         answer.trace.source = Some(took);

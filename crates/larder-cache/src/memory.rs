@@ -149,7 +149,7 @@ impl MemoryTier {
                 let tags = entry.tags().iter();
                 let tags: usize = tags.map(|tag| tag.as_str().len() + A_TAG).sum();
                 let bytes = key.as_str().len()
-                    + entry.value.bytes().len()
+                    + entry.value.weight()
                     + tags
                     + entry.extra_weight()
                     + BOOKKEEPING;

@@ -7,9 +7,61 @@
 use std::time::Duration;
 
 use super::coherence::{InvalidationOrigin, Purge};
+use super::load_result::LoadResult;
 use super::memory::EvictionCause;
 use super::redis_tier::commands::RedisCommand;
 use super::stats::Snapshot;
+use super::tally::Totals;
+
+/// What the typed lookups of a cache found since it started, and what memory holds now: see
+/// [`Cache::stats`](super::Cache::stats).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Lookups that got a value and waited for no load. Those that found that there is no such
+    /// value are among them.
+    pub hits: u64,
+    /// All other lookups, those that got nothing included.
+    pub misses: u64,
+    /// Hits in memory, fresh ones.
+    pub memory_hits: u64,
+    /// Hits in Redis.
+    pub redis_hits: u64,
+    /// Hits on a copy past its TTL, as far as the policy allows them.
+    pub stale_hits: u64,
+    /// Loads that have ended, those in the background included. Lookups that waited for the load of
+    /// another lookup add none.
+    pub loads: u64,
+    /// Of these loads, those that brought no value because they failed.
+    pub failed_loads: u64,
+    /// Values in Redis that the codec could not decode. Each was a miss.
+    pub unreadable: u64,
+    /// Entries in memory.
+    pub entries: u64,
+    /// The weight of these entries in bytes.
+    pub bytes: u64,
+    /// Entries that memory has lost, whatever the cause. One that a newer value replaced is none.
+    pub evictions: u64,
+}
+
+impl Stats {
+    /// `found_none`: lookups without a load that found no copy.
+    pub(crate) fn new(totals: &Totals, found_none: u64, memory: &MemoryMetrics) -> Stats {
+        Stats {
+            hits: totals.hits,
+            misses: totals.misses + found_none,
+            memory_hits: totals.memory_hits,
+            redis_hits: totals.redis_hits,
+            stale_hits: totals.hits - totals.memory_hits - totals.redis_hits,
+            loads: totals.loads,
+            failed_loads: totals.loads_by(LoadResult::Failed),
+            unreadable: totals.unreadable,
+            entries: memory.entries,
+            bytes: memory.bytes,
+            evictions: memory.evictions.iter().sum(),
+        }
+    }
+}
 
 /// The figures of a cache at one moment: see [`Cache::metrics`](super::Cache::metrics). Numbers
 /// that only grow count from the start of the cache.

@@ -115,6 +115,11 @@ impl Outcome {
         }
     }
 
+    /// Whether it was a hit: there was a value, and nobody waited for a load.
+    pub fn is_hit(self) -> bool {
+        !self.waited()
+    }
+
     /// Whether the lookup waited for a source, as leader or as follower: then it was no hit.
     pub fn waited(self) -> bool {
         match self {

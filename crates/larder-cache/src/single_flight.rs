@@ -239,7 +239,7 @@ impl Flights {
                     continue;
                 }
                 state.result = Some(Ok(answer.clone()));
-                std::mem::take(&mut state.waiters)
+                state.take_waiters()
             };
             flight.wake(waiters);
         }

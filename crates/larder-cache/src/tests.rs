@@ -8,6 +8,7 @@ use super::*;
 
 mod counts;
 mod disconnected;
+mod objects;
 mod pauses;
 mod revalidation;
 mod runners;

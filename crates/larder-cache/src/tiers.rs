@@ -4,19 +4,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::answer::{Answer, Trace};
 use super::audit::Audit;
 use super::clock::{Clock, Micros, micros};
 use super::coherence::{InvalidationTarget, Mirror, Stamp, Standing};
-use super::entry::{Backoff, Entry};
+use super::entry::{Backoff, Entry, Value};
+use super::envelope;
 use super::error::LoadError;
 use super::failures::{Aftermath, Failures};
 use super::freshness::{CopyFacts, Decision, Evidence, Validity, decide};
 use super::key::Key;
 use super::loaders::Loaders;
 use super::memory::MemoryTier;
+use super::object::Hold;
 use super::outcome::Outcome;
 use super::policy::Policy;
+use super::random::random;
 use super::redis_tier::RedisTier;
 use super::request::CacheItem;
 use super::single_flight::Flights;
@@ -159,6 +164,36 @@ impl Tiers {
     ) -> Decision {
         let copy = self.facts(entry, entry.expiry.memory_until, policy, true);
         decide(&copy, evidence, policy, now)
+    }
+
+    /// The copy of `item` that these bytes from Redis are; `targets` is what it depends on. With
+    /// `hold` it holds an object, and bytes that are none count as unreadable.
+    pub(crate) fn copy_of(
+        &self,
+        item: &CacheItem,
+        targets: &Arc<[InvalidationTarget]>,
+        hold: Option<&Hold>,
+        bytes: &Bytes,
+    ) -> Option<Entry> {
+        let own = |stamp| self.mirror.dependency(stamp, targets);
+        let entry = envelope::decode(bytes, own, &item.policy, random(), &self.clock)?;
+        let (Some(hold), Value::Present(value)) = (hold, &entry.value) else {
+            return Some(entry);
+        };
+        match hold(value) {
+            Ok(object) => Some(entry.holding(object)),
+            Err(_) => {
+                item.tally.count_unreadable();
+                None
+            }
+        }
+    }
+
+    /// What may be done now with a copy from Redis, which has just said what was invalidated of it,
+    /// or the mirror was trusted.
+    pub(crate) fn decide_redis_copy(&self, entry: &Entry, policy: &Policy) -> Decision {
+        let copy = self.facts(entry, entry.expiry.fresh_until, policy, true);
+        decide(&copy, Evidence::Verified, policy, self.clock.now())
     }
 
     /// What the decision needs to know of a copy. Its fresh life ends at `fresh_until` in the tier

@@ -49,7 +49,8 @@ const REPLY: Duration = Duration::from_millis(500);
 const REPLICA_FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// A function that is called with each invalidated target, on the bus's thread. It must not block.
-type Listener = Box<dyn Fn(&InvalidationTarget, Purge) + Send + Sync>;
+/// Once it returns `false` it is not called again.
+type Listener = Box<dyn Fn(&InvalidationTarget, Purge) -> bool + Send + Sync>;
 
 /// A replica as it last spoke of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,9 +165,12 @@ impl Bus {
         }
     }
 
-    /// Has the thread end.
+    /// Has the thread end, and drops the listeners.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        let listeners = std::mem::take(&mut *self.listeners.lock());
+        // Outside the lock: they have what only their owners know.
+        drop(listeners);
     }
 
     fn is_closed(&self) -> bool {
@@ -220,7 +224,7 @@ impl Bus {
     /// Adds a listener.
     pub(crate) fn listen(
         &self,
-        listener: impl Fn(&InvalidationTarget, Purge) + Send + Sync + 'static,
+        listener: impl Fn(&InvalidationTarget, Purge) -> bool + Send + Sync + 'static,
     ) {
         self.listeners.lock().push(Box::new(listener));
     }
@@ -231,11 +235,9 @@ impl Bus {
         targets: impl IntoIterator<Item = &'t InvalidationTarget>,
         purge: Purge,
     ) {
-        let listeners = self.listeners.lock();
+        let mut listeners = self.listeners.lock();
         for target in targets {
-            listeners
-                .iter()
-                .for_each(|listener| listener(target, purge));
+            listeners.retain(|listener| listener(target, purge));
         }
     }
 

@@ -289,14 +289,14 @@ impl<'b> Session<'b> {
         let Some(purge) = message.purge else {
             return;
         };
-        // Its own messages come back to it.
+        // Its own messages come back to it. The listeners have heard them already.
         if message.replica != self.bus.replica {
             let heard = message.targets.len();
             self.bus
                 .invalidated
                 .count(InvalidationOrigin::Heard, purge, heard);
+            self.bus.notify(&message.targets, purge);
         }
-        self.bus.notify(&message.targets, purge);
     }
 
     /// Applies everything that is missing up to the state of Redis, which `known` gives if it was
@@ -348,9 +348,10 @@ impl<'b> Session<'b> {
         self.read_all_targets(commands, &history, &state)?;
         if applied != 0 {
             bus.gaps_repaired.fetch_add(1, Ordering::Relaxed);
-            // Some targets may have been invalidated and forgotten meanwhile.
-            bus.notify(&[InvalidationTarget::everything()], Purge::Soft);
         }
+        // Some targets may have been invalidated and forgotten meanwhile. In a history that begins
+        // here, whatever was loaded before is invalid.
+        bus.notify(&[InvalidationTarget::everything()], Purge::Soft);
         Ok(history)
     }
 

@@ -79,6 +79,13 @@ impl From<&Tag> for InvalidationTarget {
     }
 }
 
+/// One target where several are asked for.
+impl AsRef<[InvalidationTarget]> for InvalidationTarget {
+    fn as_ref(&self) -> &[InvalidationTarget] {
+        std::slice::from_ref(self)
+    }
+}
+
 impl PartialEq for InvalidationTarget {
     fn eq(&self, other: &InvalidationTarget) -> bool {
         self.hash == other.hash && self.as_str() == other.as_str()

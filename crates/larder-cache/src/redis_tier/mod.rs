@@ -56,6 +56,13 @@ pub(crate) enum Lease {
     Failed(LoadError),
 }
 
+/// A key to read, with the targets that its value depends on if Redis is asked for their clocks.
+pub(crate) struct Wanted<'k> {
+    pub(crate) key: &'k Key,
+    pub(crate) targets: Option<Arc<[InvalidationTarget]>>,
+    pub(crate) reply: Box<dyn FnOnce(Read) + Send>,
+}
+
 /// What became of a value that was to be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Filled {
@@ -160,6 +167,21 @@ impl RedisTier {
             reply: Box::new(reply),
         };
         self.queue.push(ask, again.unwrap_or_default());
+    }
+
+    /// Reads several keys at one time, as [`RedisTier::read`] does, and calls the reply of each.
+    /// Those without targets share one question to Redis, up to a batch of them.
+    pub(crate) fn read_all(&self, wanted: Vec<Wanted<'_>>) {
+        if !self.pool.answers() {
+            return wanted.into_iter().for_each(|one| (one.reply)(Read::Down));
+        }
+        let asks = wanted.into_iter().map(|one| Ask {
+            value: self.value_key(one.key),
+            lease: None,
+            targets: one.targets,
+            reply: Box::new(|read, _| (one.reply)(read)),
+        });
+        self.queue.push_all(asks.collect());
     }
 
     /// Asks for the lease of `key`, whose value depends on `targets`. The mirror has learned their

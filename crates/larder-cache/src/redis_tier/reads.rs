@@ -111,6 +111,20 @@ impl Queue {
         self.work.notify_one();
     }
 
+    /// Queues reads that begin now, together.
+    pub(super) fn push_all(&self, asks: Vec<Ask>) {
+        let mut waiting = self.waiting.lock();
+        if waiting.closed {
+            drop(waiting);
+            return asks
+                .into_iter()
+                .for_each(|ask| give(ask.reply, Read::Down, LeaseState::Unknown));
+        }
+        waiting.now.extend(asks);
+        drop(waiting);
+        self.work.notify_one();
+    }
+
     /// Ends the threads that serve it. Readers that wait get [`Read::Down`].
     pub(super) fn close(&self) {
         let mut waiting = self.waiting.lock();

@@ -146,7 +146,6 @@ pub(crate) struct Runner {
     _reader: Option<Reader>,
 }
 
-#[allow(dead_code)] // The typed lookups are next.
 impl Runner {
     pub(super) fn new(joined: Joined) -> Runner {
         Runner {
@@ -169,12 +168,16 @@ impl Runner {
         let began = Instant::now();
         let result = {
             let mut loader = pin!(loader);
-            let poll = poll_fn(|context| {
+            let polled = poll_fn(|context| {
                 let polled = catch_unwind(AssertUnwindSafe(|| loader.as_mut().poll(context)));
-                polled.unwrap_or_else(|_| Poll::Ready(Err(self.panicked())))
+                match polled {
+                    Ok(polled) => polled.map(Some),
+                    Err(_) => Poll::Ready(None),
+                }
             });
-            poll.await
+            polled.await
         };
+        let result = result.unwrap_or_else(|| Err(self.panicked()));
         self.has_run(result, began.elapsed(), false);
         poll_fn(|context| self.poll_end(context)).await
     }

@@ -199,7 +199,7 @@ fn a_load_that_nobody_is_left_for_is_given_up_and_the_next_reader_loads() {
         // No pause either: nothing has failed.
         let loaded = Task::new(runner(&cache, "k", &policy).answer(loads("3", 1))).finish();
         assert_eq!(text(&loaded), ("3".into(), Outcome::Loaded));
-        let totals = cache.typed_totals();
+        let totals = cache.typed.tally.totals();
         assert_eq!(totals.load_errors, 0);
     }
 }

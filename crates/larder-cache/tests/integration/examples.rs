@@ -66,9 +66,11 @@ fn embedded_loads_once_for_eight_threads() {
             "8 threads asked, 1 load was made",
             "then: 12 degrees, MemoryHit",
             "after the change: 7 degrees, Loaded",
+            "known without a load: 1 of 2",
             "Atlantis: None, Loaded",
             "Atlantis: None, MemoryHit",
             "Nowhere: no station",
+            "4 loads, 1 failed",
         ]
     );
     // Another process finds in Redis what the first one left there.

@@ -7,6 +7,7 @@
     unreachable_pub
 )]
 
+mod allocations;
 mod audit;
 mod child;
 mod closing;
@@ -14,8 +15,11 @@ mod coherence;
 mod examples;
 mod insert;
 mod metrics;
+mod runners;
 mod shared_redis;
+mod subscription;
 mod typed;
+mod wrap;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +46,15 @@ fn builder(url: &str) -> CacheBuilder {
 #[track_caller]
 fn trusted(url: &str) -> Cache {
     let cache = builder(url).build().unwrap();
+    assert!(cache.redis().wait_up(SOON) && cache.wait_trusted(SOON));
+    cache
+}
+
+/// The same with a bound that a busy machine does not exceed, for tests that tell memory hits from
+/// others.
+#[track_caller]
+fn steady(url: &str) -> Cache {
+    let cache = builder(url).max_staleness(SOON).build().unwrap();
     assert!(cache.redis().wait_up(SOON) && cache.wait_trusted(SOON));
     cache
 }
