@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use larder::source::json_api::{JsonApi, JsonApiSettings, TtlFrom};
-use larder::source::{HttpUpstream, HttpUpstreamSettings};
+use larder::source::{HttpUpstream, HttpUpstreamSettings, SourceMethod};
 use larder::template::Template;
 use larder_cache::{
     Answer, Cache, CacheItem, InvalidationTarget, Lifetime, Load, LoadError, Loaded, LookupResult,
@@ -44,14 +44,22 @@ struct Quotes {
 
 impl Quotes {
     fn at(upstream: &FakeUpstream) -> Quotes {
+        Quotes::with(upstream, |_| {})
+    }
+
+    fn with(upstream: &FakeUpstream, change: impl FnOnce(&mut JsonApiSettings)) -> Quotes {
         let url = format!("http://{}/quote/{{symbol}}", upstream.address());
-        let settings = JsonApiSettings {
+        let mut settings = JsonApiSettings {
             url: Template::parse(&url, &|_| None).unwrap(),
             headers: Vec::new(),
             query: Vec::new(),
+            method: SourceMethod::Get,
+            json: None,
             pick: Some("/quote".to_owned()),
+            store_if: Vec::new(),
             ttl: TtlFrom::Upstream,
         };
+        change(&mut settings);
         let upstream = HttpUpstream::new(&HttpUpstreamSettings::new("quotes"), None);
         Quotes {
             api: JsonApi::new(&settings, upstream).unwrap(),
@@ -60,12 +68,16 @@ impl Quotes {
     }
 
     fn ask(&self, cache: &Cache) -> LookupResult {
+        cache.answer(self.request(), SOON)
+    }
+
+    fn request(&self) -> Request {
         let api = self.api.clone();
         let load = Load {
             limit: self.api.upstream().timeout(),
-            run: Box::new(move |attempt| api.load(&[("symbol", "ACME")], attempt, None)),
+            run: Box::new(move |attempt| api.load(&[("symbol", json!("ACME"))], attempt, None)),
         };
-        cache.answer(request(&self.policy, load), SOON)
+        request(&self.policy, load)
     }
 
     fn get(&self, cache: &Cache) -> Answer {
@@ -374,4 +386,39 @@ fn a_lease_is_given_back_also_where_nothing_is_kept() {
         assert_eq!(loads.load(Ordering::SeqCst), count);
         assert_eq!(redis.cli::<i64>(&["EXISTS", LEASE]), 0);
     }
+}
+
+#[test]
+fn an_answer_that_is_not_to_be_stored_reaches_all_who_wait_for_it() {
+    let redis = RedisServer::start();
+    let upstream = FakeUpstream::start(Behaviour::always(quote(1.5, "max-age=3600")));
+    let cache = cache(&redis);
+    let quotes = Quotes::with(&upstream, |settings| {
+        settings.method = SourceMethod::Post;
+        settings.store_if = vec![("/at".to_owned(), vec![json!("then")])];
+    });
+    upstream.hold();
+    // Each has joined when `fetch` returns.
+    let waiting: Vec<_> = (0..8).map(|_| cache.fetch(quotes.request())).collect();
+    upstream.release();
+    let outcomes = waiting.into_iter().map(|ticket| {
+        let answer = ticket.wait(SOON).unwrap();
+        assert_eq!(body(&answer), "{\"price\":1.5}");
+        assert!(!answer.trace.stored);
+        answer.outcome
+    });
+    let outcomes: Vec<Outcome> = outcomes.collect();
+    let loaded = outcomes
+        .iter()
+        .filter(|outcome| **outcome == Outcome::Loaded);
+    assert_eq!(loaded.count(), 1, "{outcomes:?}");
+    let collapsed = outcomes
+        .iter()
+        .filter(|outcome| **outcome == Outcome::Collapsed);
+    assert_eq!(collapsed.count(), 7, "{outcomes:?}");
+    assert_eq!(upstream.calls(), 1);
+    assert_eq!(redis.cli::<i64>(&["EXISTS", VALUE, LEASE]), 0);
+    assert_eq!(cache.memory().entries, 0);
+    assert_eq!(quotes.get(&cache).outcome, Outcome::Loaded);
+    assert_eq!(upstream.calls(), 2);
 }

@@ -25,6 +25,7 @@ mod edge;
 mod floors;
 mod headers;
 mod http_api;
+mod http_bodies;
 mod http_source;
 mod invalidation;
 mod keys;

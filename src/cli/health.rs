@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::source::http::{Get, HttpClient, HttpSettings};
+use crate::source::http::{HttpClient, HttpRequest, HttpSettings};
 
 use super::output::{failed, print};
 use super::target::url_of_server;
@@ -21,14 +21,7 @@ pub(super) fn run(url: Option<String>, file: Option<&Path>) -> ExitCode {
     };
     let client = HttpClient::new(HttpSettings::new("larder", TIMEOUT));
     let ready = format!("{}/readyz", url.trim_end_matches('/'));
-    let question = Get {
-        url: &ready,
-        query: &[],
-        headers: &[],
-        secrets: &[],
-        trace: None,
-    };
-    match client.get(&question, Instant::now() + TIMEOUT) {
+    match client.ask(&HttpRequest::get(&ready), Instant::now() + TIMEOUT) {
         Ok(answer) if answer.status == 200 => {
             // The exit code says so too: a failed print does not matter.
             let _ = print("ready");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::quantity::format_duration;
 use crate::resource::{ParamSettings, ReadMethods, ResourceSettings, SourceSettings};
+use crate::source::SourceMethod;
 use larder_cache::StaleRules;
 
 use super::columns::columns;
@@ -104,7 +105,10 @@ fn source(config: &Config, resource: &ResourceSettings) -> String {
             // Without the query, which may contain a key.
             let url = http.api.url.to_string();
             let plain = url.split('?').next().unwrap_or_default().to_owned();
-            Some(format!("http: {plain}"))
+            Some(match http.api.method {
+                SourceMethod::Get => format!("http: {plain}"),
+                method => format!("http: {} {plain}", method.name()),
+            })
         }
         Some(SourceSettings::Composite(names)) => Some(format!("parts: {}", names.join(", "))),
         None => None,
@@ -159,5 +163,26 @@ mod tests {
                 "articles  GET, QUERY /articles (public)  category?, [source?], [limit=20]  off     5m     revalidate 1m, error 1d, reset  news: newsapi, guardian (no GUARDIAN_API_KEY)",
             ]
         );
+    }
+    #[test]
+    fn a_method_that_is_not_get_is_shown() {
+        for (lines, shown) in [
+            ("", "http: https://h/v1"),
+            (
+                "method = \"POST\"\njson = { key = \"${KEY}\" }",
+                "http: POST https://h/v1",
+            ),
+        ] {
+            let file = format!(
+                "[resource.a]\npath = \"/a\"\nttl = {{ memory = \"1s\", redis = \"1s\" }}\n[resource.a.source]\nhttp = \"https://h/v1?k=${{KEY}}\"\n{lines}\n"
+            );
+            let env = |name: &str| (name == "KEY").then(|| "s3cr3t".to_owned());
+            let table = table(&Config::parse(&file, "config.toml", None, &env).unwrap());
+            assert!(table.ends_with(&format!("  {shown}\n")), "{table}");
+            assert!(
+                !table.contains("s3cr3t") && !table.contains("KEY"),
+                "{table}"
+            );
+        }
     }
 }

@@ -173,7 +173,7 @@ async fn respond(request: HttpRequest, sandbox: web::Data<Sandbox>) -> HttpRespo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::http::{Get, HttpClient, HttpSettings};
+    use crate::source::http::{HttpClient, HttpRequest, HttpSettings};
     use crate::source::news::{Listing, NewsUpstream};
     use larder_cache::LoadError;
     use std::time::Instant;
@@ -271,14 +271,9 @@ mod tests {
     fn unknown_paths_are_not_found_and_a_taken_address_is_an_error() {
         let address = sandbox(Duration::ZERO, 0.0);
         let client = HttpClient::new(HttpSettings::new("sandbox", LONG));
-        let get = Get {
-            url: &format!("http://{address}/v2/sources"),
-            query: &[],
-            headers: &[],
-            secrets: &[],
-            trace: None,
-        };
-        let answer = client.get(&get, Instant::now() + LONG).unwrap();
+        let url = format!("http://{address}/v2/sources");
+        let get = HttpRequest::get(&url);
+        let answer = client.ask(&get, Instant::now() + LONG).unwrap();
         assert_eq!(
             (answer.status, answer.header(SANDBOX_HEADER)),
             (404, Some("true"))

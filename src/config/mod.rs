@@ -10,6 +10,7 @@ mod composite;
 mod environment;
 mod error;
 mod http;
+mod json;
 mod news;
 mod params;
 mod paths;

@@ -41,6 +41,18 @@ pub(super) struct Setting<'a> {
     value: &'a DeValue<'a>,
 }
 
+/// A value by its kind.
+pub(super) enum Shape<'a> {
+    Text(&'a str),
+    Boolean(bool),
+    /// Its digits with their sign, and their base.
+    Integer(&'a str, u32),
+    Float(&'a str),
+    Datetime,
+    Array(Vec<Setting<'a>>),
+    Table(Table<'a>),
+}
+
 impl<'a> Table<'a> {
     pub(super) fn root(report: &'a Report, entries: &'a DeTable<'a>) -> Table<'a> {
         Table {
@@ -228,6 +240,19 @@ impl<'a> Setting<'a> {
     /// Reports that the value is not valid.
     pub(super) fn wrong(&self, valid: impl Display) {
         self.fault(format!("is {}", self.quoted()), valid);
+    }
+
+    /// The value by its kind. Reports an error if an array is too long.
+    pub(super) fn shape(&self) -> Option<Shape<'a>> {
+        Some(match self.value {
+            DeValue::String(text) => Shape::Text(text),
+            DeValue::Boolean(boolean) => Shape::Boolean(*boolean),
+            DeValue::Integer(number) => Shape::Integer(number.as_str(), number.radix()),
+            DeValue::Float(number) => Shape::Float(number.as_str()),
+            DeValue::Datetime(_) => Shape::Datetime,
+            DeValue::Array(_) => Shape::Array(self.list("an array")?),
+            DeValue::Table(_) => Shape::Table(self.table()?),
+        })
     }
 
     /// The text. Reports an error if it is not one.

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value as Json;
+
 use crate::source::{HttpUpstreams, JsonApi, TraceContext};
 use larder_cache::{Load, Producer};
 
+use super::argument::{Argument, ParamValue};
 use super::seals::Seals;
 use super::settings::HttpSourceSettings;
 use super::values::Values;
@@ -54,13 +57,22 @@ impl HttpSource {
         trace: Option<Arc<TraceContext>>,
     ) -> Producer {
         let values = values.iter();
-        let values: Vec<(String, String)> = values
-            .map(|(name, value)| ((*name).to_owned(), value.to_string()))
+        let values: Vec<(String, Json)> = values
+            .map(|(name, value)| ((*name).to_owned(), json(value)))
             .collect();
         let api = self.api.clone();
         Producer::Load(Load {
             limit: self.limit(),
             run: Box::new(move |context| api.load(&values, context, trace.as_deref())),
         })
+    }
+}
+
+/// The value with its type.
+fn json(value: &ParamValue) -> Json {
+    match value {
+        Argument::Text(text) => Json::from(&**text),
+        Argument::Integer(number) => Json::from(*number),
+        Argument::Boolean(yes) => Json::from(*yes),
     }
 }

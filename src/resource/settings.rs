@@ -118,7 +118,7 @@ pub enum SourceSettings {
     /// A query of the database.
     Sql(SqlSettings),
     /// An HTTP API.
-    Http(HttpSourceSettings),
+    Http(Box<HttpSourceSettings>),
     /// A composite of these resources: at least one, none twice. If the first is absent, the
     /// composite is.
     Composite(Vec<String>),

@@ -12,6 +12,10 @@
 //! loads again soon. There is one exception. Some upstreams send a body after a 204 or a 304. Then
 //! the connection still holds that body, and the next answer on it is not HTTP. In that case the
 //! client sends the request again on a new connection.
+//!
+//! A POST may cost money each time it arrives, so this exception is not for POST. Each POST goes on
+//! a new connection, which holds nothing of an earlier answer. GET and QUERY are safe (RFC 9110,
+//! section 9.2.1; RFC 10008).
 
 mod coding;
 pub(super) mod date;
@@ -28,7 +32,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use ureq::http::{HeaderMap, HeaderValue, Response, Uri};
+use ureq::AsSendBody;
+use ureq::http::{HeaderMap, HeaderValue, Request, Response, Uri};
 
 use super::error::sanitized;
 use super::trace::{TRACEPARENT, TraceContext};
@@ -71,18 +76,75 @@ impl HttpSettings {
     }
 }
 
-/// A GET request.
-pub struct Get<'a> {
+/// The method of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceMethod {
+    /// GET. It has no body.
+    #[default]
+    Get,
+    /// POST.
+    Post,
+    /// QUERY (RFC 10008): a safe request with a body.
+    Query,
+}
+
+impl SourceMethod {
+    /// All of them.
+    pub const ALL: [SourceMethod; 3] = [SourceMethod::Get, SourceMethod::Post, SourceMethod::Query];
+
+    /// The method in a request.
+    pub fn name(self) -> &'static str {
+        match self {
+            SourceMethod::Get => "GET",
+            SourceMethod::Post => "POST",
+            SourceMethod::Query => "QUERY",
+        }
+    }
+
+    /// Whether it changes nothing at the upstream, so that it may be sent again, and may be
+    /// conditional (RFC 9110, sections 9.2 and 13.1.2).
+    pub fn is_safe(self) -> bool {
+        self != SourceMethod::Post
+    }
+
+    /// The redirects that keep the method and the body (RFC 9110, section 15.4; RFC 10008). A GET
+    /// has nothing to keep, so it follows all of them.
+    fn kept_by(self) -> &'static [u16] {
+        match self {
+            SourceMethod::Get => &[301, 302, 303, 307, 308],
+            SourceMethod::Post => &[307, 308],
+            SourceMethod::Query => &[301, 302, 307, 308],
+        }
+    }
+}
+
+/// A request.
+#[derive(Clone, Copy, Default)]
+pub struct HttpRequest<'a> {
+    /// The method.
+    pub method: SourceMethod,
     /// An `http` or `https` URL.
     pub url: &'a str,
     /// Parameters to add to it, not escaped.
     pub query: &'a [(&'a str, &'a str)],
     /// The headers to send.
     pub headers: &'a [(&'a str, &'a str)],
+    /// The body. A GET sends none.
+    pub body: &'a [u8],
     /// The secrets in all of these. No error shows them.
     pub secrets: &'a [Secret],
     /// The trace that it continues, unless `headers` have a `traceparent`.
     pub trace: Option<&'a TraceContext>,
+}
+
+impl<'a> HttpRequest<'a> {
+    /// A GET of `url`, without headers of its own.
+    pub fn get(url: &'a str) -> HttpRequest<'a> {
+        HttpRequest {
+            url,
+            ..HttpRequest::default()
+        }
+    }
 }
 
 /// An answer of any status.
@@ -152,6 +214,8 @@ impl HttpClient {
             .max_redirects_will_error(false)
             .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
             .accept_encoding(coding::ACCEPTED)
+            // For QUERY.
+            .allow_non_standard_methods(true)
             .build();
         HttpClient {
             settings,
@@ -181,49 +245,72 @@ impl HttpClient {
             .clamp(least, self.settings.max_pause.max(least))
     }
 
-    /// Makes one call and returns its answer, of any status but a redirect to another origin.
+    /// Makes one call and returns its answer, of any status but a redirect that is not followed.
     /// Blocks until `deadline` or the upstream's timeout at the latest.
     ///
     /// # Errors
     /// `TooSlow` if the head, or the body of a value, is not complete by then. `Failed` if the
     /// upstream could not be reached, lost the connection, sent a body that is too large or cannot
-    /// be decompressed, or redirects to another origin. Never `Paused`: a 429 is an answer.
-    pub fn get(&self, get: &Get<'_>, deadline: Instant) -> Result<HttpAnswer, LoadError> {
+    /// be decompressed, redirects to another origin, or redirects a POST or a QUERY by a status
+    /// that does not keep its body. Never `Paused`: a 429 is an answer.
+    pub fn ask(
+        &self,
+        request: &HttpRequest<'_>,
+        deadline: Instant,
+    ) -> Result<HttpAnswer, LoadError> {
         let own = Instant::now().checked_add(self.settings.timeout);
         let deadline = own.map_or(deadline, |own| own.min(deadline));
-        let mut uri: Uri = with_query(get.url, get.query)
+        let mut uri: Uri = with_query(request.url, request.query)
             .parse()
             .map_err(|_| self.failed("has an invalid base URL"))?;
         for _ in 0..=REDIRECTS {
-            let answer = self.call(&uri, get, deadline)?;
-            let moved = matches!(answer.status, 301 | 302 | 303 | 307 | 308);
+            let answer = self.call(&uri, request, deadline)?;
+            let status = answer.status;
+            let moved = SourceMethod::Get.kept_by().contains(&status);
             let Some(location) = answer.headers.get("location").filter(|_| moved) else {
                 return Ok(answer);
             };
+            if !request.method.kept_by().contains(&status) {
+                let method = request.method.name();
+                return Err(self.failed(&format!(
+                    "redirects ({status}) a {method}, which is not followed: this status does not keep its body"
+                )));
+            }
             let location = String::from_utf8_lossy(location.as_bytes());
-            uri = redirect::target(&uri, &location, get.secrets).map_err(|place| {
+            uri = redirect::target(&uri, &location, request.secrets).map_err(|place| {
                 self.failed(&format!(
-                    "redirects ({}) to {place}, which is not followed: the key is for its base URL alone",
-                    answer.status
+                    "redirects ({status}) to {place}, which is not followed: the key is for its base URL alone"
                 ))
             })?;
         }
         Err(self.failed("redirects in circles"))
     }
 
-    fn call(&self, uri: &Uri, get: &Get<'_>, deadline: Instant) -> Result<HttpAnswer, LoadError> {
-        let mut outcome = self.send(uri, get, deadline, Connection::Any)?;
+    fn call(
+        &self,
+        uri: &Uri,
+        request: &HttpRequest<'_>,
+        deadline: Instant,
+    ) -> Result<HttpAnswer, LoadError> {
+        let is_safe = request.method.is_safe();
+        let first = if is_safe {
+            Connection::Any
+        } else {
+            Connection::New
+        };
+        let mut outcome = self.send(uri, request, deadline, first)?;
         if let Err(ureq::Error::Protocol(_)) = outcome
+            && is_safe
             && self.bodiless.swap(false, Ordering::Relaxed)
         {
-            outcome = self.send(uri, get, deadline, Connection::New)?;
+            outcome = self.send(uri, request, deadline, Connection::New)?;
         }
         let (head, body) = outcome
-            .map_err(|error| self.trouble(&error, get.secrets))?
+            .map_err(|error| self.trouble(&error, request.secrets))?
             .into_parts();
         let (status, headers) = (head.status.as_u16(), head.headers);
         let body = match status {
-            200..=203 => self.value(&headers, body, get.secrets, deadline)?,
+            200..=203 => self.value(&headers, body, request.secrets, deadline)?,
             // No body, whatever the headers say: the headers of a 304 describe the 200 that it
             // stands for.
             204 | 304 => {
@@ -268,11 +355,11 @@ impl HttpClient {
         Ok(bytes)
     }
 
-    /// Sends the request. Returns the answer before its body is read, or the client's error.
+    /// Sends the request once. Returns the answer before its body is read, or the client's error.
     fn send(
         &self,
         uri: &Uri,
-        get: &Get<'_>,
+        request: &HttpRequest<'_>,
         deadline: Instant,
         connection: Connection,
     ) -> Result<Result<Response<ureq::Body>, ureq::Error>, LoadError> {
@@ -280,31 +367,45 @@ impl HttpClient {
         if left.is_zero() {
             return Err(self.too_slow());
         }
-        let mut request = self.agent.get(uri);
-        for (name, value) in get.headers {
+        let mut built = Request::builder()
+            .method(request.method.name())
+            .uri(uri.clone());
+        for (name, value) in request.headers {
             // As bytes, because a value may have letters that are not ASCII. A control character is
             // an error all the same.
             let mut value = HeaderValue::from_bytes(value.as_bytes())
                 .map_err(|_| self.failed("cannot be sent a header with a control character"))?;
             value.set_sensitive(true);
-            request = request.header(*name, value);
+            built = built.header(*name, value);
         }
         let is_parent = |(name, _): &(&str, &str)| name.eq_ignore_ascii_case(TRACEPARENT);
-        if let Some(trace) = get.trace
-            && !get.headers.iter().any(is_parent)
+        if let Some(trace) = request.trace
+            && !request.headers.iter().any(is_parent)
         {
             for (name, value) in trace.headers() {
-                request = request.header(name, value);
+                built = built.header(name, value);
             }
         }
-        let mut config = request.config().timeout_global(Some(left));
+        let (mut nothing, mut bytes) = ((), request.body);
+        let body = match request.method {
+            SourceMethod::Get => nothing.as_body(),
+            SourceMethod::Post | SourceMethod::Query => bytes.as_body(),
+        };
+        let built = match built.body(body) {
+            Ok(built) => built,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let mut config = self
+            .agent
+            .configure_request(built)
+            .timeout_global(Some(left));
         if is_this_machine(uri) {
             config = config.proxy(None);
         }
         if connection == Connection::New {
             config = config.max_idle_age(Duration::ZERO);
         }
-        Ok(config.build().call())
+        Ok(self.agent.run(config.build()))
     }
 
     fn too_slow(&self) -> LoadError {

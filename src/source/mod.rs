@@ -12,7 +12,8 @@ mod trace;
 mod upstream;
 
 pub use calls::Calls;
-pub use json_api::{JsonApi, JsonApiSettings, Place, TtlFrom};
+pub use http::SourceMethod;
+pub use json_api::{JsonApi, JsonApiSettings, JsonTemplate, Place, TtlFrom};
 pub use settings::{NEWS_UPSTREAMS, UpstreamSettings};
 pub use trace::{TRACEPARENT, TRACESTATE, TraceContext};
 pub use upstream::{HttpUpstream, HttpUpstreamSettings, HttpUpstreams};

@@ -4,6 +4,7 @@ use super::*;
 use std::io::Write;
 use testkit::upstream::{FakeUpstream, respond};
 
+mod bodies;
 mod heads;
 
 const KEY: &str = "s3cr3t-k3y";
@@ -17,16 +18,14 @@ fn client(timeout: Duration) -> HttpClient {
 /// A call that carries the key both ways. Whatever comes of it must not show the key.
 fn get(server: &FakeUpstream, timeout: Duration) -> Result<HttpAnswer, LoadError> {
     let key = [Secret::new(KEY)];
-    let outcome = client(timeout).get(
-        &Get {
-            url: &format!("{}/search", server.base_url()),
-            query: &[("q", "a b&c|d"), ("api-key", KEY)],
-            headers: &[("X-Api-Key", KEY)],
-            secrets: &key,
-            trace: None,
-        },
-        Instant::now() + Duration::from_secs(10),
-    );
+    let url = format!("{}/search", server.base_url());
+    let request = HttpRequest {
+        query: &[("q", "a b&c|d"), ("api-key", KEY)],
+        headers: &[("X-Api-Key", KEY)],
+        secrets: &key,
+        ..HttpRequest::get(&url)
+    };
+    let outcome = client(timeout).ask(&request, Instant::now() + Duration::from_secs(10));
     if let Err(error) = &outcome {
         assert!(!format!("{error} {error:?}").contains(KEY), "{error}");
     }
@@ -405,14 +404,8 @@ fn a_connection_is_used_again_after_an_answer_without_a_body() {
         let client = client(PATIENT);
         for _ in 0..3 {
             let url = server.base_url();
-            let get = Get {
-                url: &url,
-                query: &[],
-                headers: &[],
-                secrets: &[],
-                trace: None,
-            };
-            let answer = client.get(&get, Instant::now() + PATIENT).unwrap();
+            let get = HttpRequest::get(&url);
+            let answer = client.ask(&get, Instant::now() + PATIENT).unwrap();
             assert_eq!(answer.status.to_string(), head[..3]);
             assert!(answer.body.is_empty());
         }
@@ -438,15 +431,10 @@ fn a_body_where_none_may_be_does_not_reach_the_next_answer() {
             }
         });
         let client = client(PATIENT);
-        let get = Get {
-            url: &server.base_url(),
-            query: &[],
-            headers: &[],
-            secrets: &[],
-            trace: None,
-        };
+        let url = server.base_url();
+        let get = HttpRequest::get(&url);
         for _ in 0..4 {
-            let answer = client.get(&get, Instant::now() + PATIENT).unwrap();
+            let answer = client.ask(&get, Instant::now() + PATIENT).unwrap();
             assert_eq!((answer.status, answer.body.len()), (204, 0));
         }
         assert_eq!(server.calls(), 4, "late: {late}");

@@ -1,4 +1,4 @@
-//! The request to an upstream, made from templates and the parameters of a resource.
+//! The head of the request to an upstream, made from templates and the parameters of a resource.
 //!
 //! Promise: a parameter cannot leave its place. In the path and the query, everything but
 //! unreserved characters (RFC 3986, section 2.3) is escaped. A value that would climb the path is
@@ -10,6 +10,7 @@
 
 use std::fmt;
 
+use serde_json::Value as Json;
 use ureq::http::{HeaderName, Uri};
 
 use super::escaping::{climbs, escaped, fits_header, made_legal};
@@ -133,13 +134,16 @@ impl Target {
             }
             target.headers.push((name.clone(), bits));
         }
-        if !settings
-            .headers
-            .iter()
-            .any(|(name, _)| name.eq_ignore_ascii_case("accept"))
-        {
-            let accept = vec![Bit::Text("application/json".to_owned())];
-            target.headers.push(("Accept".to_owned(), accept));
+        let mut add_json = |name: &str| {
+            let mut own = settings.headers.iter();
+            if !own.any(|(own, _)| own.eq_ignore_ascii_case(name)) {
+                let json = vec![Bit::Text("application/json".to_owned())];
+                target.headers.push((name.to_owned(), json));
+            }
+        };
+        add_json("Accept");
+        if settings.json.is_some() {
+            add_json("Content-Type");
         }
         if !faults.is_empty() {
             return Err(faults);
@@ -333,11 +337,20 @@ fn secrets(settings: &JsonApiSettings) -> Vec<Secret> {
         .flat_map(Template::secrets)
         .flat_map(|secret| {
             let text = secret.reveal();
-            [text.to_owned(), escaped(text), made_legal(text)]
+            // Errors have no control characters, so a secret has none in them either.
+            let on_one_line = text.chars().filter(|c| !c.is_control()).collect();
+            let as_sent = [escaped(text), made_legal(text), in_json(text)];
+            as_sent.into_iter().chain([text.to_owned(), on_one_line])
         })
         .collect();
     // The longest first: masking a part of a secret would leave the rest of it visible.
     texts.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
     texts.dedup();
     texts.into_iter().map(Secret::new).collect()
+}
+
+/// A text as JSON has it, without its quotes.
+fn in_json(text: &str) -> String {
+    let json = Json::from(text).to_string();
+    json[1..json.len() - 1].to_owned()
 }

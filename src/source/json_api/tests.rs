@@ -4,6 +4,7 @@ use super::*;
 use crate::source::HttpUpstreamSettings;
 use testkit::upstream::{FakeUpstream, respond};
 
+mod question;
 mod target;
 
 const KEY: &str = "s3cr3t k&y";
@@ -17,6 +18,7 @@ fn template(text: &str) -> Template {
         "LONG" => Some("long-token".to_owned()),
         "SHORT" => Some("token".to_owned()),
         "SLASH" => Some("t/k".to_owned()),
+        "QUOTES" => Some("say \"hi\"".to_owned()),
         _ => None,
     })
     .unwrap()
@@ -27,7 +29,10 @@ fn settings(url: &str) -> JsonApiSettings {
         url: template(url),
         headers: Vec::new(),
         query: Vec::new(),
+        method: SourceMethod::Get,
+        json: None,
         pick: None,
+        store_if: Vec::new(),
         ttl: TtlFrom::Upstream,
     }
 }
@@ -64,7 +69,8 @@ fn fetch(
         deadline: Instant::now() + LONG,
         revalidation: previous.map(copy),
     };
-    let outcome = api.load(params, context, None);
+    let texts = params.iter().map(|(name, text)| (*name, Json::from(*text)));
+    let outcome = api.load(&texts.collect::<Vec<_>>(), context, None);
     let printed = match &outcome {
         Err(error) => format!("{error} {error:?} {api:?}"),
         Ok(_) => format!("{api:?}"),
@@ -291,7 +297,8 @@ fn what_the_upstream_confirms_is_given_back_without_a_copy() {
                 deadline: Instant::now() + LONG,
                 revalidation: previous,
             };
-            api.load(&[("symbol", "A")], attempt, None).unwrap()
+            api.load(&[("symbol", Json::from("A"))], attempt, None)
+                .unwrap()
         };
         let first = load(None);
         let previous = Revalidation {

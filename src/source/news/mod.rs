@@ -20,7 +20,7 @@ pub use article::{Article, source_name};
 pub use listing::{Flags, Item, Listing};
 
 use super::error::sanitized;
-use super::http::{Get, HttpAnswer, HttpClient};
+use super::http::{HttpAnswer, HttpClient, HttpRequest};
 use super::quota::Quota;
 use super::trace::TraceContext;
 use larder_cache::{LoadError, Secret};
@@ -85,7 +85,7 @@ impl NewsUpstream {
     /// # Errors
     /// `Spent` if no place in the quota is free in time. `Paused` if the upstream answers that its
     /// quota is spent or that it must not be called for a while: for the whole upstream if it has a
-    /// quota, else for this category. Else as [`HttpClient::get`].
+    /// quota, else for this category. Else as [`HttpClient::ask`].
     pub fn fetch(
         &self,
         category: &str,
@@ -116,16 +116,15 @@ impl NewsUpstream {
             (NewsFormat::Guardian, Some(key)) => query.push(("api-key", key)),
             (_, None) => {}
         }
-        let answer = self.http.get(
-            &Get {
-                url: &format!("{}{path}", self.base_url.trim_end_matches('/')),
-                query: &query,
-                headers: &headers,
-                secrets: self.key.as_slice(),
-                trace,
-            },
-            deadline,
-        )?;
+        let url = format!("{}{path}", self.base_url.trim_end_matches('/'));
+        let request = HttpRequest {
+            query: &query,
+            headers: &headers,
+            secrets: self.key.as_slice(),
+            trace,
+            ..HttpRequest::get(&url)
+        };
+        let answer = self.http.ask(&request, deadline)?;
         let read = match self.format {
             NewsFormat::NewsApi => newsapi::read(answer.status, &answer.body, category),
             NewsFormat::Guardian => guardian::read(answer.status, &answer.body, category),

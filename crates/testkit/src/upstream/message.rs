@@ -7,6 +7,7 @@ use std::time::Instant;
 /// A request as it arrived.
 #[derive(Clone, Debug)]
 pub struct Request {
+    pub method: String,
     pub path: String,
     /// What follows the `?`, as it was sent.
     pub query: String,
@@ -14,6 +15,8 @@ pub struct Request {
     pub at: Instant,
     /// The whole head, up to the empty line, as it was sent.
     pub head: String,
+    /// The body. Only one with a `Content-Length` is read.
+    pub body: Vec<u8>,
 }
 
 impl Request {
@@ -27,24 +30,33 @@ impl Request {
                 .filter(|length| *length > 0)?;
         }
         let mut lines = head.lines();
-        let target = lines.next()?.split(' ').nth(1)?;
+        let mut line = lines.next()?.split(' ');
+        let (method, target) = (line.next()?, line.next()?);
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let headers = lines.map_while(|line| line.split_once(':'));
-        let request = Request {
+        let mut request = Request {
+            method: method.to_owned(),
             path: path.to_owned(),
             query: query.to_owned(),
             headers: headers
                 .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
                 .collect(),
             at: Instant::now(),
-            head,
+            head: String::new(),
+            body: Vec::new(),
         };
         let length = request
             .header("Content-Length")
             .map_or(0, |length| length.parse().unwrap_or(0));
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).ok()?;
+        request.body = vec![0; length];
+        reader.read_exact(&mut request.body).ok()?;
+        request.head = head;
         Some(request)
+    }
+
+    /// The body as JSON. Panics if it is not valid JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {

@@ -105,14 +105,8 @@ fn the_words_of_an_error_are_unpacked_and_its_connection_is_used_again() {
     let client = client(PATIENT);
     let url = server.base_url();
     for _ in 0..3 {
-        let get = Get {
-            url: &url,
-            query: &[],
-            headers: &[],
-            secrets: &[],
-            trace: None,
-        };
-        let answer = client.get(&get, Instant::now() + PATIENT).unwrap();
+        let get = HttpRequest::get(&url);
+        let answer = client.ask(&get, Instant::now() + PATIENT).unwrap();
         assert_eq!(answer.body, b"hello, packed world");
     }
     assert_eq!(server.calls(), 1);

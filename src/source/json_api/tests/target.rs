@@ -159,6 +159,36 @@ fn settings_are_checked_without_a_call_and_without_showing_a_secret() {
     ];
     assert_eq!(wrong(&all), expected);
     assert_eq!(all.params().collect::<Vec<_>>(), ["a", "b", "c"]);
+    let mut body = settings("https://h/");
+    body.json = Some(JsonTemplate::Text(template("{d} ${KEY}")));
+    let pointer = |text: &str| (text.to_owned(), vec![Json::from("stop")]);
+    body.store_if = vec![pointer("/a"), pointer("b"), pointer("/~2")];
+    let no_pointer = |text: &str| {
+        (
+            Place::StoreIf(text.to_owned()),
+            "is not a valid JSON pointer".to_owned(),
+        )
+    };
+    let expected = [
+        (
+            Place::Json,
+            "is a body, which a GET does not send".to_owned(),
+        ),
+        no_pointer("b"),
+        no_pointer("/~2"),
+    ];
+    assert_eq!(wrong(&body), expected);
+    assert_eq!(body.params().collect::<Vec<_>>(), ["d"]);
+    body.store_if.truncate(1);
+    for method in [SourceMethod::Post, SourceMethod::Query] {
+        body.method = method;
+        assert_eq!(wrong(&body), []);
+    }
+    body.json = None;
+    let expected = (Place::Method, "is QUERY, which needs a body".to_owned());
+    assert_eq!(wrong(&body), [expected]);
+    body.method = SourceMethod::Post;
+    assert_eq!(wrong(&body), []);
 }
 
 #[test]
@@ -172,20 +202,34 @@ fn what_is_filled_in_may_be_a_base_url_and_is_no_part_of_the_identity() {
         identity.contains("${BASE}/{x}?a=${KEY}") && !identity.contains("s3cr3t"),
         "{identity}"
     );
-    let mut others = [
-        settings("${BASE}/{y}?a=${KEY}"),
-        one.clone(),
-        one.clone(),
-        one.clone(),
-    ];
+    // It must not change: replicas of two versions share values.
+    assert_eq!(
+        identity,
+        "http \"${BASE}/{x}?a=${KEY}\" headers [] query [] pick None"
+    );
+    let mut others = vec![one.clone(); 11];
+    others[0] = settings("${BASE}/{y}?a=${KEY}");
     others[1].pick = Some("/a".to_owned());
     others[2].headers = named(&[("A", "b")]);
     others[3].query = named(&[("A", "b")]);
+    others[4].method = SourceMethod::Post;
+    others[5].method = SourceMethod::Query;
+    others[6].method = SourceMethod::Post;
+    others[6].json = Some(JsonTemplate::Text(template("{x}")));
+    others[7].method = SourceMethod::Post;
+    others[7].json = Some(JsonTemplate::Text(template("{x}${KEY}")));
+    others[8].method = SourceMethod::Post;
+    others[8].json = Some(JsonTemplate::Literal(Json::from(1)));
+    others[9].store_if = vec![("/a".to_owned(), vec![Json::from(1)])];
+    others[10].store_if = vec![("/a".to_owned(), vec![Json::from("1")])];
+    for other in &others {
+        assert!(!other.identity().contains("s3cr3t"));
+    }
     let mut identities: Vec<String> = others.iter().map(JsonApiSettings::identity).collect();
     identities.push(identity);
     identities.sort();
     identities.dedup();
-    assert_eq!(identities.len(), 5);
+    assert_eq!(identities.len(), 12);
     let ttl = JsonApiSettings {
         ttl: TtlFrom::Resource,
         ..one.clone()
@@ -212,7 +256,14 @@ fn what_is_filled_in_behind_the_host_is_a_value() {
 fn all_that_was_filled_in_is_masked() {
     let mut all = settings("https://h/${LONG}/${SHORT}");
     all.headers = named(&[("A", "${SLASH}")]);
+    all.json = Some(JsonTemplate::Array(vec![
+        JsonTemplate::Text(template("${LINES}")),
+        JsonTemplate::Text(template("{q} ${QUOTES}")),
+    ]));
     let target = Target::build(&all).unwrap();
-    let words = "long-token token t/k t%2Fk";
-    assert_eq!(sanitized(words, target.secrets()), "*** *** *** ***");
+    let words = "long-token token t/k t%2Fk a\nb a\\nb say \"hi\" say \\\"hi\\\"";
+    assert_eq!(
+        sanitized(words, target.secrets()),
+        "*** *** *** *** *** *** *** ***"
+    );
 }
