@@ -33,6 +33,8 @@ fn policy() -> Policy {
         soft_timeout: None,
         disconnected_ttl: None,
         revalidate: HOUR,
+        exact_ttl: false,
+        retry_at_once: false,
     }
 }
 

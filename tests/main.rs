@@ -44,6 +44,7 @@ mod redis_failover;
 mod redis_faults;
 mod redis_states;
 mod reload;
+mod sandbox;
 mod secrets;
 mod sharing;
 mod sql_resources;

@@ -60,7 +60,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigArgument,
     },
-    /// Stand in for NewsAPI and The Guardian, for trying, testing and load
+    /// Stand in for NewsAPI, The Guardian and a paid AI service, for trying, testing and load
     Sandbox(sandbox::SandboxArguments),
     /// Invalidate through a running server, for scripts and cron
     Invalidate {

@@ -1,6 +1,7 @@
-//! `larder sandbox`: serves invented news in the formats of NewsAPI and The Guardian.
+//! `larder sandbox`: serves invented news in the formats of NewsAPI and The Guardian, and invented
+//! chat completions.
 //!
-//! Promise: every answer has `Larder-Sandbox: true`, so that nobody takes it for news. Failures are
+//! Promise: every answer has `Larder-Sandbox: true`, so that nobody takes it for real. Failures are
 //! spread evenly, not at random: the same requests in the same order fail again.
 
 use std::io::{self, Write};
@@ -11,11 +12,14 @@ use std::time::Duration;
 
 use actix_web::dev::Server;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, RETRY_AFTER};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use actix_web::http::header::{
+    ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use actix_web::{App, HttpRequest, HttpResponse, HttpResponseBuilder, HttpServer, web};
 use jiff::Timestamp;
 
 use crate::quantity::{DURATION_FORM, parse_duration};
+use crate::source::chat_sandbox::{self, CHAT_PATH, LARGEST_CHAT};
 use crate::source::news::sandbox::{SandboxAnswer, answer, fails, failure};
 use crate::source::news::{NewsFormat, SANDBOX_HEADER};
 use crate::worker::spawn_thread;
@@ -44,7 +48,7 @@ fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "not a share from 0.0 to 1.0".to_owned())
 }
 
-/// Serves until SIGINT or SIGTERM. Prints its address, as lines for `config.toml`.
+/// Serves until SIGINT or SIGTERM. Prints its addresses, for `config.toml`.
 ///
 /// # Errors
 /// If it cannot listen on `bind`.
@@ -60,6 +64,10 @@ pub fn run(bind: SocketAddr, latency: Duration, error_rate: f64) -> io::Result<(
             let (name, base_url) = (format.name(), base_url(address, format));
             writeln!(out, "\n[upstream.{name}]\nbase_url = \"{base_url}\"")?;
         }
+        writeln!(
+            out,
+            "\nChat completions, by POST with any API key: http://{address}{CHAT_PATH}"
+        )?;
         out.flush()?;
         drop(out);
         server.await
@@ -136,25 +144,41 @@ fn serve(
     Ok((server.run(), address))
 }
 
-async fn respond(request: HttpRequest, sandbox: web::Data<Sandbox>) -> HttpResponse {
-    if request.method() != "GET" && request.method() != "HEAD" {
-        return HttpResponse::MethodNotAllowed()
-            .insert_header((ALLOW, "GET, HEAD"))
-            .insert_header((SANDBOX_HEADER, "true"))
-            .finish();
+async fn respond(
+    request: HttpRequest,
+    body: web::Payload,
+    sandbox: web::Data<Sandbox>,
+) -> HttpResponse {
+    let is_chat = request.path() == CHAT_PATH;
+    let allowed: &[&str] = if is_chat { &["POST"] } else { &["GET", "HEAD"] };
+    if !allowed.contains(&request.method().as_str()) {
+        let mut response = HttpResponse::MethodNotAllowed();
+        response
+            .insert_header((ALLOW, allowed.join(", ")))
+            .insert_header((SANDBOX_HEADER, "true"));
+        return match is_chat {
+            true => with_json(response, chat_sandbox::wrong_method().body),
+            false => response.finish(),
+        };
     }
+    let answered = if is_chat {
+        chat(&request, body).await
+    } else {
+        answer(request.path(), request.query_string(), Timestamp::now())
+    };
     let number = sandbox.requests.fetch_add(1, Ordering::Relaxed);
     let SandboxAnswer {
         status,
         retry_after,
         body,
-    } = if fails(number, sandbox.error_rate) {
-        failure(
-            request.path(),
-            sandbox.failures.fetch_add(1, Ordering::Relaxed),
-        )
+    } = if !fails(number, sandbox.error_rate) {
+        answered
     } else {
-        answer(request.path(), request.query_string(), Timestamp::now())
+        let number = sandbox.failures.fetch_add(1, Ordering::Relaxed);
+        match is_chat {
+            true => chat_sandbox::failure(number),
+            false => failure(request.path(), number),
+        }
     };
     if !sandbox.latency.is_zero() {
         actix_web::rt::time::sleep(sandbox.latency).await;
@@ -165,9 +189,25 @@ async fn respond(request: HttpRequest, sandbox: web::Data<Sandbox>) -> HttpRespo
     if let Some(seconds) = retry_after {
         response.insert_header((RETRY_AFTER, seconds.to_string()));
     }
+    if status == StatusCode::UNAUTHORIZED {
+        response.insert_header((WWW_AUTHENTICATE, "Bearer"));
+    }
+    with_json(response, body)
+}
+
+fn with_json(mut response: HttpResponseBuilder, body: String) -> HttpResponse {
     response
         .content_type("application/json; charset=utf-8")
         .body(body)
+}
+
+async fn chat(request: &HttpRequest, body: web::Payload) -> SandboxAnswer {
+    let header = |name: HeaderName| request.headers().get(name)?.to_str().ok();
+    match body.to_bytes_limited(LARGEST_CHAT).await {
+        Ok(Ok(body)) => chat_sandbox::answer(header(AUTHORIZATION), header(CONTENT_TYPE), &body),
+        Ok(Err(_)) => chat_sandbox::unreadable(false),
+        Err(_) => chat_sandbox::unreadable(true),
+    }
 }
 
 #[cfg(test)]

@@ -81,6 +81,8 @@ pub(super) fn join(resources: &mut [ResourceSettings], places: &[Setting<'_>], d
                 .filter_map(|policy| policy.disconnected_ttl)
                 .min(),
             revalidate: Duration::ZERO,
+            exact_ttl: false,
+            retry_at_once: false,
         };
     }
 }

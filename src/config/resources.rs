@@ -284,6 +284,8 @@ fn policy(resource: &Table<'_>, by_upstream: bool) -> Policy {
         soft_timeout: resource.positive_duration("soft_timeout"),
         disconnected_ttl,
         revalidate: Duration::ZERO,
+        exact_ttl: false,
+        retry_at_once: false,
     }
 }
 

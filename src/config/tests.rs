@@ -137,6 +137,8 @@ fn the_shipped_resource_is_read_whole() {
             soft_timeout: Some(Duration::from_millis(800)),
             disconnected_ttl: None,
             revalidate: Duration::ZERO,
+            exact_ttl: false,
+            retry_at_once: false,
         },
         client_ttl: Some(Duration::from_secs(30)),
         tags: vec![

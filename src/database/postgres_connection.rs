@@ -99,6 +99,8 @@ impl From<DatabaseError> for StatementError {
 pub(super) struct PostgresConnection {
     pub(super) client: Client,
     statements: HashMap<String, Statement>,
+    /// A moment at which it was certainly alive: before the question that it answered last. The
+    /// answer itself may be read much later, when the connection is lost already.
     pub(super) last_used: Instant,
     /// The connection must not be used again: it is lost, or a transaction on it could not be
     /// ended.
@@ -109,11 +111,16 @@ pub(super) struct PostgresConnection {
 }
 
 impl PostgresConnection {
-    pub(super) fn new(client: Client, findings: Arc<Findings>) -> PostgresConnection {
+    /// `asked`: before its first question.
+    pub(super) fn new(
+        client: Client,
+        asked: Instant,
+        findings: Arc<Findings>,
+    ) -> PostgresConnection {
         PostgresConnection {
             client,
             statements: HashMap::new(),
-            last_used: Instant::now(),
+            last_used: asked,
             spoilt: false,
             schema: findings.schema.load(Ordering::Relaxed),
             findings,
@@ -189,12 +196,13 @@ impl PostgresConnection {
 
     /// Errors unless the server answers within `limit`.
     pub(super) fn prove(&mut self, limit: Duration) -> Result<(), postgres::Error> {
+        let asked = Instant::now();
         let proven = self.client.is_valid(limit);
         if proven.is_err() {
             self.lost();
         }
         proven?;
-        self.last_used = Instant::now();
+        self.last_used = asked;
         Ok(())
     }
 
@@ -212,6 +220,7 @@ impl PostgresConnection {
             &[&(dyn ToSql + Sync)],
         ) -> Result<T, StatementError>,
     ) -> Result<T, DatabaseError> {
+        self.last_used = Instant::now();
         let sql = query.text(DatabaseKind::Postgres);
         let parameters: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| *value as _).collect();
         let known = self.known(sql);
@@ -306,7 +315,6 @@ impl PostgresConnection {
         prepared: Prepared,
         result: Result<T, StatementError>,
     ) -> Result<T, DatabaseError> {
-        self.last_used = Instant::now();
         let sql = query.text(DatabaseKind::Postgres);
         let error = match result {
             Ok(result) => return Ok(result),

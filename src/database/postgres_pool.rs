@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use postgres::Config;
@@ -139,6 +139,7 @@ impl ManageConnection for PostgresManager {
             return Err(silent());
         }
         let (config, tls, setup) = (self.config.clone(), self.tls.clone(), self.setup.clone());
+        let asked = Instant::now();
         let client = within_connect(move || {
             let _hanging = hanging;
             let mut client = config
@@ -147,7 +148,11 @@ impl ManageConnection for PostgresManager {
             client.batch_execute(&setup)?;
             Ok(client)
         })?;
-        Ok(PostgresConnection::new(client, self.findings.clone()))
+        Ok(PostgresConnection::new(
+            client,
+            asked,
+            self.findings.clone(),
+        ))
     }
 
     fn is_valid(&self, connection: &mut PostgresConnection) -> Result<(), DatabaseError> {
@@ -197,13 +202,16 @@ impl Drop for PostgresPool {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
-    use std::time::Instant;
 
+    use super::super::json_rows::Shape;
     use super::super::postgres_connection::TRUSTED_IDLE;
+    use super::super::query::Query;
+    use super::super::session::Session;
     use super::super::{Database, DatabaseSettings};
     use super::*;
     use larder_cache::Secret;
     use testkit::postgres::{PASSWORD, PostgresServer};
+    use testkit::{SOON, until};
 
     fn settings(url: impl Into<String>) -> DatabaseSettings {
         DatabaseSettings {
@@ -230,6 +238,38 @@ mod tests {
         connection.last_used = long_ago;
         assert!(manager.is_valid(&mut connection).is_err());
         assert!(manager.has_broken(&mut connection));
+    }
+
+    /// 1. One connection waits for the answer to a statement.
+    /// 2. Another is found lost, and what ended it may have ended the first after its answer.
+    /// 3. The first reads its answer.
+    #[test]
+    fn an_answer_to_a_question_from_before_a_loss_is_no_proof_of_life() {
+        let server = PostgresServer::start();
+        let manager = PostgresManager::new(&server.url(), Duration::from_secs(5)).unwrap();
+        let (mut first, mut second) = (manager.connect().unwrap(), manager.connect().unwrap());
+        let mut holder = server.connect(&server.url());
+        holder.batch_execute("SELECT pg_advisory_lock(7)").unwrap();
+        let wait = Query::parse("wait", "SELECT pg_advisory_lock(7)::text AS locked").unwrap();
+        std::thread::scope(|scope| {
+            let waiting =
+                scope.spawn(|| Session::Postgres(&mut first).read(&wait, &[], Shape::One));
+            let asked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+            until(SOON, "the statement waits", || {
+                holder.query_one(asked, &[]).unwrap().get::<_, i64>(0) == 1
+            });
+            let end = "SELECT pg_terminate_backend(pg_backend_pid())";
+            let lost = second.client.batch_execute(end).unwrap_err();
+            second.check_lost(&lost);
+            holder
+                .batch_execute("SELECT pg_advisory_unlock(7)")
+                .unwrap();
+            waiting.join().unwrap().unwrap();
+        });
+        assert!(second.is_lost());
+        assert!(!first.is_trusted());
+        manager.is_valid(&mut first).unwrap();
+        assert!(first.is_trusted(), "it was asked after the loss");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! FLOOR 2: sources: where a value comes from on a miss.
 
 mod calls;
+pub mod chat_sandbox;
 mod error;
 pub mod http;
 pub mod json_api;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::clock::{Clock, TestClock};
 use super::open::DELIVERY;
 use super::settings::{
     CoherenceSettings, Eviction, LoadSettings, MemorySettings, RedisChoice, RedisSettings,
@@ -19,6 +20,7 @@ pub struct CacheBuilder {
     coherence: CoherenceSettings,
     delivery: Duration,
     typed: TypedShared,
+    clock: Clock,
 }
 
 impl Cache {
@@ -57,6 +59,7 @@ impl Cache {
             coherence: CoherenceSettings::default(),
             delivery: DELIVERY,
             typed: TypedShared::default(),
+            clock: Clock::new(),
         }
     }
 }
@@ -144,6 +147,15 @@ impl CacheBuilder {
         self
     }
 
+    /// For tests: has `clock` for its time, so that a test need not sleep until something expires.
+    /// TTLs, stale times, pauses after a failed load and the bound on staleness follow it. What
+    /// Redis measures does not, nor how long a thread waits: test with memory alone
+    /// ([`CacheBuilder::memory_only`]), or expect values to live on in Redis.
+    pub fn test_clock(mut self, clock: &TestClock) -> CacheBuilder {
+        self.clock = Clock::of_test(clock);
+        self
+    }
+
     /// The cache. Redis is looked for in the background, so this neither waits for it nor fails
     /// without it;
     /// [`Cache::wait_trusted`] waits.
@@ -162,6 +174,7 @@ impl CacheBuilder {
             &self.loads,
             &self.coherence,
             choice == RedisChoice::None,
+            self.clock,
         )?;
         cache.typed = Arc::new(self.typed);
         // No clone exists yet.
@@ -193,6 +206,23 @@ impl Policy {
                 if_error,
                 ..self.stale
             },
+            ..self
+        }
+    }
+
+    /// Each TTL is as long as it says: see [`Policy::exact_ttl`](Policy#structfield.exact_ttl).
+    pub fn exact_ttl(self) -> Policy {
+        Policy {
+            exact_ttl: true,
+            ..self
+        }
+    }
+
+    /// No pause after a failed load: see
+    /// [`Policy::retry_at_once`](Policy#structfield.retry_at_once).
+    pub fn retry_at_once(self) -> Policy {
+        Policy {
+            retry_at_once: true,
             ..self
         }
     }

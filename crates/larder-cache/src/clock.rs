@@ -5,8 +5,12 @@
 //! monotonic clock, so setting the system's clock ends no TTL. The age of a value that another
 //! replica loaded is computed on Redis's time. Every replica knows its own offset to that, so the
 //! clocks of two machines are never compared.
+//!
+//! In an embedder's test, a [`TestClock`] takes the place of the monotonic clock.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -14,11 +18,76 @@ use parking_lot::Mutex;
 /// Microseconds since 1970 by the clock of this process.
 pub type Micros = u64;
 
+/// A time for tests that stands still until the test moves it: see
+/// [`CacheBuilder::test_clock`](super::CacheBuilder::test_clock). Clones are the same clock.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use larder_cache::{Cache, Policy, TaggedKey, TestClock};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let clock = TestClock::new();
+/// let cache = Cache::builder().test_clock(&clock).build()?;
+/// let policy = Policy::new(Duration::from_secs(60), Duration::ZERO).exact_ttl();
+/// let numbers = cache.typed::<u8>("number", 1)?;
+/// let waited = || {
+///     let found = numbers.get_or_load(TaggedKey::new(), &policy, || Ok::<u8, String>(1));
+///     found.map(|(_, outcome)| outcome.waited())
+/// };
+///
+/// assert!(waited()?);
+/// clock.advance(Duration::from_secs(59));
+/// assert!(!waited()?);
+/// clock.advance(Duration::from_secs(1));
+/// assert!(waited()?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct TestClock(Arc<TestTime>);
+
+#[derive(Default)]
+struct TestTime {
+    /// In microseconds, since it was made.
+    moved: AtomicU64,
+    /// Protects the list. It is locked while they are called.
+    listeners: Mutex<Vec<OnMove>>,
+}
+
+/// Called after a test has moved its clock. Returns whether to call it again.
+type OnMove = Box<dyn Fn() -> bool + Send + Sync>;
+
+impl TestClock {
+    /// A clock that stands at the present moment.
+    pub fn new() -> TestClock {
+        TestClock::default()
+    }
+
+    /// Moves it forward. Whatever has expired by then is gone when this returns.
+    pub fn advance(&self, by: Duration) {
+        self.0.moved.fetch_add(micros(by), Ordering::Relaxed);
+        self.0.listeners.lock().retain(|listener| listener());
+    }
+
+    fn moved(&self) -> Micros {
+        self.0.moved.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for TestClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TestClock({:?})", Duration::from_micros(self.moved()))
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Clock {
     start: Instant,
     start_micros: Micros,
+    /// Has the place of the monotonic clock in a test.
+    test: Option<TestClock>,
     /// Redis's time minus ours, in microseconds.
     redis_offset: AtomicI64,
     /// Protects the bounds of that offset. `None`: Redis's time was never heard.
@@ -85,19 +154,47 @@ impl Clock {
         Clock {
             start: Instant::now(),
             start_micros: micros(since_1970),
+            test: None,
             redis_offset: AtomicI64::new(0),
             bounds: Mutex::default(),
         }
     }
 
-    /// The present moment.
-    pub fn now(&self) -> Micros {
-        self.start_micros + micros(self.start.elapsed())
+    /// The same, moved by a test.
+    pub(crate) fn of_test(test: &TestClock) -> Clock {
+        Clock {
+            test: Some(test.clone()),
+            ..Clock::new()
+        }
     }
 
-    /// The time of `instant`.
+    /// Calls `listener` after each move of a test, until it returns `false`. Nothing else moves a
+    /// clock.
+    pub(crate) fn on_move(&self, listener: impl Fn() -> bool + Send + Sync + 'static) {
+        if let Some(test) = &self.test {
+            test.0.listeners.lock().push(Box::new(listener));
+        }
+    }
+
+    /// Whether a test moves it.
+    pub(crate) fn is_of_test(&self) -> bool {
+        self.test.is_some()
+    }
+
+    /// The present moment.
+    pub fn now(&self) -> Micros {
+        match &self.test {
+            None => self.start_micros + micros(self.start.elapsed()),
+            Some(test) => self.start_micros + test.moved(),
+        }
+    }
+
+    /// The time of `instant`, which was not long ago.
     pub fn at(&self, instant: Instant) -> Micros {
-        self.start_micros + micros(instant.saturating_duration_since(self.start))
+        match &self.test {
+            None => self.start_micros + micros(instant.saturating_duration_since(self.start)),
+            Some(_) => self.now(),
+        }
     }
 
     /// Takes over `redis_time`, which Redis's clock showed at some moment between `sent` and now.
@@ -164,6 +261,25 @@ mod tests {
     }
 
     const S: Micros = 1_000_000;
+
+    #[test]
+    fn a_clock_of_a_test_stands_still_until_it_is_moved() {
+        let test = TestClock::new();
+        let clock = Clock::of_test(&test);
+        let began = clock.now();
+        let (told, heard) = std::sync::mpsc::channel();
+        clock.on_move(move || told.send(()).is_ok());
+        assert_eq!(clock.at(Instant::now()), began);
+        test.clone().advance(Duration::from_millis(1500));
+        assert_eq!(clock.now(), began + 1_500_000);
+        assert_eq!(clock.at(Instant::now()), began + 1_500_000);
+        assert!(heard.try_recv().is_ok() && heard.try_recv().is_err());
+        drop(heard);
+        test.advance(Duration::from_micros(1));
+        assert_eq!(clock.now(), began + 1_500_001);
+        assert!(test.0.listeners.lock().is_empty());
+        assert!(!Clock::new().is_of_test());
+    }
 
     #[test]
     fn a_quick_reply_narrows_the_bounds_and_a_slow_one_leaves_them() {

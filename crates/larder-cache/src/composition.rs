@@ -168,7 +168,8 @@ impl Composite {
         let job = Job {
             share: self.item.share.clone(),
             interest: leader.interest().clone(),
-            work: Box::new(move |turn| {
+            blocks: true,
+            work: Box::new(move |turn, _| {
                 if turn != Turn::Now {
                     return leader.end(Err(error));
                 }

@@ -163,6 +163,8 @@ mod tests {
             soft_timeout: None,
             disconnected_ttl: None,
             revalidate: Duration::ZERO,
+            exact_ttl: false,
+            retry_at_once: false,
         }
     }
 

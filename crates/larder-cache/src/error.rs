@@ -1,6 +1,12 @@
 //! Why a load has no value. The variants differ by what the caller does next.
+//!
+//! [`LoadError`] is what all loads and lookups of bytes end with. It goes to other replicas as one
+//! line of text. A loader's error of a type of its own stays as it is within its process: see
+//! [`LoadError::own`]. [`Error`] is what the typed lookups end with: it has that error by its type.
 
+use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A load that failed. Its text names no secret: it is for logs and for answers alike.
@@ -8,6 +14,9 @@ use std::time::Duration;
 pub enum LoadError {
     /// The source failed, or its answer is not a value.
     Failed(String),
+    /// The loader failed with an error of a type of its own. Other replicas, and readers that come
+    /// during the pause after it, get its text.
+    Own(OwnError),
     /// The source did not answer within its deadline.
     TooSlow(String),
     /// The source's quota is spent, by this program's own count. It is available again after the
@@ -50,7 +59,51 @@ pub enum LoadError {
     Bug(String),
 }
 
+/// An error of a loader's own type: see [`LoadError::own`].
+#[derive(Clone)]
+pub struct OwnError {
+    text: Arc<str>,
+    error: Arc<dyn Any + Send + Sync>,
+}
+
+impl OwnError {
+    /// The error, if it is of this type. It is shared by all who waited for its load.
+    pub fn get<E: Send + Sync + 'static>(&self) -> Option<Arc<E>> {
+        self.error.clone().downcast().ok()
+    }
+}
+
+impl fmt::Display for OwnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for OwnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OwnError({:?})", self.text)
+    }
+}
+
+impl PartialEq for OwnError {
+    /// Whether both are the error of one load.
+    fn eq(&self, other: &OwnError) -> bool {
+        Arc::ptr_eq(&self.error, &other.error)
+    }
+}
+
+impl Eq for OwnError {}
+
 impl LoadError {
+    /// The failure of a loader with `error`, whose text goes to the log and to other replicas. It
+    /// must name no secret.
+    pub fn own<E: fmt::Display + Send + Sync + 'static>(error: E) -> LoadError {
+        LoadError::Own(OwnError {
+            text: error.to_string().into(),
+            error: Arc::new(error),
+        })
+    }
+
     /// Whether the error was known without asking, so that nobody waited for it.
     pub(crate) fn is_known(&self) -> bool {
         matches!(
@@ -75,6 +128,7 @@ impl LoadError {
             | LoadError::BackingOff { retry_after, .. } => Some(*retry_after),
             LoadError::Overloaded => Some(Duration::from_secs(1)),
             LoadError::Failed(_)
+            | LoadError::Own(_)
             | LoadError::TooSlow(_)
             | LoadError::Unfit { .. }
             | LoadError::Bug(_) => None,
@@ -88,6 +142,7 @@ impl fmt::Display for LoadError {
             LoadError::Failed(what)
             | LoadError::TooSlow(what)
             | LoadError::BackingOff { what, .. } => f.write_str(what),
+            LoadError::Own(error) => fmt::Display::fmt(error, f),
             LoadError::Spent { what, retry_after } => {
                 write!(
                     f,
@@ -119,6 +174,7 @@ impl LoadError {
             LoadError::Failed(what) | LoadError::BackingOff { what, .. } => {
                 format!("failed 0 {what}")
             }
+            LoadError::Own(error) => format!("failed 0 {error}"),
             LoadError::TooSlow(what) => format!("slow 0 {what}"),
             LoadError::Spent { what, retry_after } => {
                 format!("spent {} {what}", retry_after.as_millis())
@@ -165,6 +221,11 @@ impl LoadError {
             "overloaded" => LoadError::Overloaded,
             _ => LoadError::Failed(what),
         }
+    }
+
+    /// The failure of a loader that panicked.
+    pub(crate) fn panicked() -> LoadError {
+        LoadError::Failed("the load panicked".to_owned())
     }
 
     /// One error for parts that all failed. What is true of each is true of the composite;
@@ -227,9 +288,97 @@ impl LoadError {
     }
 }
 
+/// Why a typed lookup has no value.
+#[derive(Debug)]
+pub enum Error<E> {
+    /// The loader failed with this. All who waited for the load in this process share it.
+    Load(Arc<E>),
+    /// The cache has no value, for a reason of its own: the load was refused or took too long, it
+    /// failed a moment ago and is not tried again yet, or it failed in another process.
+    Cache(LoadError),
+}
+
+impl<E> Error<E> {
+    /// The loader's error. `None`: the reason is the cache's own.
+    pub fn load(&self) -> Option<&E> {
+        match self {
+            Error::Load(error) => Some(error),
+            Error::Cache(_) => None,
+        }
+    }
+}
+
+impl<E: Send + Sync + 'static> From<LoadError> for Error<E> {
+    /// An [`OwnError`] of the type `E` is the loader's error. All others are the cache's.
+    fn from(error: LoadError) -> Error<E> {
+        if let LoadError::Own(own) = &error
+            && let Some(error) = own.get()
+        {
+            return Error::Load(error);
+        }
+        Error::Cache(error)
+    }
+}
+
+impl<E> Clone for Error<E> {
+    fn clone(&self) -> Error<E> {
+        match self {
+            Error::Load(error) => Error::Load(error.clone()),
+            Error::Cache(error) => Error::Cache(error.clone()),
+        }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for Error<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Load(error) => fmt::Display::fmt(error, f),
+            Error::Cache(error) => fmt::Display::fmt(error, f),
+        }
+    }
+}
+
+// Without `E: std::error::Error`, so that a text can be an error, too. The text is that of `E`.
+impl<E: fmt::Display + fmt::Debug> std::error::Error for Error<E> {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_own_error_keeps_its_type_here_and_is_a_text_elsewhere() {
+        #[derive(Debug, PartialEq)]
+        struct NoStation(u8);
+        impl fmt::Display for NoStation {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "station {} is not there", self.0)
+            }
+        }
+        let own = LoadError::own(NoStation(7));
+        assert_eq!(own.to_string(), "station 7 is not there");
+        assert_eq!(own.clone(), own);
+        // Another load failed in the same way.
+        assert_ne!(LoadError::own(NoStation(7)), own);
+        let typed = Error::<NoStation>::from(own.clone());
+        assert_eq!(typed.load(), Some(&NoStation(7)));
+        assert_eq!(typed.to_string(), own.to_string());
+        let (Error::Load(one), Error::Load(other)) = (&typed, Error::from(own.clone())) else {
+            panic!("{typed:?}");
+        };
+        assert!(Arc::ptr_eq(one, &other));
+        // A reader of another error type, and another replica.
+        let other = Error::<String>::from(own.clone());
+        assert!(other.load().is_none() && other.to_string() == own.to_string());
+        let elsewhere = LoadError::from_wire(&own.to_wire());
+        assert_eq!(
+            elsewhere,
+            LoadError::Failed("station 7 is not there".into())
+        );
+        assert!(Error::<NoStation>::from(elsewhere).load().is_none());
+        let parts = LoadError::of_parts([own.clone(), own].into_iter());
+        let text = "station 7 is not there; station 7 is not there";
+        assert_eq!(parts, LoadError::Failed(text.into()));
+    }
 
     #[test]
     fn goes_over_the_wire_and_back() {

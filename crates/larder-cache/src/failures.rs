@@ -4,6 +4,8 @@
 //! so its quota is not spent on refusals. The pause doubles with each failure, from a second to a
 //! tenth of the key's TTL, and to half a minute at most. It ends with a success.
 //!
+//! A policy can do without these pauses: [`Policy::retry_at_once`].
+//!
 //! A source that asks to be left alone is left alone for the time that it names: for that key, or
 //! altogether. An invalidation after the pause began lifts it for the keys that it names, on every
 //! replica.
@@ -92,7 +94,10 @@ impl Failures {
         let before = self.keys.get(key.as_str());
         let before = before.map_or(0, |failure| failure.count);
         let (count, pause) = match error {
-            LoadError::Failed(_) | LoadError::TooSlow(_) => {
+            LoadError::Failed(_) | LoadError::Own(_) | LoadError::TooSlow(_) => {
+                if policy.retry_at_once {
+                    return;
+                }
                 let ttl = if policy.redis.is_zero() {
                     policy.memory
                 } else {
@@ -155,7 +160,11 @@ pub(crate) struct Aftermath {
 
 impl Aftermath {
     pub(crate) fn of(error: &LoadError, policy: &Policy) -> Aftermath {
-        let unknown = (policy.memory / 10).min(LONGEST);
+        let unknown = if policy.retry_at_once {
+            Duration::ZERO
+        } else {
+            (policy.memory / 10).min(LONGEST)
+        };
         let (for_waiters, for_later) = match error {
             error if error.is_spent() => (Staleness::Spent, Staleness::Spent),
             error if error.is_known() => (Staleness::BackingOff, Staleness::BackingOff),
@@ -193,6 +202,8 @@ mod tests {
             soft_timeout: None,
             disconnected_ttl: None,
             revalidate: Duration::ZERO,
+            exact_ttl: false,
+            retry_at_once: false,
         }
     }
 
@@ -241,6 +252,26 @@ mod tests {
         let short = item("s", policy(SECOND / 2, Duration::ZERO));
         failures.note(&short, &error, 0, AT);
         assert!(held(&short, S / 20 - 1).is_some() && held(&short, S / 20).is_none());
+    }
+
+    #[test]
+    fn without_pauses_only_a_source_that_asks_for_one_gets_it() {
+        let failures = Failures::new();
+        let policy = policy(30 * SECOND, 300 * SECOND).retry_at_once();
+        let k = item("k", policy.clone());
+        let held = |now| failures.pause_of(&k, now, |_| false);
+        for error in [
+            LoadError::Failed("no".into()),
+            LoadError::own("no"),
+            LoadError::TooSlow("no".into()),
+        ] {
+            failures.note(&k, &error, 100 * S, AT);
+            assert_eq!(held(100 * S), None, "{error:?}");
+            assert_eq!(Aftermath::of(&error, &policy).pause, Duration::ZERO);
+        }
+        failures.note(&k, &paused(60, false), 100 * S, AT);
+        assert_eq!(held(150 * S), Some(paused(10, false)));
+        assert_eq!(Aftermath::of(&paused(5, false), &policy).pause, 5 * SECOND);
     }
 
     #[test]

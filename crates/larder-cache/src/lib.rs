@@ -138,14 +138,14 @@ pub use self::answer::{Answer, LookupResult, Trace};
 pub use self::audit::AuditCounts;
 pub use self::builder::CacheBuilder;
 pub use self::bus::Replica;
-pub use self::clock::{Clock, Micros, micros};
+pub use self::clock::{Clock, Micros, TestClock, micros};
 pub use self::coherence::{
     Dependency, HistoryId, InvalidationOrigin, InvalidationTarget, Purge, Since, Stamp,
 };
 pub use self::entry::{Backoff, Entry, Extras, Value};
 #[doc(hidden)] // For benches/micro alone: no embedder has a use for these bytes.
 pub use self::envelope::{decode as decode_envelope, encode as encode_envelope};
-pub use self::error::LoadError;
+pub use self::error::{Error, LoadError, OwnError};
 pub use self::fair_queue::Caller;
 pub use self::freshness::{Decision, Refusal};
 pub use self::insert::{InsertReceipt, Inserted};
@@ -212,7 +212,8 @@ impl Cache {
             Some(_) => (RedisChoice::Configured, false),
             None => (RedisChoice::Default, true),
         };
-        Cache::assemble(memory, redis, choice, loads, coherence, standalone)
+        let clock = Clock::new();
+        Cache::assemble(memory, redis, choice, loads, coherence, standalone, clock)
     }
 
     /// `standalone`: until a Redis is found there is nobody else to hear from.
@@ -223,6 +224,7 @@ impl Cache {
         loads: &LoadSettings,
         coherence: &CoherenceSettings,
         standalone: bool,
+        clock: Clock,
     ) -> Result<Cache, String> {
         let share = coherence.audit;
         if !(0.0..=1.0).contains(&share) {
@@ -231,9 +233,11 @@ impl Cache {
             ));
         }
         let mirror = Arc::new(Mirror::alone(standalone));
-        let clock = Arc::new(Clock::new());
+        let clock = Arc::new(clock);
         let scripts = Arc::new(Scripts::new(&redis.prefix));
         let tier = Arc::new(MemoryTier::new(memory, mirror.clone(), clock.clone()));
+        let moved = Arc::downgrade(&tier);
+        clock.on_move(move || moved.upgrade().map(|tier| tier.drop_expired()).is_some());
         // What was loaded alone has no place in a history that others write, too.
         let memory = tier.clone();
         let on_first_history = Box::new(move || memory.clear());

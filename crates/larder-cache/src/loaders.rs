@@ -1,12 +1,16 @@
-//! The threads that loads run on.
+//! The permits of loads, and the threads that they run on.
 //!
 //! Promise: at most `max_loads` run at once and at most `max_queue` wait; any more are refused at
 //! once. Loads that are slow together, such as all loads from one upstream, draw on one share of
 //! both. Each share has permits set aside that no other can take (`shares.rs`). Within a share
 //! callers take turns (`fair_queue.rs`). A load that nobody waits for any more leaves the queue.
 //!
-//! A thread starts when there is work for it. It ends after a while without work, or with the last
-//! clone of the loaders. A job that panics ends itself, not its thread.
+//! A job that blocks runs on a thread. A thread starts when there is work for it. It ends after a
+//! while without work, or with the last clone of the loaders. A job that does not block is called
+//! by whoever hands out its permit. A job that panics ends itself, not its thread.
+//!
+//! A load may go on after its job, in the task of a reader: it takes its [`Permit`] along, and still
+//! counts as one that runs.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,7 +33,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// What becomes of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// It does its work now, on this thread.
+    /// It does its work now, here.
     Now,
     /// There is no room for it. It is called on another job's thread, so it must not block.
     Refused,
@@ -37,14 +41,52 @@ pub(crate) enum Turn {
     Left,
 }
 
-/// Something to do on a thread.
+/// Something to do with a permit.
 pub(crate) struct Job {
     /// The share that it draws on.
     pub(crate) share: Arc<str>,
     /// Who waits for it.
     pub(crate) interest: Arc<Interest>,
-    /// Called once, with what becomes of it.
-    pub(crate) work: Box<dyn FnOnce(Turn) + Send>,
+    /// Whether its work may block, and so needs a thread.
+    pub(crate) blocks: bool,
+    pub(crate) work: Work,
+}
+
+/// The work of a job. Called once, with what becomes of it, and with its permit if it is its turn.
+/// The permit is given back after the call, unless the work takes it.
+pub(crate) type Work = Box<dyn FnOnce(Turn, &mut Option<Permit>) + Send>;
+
+/// What is left of a load that has begun. It is called with its permit, as [`Work`] is.
+type Rest = Box<dyn FnOnce(&mut Option<Permit>) + Send>;
+
+/// The right of one load to run. It is given back when this is dropped.
+pub(crate) struct Permit {
+    share: usize,
+    /// `None`: it was handed on.
+    loaders: Option<Arc<LoadersInner>>,
+}
+
+impl Permit {
+    /// Has `work` done on a thread, which gives it this permit. If there is no thread for it, it is
+    /// done here. Does not block otherwise. It is done also if the loaders are closed meanwhile.
+    pub(crate) fn resume(mut self, work: impl FnOnce(&mut Option<Permit>) + Send + 'static) {
+        let Some(loaders) = self.loaders.take() else {
+            return;
+        };
+        let ready = Ready::Begun(Box::new(work));
+        if let Some(ready) = loaders.resume(self.share, ready) {
+            let mut permit = Some(loaders.permit(self.share));
+            loaders.run(self.share, ready, &mut permit);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(loaders) = self.loaders.take() {
+            loaders.release(self.share);
+        }
+    }
 }
 
 /// One share of the loads, as it is now and since the start.
@@ -78,8 +120,8 @@ struct LoadersState {
     indices: HashMap<Arc<str>, usize>,
     running: Permits,
     waiting: Permits,
-    /// Jobs that have a permit to run, for the next thread.
-    ready: VecDeque<(usize, Job)>,
+    /// What has a permit of the share with this index, for the next thread.
+    ready: VecDeque<(usize, Ready)>,
     threads: usize,
     idle: usize,
     /// The share that is looked at first when a permit to run is free.
@@ -142,8 +184,10 @@ impl Loaders {
     /// Has `job` run as soon as there is a permit for it: at once, or after a wait in the queue.
     /// Does not block.
     pub(crate) fn submit(&self, job: Job) {
-        if let Some((job, turn)) = self.0.submit(job) {
-            notify(job, turn);
+        match self.0.submit(job) {
+            Placed::Waits => {}
+            Placed::Here(share, job) => self.0.run_here(share, job),
+            Placed::Not(job, turn) => notify(job, turn, &mut None),
         }
     }
 
@@ -165,15 +209,32 @@ impl Loaders {
         let waiting = self.0.state.lock().close();
         self.0.work.notify_all();
         for job in waiting {
-            notify(job, Turn::Refused);
+            notify(job, Turn::Refused, &mut None);
         }
     }
 }
 
+/// What a thread takes.
+enum Ready {
+    Job(Job),
+    /// The rest of a load: see [`Permit::resume`].
+    Begun(Rest),
+}
+
+/// Where a new job is.
+enum Placed {
+    /// In the queue, or on its way to a thread.
+    Waits,
+    /// It has a permit of the share with this index, and is to be called here.
+    Here(usize, Job),
+    /// This one does not run: the new job, or one that made room for it.
+    Not(Job, Turn),
+}
+
 /// Calls a job with what becomes of it, outside of any lock. A panic there is a bug, and ends that
 /// job alone.
-fn notify(job: Job, turn: Turn) {
-    if catch_unwind(AssertUnwindSafe(|| (job.work)(turn))).is_err() {
+fn notify(job: Job, turn: Turn, permit: &mut Option<Permit>) {
+    if catch_unwind(AssertUnwindSafe(|| (job.work)(turn, permit))).is_err() {
         log::error!("a load panicked");
     }
 }
@@ -198,30 +259,30 @@ impl LoadersInner {
                     let left = state.leave_if_unwanted(share, id);
                     drop(state);
                     if let Some(job) = left {
-                        notify(job, Turn::Left);
+                        notify(job, Turn::Left, &mut None);
                     }
                 }
             }
         })
     }
 
-    /// Returns the job that is to be notified that it does not run.
-    fn submit(self: &Arc<LoadersInner>, job: Job) -> Option<(Job, Turn)> {
+    fn submit(self: &Arc<LoadersInner>, job: Job) -> Placed {
         let mut state = self.state.lock();
         if state.closed {
-            return Some((job, Turn::Refused));
+            return Placed::Not(job, Turn::Refused);
         }
         let share = state.share(&job.share);
-        if state.shares.get(share)?.queue.is_empty() && state.running.try_reserve(share) {
-            state.ready.push_back((share, job));
+        if state.has_no_queue(share) && state.running.try_reserve(share) {
+            if !job.blocks {
+                return Placed::Here(share, job);
+            }
+            state.ready.push_back((share, Ready::Job(job)));
             return match self.call_thread(&mut state) {
-                true => None,
-                // Without any thread it would never be run.
-                false => {
+                Some((share, Ready::Job(job))) => {
                     state.running.release(share);
-                    let (_, job) = state.ready.pop_back()?;
-                    Some((job, Turn::Refused))
+                    Placed::Not(job, Turn::Refused)
                 }
+                _ => Placed::Waits,
             };
         }
         let id = state.next_id;
@@ -235,12 +296,25 @@ impl LoadersInner {
         // The other way round, a reader that leaves between the look and the slot finds no slot,
         // and the job waits for nobody.
         job.interest.set_slot(Some(self.slot(share, id)));
-        state.wait(share, id, job)
+        match state.wait(share, id, job) {
+            None => Placed::Waits,
+            Some((job, turn)) => Placed::Not(job, turn),
+        }
     }
 
-    /// Sees to it that a thread takes what is ready; `false`: there is none and none can be
-    /// started.
-    fn call_thread(self: &Arc<LoadersInner>, state: &mut LoadersState) -> bool {
+    /// Has a thread take this, which has a permit already. Returns it if no thread can.
+    fn resume(self: &Arc<LoadersInner>, share: usize, ready: Ready) -> Option<Ready> {
+        let mut state = self.state.lock();
+        if state.closed && state.threads == 0 {
+            return Some(ready);
+        }
+        state.ready.push_back((share, ready));
+        self.call_thread(&mut state).map(|(_, ready)| ready)
+    }
+
+    /// Sees to it that a thread takes what is ready. If there is none and none can be started,
+    /// returns the newest, which would never be run.
+    fn call_thread(self: &Arc<LoadersInner>, state: &mut LoadersState) -> Option<(usize, Ready)> {
         if state.ready.len() > state.idle {
             let mine = self.clone();
             match thread::spawn("load", move || mine.serve()) {
@@ -251,39 +325,87 @@ impl LoadersInner {
                 }
                 Err(error) => {
                     log::error!("{error}, for loads");
-                    return state.threads > 0;
+                    return match state.threads {
+                        0 => state.ready.pop_back(),
+                        _ => None,
+                    };
                 }
             }
         }
         self.work.notify_one();
-        true
+        None
+    }
+
+    /// Gives back a permit of the share with this index, and hands it to a job that waits.
+    fn release(self: &Arc<LoadersInner>, share: usize) {
+        let (here, stuck) = {
+            let mut state = self.state.lock();
+            state.running.release(share);
+            let here = state.fill();
+            let count = state.ready.len();
+            let stuck: Vec<(usize, Ready)> = (0..count)
+                .filter_map(|_| self.call_thread(&mut state))
+                .collect();
+            (here, stuck)
+        };
+        for (share, ready) in stuck {
+            // Given back after the call.
+            let mut permit = Some(self.permit(share));
+            match ready {
+                Ready::Job(job) => notify(job, Turn::Refused, &mut None),
+                Ready::Begun(_) => self.run(share, ready, &mut permit),
+            }
+        }
+        for (share, job) in here {
+            self.run_here(share, job);
+        }
+    }
+
+    /// Calls a job that does not block, which has a permit of the share with this index.
+    fn run_here(self: &Arc<LoadersInner>, share: usize, job: Job) {
+        let mut permit = Some(self.permit(share));
+        self.run(share, Ready::Job(job), &mut permit);
+    }
+
+    fn permit(self: &Arc<LoadersInner>, share: usize) -> Permit {
+        Permit {
+            share,
+            loaders: Some(self.clone()),
+        }
+    }
+
+    /// Calls a job, if anybody still wants it, or the rest of a load.
+    fn run(&self, share: usize, ready: Ready, permit: &mut Option<Permit>) {
+        let job = match ready {
+            Ready::Job(job) => job,
+            Ready::Begun(rest) => {
+                if catch_unwind(AssertUnwindSafe(|| rest(permit))).is_err() {
+                    log::error!("a load panicked");
+                }
+                return;
+            }
+        };
+        if !job.interest.close_if_unwanted(Step::Begin) {
+            return notify(job, Turn::Now, permit);
+        }
+        notify(job, Turn::Left, &mut None);
+        if let Some(share) = self.state.lock().shares.get_mut(share) {
+            share.left += 1;
+        }
     }
 
     fn serve(self: Arc<LoadersInner>) {
         let mut state = self.state.lock();
         loop {
-            if let Some((share, job)) = state.ready.pop_front() {
+            if let Some((share, ready)) = state.ready.pop_front() {
                 state.idle -= 1;
                 drop(state);
-                let turn = if job.interest.close_if_unwanted(Step::Begin) {
-                    Turn::Left
-                } else {
-                    Turn::Now
-                };
-                notify(job, turn);
+                let mut permit = Some(self.permit(share));
+                self.run(share, ready, &mut permit);
+                // First idle, then without the permit: the next job is for this thread.
+                self.state.lock().idle += 1;
+                drop(permit);
                 state = self.state.lock();
-                state.idle += 1;
-                state.running.release(share);
-                if turn == Turn::Left
-                    && let Some(share) = state.shares.get_mut(share)
-                {
-                    share.left += 1;
-                }
-                state.fill();
-                // This thread takes the first of them.
-                for _ in 1..state.ready.len() {
-                    self.call_thread(&mut state);
-                }
                 continue;
             }
             if state.closed {
@@ -347,8 +469,16 @@ impl LoadersState {
         }
     }
 
-    /// Gives the free permits to run to jobs that wait, the shares in turn.
-    fn fill(&mut self) {
+    /// Whether no job of the share with this index waits.
+    fn has_no_queue(&self, share: usize) -> bool {
+        let share = self.shares.get(share);
+        share.is_some_and(|share| share.queue.is_empty())
+    }
+
+    /// Gives the free permits to run to jobs that wait, the shares in turn. Those that block are
+    /// ready for a thread then. Returns the others, each with the index of its share.
+    fn fill(&mut self) -> Vec<(usize, Job)> {
+        let mut here = Vec::new();
         let count = self.shares.len();
         let mut passed = 0;
         while passed < count {
@@ -366,17 +496,28 @@ impl LoadersState {
             passed = 0;
             self.waiting.release(share);
             job.interest.set_slot(None);
-            self.ready.push_back((share, job));
+            if job.blocks {
+                self.ready.push_back((share, Ready::Job(job)));
+            } else {
+                here.push((share, job));
+            }
         }
+        here
     }
 
     /// Takes no more jobs and returns those that have not begun.
     fn close(&mut self) -> Vec<Job> {
         self.closed = true;
         let mut left = Vec::new();
-        for (share, job) in std::mem::take(&mut self.ready) {
-            self.running.release(share);
-            left.push(job);
+        for (share, ready) in std::mem::take(&mut self.ready) {
+            match ready {
+                Ready::Job(job) => {
+                    self.running.release(share);
+                    left.push(job);
+                }
+                // A thread that is there or on its way ends it.
+                Ready::Begun(_) => self.ready.push_back((share, ready)),
+            }
         }
         for (index, share) in self.shares.iter_mut().enumerate() {
             while let Some(job) = share.queue.pop() {

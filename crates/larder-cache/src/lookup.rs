@@ -10,6 +10,9 @@
 //! The lease says whether this replica loads at all, and gives the clock of the load, before the
 //! source is asked. What the source brings fills Redis, then memory. A failure gives the lease
 //! back, and a stale copy stands in as far as policy allows.
+//!
+//! A [`Load`] runs on a loader's thread. [`begin_to_run`] is for readers that run it themselves:
+//! the flight hands it over once it has the lease, and goes on at [`Lookup::has_run`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -24,17 +27,18 @@ use super::composition::Composite;
 use super::entry::{Entry, Extras, Value};
 use super::envelope;
 use super::error::LoadError;
+use super::fair_queue::Caller;
 use super::freshness::{Decision, Evidence, LoadFacts, decide, may_join};
 use super::interest::{Behalf, Step};
 use super::load_result::LoadResult;
-use super::loaders::{Job, Turn};
+use super::loaders::{Job, Permit, Turn};
 use super::outcome::{Outcome, Staleness};
 use super::policy::{Lifetime, Policy};
 use super::random::random;
 use super::redis_tier::reads::{LeaseState, Read};
 use super::redis_tier::{Filled, Lease};
 use super::request::{CacheItem, Load, LoadContext, Loaded, Producer, Request, Revalidation};
-use super::single_flight::{Flight, Leader, Ticket};
+use super::single_flight::{Flight, Leader, Ran, Runner, Ticket};
 use super::tally::Counts;
 use super::tiers::Tiers;
 
@@ -44,6 +48,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(4), Duration::from_m
 /// this part of the time that the load may take. Then this replica loads itself. So a short outage
 /// costs no second call of a slow source, and a long one delays readers by little.
 const PATIENCE: u32 = 10;
+/// The same for a load of a reader, whose limit is not known.
+const RUNNERS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a reader accepts for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +94,32 @@ pub(crate) fn begin(
     flights.join(&key, behalf, joinable, is_new_load, lead)
 }
 
+#[allow(dead_code)] // The typed lookups are next.
+/// The same for a reader of `item` that runs the load itself if it comes to that. Memory was looked
+/// into. Does not block.
+pub(crate) fn begin_to_run(
+    tiers: &Arc<Tiers>,
+    item: CacheItem,
+    caller: Caller,
+    readable: Option<Readable>,
+) -> Runner {
+    let accepts = Accepts::Copies(Evidence::NotAsked);
+    let (key, policy) = (item.key.clone(), item.policy.clone());
+    let lead = {
+        let tiers = tiers.clone();
+        move |leader| {
+            let targets = item.targets().collect();
+            let Some(start) = Start::look_again(&tiers, leader, &item, targets, accepts) else {
+                return;
+            };
+            Lookup::new(tiers, start, item, false, readable).start(Loader::OfRunner, accepts);
+        }
+    };
+    let joinable = |flight: &Flight| is_joinable(tiers, flight, accepts, &policy);
+    let behalf = Behalf::Reader(caller);
+    tiers.flights.join_to_run(&key, &behalf, joinable, lead)
+}
+
 /// Whether the result of a flight may be served to this reader: nothing was invalidated since its
 /// load began, and this replica would have heard of it. While Redis cannot be asked, a load under
 /// way is as good as a copy in memory whose load began then: a slow source is not asked twice.
@@ -125,46 +157,19 @@ fn lead(
     accepts: Accepts,
     readable: Option<Readable>,
 ) {
-    let targets: Arc<[InvalidationTarget]> = producer.targets(&item);
-    leader.stamp(tiers.mirror.dependency(tiers.mirror.stamp(), &targets));
-    // Look into memory again:
-    //
-    // 1. This reader finds nothing in memory.
-    // 2. Another reader's flight of the same key fills memory and ends.
-    // 3. This reader finds no flight in the table, and leads a new one.
-    //
-    // Without this look, a second load would follow the first one for nothing.
-    let in_memory = match accepts {
-        Accepts::Copies(_) => tiers.memory.get(item.key.as_str()),
-        Accepts::NewLoad => None,
+    let targets = producer.targets(&item);
+    let Some(start) = Start::look_again(&tiers, leader, &item, targets, accepts) else {
+        return;
     };
-    let now = tiers.clock.now();
-    let served = in_memory
-        .clone()
-        .and_then(|entry| tiers.serve(entry, &item.policy, None, now));
-    if let Some(answer) = served {
-        return leader.end(Ok(answer));
-    }
     match producer {
-        Producer::Load(load) => Lookup {
-            tiers,
-            leader,
-            item,
-            is_part,
-            targets,
-            readable,
-            began: Instant::now(),
-            stale: in_memory.clone(),
-            newest: in_memory,
-            is_refresh: false,
-            heard: Evidence::NotAsked,
-            redis_took: None,
-            seen: Bytes::new(),
-            elsewhere: Elsewhere::Unknown,
-            pause: PAUSES.0,
-        }
-        .start(load, accepts),
+        Producer::Load(load) => Lookup::new(tiers, start, item, is_part, readable)
+            .start(Loader::OfThread(load), accepts),
         Producer::Compose(composition) => {
+            let Start {
+                leader,
+                targets,
+                in_memory,
+            } = start;
             let composite = Composite::new(&tiers, item, targets, &composition);
             // Its parts may come from anywhere.
             leader.set_unverified(true);
@@ -176,6 +181,79 @@ fn lead(
             composite.gather(leader, tickets, in_memory, composition.last_resort);
         }
     }
+}
+
+/// The begin of a flight that memory has no answer for.
+struct Start {
+    leader: Leader,
+    /// What the value depends on.
+    targets: Arc<[InvalidationTarget]>,
+    /// A copy that may not be served as it is.
+    in_memory: Option<Arc<Entry>>,
+}
+
+impl Start {
+    /// Stamps the flight and looks into memory again:
+    ///
+    /// 1. This reader finds nothing in memory.
+    /// 2. Another reader's flight of the same key fills memory and ends.
+    /// 3. This reader finds no flight in the table, and leads a new one.
+    ///
+    /// Without this look, a second load would follow the first one for nothing. `None`: memory has
+    /// the answer, and the flight has ended.
+    fn look_again(
+        tiers: &Tiers,
+        leader: Leader,
+        item: &CacheItem,
+        targets: Arc<[InvalidationTarget]>,
+        accepts: Accepts,
+    ) -> Option<Start> {
+        leader.stamp(tiers.mirror.dependency(tiers.mirror.stamp(), &targets));
+        let in_memory = match accepts {
+            Accepts::Copies(_) => tiers.memory.get(item.key.as_str()),
+            Accepts::NewLoad => None,
+        };
+        let now = tiers.clock.now();
+        let served = in_memory
+            .clone()
+            .and_then(|entry| tiers.serve(entry, &item.policy, None, now));
+        if let Some(answer) = served {
+            leader.end(Ok(answer));
+            return None;
+        }
+        Some(Start {
+            leader,
+            targets,
+            in_memory,
+        })
+    }
+}
+
+/// Who asks the source.
+enum Loader {
+    /// A thread of the loaders.
+    OfThread(Load),
+    /// A reader: see `single_flight/runner.rs`.
+    OfRunner,
+}
+
+impl Loader {
+    /// How long the load of another replica is presumed to run without a word from Redis.
+    fn patience(&self) -> Duration {
+        match self {
+            Loader::OfThread(load) => load.limit / PATIENCE,
+            // Only the reader knows how long its load may take.
+            Loader::OfRunner => RUNNERS_PATIENCE,
+        }
+    }
+}
+
+/// A load that has begun.
+struct Begun {
+    /// What the value depends on, with the stamp of the load.
+    own: Dependency,
+    /// The token of its lease.
+    token: String,
 }
 
 /// One flight on its way: see the module.
@@ -262,8 +340,34 @@ enum LeaseOutcome {
 }
 
 impl Lookup {
+    fn new(
+        tiers: Arc<Tiers>,
+        start: Start,
+        item: CacheItem,
+        is_part: bool,
+        readable: Option<Readable>,
+    ) -> Lookup {
+        Lookup {
+            tiers,
+            leader: start.leader,
+            item,
+            is_part,
+            targets: start.targets,
+            readable,
+            began: Instant::now(),
+            stale: start.in_memory.clone(),
+            newest: start.in_memory,
+            is_refresh: false,
+            heard: Evidence::NotAsked,
+            redis_took: None,
+            seen: Bytes::new(),
+            elsewhere: Elsewhere::Unknown,
+            pause: PAUSES.0,
+        }
+    }
+
     /// The first stage. Does not block.
-    fn start(self, load: Load, accepts: Accepts) {
+    fn start(self, load: Loader, accepts: Accepts) {
         if accepts == Accepts::NewLoad {
             return self.submit(load);
         }
@@ -278,7 +382,7 @@ impl Lookup {
     }
 
     /// Reads the value from Redis. `again`: after this pause, because another replica loads it.
-    fn read(self, load: Load, again: Option<Duration>) {
+    fn read(self, load: Loader, again: Option<Duration>) {
         let (tiers, key) = (self.tiers.clone(), self.item.key.clone());
         let asked_at = Instant::now() + again.unwrap_or_default();
         // Without trust the mirror may not know what was invalidated: Redis is asked for that, too.
@@ -294,7 +398,7 @@ impl Lookup {
     /// targets were not asked for.
     fn on_read(
         mut self,
-        load: Load,
+        load: Loader,
         read: Read,
         lease: &LeaseState,
         trusted: bool,
@@ -327,7 +431,7 @@ impl Lookup {
     }
 
     /// No tier has a fresh copy: waits on if another replica still loads one, else loads.
-    fn wait_or_load(mut self, load: Load, lease: &LeaseState) {
+    fn wait_or_load(mut self, load: Loader, lease: &LeaseState) {
         let Elsewhere::WaitedFor(other) = &mut self.elsewhere else {
             return self.refresh(load);
         };
@@ -340,7 +444,7 @@ impl Lookup {
         // What was invalidated since is not waited for: another load may begin.
         let standing = self.tiers.mirror.standing(std::iter::once(&other.own));
         if standing == Standing::Valid
-            && other.runs(lease, load.limit / PATIENCE)
+            && other.runs(lease, load.patience())
             && !self.tiers.redis.is_closed()
         {
             self.wait(load);
@@ -351,11 +455,12 @@ impl Lookup {
 
     /// Another replica loads the value: looks again after a pause, as long as somebody waits. Each
     /// look is a full read.
-    fn wait(mut self, load: Load) {
+    fn wait(mut self, load: Loader) {
         if self.leader.interest().close_if_unwanted(Step::Begin) {
             return self.leader.end(Err(LoadError::Overloaded));
         }
         self.offer_stale();
+        self.leader.loads_elsewhere();
         let pause = self.pause;
         self.pause = (pause * 2).min(PAUSES.1);
         self.read(load, Some(pause));
@@ -425,7 +530,7 @@ impl Lookup {
     }
 
     /// No tier has a fresh copy: offers a stale one, and loads.
-    fn refresh(mut self, load: Load) {
+    fn refresh(mut self, load: Loader) {
         self.offer_stale();
         self.submit(load);
     }
@@ -461,8 +566,8 @@ impl Lookup {
         }
     }
 
-    /// Waits for a loader's thread, unless the load is not to be tried now.
-    fn submit(self, load: Load) {
+    /// Waits for a permit, unless the load is not to be tried now.
+    fn submit(self, load: Loader) {
         let (tiers, now) = (&self.tiers, self.tiers.clock.now());
         let is_lifted = |at| tiers.is_invalidated_since(at, &self.targets);
         if let Some(error) = tiers.failures.pause_of(&self.item, now, is_lifted) {
@@ -472,12 +577,14 @@ impl Lookup {
         loaders.submit(Job {
             share: self.item.share.clone(),
             interest: self.leader.interest().clone(),
-            work: Box::new(move |turn| self.on_turn(load, turn)),
+            // Without a Redis there is no lease to wait for.
+            blocks: matches!(load, Loader::OfThread(_)) || self.may_ask_redis(),
+            work: Box::new(move |turn, permit| self.on_turn(load, turn, permit)),
         });
     }
 
-    /// The load on a loader's thread, which may block if it is its turn.
-    fn on_turn(mut self, load: Load, turn: Turn) {
+    /// The load has its permit, if it is its turn, and may block then if it has said so.
+    fn on_turn(mut self, load: Loader, turn: Turn, permit: &mut Option<Permit>) {
         match turn {
             Turn::Now => {}
             Turn::Refused => return self.failed(LoadError::Overloaded, None),
@@ -486,7 +593,13 @@ impl Lookup {
         }
         let token = format!("{:016x}", random());
         match self.take_lease(&token) {
-            LeaseOutcome::Load(stamp) => self.load(load, stamp, &token),
+            LeaseOutcome::Load(stamp) => {
+                let begun = self.begin_load(stamp, token);
+                match load {
+                    Loader::OfThread(load) => self.load(load, begun),
+                    Loader::OfRunner => self.hand_over(begun, permit.take()),
+                }
+            }
             LeaseOutcome::Answer(answer) => self.leader.end(Ok(answer)),
             LeaseOutcome::LoadingElsewhere => self.wait(load),
             LeaseOutcome::Failed(error) => self.failed(error, None),
@@ -532,12 +645,50 @@ impl Lookup {
         LeaseOutcome::Load(self.tiers.mirror.stamp())
     }
 
-    /// Asks the source.
-    fn load(self, load: Load, stamp: Stamp, token: &str) {
+    fn begin_load(&self, stamp: Stamp, token: String) -> Begun {
         self.leader.set_unverified(false);
         // From here on readers that come later are compared with the stamp of the load.
         let own = self.tiers.mirror.dependency(stamp, &self.targets);
         self.leader.stamp(own.clone());
+        Begun { own, token }
+    }
+
+    /// Has a runner ask the source. The lookup and its permit wait for that.
+    fn hand_over(self, begun: Begun, permit: Option<Permit>) {
+        let flight = self.leader.flight().clone();
+        flight.hand_over(move |ran| self.has_run(ran, begun, permit));
+    }
+
+    /// A runner has asked the source, or none was left. Does not block unless that says it may.
+    fn has_run(self, ran: Option<Ran>, begun: Begun, mut permit: Option<Permit>) {
+        let may_block = ran.as_ref().is_some_and(|ran| ran.may_block);
+        let needs_thread = self.may_ask_redis() && !may_block;
+        let end = move |permit: &mut Option<Permit>| match ran {
+            Some(Ran { result, took, .. }) => match result {
+                Ok(loaded) => self.fill(loaded, false, begun, took),
+                Err(error) => self.gave_nothing(error, &begun, took),
+            },
+            None => self.give_up(&begun, permit),
+        };
+        match permit.take_if(|_| needs_thread) {
+            Some(permit) => permit.resume(end),
+            None => end(&mut permit),
+        }
+    }
+
+    /// Nobody is left who could ask the source: gives the lease back, for the next who comes.
+    fn give_up(self, begun: &Begun, permit: &mut Option<Permit>) {
+        if self.uses_redis() {
+            // A lease that cannot be given back expires.
+            let _ = self.tiers.redis.give_back(&self.item.key, &begun.token);
+        }
+        // First: the flight may begin again, and need one.
+        drop(permit.take());
+        self.leader.give_up();
+    }
+
+    /// Asks the source.
+    fn load(self, load: Load, begun: Begun) {
         let revalidation = self.revalidation();
         // Kept until the load has ended: nothing else is at its address then.
         let shown = revalidation.as_ref().map(|shown| shown.value.clone());
@@ -551,13 +702,12 @@ impl Lookup {
         match loaded {
             Ok(Ok(loaded)) => {
                 let is_confirmed = shown.is_some_and(|shown| loaded.value.is_the_same(&shown));
-                self.fill(loaded, is_confirmed, own, token, took);
+                self.fill(loaded, is_confirmed, begun, took);
             }
-            Ok(Err(error)) => self.gave_nothing(error, token, took),
+            Ok(Err(error)) => self.gave_nothing(error, &begun, took),
             Err(_) => {
                 log::error!("the load of {} panicked", self.item.key);
-                let error = LoadError::Failed("the load panicked".into());
-                self.gave_nothing(error, token, took);
+                self.gave_nothing(LoadError::panicked(), &begun, took);
             }
         }
     }
@@ -600,14 +750,7 @@ impl Lookup {
 
     /// The source brought a value, or confirmed the one that it was shown: fills Redis, then
     /// memory.
-    fn fill(
-        self,
-        mut loaded: Loaded,
-        is_confirmed: bool,
-        own: Dependency,
-        token: &str,
-        took: Duration,
-    ) {
+    fn fill(self, mut loaded: Loaded, is_confirmed: bool, begun: Begun, took: Duration) {
         let (tiers, policy) = (&self.tiers, &self.item.policy);
         let (now, jitter) = (tiers.clock.now(), self.item.jitter);
         let (absent, lifetime) = (loaded.value.is_absent(), loaded.lifetime);
@@ -619,6 +762,7 @@ impl Lookup {
             validator: loaded.take_validator(),
             ..Extras::default()
         };
+        let Begun { own, token } = begun;
         let entry = Entry::new(loaded.value, own, now, micros(took), expiry, extras);
         let mut stored = false;
         if self.uses_redis() {
@@ -633,7 +777,7 @@ impl Lookup {
                 envelope::encode(&entry, random(), fresh_for, &tiers.clock)
             };
             let (key, stamp) = (&self.item.key, entry.own.stamp);
-            let done = tiers.redis.fill(key, Some(token), stamp, &bytes, ttl);
+            let done = tiers.redis.fill(key, Some(&token), stamp, &bytes, ttl);
             stored = done == Ok(Filled::Stored) && !bytes.is_empty();
         }
         tiers.failures.clear(&self.item.key);
@@ -652,11 +796,14 @@ impl Lookup {
     }
 
     /// The source brought nothing: gives the lease back.
-    fn gave_nothing(mut self, error: LoadError, token: &str, took: Duration) {
+    fn gave_nothing(mut self, error: LoadError, begun: &Begun, took: Duration) {
         self.count_load(LoadResult::Failed, took);
         if self.uses_redis() {
             // A lease that cannot be given back expires.
-            let _ = self.tiers.redis.release(&self.item.key, token, &error);
+            let _ = self
+                .tiers
+                .redis
+                .release(&self.item.key, &begun.token, &error);
         }
         // Trust has ended during the load, and Redis was not asked about the copy at hand yet.
         if self.stale.is_some() && self.evidence() == Evidence::NotAsked {
@@ -689,8 +836,14 @@ impl Lookup {
         self.leader.end(Ok(answer));
     }
 
+    /// Whether Redis keeps the value.
     fn uses_redis(&self) -> bool {
-        !self.item.policy.redis.is_zero()
+        !self.item.policy.redis.is_zero() && self.may_ask_redis()
+    }
+
+    /// Whether there is a Redis to ask, which blocks.
+    fn may_ask_redis(&self) -> bool {
+        self.tiers.redis.pool().is_used()
     }
 
     fn answer(&self, entry: Arc<Entry>, outcome: Outcome) -> Answer {

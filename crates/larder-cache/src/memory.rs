@@ -110,14 +110,17 @@ pub(crate) struct MemoryTier {
 struct Expiry(Arc<Clock>);
 
 impl Expiry {
-    fn left(&self, entry: &Entry) -> Duration {
-        Duration::from_micros(entry.kept_until().saturating_sub(self.0.now()))
+    /// How long the map keeps `entry` from now on. The map has a clock of its own, which a test does
+    /// not move: what expires by that of the test is dropped by [`MemoryTier::drop_expired`].
+    fn left(&self, entry: &Entry) -> Option<Duration> {
+        let left = entry.kept_until().saturating_sub(self.0.now());
+        (!self.0.is_of_test()).then(|| Duration::from_micros(left))
     }
 }
 
 impl moka::Expiry<Key, Arc<Entry>> for Expiry {
     fn expire_after_create(&self, _: &Key, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(self.left(entry))
+        self.left(entry)
     }
 
     fn expire_after_update(
@@ -127,7 +130,7 @@ impl moka::Expiry<Key, Arc<Entry>> for Expiry {
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(self.left(entry))
+        self.left(entry)
     }
 }
 
@@ -217,6 +220,16 @@ impl MemoryTier {
         there.expiry.memory_until > now && is_older()
     }
 
+    /// Drops what has expired. The map does that by itself, unless a test moves the clock.
+    pub(crate) fn drop_expired(&self) {
+        let now = self.clock.now();
+        for (key, entry) in &self.map {
+            if entry.kept_until() <= now {
+                self.map.invalidate(&*key);
+            }
+        }
+    }
+
     /// Drops everything.
     pub(crate) fn clear(&self) {
         self.map.invalidate_all();
@@ -240,7 +253,7 @@ impl MemoryTier {
 
 #[cfg(test)]
 mod tests {
-    use super::super::clock::Micros;
+    use super::super::clock::{Micros, TestClock};
     use super::super::coherence::{HistoryId, HistoryState, InvalidationTarget, Purge};
     use super::super::entry::{Backoff, Extras, Value};
     use super::super::outcome::Staleness;
@@ -358,6 +371,33 @@ mod tests {
         place.fill(&tier, "purged", FAR);
         assert_eq!(evictions(&tier), [0, 1, 1]);
         assert_eq!(tier.contents().entries, 2);
+    }
+
+    #[test]
+    fn what_has_expired_by_the_clock_of_a_test_is_dropped_and_nothing_else() {
+        let test = TestClock::new();
+        let place = Place {
+            clock: Arc::new(Clock::of_test(&test)),
+            ..Place::new()
+        };
+        let tier = place.tier(1 << 20);
+        let now = place.clock.now();
+        place.fill(&tier, "brief", now + 1);
+        place.fill(&tier, "long", now + 1_000_000);
+        // However long that takes, nothing expires by the map's own clock.
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(5) {
+            std::thread::yield_now();
+        }
+        tier.drop_expired();
+        assert_eq!((tier.contents().entries, evictions(&tier)), (2, [0; 3]));
+        test.advance(Duration::from_micros(1));
+        tier.drop_expired();
+        assert_eq!((tier.contents().entries, evictions(&tier)), (1, [0, 1, 0]));
+        assert!(tier.get(Key::new(1, "long").as_str()).is_some());
+        test.advance(Duration::from_secs(1));
+        tier.drop_expired();
+        assert_eq!((tier.contents().entries, evictions(&tier)), (0, [0, 2, 0]));
     }
 
     #[test]

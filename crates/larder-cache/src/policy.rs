@@ -30,6 +30,13 @@ pub struct Policy {
     /// How long a value is kept past its fresh life for its source to confirm, so that it need not
     /// be sent again. Makes nothing servable: see [`StaleRules`] for that.
     pub revalidate: Duration,
+    /// Whether each TTL is as long as it says. Otherwise it is up to a tenth shorter, at random, so
+    /// that values that were filled together do not expire together.
+    pub exact_ttl: bool,
+    /// Whether the next reader after a failed load makes a new one. Otherwise the key pauses first:
+    /// for a second, and twice as long after each further failure, up to a tenth of its TTL and
+    /// half a minute. A source that asks for a pause gets it either way.
+    pub retry_at_once: bool,
 }
 
 /// When a stale value may be served (RFC 5861), counted from the end of its TTL.
@@ -99,7 +106,7 @@ pub struct Expiry {
 impl Policy {
     /// How long a value is fresh in Redis after its load, and in memory if Redis is off. `jitter`
     /// is any number. It shortens the time by up to a tenth, so that values that were filled
-    /// together do not expire together.
+    /// together do not expire together; unless [`Policy::exact_ttl`] says otherwise.
     pub fn fresh_for(&self, absent: bool, lifetime: Lifetime, jitter: u64) -> Duration {
         let ttl = if absent {
             self.absent
@@ -108,7 +115,7 @@ impl Policy {
         } else {
             self.redis
         };
-        shorten(ttl, lifetime, jitter)
+        self.shorten(ttl, lifetime, jitter)
     }
 
     /// When a copy expires that comes into memory at `now`, of a value that is fresh until
@@ -126,7 +133,7 @@ impl Policy {
         } else {
             self.memory
         };
-        let memory_until = now.saturating_add(micros(shorten(memory, lifetime, jitter)));
+        let memory_until = now.saturating_add(micros(self.shorten(memory, lifetime, jitter)));
         Expiry {
             memory_until: memory_until.min(fresh_until),
             fresh_until,
@@ -147,16 +154,17 @@ impl Policy {
             self.stale.while_revalidate.max(self.stale.if_error)
         }
     }
-}
 
-fn shorten(ttl: Duration, lifetime: Lifetime, jitter: u64) -> Duration {
-    let (ttl, most) = match lifetime {
-        Lifetime::Policy => (ttl, Duration::MAX),
-        Lifetime::Shortened => (ttl / 10, Duration::MAX),
-        Lifetime::MaxAge(said) | Lifetime::MustRevalidate(said) => (ttl, said),
-        Lifetime::NoStore => (ttl, Duration::ZERO),
-    };
-    (ttl - ttl / 1000 * (jitter % 101) as u32).min(most)
+    fn shorten(&self, ttl: Duration, lifetime: Lifetime, jitter: u64) -> Duration {
+        let (ttl, most) = match lifetime {
+            Lifetime::Policy => (ttl, Duration::MAX),
+            Lifetime::Shortened => (ttl / 10, Duration::MAX),
+            Lifetime::MaxAge(said) | Lifetime::MustRevalidate(said) => (ttl, said),
+            Lifetime::NoStore => (ttl, Duration::ZERO),
+        };
+        let thousandths = if self.exact_ttl { 0 } else { jitter % 101 };
+        (ttl - ttl / 1000 * thousandths as u32).min(most)
+    }
 }
 
 #[cfg(test)]
@@ -179,6 +187,8 @@ mod tests {
             soft_timeout: None,
             disconnected_ttl: None,
             revalidate: Duration::ZERO,
+            exact_ttl: false,
+            retry_at_once: false,
         }
     }
 
@@ -271,6 +281,17 @@ mod tests {
         fn jitter_shortens_by_at_most_a_tenth(jitter: u64) {
             let life = policy().fresh_for(false, Lifetime::Policy, jitter);
             prop_assert!(life >= Duration::from_secs(270) && life <= Duration::from_secs(300));
+        }
+
+        #[test]
+        fn an_exact_ttl_has_no_jitter(jitter: u64) {
+            let p = policy().exact_ttl();
+            let life = p.fresh_for(false, Lifetime::Policy, jitter);
+            prop_assert_eq!(life, Duration::from_secs(300));
+            let expiry = p.expiry(false, Lifetime::Policy, jitter, 300 * S, S);
+            prop_assert_eq!(expiry.memory_until, 31 * S);
+            let said = Lifetime::MaxAge(Duration::from_secs(7));
+            prop_assert_eq!(p.fresh_for(false, said, jitter), Duration::from_secs(7));
         }
     }
 }

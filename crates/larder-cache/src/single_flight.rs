@@ -8,11 +8,14 @@
 //! - [`Ticket`] is a reader's claim to the result. It is a future, can be waited for on a thread,
 //!   or takes a callback. It also gives a stale copy, if the leader has one at hand.
 //!
-//! [`Flight`] is what they share: one load, its stamp, and who waits.
+//! [`Flight`] is what they share: one load, its stamp, and who waits. A [`Runner`] is a reader that
+//! runs the load itself: see `runner.rs`.
 //!
 //! Invariant: a key is in the table exactly while a [`Leader`] of it is alive. A leader that is
 //! dropped takes its own flight out of the table and wakes every reader, so that a load that panics
 //! strands nobody.
+
+mod runner;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -32,6 +35,10 @@ use super::error::LoadError;
 use super::interest::{Behalf, Interest, Reader};
 use super::key::Key;
 use super::outcome::{Outcome, Staleness};
+
+use self::runner::Runners;
+
+pub(crate) use self::runner::{Ran, Runner};
 
 const SHARDS: usize = 16;
 /// Loads of one key at one time.
@@ -70,6 +77,7 @@ struct Queued {
 
 /// One load and those who wait for it.
 pub(crate) struct Flight {
+    key: Key,
     /// Protects all that changes during the load. Held for a look or a change, never while a reader
     /// is woken.
     state: Mutex<FlightState>,
@@ -90,6 +98,10 @@ struct FlightState {
     waiters: Vec<Waiter>,
     /// How often all waiters were woken.
     wakes: u64,
+    /// The readers that brought a loader to run themselves.
+    runners: Runners,
+    /// Begins a load by another reader's loader, if no runner is left for this one.
+    spare: Option<Start>,
 }
 
 enum Waiter {
@@ -127,42 +139,76 @@ impl Flights {
         is_new_load: bool,
         start: impl FnOnce(Leader) + Send + 'static,
     ) -> Ticket {
+        let joined = self.board(key, behalf, joinable, is_new_load, false, start);
+        Ticket::waiting(joined)
+    }
+
+    /// The same for a reader that runs the load itself if it comes to that: the `start` of such a
+    /// reader hands the load over by [`Flight::hand_over`].
+    pub(crate) fn join_to_run(
+        self: &Arc<Self>,
+        key: &Key,
+        behalf: &Behalf,
+        joinable: impl Fn(&Flight) -> bool,
+        start: impl FnOnce(Leader) + Send + 'static,
+    ) -> Runner {
+        Runner::new(self.board(key, behalf, joinable, false, true, start))
+    }
+
+    fn board(
+        self: &Arc<Self>,
+        key: &Key,
+        behalf: &Behalf,
+        joinable: impl Fn(&Flight) -> bool,
+        is_new_load: bool,
+        runs: bool,
+        start: impl FnOnce(Leader) + Send + 'static,
+    ) -> Joined {
         let mut shard = self.shard(key);
         let of_key = match shard.get_mut(key) {
             Some(of_key) => of_key,
             None => shard.entry(key.clone()).or_default(),
         };
-        let follow = |flight: &Arc<Flight>| {
-            let reader = flight.interest.board(behalf)?;
-            Some(Ticket::waiting(flight.clone(), Role::Follower, reader))
-        };
         let newest = of_key.running.last().filter(|flight| joinable(flight));
-        if let Some(ticket) = newest.and_then(follow) {
-            return ticket;
+        if let Some(joined) = newest.and_then(|flight| flight.follow(behalf, runs)) {
+            if !runs {
+                joined.flight.leave_spare(start);
+            }
+            return joined;
         }
         // It begins later than this reader came, so it can serve it whatever is invalidated.
         if let Some(queued) = &mut of_key.queued
-            && let Some(ticket) = follow(&queued.flight)
+            && let Some(joined) = queued.flight.follow(behalf, runs)
         {
             if is_new_load && !queued.is_new_load {
                 queued.start = Box::new(start);
                 queued.is_new_load = true;
+                joined.flight.state.lock().runners.are_asked = runs;
+            } else if !runs {
+                joined.flight.leave_spare(start);
             }
-            return ticket;
+            return joined;
         }
+        let mut state = FlightState::default();
+        state.runners.are_asked = runs;
+        let runner = runs.then(|| state.runners.add());
         let flight = Arc::new(Flight {
-            state: Mutex::default(),
+            key: key.clone(),
+            state: Mutex::new(state),
             interest: Arc::default(),
         });
-        let reader = flight.interest.board(behalf).flatten();
-        let ticket = Ticket::waiting(flight.clone(), Role::Leader, reader);
+        let joined = Joined {
+            reader: flight.interest.board(behalf).flatten(),
+            flight: flight.clone(),
+            role: Role::Leader,
+            runner,
+        };
         if of_key.running.len() < RUNNING {
             of_key.running.push(flight.clone());
             drop(shard);
             start(Leader {
                 flights: self.clone(),
                 flight,
-                key: key.clone(),
             });
         } else {
             of_key.queued = Some(Queued {
@@ -171,7 +217,7 @@ impl Flights {
                 is_new_load,
             });
         }
-        ticket
+        joined
     }
 
     /// Gives `answer` to those who wait for a flight of `key` that began before this process's
@@ -192,14 +238,14 @@ impl Flights {
                 state.result = Some(Ok(answer.clone()));
                 std::mem::take(&mut state.waiters)
             };
-            flight.wake(key, waiters);
+            flight.wake(waiters);
         }
     }
 
     /// Takes `flight` out of the table. Returns the queued one, if that may begin now.
-    fn leave(&self, key: &Key, flight: &Arc<Flight>) -> Option<Queued> {
-        let mut shard = self.shard(key);
-        let of_key = shard.get_mut(key)?;
+    fn leave(&self, flight: &Arc<Flight>) -> Option<Queued> {
+        let mut shard = self.shard(&flight.key);
+        let of_key = shard.get_mut(&flight.key)?;
         of_key
             .running
             .retain(|running| !Arc::ptr_eq(running, flight));
@@ -210,10 +256,20 @@ impl Flights {
             return Some(queued);
         }
         if of_key.running.is_empty() {
-            shard.remove(key);
+            shard.remove(&flight.key);
         }
         None
     }
+}
+
+/// A reader's place in a flight.
+struct Joined {
+    flight: Arc<Flight>,
+    role: Role,
+    /// `None`: on behalf of a composite, whose readers count.
+    reader: Option<Reader>,
+    /// Its number among the runners.
+    runner: Option<u64>,
 }
 
 impl Flight {
@@ -225,7 +281,30 @@ impl Flight {
         Some(look(dependency, *began, state.unverified))
     }
 
-    fn wake(&self, key: &Key, waiters: Vec<Waiter>) {
+    /// Takes part as a follower. `None`: it was closed, or its load is being given up.
+    fn follow(self: &Arc<Flight>, behalf: &Behalf, runs: bool) -> Option<Joined> {
+        let mut state = self.state.lock();
+        if state.runners.gave_up {
+            return None;
+        }
+        let reader = self.interest.board(behalf)?;
+        Some(Joined {
+            flight: self.clone(),
+            role: Role::Follower,
+            reader,
+            runner: runs.then(|| state.runners.add()),
+        })
+    }
+
+    /// Keeps `start` for the case that no runner is left for a load that was begun for them.
+    fn leave_spare(&self, start: impl FnOnce(Leader) + Send + 'static) {
+        let mut state = self.state.lock();
+        if state.runners.are_asked && state.spare.is_none() {
+            state.spare = Some(Box::new(start));
+        }
+    }
+
+    fn wake(&self, waiters: Vec<Waiter>) {
         for waiter in waiters {
             match waiter {
                 Waiter::Task(waker) => waker.wake(),
@@ -239,7 +318,7 @@ impl Flight {
                     // A panic there is that reader's own bug: the others wait, and so does the next
                     // flight.
                     if catch_unwind(AssertUnwindSafe(|| callback(answer))).is_err() {
-                        log::error!("what waits for {key} panicked");
+                        log::error!("what waits for {} panicked", self.key);
                     }
                 }
             }
@@ -249,14 +328,25 @@ impl Flight {
 
 impl FlightState {
     fn answer(&self, role: Role) -> Option<LookupResult> {
-        let Some(result) = &self.result else {
-            return self.early.as_ref()?().map(Ok);
-        };
-        let mut result = result.clone();
+        let early = || self.early.as_ref()?().map(Ok);
+        self.end(role).or_else(early)
+    }
+
+    /// The result, if the flight has ended.
+    fn end(&self, role: Role) -> Option<LookupResult> {
+        let mut result = self.result.clone()?;
         if let (Ok(answer), Role::Follower) = (&mut result, role) {
             answer.outcome = answer.outcome.for_follower();
         }
         Some(result)
+    }
+
+    /// All who wait, to be woken without the lock.
+    fn take_waiters(&mut self) -> Vec<Waiter> {
+        self.wakes += 1;
+        let mut waiters = std::mem::take(&mut self.waiters);
+        waiters.extend(self.runners.take_wakers().map(Waiter::Task));
+        waiters
     }
 }
 
@@ -264,7 +354,6 @@ impl FlightState {
 pub(crate) struct Leader {
     flights: Arc<Flights>,
     flight: Arc<Flight>,
-    key: Key,
 }
 
 impl Leader {
@@ -282,6 +371,11 @@ impl Leader {
         self.flight.state.lock().unverified = unverified;
     }
 
+    /// Its flight.
+    pub(crate) fn flight(&self) -> &Arc<Flight> {
+        &self.flight
+    }
+
     /// Who waits for the flight.
     pub(crate) fn interest(&self) -> &Arc<Interest> {
         &self.flight.interest
@@ -294,10 +388,9 @@ impl Leader {
         let waiters = {
             let mut state = self.flight.state.lock();
             state.early = Some(Box::new(early));
-            state.wakes += 1;
-            std::mem::take(&mut state.waiters)
+            state.take_waiters()
         };
-        self.flight.wake(&self.key, waiters);
+        self.flight.wake(waiters);
     }
 
     /// Keeps `fallback` for readers that do not wait to the end.
@@ -310,32 +403,51 @@ impl Leader {
         self.flight.state.lock().result.get_or_insert(result);
         // Dropping it does the rest, as for a flight that ends by a panic.
     }
+
+    /// Ends the flight of a load that no runner is left for. If a reader waits that brought another
+    /// loader, the flight begins again by that.
+    pub(crate) fn give_up(self) {
+        let spare = {
+            let mut state = self.flight.state.lock();
+            let spare = state.spare.take();
+            if spare.is_some() {
+                state.runners.are_asked = false;
+                state.runners.gave_up = false;
+            }
+            spare
+        };
+        match spare {
+            Some(start) => start(self),
+            // Dropping it ends the flight.
+            None => drop(self),
+        }
+    }
 }
 
 impl Drop for Leader {
     fn drop(&mut self) {
         // Out of the table first: a reader that comes now must begin a load of its own, or find the
         // value in memory.
-        let queued = self.flights.leave(&self.key, &self.flight);
-        let (waiters, fallback, early) = {
+        let queued = self.flights.leave(&self.flight);
+        let (waiters, offers) = {
             let mut state = self.flight.state.lock();
             state
                 .result
                 .get_or_insert_with(|| Err(LoadError::Failed("the load was given up".into())));
-            (
-                std::mem::take(&mut state.waiters),
+            let offers = (
                 state.fallback.take(),
                 state.early.take(),
-            )
+                state.spare.take(),
+            );
+            (state.take_waiters(), offers)
         };
         // Outside the lock: a fallback may hold tickets of other flights.
-        drop((fallback, early));
-        self.flight.wake(&self.key, waiters);
+        drop(offers);
+        self.flight.wake(waiters);
         if let Some(Queued { flight, start, .. }) = queued {
             start(Leader {
                 flights: self.flights.clone(),
                 flight,
-                key: self.key.clone(),
             });
         }
     }
@@ -365,7 +477,13 @@ impl Ticket {
         Ticket(Claim::Ready(Some(answer)))
     }
 
-    fn waiting(flight: Arc<Flight>, role: Role, reader: Option<Reader>) -> Ticket {
+    fn waiting(joined: Joined) -> Ticket {
+        let Joined {
+            flight,
+            role,
+            reader,
+            ..
+        } = joined;
         Ticket(Claim::Waiting {
             flight,
             role,
@@ -442,31 +560,47 @@ impl Ticket {
     /// # Errors
     /// As [`Ticket::wait`].
     pub fn wait_or_stale(self, soft: Option<Duration>, limit: Duration) -> LookupResult {
-        struct Unpark(std::thread::Thread);
-        impl Wake for Unpark {
-            fn wake(self: Arc<Self>) {
-                self.0.unpark();
-            }
-        }
         let began = Instant::now();
-        let mut soft = soft.filter(|soft| *soft < limit);
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        let mut context = Context::from_waker(&waker);
         let mut ticket = self;
-        loop {
-            if let Poll::Ready(result) = Pin::new(&mut ticket).poll(&mut context) {
+        if let Some(soft) = soft.filter(|soft| *soft < limit) {
+            if let Some(result) = wait_for(soft, |context| Pin::new(&mut ticket).poll(context)) {
                 return result;
             }
-            let left = soft.unwrap_or(limit).saturating_sub(began.elapsed());
-            if !left.is_zero() {
-                std::thread::park_timeout(left);
-            } else if soft.take().is_none() {
-                return Err(LoadError::TooSlow("the load took too long".into()));
-            } else if let Some(stale) = ticket.stale() {
+            if let Some(stale) = ticket.stale() {
                 return Ok(stale);
             }
         }
+        let left = limit.saturating_sub(began.elapsed());
+        wait_for(left, |context| Pin::new(&mut ticket).poll(context)).unwrap_or_else(too_slow)
     }
+}
+
+/// Waits on this thread until `poll` is ready, at most for `limit`.
+fn wait_for<T>(limit: Duration, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let began = Instant::now();
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(ready) = poll(&mut context) {
+            return Some(ready);
+        }
+        let left = limit.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return None;
+        }
+        std::thread::park_timeout(left);
+    }
+}
+
+/// The result for a reader who has waited for as long as it may.
+fn too_slow() -> LookupResult {
+    Err(LoadError::TooSlow("the load took too long".into()))
 }
 
 impl Future for Ticket {

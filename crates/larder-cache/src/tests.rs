@@ -10,6 +10,7 @@ mod counts;
 mod disconnected;
 mod pauses;
 mod revalidation;
+mod runners;
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -45,6 +46,7 @@ fn assembled(standalone: bool, max_staleness: Duration) -> Cache {
             ..CoherenceSettings::default()
         },
         standalone,
+        Clock::new(),
     )
     .unwrap()
 }
@@ -62,6 +64,8 @@ fn policy(memory: Duration, while_revalidate: Duration, if_error: Duration) -> A
         soft_timeout: None,
         disconnected_ttl: None,
         revalidate: Duration::ZERO,
+        exact_ttl: false,
+        retry_at_once: false,
     })
 }
 

@@ -47,7 +47,8 @@ impl Bench {
         self.loaders.submit(Job {
             share: share.into(),
             interest,
-            work: Box::new(move |turn| {
+            blocks: true,
+            work: Box::new(move |turn, _| {
                 let _ = told.send((name, turn));
                 if turn == Turn::Now {
                     work();

@@ -268,12 +268,21 @@ impl RedisTier {
         token: &str,
         why: &LoadError,
     ) -> Result<bool, RedisDown> {
+        self.release_with(key, token, &why.to_wire())
+    }
+
+    /// Gives the lease back of a load that was not made. Returns whether this replica still had it.
+    pub(crate) fn give_back(&self, key: &Key, token: &str) -> Result<bool, RedisDown> {
+        self.release_with(key, token, "")
+    }
+
+    fn release_with(&self, key: &Key, token: &str, why: &str) -> Result<bool, RedisDown> {
         self.leases.remove(token);
         self.pool.run_as(RedisCommand::Lease, |connection| {
             self.release
                 .key(self.lease_key(key))
                 .arg(token)
-                .arg(why.to_wire())
+                .arg(why)
                 .arg(FAILURE_KEPT.as_millis() as u64)
                 .invoke(connection)
         })

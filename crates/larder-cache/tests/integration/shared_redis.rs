@@ -30,6 +30,8 @@ fn policy(memory: u64, redis: u64) -> Policy {
         soft_timeout: None,
         disconnected_ttl: None,
         revalidate: Duration::ZERO,
+        exact_ttl: false,
+        retry_at_once: false,
     }
 }
 

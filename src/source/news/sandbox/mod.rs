@@ -30,7 +30,8 @@ pub struct SandboxAnswer {
 }
 
 impl SandboxAnswer {
-    fn new(status: u16, body: &Value) -> SandboxAnswer {
+    /// With a JSON body. 429 says that the next second is early enough.
+    pub(crate) fn new(status: u16, body: &Value) -> SandboxAnswer {
         SandboxAnswer {
             status,
             retry_after: (status == 429).then_some(1),
@@ -94,7 +95,7 @@ pub fn fails(number: u64, rate: f64) -> bool {
 fn no_such_path() -> SandboxAnswer {
     SandboxAnswer::new(
         404,
-        &json!({"message": "The sandbox has /v2/top-headlines, /v2/everything and /search."}),
+        &json!({"message": "The sandbox has /v2/top-headlines, /v2/everything and /search, and POST /v1/chat/completions."}),
     )
 }
 
