@@ -15,6 +15,7 @@
 mod allocations;
 mod articles;
 mod bulkheads;
+mod clients;
 mod coherence;
 mod commands;
 mod database;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::support;
 use actix_web::dev::Service;
+use actix_web::http::Method;
 use actix_web::{App, test};
 use bytes::Bytes;
 use larder::api::edge::Places;
@@ -18,7 +19,7 @@ use larder::api::{Api, ClientRules};
 use larder::auth::{KeyTable, Limiter};
 use larder::config::Config;
 use larder::database::{Database, DatabaseSettings, KeyRate, NewKey};
-use larder::resource::{Archivist, Arguments, Given, News, Resources, Sources};
+use larder::resource::{Archivist, Arguments, Given, Members, News, Resources, Sources};
 use larder::source::HttpUpstreams;
 use larder_cache::Secret;
 use larder_cache::{
@@ -32,9 +33,15 @@ const SOON: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
 const BODY: usize = 4096;
 const PATH: &str = "/items/7?unknown=x&language=en&order=by%20name";
+/// The same by `POST` and `QUERY`, and the body with it.
+const QUESTION: (&str, &str) = (
+    "/items/7?unknown=x",
+    r#"{"language": "en", "order": "by name"}"#,
+);
 const CONFIG: &str = r#"
 [resource.item]
 path = "/items/{id}"
+read = ["GET", "POST", "QUERY"]
 params.id = { type = "integer", min = 1 }
 params.language = { type = "string", default = "en" }
 params.order = { type = "string", default = "name" }
@@ -64,6 +71,10 @@ const fn step(name: &'static str, hot: bool) -> Step {
 pub const STEPS: &[Step] = &[
     step("answer_200", true),
     step("answer_304", true),
+    step("answer_query", true),
+    step("answer_post", true),
+    step("members", true),
+    step("members_and_key", true),
     step("hit_1_tag", true),
     step("hit_16_tags", true),
     step("find_and_key", true),
@@ -175,8 +186,16 @@ impl Stage {
     /// This many runs of the step with this name. Everything else that they need is made before.
     pub fn prepare(&self, step: &str, times: usize) -> Run {
         match step {
-            "answer_200" => self.answers(times, 200),
-            "answer_304" => self.answers(times, 304),
+            "answer_200" => self.answers(times, "GET", 200),
+            "answer_304" => self.answers(times, "GET", 304),
+            "answer_query" => self.answers(times, "QUERY", 200),
+            "answer_post" => self.answers(times, "POST", 200),
+            "members" => Box::new(move || {
+                for _ in 0..times {
+                    assert!(black_box(Members::parse(black_box(QUESTION.1.as_bytes()))).is_ok());
+                }
+            }),
+            "members_and_key" => self.keys_of_bodies(times),
             "hit_1_tag" => self.hits(times, 1),
             "hit_16_tags" => self.hits(times, 16),
             "find_and_key" => self.keys(times),
@@ -233,7 +252,7 @@ impl Stage {
     }
 
     /// Whole answers: from the parsed request to the response, without the sockets.
-    fn answers(&self, times: usize, status: u16) -> Run {
+    fn answers(&self, times: usize, method: &str, status: u16) -> Run {
         let api = self.api.clone();
         let service = actix_web::rt::System::new().block_on(test::init_service(
             App::new().configure(|config| api.routes(config)),
@@ -241,10 +260,16 @@ impl Stage {
         let key = format!("Bearer {}", self.key.reveal());
         let requests: Vec<_> = (0..times)
             .map(|_| {
-                let mut request = test::TestRequest::get()
-                    .uri(PATH)
+                let mut request = test::TestRequest::default()
+                    .method(Method::from_bytes(method.as_bytes()).unwrap())
+                    .uri(if method == "GET" { PATH } else { QUESTION.0 })
                     .insert_header(("host", "localhost"))
                     .insert_header(("authorization", key.as_str()));
+                if method != "GET" {
+                    request = request
+                        .insert_header(("content-type", "application/json"))
+                        .set_payload(QUESTION.1);
+                }
                 if status == 304 {
                     request = request.insert_header(("if-none-match", self.etag.as_str()));
                 }
@@ -281,6 +306,25 @@ impl Stage {
                 let arguments = Arguments {
                     path: &found.path_arguments,
                     given: Given::Query(black_box(query)),
+                };
+                assert!(found.resource.key(arguments, &mut text).is_ok());
+                black_box(text.as_str());
+            }
+        })
+    }
+
+    /// As `keys`, with the parameters from a body.
+    fn keys_of_bodies(&self, times: usize) -> Run {
+        let resources = self.api.resources();
+        let mut text = KeyText::default();
+        let (path, _) = QUESTION.0.split_once('?').unwrap();
+        Box::new(move || {
+            for _ in 0..times {
+                let found = resources.find(black_box(path)).unwrap();
+                let members = Members::parse(black_box(QUESTION.1.as_bytes())).unwrap();
+                let arguments = Arguments {
+                    path: &found.path_arguments,
+                    given: Given::Body(&members),
                 };
                 assert!(found.resource.key(arguments, &mut text).is_ok());
                 black_box(text.as_str());

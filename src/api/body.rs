@@ -19,22 +19,25 @@ use crate::resource::{Members, OrderedMembers};
 
 /// The largest body that is read, in bytes.
 pub(crate) const LIMIT: usize = 64 << 10;
+/// The same for a body that has within it what the body of a read has, and more.
+pub(super) const LIMIT_AROUND_PARAMETERS: usize = 2 * LIMIT;
 /// How long a body may take to arrive.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyTimeout(pub(crate) Duration);
 
 /// Refuses a body by the head of its request, before any of it has arrived.
-pub(super) fn check_head(headers: &HeaderMap) -> Result<(), Problem> {
-    check_length(headers)?;
+/// `limit`: the most bytes that the body may have.
+pub(super) fn check_head(headers: &HeaderMap, limit: usize) -> Result<(), Problem> {
+    check_length(headers, limit)?;
     check_type(headers)
 }
 
-fn check_length(headers: &HeaderMap) -> Result<(), Problem> {
+fn check_length(headers: &HeaderMap, limit: usize) -> Result<(), Problem> {
     let declared = headers
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     match declared {
-        Some(length) if length > LIMIT as u64 => Err(Problem::TooLarge { limit: LIMIT }),
+        Some(length) if length > limit as u64 => Err(Problem::TooLarge { limit }),
         _ => Ok(()),
     }
 }
@@ -71,15 +74,17 @@ pub(crate) async fn object(
     request: &HttpRequest,
     payload: &mut web::Payload,
 ) -> Result<Map<String, Value>, Problem> {
-    parse(&bytes(request, payload).await?)
+    parse(&bytes(request, payload, LIMIT).await?)
 }
 
-/// The same with the raw text of each field, so that no digit of a number is lost.
+/// The same with the raw text of each field, so that no digit of a number is lost. `limit`: the most
+/// bytes that the body may have.
 pub(crate) async fn fields(
     request: &HttpRequest,
     payload: &mut web::Payload,
+    limit: usize,
 ) -> Result<BTreeMap<String, Box<RawValue>>, Problem> {
-    let OrderedMembers(fields) = members(&bytes(request, payload).await?)?;
+    let OrderedMembers(fields) = members(&bytes(request, payload, limit).await?)?;
     Ok(fields.into_iter().collect())
 }
 
@@ -105,13 +110,14 @@ pub(super) fn parameters(body: &[u8]) -> Result<Members<'_>, Problem> {
     Members::parse(body).map_err(|error| malformed(body, error))
 }
 
-/// The body as it came. Errors in this order: 413, 408, 415.
+/// The body as it came, of at most `most` bytes. Errors in this order: 413, 408, 415.
 pub(super) async fn bytes(
     request: &HttpRequest,
     payload: &mut web::Payload,
+    most: usize,
 ) -> Result<BytesMut, Problem> {
-    check_length(request.headers())?;
-    let mut reading = pin!(read(payload));
+    check_length(request.headers(), most)?;
+    let mut reading = pin!(read(payload, most));
     // A body that is here already needs no timer.
     let body = match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
         Poll::Ready(body) => body,
@@ -126,15 +132,15 @@ pub(super) async fn bytes(
     Ok(body)
 }
 
-async fn read(payload: &mut web::Payload) -> Result<BytesMut, Problem> {
+async fn read(payload: &mut web::Payload, limit: usize) -> Result<BytesMut, Problem> {
     let mut body = BytesMut::new();
     loop {
         let chunk =
             poll_fn(|context| futures_core::Stream::poll_next(Pin::new(&mut *payload), context));
         match chunk.await {
             None => return Ok(body),
-            Some(Ok(chunk)) if body.len() + chunk.len() <= LIMIT => body.extend_from_slice(&chunk),
-            Some(Ok(_)) => return Err(Problem::TooLarge { limit: LIMIT }),
+            Some(Ok(chunk)) if body.len() + chunk.len() <= limit => body.extend_from_slice(&chunk),
+            Some(Ok(_)) => return Err(Problem::TooLarge { limit }),
             Some(Err(_)) => {
                 return Err(Problem::BadJson(
                     "The body ended before it was complete.".to_owned(),

@@ -29,7 +29,8 @@ pub(crate) async fn show(
             let query = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
             Asked::of_query(query.map(web::Query::into_inner).unwrap_or_default())?
         } else {
-            Asked::of_body(body::fields(&request, &mut payload).await?)?
+            let limit = body::LIMIT_AROUND_PARAMETERS;
+            Asked::of_body(body::fields(&request, &mut payload, limit).await?)?
         };
         let resources = resources.load_full();
         let found = asked.find(&resources, |resource, arguments| {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use actix_web::HttpResponseBuilder;
+use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::{HttpResponse, HttpResponseBuilder};
 
 use crate::resource::{ReadMethod, Resource, View};
 use larder_cache::{Answer, InvalidationReceipt, Micros, Outcome, Staleness};
@@ -22,6 +23,19 @@ const ACCEPT_QUERY: HeaderName = HeaderName::from_static("accept-query");
 pub(super) fn set_accept_query(resource: &Resource, map: &mut HeaderMap) {
     if resource.is_read_by(ReadMethod::Query) {
         map.insert(ACCEPT_QUERY, HeaderValue::from_static("application/json"));
+    }
+}
+
+/// The same on the answer to a read of `resource` whose parameters are in its body: if it is a
+/// `QUERY`, or has another media type.
+pub(super) fn set_accept_query_beside(
+    method: ReadMethod,
+    resource: &Resource,
+    answer: &mut HttpResponse,
+) {
+    let is_type = answer.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    if method == ReadMethod::Query || is_type {
+        set_accept_query(resource, answer.headers_mut());
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) async fn invalidate(
     database: web::Data<Database>,
 ) -> HttpResponse {
     let work = async |actor: Actor| {
-        let body = body::fields(&request, &mut payload).await?;
+        let body = body::fields(&request, &mut payload, body::LIMIT_AROUND_PARAMETERS).await?;
         let (cache, resources) = (cache.get_ref().clone(), resources.load_full());
         let done = bridge::blocking("an invalidation", move || {
             let invalidation = parse_invalidation(body, &resources)?;

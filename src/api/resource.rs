@@ -163,9 +163,7 @@ async fn other_method(
     };
     let answered = question(asked, method, payload, texts).await;
     let mut answer = answered.unwrap_or_else(|refused| refused);
-    if method == ReadMethod::Query || answer.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-        headers::set_accept_query(resource, answer.headers_mut());
-    }
+    headers::set_accept_query_beside(method, resource, &mut answer);
     Ok(answer)
 }
 
@@ -187,7 +185,9 @@ async fn question(
     let admission = before.map_or_else(check, Ok);
     let admission = admission.map_err(|refused| refused.answer())?;
     let refused = |problem: Problem| admission.with_rate_headers(problem.answer());
-    let body = body::bytes(request, payload).await.map_err(refused)?;
+    let body = body::bytes(request, payload, body::LIMIT)
+        .await
+        .map_err(refused)?;
     let after = known_clock(request).map_err(refused)?;
     resource
         .check_query_beside_body(asked.path, request.query_string())
@@ -359,11 +359,11 @@ impl<'a> Read<'a> {
     /// Refuses an argument that is not valid: with 422 if it is in the body, with 400 elsewhere.
     #[cold]
     fn unfit(&self, bad: BadParameter) -> HttpResponse {
-        let is_member = matches!(self.given, Given::Body(_));
-        self.refused(if is_member && !self.arguments().has_in_path(&bad.name) {
-            Problem::bad_member(bad)
-        } else {
-            Problem::BadParameter(bad)
+        // A member that the path has, too, is not known as a member.
+        let of_path = bad.wrong != Wrong::Unknown && self.arguments().has_in_path(&bad.name);
+        self.refused(match self.given {
+            Given::Body(_) if !of_path => Problem::bad_member(bad),
+            _ => Problem::BadParameter(bad),
         })
     }
 

@@ -29,7 +29,7 @@ pub(super) async fn run(
     let work = async {
         let may_have_body = write.takes_body(resource) && body::is_there(request);
         let fields = if write.needs_body(resource) || may_have_body {
-            body::fields(request, payload).await?
+            body::fields(request, payload, body::LIMIT).await?
         } else {
             BTreeMap::new()
         };

@@ -120,15 +120,15 @@ impl fmt::Display for Argument<'_> {
 }
 
 impl<'q> Arguments<'q> {
-    /// The unescaped value of the parameter `name`, if the path or the query has it.
-    pub(super) fn find(self, name: &str) -> Result<Option<Cow<'q, str>>, Wrong> {
+    /// The unescaped value of the parameter `name`, if the path or `query` has it.
+    pub(super) fn find(self, query: &'q str, name: &str) -> Result<Option<Cow<'q, str>>, Wrong> {
         if let Some(value) = self.path.get(name) {
             return unescape(value, Plus::Itself)
                 .map(Some)
                 .ok_or(Wrong::NotText);
         }
         let mut found = None;
-        let mut rest = Some(self.query()).filter(|query| !query.is_empty());
+        let mut rest = Some(query).filter(|query| !query.is_empty());
         while let Some(query) = rest {
             let (pair, after) = cut(query, b'&');
             rest = after;

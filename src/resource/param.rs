@@ -21,7 +21,7 @@ pub(super) struct Param {
     pub(super) settings: ParamSettings,
     /// What its whole value matches.
     pattern: Option<Regex>,
-    /// Whether a text may have several lines, as in a body.
+    /// Whether a text may have several lines outside a body, too.
     lines: bool,
     /// How the database takes it, if a statement does.
     pub(super) sql_type: Option<ParamType>,
@@ -51,13 +51,14 @@ impl Param {
         &'q self,
         arguments: Arguments<'q>,
     ) -> Result<Option<Argument<'q>>, BadParameter> {
-        if let Given::Body(members) = arguments.given
-            && !arguments.has_in_path(&self.settings.name)
-        {
-            return self.of_body(members);
-        }
+        let name = &self.settings.name;
+        let query = match arguments.given {
+            Given::Query(query) => query,
+            Given::Body(members) if !arguments.has_in_path(name) => return self.of_body(members),
+            Given::Body(_) => "",
+        };
         let bad = |wrong| self.bad(wrong);
-        let Some(text) = arguments.find(&self.settings.name).map_err(bad)? else {
+        let Some(text) = arguments.find(query, name).map_err(bad)? else {
             return self.missing();
         };
         if text.is_empty() {
@@ -80,7 +81,9 @@ impl Param {
         let kind = &self.settings.kind;
         let value = match (kind, member) {
             (ParamKind::Text { .. }, Member::Text(text)) => {
-                let fits = kind.takes(text, self.pattern.as_ref(), self.lines);
+                // In a body a text may always have several lines. A part of what is read by body may
+                // have no method of its own.
+                let fits = kind.takes(text, self.pattern.as_ref(), true);
                 fits.then(|| Argument::Text(Cow::Borrowed(text)))
             }
             (ParamKind::Integer { min, max }, Member::Number(digits)) => {
@@ -95,6 +98,7 @@ impl Param {
     }
 
     /// Its default, for a request without it.
+    #[inline]
     fn missing(&self) -> Result<Option<Argument<'_>>, BadParameter> {
         let default = self.settings.default.as_ref();
         if default.is_none() && self.settings.required {

@@ -8,7 +8,9 @@ mod reasons;
 mod walk;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use regex_lite::Regex;
 use serde_json::json;
 
 use testkit::larder::{Larder, LarderOptions};
@@ -23,8 +25,8 @@ use self::walk::without_what_varies;
 
 /// Languages whose blocks are run, all of them: by a test of this file, by the doctests, or with the
 /// panels of the dashboard (promql).
-const RUN: [&str; 8] = [
-    "toml", "sql", "sh", "console", "log", "rust", "yaml", "promql",
+const RUN: [&str; 9] = [
+    "toml", "sql", "sh", "console", "python", "log", "rust", "yaml", "promql",
 ];
 
 #[test]
@@ -58,7 +60,7 @@ fn every_walk_goes_as_its_document_shows() {
     let mut sections: BTreeMap<(String, String), Vec<Block>> = BTreeMap::new();
     for block in all() {
         let is_of_a_walk = match block.language.as_str() {
-            "sh" | "console" => true,
+            "sh" | "console" | "python" => true,
             "toml" => block.text.starts_with("# at the end of config.toml\n"),
             "sql" => block.statement().is_some(),
             _ => false,
@@ -170,11 +172,47 @@ fn each_configuration_in_the_documents_is_valid() {
     let mut checked = 0;
     for block in fenced_as("toml") {
         let options = every_statement(LarderOptions::new(&configuration(&block.text)));
-        let options = options.env("DATABASE_URL", &url).env("QUOTE_KEY", "secret");
+        let options = options.env("DATABASE_URL", &url);
+        let variables = ["QUOTE_KEY", "AI_KEY", "GRAPHQL_TOKEN"].iter();
+        let options = variables.fold(options, |options, name| options.env(name, "secret"));
         assert_valid(&options, &block);
         checked += 1;
     }
     assert!(checked >= 6, "{checked} blocks were found");
+}
+
+#[test]
+fn the_comments_of_the_shipped_configuration_are_valid() {
+    let setting = Regex::new(r#"^# (\[[a-z_.]+\]|[a-zA-Z_."]+ = ["{\[0-9tf].*)$"#).unwrap();
+    let mut examples = 0;
+    let config: String = text_of("config.toml")
+        .lines()
+        .map(|line| match setting.captures(line) {
+            Some(found) => {
+                examples += 1;
+                format!("{}\n", &found[1])
+            }
+            None => format!("{line}\n"),
+        })
+        .collect();
+    assert!(examples >= 20, "{examples} lines are examples:\n{config}");
+    let options = LarderOptions::new(&config).in_folder(&Arc::new(tempfile::tempdir().unwrap()));
+    let options = options.env("REDIS_PASSWORD", "secret");
+    let missing = options.run(&["check"]);
+    let said = String::from_utf8_lossy(&missing.stderr).into_owned();
+    // The example needs a key, so it does nothing by accident.
+    assert!(
+        missing.status.code() == Some(2) && said.contains("AI_KEY"),
+        "{said}"
+    );
+    let checked = options.env("AI_KEY", "secret").run(&["check"]);
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert_eq!(checked.status.code(), Some(0), "{said}\n{config}");
+    let resources = String::from_utf8_lossy(&checked.stdout);
+    assert!(resources.contains("/answers"), "{resources}");
+    // As it is shipped, nothing of it is there.
+    let shipped = LarderOptions::new(&text_of("config.toml")).run(&["check"]);
+    assert!(!String::from_utf8_lossy(&shipped.stdout).contains("answer"));
 }
 
 #[test]

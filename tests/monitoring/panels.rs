@@ -133,23 +133,67 @@ const SHOWN: &[Shown] = &[
     ),
 ];
 
-#[test]
-fn a_hit_is_what_did_not_wait_and_no_load_counts_twice() {
+/// What a resource that is a question counts in each second: 5 questions are answered, of which 2
+/// made a call, and one call more ran in the background.
+const OF_QUESTIONS: &[(&str, &str, u32)] = &[
+    (
+        "larder_requests_total",
+        r#"resource="answer", outcome="memory""#,
+        3,
+    ),
+    (
+        "larder_requests_total",
+        r#"resource="answer", outcome="loaded""#,
+        2,
+    ),
+    (
+        "larder_requests_total",
+        r#"resource="answer", outcome="failed""#,
+        4,
+    ),
+    (
+        "larder_requests_total",
+        r#"resource="it", outcome="memory""#,
+        100,
+    ),
+    (
+        "larder_loads_total",
+        r#"resource="answer", result="first""#,
+        2,
+    ),
+    (
+        "larder_loads_total",
+        r#"resource="answer", result="same""#,
+        1,
+    ),
+    (
+        "larder_upstream_calls_total",
+        r#"upstream="ai", result="ok""#,
+        3,
+    ),
+    (
+        "larder_upstream_calls_total",
+        r#"upstream="ai", result="spent""#,
+        7,
+    ),
+];
+
+/// At 0.002 a call and 3600 seconds an hour: 2 calls a second are saved, and 3 are made.
+const SHOWN_OF_QUESTIONS: &[Shown] = &[("docs/questions.md", &[&[("{}", 14.4)], &[("{}", 21.6)]])];
+
+/// Fails unless the queries show this of these counters, each with what it counts in a second, and
+/// of these gauges.
+fn assert_shows(counters: &[(&str, &str, u32)], gauges: &[(&str, &str, &str)], shown: &[Shown]) {
     let series = |metric: &str, labels: &str, values: String| {
         let series = format!(r#"{metric}{{job="larder", instance="a", {labels}}}"#);
         json!({"series": series.replace(", }", "}"), "values": values})
     };
-    let counters = EACH_SECOND.iter();
+    let counters = counters.iter();
     let counters =
         counters.map(|(metric, labels, each)| series(metric, labels, format!("0+{each}x20")));
-    let gauges = [
-        series(
-            "larder_resource_parts",
-            r#"resource="person""#,
-            "2x20".to_owned(),
-        ),
-        series("larder_audits_waiting", "", "7x20".to_owned()),
-    ];
+    let gauges = gauges.iter();
+    let gauges =
+        gauges.map(|(metric, labels, values)| series(metric, labels, (*values).to_owned()));
     let input: Vec<Value> = counters.chain(gauges).collect();
     let written = fenced_as("promql").into_iter().map(|block| Query {
         place: block.document,
@@ -158,7 +202,7 @@ fn a_hit_is_what_did_not_wait_and_no_load_counts_twice() {
     let mut queries = Dashboard::read().queries();
     queries.extend(written);
     let mut expected = Vec::new();
-    for (place, shown) in SHOWN {
+    for (place, shown) in shown {
         let own: Vec<_> = queries
             .iter()
             .filter(|query| query.place == *place)
@@ -185,4 +229,18 @@ fn a_hit_is_what_did_not_wait_and_no_load_counts_twice() {
     let file = folder.path().join("panels.yml");
     std::fs::write(&file, tests.to_string()).unwrap();
     promtool(&["test", "rules", file.to_str().unwrap()], "");
+}
+
+#[test]
+fn a_hit_is_what_did_not_wait_and_no_load_counts_twice() {
+    let gauges = [
+        ("larder_resource_parts", r#"resource="person""#, "2x20"),
+        ("larder_audits_waiting", "", "7x20"),
+    ];
+    assert_shows(EACH_SECOND, &gauges, SHOWN);
+}
+
+#[test]
+fn what_questions_save_is_what_was_answered_without_a_call() {
+    assert_shows(OF_QUESTIONS, &[], SHOWN_OF_QUESTIONS);
 }

@@ -209,6 +209,35 @@ fn a_question_is_invalidated_by_its_parameters_and_no_other_is() {
     assert!(!hits(&long, "en"));
 }
 
+#[test]
+fn a_question_of_64_kib_is_shown_and_invalidated() {
+    let config = "[resource.size]\npath = \"/size\"\nread = [\"POST\"]\nsource = { sql = \"size\" }
+         params.text = { type = \"string\", required = true, max_length = 65536 }
+         ttl = { memory = \"1h\", redis = \"1h\" }\n";
+    let statement = "SELECT length(:text) AS size, random() AS a";
+    let larder = Larder::start(&LarderOptions::new(config).statement("size", statement));
+    let envelope = json!({"text": ""}).to_string().len();
+    let params = json!({"text": "x".repeat((64 << 10) - envelope)});
+    let read = || larder.post("/size", &params).expect(200).json();
+    let first = read();
+    assert_eq!(first["size"], (64 << 10) - envelope);
+    let wish = json!({"resource": "size", "params": params});
+    let shown = entry_of_body(&larder, "QUERY", &wish).expect(200).json();
+    assert_eq!(shown["state"], "fresh", "{shown}");
+    let call = larder.call("POST", "/cache/invalidate").key(ADMIN_KEY);
+    let call = call.header("Expect", "100-continue").json(&wish);
+    // This client takes what comes after the interim answer for its body.
+    let interim = call.send().expect(100);
+    assert!(interim.mentions("HTTP/1.1 200 OK"), "{interim}");
+    assert_ne!(read(), first);
+    // One byte more is refused by the read.
+    let longer = json!({"text": "x".repeat((64 << 10) - envelope + 1)});
+    larder.post("/size", &longer).problem(413);
+    let call = larder.call("POST", "/cache/entry").key(ADMIN_KEY);
+    let call = call.header("Content-Type", "application/json");
+    call.body("x".repeat((128 << 10) + 1)).send().problem(413);
+}
+
 const PEOPLE: &str = "
 [resource.name]
 params.id = { type = \"integer\", min = 1, required = true }
@@ -275,6 +304,41 @@ fn a_read_by_get_and_a_part_without_a_path_are_named_by_parameters_too() {
     let nothing = json!({"resource": "nothing", "params": {}});
     assert_field(&larder.post("/cache/invalidate", &nothing), "resource");
     assert_eq!(read(), third, "what is refused changes nothing");
+}
+
+#[test]
+fn a_part_of_a_question_may_have_several_lines() {
+    let param = "params.question = { type = \"string\", required = true }";
+    let ttl = "ttl = { memory = \"1h\", redis = \"1h\" }";
+    let config = format!(
+        "[resource.echo]\n{param}\nsource = {{ sql = \"echo\" }}\n{ttl}
+         [resource.chance]\n{param}\nsource = {{ sql = \"chance\" }}\n{ttl}
+         [resource.both]\npath = \"/both\"\nread = [\"POST\"]\n{param}
+         source = {{ parts = [\"echo\", \"chance\"] }}\n"
+    );
+    let options = LarderOptions::new(&config)
+        .statement("echo", "SELECT :question AS echo, random() AS a")
+        .statement("chance", "SELECT random() AS b WHERE :question <> ''");
+    let larder = Larder::start(&options);
+    let params = json!({"question": "why?\n\twhy?"});
+    let read = || larder.post("/both", &params).expect(200).json();
+    let first = read();
+    assert_eq!(first["echo"], params["question"]);
+    let part = entry_of_query(&larder, "chance", &params)
+        .expect(200)
+        .json();
+    assert_eq!(part["state"], "fresh", "{part}");
+    let wish = json!({"resource": "chance", "params": params});
+    larder.post("/cache/invalidate", &wish).expect(200);
+    let second = read();
+    assert_eq!(second["a"], first["a"]);
+    assert_ne!(second["b"], first["b"]);
+    // By the key of the composite, its parts go with it.
+    let both = entry_of_query(&larder, "both", &params).expect(200).json();
+    let keys = json!({"keys": [both["key"]]});
+    larder.post("/cache/invalidate", &keys).expect(200);
+    let third = read();
+    assert!(third["a"] != second["a"] && third["b"] != second["b"]);
 }
 
 #[test]

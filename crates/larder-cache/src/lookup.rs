@@ -48,8 +48,6 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(4), Duration::from_m
 /// this part of the time that the load may take. Then this replica loads itself. So a short outage
 /// costs no second call of a slow source, and a long one delays readers by little.
 const PATIENCE: u32 = 10;
-/// The same for a load of a reader, whose limit is not known.
-const RUNNERS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a reader accepts for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,13 +236,14 @@ enum Loader {
 }
 
 impl Loader {
-    /// How long the load of another replica is presumed to run without a word from Redis.
+    /// How long the load of another replica is waited for while Redis cannot tell whether it still
+    /// runs. Nobody says how long the load of a reader may take: ten seconds, as by default.
     fn patience(&self) -> Duration {
-        match self {
-            Loader::OfThread(load) => load.limit / PATIENCE,
-            // Only the reader knows how long its load may take.
-            Loader::OfRunner => RUNNERS_PATIENCE,
-        }
+        let limit = match self {
+            Loader::OfThread(load) => load.limit,
+            Loader::OfRunner => Duration::from_secs(10),
+        };
+        limit / PATIENCE
     }
 }
 

@@ -3,12 +3,12 @@
 //! Promise: a client that would be refused whatever its body is gets the refusal before it sends
 //! the body. Only admins send bodies, and readers of what is read by `POST` or `QUERY`.
 
+use std::time::Instant;
+
 use actix_http::{Request, Response};
 use actix_web::body::BoxBody;
 use actix_web::http::ConnectionType;
 use actix_web::{HttpMessage, HttpResponse};
-
-use std::time::Instant;
 
 use super::connection::Connection;
 use crate::api::access::Audience;
@@ -17,8 +17,9 @@ use crate::api::state::AppState;
 use crate::api::{body, headers, path};
 use crate::resource::Resource;
 
-/// Larder's own paths that take a body, each with `POST`. The first takes one with `QUERY` too.
-const OWN: [&str; 3] = ["/cache/entry", "/cache/invalidate", "/keys"];
+/// Larder's own paths whose body may have the parameters of a read. Each takes one with `POST`, and
+/// the first with `QUERY` too.
+const AROUND_PARAMETERS: [&str; 2] = ["/cache/entry", "/cache/invalidate"];
 
 /// The request if its body is wanted, or else the answer. The admission is kept with the request, so
 /// that its handler does not count the request again.
@@ -35,18 +36,19 @@ fn admit_sender(request: &Request, state: &AppState) -> Result<(), Refusal> {
     let path = path::normalized(request.path());
     let resources = state.resources.load();
     let resource = resources.find(&path).map(|found| &**found.resource);
-    if let Some(resource) =
-        resource.filter(|known| known.read_with_body(request.method().as_str()).is_some())
-    {
+    let method = request.method().as_str();
+    let question = resource.and_then(|known| Some((known, known.read_with_body(method)?)));
+    if let Some((resource, method)) = question {
+        let refuse = |mut answer| {
+            headers::set_accept_query_beside(method, resource, &mut answer);
+            refuse(answer)
+        };
         let audience = Audience::of_readers(resource.settings().public);
         let access = &state.access;
         let admitted = access.check_at(request.head(), audience, Instant::now());
         let admission = admitted.map_err(|refused| refuse(refused.answer()))?;
-        body::check_head(request.headers()).map_err(|problem| {
-            let mut answer = admission.with_rate_headers(problem.answer());
-            headers::set_accept_query(resource, answer.headers_mut());
-            refuse(answer)
-        })?;
+        body::check_head(request.headers(), body::LIMIT)
+            .map_err(|problem| refuse(admission.with_rate_headers(problem.answer())))?;
         request.extensions_mut().insert(admission);
         return Ok(());
     }
@@ -55,7 +57,11 @@ fn admit_sender(request: &Request, state: &AppState) -> Result<(), Refusal> {
     }
     let admitted = state.access.admit_admin(request.head());
     let admitted = admitted.map_err(|refused| refuse(refused.answer()))?;
-    body::check_head(request.headers())
+    let limit = match resource {
+        None if AROUND_PARAMETERS.contains(&&*path) => body::LIMIT_AROUND_PARAMETERS,
+        _ => body::LIMIT,
+    };
+    body::check_head(request.headers(), limit)
         .map_err(|problem| refuse(admitted.admission.with_rate_headers(problem.answer())))?;
     request.extensions_mut().insert(admitted);
     Ok(())
@@ -86,8 +92,8 @@ fn takes_body(request: &Request, path: &str, resource: Option<&Resource>) -> boo
             write.is_some_and(|write| write.takes_body(resource))
         }
         None => match request.method().as_str() {
-            "POST" => OWN.contains(&path),
-            "QUERY" => path == OWN[0],
+            "POST" => AROUND_PARAMETERS.contains(&path) || path == "/keys",
+            "QUERY" => path == AROUND_PARAMETERS[0],
             _ => false,
         },
     }

@@ -111,6 +111,64 @@ fn texts_for_callers_are_printable() {
 }
 
 #[test]
+fn methods_of_reading() {
+    let read = |methods: &str| {
+        format!(
+            "[resource.a]\npath = \"/a\"\nread = {methods}\nsource = {{ news = [\"newsapi\"] }}\nttl = {{ memory = \"1s\", redis = \"1s\" }}\n"
+        )
+    };
+    let form = "an array of at least one of \"GET\", \"POST\" and \"QUERY\"";
+    for (methods, shown) in [
+        ("[\"GET\"]", "GET"),
+        ("[\"QUERY\", \"POST\"]", "POST, QUERY"),
+        ("[\"POST\", \"GET\", \"QUERY\"]", "GET, POST, QUERY"),
+    ] {
+        let config = parse(&read(methods)).unwrap();
+        assert_eq!(config.resources[0].read.to_string(), shown);
+    }
+    for (methods, problem) in [
+        ("\"POST\"", format!("is \"POST\"; valid: {form}")),
+        ("[]", format!("is empty; valid: {form}")),
+        ("[5]", format!("is 5; valid: {form}")),
+        (
+            "[\"QUERRY\"]",
+            format!(
+                "has \"QUERRY\", which is an unknown method, did you mean \"QUERY\"?; valid: {form}"
+            ),
+        ),
+        (
+            "[\"post\"]",
+            format!("has \"post\", which is an unknown method; valid: {form}"),
+        ),
+        (
+            "[\"POST\", \"POST\"]",
+            "has \"POST\" twice; valid: each method once".to_owned(),
+        ),
+    ] {
+        let faults = faults(&read(methods));
+        assert_eq!(
+            faults,
+            [format!("config.toml:3: resource.a.read: {problem}")]
+        );
+    }
+    let written = read("[\"QUERY\", \"POST\"]") + "write.POST = { sql = \"user_insert\" }\n";
+    assert_eq!(
+        faults(&written),
+        [
+            "config.toml:3: resource.a.read: has \"POST\", by which write.POST changes the resource; valid: a method that no write of the resource has"
+        ]
+    );
+    let only_written =
+        "[resource.a]\npath = \"/a\"\nread = [\"GET\"]\nwrite.POST = { sql = \"user_insert\" }\n";
+    assert_eq!(
+        faults(only_written),
+        [
+            "config.toml:3: resource.a.read: is there, but the resource has no source to read from; valid: a resource with a source, or no read"
+        ]
+    );
+}
+
+#[test]
 fn sources_of_a_resource() {
     let source = |to| replaced("{ news = [\"newsapi\"] }", to);
     assert!(source("\"news\"").contains("source: is \"news\"; valid: { news"));
