@@ -114,6 +114,34 @@ fn a_question_is_asked_once_with_exactly_its_values() {
 }
 
 #[test]
+fn what_a_body_asks_arrives_as_it_is() {
+    let (redis, upstream) = (RedisServer::start(), FakeUpstream::start(ends_for("stop")));
+    let options = options(&upstream, &redis).with_config_text(
+        "[resource.answer]\n",
+        "[resource.answer]\nread = [\"POST\"]\n",
+    );
+    let larder = Larder::start(&options);
+    for (question, most) in [
+        (
+            "a \"quote\"\r\n\t{most} {{}} ${AI_KEY}",
+            9_007_199_254_740_993_i64,
+        ),
+        ("\u{2028}\u{feff}😀\\", i64::MIN),
+    ] {
+        let body = json!({"question": question, "most": most});
+        for is_hit in [false, true] {
+            let answer = larder.post("/answers", &body).expect(200);
+            assert_eq!(answer.json(), json!(format!("{question} (stop)")));
+            assert_eq!(answer.the("Cache-Status").contains("; hit"), is_hit);
+        }
+        let sent = upstream.requests().pop().unwrap().json();
+        assert_eq!(sent["messages"][0]["content"], json!(question));
+        assert_eq!(sent["most"], json!(most));
+    }
+    assert_eq!(upstream.calls(), 2);
+}
+
+#[test]
 fn an_answer_that_store_if_refuses_is_an_answer_and_is_in_no_tier() {
     let (redis, upstream) = (
         RedisServer::start(),
