@@ -35,17 +35,24 @@ struct DeskState {
     calls: usize,
     released: HashSet<usize>,
     all_released: bool,
+    /// What each question was, as the source got it.
+    asked: Vec<Value>,
 }
 
 impl Desk {
-    fn serve(&self, _: &Request) -> Response {
+    fn serve(&self, request: &Request) -> Response {
         let mut state = self.state.lock().unwrap();
         let call = state.calls;
         state.calls += 1;
+        let asked = request.json()["messages"][0]["content"].clone();
+        // A question that asks for too much gets the beginning of an answer.
+        let is_cut = asked.as_str().unwrap().starts_with("everything");
+        state.asked.push(asked);
         let is_held =
             |state: &mut DeskState| !state.all_released && !state.released.contains(&call);
         drop(self.changed.wait_while(state, is_held).unwrap());
-        Response::json(200, &json!({ "call": call }))
+        let reason = if is_cut { "length" } else { "stop" };
+        Response::json(200, &json!({ "call": call, "finish_reason": reason }))
     }
 }
 
@@ -96,7 +103,11 @@ path = "/answers"
 read = ["POST", "QUERY"]
 params.question = {{ type = "string", required = true }}
 params.language = {{ type = "string", one_of = ["en", "de"], default = "en" }}
-source = {{ http = "http://{address}/{{language}}?q={{question}}", upstream = "ai" }}
+source.http = "http://{address}/v1/chat"
+source.method = "POST"
+source.json = {{ model = "small-1", messages = [{{ role = "user", content = "{{question}} (answer in {{language}})" }}] }}
+source.store_if = {{ "/finish_reason" = "stop" }}
+source.upstream = "ai"
 public = true
 ttl = {{ memory = "1h", redis = "1h" }}
 stale = {{ while_revalidate = "1h", if_error = "1h" }}
@@ -199,7 +210,8 @@ fn a_thousand_callers_of_one_question_over_two_replicas_are_one_call() {
     for pending in waiting {
         assert_eq!(call_of(&answer(pending)), 0);
     }
-    assert_eq!(slow.calls(), 1);
+    let asked = slow.desk.state.lock().unwrap().asked.clone();
+    assert_eq!(asked, ["why (answer in en)"]);
     // Each spelling is a hit, by either method and on either replica.
     for at in 0..20 {
         let hit = answer(one(at));
@@ -207,6 +219,39 @@ fn a_thousand_callers_of_one_question_over_two_replicas_are_one_call() {
         assert!(status.starts_with("larder-memory; hit"), "{hit}");
     }
     assert_eq!(redis.keys("larder:v:*").len(), 1);
+}
+
+#[test]
+fn an_answer_that_is_refused_reaches_those_who_wait_and_is_in_no_tier() {
+    let (redis, slow) = (RedisServer::start(), Slow::start());
+    let options = slow.options(redis.address(), "", "");
+    let larder = Larder::start(&options);
+    let waiting: Vec<Pending> = (0..20).map(|_| ask(&larder, "everything")).collect();
+    settle(&larder);
+    slow.until_calls(1);
+    slow.release(0);
+    for pending in waiting {
+        let answer = answer(pending);
+        assert_eq!(call_of(&answer), 0);
+        let status = answer.the("Cache-Status");
+        assert!(
+            !status.contains("stored") && !status.contains("hit"),
+            "{answer}"
+        );
+    }
+    let in_redis = redis.everything();
+    let in_redis = String::from_utf8_lossy(&in_redis);
+    assert!(!in_redis.contains("finish_reason"), "{in_redis}");
+    assert!(redis.keys("larder:[vl]:*").is_empty());
+    let wish = json!({"resource": "answer", "params": {"question": "everything"}});
+    let entry = larder.post("/cache/entry", &wish).expect(200).json();
+    assert_eq!(entry["tier"], Value::Null, "{entry}");
+    // Another replica has no part in it, and who comes later asks anew.
+    slow.release_all();
+    let other = Larder::start(&options);
+    for (at, replica) in [&larder, &other].into_iter().enumerate() {
+        assert_eq!(call_of(&answer(ask(replica, "everything"))), 1 + at as u64);
+    }
 }
 
 #[test]
@@ -370,7 +415,7 @@ fn callers_who_give_up_leave_an_answer_for_the_next() {
     }
     slow.release(0);
     let entry = redis_value(&redis);
-    assert!(entry.contains(r#"{"call":0}"#), "{entry}");
+    assert!(entry.contains(r#""call":0"#), "{entry}");
     for replica in &replicas {
         let next = answer(ask(replica, "why"));
         assert_eq!(call_of(&next), 0);
@@ -431,7 +476,7 @@ fn a_replica_that_ends_answers_those_who_wait() {
     slow.release(0);
     assert_eq!(call_of(&answer(waits)), 0);
     assert!(larder.ended().success());
-    assert!(redis_value(&redis).contains(r#"{"call":0}"#));
+    assert!(redis_value(&redis).contains(r#""call":0"#));
 }
 
 #[test]
