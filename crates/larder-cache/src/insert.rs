@@ -74,6 +74,7 @@ pub(crate) struct Insert<'a> {
     pub(crate) value: Value,
     /// What memory holds in place of the value's bytes, if anything.
     pub(crate) object: Option<Object>,
+    pub(crate) lifetime: Lifetime,
     pub(crate) policy: &'a Policy,
     pub(crate) since: &'a Since,
 }
@@ -141,6 +142,7 @@ fn fill(
         key,
         value,
         object,
+        lifetime,
         policy,
         since,
         ..
@@ -149,13 +151,17 @@ fn fill(
     invalidation: InvalidationReceipt,
 ) -> Tried {
     let (now, jitter, absent) = (tiers.clock.now(), random(), value.is_absent());
-    let fresh_for = policy.fresh_for(absent, Lifetime::Policy, jitter);
+    let fresh_for = policy.fresh_for(absent, lifetime, jitter);
     let fresh_until = now + micros(fresh_for);
-    let expiry = policy.expiry(absent, Lifetime::Policy, jitter, fresh_until, now);
+    let expiry = policy.expiry(absent, lifetime, jitter, fresh_until, now);
     let (stamp, sequence) = (own.stamp, own.stamp.sequence);
     // The value may be as old as the stamp.
     let load_time = now.saturating_sub(since.taken_at);
-    let entry = Entry::new(value, own, now, load_time, expiry, Extras::default());
+    let extras = Extras {
+        lifetime,
+        ..Extras::default()
+    };
+    let entry = Entry::new(value, own, now, load_time, expiry, extras);
     let ttl = fresh_for + entry.use_past_end(policy);
     let has_redis = !invalidation.is_pending() && !tiers.mirror.is_alone();
     let stored = if has_redis && !policy.redis.is_zero() && !fresh_for.is_zero() {

@@ -460,15 +460,16 @@ impl Cache {
         policy: &Policy,
         since: &Since,
     ) -> InsertReceipt {
-        self.insert_held(key, tags, (value, None), policy, since)
+        self.insert_held(key, tags, (value, None, Lifetime::Policy), policy, since)
     }
 
-    /// The same, with what memory holds in place of the value's bytes.
+    /// The same, with what memory holds in place of the value's bytes, and how much of its TTL the
+    /// value is given.
     fn insert_held(
         &self,
         key: &Key,
         tags: &[Tag],
-        (value, object): (Value, Option<Object>),
+        (value, object, lifetime): (Value, Option<Object>, Lifetime),
         policy: &Policy,
         since: &Since,
     ) -> InsertReceipt {
@@ -479,6 +480,7 @@ impl Cache {
             tags,
             value,
             object,
+            lifetime,
             policy,
             since,
         };

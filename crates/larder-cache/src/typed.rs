@@ -231,7 +231,8 @@ impl<T: Send + Sync + 'static> Typed<T> {
         }
     }
 
-    /// Has `lifetime` say how much of its TTL a loaded value is given: a token's own end, for one.
+    /// Has `lifetime` say how much of its TTL a value is given that is loaded or inserted: a token's
+    /// own end, for one.
     /// Never more than the policy of its lookup gives. What comes from Redis has what it was given
     /// at its load.
     ///
@@ -392,7 +393,9 @@ impl<T: Send + Sync + 'static> Typed<T> {
         let key = self.with_text(&wanted, |text| text.key());
         let held = encode(&*self.storing.codec, &value).and_then(|bytes| {
             let object = (self.hold)(&bytes)?;
-            Ok((Value::present(bytes), Some(object)))
+            let lifetime = self.storing.lifetime.as_ref().map(|of| of(&value));
+            let lifetime = lifetime.unwrap_or_default();
+            Ok((Value::present(bytes), Some(object), lifetime))
         });
         let held = held.map_err(|why| {
             // The caller has changed it, all the same.

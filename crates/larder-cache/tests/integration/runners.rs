@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use larder_cache::{
-    Cache, Error, InvalidationTarget, Lifetime, LoadError, Outcome, Policy, Purge, Staleness,
-    TaggedKey, TestClock, Typed,
+    Cache, Error, Inserted, InvalidationTarget, Lifetime, LoadError, Outcome, Policy, Purge,
+    Staleness, TaggedKey, TestClock, Typed,
 };
 
 use super::{policy, trusted};
@@ -423,6 +423,18 @@ fn a_value_says_how_long_it_lives_and_a_test_moves_the_clock() {
     // Memory is empty, not only unwilling.
     clock.advance(Duration::from_secs(3600));
     assert_eq!(cache.memory().entries, 0);
+    // So does one that is inserted.
+    let insert = |n: u32| {
+        let receipt = numbers.insert(of(n), n, &cache.stamp(), &policy);
+        receipt.unwrap().inserted
+    };
+    assert_eq!(
+        [insert(5), insert(0)],
+        [Inserted::Here, Inserted::NotCached]
+    );
+    assert_eq!([5, 0].map(ask), [Outcome::MemoryHit, Outcome::Loaded]);
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(ask(5), Outcome::Loaded);
 }
 
 #[test]
