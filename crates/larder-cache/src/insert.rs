@@ -10,7 +10,8 @@
 //! 3. Otherwise it fills Redis and memory, with the clock of its own invalidation. From the stamp up
 //!    to that clock nothing else was invalidated that it depends on, and what is invalidated later
 //!    has a later clock.
-//! 4. Readers that wait for a load of the key that began before get the value.
+//! 4. Readers that wait for a load of the key that began before get the value, unless the
+//!    invalidation is pending.
 //!
 //! While Redis cannot take the invalidation, the value is kept in memory here, with the clock of the
 //! stamp. The delivery ends it.
@@ -180,6 +181,10 @@ fn fill(
     let (entry, remembered) = tiers.memory.fill(key.clone(), entry, policy);
     if remembered == Remembered::Kept || stored.is_some() {
         tiers.failures.clear(key);
+    }
+    // While it is pending, nobody knows what others have invalidated since the stamp. Memory judges
+    // its age for each reader. Those who wait have asked for more than that.
+    if stored.is_some() || (remembered == Remembered::Kept && !invalidation.is_pending()) {
         let answer = Answer {
             entry,
             outcome: Outcome::Collapsed,

@@ -90,7 +90,6 @@ pub(crate) fn begin(
     flights.join(&key, behalf, joinable, is_new_load, lead)
 }
 
-#[allow(dead_code)] // The typed lookups are next.
 /// The same for a reader of `item` that runs the load itself if it comes to that. Memory was looked
 /// into. Does not block.
 pub(crate) fn begin_to_run(

@@ -395,22 +395,39 @@ impl Leader {
     /// that come. The flight goes on as a refresh.
     pub(crate) fn offer(&self, early: impl Fn() -> Option<Answer> + Send + 'static) {
         self.flight.interest.set_refresh();
-        let waiters = {
+        let (waiters, before) = {
             let mut state = self.flight.state.lock();
-            state.early = Some(Box::new(early));
-            state.take_waiters()
+            let before = state.early.replace(Box::new(early));
+            (state.take_waiters(), before)
         };
+        // Without the lock: it holds a value, and a value may do anything when it is dropped.
+        drop(before);
         self.flight.wake(waiters);
     }
 
     /// Keeps `fallback` for readers that do not wait to the end.
     pub(crate) fn set_fallback(&self, fallback: impl Fn() -> Option<Answer> + Send + 'static) {
-        self.flight.state.lock().fallback = Some(Box::new(fallback));
+        let before = self
+            .flight
+            .state
+            .lock()
+            .fallback
+            .replace(Box::new(fallback));
+        drop(before);
     }
 
     /// Ends the flight. Those who got an answer by [`Flights::give`] keep that.
     pub(crate) fn end(self, result: LookupResult) {
-        self.flight.state.lock().result.get_or_insert(result);
+        let mut state = self.flight.state.lock();
+        let late = match state.result {
+            None => {
+                state.result = Some(result);
+                None
+            }
+            Some(_) => Some(result),
+        };
+        drop(state);
+        drop(late);
         // Dropping it does the rest, as for a flight that ends by a panic.
     }
 
@@ -418,6 +435,9 @@ impl Leader {
     /// loader, the flight begins again by that.
     pub(crate) fn give_up(self) {
         let spare = {
+            // A reader that joins does two things under this lock: it follows, and it leaves its
+            // loader here.
+            let _shard = self.flights.shard(&self.flight.key);
             let mut state = self.flight.state.lock();
             let spare = state.spare.take();
             if spare.is_some() {

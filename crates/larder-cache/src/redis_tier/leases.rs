@@ -136,12 +136,12 @@ impl Leases {
             Some((token.clone(), held.key.clone(), result))
         };
         let late: Vec<_> = self.held.lock().iter().filter_map(late).collect();
-        for (token, lease, result) in late {
+        for (token, lease, result) in &late {
             let ttl = result.until.saturating_duration_since(Instant::now());
             let fill = Fill {
                 value: &result.key,
-                lease: &lease,
-                token: &token,
+                lease,
+                token,
                 stamp: result.stamp,
                 history,
                 envelope: &result.envelope,
@@ -150,13 +150,20 @@ impl Leases {
             // In another history nothing vouches for it.
             if !ttl.is_zero() && history == result.stamp.history {
                 match self.fill(connection, &fill) {
-                    Err(error) if Fault::of(&error).ends_connection() => return Err(error),
+                    Err(error) if Fault::of(&error).ends_connection() => {
+                        // Tried once. A value that is too large for this connection must not end
+                        // that of each session to come: trust and deliveries depend on it.
+                        late.iter().for_each(|(token, ..)| {
+                            self.remove(token);
+                        });
+                        return Err(error);
+                    }
                     // Redis refuses it, as it can refuse any fill.
                     Err(_) => {}
                     Ok(_) => log::info!("a load that ended while Redis was away is stored"),
                 }
             }
-            self.remove(&token);
+            self.remove(token);
         }
         Ok(())
     }

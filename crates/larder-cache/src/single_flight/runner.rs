@@ -68,6 +68,8 @@ pub(super) struct Runners {
     next: u64,
     /// The load, while nobody runs it.
     open: Option<OpenLoad>,
+    /// The number of the runner that has taken the load.
+    taken_by: Option<u64>,
 }
 
 impl Runners {
@@ -102,6 +104,7 @@ impl Runners {
             return Err(load);
         }
         self.open = Some(load);
+        self.taken_by = None;
         Ok(self.take_wakers().next())
     }
 }
@@ -216,23 +219,32 @@ impl Runner {
         }
     }
 
+    /// Who runs the load leads. Until somebody does, it is the reader that began the flight.
+    fn role(&self, runners: &Runners) -> Role {
+        match runners.taken_by {
+            Some(number) if number == self.number => Role::Leader,
+            Some(_) => Role::Follower,
+            None => self.role,
+        }
+    }
+
     /// The answer; or `None` if the load is this reader's to run now.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<LookupResult>> {
         let mut state = self.flight.state.lock();
         // A stale copy that is offered meanwhile is for the others. If the leader took it and left,
         // nobody would renew it.
-        let waits_for_end = self.role == Role::Leader && !state.runners.elsewhere;
-        let answer = if waits_for_end {
-            state.end(self.role)
+        let role = self.role(&state.runners);
+        let answer = if role == Role::Leader && !state.runners.elsewhere {
+            state.end(role)
         } else {
-            state.answer(self.role)
+            state.answer(role)
         };
         if answer.is_some() {
             return Poll::Ready(answer);
         }
         if let Some(load) = state.runners.open.take() {
             self.load = Some(load);
-            self.role = Role::Leader;
+            state.runners.taken_by = Some(self.number);
             return Poll::Ready(None);
         }
         let before = state.runners.wait(self.number, context.waker());
@@ -244,7 +256,7 @@ impl Runner {
     /// The result of the flight.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<LookupResult> {
         let mut state = self.flight.state.lock();
-        if let Some(result) = state.end(self.role) {
+        if let Some(result) = state.end(self.role(&state.runners)) {
             return Poll::Ready(result);
         }
         let before = state.runners.wait(self.number, context.waker());

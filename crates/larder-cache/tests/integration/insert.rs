@@ -281,6 +281,26 @@ fn an_older_change_that_was_not_heard_ends_a_pending_value_at_its_delivery() {
     assert_eq!(read(&a, "new"), got("new", Outcome::Loaded));
 }
 
+/// 1. A change is acknowledged elsewhere while this process is cut off, and cannot be heard here.
+/// 2. A reader comes, and its load asks the source.
+/// 3. A value from before the change is inserted. Memory may have it for those who bear its age.
+#[test]
+fn while_it_is_pending_those_who_wait_for_a_load_get_what_that_brings() {
+    let redis = RedisServer::start();
+    let proxy = FaultProxy::start(redis.address());
+    let (a, b) = (
+        trusted(&format!("redis://{}", proxy.address())),
+        trusted(&redis.url()),
+    );
+    let since = a.stamp();
+    proxy.cut();
+    b.invalidate(&[InvalidationTarget::tag(TAG)], Purge::Hard);
+    let slow = Slow::begin(&a, "new");
+    let receipt = insert(&a, "old", &since);
+    assert!(receipt.invalidation.is_pending());
+    assert_eq!(slow.end(), got("new", Outcome::Loaded));
+}
+
 #[test]
 fn a_stamp_from_before_redis_lost_its_data_keeps_nothing() {
     let mut redis = RedisServer::start();
