@@ -61,11 +61,19 @@ pub(crate) enum Problem {
     Bug,
 }
 
+/// The longest name of a field that an answer repeats, in characters.
+const LONGEST_FIELD: usize = 200;
+
 impl Problem {
     /// An invalid `field` of a body, and what would be `valid`.
     pub(crate) fn bad_field(field: &str, valid: &str) -> Problem {
+        // A name that a caller made up can be as long as the body.
+        let field = match field.char_indices().nth(LONGEST_FIELD) {
+            Some((end, _)) => format!("{}…", &field[..end]),
+            None => field.to_owned(),
+        };
         Problem::BadField {
-            field: field.to_owned(),
+            field,
             valid: valid.to_owned(),
         }
     }
@@ -77,10 +85,7 @@ impl Problem {
             Wrong::Missing => format!("{}; it is required", bad.valid),
             _ => bad.valid,
         };
-        Problem::BadField {
-            field: bad.name,
-            valid,
-        }
+        Problem::bad_field(&bad.name, &valid)
     }
 
     /// A bug of larder's, which is logged here.

@@ -184,6 +184,13 @@ fn body(
 
 /// A pointer of `store_if`, and the values of which it has to lead to one.
 fn condition((pointer, value): &(&str, Setting<'_>)) -> Option<(String, Vec<Json>)> {
+    if json::names_a_value(pointer) {
+        value.fault(
+            "has a place in its pointer",
+            "a pointer without {name} and ${NAME}",
+        );
+        return None;
+    }
     let values = match json::literal(value)? {
         Json::Array(values) if values.is_empty() => {
             value.fault("is empty", STORE_FORM);
@@ -367,7 +374,7 @@ role = "system"
     #[test]
     fn conditions_are_values_or_several_of_them() {
         let api = api(r#"
-store_if = { "/a" = "stop", "/b/0" = ["stop", 1.5, [1], { x = "{q} ${KEY}" }], "" = true, "/c" = [[]] }
+store_if = { "/a" = "stop", "/b/0" = ["stop", 1.5, [1], { x = '{"q":1} {}' }], "" = true, "/c" = [[]] }
 "#);
         let expected = [
             ("/a", vec![json!("stop")]),
@@ -378,7 +385,7 @@ store_if = { "/a" = "stop", "/b/0" = ["stop", 1.5, [1], { x = "{q} ${KEY}" }], "
                     json!("stop"),
                     json!(1.5),
                     json!([1]),
-                    json!({"x": "{q} ${KEY}"}),
+                    json!({"x": "{\"q\":1} {}"}),
                 ],
             ),
             ("", vec![json!(true)]),
@@ -401,7 +408,7 @@ json.f = "{q"
 json.g = "${MISSING}"
 json."{q}" = 1
 json.h = { "x${KEY}y" = 1, "{{q}}" = 1 }
-store_if = { "b" = 1, "/c" = [], "/d" = [2026-01-02T03:04:05Z], "/~" = "x" }
+store_if = { "b" = 1, "/c" = [], "/d" = [2026-01-02T03:04:05Z], "/~" = "x", "/e" = ["{q}"], "/f${KEY}" = 1, "/g" = { h = "a ${KEY}" } }
 retry = 1"#,
         );
         let form = "a text, in which {name} is a parameter and ${NAME} a variable";
@@ -412,6 +419,7 @@ retry = 1"#,
         let values = "a JSON value, or an array of them, of which one has to be there";
         let pointer =
             "\"/data/items/0\": a slash before each name, ~1 for a slash and ~0 for a tilde in one";
+        let literal = "a text without {name} and ${NAME}";
         let keys = "headers, http, json, method, pick, query, store_if, upstream";
         let mut expected = vec![
             "7: method: is \"post\"; valid: \"GET\", \"POST\" or \"QUERY\"".to_owned(),
@@ -432,6 +440,10 @@ retry = 1"#,
             format!("17: store_if.\"/c\": is empty; valid: {values}"),
             format!("17: store_if.\"/d\": is 2026-01-02T03:04:05Z; valid: {dates}"),
             format!("17: store_if.\"/~\": is not a valid JSON pointer; valid: {pointer}"),
+            format!("17: store_if.\"/e\": has a place, and is compared as it is; valid: {literal}"),
+            "17: store_if.\"/f${KEY}\": has a place in its pointer; valid: a pointer without {name} and ${NAME}"
+                .to_owned(),
+            format!("17: store_if.\"/g\".h: has a place, and is compared as it is; valid: {literal}"),
             format!("18: retry: is an unknown key; valid: {keys}"),
         ];
         let mut found = found;

@@ -8,6 +8,7 @@ use super::reader::{Setting, Shape};
 use crate::source::JsonTemplate;
 use crate::template::Template;
 
+const LITERAL_FORM: &str = "a text without {name} and ${NAME}";
 const NAME_FORM: &str = "a name without places: it is sent as it is";
 
 /// The template that `value` is. `text` reads one of its texts. Reports all errors.
@@ -46,6 +47,10 @@ pub(super) fn template(
 /// The JSON value that `value` is, its texts as they are. Reports all errors.
 pub(super) fn literal(value: &Setting<'_>) -> Option<Json> {
     match value.shape()? {
+        Shape::Text(text) if names_a_value(text) => {
+            value.fault("has a place, and is compared as it is", LITERAL_FORM);
+            None
+        }
         Shape::Text(text) => Some(Json::from(text)),
         Shape::Array(items) => {
             let items: Vec<_> = items.iter().map(literal).collect();
@@ -84,6 +89,17 @@ fn integer(digits: &str, radix: u32) -> Option<Number> {
     signed
         .or_else(|_| u64::from_str_radix(digits, radix).map(Number::from))
         .ok()
+}
+
+/// Whether a text has braces around a name: somebody may expect a value there. Other braces, as in
+/// JSON, are no place.
+pub(super) fn names_a_value(text: &str) -> bool {
+    let mut opened = text.split('{').skip(1);
+    opened.any(|rest| {
+        let inside = rest.split_once('}').map_or("", |(inside, _)| inside);
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        !inside.is_empty() && inside.chars().all(fits)
+    })
 }
 
 /// Whether a text has a `{name}` or a `${NAME}`.

@@ -93,7 +93,15 @@ impl Param {
             (ParamKind::Boolean, Member::Boolean(yes)) => Some(Argument::Boolean(*yes)),
             _ => None,
         };
-        let value = value.ok_or_else(|| self.bad(Wrong::NotValid))?;
+        let value = value.ok_or_else(|| {
+            let mut bad = self.bad(Wrong::NotValid);
+            if let (ParamKind::Text { .. }, Member::Text(text)) = (kind, member)
+                && text.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
+            {
+                bad.valid += ", without control characters other than line feeds and tabs";
+            }
+            bad
+        })?;
         Ok(Some(self.spelled(value)))
     }
 
