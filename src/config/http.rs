@@ -184,7 +184,7 @@ fn body(
 
 /// A pointer of `store_if`, and the values of which it has to lead to one.
 fn condition((pointer, value): &(&str, Setting<'_>)) -> Option<(String, Vec<Json>)> {
-    if json::names_a_value(pointer) {
+    if json::has_place(pointer) {
         value.fault(
             "has a place in its pointer",
             "a pointer without {name} and ${NAME}",

@@ -47,7 +47,7 @@ pub(super) fn template(
 /// The JSON value that `value` is, its texts as they are. Reports all errors.
 pub(super) fn literal(value: &Setting<'_>) -> Option<Json> {
     match value.shape()? {
-        Shape::Text(text) if names_a_value(text) => {
+        Shape::Text(text) if has_place(text) => {
             value.fault("has a place, and is compared as it is", LITERAL_FORM);
             None
         }
@@ -91,19 +91,13 @@ fn integer(digits: &str, radix: u32) -> Option<Number> {
         .ok()
 }
 
-/// Whether a text has braces around a name: somebody may expect a value there. Other braces, as in
-/// JSON, are no place.
-pub(super) fn names_a_value(text: &str) -> bool {
+/// Whether a text has a `{name}` or a `${NAME}`, where somebody may expect a value. Other braces, as
+/// in JSON, are no place.
+pub(super) fn has_place(text: &str) -> bool {
     let mut opened = text.split('{').skip(1);
     opened.any(|rest| {
         let inside = rest.split_once('}').map_or("", |(inside, _)| inside);
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         !inside.is_empty() && inside.chars().all(fits)
     })
-}
-
-/// Whether a text has a `{name}` or a `${NAME}`.
-fn has_place(text: &str) -> bool {
-    let mut opened = text.split('{').skip(1);
-    opened.any(|rest| rest.find('}').is_some_and(|end| end > 0))
 }
