@@ -77,8 +77,8 @@ pub(crate) async fn object(
     parse(&bytes(request, payload, LIMIT).await?)
 }
 
-/// The same with the raw text of each field, so that no digit of a number is lost. `limit`: the most
-/// bytes that the body may have.
+/// The same with the raw text of each field, so that no digit of a number is lost. `limit`: the
+/// most bytes that the body may have.
 pub(crate) async fn fields(
     request: &HttpRequest,
     payload: &mut web::Payload,

@@ -21,8 +21,8 @@ const MOST_TARGETS: usize = 1000;
 /// Targets in one line of the log, at most.
 const LOGGED_TARGETS: usize = 10;
 
-/// `POST /cache/invalidate {"paths","keys","tags","resource","params","all","soft"}`: 200 once it is
-/// acknowledged, 202 while it is pending.
+/// `POST /cache/invalidate {"paths","keys","tags","resource","params","all","soft"}`: 200 once it
+/// is acknowledged, 202 while it is pending.
 pub(crate) async fn invalidate(
     request: HttpRequest,
     mut payload: web::Payload,

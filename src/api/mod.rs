@@ -169,8 +169,8 @@ impl Api {
             .app_data(web::Data::new(self.open_metrics))
             .app_data(web::Data::new(self.redis_required))
             .app_data(web::Data::new(self.body_timeout))
-            // The path of a resource is compared with the first segments of larder's own routes, and
-            // not with each route.
+            // The path of a resource is compared with the first segments of larder's own routes,
+            // and not with each route.
             .service(
                 web::scope("")
                     .guard(guard::fn_guard(|request| {

@@ -1,8 +1,8 @@
 //! `larder openapi`: prints the document that the server would serve as `/openapi.json`.
 //!
 //! Promise: no server is needed, and nothing is changed. The database is asked about the columns of
-//! the statements, as `larder check` asks. Standard output has the whole document or nothing: unless
-//! the caller wants it without columns, a database that does not answer is an error.
+//! the statements, as `larder check` asks. Standard output has the whole document or nothing:
+//! unless the caller wants it without columns, a database that does not answer is an error.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -20,9 +20,9 @@ const HEADINGS: [&str; 7] = [
     "SOURCE",
 ];
 
-/// One line per resource, below a line of headings. The methods by which it is read stand before its
-/// path, unless that is `GET` alone. The default of a parameter follows its name, or `?` if it is
-/// optional. View parameters are in brackets.
+/// One line per resource, below a line of headings. The methods by which it is read stand before
+/// its path, unless that is `GET` alone. The default of a parameter follows its name, or `?` if it
+/// is optional. View parameters are in brackets.
 pub(super) fn table(config: &Config) -> String {
     if config.resources.is_empty() {
         return "no resources are declared\n".to_owned();

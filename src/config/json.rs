@@ -91,8 +91,8 @@ fn integer(digits: &str, radix: u32) -> Option<Number> {
         .ok()
 }
 
-/// Whether a text has a `{name}` or a `${NAME}`, where somebody may expect a value. Other braces, as
-/// in JSON, are no place.
+/// Whether a text has a `{name}` or a `${NAME}`, where somebody may expect a value. Other braces,
+/// as in JSON, are no place.
 pub(super) fn has_place(text: &str) -> bool {
     let mut opened = text.split('{').skip(1);
     opened.any(|rest| {

@@ -1,4 +1,5 @@
-//! Words for errors: quoted values, and suggestions for unknown names. Which characters no word has.
+//! Words for errors: quoted values, and suggestions for unknown names. Which characters no word
+//! has.
 
 /// A text in quotes, cut if it is long.
 pub(super) fn quoted(text: &str) -> String {

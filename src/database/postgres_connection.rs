@@ -241,8 +241,8 @@ impl PostgresConnection {
         self.finish(query, values, &statement, prepared, result)
     }
 
-    /// Errors with [`DatabaseError::Unfit`] if a value is not of the type of its place in the query.
-    /// Nothing is run.
+    /// Errors with [`DatabaseError::Unfit`] if a value is not of the type of its place in the
+    /// query. Nothing is run.
     pub(super) fn check(
         &mut self,
         query: &Query,

@@ -137,8 +137,8 @@ impl Session<'_> {
         }
     }
 
-    /// Errors with [`DatabaseError::Unfit`] if a value is not of its type. SQLite checks the types of
-    /// its columns only when the statement runs.
+    /// Errors with [`DatabaseError::Unfit`] if a value is not of its type. SQLite checks the types
+    /// of its columns only when the statement runs.
     pub(super) fn check(
         &mut self,
         query: &Query,

@@ -105,8 +105,8 @@ impl<'a> Transaction<'a> {
         self.remember(|session| session.read(query, parameters, shape))
     }
 
-    /// Checks the values of a statement without running it. Errors with [`DatabaseError::Unfit`] if a
-    /// value is not of its type, as far as that is known before the statement runs.
+    /// Checks the values of a statement without running it. Errors with [`DatabaseError::Unfit`] if
+    /// a value is not of its type, as far as that is known before the statement runs.
     pub fn check(
         &mut self,
         query: &Query,

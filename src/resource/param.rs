@@ -81,8 +81,8 @@ impl Param {
         let kind = &self.settings.kind;
         let value = match (kind, member) {
             (ParamKind::Text { .. }, Member::Text(text)) => {
-                // In a body a text may always have several lines. A part of what is read by body may
-                // have no method of its own.
+                // In a body a text may always have several lines. A part of what is read by body
+                // may have no method of its own.
                 let fits = kind.takes(text, self.pattern.as_ref(), true);
                 fits.then(|| Argument::Text(Cow::Borrowed(text)))
             }

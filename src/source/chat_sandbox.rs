@@ -1,5 +1,5 @@
-//! The sandbox's chat completions: a stand-in for a paid AI service, in the wire format that many of
-//! these share.
+//! The sandbox's chat completions: a stand-in for a paid AI service, in the wire format that many
+//! of these share.
 //!
 //! Promise: the same request has the same answer, byte for byte, in every process and at any time.
 //! Each answer says that the sandbox wrote it. Any key is accepted, and so is any model. Parameters

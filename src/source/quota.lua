@@ -10,8 +10,8 @@
 --       latest time for it, from now. Then lists of pairs, each after its length: the rates (count,
 --       time); the bookings to enter (name, time from now); the other replicas that it knows (id,
 --       check-in).
--- Returns the outcome, a wait, the time, the replicas, and how many places each rate has left in the
--- window that ends now. The outcome is one of
+-- Returns the outcome, a wait, the time, the replicas, and how many places each rate has left in
+-- the window that ends now. The outcome is one of
 --   'checked_in'  no booking was wanted
 --   'booked'      for `wait` from now
 --   'full'        no place is free before `wait` from now

@@ -94,8 +94,8 @@ impl Quota {
         }
     }
 
-    /// The same upstream's quota with other rates. It counts its calls where this one does, and what
-    /// this process has booked so far is booked there, too.
+    /// The same upstream's quota with other rates. It counts its calls where this one does, and
+    /// what this process has booked so far is booked there, too.
     pub(super) fn with_rates(&self, rates: Vec<Rate>) -> Quota {
         let core = &self.core;
         let quota = Quota::new(&core.upstream, rates, core.store.clone());

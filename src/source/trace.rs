@@ -1,9 +1,9 @@
 //! The trace that a request is part of (W3C Trace Context, level 2), as larder's calls to upstreams
 //! continue it.
 //!
-//! Promise: a header that is not valid counts as absent. What a call sends is valid: version 00, the
-//! trace id as it came, a new parent id, the flags that larder knows, and `tracestate` as it came.
-//! larder starts no trace, because it has no collector to send spans to.
+//! Promise: a header that is not valid counts as absent. What a call sends is valid: version 00,
+//! the trace id as it came, a new parent id, the flags that larder knows, and `tracestate` as it
+//! came. larder starts no trace, because it has no collector to send spans to.
 
 use larder_cache::random;
 

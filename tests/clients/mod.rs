@@ -101,7 +101,8 @@ impl Curl<'_> {
         self.run(&[&own, arguments].concat())
     }
 
-    /// Fails unless the answer is a problem with this status that has this text. Returns the answer.
+    /// Fails unless the answer is a problem with this status that has this text. Returns the
+    /// answer.
     #[track_caller]
     fn refused(&self, got: Got, status: &str, says: &str) -> Got {
         assert_eq!(got.status, status, "{got:?}");

@@ -213,8 +213,8 @@ fn wait(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// Makes faults of these kinds between replicas and Redis, one at a time. `signal` sends a signal to
-/// the process of a replica.
+/// Makes faults of these kinds between replicas and Redis, one at a time. `signal` sends a signal
+/// to the process of a replica.
 pub fn of_the_network(
     kinds: &[Kind],
     proxies: &[FaultProxy],

@@ -23,8 +23,8 @@ use self::blocks::{Block, all, text_of};
 use self::reasons::reason;
 use self::walk::without_what_varies;
 
-/// Languages whose blocks are run, all of them: by a test of this file, by the doctests, or with the
-/// panels of the dashboard (promql).
+/// Languages whose blocks are run, all of them: by a test of this file, by the doctests, or with
+/// the panels of the dashboard (promql).
 const RUN: [&str; 9] = [
     "toml", "sql", "sh", "console", "python", "log", "rust", "yaml", "promql",
 ];

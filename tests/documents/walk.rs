@@ -2,8 +2,8 @@
 //! configuration, and with `cargo run --release` as the larder under test.
 //!
 //! The text of a command is not changed, but for what the reader has to fill in. The ports of the
-//! documents are led to free ones: by curl's own configuration, by the arguments of larder, and in what
-//! is added to the configuration.
+//! documents are led to free ones: by curl's own configuration, by the arguments of larder, and in
+//! what is added to the configuration.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

@@ -364,7 +364,8 @@ fn every_response_is_counted_once_by_its_status() {
     let key = json!({"name": "someone"});
     larder.post("/keys", &key).expect(201);
     larder.post("/keys", &json!({"name": 7})).expect(422);
-    // Refused before a route is found: no HTTP, a head that is too large, a body that is not wanted.
+    // Refused before a route is found: no HTTP, a head that is too large, a body that is not
+    // wanted.
     assert!(raw("this is not HTTP\r\n\r\n").contains("400 Bad Request"));
     let begin = "GET / HTTP/1.1\r\nx: ";
     // No more than the server reads: if it left some unread, its end of the connection could

@@ -161,8 +161,8 @@ fn call_of(answer: &Answer) -> u64 {
     answer.json()["call"].as_u64().unwrap()
 }
 
-/// Waits until another replica looks again and again for what the first one loads. While that is so,
-/// nobody else reads from Redis.
+/// Waits until another replica looks again and again for what the first one loads. While that is
+/// so, nobody else reads from Redis.
 #[track_caller]
 fn until_waited_for(redis: &RedisServer) {
     let before = redis.calls("mget");

@@ -114,8 +114,8 @@ impl CacheBuilder {
         self
     }
 
-    /// The share of memory hits that are compared with the record in Redis behind the answer, from 0
-    /// to 1. One in a thousand by default, and at most 500 a second. [`Cache::audits`] has the
+    /// The share of memory hits that are compared with the record in Redis behind the answer, from
+    /// 0 to 1. One in a thousand by default, and at most 500 a second. [`Cache::audits`] has the
     /// result: an illegal hit breaks the bound that [`CacheBuilder::max_staleness`] sets.
     pub fn audit(mut self, share: f64) -> CacheBuilder {
         self.coherence.audit = share;

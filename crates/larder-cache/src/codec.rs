@@ -11,7 +11,8 @@ use super::faithful;
 /// `.into()` of a text.
 pub type CodecError = Box<dyn Error + Send + Sync>;
 
-/// How the values of one type are kept in Redis: see [`Cache::typed_with`](super::Cache::typed_with).
+/// How the values of one type are kept in Redis: see
+/// [`Cache::typed_with`](super::Cache::typed_with).
 ///
 /// Each value is encoded once, at its load, and decoded once in each process that gets it. What a
 /// load brought is decoded, too: a process that loads a value has the same one as those that find

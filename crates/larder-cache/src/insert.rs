@@ -7,14 +7,14 @@
 //! 1. The key is invalidated, as by [`Cache::invalidate`](super::Cache::invalidate). The same
 //!    script gives the clock of that, and the clocks from before of all that the value depends on.
 //! 2. If one of these is after the stamp, or the history is another one, the value is not kept.
-//! 3. Otherwise it fills Redis and memory, with the clock of its own invalidation. From the stamp up
-//!    to that clock nothing else was invalidated that it depends on, and what is invalidated later
-//!    has a later clock.
+//! 3. Otherwise it fills Redis and memory, with the clock of its own invalidation. From the stamp
+//!    up to that clock nothing else was invalidated that it depends on, and what is invalidated
+//!    later has a later clock.
 //! 4. Readers that wait for a load of the key that began before get the value, unless the
 //!    invalidation is pending.
 //!
-//! While Redis cannot take the invalidation, the value is kept in memory here, with the clock of the
-//! stamp. The delivery ends it.
+//! While Redis cannot take the invalidation, the value is kept in memory here, with the clock of
+//! the stamp. The delivery ends it.
 
 use std::sync::Arc;
 

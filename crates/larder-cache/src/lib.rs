@@ -55,10 +55,10 @@
 //! ```
 //!
 //! - [`Cache::typed`] names a type and its version. Memory holds the values themselves, and a hit
-//!   there parses, copies and allocates nothing. Redis has what a [`Codec`] makes of them: [`Json`],
-//!   unless [`Cache::typed_with`] says otherwise. A value that it cannot give back as it was (for
-//!   JSON `NaN`, `Some(None)`, a map with keys that are no text) is an error of its load, which says
-//!   where it stands.
+//!   there parses, copies and allocates nothing. Redis has what a [`Codec`] makes of them:
+//!   [`Json`], unless [`Cache::typed_with`] says otherwise. A value that it cannot give back as it
+//!   was (for JSON `NaN`, `Some(None)`, a map with keys that are no text) is an error of its load,
+//!   which says where it stands.
 //! - [`TaggedKey`] says which value of the type, and its tags. Anything that can be displayed is a
 //!   key without tags. `Ok(None)` from [`Typed::find_or_load`] is kept as an absence.
 //! - [`Typed::get`] and [`Typed::get_many`] take what the tiers have and begin no load.
@@ -77,8 +77,8 @@
 //! - Threads of its own: with a Redis a few for that, and one for each load that runs. They end
 //!   with the last clone of the cache: see [`Cache`].
 //! - [`Cache::stats`] has the figures of lookups, loads and memory, and [`Cache::metrics`] those of
-//!   Redis, of the bus and of invalidations. A program that uses [`Cache::fetch`] brings a [`Tally`]
-//!   of its own in each [`CacheItem`], and counts in it what its readers got.
+//!   Redis, of the bus and of invalidations. A program that uses [`Cache::fetch`] brings a
+//!   [`Tally`] of its own in each [`CacheItem`], and counts in it what its readers got.
 //! - A cache in a `static` is never dropped: before such a program ends, [`Cache::wait_delivered`]
 //!   waits for what is pending.
 //!
@@ -394,9 +394,9 @@ impl Cache {
         self.tiers.loaders.status()
     }
 
-    /// Begins no more loads, and waits until those that run have ended, or `limit` has passed. Their
-    /// results are stored also if nobody waits for them any more. Returns how many still run. For a
-    /// program that ends: what misses memory and Redis afterwards fails.
+    /// Begins no more loads, and waits until those that run have ended, or `limit` has passed.
+    /// Their results are stored also if nobody waits for them any more. Returns how many still run.
+    /// For a program that ends: what misses memory and Redis afterwards fails.
     pub fn finish_loads(&self, limit: Duration) -> usize {
         self.tiers.loaders.finish(limit)
     }
@@ -519,8 +519,8 @@ impl Cache {
     }
 
     /// What the typed lookups of this cache have found so far, and what memory holds now. Tidies
-    /// memory up first, which takes longer after many changes. [`Cache::metrics`] has the figures of
-    /// Redis, of the bus and of invalidations.
+    /// memory up first, which takes longer after many changes. [`Cache::metrics`] has the figures
+    /// of Redis, of the bus and of invalidations.
     pub fn stats(&self) -> Stats {
         let (totals, memory) = (self.typed.tally.totals(), self.memory());
         let found_none = self.typed.found_none.load(Ordering::Relaxed);

@@ -9,8 +9,8 @@
 //! while without work, or with the last clone of the loaders. A job that does not block is called
 //! by whoever hands out its permit. A job that panics ends itself, not its thread.
 //!
-//! A load may go on after its job, in the task of a reader: it takes its [`Permit`] along, and still
-//! counts as one that runs.
+//! A load may go on after its job, in the task of a reader: it takes its [`Permit`] along, and
+//! still counts as one that runs.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -166,8 +166,8 @@ impl Loaders {
         }
     }
 
-    /// Takes no more jobs, and waits until those that run have ended, or `limit` has passed. Returns
-    /// how many still run.
+    /// Takes no more jobs, and waits until those that run have ended, or `limit` has passed.
+    /// Returns how many still run.
     pub(crate) fn finish(&self, limit: Duration) -> usize {
         self.close();
         let began = Instant::now();

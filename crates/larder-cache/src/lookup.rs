@@ -697,8 +697,8 @@ impl Lookup {
         }
     }
 
-    /// What `load` brings, and what memory is to hold in place of its bytes, if that is an object. A
-    /// panic is an error.
+    /// What `load` brings, and what memory is to hold in place of its bytes, if that is an object.
+    /// A panic is an error.
     fn brought(
         &self,
         load: impl FnOnce() -> Result<Loaded, LoadError>,

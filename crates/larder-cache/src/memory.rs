@@ -110,8 +110,8 @@ pub(crate) struct MemoryTier {
 struct Expiry(Arc<Clock>);
 
 impl Expiry {
-    /// How long the map keeps `entry` from now on. The map has a clock of its own, which a test does
-    /// not move: what expires by that of the test is dropped by [`MemoryTier::drop_expired`].
+    /// How long the map keeps `entry` from now on. The map has a clock of its own, which a test
+    /// does not move: what expires by that of the test is dropped by [`MemoryTier::drop_expired`].
     fn left(&self, entry: &Entry) -> Option<Duration> {
         let left = entry.kept_until().saturating_sub(self.0.now());
         (!self.0.is_of_test()).then(|| Duration::from_micros(left))

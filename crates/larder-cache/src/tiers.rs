@@ -72,8 +72,8 @@ impl Tiers {
         if evidence == Evidence::NotAsked || after.is_some_and(|clock| self.may_be_older(clock)) {
             return None;
         }
-        // A copy from before a reset is never fresh. Without a backoff it is not served here, so the
-        // mirror's lock is not taken for it.
+        // A copy from before a reset is never fresh. Without a backoff it is not served here, so
+        // the mirror's lock is not taken for it.
         let in_backoff = entry.backoff().is_some();
         let copy = self.facts(&entry, entry.expiry.memory_until, policy, in_backoff);
         let outcome = match decide(&copy, evidence, policy, now) {

@@ -231,8 +231,8 @@ impl<T: Send + Sync + 'static> Typed<T> {
         }
     }
 
-    /// Has `lifetime` say how much of its TTL a value is given that is loaded or inserted: a token's
-    /// own end, for one.
+    /// Has `lifetime` say how much of its TTL a value is given that is loaded or inserted: a
+    /// token's own end, for one.
     /// Never more than the policy of its lookup gives. What comes from Redis has what it was given
     /// at its load.
     ///
@@ -278,8 +278,8 @@ impl<T: Send + Sync + 'static> Typed<T> {
     /// # Errors
     /// [`Error::Load`] with what `load` ended with, or that of another reader in this process whose
     /// load this one has waited for, unless `policy` allows an older value to stand in.
-    /// [`Error::Cache`] for a reason of the cache's own: `Failed` if the codec cannot encode what it
-    /// returned, or not decode it again; `TooSlow` if it took longer than
+    /// [`Error::Cache`] for a reason of the cache's own: `Failed` if the codec cannot encode what
+    /// it returned, or not decode it again; `TooSlow` if it took longer than
     /// [`CacheBuilder::load_timeout`](super::CacheBuilder::load_timeout) twice and ten seconds.
     pub fn get_or_load<E: Display + Send + Sync + 'static>(
         &self,
@@ -314,9 +314,9 @@ impl<T: Send + Sync + 'static> Typed<T> {
     }
 
     /// The same as [`Typed::get_or_load`] for an async program whose `load` blocks: a thread of the
-    /// cache runs it, while the ticket is awaited, on whatever runtime. Waiting takes no thread, and
-    /// memory is looked up before it returns. It has no clock, so [`Policy::soft_timeout`] is the
-    /// caller's.
+    /// cache runs it, while the ticket is awaited, on whatever runtime. Waiting takes no thread,
+    /// and memory is looked up before it returns. It has no clock, so [`Policy::soft_timeout`] is
+    /// the caller's.
     pub fn get_or_load_blocking<E: Display + Send + Sync + 'static>(
         &self,
         key: impl Into<TaggedKey>,
@@ -355,8 +355,8 @@ impl<T: Send + Sync + 'static> Typed<T> {
         async move { typed.given(copies.await).pop()? }
     }
 
-    /// The values of all these keys, in their order, each as [`Typed::get`] gives it. Redis gets one
-    /// question for up to 64 of those that memory does not have.
+    /// The values of all these keys, in their order, each as [`Typed::get`] gives it. Redis gets
+    /// one question for up to 64 of those that memory does not have.
     pub fn get_many<K: Into<TaggedKey>>(
         &self,
         keys: impl IntoIterator<Item = K>,
@@ -376,9 +376,9 @@ impl<T: Send + Sync + 'static> Typed<T> {
     }
 
     /// Puts a value that the caller has into both tiers, unless something that it depends on was
-    /// invalidated after `since`, which [`Cache::stamp`] gave before the value was read or the write
-    /// began. The key is invalidated first, with a hard purge, whatever becomes of the value. Blocks
-    /// for two round trips to Redis: see [`Cache::insert`].
+    /// invalidated after `since`, which [`Cache::stamp`] gave before the value was read or the
+    /// write began. The key is invalidated first, with a hard purge, whatever becomes of the value.
+    /// Blocks for two round trips to Redis: see [`Cache::insert`].
     ///
     /// # Errors
     /// `Failed` if the codec cannot encode the value, or not decode it again.
@@ -518,8 +518,8 @@ impl<T: Send + Sync + 'static> Typed<T> {
     }
 }
 
-/// A value that is being looked up: see [`Typed::get_or_load_blocking`]. It keeps the cache open until
-/// it is ready. A ticket that is dropped before it is ready counts as a lookup that failed.
+/// A value that is being looked up: see [`Typed::get_or_load_blocking`]. It keeps the cache open
+/// until it is ready. A ticket that is dropped before it is ready counts as a lookup that failed.
 pub struct TypedTicket<T, E> {
     ticket: Ticket,
     /// `None`: memory had it, or it was given.

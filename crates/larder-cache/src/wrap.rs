@@ -101,7 +101,8 @@ where
     T: Send + Sync + 'static,
     E: Display + Send + Sync + 'static,
 {
-    /// Has `tags` add more tags to the key of a result: `|id, key| key.tag(format_args!("user:{id}"))`.
+    /// Has `tags` add more tags to the key of a result:
+    /// `|id, key| key.tag(format_args!("user:{id}"))`.
     pub fn tagged_by(
         self,
         tags: impl Fn(&A, TaggedKey) -> TaggedKey + Send + Sync + 'static,
@@ -112,8 +113,8 @@ where
         }
     }
 
-    /// The result for these arguments, kept or made now: as [`Typed::get_or_load`] with the function
-    /// as its load.
+    /// The result for these arguments, kept or made now: as [`Typed::get_or_load`] with the
+    /// function as its load.
     ///
     /// # Errors
     /// As [`Typed::get_or_load`], and `Failed` if the arguments cannot be represented as JSON.

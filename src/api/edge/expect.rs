@@ -21,8 +21,8 @@ use crate::resource::Resource;
 /// the first with `QUERY` too.
 const AROUND_PARAMETERS: [&str; 2] = ["/cache/entry", "/cache/invalidate"];
 
-/// The request if its body is wanted, or else the answer. The admission is kept with the request, so
-/// that its handler does not count the request again.
+/// The request if its body is wanted, or else the answer. The admission is kept with the request,
+/// so that its handler does not count the request again.
 pub(super) async fn admit(request: Request, state: &AppState) -> Result<Request, Refusal> {
     if Connection::is_over_before(&request) {
         return std::future::pending().await;

@@ -34,7 +34,8 @@ pub(super) fn reference(name: &str) -> RefOr<Schema> {
 }
 
 /// A parameter of the path, the query or the body of a read. `form` is how a statement takes it, if
-/// one does. `is_write`: a number that its column cannot hold is refused. In a read it finds no row.
+/// one does. `is_write`: a number that its column cannot hold is refused. In a read it finds no
+/// row.
 pub(super) fn of_param(
     param: &ParamSettings,
     texts: Texts,

@@ -1,7 +1,7 @@
--- What the audit compares memory hits with. ARGV[3...] targets. Returns the time in microseconds, the
--- clock of the last hard purge of each target, and the state of the history. If the record is not
--- whole, or another server wrote it, there is no state: a server that took the place of another may
--- lack its last purges. Unlike the other scripts it begins no history and makes no key.
+-- What the audit compares memory hits with. ARGV[3...] targets. Returns the time in microseconds,
+-- the clock of the last hard purge of each target, and the state of the history. If the record is
+-- not whole, or another server wrote it, there is no state: a server that took the place of another
+-- may lack its last purges. Unlike the other scripts it begins no history and makes no key.
 -- First a write that changes nothing. A read-only copy that lags behind refuses it, so it never
 -- answers.
 lookup('HDEL', KEYS[1], '-')

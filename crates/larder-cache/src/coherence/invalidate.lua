@@ -1,7 +1,7 @@
 -- One invalidation. ARGV[3] 'h' (hard purge: never serve again) or 's' (soft purge: stale now),
--- ARGV[4] the replica that sends it, ARGV[5] the length of the log, ARGV[6] how many targets it has,
--- ARGV[7...] these; '*' is everything. After them come the targets that an inserted value depends on,
--- if there is one.
+-- ARGV[4] the replica that sends it, ARGV[5] the length of the log, ARGV[6] how many targets it
+-- has, ARGV[7...] these; '*' is everything. After them come the targets that an inserted value
+-- depends on, if there is one.
 -- Returns the clock, and from before this invalidation the state of the history and the clocks of
 -- what the inserted value depends on. One script: nothing comes between those clocks and this one.
 -- First a command that Redis never refuses for memory. Then it refuses nothing more of this script.

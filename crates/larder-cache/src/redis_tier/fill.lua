@@ -1,9 +1,9 @@
 -- Stores a value, unless there is one of a higher clock of its history, or one of the history in
 -- force while its own is over, or a later load has the lease. Gives the lease back if it is the
 -- caller's. An empty envelope replaces what was stored with nothing.
--- KEYS: value, lease. ARGV: token (none: the value comes from no load), envelope, time to live in ms,
--- the beginning of an envelope, with the version, the history and the clock of the value, and the
--- history in force as an envelope has it.
+-- KEYS: value, lease. ARGV: token (none: the value comes from no load), envelope, time to live in
+-- ms, the beginning of an envelope, with the version, the history and the clock of the value, and
+-- the history in force as an envelope has it.
 -- Returns 'stored', 'newer' or 'overtaken'.
 local lease = lookup('GET', KEYS[2])
 local holder = lease and string.match(lease, '^%d+:(%w+)$')

@@ -1,6 +1,6 @@
 -- Renews leases. KEYS leases; ARGV[1] time to live in ms, then their tokens.
--- Returns the places among KEYS of the leases that are gone: they ran out while the caller could not
--- reach Redis, or Redis lost them.
+-- Returns the places among KEYS of the leases that are gone: they ran out while the caller could
+-- not reach Redis, or Redis lost them.
 local gone = {}
 for i = 1, #KEYS do
   local lease = lookup('GET', KEYS[i])

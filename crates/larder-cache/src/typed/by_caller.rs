@@ -29,9 +29,9 @@ impl<T: Send + Sync + 'static> Typed<T> {
     ///
     /// **Dropped before it is ready**, by a timeout or a `select!`, it harms nobody: `load` is
     /// dropped, and another reader that waits makes the load with the loader that it brought. If
-    /// nobody waits, the lease goes back at once. The cache has no timer for a future: put a timeout
-    /// around this one. While it is neither polled nor dropped, its load waits, and so do the
-    /// others.
+    /// nobody waits, the lease goes back at once. The cache has no timer for a future: put a
+    /// timeout around this one. While it is neither polled nor dropped, its load waits, and so do
+    /// the others.
     ///
     /// A stale value within [`StaleRules::while_revalidate`](crate::StaleRules::while_revalidate)
     /// goes to every reader at once but the one that renews it, which waits for its `load`. If no
@@ -52,8 +52,8 @@ impl<T: Send + Sync + 'static> Typed<T> {
         Ok(found_something(found)?)
     }
 
-    /// The same for a value that may not exist: `load` gives `Ok(None)` then. That is kept, too, for
-    /// as long as `policy.absent` says.
+    /// The same for a value that may not exist: `load` gives `Ok(None)` then. That is kept, too,
+    /// for as long as `policy.absent` says.
     ///
     /// # Errors
     /// As [`Typed::get_or_load_async`].

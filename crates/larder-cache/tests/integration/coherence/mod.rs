@@ -7,8 +7,8 @@
 //! reads the source, and inserts what it has read a while later.
 //!
 //! The test plays a few short rounds. `LARDER_SOAK_MINUTES` makes it go on for that long, and
-//! `LARDER_SOAK_SEED` sets the seed. The seed fixes what is drawn, but not how threads and processes
-//! interleave.
+//! `LARDER_SOAK_SEED` sets the seed. The seed fixes what is drawn, but not how threads and
+//! processes interleave.
 
 #[allow(dead_code)] // The server's checker also moves Redis.
 #[path = "../../../../../tests/coherence/faults.rs"]
@@ -461,7 +461,8 @@ impl<'a> Client<'a> {
         history
     }
 
-    /// A writer invalidates what it has written, or inserts it. It also reads its own write at once.
+    /// A writer invalidates what it has written, or inserts it. It also reads its own write at
+    /// once.
     fn write_at_random(mut self) -> History {
         let mut history = History::default();
         while !self.is_over() {
